@@ -1,0 +1,66 @@
+/* The master checkpoint: this header is the format's specification (version 1).
+ *
+ * A master is a Hugging Face checkpoint folder in which some linear layers are quantized. For a quantized linear whose
+ * source tensor was P.weight [out, in] it holds instead
+ *
+ *   P.codes       U8  [out, in]       q, one byte a weight
+ *   P.scales.wR   F16 [out, groups]   for each width R that the master serves (R in 2 ... 8, decimal)
+ *   P.biases.wR   F16 [out, groups]
+ *
+ * groups divides in; group g of a row is the inputs [g·in/groups, (g+1)·in/groups). The r-bit model is
+ *
+ *   s = q >> (8 - r)                            slice_rule "top"
+ *   s = min((q + 2^(7-r)) >> (8 - r), 2^r - 1)  slice_rule "round", r < 8 (MatQuant, arXiv 2502.06786, eq. 6); s = q for 8
+ *   w = scale_r · s + bias_r                    both widened to float32, product and sum rounded to float32 one after
+ *                                               the other
+ *
+ * A tensor NAME (a norm's weight) may be private to a width: then NAME.wR, of the dtype and shape of NAME, stands beside
+ * it, and the r-bit model uses it in place of NAME. Every other tensor is byte for byte the source's, under its name.
+ *
+ * config.json is the source's with one member added:
+ *
+ *   "quantization_config": {"quant_method": "matquant", "format_version": 1, "slice_rule": "top" | "round",
+ *                           "group_size": N (0: one group a row), "widths": [8, ...] (served, descending),
+ *                           "ignored": [names P of linear layers of the blocks that are not quantized]}
+ *
+ * matquant.json is the provenance (MQ_PROVENANCE_FILE): "format_version", "tool", "recipe", "source", "calibration",
+ * "blas", "blocks" (losses), and "tensors": {NAME: {"crc32": "8 hexadecimal digits"}} for every tensor of the folder.
+ *
+ * A reader must reject (and mq_verify does): another quant_method or a newer format_version; a slice_rule, width or
+ * group_size that is none of the above; codes that are not U8 of two dimensions; scales or biases of a served width
+ * that are missing, not F16, not [out, groups] with groups dividing in, or differ in shape from one another; both P.codes
+ * and P.weight; a scale or bias that is not finite; scales or biases without codes. Unknown members of config.json's
+ * object and of matquant.json are ignored. */
+#ifndef MATQUANT_FORMAT_H
+#define MATQUANT_FORMAT_H
+
+#define MQ_FORMAT_VERSION 1
+#define MQ_QUANT_METHOD "matquant"
+#define MQ_PROVENANCE_FILE "matquant.json"
+#define MQ_MIN_WIDTH 2
+#define MQ_MAX_WIDTH 8
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum mq_slice_rule { MQ_SLICE_TOP, MQ_SLICE_ROUND } mq_slice_rule;
+
+/* The slice of `width` bits of a code, 2 <= width <= 8. */
+static inline unsigned mq_slice_code(unsigned code, unsigned width, mq_slice_rule rule)
+{
+    if (width >= MQ_MAX_WIDTH) {
+        return code;
+    }
+    if (rule == MQ_SLICE_TOP) {
+        return code >> (MQ_MAX_WIDTH - width);
+    }
+    unsigned slice = (code + (1u << (MQ_MAX_WIDTH - 1u - width))) >> (MQ_MAX_WIDTH - width);
+    unsigned last = (1u << width) - 1u;
+    return slice < last ? slice : last;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,23 @@
+/* The inside of mq_context: sending messages and progress, and asking whether to stop. */
+#ifndef MQ_BASE_CONTEXT_H
+#define MQ_BASE_CONTEXT_H
+
+#include "matquant/context.h"
+
+struct mq_context {
+    mq_context_options options;
+    size_t threads; /* resolved, at least 1 */
+    char blas[96];
+};
+
+/* context may be NULL in all of these: nothing is said, nothing interrupts. */
+void mq_log(const mq_context *context, mq_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void mq_report(const mq_context *context, const mq_progress *progress);
+
+/* MQ_OK, or MQ_ERR_INTERRUPTED with err filled in once the interrupted flag is set. */
+mq_status mq_check_interrupt(const mq_context *context, mq_error *err);
+
+double mq_seconds(void); /* monotonic clock */
+
+#endif

@@ -1,0 +1,32 @@
+/* Filling in mq_error values. Every function accepts err == NULL. */
+#ifndef MQ_BASE_ERROR_H
+#define MQ_BASE_ERROR_H
+
+#include <stdarg.h>
+
+#include "matquant/error.h"
+
+/* Each sets *err anew (file, tensor and offset empty unless given) and returns status, so that a failing
+ * function ends with `return mq_fail(err, MQ_ERR_INPUT, "...")`. */
+mq_status mq_fail(mq_error *err, mq_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+mq_status mq_fail_file(mq_error *err, mq_status status, const char *file, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+mq_status mq_fail_tensor(mq_error *err, mq_status status, const char *file, const char *tensor,
+                         const char *format, ...) __attribute__((format(printf, 5, 6)));
+mq_status mq_fail_offset(mq_error *err, mq_status status, const char *file, const char *tensor,
+                         uint64_t offset, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+
+/* Out of memory while asking for size bytes for `what` (static text, such as "the activations"). */
+mq_status mq_fail_memory(mq_error *err, const char *what, size_t size);
+
+/* A failed system call on file: the status is MQ_ERR_INPUT for ENOENT, EISDIR, ENOTDIR, EACCES and
+ * MQ_ERR_MACHINE otherwise. */
+mq_status mq_fail_errno(mq_error *err, int error_number, const char *file, const char *action);
+
+/* Adds the file (or the tensor) to an error that a lower function left without; returns err's status. */
+mq_status mq_error_in_file(mq_error *err, mq_status status, const char *file);
+mq_status mq_error_in_tensor(mq_error *err, mq_status status, const char *tensor);
+
+#endif

@@ -1,0 +1,15 @@
+/* Packing of slices into MLX's affine format: each row an LSB-first bit stream in U32 words. */
+#ifndef MQ_STORE_PACK_H
+#define MQ_STORE_PACK_H
+
+#include "matquant/format.h"
+#include <stddef.h>
+#include <stdint.h>
+
+/* words[count·width/32] from codes[count] (the 8-bit master codes, sliced on the way by rule). count·width must be a
+ * multiple of 32. */
+void mq_pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsigned width, mq_slice_rule rule);
+/* slices[count], each below 2^width. */
+void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigned width);
+
+#endif
