@@ -64,3 +64,89 @@ file(GLOB unit_tests CONFIGURE_DEPENDS tests/unit/test_*.c)
 foreach(source IN LISTS unit_tests)
     matquant_unit_test(${source})
 endforeach()
+
+# --- structure -------------------------------------------------------------------------------------------------
+
+set(structure ${CMAKE_CURRENT_SOURCE_DIR}/tests/structure)
+set(structure_work ${CMAKE_CURRENT_BINARY_DIR}/structure)
+
+add_test(NAME structure.layers COMMAND ${CMAKE_COMMAND} -D SOURCE=${CMAKE_CURRENT_SOURCE_DIR}
+    -D WORK=${structure_work}/layers -P ${structure}/layers.cmake)
+
+# Each public header compiles alone, as C17 and as C++17, without a warning.
+file(GLOB public_headers CONFIGURE_DEPENDS include/matquant/*.h)
+foreach(header IN LISTS public_headers)
+    get_filename_component(name ${header} NAME_WE)
+    set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only
+        -I ${CMAKE_CURRENT_SOURCE_DIR}/include)
+    add_test(NAME structure.header.${name}.c
+        COMMAND ${CMAKE_C_COMPILER} -std=c17 ${warnings} -Wstrict-prototypes -x c ${header})
+    add_test(NAME structure.header.${name}.c++
+        COMMAND ${CMAKE_CXX_COMPILER} -std=c++17 ${warnings} -x c++ ${header})
+    list(APPEND structure_tests structure.header.${name}.c structure.header.${name}.c++)
+endforeach()
+
+if(matquant_clang_format)
+    add_test(NAME structure.format COMMAND ${matquant_clang_format} --dry-run -Werror ${formatted})
+    list(APPEND structure_tests structure.format)
+endif()
+
+if(TARGET matquant)
+    set(install_flags "")
+    if(MATQUANT_SANITIZE)
+        set(install_flags "-fsanitize=address,undefined")
+    elseif(MATQUANT_COVERAGE)
+        set(install_flags "--coverage")
+    endif()
+    add_test(NAME structure.install COMMAND ${CMAKE_COMMAND} -D BUILD=${CMAKE_CURRENT_BINARY_DIR}
+        -D SOURCE=${CMAKE_CURRENT_SOURCE_DIR} -D WORK=${structure_work}/install -D VERSION=${PROJECT_VERSION}
+        -D COMPILER=${CMAKE_C_COMPILER} -D FLAGS=${install_flags} -D LIBDIR=${CMAKE_INSTALL_LIBDIR}
+        -P ${structure}/install.cmake)
+    add_test(NAME structure.man_page COMMAND ${CMAKE_COMMAND} -D PROGRAM=$<TARGET_FILE:matquant>
+        -D PAGE=${CMAKE_CURRENT_SOURCE_DIR}/docs/matquant.1 -P ${structure}/man-page.cmake)
+    list(APPEND structure_tests structure.install structure.man_page)
+endif()
+list(APPEND structure_tests structure.layers)
+set_tests_properties(${structure_tests} PROPERTIES LABELS structure TIMEOUT 120)
+
+# --- command line ------------------------------------------------------------------------------------------------
+
+# tests/cli/README.md says what a case is, and what the comments `# timeout:`, `# provides:`, `# needs:` mean.
+function(matquant_cli_test case script)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${script})
+    get_filename_component(name ${case} NAME_WE)
+    add_test(NAME cli.${name}
+        COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/tests/cli/run-case.sh ${case})
+    set(environment ${matquant_test_environment}
+        MATQUANT_PROGRAM=$<TARGET_FILE:matquant>
+        MATQUANT_SOURCE_DIR=${CMAKE_CURRENT_SOURCE_DIR}
+        MATQUANT_FIXTURE_DIR=${CMAKE_CURRENT_BINARY_DIR}/cli-fixtures
+        MATQUANT_SANITIZED=$<BOOL:${MATQUANT_SANITIZE}>)
+    set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 300 SKIP_RETURN_CODE 77
+        ENVIRONMENT "${environment}")
+    file(STRINGS ${script} settings REGEX "^# (timeout|provides|needs): ")
+    foreach(setting IN LISTS settings)
+        string(REGEX MATCH "^# ([a-z]+): +(.*)$" matched "${setting}")
+        set(key ${CMAKE_MATCH_1})
+        string(REPLACE " " ";" value "${CMAKE_MATCH_2}")
+        if(key STREQUAL timeout)
+            set_tests_properties(cli.${name} PROPERTIES TIMEOUT ${value})
+        elseif(key STREQUAL provides)
+            set_tests_properties(cli.${name} PROPERTIES FIXTURES_SETUP "${value}")
+        else()
+            set_tests_properties(cli.${name} PROPERTIES FIXTURES_REQUIRED "${value}")
+        endif()
+    endforeach()
+endfunction()
+
+if(TARGET matquant)
+    file(GLOB cli_scripts CONFIGURE_DEPENDS tests/cli/cases/*.sh)
+    foreach(script IN LISTS cli_scripts)
+        matquant_cli_test(${script} ${script})
+    endforeach()
+    file(GLOB cli_commands CONFIGURE_DEPENDS tests/cli/cases/*/cmd)
+    foreach(command IN LISTS cli_commands)
+        get_filename_component(case ${command} DIRECTORY)
+        matquant_cli_test(${case} ${command})
+    endforeach()
+endif()

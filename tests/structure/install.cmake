@@ -1,0 +1,62 @@
+# cmake -D BUILD=FOLDER -D SOURCE=FOLDER -D WORK=FOLDER -D VERSION=V -D COMPILER=CC -D FLAGS=... -D LIBDIR=lib
+#       -P install.cmake
+#
+# Installs the build into an empty prefix, finds everything there, and builds and runs a program against it with what
+# pkg-config says, with the shared library and with the static one.
+
+set(ENV{PKG_CONFIG_PATH} ${WORK}/prefix/${LIBDIR}/pkgconfig)
+
+# result = stdout; anything but success ends the test.
+function(run result)
+    execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE out ERROR_VARIABLE err
+        OUTPUT_STRIP_TRAILING_WHITESPACE)
+    if(NOT status EQUAL 0)
+        list(JOIN ARGN " " command)
+        message(FATAL_ERROR "${command}\nstatus ${status}\n${out}\n${err}")
+    endif()
+    set(${result} "${out}" PARENT_SCOPE)
+endfunction()
+
+function(expect_equal what actual expected)
+    if(NOT actual STREQUAL expected)
+        message(FATAL_ERROR "${what}: '${actual}', expected '${expected}'")
+    endif()
+endfunction()
+
+file(REMOVE_RECURSE ${WORK})
+run(ignored ${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
+
+run(out ${WORK}/prefix/bin/matquant --version)
+if(NOT out MATCHES "^matquant ${VERSION}")
+    message(FATAL_ERROR "the installed program says '${out}'")
+endif()
+foreach(file IN ITEMS share/man/man1/matquant.1 ${LIBDIR}/libmatquant.a ${LIBDIR}/libmatquant.so)
+    if(NOT EXISTS ${WORK}/prefix/${file})
+        message(FATAL_ERROR "not installed: ${file}")
+    endif()
+endforeach()
+file(GLOB installed RELATIVE ${WORK}/prefix/include ${WORK}/prefix/include/matquant/*.h)
+file(GLOB public RELATIVE ${SOURCE}/include ${SOURCE}/include/matquant/*.h)
+expect_equal("installed headers" "${installed}" "${public}")
+
+run(version pkg-config --modversion matquant)
+expect_equal("pkg-config --modversion" "${version}" "${VERSION}")
+run(cflags pkg-config --cflags matquant)
+run(libs pkg-config --libs matquant)
+run(static_libs pkg-config --libs libcjson openblas zlib libpcre2-8 libutf8proc libmd)
+separate_arguments(cflags)
+separate_arguments(libs)
+separate_arguments(static_libs)
+separate_arguments(FLAGS)
+
+set(ENV{LD_LIBRARY_PATH} ${WORK}/prefix/${LIBDIR})
+run(ignored ${COMPILER} -std=c17 -Wall -Wextra -Werror ${FLAGS} ${cflags} ${SOURCE}/tests/structure/install.c
+    -o ${WORK}/shared ${libs})
+run(out ${WORK}/shared)
+expect_equal("program with the shared library" "${out}" "${VERSION}")
+
+run(ignored ${COMPILER} -std=c17 -Wall -Wextra -Werror ${FLAGS} ${cflags} ${SOURCE}/tests/structure/install.c
+    -o ${WORK}/static ${WORK}/prefix/${LIBDIR}/libmatquant.a ${static_libs} -fopenmp -lpthread -lm)
+run(out ${WORK}/static)
+expect_equal("program with the static library" "${out}" "${VERSION}")
+file(REMOVE_RECURSE ${WORK})

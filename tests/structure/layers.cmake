@@ -1,0 +1,48 @@
+# cmake -D SOURCE=FOLDER -D WORK=FOLDER -P layers.cmake
+#
+# The checker of the dependency law accepts a tree that keeps it and refuses each planted violation.
+
+function(check expected file text)
+    file(REMOVE_RECURSE ${WORK})
+    file(WRITE ${WORK}/include/matquant/thing.h "#include <stddef.h>\n#include \"matquant/other.h\"\n")
+    file(WRITE ${WORK}/src/base/file.h "#include <zlib.h>\n")
+    file(WRITE ${WORK}/src/model/block.c "#include <cjson/cJSON.h>\n#include \"tensor/gemm.h\"\n")
+    file(WRITE ${WORK}/src/cli/main.c "#include \"matquant/thing.h\"\n#include \"options.h\"\n")
+    file(WRITE ${WORK}/src/cli/options.h "#include <stdio.h>\n")
+    if(file)
+        file(WRITE ${WORK}/${file} "${text}")
+    endif()
+    execute_process(
+        COMMAND ${CMAKE_COMMAND} -D ROOT=${WORK} -P ${SOURCE}/cmake/check-layers.cmake
+        RESULT_VARIABLE status OUTPUT_QUIET ERROR_VARIABLE report)
+    file(REMOVE_RECURSE ${WORK})
+    string(REGEX REPLACE "[ \n]+" " " report "${report}")
+    if(expected STREQUAL ok)
+        if(NOT status EQUAL 0)
+            message(FATAL_ERROR "refused although it keeps the law: ${file}: ${text}${report}")
+        endif()
+    else()
+        string(FIND "${report}" "${expected}" found)
+        if(status EQUAL 0 OR found EQUAL -1)
+            message(FATAL_ERROR "expected '${expected}' for ${file}: ${text}status ${status}: ${report}")
+        endif()
+    endif()
+endfunction()
+
+check(ok "" "")
+check(ok src/export/gguf.c "#include \"store/slice.h\"\n#include \"base/file.h\"\n")
+check(ok src/text/a.c "// #include \"model/block.h\"\n")
+
+check("src/base/a.c: includes tensor/gemm.h: base may not see tensor" src/base/a.c "#include \"tensor/gemm.h\"\n")
+check("text may not see model" src/text/a.c "int x[3];\n  #  include \"model/block.h\" /* [ */\n")
+check("model may not see text" src/model/a.h "#include <text/corpus.h>\n")
+check("quant may not see store" src/quant/a.c "#include \"base/file.h\"\n#include \"store/slice.h\"\n")
+check("eval may not see export" src/eval/a.c "#include \"export/gguf.h\"\n")
+check("export may not see eval" src/export/a.c "#include \"eval/perplexity.h\"\n")
+check("store is below cli" src/store/a.c "#include \"cli/options.h\"\n")
+check("the program sees the public headers only" src/cli/cmd.c "#include \"base/alloc.h\"\n")
+check("write it from src/ or include/" src/base/a.c "#include \"../tensor/gemm.h\"\n")
+check("write base/file.h" src/base/a.c "#include \"file.h\"\n")
+check("a public header includes base/file.h" include/matquant/a.h "#include \"base/file.h\"\n")
+check("extra is not a layer" src/extra/a.c "\n")
+check("not directly in the folder of a layer" src/base/deep/a.c "\n")
