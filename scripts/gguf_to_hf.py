@@ -206,14 +206,15 @@ def gemma3_config(meta, tied):
     }
 
 
-def added_tokens(meta, special_names=()):
-    """Control and user-defined tokens: cut out of the text before anything else happens."""
-    tokens = meta.need("tokenizer.ggml.tokens")
-    types = meta.need("tokenizer.ggml.token_type")
+def added_tokens(tokens, types):
+    """Control and user-defined tokens: cut out of the text before anything else happens.
+
+    llama.cpp calls Gemma's <unused...> control tokens; they are ordinary user-defined ones.
+    """
     out = []
     for i, (token, kind) in enumerate(zip(tokens, types)):
         if kind in (TOKEN_TYPE_CONTROL, TOKEN_TYPE_USER_DEFINED):
-            special = kind == TOKEN_TYPE_CONTROL or token in special_names
+            special = kind == TOKEN_TYPE_CONTROL and not token.startswith("<unused")
             out.append({"id": i, "content": token, "single_word": False, "lstrip": False,
                         "rstrip": False, "normalized": False, "special": special})
     return out
@@ -250,14 +251,15 @@ def byte_level_tokenizer(meta):
     pre = meta.need("tokenizer.ggml.pre")
     if pre != "smollm":
         raise SystemExit(f"gguf_to_hf: pre-tokenizer {pre} is not known (known: smollm)")
-    vocab = {token: i for i, token in enumerate(meta.need("tokenizer.ggml.tokens"))}
+    tokens = meta.need("tokenizer.ggml.tokens")
+    vocab = {token: i for i, token in enumerate(tokens)}
     merges = [m.split(" ") for m in meta.need("tokenizer.ggml.merges")]
     for left, right in merges:
         if left + right not in vocab:
             raise SystemExit(f"gguf_to_hf: merge {left} {right} makes a token that is not there")
     return {
         "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": added_tokens(meta),
+        "added_tokens": added_tokens(tokens, meta.need("tokenizer.ggml.token_type")),
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
             {"type": "Digits", "individual_digits": True},
@@ -290,21 +292,20 @@ def gemma_tokenizer(meta):
     """GGUF model `llama` with no space prefix: SentencePiece BPE with byte fallback, as Gemma's."""
     if meta.get("tokenizer.ggml.add_space_prefix", True):
         raise SystemExit("gguf_to_hf: a SentencePiece vocabulary with a space prefix is not known")
-    tokens = list(meta.need("tokenizer.ggml.tokens"))
+    space = "\u2581"
     types = meta.need("tokenizer.ggml.token_type")
-    # Gemma's tokenizer.json has the tab itself where SentencePiece has its byte token.
-    if "\t" not in tokens:
-        tokens[tokens.index("<0x09>")] = "\t"
+    # llama.cpp writes user-defined tokens with plain spaces, tokenizer.json as SentencePiece does.
+    tokens = [token.replace(" ", space) if kind == TOKEN_TYPE_USER_DEFINED else token
+              for token, kind in zip(meta.need("tokenizer.ggml.tokens"), types)]
     # SentencePiece gives these score 0, the best there is; llama.cpp overwrites it with -1000.
     scores = [0.0 if kind in (TOKEN_TYPE_CONTROL, TOKEN_TYPE_USER_DEFINED) else float(score)
               for score, kind in zip(meta.need("tokenizer.ggml.scores"), types)]
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
         raise SystemExit("gguf_to_hf: the vocabulary has a token twice")
-    space = "\u2581"
     return {
         "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": added_tokens(meta, ("<start_of_turn>", "<end_of_turn>")),
+        "added_tokens": added_tokens(tokens, types),
         "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": space},
         "pre_tokenizer": {"type": "Split", "pattern": {"String": " "},
                           "behavior": "MergedWithPrevious", "invert": False},

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Sample English text from SmolLM2: the training, calibration and evaluation text of the demo model.
 
-Every document starts with one of the openings below about one of the topics below and is continued
-by the model (temperature, top-k and top-p sampling, key-value cache, all rows of the batch at their
-own positions, a finished row replaced at once). Documents that are too short, repeat themselves or
-are not plain English are dropped. `sample` appends documents to a JSON-lines file; `split` divides
+Every document is the model's answer to one of the requests below about one of the topics below
+(temperature, top-k and top-p sampling, key-value cache, all rows of the batch at their own
+positions, a finished row replaced at once). Documents that are too short, repeat themselves or are
+not plain English are dropped. `sample` appends documents to a JSON-lines file; `split` divides
 that file into parts that share no document:
 
     sample-text.py sample --model models/smollm2 --output build/demo/text.jsonl --minutes 30
@@ -31,48 +31,51 @@ an island|a storm|an engineer|a museum|a tailor|the first snow|a bicycle|cotton|
 a mirror|a well|rice|a song|a piano|the harvest|a caravan|a city park|an owl|a summer festival
 a miller|the night sky|a wooden chair|a hospital|iron|a rabbit|a coal mine|tea|a stone wall|ants
 a telescope|a football team|a ferry|wheat|a kitchen|an astronaut|a carpenter|a cat|a newspaper
-a windmill|soap|a queen|a waterfall|a detective|a printing press|a turtle|the harbor|a camel""".replace(
-    "\n", "|").split("|")
+a windmill|soap|a queen|a waterfall|a detective|a printing press|a turtle|the harbor|a camel"""
+TOPICS = TOPICS.replace("\n", "|").split("|")
 
-OPENINGS = """Once upon a time there was {0}
-This is a story about {0}.
-It was a cold morning, and nobody in the town had thought about {0}
-When I was a child, my mother told me about {0}.
-The history of {0} begins
-Many people do not know much about {0}.
-"Have you ever seen anything like it?" she asked, and they talked about {0}
-A short lesson about {0}:
-The best thing about {0} is
-In the small town by the river, everyone had a story about {0}.
-Dear friend, today I want to write to you about {0}.
-There are three things to know about {0}. First,
-Last summer we learned something new about {0}.
-The children sat around the fire and asked the old man to tell them about {0}.
-Scientists have studied {0}
-On the way home, Anna thought about {0}
-In our village there is an old tale about {0}. It says that
-The book on the table was about {0}. On the first page it said:
-People often ask why {0}
-The last chapter of the story returns to {0}.""".split("\n")
+REQUESTS = """Write a short story about {0}.
+Write a story for young children about {0}.
+Tell me an old folk tale about {0}.
+Describe {0} in a few paragraphs of plain prose.
+Explain to a child why people care about {0}.
+Write a letter to a friend about {0}.
+Write a diary entry about {0}.
+Write the first page of a novel about {0}.
+Write a conversation between two friends about {0}.
+Write a short essay about {0}.
+Write about a childhood memory of {0}.
+Tell a funny story about {0}.
+Tell a story about {0} that begins sadly and ends well.
+Write a newspaper report about {0}.
+What can we learn from {0}? Answer in plain prose.
+Write a bedtime story about {0}.
+Write a scene by the sea with {0}.
+Describe a winter morning with {0}.
+Write a short history of {0} in simple words.
+Write a fable about {0}.""".split("\n")
+
+CHAT = "<|im_start|>user\n{0}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def prompt_order(seed):
-    """Endless opening sentences: all pairs in a shuffled order, then again in another order."""
+    """Endless (name, prompt): all pairs in a shuffled order, then again in another order."""
     rng = random.Random(seed)
-    pairs = [(o, t) for o in range(len(OPENINGS)) for t in range(len(TOPICS))]
+    pairs = [(r, t) for r in range(len(REQUESTS)) for t in range(len(TOPICS))]
     while True:
         rng.shuffle(pairs)
-        for o, t in pairs:
-            yield f"{o}-{t}", OPENINGS[o].format(TOPICS[t])
+        for r, t in pairs:
+            yield f"{r}-{t}", CHAT.format(REQUESTS[r].format(TOPICS[t]))
 
 
 def plain_english(text):
     """Whether a document is long enough, ends a sentence, repeats nothing and is plain text."""
-    if len(text) < 300 or sum(c.isascii() for c in text) < 0.995 * len(text):
+    if len(text) < 250 or sum(c.isascii() for c in text) < 0.995 * len(text):
         return False
-    if any(mark in text for mark in ("http", "www.", "```", "<|", "\\", "def ", "import ", "{")):
+    marks = ("http", "www.", "```", "<|", "\\", "def ", "import ", "{", "**", "##")
+    if any(mark in text for mark in marks):
         return False
-    if sum(c.isalpha() or c in " ,.\n'\"" for c in text) < 0.95 * len(text):
+    if sum(c.isalpha() or c in " ,.\n'\"" for c in text) < 0.94 * len(text):
         return False
     words = text.split()
     grams = [tuple(words[i:i + 5]) for i in range(len(words) - 4)]
@@ -158,13 +161,13 @@ def sample(args):
     tokenizer = sampler.tokenizer
     stops = {tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "<|endoftext|>")}
     prompts = prompt_order(args.seed)
-    rows = []  # one [prompt id, tokens so far, number of given tokens] for each row of the batch
 
     def fresh():
         name, text = next(prompts)
         ids = tokenizer.encode(text, add_special_tokens=False)
         return [name, ids, len(ids)]
 
+    # One [prompt's name, tokens so far, how many of them are the prompt] for each row of the batch.
     rows = [fresh() for _ in range(args.batch)]
     pos = torch.zeros(args.batch, dtype=torch.long)
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -177,13 +180,13 @@ def sample(args):
             pos += 1
             steps += 1
             for b, token in enumerate(new):
-                name, ids, _ = rows[b]
+                name, ids, given = rows[b]
                 if pos[b] < len(ids):
-                    continue  # still reading the opening
+                    continue  # still reading the prompt
                 if token not in stops and len(ids) + 1 < args.length:
                     ids.append(token)
                     continue
-                text = last_sentence(tokenizer.decode(ids).strip())
+                text = last_sentence(tokenizer.decode(ids[given:]).strip())
                 if plain_english(text):
                     record = {"prompt": name, "text": text}
                     out.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -234,8 +237,8 @@ def main():
     p.add_argument("--minutes", type=float, default=30, help="stop after this long")
     p.add_argument("--bytes", type=int, default=4_000_000, help="or after this much text")
     p.add_argument("--batch", type=int, default=128)
-    p.add_argument("--length", type=int, default=320, help="tokens a document, at most")
-    p.add_argument("--temperature", type=float, default=0.8)
+    p.add_argument("--length", type=int, default=352, help="tokens of prompt and document")
+    p.add_argument("--temperature", type=float, default=0.9)
     p.add_argument("--top-k", type=int, default=64)
     p.add_argument("--top-p", type=float, default=0.95)
     p.add_argument("--seed", type=int, default=1)
