@@ -1,0 +1,81 @@
+#!/bin/sh
+# Set-up, build, and the whole of matquant on the model in data/: one int8 checkpoint, its slices of 4 and 2 bits, and a
+# table of what every width is worth, beside the same widths of a checkpoint made by rounding alone.
+#
+#   scripts/demo.sh [FOLDER]      results go to FOLDER (default: build/demo, made anew)
+set -eu
+cd "$(dirname "$0")/.."
+
+out=${1:-build/demo}
+model=data/demo-model
+calib=data/demo-calib.jsonl.gz
+text=data/demo-eval.txt
+matquant=build/release/matquant
+started=$(date +%s)
+
+say() { printf '\n==> %s\n' "$*"; }
+
+say "Set-up"
+scripts/setup.sh
+
+say "Build"
+cmake --preset release >/dev/null
+cmake --build --preset release --target matquant -j "$(nproc)"
+
+rm -rf "$out"
+mkdir -p "$out"
+
+say "Quantize: $model, codes learned so that the top 4 and the top 2 bits are models too"
+$matquant quantize $model -o "$out/master" --calib $calib --group-size 32 --samples 64 --seq-len 256 >"$out/quantize.txt"
+
+say "Quantize by rounding alone, to compare with"
+$matquant quantize $model -o "$out/rounded" --recipe rtn --group-size 32 >"$out/rounded.txt"
+
+for bits in 4 2; do
+    say "Slice: $bits bits"
+    $matquant slice "$out/master" -o "$out/int$bits" --bits $bits
+done
+
+# measure NAME MODEL [OPTION...]: $out/NAME.json is what eval says of it.
+measure() {
+    name=$1
+    shift
+    $matquant eval "$@" --text $text --seq-len 256 --json >"$out/$name.json" 2>"$out/eval.log" || {
+        cat "$out/eval.log" >&2
+        exit 1
+    }
+}
+
+# number KEY FILE: the first number of that name in a JSON file.
+number() {
+    tr ',{}' '\n\n\n' <"$2" | sed -n 's/^[[:space:]]*"'"$1"'": *\([-+0-9.eE]*\).*/\1/p' | head -n 1
+}
+
+# row LABEL FILE ROUNDED: a line of the table.
+row() {
+    printf '%-22s %10.2f %12s %14.4f %11.1f%%\n' "$1" "$(number perplexity "$2")" "$3" \
+        "$(number kl "$2")" "$(awk "BEGIN { print 100 * $(number top1_agreement "$2") }")"
+}
+
+say "Measure every width"
+measure full $model --reference $model
+for bits in 8 7 6 5 4 3 2; do
+    measure width$bits "$out/master" --bits $bits --reference $model
+    measure rounded$bits "$out/rounded" --bits $bits
+done
+for bits in 4 2; do
+    measure int$bits "$out/int$bits" --reference $model
+done
+
+{
+    printf '%-22s %10s %12s %14s %12s\n' '' perplexity 'by rounding' 'KL (nats)' 'same top 1'
+    row 'full precision' "$out/full.json" ''
+    for bits in 8 7 6 5 4 3 2; do
+        row "int$bits of the master" "$out/width$bits.json" \
+            "$(printf '%.2f' "$(number perplexity "$out/rounded$bits.json")")"
+        case $bits in 4 | 2) row "int$bits, sliced" "$out/int$bits.json" '' ;; esac
+    done
+} >"$out/table.txt"
+
+say "Perplexity on $text, divergence from the full-precision model ($(($(date +%s) - started)) seconds in all)"
+cat "$out/table.txt"
