@@ -28,13 +28,22 @@ typedef struct mq_arch {
     const char *linear[MQ_LINEAR_COUNT];       /* "self_attn.q_proj", ...: tensor = prefix + this + ".weight" */
     const char *norm[MQ_NORM_COUNT];           /* "input_layernorm", ...; NULL: the family has none */
     const char *embedding, *final_norm, *head; /* full tensor names with ".weight" */
+    const char *const *fields;                 /* NULL-terminated: the fields of config.json that this family reads
+                                                  beyond those that every family has (config_fields.c) */
+    const char *activation_field;              /* "hidden_act", ... */
     bool norm_plus_one;                        /* the norm multiplies by 1 + weight */
-    bool scale_embeddings;                     /* by sqrt(hidden_size), rounded to bf16 as transformers does */
+    bool scale_embeddings;                     /* by sqrt(hidden_size), in float32 */
     bool query_pre_attn_scalar;                /* attention scale from that field instead of head_dim */
     bool sliding_window;                       /* layer_types or sliding_window_pattern, two rotary bases */
     bool default_tie_word_embeddings;
     mq_activation default_activation;
     double default_rope_theta, default_rms_norm_eps;
+    double default_rope_local_base_freq; /* of local layers, where sliding_window */
+    double default_query_pre_attn_scalar;
+    size_t default_max_position_embeddings;
+    size_t default_head_dim;            /* 0: hidden_size / num_attention_heads */
+    size_t default_num_key_value_heads; /* 0: num_attention_heads */
+    size_t default_sliding_window, default_sliding_window_pattern;
 } mq_arch;
 
 /* The rows; *count of them. */

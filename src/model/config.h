@@ -51,6 +51,7 @@ void mq_config_free(mq_config *config);
 
 /* Rows and columns of a linear layer's weight [out, in]. */
 void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear);
+bool mq_config_has_bias(const mq_config *config, mq_linear linear);
 size_t mq_config_norm_size(const mq_config *config, mq_norm norm); /* 0: the architecture has none */
 
 /* Tensor names. Written into name[size], cut never (MQ_NAME_SIZE is enough for every row of the table). */

@@ -12,7 +12,7 @@ typedef struct mq_weights_class {
     bool (*has)(const mq_weights *self, const char *name);
     /* Logical shape (of the dequantized tensor), dims 1 (rows = 1) or 2. */
     mq_status (*shape)(size_t *rows, size_t *columns, const mq_weights *self, const char *name, mq_error *err);
-    /* Rows [first, first + count) as float32 into out[count, columns]. */
+    /* Rows [first, first + count) as float32 into out[count, columns]. Several threads may read at once. */
     mq_status (*read)(float *out, const mq_weights *self, const char *name, size_t first, size_t count,
                       mq_error *err);
     void (*free)(mq_weights *self);
@@ -40,7 +40,8 @@ typedef struct mq_model {
  * dtype: MQ_ERR_INPUT naming it otherwise. */
 mq_status mq_model_open_plain(mq_model **out, const char *folder, mq_error *err);
 void mq_model_free(mq_model *model);
-/* The check that the above makes, for other openers: shapes of all tensors against the configuration. */
+/* The check that the above makes, for other openers: shapes of all tensors against the configuration; no block, bias
+ * or head beside those that it names (a head beside tied embeddings must equal them). */
 mq_status mq_model_check(const mq_model *model, mq_error *err);
 
 /* hidden[count, hidden_size] of token ids, scaled where the architecture does. */

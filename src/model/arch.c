@@ -1,0 +1,101 @@
+#include "model/arch.h"
+
+#include <string.h>
+
+static const char *const llama_fields[] = {
+    "hidden_act", "mlp_bias", "pretraining_tp", "rope_interleaved", "is_llama_config", NULL,
+};
+
+static const char *const gemma3_fields[] = {
+    "hidden_activation",
+    "query_pre_attn_scalar",
+    "sliding_window",
+    "sliding_window_pattern",
+    "_sliding_window_pattern",
+    "layer_types",
+    "rope_local_base_freq",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "use_bidirectional_attention",
+    NULL,
+};
+
+#define LINEAR_NAMES                                                                               \
+    {                                                                                              \
+        [MQ_Q] = "self_attn.q_proj", [MQ_K] = "self_attn.k_proj", [MQ_V] = "self_attn.v_proj",     \
+        [MQ_O] = "self_attn.o_proj", [MQ_GATE] = "mlp.gate_proj", [MQ_UP] = "mlp.up_proj",         \
+        [MQ_DOWN] = "mlp.down_proj",                                                               \
+    }
+
+/* Defaults are those of transformers' configuration classes. */
+static const mq_arch table[] = {
+    {
+        .architecture = "LlamaForCausalLM",
+        .model_type = "llama",
+        .block_prefix = "model.layers.%zu.",
+        .linear = LINEAR_NAMES,
+        .norm =
+            {
+                [MQ_NORM_INPUT] = "input_layernorm",
+                [MQ_NORM_PRE_FFN] = "post_attention_layernorm",
+            },
+        .embedding = "model.embed_tokens.weight",
+        .final_norm = "model.norm.weight",
+        .head = "lm_head.weight",
+        .fields = llama_fields,
+        .activation_field = "hidden_act",
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 10000.0,
+        .default_rms_norm_eps = 1e-6,
+        .default_max_position_embeddings = 2048,
+    },
+    {
+        .architecture = "Gemma3ForCausalLM",
+        .model_type = "gemma3_text",
+        .block_prefix = "model.layers.%zu.",
+        .linear = LINEAR_NAMES,
+        .norm =
+            {
+                [MQ_NORM_INPUT] = "input_layernorm",
+                [MQ_NORM_POST_ATTN] = "post_attention_layernorm",
+                [MQ_NORM_PRE_FFN] = "pre_feedforward_layernorm",
+                [MQ_NORM_POST_FFN] = "post_feedforward_layernorm",
+                [MQ_NORM_Q] = "self_attn.q_norm",
+                [MQ_NORM_K] = "self_attn.k_norm",
+            },
+        .embedding = "model.embed_tokens.weight",
+        .final_norm = "model.norm.weight",
+        .head = "lm_head.weight",
+        .fields = gemma3_fields,
+        .activation_field = "hidden_activation",
+        .norm_plus_one = true,
+        .scale_embeddings = true,
+        .query_pre_attn_scalar = true,
+        .sliding_window = true,
+        .default_tie_word_embeddings = true,
+        .default_activation = MQ_GELU_TANH,
+        .default_rope_theta = 1000000.0,
+        .default_rms_norm_eps = 1e-6,
+        .default_rope_local_base_freq = 10000.0,
+        .default_query_pre_attn_scalar = 256.0,
+        .default_max_position_embeddings = 131072,
+        .default_head_dim = 256,
+        .default_num_key_value_heads = 4,
+        .default_sliding_window = 4096,
+        .default_sliding_window_pattern = 6,
+    },
+};
+
+const mq_arch *mq_arch_table(size_t *count) {
+    *count = sizeof table / sizeof table[0];
+    return table;
+}
+
+const mq_arch *mq_arch_find(const char *architecture) {
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (strcmp(table[i].architecture, architecture) == 0) {
+            return &table[i];
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,404 @@
+#include "model/config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "model/config_parts.h"
+
+/* The BLAS counts in int; layers are bounded so that a hostile file cannot make us allocate by the
+ * gigabyte. */
+static const size_t max_dimension = 2147483647;
+static const size_t max_layers = 100000;
+
+static mq_status unknown_architecture(const char *name, const char *file, mq_error *err) {
+    char known[256] = "";
+    size_t count, used = 0;
+    const mq_arch *rows = mq_arch_table(&count);
+    for (size_t i = 0; i < count && used < sizeof known; i++) {
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i == 0 ? "" : ", ",
+                                 rows[i].architecture);
+    }
+    return mq_fail_file(err, MQ_ERR_INPUT, file, "unknown architecture \"%.100s\" (known: %s)",
+                        name, known);
+}
+
+static const mq_arch *find_model_type(const char *model_type) {
+    size_t count;
+    const mq_arch *rows = mq_arch_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(rows[i].model_type, model_type) == 0) {
+            return &rows[i];
+        }
+    }
+    return NULL;
+}
+
+static mq_status parse_arch(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+    const cJSON *list = mq_config_member(json, "architectures");
+    const char *model_type = NULL;
+    mq_status status = mq_json_get_string(&model_type, json, "model_type", list == NULL, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (list == NULL) {
+        out->arch = find_model_type(model_type);
+        return out->arch != NULL ? MQ_OK : unknown_architecture(model_type, file, err);
+    }
+    const cJSON *first = cJSON_IsArray(list) ? list->child : NULL;
+    if (first == NULL || first->next != NULL || !cJSON_IsString(first)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "architectures is not a list of one name");
+    }
+    out->arch = mq_arch_find(first->valuestring);
+    if (out->arch == NULL) {
+        return unknown_architecture(first->valuestring, file, err);
+    }
+    if (model_type != NULL && strcmp(model_type, out->arch->model_type) != 0) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "model_type \"%.100s\" contradicts architectures (%s is \"%s\")",
+                            model_type, out->arch->architecture, out->arch->model_type);
+    }
+    return MQ_OK;
+}
+
+/* A size in 1 … max; when absent and not required, *out stays. */
+static mq_status get_dimension(size_t *out, const cJSON *json, const char *key, bool required,
+                               size_t max, const char *file, mq_error *err) {
+    mq_status status = mq_json_get_size(out, json, key, required, file, err);
+    if (status == MQ_OK && (*out == 0 || *out > max)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "%s is %zu, not between 1 and %zu", key, *out,
+                            max);
+    }
+    return status;
+}
+
+static mq_status parse_sizes(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+    out->num_key_value_heads = out->arch->default_num_key_value_heads;
+    out->head_dim = out->arch->default_head_dim;
+    out->max_position_embeddings = out->arch->default_max_position_embeddings;
+    const struct {
+        const char *key;
+        size_t *value, max;
+    } required[] = {
+        {"hidden_size", &out->hidden_size, max_dimension},
+        {"intermediate_size", &out->intermediate_size, max_dimension},
+        {"num_hidden_layers", &out->num_hidden_layers, max_layers},
+        {"num_attention_heads", &out->num_attention_heads, max_dimension},
+        {"vocab_size", &out->vocab_size, max_dimension},
+    };
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < sizeof required / sizeof required[0]; i++) {
+        status = get_dimension(required[i].value, json, required[i].key, true, required[i].max,
+                               file, err);
+    }
+    if (status == MQ_OK) {
+        status = get_dimension(&out->max_position_embeddings, json, "max_position_embeddings",
+                               false, max_dimension, file, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (out->num_key_value_heads == 0) {
+        out->num_key_value_heads = out->num_attention_heads;
+    }
+    status = get_dimension(&out->num_key_value_heads, json, "num_key_value_heads", false,
+                           max_dimension, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (out->num_attention_heads % out->num_key_value_heads != 0) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "num_attention_heads %zu is not a multiple of num_key_value_heads %zu",
+                            out->num_attention_heads, out->num_key_value_heads);
+    }
+    if (out->head_dim == 0 && mq_config_member(json, "head_dim") == NULL) {
+        if (out->hidden_size % out->num_attention_heads != 0) {
+            return mq_fail_file(err, MQ_ERR_INPUT, file,
+                                "hidden_size %zu is not a multiple of num_attention_heads %zu, and "
+                                "there is no head_dim",
+                                out->hidden_size, out->num_attention_heads);
+        }
+        out->head_dim = out->hidden_size / out->num_attention_heads;
+    }
+    status = get_dimension(&out->head_dim, json, "head_dim", false, max_dimension, file, err);
+    if (status == MQ_OK && out->head_dim % 2 != 0) {
+        status =
+            mq_fail_file(err, MQ_ERR_INPUT, file,
+                         "head_dim %zu is odd: a head cannot be rotated in pairs", out->head_dim);
+    }
+    return status;
+}
+
+/* Every matrix of the model in float32, and every row of heads, must have a size. */
+static mq_status check_products(const mq_config *config, const char *file, mq_error *err) {
+    size_t bytes, heads;
+    if (!mq_mul_size(&heads, config->num_attention_heads, config->head_dim) ||
+        heads > max_dimension) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "num_attention_heads times head_dim is too large");
+    }
+    for (int linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        size_t rows, columns;
+        mq_config_linear_shape(&rows, &columns, config, (mq_linear)linear);
+        if (!mq_mul3_size(&bytes, rows, columns, sizeof(float))) {
+            return mq_fail_file(err, MQ_ERR_INPUT, file, "the size of %s overflows",
+                                config->arch->linear[linear]);
+        }
+    }
+    if (!mq_mul3_size(&bytes, config->vocab_size, config->hidden_size, sizeof(float))) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "vocab_size times hidden_size overflows");
+    }
+    return MQ_OK;
+}
+
+static mq_status parse_activation(mq_config *out, const cJSON *json, const char *file,
+                                  mq_error *err) {
+    static const struct {
+        const char *name;
+        mq_activation activation;
+    } names[] = {
+        {"silu", MQ_SILU},
+        {"gelu_pytorch_tanh", MQ_GELU_TANH},
+    };
+    const char *key = out->arch->activation_field, *name = NULL;
+    mq_status status = mq_json_get_string(&name, json, key, false, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    out->activation = out->arch->default_activation;
+    for (size_t i = 0; name != NULL && i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(names[i].name, name) == 0) {
+            out->activation = names[i].activation;
+            name = NULL;
+        }
+    }
+    if (name != NULL) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "%s \"%.100s\" is not supported (silu and gelu_pytorch_tanh are)", key,
+                            name);
+    }
+    return MQ_OK;
+}
+
+/* A finite number above `above`; when absent, *out stays. */
+static mq_status get_positive(double *out, const cJSON *json, const char *key, bool zero_allowed,
+                              const char *file, mq_error *err) {
+    mq_status status = mq_json_get_double(out, json, key, false, file, err);
+    if (status == MQ_OK && (!isfinite(*out) || *out < 0.0 || (*out == 0.0 && !zero_allowed))) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "%s is %g, which is out of range", key, *out);
+    }
+    return status;
+}
+
+static mq_status parse_softcap(double *out, const cJSON *json, const char *key, const char *file,
+                               mq_error *err) {
+    *out = 0.0;
+    return mq_config_member(json, key) == NULL ? MQ_OK
+                                               : get_positive(out, json, key, false, file, err);
+}
+
+static mq_status parse_numbers(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+    out->rms_norm_eps = out->arch->default_rms_norm_eps;
+    out->tie_word_embeddings = out->arch->default_tie_word_embeddings;
+    double scalar = out->arch->query_pre_attn_scalar ? out->arch->default_query_pre_attn_scalar
+                                                     : (double)out->head_dim;
+    mq_status status = get_positive(&out->rms_norm_eps, json, "rms_norm_eps", true, file, err);
+    if (status == MQ_OK) {
+        status = mq_json_get_bool(&out->tie_word_embeddings, json, "tie_word_embeddings", false,
+                                  file, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_json_get_bool(&out->attention_bias, json, "attention_bias", false, file, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_json_get_bool(&out->mlp_bias, json, "mlp_bias", false, file, err);
+    }
+    if (status == MQ_OK && out->arch->query_pre_attn_scalar) {
+        status = get_positive(&scalar, json, "query_pre_attn_scalar", false, file, err);
+    }
+    out->attention_scale = 1.0 / sqrt(scalar);
+    if (status == MQ_OK) {
+        status =
+            parse_softcap(&out->attn_logit_softcapping, json, "attn_logit_softcapping", file, err);
+    }
+    if (status == MQ_OK) {
+        status = parse_softcap(&out->final_logit_softcapping, json, "final_logit_softcapping", file,
+                               err);
+    }
+    return status;
+}
+
+static mq_status parse_layer_types(mq_config *out, const cJSON *list, const char *file,
+                                   mq_error *err) {
+    if (!cJSON_IsArray(list) || (size_t)cJSON_GetArraySize(list) != out->num_hidden_layers) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "layer_types is not a list of num_hidden_layers (%zu) names",
+                            out->num_hidden_layers);
+    }
+    size_t layer = 0;
+    for (const cJSON *item = list->child; item != NULL; item = item->next, layer++) {
+        const char *name = cJSON_IsString(item) ? item->valuestring : "";
+        out->layer_is_local[layer] = strcmp(name, "sliding_attention") == 0;
+        if (!out->layer_is_local[layer] && strcmp(name, "full_attention") != 0) {
+            return mq_fail_file(err, MQ_ERR_INPUT, file,
+                                "layer_types[%zu] \"%.100s\" is not supported (full_attention and "
+                                "sliding_attention are)",
+                                layer, name);
+        }
+    }
+    return MQ_OK;
+}
+
+/* Every pattern-th layer is global. transformers writes the pattern back as
+ * _sliding_window_pattern, but does not read that: where layer_types does not decide, the two must
+ * not differ. */
+static mq_status parse_window_pattern(mq_config *out, const cJSON *json, const char *file,
+                                      mq_error *err) {
+    size_t pattern = out->arch->default_sliding_window_pattern;
+    mq_status status =
+        get_dimension(&pattern, json, "sliding_window_pattern", false, max_dimension, file, err);
+    size_t written_back = pattern;
+    if (status == MQ_OK) {
+        status = get_dimension(&written_back, json, "_sliding_window_pattern", false, max_dimension,
+                               file, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (written_back != pattern) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "_sliding_window_pattern %zu contradicts sliding_window_pattern %zu, "
+                            "and there are no layer_types",
+                            written_back, pattern);
+    }
+    for (size_t layer = 0; layer < out->num_hidden_layers; layer++) {
+        out->layer_is_local[layer] = (layer + 1) % pattern != 0;
+    }
+    return MQ_OK;
+}
+
+static mq_status parse_windows(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+    mq_status status =
+        mq_new(&out->layer_is_local, out->num_hidden_layers, sizeof(bool), "the layer types", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    memset(out->layer_is_local, 0, out->num_hidden_layers * sizeof(bool));
+    if (!out->arch->sliding_window) {
+        return MQ_OK;
+    }
+    const cJSON *layer_types = mq_config_member(json, "layer_types");
+    status = layer_types != NULL ? parse_layer_types(out, layer_types, file, err)
+                                 : parse_window_pattern(out, json, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    bool any_local = false;
+    for (size_t layer = 0; layer < out->num_hidden_layers; layer++) {
+        any_local = any_local || out->layer_is_local[layer];
+    }
+    const cJSON *window = cJSON_GetObjectItemCaseSensitive(json, "sliding_window");
+    if (!any_local) {
+        return MQ_OK;
+    }
+    if (cJSON_IsNull(window)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "sliding_window is null, but there are local layers");
+    }
+    out->sliding_window = out->arch->default_sliding_window;
+    return get_dimension(&out->sliding_window, json, "sliding_window", false, max_dimension, file,
+                         err);
+}
+
+static mq_status parse(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+    static mq_status (*const parts[])(mq_config *, const cJSON *, const char *, mq_error *) = {
+        parse_sizes, parse_activation, parse_numbers, parse_windows, mq_config_parse_rope,
+    };
+    if (!cJSON_IsObject(json)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "not a JSON object");
+    }
+    mq_status status = parse_arch(out, json, file, err);
+    if (status == MQ_OK) {
+        status = mq_config_check_fields(out->arch, json, file, err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < sizeof parts / sizeof parts[0]; i++) {
+        status = parts[i](out, json, file, err);
+    }
+    return status == MQ_OK ? check_products(out, file, err) : status;
+}
+
+mq_status mq_config_parse(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+    memset(out, 0, sizeof *out);
+    mq_status status = parse(out, json, file, err);
+    if (status != MQ_OK) {
+        mq_config_free(out);
+    }
+    return status;
+}
+
+mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err) {
+    memset(out, 0, sizeof *out);
+    char *path = mq_path_join(folder, "config.json");
+    if (path == NULL) {
+        return mq_fail_memory(err, "a path", strlen(folder));
+    }
+    cJSON *json = NULL;
+    mq_status status = mq_json_read(&json, path, err);
+    if (status == MQ_OK) {
+        status = mq_config_parse(out, json, path, err);
+    }
+    cJSON_Delete(json);
+    mq_free(path);
+    return status;
+}
+
+void mq_config_free(mq_config *config) {
+    mq_free(config->layer_is_local);
+    config->layer_is_local = NULL;
+}
+
+void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear) {
+    const size_t queries = config->num_attention_heads * config->head_dim;
+    const size_t keys = config->num_key_value_heads * config->head_dim;
+    const size_t shapes[MQ_LINEAR_COUNT][2] = {
+        [MQ_Q] = {queries, config->hidden_size},
+        [MQ_K] = {keys, config->hidden_size},
+        [MQ_V] = {keys, config->hidden_size},
+        [MQ_O] = {config->hidden_size, queries},
+        [MQ_GATE] = {config->intermediate_size, config->hidden_size},
+        [MQ_UP] = {config->intermediate_size, config->hidden_size},
+        [MQ_DOWN] = {config->hidden_size, config->intermediate_size},
+    };
+    *out = shapes[linear][0];
+    *in = shapes[linear][1];
+}
+
+bool mq_config_has_bias(const mq_config *config, mq_linear linear) {
+    const bool mlp = linear == MQ_GATE || linear == MQ_UP || linear == MQ_DOWN;
+    return mlp ? config->mlp_bias : config->attention_bias;
+}
+
+size_t mq_config_norm_size(const mq_config *config, mq_norm norm) {
+    if (config->arch->norm[norm] == NULL) {
+        return 0;
+    }
+    return norm == MQ_NORM_Q || norm == MQ_NORM_K ? config->head_dim : config->hidden_size;
+}
+
+static void block_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
+                       const char *part, const char *suffix) {
+    char prefix[MQ_NAME_SIZE / 2];
+    snprintf(prefix, sizeof prefix, config->arch->block_prefix, layer);
+    snprintf(name, MQ_NAME_SIZE, "%s%s.%s", prefix, part, suffix);
+}
+
+void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
+                           mq_linear linear, const char *suffix) {
+    block_name(name, config, layer, config->arch->linear[linear], suffix);
+}
+
+void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
+                         mq_norm norm) {
+    block_name(name, config, layer, config->arch->norm[norm], "weight");
+}

@@ -1,0 +1,176 @@
+#include <string.h>
+
+#include "base/error.h"
+#include "model/config_parts.h"
+
+/* What config.c and config_rope.c read for every family, and what is left to the caller. */
+static const char *const common_fields[] = {
+    "architectures",
+    "model_type",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "attention_bias",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "quantization_config",
+    "quantization",
+    NULL,
+};
+
+/* Fields that transformers writes and that have no influence on the logits of a decoder in
+ * evaluation: provenance, storage type, token ids, training, classification heads, output formats,
+ * and the defaults of text generation. */
+static const char *const fields_without_influence[] = {
+    "_name_or_path",
+    "name_or_path",
+    "_commit_hash",
+    "transformers_version",
+    "transformers.js_config",
+    "torch_dtype",
+    "dtype",
+    "use_bfloat16",
+    "torchscript",
+    "tf_legacy_loss",
+    "tokenizer_class",
+    "is_llama_config",
+    "is_decoder",
+    "_attn_implementation",
+    "attn_implementation",
+    "_attn_implementation_autoset",
+    /* token ids */
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "sep_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "bad_words_ids",
+    /* training */
+    "initializer_range",
+    "attention_dropout",
+    /* other heads and tasks */
+    "finetuning_task",
+    "task_specific_params",
+    "prefix",
+    "problem_type",
+    "id2label",
+    "label2id",
+    "num_labels",
+    /* running */
+    "use_cache",
+    "cache_implementation",
+    "return_dict",
+    "return_dict_in_generate",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "remove_invalid_values",
+    "chunk_size_feed_forward",
+    /* sampling */
+    "do_sample",
+    "max_length",
+    "min_length",
+    "early_stopping",
+    "num_beams",
+    "num_beam_groups",
+    "diversity_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+    "repetition_penalty",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "num_return_sequences",
+    NULL,
+};
+
+/* Fields that would change the result and for which only one value is implemented. */
+typedef struct fixed_field {
+    const char *name;
+    enum { FIXED_FALSE, FIXED_ONE, FIXED_EMPTY } value;
+} fixed_field;
+
+static const fixed_field fixed_fields[] = {
+    {"partial_rotary_factor", FIXED_ONE}, {"pretraining_tp", FIXED_ONE},
+    {"rope_interleaved", FIXED_FALSE},    {"use_bidirectional_attention", FIXED_FALSE},
+    {"is_encoder_decoder", FIXED_FALSE},  {"add_cross_attention", FIXED_FALSE},
+    {"tie_encoder_decoder", FIXED_FALSE}, {"pruned_heads", FIXED_EMPTY},
+};
+
+static const char *const fixed_names[] = {"false", "1", "empty"};
+
+static bool listed(const char *const *names, const char *name) {
+    for (; *names != NULL; names++) {
+        if (strcmp(*names, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const fixed_field *find_fixed(const char *name) {
+    for (size_t i = 0; i < sizeof fixed_fields / sizeof fixed_fields[0]; i++) {
+        if (strcmp(fixed_fields[i].name, name) == 0) {
+            return &fixed_fields[i];
+        }
+    }
+    return NULL;
+}
+
+static bool has_fixed_value(const fixed_field *field, const cJSON *item) {
+    switch (field->value) {
+    case FIXED_FALSE:
+        return cJSON_IsFalse(item);
+    case FIXED_ONE:
+        return cJSON_IsNumber(item) && item->valuedouble == 1.0;
+    default:
+        return (cJSON_IsObject(item) || cJSON_IsArray(item)) && item->child == NULL;
+    }
+}
+
+const cJSON *mq_config_member(const cJSON *json, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
+    return item == NULL || cJSON_IsNull(item) ? NULL : item;
+}
+
+mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const char *file,
+                                 mq_error *err) {
+    for (const cJSON *item = json->child; item != NULL; item = item->next) {
+        const char *name = item->string;
+        if (cJSON_GetObjectItemCaseSensitive(json, name) != item) {
+            return mq_fail_file(err, MQ_ERR_INPUT, file, "the field \"%s\" is there twice", name);
+        }
+        const fixed_field *fixed = find_fixed(name);
+        if (cJSON_IsNull(item)) {
+            continue;
+        }
+        if (fixed != NULL) {
+            if (!has_fixed_value(fixed, item)) {
+                return mq_fail_file(
+                    err, MQ_ERR_INPUT, file,
+                    "the field \"%s\" has a value that is not supported (only %s is)", name,
+                    fixed_names[fixed->value]);
+            }
+        } else if (!listed(common_fields, name) && !listed(fields_without_influence, name) &&
+                   !listed(arch->fields, name)) {
+            return mq_fail_file(err, MQ_ERR_INPUT, file, "the field \"%s\" is not supported for %s",
+                                name, arch->architecture);
+        }
+    }
+    return MQ_OK;
+}

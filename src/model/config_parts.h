@@ -1,0 +1,20 @@
+/* The parts of mq_config_parse; for the files config*.c only. */
+#ifndef MQ_MODEL_CONFIG_PARTS_H
+#define MQ_MODEL_CONFIG_PARTS_H
+
+#include "model/config.h"
+
+/* Every member of config.json must be a field that arch reads, one known to have no influence on
+ * the logits, one that has the only value which changes nothing, or null. Otherwise MQ_ERR_INPUT
+ * naming it; also for a member that is there twice. */
+mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const char *file,
+                                 mq_error *err);
+
+/* Fills config->rope from either spelling. Needs arch, head_dim and max_position_embeddings. */
+mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
+                               mq_error *err);
+
+/* A member that is there and not null, or NULL. */
+const cJSON *mq_config_member(const cJSON *json, const char *key);
+
+#endif

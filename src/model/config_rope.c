@@ -1,0 +1,341 @@
+/* Rotary settings of config.json, in both spellings:
+ *   transformers 4: rope_theta, rope_scaling (object or null), and for families with local layers
+ * rope_local_base_freq; transformers 5: rope_parameters, one object, or for families with local
+ * layers one a layer type. */
+#include <math.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "model/config_parts.h"
+
+typedef struct rope_source {
+    mq_rope *rope;
+    const cJSON *object; /* NULL: no scaling */
+    const char *name;    /* of the object, for messages */
+    const mq_config *config;
+    const char *file;
+    mq_error *err;
+} rope_source;
+
+static const struct {
+    const char *name;
+    mq_rope_type type;
+    const char *keys[8]; /* that this type reads, beyond those of every type */
+} rope_types[] = {
+    {"default", MQ_ROPE_NONE, {NULL}},
+    {"linear", MQ_ROPE_LINEAR, {"factor", NULL}},
+    {"dynamic", MQ_ROPE_DYNAMIC, {"factor", "original_max_position_embeddings", NULL}},
+    {"llama3",
+     MQ_ROPE_LLAMA3,
+     {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", NULL}},
+    {"yarn",
+     MQ_ROPE_YARN,
+     {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow",
+      "mscale", "mscale_all_dim", "truncate"}},
+};
+#define ROPE_TYPE_COUNT (sizeof rope_types / sizeof rope_types[0])
+
+/* "finetuned" is written by YaRN's authors and read by nobody. */
+static const char *const common_keys[] = {"rope_type", "type", "rope_theta",
+                                          "partial_rotary_factor", "finetuned"};
+
+static mq_status fail_key(const rope_source *source, const char *key, const char *what) {
+    return mq_fail_file(source->err, MQ_ERR_INPUT, source->file, "%s.%s %s", source->name, key,
+                        what);
+}
+
+/* A finite number, or *out unchanged when there is none. */
+static mq_status get_number(double *out, const rope_source *source, const char *key) {
+    const cJSON *item = mq_config_member(source->object, key);
+    if (item == NULL) {
+        return MQ_OK;
+    }
+    if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble)) {
+        return fail_key(source, key, "is not a number");
+    }
+    *out = item->valuedouble;
+    return MQ_OK;
+}
+
+static mq_status get_type(size_t *out, const rope_source *source) {
+    const cJSON *type = mq_config_member(source->object, "rope_type");
+    const cJSON *old = mq_config_member(source->object, "type");
+    if (type == NULL) {
+        type = old;
+    }
+    *out = 0;
+    if (type == NULL) {
+        return MQ_OK;
+    }
+    if (!cJSON_IsString(type) || (old != NULL && !cJSON_IsString(old))) {
+        return fail_key(source, "rope_type", "is not a string");
+    }
+    if (old != NULL && strcmp(type->valuestring, old->valuestring) != 0) {
+        return fail_key(source, "type", "contradicts rope_type");
+    }
+    for (size_t i = 0; i < ROPE_TYPE_COUNT; i++) {
+        if (strcmp(rope_types[i].name, type->valuestring) == 0) {
+            *out = i;
+            return MQ_OK;
+        }
+    }
+    return mq_fail_file(
+        source->err, MQ_ERR_INPUT, source->file,
+        "%s.rope_type \"%s\" is not supported (default, linear, dynamic, llama3 and yarn are)",
+        source->name, type->valuestring);
+}
+
+static bool is_known_key(size_t type, const char *key) {
+    for (size_t i = 0; i < sizeof common_keys / sizeof common_keys[0]; i++) {
+        if (strcmp(common_keys[i], key) == 0) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < 8 && rope_types[type].keys[i] != NULL; i++) {
+        if (strcmp(rope_types[type].keys[i], key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static mq_status check_keys(const rope_source *source, size_t type) {
+    for (const cJSON *item = source->object->child; item != NULL; item = item->next) {
+        if (cJSON_GetObjectItemCaseSensitive(source->object, item->string) != item) {
+            return fail_key(source, item->string, "is there twice");
+        }
+        if (!cJSON_IsNull(item) && !is_known_key(type, item->string)) {
+            return mq_fail_file(source->err, MQ_ERR_INPUT, source->file,
+                                "%s.%s is not supported with rope_type \"%s\"", source->name,
+                                item->string, rope_types[type].name);
+        }
+    }
+    double rotated = 1.0;
+    if (get_number(&rotated, source, "partial_rotary_factor") != MQ_OK || rotated != 1.0) {
+        return fail_key(source, "partial_rotary_factor",
+                        "has a value that is not supported (only 1 is)");
+    }
+    return MQ_OK;
+}
+
+/* factor >= 1; without one, *out is left when that is allowed. */
+static mq_status get_factor(const rope_source *source, bool required) {
+    const bool given = mq_config_member(source->object, "factor") != NULL;
+    if (required && !given) {
+        return fail_key(source, "factor", "is missing");
+    }
+    mq_status status = get_number(&source->rope->factor, source, "factor");
+    if (status == MQ_OK && given && !(source->rope->factor >= 1.0)) {
+        return fail_key(source, "factor", "must be at least 1");
+    }
+    return status;
+}
+
+static mq_status get_original_length(const rope_source *source) {
+    size_t length = source->config->max_position_embeddings;
+    mq_status status = mq_json_get_size(&length, source->object, "original_max_position_embeddings",
+                                        false, source->file, source->err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (length == 0) {
+        return fail_key(source, "original_max_position_embeddings", "must be positive");
+    }
+    source->rope->original_max_position_embeddings = length;
+    return MQ_OK;
+}
+
+static mq_status read_dynamic(const rope_source *source) {
+    mq_status status = get_factor(source, true);
+    if (status == MQ_OK) {
+        status = get_original_length(source);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    /* transformers scales by max_position_embeddings and does not look at this field. */
+    if (source->rope->original_max_position_embeddings != source->config->max_position_embeddings) {
+        return fail_key(source, "original_max_position_embeddings",
+                        "contradicts max_position_embeddings");
+    }
+    if (source->config->head_dim <= 2) {
+        return fail_key(source, "rope_type", "\"dynamic\" needs a head_dim above 2");
+    }
+    return MQ_OK;
+}
+
+static mq_status read_llama3(const rope_source *source) {
+    mq_rope *rope = source->rope;
+    mq_status status = get_factor(source, true);
+    if (status == MQ_OK) {
+        status = get_number(&rope->low_freq_factor, source, "low_freq_factor");
+    }
+    if (status == MQ_OK) {
+        status = get_number(&rope->high_freq_factor, source, "high_freq_factor");
+    }
+    if (status == MQ_OK) {
+        status = get_original_length(source);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (!(rope->low_freq_factor > 0.0)) {
+        return fail_key(source, "low_freq_factor", "is missing or not positive");
+    }
+    if (!(rope->high_freq_factor > rope->low_freq_factor)) {
+        return fail_key(source, "high_freq_factor", "is missing or not above low_freq_factor");
+    }
+    return MQ_OK;
+}
+
+static mq_status read_yarn(const rope_source *source) {
+    static const char *const positive[] = {"attention_factor", "beta_fast", "beta_slow", "mscale",
+                                           "mscale_all_dim"};
+    mq_rope *rope = source->rope;
+    double *const values[] = {&rope->attention_factor, &rope->beta_fast, &rope->beta_slow,
+                              &rope->mscale, &rope->mscale_all_dim};
+    mq_status status = get_factor(source, false);
+    if (status == MQ_OK) {
+        status = get_original_length(source);
+    }
+    if (status == MQ_OK) {
+        status = mq_json_get_bool(&rope->truncate, source->object, "truncate", false, source->file,
+                                  source->err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < sizeof positive / sizeof positive[0]; i++) {
+        status = get_number(values[i], source, positive[i]);
+        if (status == MQ_OK && mq_config_member(source->object, positive[i]) != NULL &&
+            !(*values[i] >= 0.0)) {
+            status = fail_key(source, positive[i], "must not be negative");
+        }
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (mq_config_member(source->object, "factor") == NULL) {
+        rope->factor = (double)source->config->max_position_embeddings /
+                       (double)rope->original_max_position_embeddings;
+    }
+    /* As transformers' `value or default`. */
+    rope->beta_fast = rope->beta_fast == 0.0 ? 32.0 : rope->beta_fast;
+    rope->beta_slow = rope->beta_slow == 0.0 ? 1.0 : rope->beta_slow;
+    if (!(rope->rope_theta > 1.0)) {
+        return fail_key(source, "rope_theta", "must be above 1 with rope_type \"yarn\"");
+    }
+    return MQ_OK;
+}
+
+/* Reads source->object into source->rope, which holds the defaults. */
+static mq_status read_rope(const rope_source *source) {
+    mq_rope *rope = source->rope;
+    size_t type = 0;
+    if (source->object != NULL) {
+        if (!cJSON_IsObject(source->object)) {
+            return mq_fail_file(source->err, MQ_ERR_INPUT, source->file, "%s is not an object",
+                                source->name);
+        }
+        mq_status status = get_type(&type, source);
+        if (status == MQ_OK) {
+            status = check_keys(source, type);
+        }
+        if (status == MQ_OK) {
+            status = get_number(&rope->rope_theta, source, "rope_theta");
+        }
+        if (status != MQ_OK) {
+            return status;
+        }
+    }
+    if (!(rope->rope_theta > 0.0) || !isfinite(rope->rope_theta)) {
+        return mq_fail_file(source->err, MQ_ERR_INPUT, source->file, "%s must be positive",
+                            rope == &source->config->rope[0] ? "rope_theta"
+                                                             : "rope_local_base_freq");
+    }
+    rope->type = rope_types[type].type;
+    switch (rope->type) {
+    case MQ_ROPE_LINEAR:
+        return get_factor(source, true);
+    case MQ_ROPE_DYNAMIC:
+        return read_dynamic(source);
+    case MQ_ROPE_LLAMA3:
+        return read_llama3(source);
+    case MQ_ROPE_YARN:
+        return read_yarn(source);
+    default:
+        return MQ_OK;
+    }
+}
+
+static mq_rope default_rope(double theta) {
+    return (mq_rope){
+        .type = MQ_ROPE_NONE,
+        .rope_theta = theta,
+        .factor = 1.0,
+        .attention_factor = -1.0,
+        .truncate = true,
+    };
+}
+
+/* The two objects of a family with layer types; rope_parameters may hold nothing else. */
+static mq_status split_layer_types(const cJSON *objects[2], const cJSON *parameters,
+                                   const char *file, mq_error *err) {
+    if (!cJSON_IsObject(parameters)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "rope_parameters is not an object");
+    }
+    for (const cJSON *item = parameters->child; item != NULL; item = item->next) {
+        if (!cJSON_IsNull(item) && strcmp(item->string, "full_attention") != 0 &&
+            strcmp(item->string, "sliding_attention") != 0) {
+            return mq_fail_file(
+                err, MQ_ERR_INPUT, file,
+                "rope_parameters.%s is not supported (full_attention and sliding_attention are)",
+                item->string);
+        }
+    }
+    objects[0] = mq_config_member(parameters, "full_attention");
+    objects[1] = mq_config_member(parameters, "sliding_attention");
+    return MQ_OK;
+}
+
+mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
+                               mq_error *err) {
+    const bool layered = config->arch->sliding_window;
+    double theta = config->arch->default_rope_theta,
+           local_theta = config->arch->default_rope_local_base_freq;
+    mq_status status = mq_json_get_double(&theta, json, "rope_theta", false, file, err);
+    if (status == MQ_OK && layered) {
+        status = mq_json_get_double(&local_theta, json, "rope_local_base_freq", false, file, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    const cJSON *scaling = mq_config_member(json, "rope_scaling");
+    const cJSON *parameters = mq_config_member(json, "rope_parameters");
+    if (scaling != NULL && parameters != NULL) {
+        return mq_fail_file(
+            err, MQ_ERR_INPUT, file,
+            "rope_scaling and rope_parameters are both there; one says what the other should");
+    }
+    /* rope_scaling is for global layers only. */
+    const cJSON *objects[2] = {scaling != NULL ? scaling : parameters, NULL};
+    const char *names[2] = {scaling != NULL ? "rope_scaling" : "rope_parameters", ""};
+    if (layered && parameters != NULL) {
+        status = split_layer_types(objects, parameters, file, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        names[0] = "rope_parameters.full_attention";
+        names[1] = "rope_parameters.sliding_attention";
+    }
+    config->rope[0] = default_rope(theta);
+    config->rope[1] = default_rope(layered ? local_theta : theta);
+    for (size_t i = 0; i < (layered ? 2u : 1u); i++) {
+        const rope_source source = {&config->rope[i], objects[i], names[i], config, file, err};
+        status = read_rope(&source);
+        if (status != MQ_OK) {
+            return status;
+        }
+    }
+    if (!layered) {
+        config->rope[1] = config->rope[0];
+    }
+    return MQ_OK;
+}

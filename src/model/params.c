@@ -1,0 +1,75 @@
+/* One block's float32 parameters in memory. */
+#include "base/error.h"
+#include "model/block.h"
+
+void mq_block_params_carve(mq_block_params *out, mq_slab *slab, const mq_config *config) {
+    *out = (mq_block_params){0};
+    for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t rows, columns, elements = 0;
+        mq_config_linear_shape(&rows, &columns, config, (mq_linear)i);
+        if (!mq_mul_size(&elements, rows, columns)) {
+            slab->overflow = true;
+        }
+        out->linear[i] = mq_carve(slab, elements, sizeof(float));
+        out->bias[i] =
+            mq_config_has_bias(config, (mq_linear)i) ? mq_carve(slab, rows, sizeof(float)) : NULL;
+    }
+    for (size_t i = 0; i < MQ_NORM_COUNT; i++) {
+        const size_t size = mq_config_norm_size(config, (mq_norm)i);
+        out->norm[i] = size != 0 ? mq_carve(slab, size, sizeof(float)) : NULL;
+    }
+}
+
+static mq_status load_linear(mq_block_params *params, const mq_model *model, size_t layer,
+                             size_t linear, mq_error *err) {
+    const mq_weights *weights = model->weights;
+    char name[MQ_NAME_SIZE];
+    size_t rows, columns;
+    mq_config_linear_shape(&rows, &columns, &model->config, (mq_linear)linear);
+    mq_config_linear_name(name, &model->config, layer, (mq_linear)linear, "weight");
+    mq_status status = weights->class_->read(params->linear[linear], weights, name, 0, rows, err);
+    if (status == MQ_OK && params->bias[linear] != NULL) {
+        mq_config_linear_name(name, &model->config, layer, (mq_linear)linear, "bias");
+        status = weights->class_->read(params->bias[linear], weights, name, 0, 1, err);
+    }
+    return status;
+}
+
+static mq_status load_norm(mq_block_params *params, const mq_model *model, size_t layer,
+                           size_t norm, mq_error *err) {
+    char name[MQ_NAME_SIZE];
+    mq_config_norm_name(name, &model->config, layer, (mq_norm)norm);
+    mq_status status =
+        model->weights->class_->read(params->norm[norm], model->weights, name, 0, 1, err);
+    const size_t size = mq_config_norm_size(&model->config, (mq_norm)norm);
+    for (size_t i = 0; status == MQ_OK && model->config.arch->norm_plus_one && i < size; i++) {
+        params->norm[norm][i] += 1.0f;
+    }
+    return status;
+}
+
+mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, size_t layer,
+                               mq_error *err) {
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < MQ_LINEAR_COUNT; i++) {
+        status = load_linear(params, model, layer, i, err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < MQ_NORM_COUNT; i++) {
+        if (params->norm[i] != NULL) {
+            status = load_norm(params, model, layer, i, err);
+        }
+    }
+    return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, model->folder);
+}
+
+mq_block_weights mq_block_params_view(const mq_block_params *params) {
+    mq_block_weights view;
+    for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
+        view.linear[i] = params->linear[i];
+        view.bias[i] = params->bias[i];
+    }
+    for (size_t i = 0; i < MQ_NORM_COUNT; i++) {
+        view.norm[i] = params->norm[i];
+    }
+    return view;
+}

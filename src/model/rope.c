@@ -1,0 +1,121 @@
+/* Rotation tables. transformers computes frequencies and angles in float32, and a rounded frequency
+ * times a large position is off by much more than a rounding of the angle: so each step here rounds
+ * to float where it does. */
+#include <math.h>
+
+#include "model/config.h"
+
+static const double two_pi = 6.283185307179586476925286766559;
+
+/* theta^(2i / head_dim), in float32. */
+static float wavelength_ratio(double theta, size_t i, size_t head_dim) {
+    const float exponent = (float)(2 * i) / (float)head_dim;
+    return (float)pow((double)(float)theta, (double)exponent);
+}
+
+static size_t original_length(const mq_rope *rope, const mq_config *config) {
+    return rope->original_max_position_embeddings != 0 ? rope->original_max_position_embeddings
+                                                       : config->max_position_embeddings;
+}
+
+/* NTK-aware scaling of the base by the length at hand (bloc97, 2023). */
+static double dynamic_theta(const mq_rope *rope, const mq_config *config, size_t length) {
+    const double trained = (double)config->max_position_embeddings;
+    const double now = (double)length > trained ? (double)length : trained;
+    const double dim = (double)config->head_dim;
+    return rope->rope_theta *
+           pow(rope->factor * now / trained - (rope->factor - 1.0), dim / (dim - 2.0));
+}
+
+/* Llama 3.1: long wavelengths are stretched by factor, short ones are left, those between
+ * interpolated. */
+static float llama3_frequency(const mq_rope *rope, float frequency, double original) {
+    const float wavelength = (float)two_pi / frequency;
+    const float factor = (float)rope->factor;
+    const double low = rope->low_freq_factor, high = rope->high_freq_factor;
+    if (wavelength > (float)(original / low)) {
+        return frequency / factor;
+    }
+    if (wavelength < (float)(original / high)) {
+        return frequency;
+    }
+    const float smooth = ((float)original / wavelength - (float)low) / (float)(high - low);
+    return (1.0f - smooth) * frequency / factor + smooth * frequency;
+}
+
+/* YaRN (Peng et al. 2023): the dimension whose wavelength turns `rotations` times within the
+ * original length. */
+static double yarn_dimension(const mq_rope *rope, double rotations, double dim, double original) {
+    return dim * log(original / (rotations * two_pi)) / (2.0 * log(rope->rope_theta));
+}
+
+static float yarn_frequency(const mq_rope *rope, size_t i, size_t head_dim, double original) {
+    const double dim = (double)head_dim;
+    double low = yarn_dimension(rope, rope->beta_fast, dim, original);
+    double high = yarn_dimension(rope, rope->beta_slow, dim, original);
+    if (rope->truncate) {
+        low = floor(low);
+        high = ceil(high);
+    }
+    low = low < 0.0 ? 0.0 : low;
+    high = high > dim - 1.0 ? dim - 1.0 : high;
+    if (low == high) {
+        high += 0.001;
+    }
+    float ramp = ((float)i - (float)low) / (float)(high - low);
+    ramp = ramp < 0.0f ? 0.0f : ramp > 1.0f ? 1.0f : ramp;
+    const float keep = 1.0f - ramp;
+    const float ratio = wavelength_ratio(rope->rope_theta, i, head_dim);
+    return 1.0f / ((float)rope->factor * ratio) * (1.0f - keep) + 1.0f / ratio * keep;
+}
+
+static float inverse_frequency(const mq_rope *rope, const mq_config *config, size_t i,
+                               size_t length) {
+    const size_t head_dim = config->head_dim;
+    const float plain = 1.0f / wavelength_ratio(rope->rope_theta, i, head_dim);
+    switch (rope->type) {
+    case MQ_ROPE_LINEAR:
+        return plain / (float)rope->factor;
+    case MQ_ROPE_DYNAMIC:
+        return 1.0f / wavelength_ratio(dynamic_theta(rope, config, length), i, head_dim);
+    case MQ_ROPE_LLAMA3:
+        return llama3_frequency(rope, plain, (double)original_length(rope, config));
+    case MQ_ROPE_YARN:
+        return yarn_frequency(rope, i, head_dim, (double)original_length(rope, config));
+    default:
+        return plain;
+    }
+}
+
+static double yarn_mscale(double factor, double mscale) {
+    return factor <= 1.0 ? 1.0 : 0.1 * mscale * log(factor) + 1.0;
+}
+
+/* What cosine and sine are multiplied by. */
+static double attention_factor(const mq_rope *rope) {
+    if (rope->type != MQ_ROPE_YARN) {
+        return 1.0;
+    }
+    if (rope->attention_factor >= 0.0) {
+        return rope->attention_factor;
+    }
+    if (rope->mscale != 0.0 && rope->mscale_all_dim != 0.0) {
+        return yarn_mscale(rope->factor, rope->mscale) /
+               yarn_mscale(rope->factor, rope->mscale_all_dim);
+    }
+    return yarn_mscale(rope->factor, 1.0);
+}
+
+void mq_rope_tables(float *cos_table, float *sin_table, const mq_rope *rope,
+                    const mq_config *config, size_t length) {
+    const size_t half = config->head_dim / 2;
+    const float factor = (float)attention_factor(rope);
+    for (size_t i = 0; i < half; i++) {
+        const float frequency = inverse_frequency(rope, config, i, length);
+        for (size_t position = 0; position < length; position++) {
+            const float angle = (float)position * frequency;
+            cos_table[position * half + i] = (float)cos((double)angle) * factor;
+            sin_table[position * half + i] = (float)sin((double)angle) * factor;
+        }
+    }
+}
