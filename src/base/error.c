@@ -1,0 +1,153 @@
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A name out of a file may hold anything; an error is one line all the same. */
+static void make_printable(char *text) {
+    for (char *c = text; *c != '\0'; c++) {
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
+            *c = '?';
+        }
+    }
+}
+
+/* A path that is too long keeps its end, which says more than its beginning. */
+static void set_file(mq_error *err, const char *file) {
+    size_t length = strlen(file);
+    size_t room = sizeof err->file - 1;
+    const char *from = length > room ? file + (length - room) : file;
+    snprintf(err->file, sizeof err->file, "%s", from);
+    make_printable(err->file);
+}
+
+static void set_tensor(mq_error *err, const char *tensor) {
+    snprintf(err->tensor, sizeof err->tensor, "%.*s", (int)(sizeof err->tensor - 1), tensor);
+    make_printable(err->tensor);
+}
+
+/* What there is of the parts; file, tensor and offset may be NULL. Built aside first: the arguments
+ * may point into *err. */
+static mq_status fail(mq_error *err, mq_status status, const char *file, const char *tensor,
+                      const uint64_t *offset, const char *format, va_list arguments)
+    __attribute__((format(printf, 6, 0)));
+
+static mq_status fail(mq_error *err, mq_status status, const char *file, const char *tensor,
+                      const uint64_t *offset, const char *format, va_list arguments) {
+    if (err == NULL) {
+        return status;
+    }
+    mq_error made = {.status = status};
+    vsnprintf(made.message, sizeof made.message, format, arguments);
+    make_printable(made.message);
+    if (file != NULL) {
+        set_file(&made, file);
+    }
+    if (tensor != NULL) {
+        set_tensor(&made, tensor);
+    }
+    if (offset != NULL) {
+        made.offset = *offset;
+        made.has_offset = true;
+    }
+    *err = made;
+    return status;
+}
+
+mq_status mq_fail(mq_error *err, mq_status status, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fail(err, status, NULL, NULL, NULL, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+mq_status mq_fail_file(mq_error *err, mq_status status, const char *file, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fail(err, status, file, NULL, NULL, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+mq_status mq_fail_tensor(mq_error *err, mq_status status, const char *file, const char *tensor,
+                         const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fail(err, status, file, tensor, NULL, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+mq_status mq_fail_offset(mq_error *err, mq_status status, const char *file, const char *tensor,
+                         uint64_t offset, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fail(err, status, file, tensor, &offset, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+mq_status mq_fail_memory(mq_error *err, const char *what, size_t size) {
+    return mq_fail(err, MQ_ERR_MACHINE, "not enough memory for %s (%zu bytes)", what, size);
+}
+
+mq_status mq_fail_errno(mq_error *err, int error_number, const char *file, const char *action) {
+    mq_status status = MQ_ERR_MACHINE;
+    if (error_number == ENOENT || error_number == EISDIR || error_number == ENOTDIR ||
+        error_number == EACCES) {
+        status = MQ_ERR_INPUT;
+    }
+    char buffer[128];
+    return mq_fail_file(err, status, file, "cannot %s: %s", action,
+                        strerror_r(error_number, buffer, sizeof buffer));
+}
+
+mq_status mq_error_in_file(mq_error *err, mq_status status, const char *file) {
+    if (err != NULL && status != MQ_OK && err->file[0] == '\0') {
+        set_file(err, file);
+    }
+    return status;
+}
+
+mq_status mq_error_in_tensor(mq_error *err, mq_status status, const char *tensor) {
+    if (err != NULL && status != MQ_OK && err->tensor[0] == '\0') {
+        set_tensor(err, tensor);
+    }
+    return status;
+}
+
+/* Appends at *length, counting what does not fit too. */
+static void append(char *out, size_t size, size_t *length, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static void append(char *out, size_t size, size_t *length, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    bool room = *length < size;
+    int added =
+        vsnprintf(room ? out + *length : NULL, room ? size - *length : 0, format, arguments);
+    va_end(arguments);
+    if (added > 0) {
+        *length += (size_t)added;
+    }
+}
+
+size_t mq_error_format(char *out, size_t size, const mq_error *err) {
+    size_t length = 0;
+    if (size > 0) {
+        out[0] = '\0';
+    }
+    if (err->file[0] != '\0') {
+        append(out, size, &length, "%s: ", err->file);
+    }
+    if (err->tensor[0] != '\0') {
+        append(out, size, &length, "tensor %s: ", err->tensor);
+    }
+    if (err->has_offset) {
+        append(out, size, &length, "at byte %llu: ", (unsigned long long)err->offset);
+    }
+    append(out, size, &length, "%s", err->message);
+    return length;
+}

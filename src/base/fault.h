@@ -1,0 +1,23 @@
+/* The system calls of file.h, each through one door that MATQUANT_FAULT can make fail (see file.h).
+ */
+#ifndef MQ_BASE_FAULT_H
+#define MQ_BASE_FAULT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+int mq_sys_open(const char *path, int flags, mode_t mode);   /* "open"; -1 and errno, as open(2) */
+ssize_t mq_sys_read(int fd, void *data, size_t size);        /* "read"; deals with EINTR */
+ssize_t mq_sys_write(int fd, const void *data, size_t size); /* "write"; both deal with EINTR */
+ssize_t mq_sys_write_at(int fd, const void *data, size_t size, uint64_t offset);
+int mq_sys_fsync(int fd);              /* "fsync" */
+void *mq_sys_map(int fd, size_t size); /* "map"; read-only, NULL and errno */
+int mq_sys_rename(const char *from, const char *to, unsigned flags); /* "rename": renameat2(2) */
+
+/* Tests: what the environment variable would say, with all calls counted from now; NULL or "": no
+ * faults. false: not understood, and no faults. */
+bool mq_fault_configure(const char *faults);
+
+#endif

@@ -1,0 +1,162 @@
+#include "base/json.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#define MAX_JSON_FILE ((size_t)256 << 20)
+#define MAX_EXACT_INTEGER 9007199254740992.0 /* 2^53 */
+
+/* Length of the well-formed UTF-8 character at text (RFC 3629: no overlong forms, no surrogates, at
+ * most U+10FFFF), or 0. */
+static size_t utf8_length(const unsigned char *text, size_t size) {
+    unsigned char first = text[0];
+    if (first < 0x80) {
+        return 1;
+    }
+    size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+    if (first < 0xc2 || first > 0xf4 || size < length) {
+        return 0;
+    }
+    unsigned char lowest = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    unsigned char highest = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    if (text[1] < lowest || text[1] > highest) {
+        return 0;
+    }
+    for (size_t i = 2; i < length; i++) {
+        if ((text[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    return length;
+}
+
+/* cJSON looks at neither: it takes a NUL for white space and copies any byte into its strings. */
+static mq_status check_bytes(const char *text, size_t size, const char *file, mq_error *err) {
+    for (size_t i = 0; i < size;) {
+        size_t length = utf8_length((const unsigned char *)text + i, size - i);
+        if (length == 0) {
+            return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, i, "JSON is not valid UTF-8");
+        }
+        if (text[i] == '\0') {
+            return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, i, "JSON holds a NUL byte");
+        }
+        i += length;
+    }
+    return MQ_OK;
+}
+
+mq_status mq_json_parse(cJSON **out, const char *text, size_t size, const char *file,
+                        mq_error *err) {
+    mq_status status = check_bytes(text, size, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    const char *end = text;
+    errno = 0; /* cJSON does not say whether it was the text or the memory; malloc does */
+    cJSON *value = cJSON_ParseWithLengthOpts(text, size, &end, false);
+    if (value == NULL) {
+        if (errno == ENOMEM) {
+            return mq_error_in_file(err, mq_fail_memory(err, "JSON", size), file);
+        }
+        return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, (uint64_t)(end - text),
+                              "JSON is malformed");
+    }
+    while (end < text + size && (*end == ' ' || *end == '\t' || *end == '\n' || *end == '\r')) {
+        end++;
+    }
+    if (end != text + size) {
+        cJSON_Delete(value);
+        return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, (uint64_t)(end - text),
+                              "something follows the JSON value");
+    }
+    *out = value;
+    return MQ_OK;
+}
+
+mq_status mq_json_read(cJSON **out, const char *path, mq_error *err) {
+    char *text = NULL;
+    size_t size = 0;
+    mq_status status = mq_read_file(&text, &size, path, MAX_JSON_FILE, err);
+    if (status == MQ_OK) {
+        status = mq_json_parse(out, text, size, path, err);
+        mq_free(text);
+    }
+    return status;
+}
+
+/* *item is the member, or NULL when it is absent (or null) and need not be there. */
+static mq_status find_member(const cJSON **item, const cJSON *object, const char *key,
+                             bool required, const char *file, mq_error *err) {
+    if (!cJSON_IsObject(object)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "not an object where \"%s\" is looked for",
+                            key);
+    }
+    *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    if (cJSON_IsNull(*item)) {
+        *item = NULL;
+    }
+    if (*item == NULL && required) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "\"%s\" is missing", key);
+    }
+    return MQ_OK;
+}
+
+mq_status mq_json_get_size(size_t *out, const cJSON *object, const char *key, bool required,
+                           const char *file, mq_error *err) {
+    const cJSON *item = NULL;
+    mq_status status = find_member(&item, object, key, required, file, err);
+    if (status != MQ_OK || item == NULL) {
+        return status;
+    }
+    double value = item->valuedouble;
+    if (!cJSON_IsNumber(item) || !(value >= 0 && value <= MAX_EXACT_INTEGER) ||
+        value != floor(value)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "\"%s\" is not a whole number between 0 and 2^53", key);
+    }
+    *out = (size_t)value;
+    return MQ_OK;
+}
+
+mq_status mq_json_get_double(double *out, const cJSON *object, const char *key, bool required,
+                             const char *file, mq_error *err) {
+    const cJSON *item = NULL;
+    mq_status status = find_member(&item, object, key, required, file, err);
+    if (status != MQ_OK || item == NULL) {
+        return status;
+    }
+    if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "\"%s\" is not a finite number", key);
+    }
+    *out = item->valuedouble;
+    return MQ_OK;
+}
+
+mq_status mq_json_get_bool(bool *out, const cJSON *object, const char *key, bool required,
+                           const char *file, mq_error *err) {
+    const cJSON *item = NULL;
+    mq_status status = find_member(&item, object, key, required, file, err);
+    if (status != MQ_OK || item == NULL) {
+        return status;
+    }
+    if (!cJSON_IsBool(item)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "\"%s\" is not true or false", key);
+    }
+    *out = cJSON_IsTrue(item);
+    return MQ_OK;
+}
+
+mq_status mq_json_get_string(const char **out, const cJSON *object, const char *key, bool required,
+                             const char *file, mq_error *err) {
+    const cJSON *item = NULL;
+    mq_status status = find_member(&item, object, key, required, file, err);
+    if (status != MQ_OK || item == NULL) {
+        return status;
+    }
+    if (!cJSON_IsString(item)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "\"%s\" is not a string", key);
+    }
+    *out = item->valuestring;
+    return MQ_OK;
+}

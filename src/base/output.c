@@ -1,0 +1,379 @@
+/* An output folder that appears whole or not at all.
+ *
+ * The temporary folder is locked through a descriptor of its own (flock), which the kernel lets go
+ * when the process dies, however it dies, and which no file inside has to be removed for. Where a
+ * file system knows no such locks (some network ones), folders left behind are not cleaned up:
+ * nobody can tell whether they are still wanted. */
+#include "base/output.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+
+#define SUFFIX_LENGTH 6
+#define MAX_TRIES 100
+
+static const char suffix_letters[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+
+/* --- removing a folder
+ * ----------------------------------------------------------------------------------- */
+
+/* Removes everything in the folder open at fd, as far as it can be; closes fd. Ours are flat; what
+ * is deeper is removed all the same when the folder is known to be a temporary one. */
+static void remove_contents(int fd) {
+    DIR *stream = fdopendir(fd);
+    if (stream == NULL) {
+        close(fd);
+        return;
+    }
+    const struct dirent *entry;
+    while ((entry = readdir(stream)) != NULL) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
+            continue;
+        }
+        if (unlinkat(fd, entry->d_name, 0) != 0 && (errno == EISDIR || errno == EPERM)) {
+            int inner = openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (inner >= 0) {
+                remove_contents(inner);
+            }
+            unlinkat(fd, entry->d_name, AT_REMOVEDIR);
+        }
+    }
+    closedir(stream);
+}
+
+static void remove_folder(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0) {
+        remove_contents(fd);
+    }
+    rmdir(path);
+}
+
+/* --- leftovers of killed runs
+ * ---------------------------------------------------------------------------- */
+
+/* Whether name is ".BASE.matquant-XXXXXX". */
+static bool is_temporary_name(const char *name, const char *base) {
+    static const char middle[] = ".matquant-";
+    size_t length = strlen(base);
+    if (name[0] != '.' || strncmp(name + 1, base, length) != 0) {
+        return false;
+    }
+    const char *rest = name + 1 + length;
+    if (strncmp(rest, middle, sizeof middle - 1) != 0) {
+        return false;
+    }
+    rest += sizeof middle - 1;
+    return strlen(rest) == SUFFIX_LENGTH && strspn(rest, suffix_letters) == SUFFIX_LENGTH;
+}
+
+static void remove_if_abandoned(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        return;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        remove_folder(path);
+    }
+    close(fd);
+}
+
+/* Never fails: that an earlier run's folder stays is no reason not to start. */
+static void remove_leftovers(const char *parent, const char *base) {
+    DIR *stream = opendir(parent);
+    if (stream == NULL) {
+        return;
+    }
+    const struct dirent *entry;
+    while ((entry = readdir(stream)) != NULL) {
+        if (is_temporary_name(entry->d_name, base)) {
+            char *path = mq_path_join(parent, entry->d_name);
+            if (path != NULL) {
+                remove_if_abandoned(path);
+            }
+            mq_free(path);
+        }
+    }
+    closedir(stream);
+}
+
+/* --- begin
+ * -----------------------------------------------------------------------------------------------
+ */
+
+/* Whether what is at path may be replaced: a folder of plain files with a config.json among them
+ * (that is what our runs write), or an empty one. */
+static mq_status check_replaceable(const char *path, mq_error *err) {
+    struct stat about;
+    if (lstat(path, &about) != 0) {
+        return mq_fail_errno(err, errno, path, "look at the output");
+    }
+    if (!S_ISDIR(about.st_mode)) {
+        return mq_fail_file(err, MQ_ERR_USAGE, path, "exists and is not a folder");
+    }
+    DIR *stream = opendir(path);
+    if (stream == NULL) {
+        return mq_fail_errno(err, errno, path, "list the folder");
+    }
+    size_t files = 0;
+    bool config = false;
+    bool others = false;
+    const struct dirent *entry;
+    while ((entry = readdir(stream)) != NULL) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
+            continue;
+        }
+        bool plain = fstatat(dirfd(stream), entry->d_name, &about, AT_SYMLINK_NOFOLLOW) == 0 &&
+                     S_ISREG(about.st_mode);
+        files++;
+        others = others || !plain;
+        config = config || strcmp(entry->d_name, "config.json") == 0;
+    }
+    closedir(stream);
+    if (others || (files > 0 && !config)) {
+        return mq_fail_file(err, MQ_ERR_USAGE, path,
+                            "is not replaced: it holds what no run of matquant has written");
+    }
+    return MQ_OK;
+}
+
+/* Sets output->path and output->parent. */
+static mq_status split_path(mq_output *output, const char *path, mq_error *err) {
+    output->path = mq_strdup(path);
+    if (output->path == NULL) {
+        return mq_fail_memory(err, "a path", strlen(path) + 1);
+    }
+    size_t length = strlen(path);
+    while (length > 1 && output->path[length - 1] == '/') {
+        output->path[--length] = '\0';
+    }
+    const char *base = mq_path_base(output->path);
+    if (base[0] == '\0' || strcmp(base, ".") == 0 || strcmp(base, "..") == 0) {
+        return mq_fail(err, MQ_ERR_USAGE, "\"%s\" is no name for an output folder", path);
+    }
+    size_t parent_length = (size_t)(base - output->path);
+    output->parent =
+        parent_length == 0 ? mq_strdup(".") : mq_asprintf("%.*s", (int)parent_length, output->path);
+    if (output->parent == NULL) {
+        return mq_fail_memory(err, "a path", length + 1);
+    }
+    return MQ_OK;
+}
+
+static bool random_suffix(char suffix[SUFFIX_LENGTH + 1]) {
+    unsigned char bytes[SUFFIX_LENGTH];
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) {
+        return false;
+    }
+    for (size_t i = 0; i < SUFFIX_LENGTH; i++) {
+        suffix[i] = suffix_letters[bytes[i] % (sizeof suffix_letters - 1)];
+    }
+    suffix[SUFFIX_LENGTH] = '\0';
+    return true;
+}
+
+/* Opens and locks the folder just made. *taken: a cleaning run came between and has removed it. */
+static mq_status lock_folder(mq_output *output, bool *taken, mq_error *err) {
+    *taken = false;
+    output->lock = mq_sys_open(output->folder, O_RDONLY | O_DIRECTORY, 0);
+    if (output->lock < 0) {
+        *taken = errno == ENOENT;
+        return *taken ? MQ_OK : mq_fail_errno(err, errno, output->folder, "open the folder");
+    }
+    bool locked = flock(output->lock, LOCK_EX | LOCK_NB) == 0;
+    struct stat about;
+    struct stat locked_about;
+    *taken = (!locked && errno == EWOULDBLOCK) || stat(output->folder, &about) != 0 ||
+             fstat(output->lock, &locked_about) != 0 || about.st_ino != locked_about.st_ino;
+    if (*taken) {
+        close(output->lock);
+        output->lock = -1;
+    }
+    return MQ_OK;
+}
+
+/* Makes, opens and locks output->folder. mkdtemp(3) would make it private for good: 0777 leaves
+ * that to the umask. */
+static mq_status make_folder(mq_output *output, mq_error *err) {
+    for (int i = 0; i < MAX_TRIES; i++) {
+        char suffix[SUFFIX_LENGTH + 1];
+        if (!random_suffix(suffix)) {
+            return mq_fail_errno(err, errno, output->parent, "make a temporary name");
+        }
+        mq_free(output->folder);
+        const char *separator = output->parent[strlen(output->parent) - 1] == '/' ? "" : "/";
+        output->folder = mq_asprintf("%s%s.%s.matquant-%s", output->parent, separator,
+                                     mq_path_base(output->path), suffix);
+        if (output->folder == NULL) {
+            return mq_fail_memory(err, "a path", strlen(output->path));
+        }
+        if (mkdir(output->folder, 0777) != 0) {
+            if (errno == EEXIST) {
+                continue;
+            }
+            return mq_fail_errno(err, errno, output->parent, "make a folder in it");
+        }
+        bool taken;
+        mq_status status = lock_folder(output, &taken, err);
+        if (status != MQ_OK) {
+            remove_folder(output->folder);
+        }
+        if (!taken) {
+            return status;
+        }
+    }
+    return mq_fail_errno(err, EEXIST, output->parent, "make a folder in it");
+}
+
+static void free_output(mq_output *output) {
+    if (output->lock >= 0) {
+        close(output->lock);
+    }
+    mq_free(output->path);
+    mq_free(output->parent);
+    mq_free(output->folder);
+    mq_free(output);
+}
+
+mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err) {
+    mq_output *output = NULL;
+    mq_status status = mq_new(&output, 1, sizeof *output, "the output", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    *output = (mq_output){.lock = -1, .replace = replace};
+    status = split_path(output, path, err);
+    if (status == MQ_OK && mq_path_exists(output->path)) {
+        status = replace ? check_replaceable(output->path, err)
+                         : mq_fail_file(err, MQ_ERR_USAGE, output->path, "exists already");
+    }
+    if (status == MQ_OK) {
+        remove_leftovers(output->parent, mq_path_base(output->path));
+        status = make_folder(output, err);
+    }
+    if (status != MQ_OK) {
+        free_output(output);
+        return status;
+    }
+    *out = output;
+    return MQ_OK;
+}
+
+const char *mq_output_folder(const mq_output *output) { return output->folder; }
+
+/* --- commit
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Brings a folder's entries to the disk; file systems that have no such thing say EINVAL. */
+static int sync_folder(const char *path) {
+    int fd = mq_sys_open(path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0) {
+        return -1;
+    }
+    int result = mq_sys_fsync(fd);
+    int number = errno;
+    close(fd);
+    errno = number;
+    return result != 0 && number == EINVAL ? 0 : result;
+}
+
+static bool not_supported(int number) {
+    return number == EINVAL || number == ENOSYS || number == ENOTSUP;
+}
+
+/* Moves the folder to a name where nothing is. rename(2) alone would take the place of an empty
+ * folder. */
+static int move_to_free_name(const char *from, const char *to) {
+    if (mq_sys_rename(from, to, RENAME_NOREPLACE) == 0) {
+        return 0;
+    }
+    if (!not_supported(errno)) {
+        return -1;
+    }
+    if (mq_path_exists(to)) {
+        errno = EEXIST;
+        return -1;
+    }
+    return mq_sys_rename(from, to, 0);
+}
+
+/* Exchanges two folders. Without the system's own exchange the old one is set aside for a moment,
+ * under a name that no later run takes for a leftover: killed in between, both are there. */
+static int exchange(const char *folder, const char *path) {
+    if (mq_sys_rename(folder, path, RENAME_EXCHANGE) == 0) {
+        return 0;
+    }
+    if (!not_supported(errno)) {
+        return -1;
+    }
+    char *aside = mq_asprintf("%s-replaced", folder);
+    if (aside == NULL) {
+        errno = ENOMEM;
+        return -1;
+    }
+    int result = mq_sys_rename(path, aside, 0);
+    if (result == 0) {
+        result = mq_sys_rename(folder, path, 0);
+        const char *back = result == 0 ? folder : path;
+        int number = errno;
+        if (mq_sys_rename(aside, back, 0) != 0 && result == 0) {
+            number = errno;
+        }
+        errno = number;
+    }
+    mq_free(aside);
+    return result;
+}
+
+mq_status mq_output_commit(mq_output *output, mq_error *err) {
+    if (sync_folder(output->folder) != 0) {
+        return mq_fail_errno(err, errno, output->path, "bring to the disk");
+    }
+    bool exists = output->replace && mq_path_exists(output->path);
+    mq_status status = exists ? check_replaceable(output->path, err) : MQ_OK;
+    if (status != MQ_OK) {
+        return status;
+    }
+    int result = exists ? exchange(output->folder, output->path)
+                        : move_to_free_name(output->folder, output->path);
+    if (result != 0) {
+        return errno == EEXIST
+                   ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "has appeared meanwhile")
+                   : mq_fail_errno(err, errno, output->path, "rename the finished folder");
+    }
+    if (sync_folder(output->parent) != 0) {
+        /* Nobody was told that it is there: as if it had never been. */
+        int number = errno;
+        if (exists) {
+            exchange(output->folder, output->path);
+        } else {
+            move_to_free_name(output->path, output->folder);
+        }
+        return mq_fail_errno(err, number, output->parent, "bring to the disk");
+    }
+    output->committed = true;
+    if (exists) {
+        remove_folder(output->folder); /* it holds the old one now */
+    }
+    return MQ_OK;
+}
+
+void mq_output_discard(mq_output *output) {
+    if (output == NULL) {
+        return;
+    }
+    if (!output->committed) {
+        remove_folder(output->folder);
+    }
+    free_output(output);
+}

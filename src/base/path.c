@@ -1,0 +1,162 @@
+/* Names of files, and what is at them. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/file.h"
+
+bool mq_path_exists(const char *path) {
+    struct stat about;
+    return lstat(path, &about) == 0;
+}
+
+bool mq_is_folder(const char *path) {
+    struct stat about;
+    return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+}
+
+bool mq_same_file(const char *a, const char *b) {
+    struct stat about_a;
+    struct stat about_b;
+    return stat(a, &about_a) == 0 && stat(b, &about_b) == 0 && about_a.st_dev == about_b.st_dev &&
+           about_a.st_ino == about_b.st_ino;
+}
+
+mq_status mq_file_size(size_t *out, const char *path, mq_error *err) {
+    struct stat about;
+    if (stat(path, &about) != 0) {
+        return mq_fail_errno(err, errno, path, "look at the file");
+    }
+    if (S_ISDIR(about.st_mode)) {
+        return mq_fail_errno(err, EISDIR, path, "take the size");
+    }
+    *out = (size_t)about.st_size;
+    return MQ_OK;
+}
+
+char *mq_path_join(const char *folder, const char *name) {
+    size_t length = strlen(folder);
+    const char *separator = length == 0 || folder[length - 1] == '/' ? "" : "/";
+    return mq_asprintf("%s%s%s", folder, separator, name);
+}
+
+const char *mq_path_base(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash == NULL ? path : slash + 1;
+}
+
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Appends a copy of name. */
+static bool list_add(char ***list, size_t *count, const char *name) {
+    if ((*count & (*count - 1)) == 0) { /* full at every power of two */
+        char **grown = mq_realloc(*list, *count == 0 ? 1 : 2 * *count, sizeof **list);
+        if (grown == NULL) {
+            return false;
+        }
+        *list = grown;
+    }
+    (*list)[*count] = mq_strdup(name);
+    if ((*list)[*count] == NULL) {
+        return false;
+    }
+    (*count)++;
+    return true;
+}
+
+mq_status mq_list_folder(char ***out, size_t *count, const char *folder, mq_error *err) {
+    int fd = mq_sys_open(folder, O_RDONLY | O_DIRECTORY, 0);
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    if (stream == NULL) {
+        int number = errno;
+        if (fd >= 0) {
+            close(fd);
+        }
+        return mq_fail_errno(err, number, folder, "list the folder");
+    }
+    mq_status status = MQ_OK;
+    char **list = NULL;
+    size_t found = 0;
+    while (status == MQ_OK) {
+        errno = 0;
+        const struct dirent *entry = readdir(stream);
+        if (entry == NULL) {
+            if (errno != 0) {
+                status = mq_fail_errno(err, errno, folder, "list the folder");
+            }
+            break;
+        }
+        struct stat about;
+        if (fstatat(fd, entry->d_name, &about, 0) == 0 && S_ISREG(about.st_mode) &&
+            !list_add(&list, &found, entry->d_name)) {
+            status = mq_fail_memory(err, "a list of files", sizeof *list * (found + 1));
+        }
+    }
+    closedir(stream);
+    if (status != MQ_OK) {
+        mq_free_list(list, found);
+        return status;
+    }
+    if (found > 0) {
+        qsort(list, found, sizeof *list, compare_names);
+    }
+    *out = list;
+    *count = found;
+    return MQ_OK;
+}
+
+void mq_free_list(char **list, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        mq_free(list[i]);
+    }
+    mq_free(list);
+}
+
+/* Cuts path to its parent, in place; false when there is none above. */
+static bool to_parent(char *path) {
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/') {
+        path[--length] = '\0';
+    }
+    char *slash = strrchr(path, '/');
+    if (slash == NULL) {
+        bool already = strcmp(path, ".") == 0;
+        strcpy(path, ".");
+        return !already;
+    }
+    if (slash == path) {
+        bool already = path[1] == '\0';
+        path[1] = '\0';
+        return !already;
+    }
+    *slash = '\0';
+    return true;
+}
+
+mq_status mq_disk_free(size_t *out, const char *path, mq_error *err) {
+    char *existing = mq_asprintf("%s", path[0] == '\0' ? "." : path);
+    if (existing == NULL) {
+        return mq_fail_memory(err, "a path", strlen(path) + 1);
+    }
+    struct statvfs about;
+    int result = statvfs(existing, &about);
+    while (result != 0 && errno == ENOENT && to_parent(existing)) {
+        result = statvfs(existing, &about);
+    }
+    int number = errno;
+    mq_free(existing);
+    if (result != 0) {
+        return mq_fail_errno(err, number, path, "ask for free space");
+    }
+    *out = SIZE_MAX; /* more than can be counted is enough for anything */
+    mq_mul_size(out, (size_t)about.f_bavail, (size_t)about.f_frsize);
+    return MQ_OK;
+}
