@@ -247,7 +247,7 @@ def main():
     p.add_argument("--input", type=pathlib.Path, required=True)
     p.add_argument("--output", type=pathlib.Path, required=True, help="a folder")
     p.add_argument("--eval-bytes", type=int, default=100_000)
-    p.add_argument("--calib-bytes", type=int, default=300_000)
+    p.add_argument("--calib-bytes", type=int, default=160_000)
     p.add_argument("--seed", type=int, default=1)
     p.set_defaults(run=split)
     args = parser.parse_args()
