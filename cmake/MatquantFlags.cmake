@@ -25,7 +25,9 @@ target_compile_options(matquant_flags INTERFACE
     # the compiler likes would make the bytes of a checkpoint depend on it. Kernels fuse by name (fmaf, intrinsics).
     -ffp-contract=off
     # sqrtf in a loop becomes one instruction; nothing here reads errno after a function of math.h.
-    -fno-math-errno)
+    -fno-math-errno
+    # Comparisons in a loop become masks: nothing here reads the floating-point exception flags.
+    -fno-trapping-math)
 if(MATQUANT_WERROR)
     target_compile_options(matquant_flags INTERFACE -Werror)
 endif()

@@ -1,6 +1,6 @@
-/* The operations of a block, forward and backward, each with a plain reference (…_reference) in the same file that the
- * tests hold the fast path against. All arrays float32, row-major; threads through OpenMP; results do not depend on
- * the number of threads. */
+/* The operations of a block, forward and backward, each with a plain reference (…_reference) beside
+ * it that the tests hold the fast path against. All arrays float32, row-major; threads through
+ * OpenMP; results do not depend on the number of threads. */
 #ifndef MQ_MODEL_OPS_H
 #define MQ_MODEL_OPS_H
 
@@ -9,40 +9,76 @@
 #include "base/context.h"
 #include "model/arch.h"
 
-/* RMSNorm (Zhang & Sennrich 2019): y[rows, n] = x · inv_rms · weight[n], inv_rms[rows] = 1/sqrt(mean(x²) + eps). */
-void mq_rmsnorm_forward(float *y, float *inv_rms, const float *x, const float *weight, size_t rows, size_t n, float eps);
-/* dx[rows, n] = (accumulate ? dx : 0) + …; dweight[n] overwritten, NULL: not wanted. scratch[chunks·n] with
- * chunks = mq_rmsnorm_chunks(rows). dx may be dy. */
-void mq_rmsnorm_backward(float *dx, float *dweight, const float *dy, const float *x, const float *inv_rms,
-                         const float *weight, size_t rows, size_t n, bool accumulate, float *scratch);
+/* RMSNorm (Zhang & Sennrich 2019): y[rows, n] = x · inv_rms · weight[n], inv_rms[rows] =
+ * 1/sqrt(mean(x²) + eps). */
+void mq_rmsnorm_forward(float *y, float *inv_rms, const float *x, const float *weight, size_t rows,
+                        size_t n, float eps);
+/* dx[rows, n] = (accumulate ? dx : 0) + …, NULL: not wanted; dweight[n] overwritten, NULL: not
+ * wanted. scratch[chunks·n] with chunks = mq_rmsnorm_chunks(rows). dx may be dy. */
+void mq_rmsnorm_backward(float *dx, float *dweight, const float *dy, const float *x,
+                         const float *inv_rms, const float *weight, size_t rows, size_t n,
+                         bool accumulate, float *scratch);
 size_t mq_rmsnorm_chunks(size_t rows);
+void mq_rmsnorm_forward_reference(float *y, float *inv_rms, const float *x, const float *weight,
+                                  size_t rows, size_t n, float eps);
+void mq_rmsnorm_backward_reference(float *dx, float *dweight, const float *dy, const float *x,
+                                   const float *inv_rms, const float *weight, size_t rows, size_t n,
+                                   bool accumulate);
 
-/* Rotary embedding (Su et al. 2021, the halves layout of transformers), in place on x[sequences·length, heads, head_dim],
- * row stride `stride` floats between tokens. backward = rotation by the negative angle. */
-void mq_rope_forward(float *x, size_t stride, const float *cos_table, const float *sin_table, size_t sequences,
-                     size_t length, size_t heads, size_t head_dim);
+/* Rotary embedding (Su et al. 2021, the halves layout of transformers), in place on
+ * x[sequences·length, heads, head_dim], row stride `stride` floats between tokens. backward =
+ * rotation by the negative angle. */
+void mq_rope_forward(float *x, size_t stride, const float *cos_table, const float *sin_table,
+                     size_t sequences, size_t length, size_t heads, size_t head_dim);
 void mq_rope_backward(float *dx, size_t stride, const float *cos_table, const float *sin_table,
                       size_t sequences, size_t length, size_t heads, size_t head_dim);
 
-/* Gated activation: h[count] = act(gate) · up. */
-void mq_glu_forward(float *h, const float *gate, const float *up, size_t count, mq_activation activation);
-/* dgate and dup may overwrite gate's and up's own arrays. */
-void mq_glu_backward(float *dgate, float *dup, const float *dh, const float *gate, const float *up, size_t count,
-                     mq_activation activation);
+void mq_rope_forward_reference(float *x, size_t stride, const float *cos_table,
+                               const float *sin_table, size_t sequences, size_t length,
+                               size_t heads, size_t head_dim);
+void mq_rope_backward_reference(float *dx, size_t stride, const float *cos_table,
+                                const float *sin_table, size_t sequences, size_t length,
+                                size_t heads, size_t head_dim);
 
-/* Causal attention with grouped queries, in tiles: out[tokens, heads, head_dim], lse[tokens, heads] (log-sum-exp of each
- * row, kept for backward) of q[tokens, heads, head_dim], k and v [tokens, kv_heads, head_dim]. window > 0: a token sees
- * itself and the window - 1 tokens before it. softcap > 0: scores = softcap·tanh(scores/softcap). */
+/* Gated activation: h[count] = act(gate) · up. */
+void mq_glu_forward(float *h, const float *gate, const float *up, size_t count,
+                    mq_activation activation);
+/* dgate and dup may overwrite gate's and up's own arrays. */
+void mq_glu_backward(float *dgate, float *dup, const float *dh, const float *gate, const float *up,
+                     size_t count, mq_activation activation);
+
+void mq_glu_forward_reference(float *h, const float *gate, const float *up, size_t count,
+                              mq_activation activation);
+void mq_glu_backward_reference(float *dgate, float *dup, const float *dh, const float *gate,
+                               const float *up, size_t count, mq_activation activation);
+
+/* Causal attention with grouped queries, in tiles: out[tokens, heads, head_dim], lse[tokens, heads]
+ * (log-sum-exp of each row, kept for backward) of q[tokens, heads, head_dim], k and v [tokens,
+ * kv_heads, head_dim]. window > 0: a token sees itself and the window - 1 tokens before it. softcap
+ * > 0: scores = softcap·tanh(scores/softcap). */
 typedef struct mq_attention_shape {
     size_t sequences, length, heads, kv_heads, head_dim, window;
     float scale, softcap;
 } mq_attention_shape;
 
-size_t mq_attention_scratch(const mq_attention_shape *shape, const mq_context *context); /* floats */
+/* Scratch is one tile of scores (two for backward) a thread, [MQ_ATTENTION_TILE, keys that a tile
+ * can see]. */
+#define MQ_ATTENTION_TILE 128
+size_t mq_attention_scratch(const mq_attention_shape *shape,
+                            const mq_context *context); /* floats */
 void mq_attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
-                          const mq_attention_shape *shape, float *scratch, const mq_context *context);
+                          const mq_attention_shape *shape, float *scratch,
+                          const mq_context *context);
+/* dq, dk, dv as q, k, v, overwritten. Scores are computed again from lse (Dao et al. 2022,
+ * FlashAttention). */
 void mq_attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *out,
                            const float *lse, const float *q, const float *k, const float *v,
-                           const mq_attention_shape *shape, float *scratch, const mq_context *context);
+                           const mq_attention_shape *shape, float *scratch,
+                           const mq_context *context);
+void mq_attention_forward_reference(float *out, float *lse, const float *q, const float *k,
+                                    const float *v, const mq_attention_shape *shape);
+void mq_attention_backward_reference(float *dq, float *dk, float *dv, const float *dout,
+                                     const float *q, const float *k, const float *v,
+                                     const mq_attention_shape *shape);
 
 #endif

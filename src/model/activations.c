@@ -1,0 +1,137 @@
+/* Carving a block's activations from one slab. */
+#include "model/activations.h"
+#include "base/alloc.h"
+
+#define RUN_LIMIT 512
+
+size_t mq_block_run(size_t tokens, size_t threads) {
+    const size_t share = (tokens + 2 * threads - 1) / (2 * threads);
+    const size_t run = (share + MQ_ROW_CHUNK - 1) / MQ_ROW_CHUNK * MQ_ROW_CHUNK;
+    return run > RUN_LIMIT ? RUN_LIMIT : run;
+}
+
+/* Sizes of a token's arrays, in floats. */
+typedef struct widths {
+    size_t tokens, hidden, q, kv, ffn;
+} widths;
+
+static void carve_forward(mq_activations *a, mq_slab *slab, const mq_config *config,
+                          const widths *w) {
+    const size_t size = sizeof(float);
+    a->attn_in = mq_carve(slab, w->tokens * w->hidden, size);
+    a->q = mq_carve(slab, w->tokens * w->q, size);
+    a->k = mq_carve(slab, w->tokens * w->kv, size);
+    a->v = mq_carve(slab, w->tokens * w->kv, size);
+    a->attn = mq_carve(slab, w->tokens * w->q, size);
+    a->lse = mq_carve(slab, w->tokens * config->num_attention_heads, size);
+    a->ffn_in = mq_carve(slab, w->tokens * w->hidden, size);
+    a->act = mq_carve(slab, w->tokens * w->ffn, size);
+    a->q_raw = a->q;
+    a->k_raw = a->k;
+    for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
+        if (mq_config_norm_size(config, norm) > 0) {
+            const size_t heads = norm == MQ_NORM_Q   ? config->num_attention_heads
+                                 : norm == MQ_NORM_K ? config->num_key_value_heads
+                                                     : 1;
+            a->inv_rms[norm] = mq_carve(slab, w->tokens * heads, size);
+        }
+    }
+}
+
+static void carve_backward(mq_activations *a, mq_slab *slab, const mq_config *config,
+                           const widths *w) {
+    const size_t size = sizeof(float);
+    a->h = mq_carve(slab, w->tokens * w->hidden, size);
+    a->gate = mq_carve(slab, w->tokens * w->ffn, size);
+    a->up = mq_carve(slab, w->tokens * w->ffn, size);
+    a->d_h = mq_carve(slab, w->tokens * w->hidden, size);
+    a->d_attn = mq_carve(slab, w->tokens * w->q, size);
+    a->d_q = mq_carve(slab, w->tokens * w->q, size);
+    a->d_k = mq_carve(slab, w->tokens * w->kv, size);
+    a->d_v = mq_carve(slab, w->tokens * w->kv, size);
+    if (mq_config_norm_size(config, MQ_NORM_Q) > 0) {
+        a->q_raw = mq_carve(slab, w->tokens * w->q, size);
+    }
+    if (mq_config_norm_size(config, MQ_NORM_K) > 0) {
+        a->k_raw = mq_carve(slab, w->tokens * w->kv, size);
+    }
+    if (mq_config_norm_size(config, MQ_NORM_POST_ATTN) > 0) {
+        a->o = mq_carve(slab, w->tokens * w->hidden, size);
+        a->d_o = mq_carve(slab, w->tokens * w->hidden, size);
+    }
+    if (mq_config_norm_size(config, MQ_NORM_POST_FFN) > 0) {
+        a->down = mq_carve(slab, w->tokens * w->hidden, size);
+        a->d_down = mq_carve(slab, w->tokens * w->hidden, size);
+    }
+    for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
+        a->norm_sums[norm] =
+            mq_carve(slab, mq_rmsnorm_chunks(w->tokens) * mq_config_norm_size(config, norm), size);
+    }
+}
+
+/* Attention's tiles and the scratch of the other parts are never in use at the same time. */
+static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *config,
+                          const widths *w, const mq_block_shape *largest,
+                          const mq_context *context) {
+    const size_t threads = mq_context_threads(context);
+    const size_t run = mq_block_run(w->tokens, threads);
+    mq_attention_shape attention = mq_block_attention_shape(config, largest);
+    attention.window = 0;
+    const size_t for_attention = mq_attention_scratch(&attention, context);
+    a->thread_scratch =
+        (run < w->tokens ? run : w->tokens) * (w->hidden + (a->backward ? 1 : 2) * w->ffn);
+    const size_t for_parts = threads * a->thread_scratch;
+    a->scratch =
+        mq_carve(slab, for_parts > for_attention ? for_parts : for_attention, sizeof(float));
+}
+
+/* Whether the largest of the arrays can be counted in size_t with room to spare. */
+static bool countable(const widths *w, const mq_context *context) {
+    size_t widest, floats;
+    return mq_add_size(&widest, w->hidden + w->q, 2 * w->ffn) &&
+           mq_mul_size(&floats, w->tokens, widest) &&
+           mq_mul3_size(&floats, floats, 64, mq_context_threads(context));
+}
+
+mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, size_t max_sequences,
+                                     size_t max_length, bool backward, const mq_context *context) {
+    widths w = {.hidden = config->hidden_size,
+                .q = config->num_attention_heads * config->head_dim,
+                .kv = config->num_key_value_heads * config->head_dim,
+                .ffn = config->intermediate_size};
+    if (!mq_mul_size(&w.tokens, max_sequences, max_length) || !countable(&w, context)) {
+        slab->overflow = true;
+        return NULL;
+    }
+    mq_activations *out = mq_carve(slab, 1, sizeof *out);
+    mq_activations a = {.max_tokens = w.tokens, .backward = backward};
+    const mq_block_shape largest = {.sequences = max_sequences, .length = max_length};
+    carve_forward(&a, slab, config, &w);
+    if (backward) {
+        carve_backward(&a, slab, config, &w);
+    }
+    carve_scratch(&a, slab, config, &w, &largest, context);
+    if (out) {
+        *out = a;
+    }
+    return out;
+}
+
+const float *mq_activations_input(const mq_activations *activations, mq_linear linear) {
+    switch (linear) {
+    case MQ_Q:
+    case MQ_K:
+    case MQ_V:
+        return activations->attn_in;
+    case MQ_O:
+        return activations->attn;
+    case MQ_GATE:
+    case MQ_UP:
+        return activations->ffn_in;
+    case MQ_DOWN:
+        return activations->act;
+    case MQ_LINEAR_COUNT:
+        break;
+    }
+    return NULL;
+}

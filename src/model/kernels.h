@@ -1,0 +1,71 @@
+/* The loops of a block that are not matrix products, for one thread and a run of rows, compiled
+ * once for every instruction set (kernels_body.h) and chosen at run time. ops.h splits them over
+ * threads and block.c calls them on the rows that a thread has in its cache. All arrays float32;
+ * results depend on the instruction set, never on how rows are distributed over calls (but
+ * rmsnorm_backward's and column_sum's sums, which their callers make over fixed runs). */
+#ifndef MQ_MODEL_KERNELS_H
+#define MQ_MODEL_KERNELS_H
+
+#include <stddef.h>
+
+#include "model/arch.h"
+
+/* Rows whose sum over tokens is taken in one go: partial sums are over runs of this many rows that
+ * begin at multiples of it, whatever the number of threads. */
+#define MQ_ROW_CHUNK 128
+
+typedef struct mq_kernels {
+    const char *name;
+
+    /* y[rows, n] = x · inv_rms · weight[n]; inv_rms[rows] = 1/sqrt(mean(x²) + eps). y may be x. */
+    void (*rmsnorm)(float *y, float *inv_rms, const float *x, const float *weight, size_t rows,
+                    size_t n, float eps);
+    /* sum[rows, n] = a + b, y = rmsnorm(sum). sum may be a or b. */
+    void (*add_rmsnorm)(float *sum, float *y, float *inv_rms, const float *a, const float *b,
+                        const float *weight, size_t rows, size_t n, float eps);
+    /* sum[rows, n] = a + rmsnorm(x). sum may be a. */
+    void (*rmsnorm_add)(float *sum, float *inv_rms, const float *a, const float *x,
+                        const float *weight, size_t rows, size_t n, float eps);
+    /* dx[rows, n] = (base ? base : 0) + gradient through the norm; dx NULL: not wanted, and it may
+     * be dy or base. dweight[n] += its gradient; NULL: not wanted. */
+    void (*rmsnorm_backward)(float *dx, float *dweight, const float *base, const float *dy,
+                             const float *x, const float *inv_rms, const float *weight, size_t rows,
+                             size_t n);
+
+    /* y[count] = a + b; y may be either. */
+    void (*add)(float *y, const float *a, const float *b, size_t count);
+    /* y[rows, n] += bias[n]. */
+    void (*add_bias)(float *y, const float *bias, size_t rows, size_t n);
+    /* sum[n] += Σ over rows of x[rows, n]. */
+    void (*column_sum)(float *sum, const float *x, size_t rows, size_t n);
+    /* Σ a·b over count. */
+    float (*dot)(const float *a, const float *b, size_t count);
+    /* y[count] *= factor. */
+    void (*scale)(float *y, float factor, size_t count);
+
+    /* One token's heads, x[heads, 2·half] in place: (x1, x2) <- (x1·cos - x2·sin, x2·cos + x1·sin),
+     * or, with inverse, the rotation back. cos_row and sin_row [half]. */
+    void (*rope)(float *x, const float *cos_row, const float *sin_row, size_t heads, size_t half,
+                 bool inverse);
+
+    /* By mq_activation: h[count] = act(gate)·up; and its gradient. h may be gate or up; dgate, dup
+     * may be gate, up. */
+    void (*glu[2])(float *h, const float *gate, const float *up, size_t count);
+    void (*glu_backward[2])(float *dgate, float *dup, const float *dh, const float *gate,
+                            const float *up, size_t count);
+
+    /* In place on scores s[count]: s <- exp(s' - max), with s' = softcap·tanh(s/softcap) if softcap
+     * > 0. *max and *sum (of the exponentials) are given out; the caller divides. */
+    void (*softmax)(float *s, float *max, float *sum, size_t count, float softcap);
+    /* s[count] <- p = exp(s' - lse); ds[count] <- scale·p·(ds - delta)·ds'/ds, where ds held dL/dp.
+     */
+    void (*softmax_backward)(float *s, float *ds, size_t count, float lse, float delta, float scale,
+                             float softcap);
+} mq_kernels;
+
+/* The fastest that this processor runs. */
+const mq_kernels *mq_kernels_get(void);
+/* All that it runs, slowest first: index 0, 1, ... until NULL. */
+const mq_kernels *mq_kernels_at(size_t index);
+
+#endif

@@ -1,0 +1,275 @@
+/* The code behind kernels.h. Included by one .c file an instruction set, which defines
+ * MQ_KERNELS_TABLE (the name of the table) and MQ_KERNELS_NAME. `omp simd` because many of these
+ * work in place, which a compiler could not rule out to be an overlap, and for sums, whose order it
+ * fixes for an instruction set. */
+#include <math.h>
+
+#include "model/kernels.h"
+#include "tensor/vexp.h"
+
+static float sum_squares(const float *x, size_t n) {
+    float sum = 0.0F;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++) {
+        sum += x[i] * x[i];
+    }
+    return sum;
+}
+
+static float inverse_rms(const float *x, size_t n, float eps) {
+    return 1.0F / sqrtf(sum_squares(x, n) / (float)n + eps);
+}
+
+static void scale_by_weight(float *y, const float *x, float inv, const float *weight, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        y[i] = x[i] * inv * weight[i];
+    }
+}
+
+static void rmsnorm(float *y, float *inv_rms, const float *x, const float *weight, size_t rows,
+                    size_t n, float eps) {
+    for (size_t r = 0; r < rows; r++) {
+        inv_rms[r] = inverse_rms(x + r * n, n, eps);
+        scale_by_weight(y + r * n, x + r * n, inv_rms[r], weight, n);
+    }
+}
+
+static void add(float *y, const float *a, const float *b, size_t count) {
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        y[i] = a[i] + b[i];
+    }
+}
+
+static void add_rmsnorm(float *sum, float *y, float *inv_rms, const float *a, const float *b,
+                        const float *weight, size_t rows, size_t n, float eps) {
+    for (size_t r = 0; r < rows; r++) {
+        add(sum + r * n, a + r * n, b + r * n, n);
+        inv_rms[r] = inverse_rms(sum + r * n, n, eps);
+        scale_by_weight(y + r * n, sum + r * n, inv_rms[r], weight, n);
+    }
+}
+
+static void rmsnorm_add(float *sum, float *inv_rms, const float *a, const float *x,
+                        const float *weight, size_t rows, size_t n, float eps) {
+    for (size_t r = 0; r < rows; r++) {
+        const float *base = a + r * n, *row = x + r * n;
+        float *out = sum + r * n;
+        const float inv = inv_rms[r] = inverse_rms(row, n, eps);
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            out[i] = base[i] + row[i] * inv * weight[i];
+        }
+    }
+}
+
+/* With g = dy · weight: dx = inv · (g - x · inv² · mean(g · x)); dweight += dy · x · inv. */
+static void rmsnorm_backward(float *dx, float *dweight, const float *base, const float *dy,
+                             const float *x, const float *inv_rms, const float *weight, size_t rows,
+                             size_t n) {
+    for (size_t r = 0; r < rows; r++) {
+        const float *dy_row = dy + r * n, *x_row = x + r * n;
+        const float inv = inv_rms[r];
+        if (dweight) {
+#pragma omp simd
+            for (size_t i = 0; i < n; i++) {
+                dweight[i] += dy_row[i] * x_row[i] * inv;
+            }
+        }
+        if (!dx) {
+            continue;
+        }
+        float dot = 0.0F;
+#pragma omp simd reduction(+ : dot)
+        for (size_t i = 0; i < n; i++) {
+            dot += dy_row[i] * weight[i] * x_row[i];
+        }
+        const float along = dot * inv * inv / (float)n;
+        float *dx_row = dx + r * n;
+        if (base) {
+            const float *base_row = base + r * n;
+#pragma omp simd
+            for (size_t i = 0; i < n; i++) {
+                dx_row[i] = base_row[i] + inv * (dy_row[i] * weight[i] - x_row[i] * along);
+            }
+        } else {
+#pragma omp simd
+            for (size_t i = 0; i < n; i++) {
+                dx_row[i] = inv * (dy_row[i] * weight[i] - x_row[i] * along);
+            }
+        }
+    }
+}
+
+static void add_bias(float *y, const float *bias, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++) {
+        add(y + r * n, y + r * n, bias, n);
+    }
+}
+
+static void column_sum(float *sum, const float *x, size_t rows, size_t n) {
+    for (size_t r = 0; r < rows; r++) {
+        add(sum, sum, x + r * n, n);
+    }
+}
+
+static float dot(const float *a, const float *b, size_t count) {
+    float sum = 0.0F;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < count; i++) {
+        sum += a[i] * b[i];
+    }
+    return sum;
+}
+
+static void scale(float *y, float factor, size_t count) {
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        y[i] *= factor;
+    }
+}
+
+static void rope(float *x, const float *cos_row, const float *sin_row, size_t heads, size_t half,
+                 bool inverse) {
+    const float sign = inverse ? -1.0F : 1.0F;
+    for (size_t h = 0; h < heads; h++) {
+        float *first = x + h * 2 * half, *second = first + half;
+#pragma omp simd
+        for (size_t i = 0; i < half; i++) {
+            const float a = first[i], b = second[i], c = cos_row[i], s = sign * sin_row[i];
+            first[i] = a * c - b * s;
+            second[i] = b * c + a * s;
+        }
+    }
+}
+
+/* silu(x) = x·σ(x); silu'(x) = σ(x)·(1 + x·(1 - σ(x))). */
+static void silu_glu(float *h, const float *gate, const float *up, size_t count) {
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        h[i] = gate[i] * mq_sigmoid_inline(gate[i]) * up[i];
+    }
+}
+
+static void silu_glu_backward(float *dgate, float *dup, const float *dh, const float *gate,
+                              const float *up, size_t count) {
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        const float x = gate[i], u = up[i], d = dh[i];
+        const float sigmoid = mq_sigmoid_inline(x);
+        dup[i] = d * x * sigmoid;
+        dgate[i] = d * u * sigmoid * (1.0F + x * (1.0F - sigmoid));
+    }
+}
+
+/* gelu(x) = x/2·(1 + tanh(z)), z = sqrt(2/π)·(x + 0.044715·x³) (Hendrycks & Gimpel 2016), which is
+ * x·σ(2z): no difference of nearly equal numbers for negative x. gelu'(x) = σ + x·σ·(1 - σ)·2z'. */
+#define MQ_GELU_FACTOR 1.5957691216F /* 2·sqrt(2/π) */
+#define MQ_GELU_CUBE 0.044715F
+
+static void gelu_glu(float *h, const float *gate, const float *up, size_t count) {
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        const float x = gate[i];
+        h[i] = x * mq_sigmoid_inline(MQ_GELU_FACTOR * (x + MQ_GELU_CUBE * x * x * x)) * up[i];
+    }
+}
+
+static void gelu_glu_backward(float *dgate, float *dup, const float *dh, const float *gate,
+                              const float *up, size_t count) {
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        const float x = gate[i], u = up[i], d = dh[i];
+        const float sigmoid = mq_sigmoid_inline(MQ_GELU_FACTOR * (x + MQ_GELU_CUBE * x * x * x));
+        const float slope = MQ_GELU_FACTOR * (1.0F + 3.0F * MQ_GELU_CUBE * x * x);
+        dup[i] = d * x * sigmoid;
+        dgate[i] = d * u * sigmoid * (1.0F + x * (1.0F - sigmoid) * slope);
+    }
+}
+
+static void cap(float *s, size_t count, float softcap) {
+    const float inverse = 1.0F / softcap;
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        s[i] = softcap * mq_tanh_inline(s[i] * inverse);
+    }
+}
+
+/* In lanes by hand: a reduction with max would have to say what becomes of NaN. */
+static float maximum(const float *s, size_t count) {
+    enum { LANES = 16 };
+    float lane[LANES], largest = s[0];
+    for (size_t j = 0; j < LANES; j++) {
+        lane[j] = largest;
+    }
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+#pragma omp simd
+        for (size_t j = 0; j < LANES; j++) {
+            lane[j] = s[i + j] > lane[j] ? s[i + j] : lane[j];
+        }
+    }
+    for (; i < count; i++) {
+        largest = s[i] > largest ? s[i] : largest;
+    }
+    for (size_t j = 0; j < LANES; j++) {
+        largest = lane[j] > largest ? lane[j] : largest;
+    }
+    return largest;
+}
+
+static void softmax(float *s, float *max, float *sum, size_t count, float softcap) {
+    if (softcap > 0.0F) {
+        cap(s, count, softcap);
+    }
+    const float largest = maximum(s, count);
+    float total = 0.0F;
+#pragma omp simd reduction(+ : total)
+    for (size_t i = 0; i < count; i++) {
+        const float e = mq_exp_inline(s[i] - largest);
+        s[i] = e;
+        total += e;
+    }
+    *max = largest;
+    *sum = total;
+}
+
+static void softmax_backward(float *s, float *ds, size_t count, float lse, float delta,
+                             float factor, float softcap) {
+    if (softcap > 0.0F) {
+        const float inverse = 1.0F / softcap;
+#pragma omp simd
+        for (size_t i = 0; i < count; i++) {
+            const float t = mq_tanh_inline(s[i] * inverse);
+            const float p = mq_exp_inline(softcap * t - lse);
+            s[i] = p;
+            ds[i] = factor * p * (ds[i] - delta) * (1.0F - t * t);
+        }
+        return;
+    }
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        const float p = mq_exp_inline(s[i] - lse);
+        s[i] = p;
+        ds[i] = factor * p * (ds[i] - delta);
+    }
+}
+
+const mq_kernels MQ_KERNELS_TABLE = {
+    .name = MQ_KERNELS_NAME,
+    .rmsnorm = rmsnorm,
+    .add_rmsnorm = add_rmsnorm,
+    .rmsnorm_add = rmsnorm_add,
+    .rmsnorm_backward = rmsnorm_backward,
+    .add = add,
+    .add_bias = add_bias,
+    .column_sum = column_sum,
+    .dot = dot,
+    .scale = scale,
+    .rope = rope,
+    .glu = {[MQ_SILU] = silu_glu, [MQ_GELU_TANH] = gelu_glu},
+    .glu_backward = {[MQ_SILU] = silu_glu_backward, [MQ_GELU_TANH] = gelu_glu_backward},
+    .softmax = softmax,
+    .softmax_backward = softmax_backward,
+};
