@@ -1,0 +1,145 @@
+#include <string.h>
+
+#include "command.h"
+#include "matquant/inspect.h"
+#include "table.h"
+
+static const char *const kinds[] = {"plain", "master", "slice"}; /* in the order of mq_kind */
+static const char *const rules[] = {"top", "round"};             /* in the order of mq_slice_rule */
+
+/* Prints every number, text and list of the provenance under its path, "recipe.seed"; lists on one
+ * line. */
+static void print_provenance(const cJSON *object, const char *path) {
+    for (const cJSON *item = object->child; item; item = item->next) {
+        char name[128];
+        snprintf(name, sizeof name, "%s%s%s", path, path[0] ? "." : "",
+                 item->string ? item->string : "");
+        if (cJSON_IsObject(item)) {
+            print_provenance(item, name);
+        } else if (cJSON_IsString(item)) {
+            cli_print_field(stdout, name, " %s", item->valuestring);
+        } else {
+            char *text = cJSON_PrintUnformatted(item);
+            cli_print_field(stdout, name, " %s", text ? text : "?");
+            cJSON_free(text);
+        }
+    }
+}
+
+static void print_widths(const mq_inspection *inspection) {
+    cli_table table = {0};
+    char bytes[CLI_CELL_SIZE];
+    cli_table_row(&table);
+    cli_table_cell(&table, "bits");
+    cli_table_cell(&table, "trained");
+    cli_table_cell(&table, "bits a weight");
+    cli_table_cell(&table, "bytes");
+    cli_table_cell(&table, "size");
+    for (size_t i = 0; i < inspection->width_count; i++) {
+        const mq_width_size *width = &inspection->widths[i];
+        cli_table_row(&table);
+        cli_table_cell(&table, "%u", width->width);
+        cli_table_cell(&table, "%s", width->trained ? "yes" : "-");
+        cli_table_cell(&table, "%.3f", width->bits_per_weight);
+        cli_table_cell(&table, "%zu", width->bytes);
+        cli_table_cell(&table, "%s", cli_show_bytes(bytes, width->bytes));
+    }
+    putchar('\n');
+    cli_table_print(stdout, &table);
+}
+
+static void print_table(const mq_inspection *inspection, const char *folder) {
+    char bytes[CLI_CELL_SIZE];
+    cli_print_field(stdout, "folder", "%s", folder);
+    cli_print_field(stdout, "kind", "%s", kinds[inspection->kind]);
+    cli_print_field(stdout, "architecture", "%s", inspection->architecture);
+    cli_print_field(stdout, "blocks", "%zu", inspection->num_hidden_layers);
+    cli_print_field(stdout, "hidden size", "%zu", inspection->hidden_size);
+    cli_print_field(stdout, "vocabulary", "%zu", inspection->vocab_size);
+    cli_print_field(stdout, "tensors", "%zu, of which quantized %zu", inspection->tensors,
+                    inspection->quantized_tensors);
+    cli_print_field(stdout, "weights", "%zu, of which quantized %zu", inspection->weights,
+                    inspection->quantized_weights);
+    cli_print_field(stdout, "bytes", "%zu (%s)", inspection->bytes,
+                    cli_show_bytes(bytes, inspection->bytes));
+    if (inspection->kind != MQ_KIND_PLAIN && inspection->group_size > 0) {
+        cli_print_field(stdout, "group size", "%zu", inspection->group_size);
+    } else if (inspection->kind != MQ_KIND_PLAIN) {
+        cli_print_field(stdout, "group size", "a row");
+    }
+    if (inspection->kind == MQ_KIND_MASTER) {
+        cli_print_field(stdout, "slice rule", "%s", rules[inspection->slice_rule]);
+    }
+    if (inspection->width_count > 0) {
+        print_widths(inspection);
+    }
+    cJSON *provenance = inspection->provenance ? cJSON_Parse(inspection->provenance) : NULL;
+    if (provenance) {
+        puts("\nProvenance");
+        print_provenance(provenance, "");
+        cJSON_Delete(provenance);
+    }
+}
+
+static mq_status print_json(const mq_inspection *inspection, const char *folder) {
+    cli_json json;
+    cli_json_begin(&json);
+    cli_json_text(&json, json.root, "folder", folder);
+    cli_json_text(&json, json.root, "kind", kinds[inspection->kind]);
+    cli_json_text(&json, json.root, "architecture", inspection->architecture);
+    cli_json_size(&json, json.root, "num_hidden_layers", inspection->num_hidden_layers);
+    cli_json_size(&json, json.root, "hidden_size", inspection->hidden_size);
+    cli_json_size(&json, json.root, "vocab_size", inspection->vocab_size);
+    cli_json_size(&json, json.root, "tensors", inspection->tensors);
+    cli_json_size(&json, json.root, "quantized_tensors", inspection->quantized_tensors);
+    cli_json_size(&json, json.root, "weights", inspection->weights);
+    cli_json_size(&json, json.root, "quantized_weights", inspection->quantized_weights);
+    cli_json_size(&json, json.root, "bytes", inspection->bytes);
+    if (inspection->kind != MQ_KIND_PLAIN) {
+        cli_json_size(&json, json.root, "group_size", inspection->group_size);
+    }
+    if (inspection->kind == MQ_KIND_MASTER) {
+        cli_json_text(&json, json.root, "slice_rule", rules[inspection->slice_rule]);
+    }
+    cJSON *widths = cli_json_array(&json, json.root, "widths");
+    for (size_t i = 0; i < inspection->width_count; i++) {
+        cJSON *width = cli_json_element(&json, widths);
+        cli_json_size(&json, width, "bits", inspection->widths[i].width);
+        cli_json_bool(&json, width, "trained", inspection->widths[i].trained);
+        cli_json_number(&json, width, "bits_per_weight", inspection->widths[i].bits_per_weight);
+        cli_json_size(&json, width, "bytes", inspection->widths[i].bytes);
+    }
+    if (inspection->provenance) {
+        cli_json_raw(&json, json.root, "provenance", inspection->provenance);
+    }
+    return cli_print_json(&json);
+}
+
+mq_status cmd_inspect(int count, char *const *argv) {
+    const char *folder = NULL;
+    cli_common common = {0};
+    const cli_argument arguments[] = {
+        {"FOLDER", "plain model, master checkpoint, or slice", &folder}, {NULL, NULL, NULL}};
+    const cli_option specs[] = {CLI_COMMON_OPTIONS(common)};
+    const cli_command command = {"inspect",
+                                 "Prints what a folder is: architecture, tensors, widths, bits a "
+                                 "weight and bytes at each width, provenance.",
+                                 arguments, specs, NULL};
+    mq_status status;
+    if (!cli_read_line(&status, &command, count, argv)) {
+        return status;
+    }
+    mq_inspection inspection = {0};
+    mq_error err = {0};
+    status = mq_inspect(&inspection, folder, &err);
+    if (status != MQ_OK) {
+        return cli_print_error(&err);
+    }
+    if (common.json) {
+        status = print_json(&inspection, folder);
+    } else {
+        print_table(&inspection, folder);
+    }
+    mq_inspection_free(&inspection);
+    return status;
+}

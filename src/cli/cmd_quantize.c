@@ -1,0 +1,323 @@
+#include "matquant/quantize.h"
+
+#include "command.h"
+#include "table.h"
+
+static const char *const recipes[] = {"best", "paper", "rtn",
+                                      NULL}; /* in the order of the enumerations */
+static const char *const losses[] = {"relative", "l2", NULL};
+static const char *const rules[] = {"top", "round", NULL};
+static const char *const scopes[] = {"all", "ffn", NULL};
+
+typedef struct quantize_line {
+    mq_quantize_options options;
+    int recipe, loss, rule, scope; /* the enumerations, as the parser writes them */
+    cli_counts bits;
+    cli_numbers lambda;
+    bool bits_given, lambda_given;
+    cli_texts include, exclude;
+    cli_common common;
+} quantize_line;
+
+/* Everything as the recipe has it. */
+static void set_defaults(quantize_line *line, int recipe) {
+    cli_common common = line->common;
+    *line = (quantize_line){.options = mq_quantize_defaults((mq_recipe)recipe), .common = common};
+    line->recipe = recipe;
+    line->loss = (int)line->options.loss;
+    line->rule = (int)line->options.slice_rule;
+    line->scope = (int)line->options.scope;
+    line->bits.count = line->lambda.count = line->options.width_count;
+    for (size_t i = 0; i < line->options.width_count; i++) {
+        line->bits.items[i] = line->options.widths[i];
+        line->lambda.items[i] = line->options.lambda[i];
+    }
+}
+
+/* The weight that the recipe gives a width: its own, or that of the next narrower one which the
+ * recipe trains. */
+static double default_lambda(const mq_quantize_options *defaults, size_t width) {
+    for (size_t i = 0; i < defaults->width_count; i++) {
+        if (defaults->widths[i] <= width) {
+            return defaults->lambda[i];
+        }
+    }
+    return defaults->width_count > 0 ? defaults->lambda[defaults->width_count - 1] : 1;
+}
+
+/* The pairs of width and weight that the line says, into the options, in descending order of
+ * widths. */
+static mq_status set_widths(quantize_line *line) {
+    mq_quantize_options *options = &line->options;
+    if (line->lambda_given && line->lambda.count != line->bits.count) {
+        return cli_usage_error("quantize", "--lambda has %zu numbers, but --bits %zu widths",
+                               line->lambda.count, line->bits.count);
+    }
+    const mq_quantize_options defaults = *options;
+    options->width_count = line->bits.count;
+    for (size_t i = 0; i < line->bits.count; i++) {
+        size_t width = line->bits.items[i], at = i;
+        for (; at > 0 && options->widths[at - 1] < width; at--) {
+            options->widths[at] = options->widths[at - 1];
+            options->lambda[at] = options->lambda[at - 1];
+        }
+        options->widths[at] = (unsigned)width;
+        options->lambda[at] =
+            line->lambda_given ? line->lambda.items[i] : default_lambda(&defaults, width);
+    }
+    return MQ_OK;
+}
+
+/* Reads the line twice: the first time for the recipe, whose numbers then stand where the line says
+ * nothing. */
+static bool read_line(mq_status *status, quantize_line *line, const cli_command *command, int count,
+                      char *const *argv) {
+    char message[CLI_MESSAGE_SIZE];
+    set_defaults(line, MQ_RECIPE_BEST);
+    cli_parsed parsed = cli_parse(command, count, argv, message);
+    set_defaults(line, line->recipe);
+    if (parsed == CLI_HELP) {
+        line->recipe =
+            MQ_RECIPE_BEST; /* the others' defaults are shown, but this is the default recipe */
+        cli_print_help(stdout, command);
+        *status = MQ_OK;
+        return false;
+    }
+    if (!cli_read_line(status, command, count, argv)) {
+        return false;
+    }
+    mq_quantize_options *options = &line->options;
+    options->recipe = (mq_recipe)line->recipe;
+    options->loss = (mq_loss)line->loss;
+    options->slice_rule = (mq_slice_rule)line->rule;
+    options->scope = (mq_scope)line->scope;
+    options->include = line->include.items;
+    options->include_count = line->include.count;
+    options->exclude = line->exclude.items;
+    options->exclude_count = line->exclude.count;
+    *status = set_widths(line);
+    return *status == MQ_OK;
+}
+
+/* --- the result
+ * ------------------------------------------------------------------------------------------- */
+
+static double mean_before(const mq_quantize_report *report, size_t width) {
+    double sum = 0;
+    for (size_t b = 0; b < report->blocks; b++) {
+        sum += report->block[b].before[width];
+    }
+    return sum / (double)report->blocks;
+}
+
+static double mean_after(const mq_quantize_report *report, size_t width) {
+    double sum = 0;
+    for (size_t b = 0; b < report->blocks; b++) {
+        sum += report->block[b].after[width];
+    }
+    return sum / (double)report->blocks;
+}
+
+static void print_losses(const mq_quantize_report *report, const mq_quantize_options *options) {
+    cli_table table = {0};
+    cli_table_row(&table);
+    cli_table_cell(&table, "bits");
+    cli_table_cell(&table, "lambda");
+    cli_table_cell(&table, "mean loss before");
+    cli_table_cell(&table, "after");
+    cli_table_cell(&table, "change");
+    for (size_t i = 0; i < options->width_count; i++) {
+        double before = cli_decibels(mean_before(report, i)),
+               after = cli_decibels(mean_after(report, i));
+        cli_table_row(&table);
+        cli_table_cell(&table, "%u", options->widths[i]);
+        cli_table_cell(&table, "%g", options->lambda[i]);
+        cli_table_cell(&table, "%.2f dB", before);
+        cli_table_cell(&table, "%.2f dB", after);
+        cli_table_cell(&table, "%+.2f dB", after - before);
+    }
+    cli_table_print(stdout, &table);
+    putchar('\n');
+}
+
+static void print_table(const mq_quantize_report *report, const mq_quantize_options *options) {
+    char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
+    if (report->block && report->blocks > 0) {
+        print_losses(report, options);
+    }
+    cli_print_field(stdout, "output", "%s%s", options->output,
+                    options->dry_run ? " (dry run: not made)" : "");
+    cli_print_field(stdout, "quantized", "%zu tensors, %zu weights", report->quantized_tensors,
+                    report->quantized_weights);
+    cli_print_field(stdout, "other tensors", "%zu", report->other_tensors);
+    cli_print_field(stdout, "calibration", "%zu tokens", report->calibration_tokens);
+    if (options->dry_run) {
+        cli_print_field(stdout, "disk", "%s needed, %s free",
+                        cli_show_bytes(a, report->output_bytes),
+                        cli_show_bytes(b, report->disk_free));
+        cli_print_field(stdout, "memory", "%s predicted",
+                        cli_show_bytes(a, report->memory_predicted));
+        return;
+    }
+    cli_print_field(stdout, "disk", "%s", cli_show_bytes(a, report->output_bytes));
+    cli_print_field(stdout, "memory", "%s predicted, %s at the peak",
+                    cli_show_bytes(a, report->memory_predicted),
+                    cli_show_bytes(b, report->memory_peak));
+    cli_print_field(stdout, "time", "%s", cli_show_seconds(a, report->seconds));
+}
+
+static void add_widths(cli_json *json, const mq_quantize_report *report,
+                       const mq_quantize_options *options) {
+    cJSON *widths = cli_json_array(json, json->root, "widths");
+    for (size_t i = 0; i < options->width_count; i++) {
+        cJSON *width = cli_json_element(json, widths);
+        cli_json_size(json, width, "bits", options->widths[i]);
+        cli_json_number(json, width, "lambda", options->lambda[i]);
+        if (report->block && report->blocks > 0) {
+            cli_json_number(json, width, "mean_loss_before", mean_before(report, i));
+            cli_json_number(json, width, "mean_loss_after", mean_after(report, i));
+        }
+    }
+}
+
+static void add_blocks(cli_json *json, const mq_quantize_report *report,
+                       const mq_quantize_options *options) {
+    cJSON *blocks = cli_json_array(json, json->root, "blocks");
+    for (size_t b = 0; report->block && b < report->blocks; b++) {
+        const mq_block_loss *loss = &report->block[b];
+        cJSON *block = cli_json_element(json, blocks);
+        cli_json_size(json, block, "block", b);
+        cli_json_number(json, block, "seconds", loss->seconds);
+        cJSON *widths = cli_json_array(json, block, "losses");
+        for (size_t i = 0; i < options->width_count; i++) {
+            cJSON *width = cli_json_element(json, widths);
+            cli_json_size(json, width, "bits", options->widths[i]);
+            cli_json_number(json, width, "before", loss->before[i]);
+            cli_json_number(json, width, "after", loss->after[i]);
+        }
+    }
+}
+
+static mq_status print_json(const mq_quantize_report *report, const mq_quantize_options *options) {
+    cli_json json;
+    cli_json_begin(&json);
+    cli_json_text(&json, json.root, "model", options->model);
+    cli_json_text(&json, json.root, "output", options->output);
+    cli_json_bool(&json, json.root, "dry_run", options->dry_run);
+    cli_json_text(&json, json.root, "recipe", recipes[options->recipe]);
+    cli_json_text(&json, json.root, "loss", losses[options->loss]);
+    cli_json_text(&json, json.root, "slice_rule", rules[options->slice_rule]);
+    cli_json_size(&json, json.root, "group_size", options->group_size);
+    add_widths(&json, report, options);
+    cli_json_size(&json, json.root, "quantized_tensors", report->quantized_tensors);
+    cli_json_size(&json, json.root, "quantized_weights", report->quantized_weights);
+    cli_json_size(&json, json.root, "other_tensors", report->other_tensors);
+    cli_json_size(&json, json.root, "calibration_tokens", report->calibration_tokens);
+    cli_json_size(&json, json.root, "output_bytes", report->output_bytes);
+    cli_json_size(&json, json.root, "disk_free", report->disk_free);
+    cli_json_size(&json, json.root, "memory_predicted", report->memory_predicted);
+    if (options->dry_run) {
+        cli_json_null(&json, json.root, "memory_peak");
+    } else {
+        cli_json_size(&json, json.root, "memory_peak", report->memory_peak);
+    }
+    cli_json_number(&json, json.root, "seconds", report->seconds);
+    add_blocks(&json, report, options);
+    return cli_print_json(&json);
+}
+
+static mq_status quantize(const quantize_line *line) {
+    cli_progress progress;
+    mq_context *context = NULL;
+    mq_quantize_report report = {0};
+    mq_error err = {0};
+    mq_status status = cli_open_context(&context, &progress, &line->common, &err);
+    if (status == MQ_OK) {
+        status = mq_quantize(&report, &line->options, context, &err);
+    }
+    cli_progress_clear(&progress);
+    if (status != MQ_OK) {
+        cli_print_error(&err);
+    } else if (line->common.json) {
+        status = print_json(&report, &line->options);
+    } else {
+        print_table(&report, &line->options);
+    }
+    if (status == MQ_OK) {
+        mq_quantize_report_free(&report);
+    }
+    mq_context_free(context);
+    return status;
+}
+
+mq_status cmd_quantize(int count, char *const *argv) {
+    quantize_line line = {0};
+    mq_quantize_options *options = &line.options;
+    const cli_argument arguments[] = {
+        {"MODEL", "Hugging Face folder of a Llama or Gemma 3 model", &options->model},
+        {NULL, NULL, NULL}};
+    const cli_option specs[] = {
+        {CLI_TEXT, 'o', "output", &options->output, "FOLDER", "the master checkpoint to make",
+         .required = true},
+        {CLI_FLAG, 0, "force", &options->force, .help = "replace it if it exists"},
+        {CLI_FLAG, 0, "dry-run", &options->dry_run,
+         .help = "check everything, print what would be done and how much memory and disk it "
+                 "takes, and stop"},
+        CLI_SHARD_OPTION(options->max_shard_size),
+        {.type = CLI_HEADING, .help = "Calibration"},
+        {CLI_TEXT, 0, "calib", &options->calib, "FILE",
+         .help =
+             "text to learn on (.txt, .jsonl, either gzipped, or token ids as .npy), or 'self' for "
+             "text that the model "
+             "writes itself; needed unless the recipe is rtn"},
+        {CLI_COUNT, 0, "samples", &options->samples, "N", "calibration sequences", .min = 1},
+        {CLI_COUNT, 0, "seq-len", &options->seq_len, "N", "tokens in each of them", .min = 2},
+        {CLI_CLEAR, 0, "no-bos", &options->bos,
+         .help = "do not begin them with the beginning-of-sequence token that the tokenizer's "
+                 "template puts there"},
+        {.type = CLI_HEADING, .help = "Learning (defaults are those of the recipe)"},
+        {CLI_CHOICE, 0, "recipe", &line.recipe, "NAME",
+         "best: each width decides its own bits; paper: MatQuant as published; rtn: rounding, "
+         "nothing is learned",
+         .choices = recipes},
+        {CLI_COUNTS, 0, "bits", &line.bits, "LIST",
+         "widths to train, 2 to 8; the others can be used all the same", .min = MQ_MIN_WIDTH,
+         .max = MQ_MAX_WIDTH, .given = &line.bits_given},
+        {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST",
+         "weight of each width's loss, in the order of --bits", .max = 1e9,
+         .given = &line.lambda_given},
+        {CLI_CHOICE, 0, "loss", &line.loss, "NAME",
+         "relative: each token's squared error divided by its own square; l2: not divided",
+         .choices = losses},
+        {CLI_CHOICE, 0, "slice-rule", &line.rule, "NAME",
+         "top: a slice is the top bits of a code; round: the code rounded to so many bits",
+         .choices = rules},
+        {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
+         .min = 1},
+        {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},
+        {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice"},
+        {.type = CLI_HEADING, .help = "What is quantized"},
+        {CLI_COUNT, 0, "group-size", &options->group_size, "N",
+         .help = "weights of a row that share scale and bias; 0: the whole row"},
+        {CLI_COUNT, 0, "group-fallback", &options->group_fallback, "N",
+         "group size of the layers whose rows --group-size does not divide (default: that is an "
+         "error)",
+         .hide_default = true, .given = &options->has_group_fallback},
+        {CLI_CHOICE, 0, "scope", &line.scope, "NAME",
+         "all: every linear layer of the blocks; ffn: those of the feed-forward networks",
+         .choices = scopes},
+        {CLI_TEXTS, 0, "include", &line.include, "REGEX",
+         .help = "only layers whose name matches; may be given several times, one match is enough"},
+        {CLI_TEXTS, 0, "exclude", &line.exclude, "REGEX",
+         .help = "no layers whose name matches; may be given several times"},
+        {.type = CLI_HEADING, .help = "Machine"},
+        CLI_THREADS_OPTION(line.common),
+        CLI_COMMON_OPTIONS(line.common)};
+    const cli_command command = {"quantize",
+                                 "Makes a master checkpoint: a Hugging Face folder with one int8 "
+                                 "code a weight, whose top r bits are the "
+                                 "r-bit model, for every r from 2 to 8.",
+                                 arguments, specs, NULL};
+    mq_status status;
+    return read_line(&status, &line, &command, count, argv) ? quantize(&line) : status;
+}

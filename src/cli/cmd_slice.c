@@ -1,0 +1,97 @@
+#include "command.h"
+#include "matquant/slice.h"
+#include "table.h"
+
+#define FORMATS_SIZE 16
+
+static void print_formats(FILE *out) {
+    fputs("\nFormats:\n", out);
+    const mq_format_info *format;
+    for (size_t i = 0; (format = mq_format_at(i)) != NULL; i++) {
+        char text[512];
+        snprintf(text, sizeof text, "%s; widths %s", format->summary, format->widths);
+        fprintf(out, "  %-10s", format->name);
+        cli_print_wrapped(out, text, 12, 12);
+    }
+}
+
+static mq_status print_json(const mq_slice_report *report, const mq_slice_options *options) {
+    cli_json json;
+    cli_json_begin(&json);
+    cli_json_text(&json, json.root, "master", options->master);
+    cli_json_text(&json, json.root, "output", options->output);
+    cli_json_size(&json, json.root, "bits", options->width);
+    cli_json_text(&json, json.root, "format", options->format);
+    cli_json_size(&json, json.root, "tensors", report->tensors);
+    cli_json_size(&json, json.root, "bytes_read", report->bytes_read);
+    cli_json_size(&json, json.root, "bytes_written", report->bytes_written);
+    cli_json_number(&json, json.root, "bits_per_weight", report->bits_per_weight);
+    cli_json_number(&json, json.root, "seconds", report->seconds);
+    return cli_print_json(&json);
+}
+
+static void print_table(const mq_slice_report *report, const mq_slice_options *options) {
+    char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
+    cli_print_field(stdout, "output", "%s", options->output);
+    cli_print_field(stdout, "format", "%s, %u bits", options->format, options->width);
+    cli_print_field(stdout, "bits a weight", "%.3f", report->bits_per_weight);
+    cli_print_field(stdout, "tensors", "%zu", report->tensors);
+    cli_print_field(stdout, "bytes", "%s, out of %s", cli_show_bytes(a, report->bytes_written),
+                    cli_show_bytes(b, report->bytes_read));
+    cli_print_field(stdout, "time", "%s", cli_show_seconds(a, report->seconds));
+}
+
+static mq_status slice(const mq_slice_options *options, const cli_common *common) {
+    cli_progress progress;
+    mq_context *context = NULL;
+    mq_slice_report report = {0};
+    mq_error err = {0};
+    mq_status status = cli_open_context(&context, &progress, common, &err);
+    if (status == MQ_OK) {
+        status = mq_slice(&report, options, context, &err);
+    }
+    cli_progress_clear(&progress);
+    if (status != MQ_OK) {
+        cli_print_error(&err);
+    } else if (common->json) {
+        status = print_json(&report, options);
+    } else {
+        print_table(&report, options);
+    }
+    mq_context_free(context);
+    return status;
+}
+
+mq_status cmd_slice(int count, char *const *argv) {
+    const char *formats[FORMATS_SIZE + 1] = {NULL};
+    for (size_t i = 0; i < FORMATS_SIZE && mq_format_at(i); i++) {
+        formats[i] = mq_format_at(i)->name;
+    }
+    mq_slice_options options = {0};
+    cli_common common = {0};
+    size_t bits = 0;
+    int format = 0;
+    const cli_argument arguments[] = {{"MASTER", "master checkpoint", &options.master},
+                                      {NULL, NULL, NULL}};
+    const cli_option specs[] = {
+        {CLI_TEXT, 'o', "output", &options.output, "FOLDER", "the slice to make", .required = true},
+        {CLI_COUNT, 0, "bits", &bits, "R", "its width, 2 to 8", .min = 2, .max = 8,
+         .required = true, .hide_default = true},
+        {CLI_CHOICE, 0, "format", &format, "NAME", "what to write, see below", .choices = formats},
+        {CLI_FLAG, 0, "force", &options.force, .help = "replace the output folder if it exists"},
+        CLI_SHARD_OPTION(options.max_shard_size),
+        CLI_THREADS_OPTION(common),
+        CLI_COMMON_OPTIONS(common)};
+    const cli_command command = {"slice",
+                                 "Cuts the model of one width out of a master checkpoint, in a "
+                                 "format that other programs load. Needs neither "
+                                 "the original model nor calibration data.",
+                                 arguments, specs, print_formats};
+    mq_status status;
+    if (!cli_read_line(&status, &command, count, argv)) {
+        return status;
+    }
+    options.width = (unsigned)bits;
+    options.format = formats[format];
+    return slice(&options, &common);
+}

@@ -1,0 +1,73 @@
+#include "command.h"
+#include "matquant/inspect.h"
+#include "table.h"
+
+static mq_status print_json(const mq_verify_report *report, const char *master,
+                            const char *against) {
+    cli_json json;
+    cli_json_begin(&json);
+    cli_json_text(&json, json.root, "folder", master);
+    cli_json_text(&json, json.root, "against", against);
+    cli_json_size(&json, json.root, "tensors", report->tensors);
+    cli_json_size(&json, json.root, "bytes", report->bytes);
+    if (against) {
+        cli_json_size(&json, json.root, "compared", report->compared);
+    }
+    cli_json_size(&json, json.root, "problems", report->problems);
+    cli_json_bool(&json, json.root, "ok", report->problems == 0);
+    return cli_print_json(&json);
+}
+
+static void print_table(const mq_verify_report *report, const char *master, const char *against) {
+    char bytes[CLI_CELL_SIZE];
+    cli_print_field(stdout, "folder", "%s", master);
+    cli_print_field(stdout, "checked", "%zu tensors, %s", report->tensors,
+                    cli_show_bytes(bytes, report->bytes));
+    if (against) {
+        cli_print_field(stdout, "same as the source's", "%zu tensors of %s", report->compared,
+                        against);
+    }
+    cli_print_field(stdout, "problems", "%zu", report->problems);
+}
+
+mq_status cmd_verify(int count, char *const *argv) {
+    const char *master = NULL, *against = NULL;
+    cli_common common = {0};
+    const cli_argument arguments[] = {{"MASTER", "master checkpoint", &master}, {NULL, NULL, NULL}};
+    const cli_option specs[] = {
+        {CLI_TEXT, 0, "against", &against, "MODEL",
+         .help =
+             "also check that every tensor that is not quantized is byte for byte this model's"},
+        CLI_THREADS_OPTION(common),
+        CLI_COMMON_OPTIONS(common)};
+    const cli_command command = {"verify",
+                                 "Checks the CRC-32, the shape and the values of every tensor of a "
+                                 "master checkpoint. Each problem is a line on "
+                                 "standard error; with any, the exit status is 1.",
+                                 arguments, specs, NULL};
+    mq_status status;
+    if (!cli_read_line(&status, &command, count, argv)) {
+        return status;
+    }
+    cli_progress progress;
+    mq_context *context = NULL;
+    mq_verify_report report = {0};
+    mq_error err = {0};
+    status = cli_open_context(&context, &progress, &common, &err);
+    if (status == MQ_OK) {
+        status = mq_verify(&report, master, against, context, &err);
+    }
+    cli_progress_clear(&progress);
+    mq_context_free(context);
+    /* What a check found is a result; anything else is none. */
+    if (status == MQ_OK || status == MQ_ERR_CHECK) {
+        mq_status printed = MQ_OK;
+        if (common.json) {
+            printed = print_json(&report, master, against);
+        } else {
+            print_table(&report, master, against);
+        }
+        return printed != MQ_OK ? printed : status;
+    }
+    return cli_print_error(&err);
+}

@@ -1,0 +1,114 @@
+#include "json.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void cli_json_begin(cli_json *json) {
+    json->root = cJSON_CreateObject();
+    json->failed = json->root == NULL;
+}
+
+void cli_json_free(cli_json *json) {
+    cJSON_Delete(json->root);
+    json->root = NULL;
+}
+
+static cJSON *keep(cli_json *json, cJSON *item) {
+    json->failed = json->failed || !item;
+    return item;
+}
+
+void cli_json_number(cli_json *json, cJSON *object, const char *key, double value) {
+    keep(json, isfinite(value) ? cJSON_AddNumberToObject(object, key, value)
+                               : cJSON_AddNullToObject(object, key));
+}
+
+void cli_json_size(cli_json *json, cJSON *object, const char *key, size_t value) {
+    keep(json, cJSON_AddNumberToObject(object, key, (double)value));
+}
+
+void cli_json_bool(cli_json *json, cJSON *object, const char *key, bool value) {
+    keep(json, cJSON_AddBoolToObject(object, key, value));
+}
+
+void cli_json_null(cli_json *json, cJSON *object, const char *key) {
+    keep(json, cJSON_AddNullToObject(object, key));
+}
+
+/* Bytes of the well-formed UTF-8 sequence at text (Unicode 3.9, table 3-7), or 0. */
+static size_t well_formed(const unsigned char *text) {
+    unsigned char first = text[0];
+    if (first < 0x80) {
+        return 1;
+    }
+    size_t length = first >= 0xc2 && first <= 0xdf   ? 2
+                    : first >= 0xe0 && first <= 0xef ? 3
+                    : first >= 0xf0 && first <= 0xf4 ? 4
+                                                     : 0;
+    unsigned char low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    unsigned char high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    for (size_t i = 1; i < length; i++) {
+        if (text[i] < low || text[i] > high) {
+            return 0;
+        }
+        low = 0x80;
+        high = 0xbf;
+    }
+    return length;
+}
+
+void cli_json_text(cli_json *json, cJSON *object, const char *key, const char *value) {
+    if (!value) {
+        cli_json_null(json, object, key);
+        return;
+    }
+    char *clean = malloc(3 * strlen(value) + 1);
+    if (!clean) {
+        json->failed = true;
+        return;
+    }
+    size_t used = 0;
+    while (*value) {
+        size_t length = well_formed((const unsigned char *)value);
+        memcpy(clean + used, length ? value : "\xef\xbf\xbd", length ? length : 3);
+        used += length ? length : 3;
+        value += length ? length : 1;
+    }
+    clean[used] = 0;
+    keep(json, cJSON_AddStringToObject(object, key, clean));
+    free(clean);
+}
+
+cJSON *cli_json_object(cli_json *json, cJSON *object, const char *key) {
+    return keep(json, cJSON_AddObjectToObject(object, key));
+}
+
+cJSON *cli_json_array(cli_json *json, cJSON *object, const char *key) {
+    return keep(json, cJSON_AddArrayToObject(object, key));
+}
+
+static cJSON *append(cli_json *json, cJSON *array, cJSON *item) {
+    if (!keep(json, item) || !cJSON_AddItemToArray(array, item)) {
+        cJSON_Delete(item);
+        json->failed = true;
+        return NULL;
+    }
+    return item;
+}
+
+cJSON *cli_json_element(cli_json *json, cJSON *array) {
+    return append(json, array, cJSON_CreateObject());
+}
+
+void cli_json_count(cli_json *json, cJSON *array, size_t value) {
+    append(json, array, cJSON_CreateNumber((double)value));
+}
+
+void cli_json_raw(cli_json *json, cJSON *object, const char *key, const char *text) {
+    cJSON *value = cJSON_Parse(text);
+    if (!value || !cJSON_AddItemToObject(object, key, value)) {
+        cJSON_Delete(value);
+        json->failed = true;
+    }
+}

@@ -1,0 +1,27 @@
+/* What the library says while it works, on stderr: one line that is rewritten on a terminal, a line
+ * for each finished unit otherwise. */
+#ifndef MATQUANT_CLI_PROGRESS_H
+#define MATQUANT_CLI_PROGRESS_H
+
+#include "matquant/context.h"
+
+typedef struct cli_progress {
+    bool quiet, verbose;
+    bool rewrite;      /* stderr is a terminal that can */
+    bool line_shown;   /* the cursor stands in a progress line */
+    const char *phase; /* of the last report */
+    double last_done, last_elapsed;
+} cli_progress;
+
+void cli_progress_begin(cli_progress *progress, bool quiet, bool verbose);
+/* progress must outlive the sink. */
+mq_sink cli_progress_sink(cli_progress *progress);
+/* Takes the rewritten line away, so that something else can be printed. */
+void cli_progress_clear(cli_progress *progress);
+
+/* The text of a report without detail, "learn: block 3/30, 8.4 %, ETA 12:31", into out[size]: the
+ * percentage is cut, not rounded, and 100 only at the end; the time to go stands there once enough
+ * is done to tell. */
+void cli_progress_text(char *out, size_t size, const mq_progress *report);
+
+#endif

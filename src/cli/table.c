@@ -1,0 +1,79 @@
+#include "table.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+#define FIELD_WIDTH 22
+
+void cli_table_row(cli_table *table) {
+    assert(table->rows < CLI_TABLE_ROWS);
+    table->rows++;
+    table->columns = 0;
+}
+
+void cli_table_cell(cli_table *table, const char *format, ...) {
+    assert(table->rows > 0 && table->columns < CLI_TABLE_COLUMNS);
+    va_list list;
+    va_start(list, format);
+    vsnprintf(table->cells[table->rows - 1][table->columns++], CLI_CELL_SIZE, format, list);
+    va_end(list);
+}
+
+void cli_table_print(FILE *out, const cli_table *table) {
+    int widths[CLI_TABLE_COLUMNS] = {0};
+    for (size_t r = 0; r < table->rows; r++) {
+        for (size_t c = 0; c < CLI_TABLE_COLUMNS; c++) {
+            int length = (int)strlen(table->cells[r][c]);
+            widths[c] = length > widths[c] ? length : widths[c];
+        }
+    }
+    for (size_t r = 0; r < table->rows; r++) {
+        fprintf(out, "%-*s", widths[0], table->cells[r][0]);
+        for (size_t c = 1; c < CLI_TABLE_COLUMNS && widths[c] > 0; c++) {
+            fprintf(out, "  %*s", widths[c], table->cells[r][c]);
+        }
+        fputc('\n', out);
+    }
+}
+
+void cli_print_field(FILE *out, const char *label, const char *format, ...) {
+    fprintf(out, "%-*s", FIELD_WIDTH, label);
+    va_list list;
+    va_start(list, format);
+    vfprintf(out, format, list);
+    va_end(list);
+    fputc('\n', out);
+}
+
+const char *cli_show_bytes(char *out, size_t bytes) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 1023.995 && unit + 1 < sizeof units / sizeof units[0]) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(out, CLI_CELL_SIZE, unit == 0 ? "%.0f %s" : "%.2f %s", value, units[unit]);
+    return out;
+}
+
+const char *cli_show_seconds(char *out, double seconds) {
+    if (!(seconds >= 0) || seconds > 1e9) {
+        snprintf(out, CLI_CELL_SIZE, "-");
+    } else if (seconds < 99.95) {
+        snprintf(out, CLI_CELL_SIZE, "%.1f s", seconds);
+    } else {
+        long whole = lround(seconds);
+        if (whole < 3600) {
+            snprintf(out, CLI_CELL_SIZE, "%ld:%02ld", whole / 60, whole % 60);
+        } else {
+            snprintf(out, CLI_CELL_SIZE, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60,
+                     whole % 60);
+        }
+    }
+    return out;
+}
+
+double cli_decibels(double ratio) { return 10 * log10(ratio); }

@@ -1,0 +1,280 @@
+#include "values.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A whole number in decimal without sign; false when text is anything else or does not fit. *end is
+ * what follows. */
+static bool read_digits(uint64_t *out, const char *text, const char **end) {
+    if (!isdigit((unsigned char)text[0])) {
+        return false;
+    }
+    errno = 0;
+    char *after;
+    unsigned long long value = strtoull(text, &after, 10);
+    if (errno != 0 || value > UINT64_MAX) {
+        return false;
+    }
+    *out = value;
+    *end = after;
+    return true;
+}
+
+static bool in_range(double value, const cli_option *option) {
+    return value >= option->min && (option->max == 0 || value <= option->max);
+}
+
+static const char *expect_range(const cli_option *option, const char *what, char *expected,
+                                size_t size) {
+    if (option->max != 0) {
+        snprintf(expected, size, "%s from %.10g to %.10g", what, option->min, option->max);
+    } else if (option->min > 0) {
+        snprintf(expected, size, "%s of at least %.10g", what, option->min);
+    } else {
+        snprintf(expected, size, "%s", what);
+    }
+    return expected;
+}
+
+static const char *read_count(const cli_option *option, const char *text, char *expected,
+                              size_t size) {
+    uint64_t value;
+    const char *end;
+    if (!read_digits(&value, text, &end) || *end != 0 || value > SIZE_MAX ||
+        !in_range((double)value, option)) {
+        return expect_range(option, "a whole number", expected, size);
+    }
+    *(size_t *)option->value = (size_t)value;
+    return NULL;
+}
+
+static const char *read_bytes(const cli_option *option, const char *text, char *expected,
+                              size_t size) {
+    static const char suffixes[] = "KMG";
+    uint64_t value;
+    const char *end;
+    bool good = read_digits(&value, text, &end);
+    if (good && *end != 0) {
+        const char *suffix = strchr(suffixes, toupper((unsigned char)*end));
+        unsigned shift = suffix ? 10 * (unsigned)(suffix - suffixes + 1) : 0;
+        good = suffix && end[1] == 0 && value <= (SIZE_MAX >> shift);
+        value = good ? value << shift : 0;
+    }
+    if (!good || value > SIZE_MAX || !in_range((double)value, option)) {
+        return expect_range(option,
+                            "bytes as a whole number, such as 500M or 2G (K, M, G: powers of 1024)",
+                            expected, size);
+    }
+    *(size_t *)option->value = (size_t)value;
+    return NULL;
+}
+
+static const char *read_seed(const cli_option *option, const char *text, char *expected,
+                             size_t size) {
+    uint64_t value;
+    const char *end;
+    if (!read_digits(&value, text, &end) || *end != 0) {
+        snprintf(expected, size, "a whole number below 2^64");
+        return expected;
+    }
+    *(uint64_t *)option->value = value;
+    return NULL;
+}
+
+/* A finite decimal number; what follows is at *end. */
+static bool read_double(double *out, const char *text, char **end) {
+    if (!isdigit((unsigned char)text[0]) && text[0] != '.' && text[0] != '-' && text[0] != '+') {
+        return false; /* strtod would take white space, "inf" and "nan" */
+    }
+    double value = strtod(text, end);
+    if (*end == text || !isfinite(value)) {
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+static const char *read_number(const cli_option *option, const char *text, char *expected,
+                               size_t size) {
+    double value;
+    char *end;
+    if (!read_double(&value, text, &end) || *end != 0 || !in_range(value, option)) {
+        return expect_range(option, "a number", expected, size);
+    }
+    *(double *)option->value = value;
+    return NULL;
+}
+
+static const char *read_choice(const cli_option *option, const char *text, char *expected,
+                               size_t size) {
+    for (int i = 0; option->choices[i]; i++) {
+        if (strcmp(text, option->choices[i]) == 0) {
+            *(int *)option->value = i;
+            return NULL;
+        }
+    }
+    size_t used = 0;
+    for (size_t i = 0; option->choices[i]; i++) {
+        const char *separator = i == 0 ? "" : option->choices[i + 1] ? ", " : " or ";
+        int length = snprintf(expected + used, size - used, "%s%s", separator, option->choices[i]);
+        if (length < 0 || (size_t)length >= size - used) {
+            break;
+        }
+        used += (size_t)length;
+    }
+    return expected;
+}
+
+static const char *read_counts(const cli_option *option, const char *text, char *expected,
+                               size_t size) {
+    cli_counts list = {.count = 0};
+    const char *at = text;
+    bool good = true;
+    while (good) {
+        uint64_t value = 0;
+        const char *end = at;
+        good = list.count < CLI_LIST_SIZE && read_digits(&value, at, &end) && value <= SIZE_MAX &&
+               in_range((double)value, option) && (*end == ',' || *end == 0);
+        for (size_t i = 0; good && i < list.count; i++) {
+            good = list.items[i] != value;
+        }
+        if (good) {
+            list.items[list.count++] = (size_t)value;
+            at = end + 1;
+            if (*end == 0) {
+                *(cli_counts *)option->value = list;
+                return NULL;
+            }
+        }
+    }
+    return expect_range(option, "different whole numbers, separated by commas,", expected, size);
+}
+
+static const char *read_numbers(const cli_option *option, const char *text, char *expected,
+                                size_t size) {
+    cli_numbers list = {.count = 0};
+    const char *at = text;
+    bool good = true;
+    while (good) {
+        double value = 0;
+        char *end = NULL;
+        good = list.count < CLI_LIST_SIZE && read_double(&value, at, &end) &&
+               in_range(value, option) && (*end == ',' || *end == 0);
+        if (good) {
+            list.items[list.count++] = value;
+            at = end + 1;
+            if (*end == 0) {
+                *(cli_numbers *)option->value = list;
+                return NULL;
+            }
+        }
+    }
+    return expect_range(option, "numbers, separated by commas,", expected, size);
+}
+
+static const char *read_text(const cli_option *option, const char *text, char *expected,
+                             size_t size) {
+    if (text[0] == 0) {
+        snprintf(expected, size, "a %s", option->argument);
+        return expected;
+    }
+    if (option->type == CLI_TEXT) {
+        *(const char **)option->value = text;
+        return NULL;
+    }
+    cli_texts *texts = option->value;
+    if (texts->count == CLI_TEXTS_SIZE) {
+        snprintf(expected, size, "at most %d of it", CLI_TEXTS_SIZE);
+        return expected;
+    }
+    texts->items[texts->count++] = text;
+    return NULL;
+}
+
+const char *cli_read_value(const cli_option *option, const char *text, char *expected,
+                           size_t size) {
+    switch (option->type) {
+    case CLI_TEXT:
+    case CLI_TEXTS:
+        return read_text(option, text, expected, size);
+    case CLI_COUNT:
+        return read_count(option, text, expected, size);
+    case CLI_SEED:
+        return read_seed(option, text, expected, size);
+    case CLI_BYTES:
+        return read_bytes(option, text, expected, size);
+    case CLI_NUMBER:
+        return read_number(option, text, expected, size);
+    case CLI_CHOICE:
+        return read_choice(option, text, expected, size);
+    case CLI_COUNTS:
+        return read_counts(option, text, expected, size);
+    case CLI_NUMBERS:
+        return read_numbers(option, text, expected, size);
+    case CLI_HEADING:
+    case CLI_FLAG:
+    case CLI_CLEAR:
+        break;
+    }
+    snprintf(expected, size, "no value");
+    return expected;
+}
+
+/* Appends to out[size], which holds *used characters; what does not fit is cut. */
+static void append_number(char *out, size_t size, size_t *used, const char *separator,
+                          double number) {
+    int length = snprintf(out + *used, size - *used, "%s%.10g", separator, number);
+    if (length > 0) {
+        *used = *used + (size_t)length < size ? *used + (size_t)length : size - 1;
+    }
+}
+
+void cli_show_value(char *out, size_t size, const cli_option *option) {
+    out[0] = 0;
+    if (option->hide_default) {
+        return;
+    }
+    size_t used = 0;
+    switch (option->type) {
+    case CLI_TEXT:
+        if (*(const char **)option->value) {
+            snprintf(out, size, "%s", *(const char **)option->value);
+        }
+        break;
+    case CLI_COUNT:
+    case CLI_BYTES:
+        snprintf(out, size, "%zu", *(size_t *)option->value);
+        break;
+    case CLI_SEED:
+        snprintf(out, size, "%llu", (unsigned long long)*(uint64_t *)option->value);
+        break;
+    case CLI_NUMBER:
+        append_number(out, size, &used, "", *(double *)option->value);
+        break;
+    case CLI_CHOICE:
+        snprintf(out, size, "%s", option->choices[*(int *)option->value]);
+        break;
+    case CLI_COUNTS: {
+        const cli_counts *list = option->value;
+        for (size_t i = 0; i < list->count; i++) {
+            append_number(out, size, &used, i ? "," : "", (double)list->items[i]);
+        }
+        break;
+    }
+    case CLI_NUMBERS: {
+        const cli_numbers *list = option->value;
+        for (size_t i = 0; i < list->count; i++) {
+            append_number(out, size, &used, i ? "," : "", list->items[i]);
+        }
+        break;
+    }
+    case CLI_HEADING:
+    case CLI_FLAG:
+    case CLI_CLEAR:
+    case CLI_TEXTS:
+        break;
+    }
+}

@@ -1,0 +1,163 @@
+#include "matquant/eval.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "eval/perplexity.h"
+#include "eval/score.h"
+#include "store/master.h"
+
+mq_eval_options mq_eval_defaults(void) {
+    return (mq_eval_options){.seq_len = 1024, .batch = 4, .bos = true};
+}
+
+static mq_status check_options(const mq_eval_options *options, mq_error *err) {
+    if (!options->model || !options->text) {
+        return mq_fail(err, MQ_ERR_USAGE, "a model and a text are needed");
+    }
+    if (options->seq_len < 2) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "a window of %zu tokens predicts nothing: at least 2 are needed",
+                       options->seq_len);
+    }
+    if (options->batch == 0) {
+        return mq_fail(err, MQ_ERR_USAGE, "a batch of 0 windows");
+    }
+    return MQ_OK;
+}
+
+static bool is_npy(const char *path) {
+    size_t length = strlen(path);
+    return length >= 4 && strcmp(path + length - 4, ".npy") == 0;
+}
+
+static mq_status load_windows(mq_sequences *out, const mq_eval_options *options,
+                              const mq_config *config, const mq_context *context, mq_error *err) {
+    mq_tokenizer *tokenizer = NULL;
+    if (!is_npy(options->text)) {
+        mq_status status = mq_tokenizer_open(&tokenizer, options->model, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+    }
+    mq_corpus_options corpus = {.length = options->seq_len,
+                                .max_count = options->windows,
+                                .bos = options->bos,
+                                .vocab_size = config->vocab_size};
+    mq_status status = mq_corpus_load(out, options->text, tokenizer, &corpus, context, err);
+    mq_tokenizer_free(tokenizer);
+    if (status == MQ_OK && options->seq_len > config->max_position_embeddings) {
+        mq_log(context, MQ_LOG_WARNING,
+               "windows of %zu tokens are longer than the model's %zu positions", options->seq_len,
+               config->max_position_embeddings);
+    }
+    return status;
+}
+
+/* Whether both folders have a tokenizer.json and the two differ; one that cannot be read counts as
+ * not there: what is needed of it has been read by then. */
+static bool tokenizers_differ(const char *folder, const char *reference) {
+    bool differ = false;
+    char *paths[2] = {mq_path_join(folder, "tokenizer.json"),
+                      mq_path_join(reference, "tokenizer.json")};
+    if (paths[0] && paths[1] && mq_path_exists(paths[0]) && mq_path_exists(paths[1])) {
+        mq_mapping maps[2] = {{NULL, 0}, {NULL, 0}};
+        if (mq_map_file(&maps[0], paths[0], NULL) == MQ_OK &&
+            mq_map_file(&maps[1], paths[1], NULL) == MQ_OK) {
+            differ = maps[0].size != maps[1].size ||
+                     (maps[0].size > 0 && memcmp(maps[0].data, maps[1].data, maps[0].size) != 0);
+        }
+        mq_unmap_file(&maps[0]);
+        mq_unmap_file(&maps[1]);
+    }
+    mq_free(paths[0]);
+    mq_free(paths[1]);
+    return differ;
+}
+
+/* The reference predicts the same tokens, so it has to have the same ones. */
+static mq_status open_reference(mq_model **out, const mq_eval_options *options,
+                                const mq_model *model, const mq_context *context, mq_error *err) {
+    mq_status status = mq_model_open_plain(out, options->reference, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if ((*out)->config.vocab_size != model->config.vocab_size) {
+        return mq_fail_file(err, MQ_ERR_INPUT, options->reference,
+                            "the reference has a vocabulary of %zu tokens, the model one of %zu",
+                            (*out)->config.vocab_size, model->config.vocab_size);
+    }
+    if (tokenizers_differ(options->model, options->reference)) {
+        mq_log(context, MQ_LOG_WARNING,
+               "%s: tokenizer.json differs from the model's: the comparison means nothing unless "
+               "both give the "
+               "same tokens",
+               options->reference);
+    }
+    return MQ_OK;
+}
+
+static void summarize(mq_eval_result *result, const mq_window_scores *scores,
+                      const mq_sequences *windows) {
+    size_t count = windows->count;
+    mq_estimate nll = mq_estimate_of(scores->nll, count);
+    result->windows = count;
+    result->tokens = count * (windows->length - 1);
+    result->nll = nll.mean;
+    result->nll_stderr = nll.std_error;
+    result->perplexity = exp(nll.mean);
+    if (result->has_reference) {
+        mq_estimate kl = mq_estimate_of(scores->kl, count);
+        result->kl = kl.mean;
+        result->kl_stderr = kl.std_error;
+        result->top1_agreement = mq_estimate_of(scores->agreement, count).mean;
+        result->reference_perplexity = exp(mq_estimate_of(scores->reference_nll, count).mean);
+    }
+}
+
+static mq_status score(mq_eval_result *result, const mq_eval_options *options,
+                       const mq_model *model, const mq_model *reference,
+                       const mq_sequences *windows, const mq_context *context, mq_error *err) {
+    size_t count = windows->count;
+    double *memory = NULL;
+    mq_status status = mq_new(&memory, count, 4 * sizeof *memory, "losses of the windows", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    mq_window_scores scores = {memory, memory + count, memory + 2 * count, memory + 3 * count};
+    status = mq_score_windows(&scores, model, reference, windows, options->batch,
+                              MQ_EVAL_HIDDEN_BYTES, context, err);
+    if (status == MQ_OK) {
+        result->has_reference = reference != NULL;
+        summarize(result, &scores, windows);
+    }
+    mq_free(memory);
+    return status;
+}
+
+mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
+                      const mq_context *context, mq_error *err) {
+    double start = mq_seconds();
+    *result = (mq_eval_result){0};
+    mq_status status = check_options(options, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    mq_model *model = NULL, *reference = NULL;
+    mq_sequences windows = {0};
+    status = mq_model_open_any(&model, options->model, options->width, err);
+    if (status == MQ_OK && options->reference) {
+        status = open_reference(&reference, options, model, context, err);
+    }
+    if (status == MQ_OK) {
+        status = load_windows(&windows, options, &model->config, context, err);
+    }
+    if (status == MQ_OK) {
+        status = score(result, options, model, reference, &windows, context, err);
+    }
+    mq_sequences_free(&windows);
+    mq_model_free(reference);
+    mq_model_free(model);
+    result->seconds = mq_seconds() - start;
+    return status;
+}

@@ -1,0 +1,30 @@
+/* Running one model, or a model and its reference, over windows of tokens. */
+#ifndef MQ_EVAL_SCORE_H
+#define MQ_EVAL_SCORE_H
+
+#include "model/block.h"
+#include "text/corpus.h"
+
+/* Hidden states of as many windows as fit here are held at once; longer texts go through the model
+ * in several passes. */
+#define MQ_EVAL_HIDDEN_BYTES ((size_t)256 << 20)
+
+/* What each window is worth; arrays [windows], the caller's. kl, agreement and reference_nll are
+ * NULL without a reference. */
+typedef struct mq_window_scores {
+    double *nll;       /* mean over the window's predictions, nats */
+    double *kl;        /* likewise, KL(reference ‖ model) */
+    double *agreement; /* share of predictions whose most likely token is the reference's */
+    double *reference_nll;
+} mq_window_scores;
+
+/* Scores all windows, `batch` of them at once through each block and the head; a window of length n
+ * has n - 1 predictions. reference may be NULL. Windows pass in groups of whole batches whose
+ * hidden states (of both models) stay below hidden_bytes, at least one batch; batches are cut at
+ * the same places whatever hidden_bytes is, and so the results do not depend on it. Progress: phase
+ * "evaluate", unit "window". */
+mq_status mq_score_windows(const mq_window_scores *scores, const mq_model *model,
+                           const mq_model *reference, const mq_sequences *windows, size_t batch,
+                           size_t hidden_bytes, const mq_context *context, mq_error *err);
+
+#endif
