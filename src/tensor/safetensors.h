@@ -54,9 +54,10 @@ mq_status mq_tensor_read_f32(float *out, const mq_tensor_info *info, size_t firs
 /* --- writing --------------------------------------------------------------------------------------------- */
 
 /* What a checkpoint will hold, declared before anything is written; then the tensors' bytes in any order, each once.
- * Tensors are laid out in the declared order, offsets aligned to their element size, the header padded with spaces
- * to a multiple of 8, "__metadata__": {"format": "pt"} first. With more than max_shard_size bytes of data they are
- * split into model-0000i-of-0000n.safetensors and an index. */
+ * Tensors are laid out by falling element size, so that every offset is aligned without a gap (which the format
+ * forbids), in the declared order among equals; the header is padded with spaces to a multiple of 8 and begins with
+ * "__metadata__": {"format": "pt"}. With more than max_shard_size bytes of data they are split, in the declared order,
+ * into model-0000i-of-0000n.safetensors and an index. */
 typedef struct mq_tensor_writer mq_tensor_writer;
 
 typedef struct mq_tensor_spec {
