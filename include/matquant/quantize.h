@@ -42,6 +42,9 @@ typedef struct mq_quantize_options {
 /* The defaults of a recipe (design, section 2), model, output and calib NULL. */
 mq_quantize_options mq_quantize_defaults(mq_recipe recipe);
 
+/* The loss weight that a recipe gives to a trained width when the user names widths but no weights. */
+double mq_quantize_default_lambda(mq_recipe recipe, unsigned width);
+
 typedef struct mq_block_loss {
     double before[MQ_MAX_WIDTHS]; /* mean relative squared error (or L2) of the block's output, beside widths */
     double after[MQ_MAX_WIDTHS];

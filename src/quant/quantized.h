@@ -9,8 +9,9 @@
 
 typedef struct mq_quantized {
     size_t out, in, groups;
-    uint8_t *codes;                       /* [out, in] */
-    uint16_t *scales[MQ_MAX_WIDTH + 1];   /* by width 2 … 8: [out, groups] as float16; NULL: not served */
+    uint8_t *codes; /* [out, in] */
+    uint16_t
+        *scales[MQ_MAX_WIDTH + 1]; /* by width 2 … 8: [out, groups] as float16; NULL: not served */
     uint16_t *biases[MQ_MAX_WIDTH + 1];
 } mq_quantized;
 

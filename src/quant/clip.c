@@ -1,0 +1,213 @@
+/* The clip grid: OmniQuant's learned weight clipping (Shao et al. 2023, eq. 2) under MatQuant's
+ * slices (arXiv 2502.06786, eq. 3 to 7), for recipe paper.
+ *
+ *   hi = sigmoid(γ)·max(w), lo = sigmoid(β)·min(w), α = (hi - lo)/255
+ *   q = clamp(⌊(w - lo)/α + ½⌋, 0, 255)
+ *   s_r = clamp(⌊q/2^(8-r) + ½⌋, 0, 2^r - 1), ŵ_r = α·2^(8-r)·s_r + lo
+ *
+ * γ and β (both 4 at the start) are all that is learned: one pair a group for all widths. Straight
+ * through both roundings; both clamps stop the gradient of q. OmniQuant rounds the zero point
+ * -lo/α; here, as in MatQuant's eq. 3, it stays real. */
+#include "quant/clip.h"
+
+#include <string.h>
+
+#include "quant/lanes.h"
+
+#define START_LOGIT 4.0f       /* sigmoid(4) = 0.982: OmniQuant's initial value */
+#define FULL_RANGE_LOGIT 30.0f /* sigmoid = 1 in float32 */
+
+static void clip_carve(mq_grid *grid, mq_slab *slab) {
+    mq_clip local = {0};
+    mq_clip *clip = mq_carve(slab, 1, sizeof *clip);
+    if (clip == NULL) {
+        clip = &local;
+    } else {
+        grid->state = clip;
+    }
+    const size_t groups = grid->out * grid->groups;
+    clip->smallest = mq_carve(slab, groups, sizeof(float));
+    clip->largest = mq_carve(slab, groups, sizeof(float));
+    clip->params = mq_carve(slab, groups, 2 * sizeof(float));
+    clip->m = mq_carve(slab, groups, 2 * sizeof(float));
+    clip->v = mq_carve(slab, groups, 2 * sizeof(float));
+}
+
+static void clip_start(mq_grid *grid, const float *weight, const float *gram) {
+    (void)gram; /* OmniQuant starts from min and max whatever the input */
+    mq_clip *clip = grid->state;
+    const size_t count = grid->in / grid->groups;
+    const size_t groups = grid->out * grid->groups;
+    grid->weight = weight;
+    const float logit = grid->options->full_range ? FULL_RANGE_LOGIT : START_LOGIT;
+#pragma omp parallel for
+    for (size_t group = 0; group < groups; group++) {
+        const float *w = weight + group * count;
+        float smallest = w[0], largest = w[0];
+        for (size_t i = 1; i < count; i++) {
+            smallest = w[i] < smallest ? w[i] : smallest;
+            largest = w[i] > largest ? w[i] : largest;
+        }
+        clip->smallest[group] = smallest;
+        clip->largest[group] = largest;
+        clip->params[2 * group] = clip->params[2 * group + 1] = logit;
+    }
+    memset(clip->m, 0, groups * 2 * sizeof(float));
+    memset(clip->v, 0, groups * 2 * sizeof(float));
+}
+
+typedef struct clip_range {
+    float lo, alpha;
+    float dlo, dhi; /* derivatives of lo by β and of hi by γ */
+} clip_range;
+
+static clip_range range_of(const mq_clip *clip, size_t group) {
+    const float low = 1.0f / (1.0f + expf(-clip->params[2 * group]));
+    const float high = 1.0f / (1.0f + expf(-clip->params[2 * group + 1]));
+    clip_range range = {
+        .lo = low * clip->smallest[group],
+        .dlo = low * (1.0f - low) * clip->smallest[group],
+        .dhi = high * (1.0f - high) * clip->largest[group],
+    };
+    float span = high * clip->largest[group] - range.lo;
+    if (!(span > 1e-8f)) { /* constant, or all of one sign and nearly so */
+        span = 1e-8f + 1e-6f * fabsf(range.lo);
+    }
+    range.alpha = span / 255.0f;
+    return range;
+}
+
+/* q[count] as whole floats, and inside[count] = 1 where its clamp does not bind. */
+static inline void codes_of(float *q, float *inside, const float *w, clip_range range,
+                            size_t count) {
+    const float inverse = 1.0f / range.alpha;
+    for (size_t i = 0; i < count; i++) {
+        const float u = (w[i] - range.lo) * inverse + 0.5f;
+        inside[i] = u >= 0.0f && u < 256.0f ? 1.0f : 0.0f;
+        const float bounded = u > 0.0f ? (u < 255.0f ? u : 255.0f) : 0.0f;
+        q[i] = (float)(int)bounded;
+    }
+}
+
+/* s[count] for a width, and inside[count] = 1 where the slice's own clamp does not bind. */
+static inline void slices_of(float *s, float *inside, const float *q, unsigned width,
+                             size_t count) {
+    const float shrink = 1.0f / (float)(1u << (MQ_MAX_WIDTH - width));
+    const float last = (float)(1u << width) - 1.0f;
+    for (size_t i = 0; i < count; i++) {
+        const float rounded = (float)(int)(q[i] * shrink + 0.5f);
+        inside[i] = rounded <= last ? 1.0f : 0.0f;
+        s[i] = rounded < last ? rounded : last;
+    }
+}
+
+static void group_values(const mq_grid *grid, float *const values[], size_t group) {
+    const size_t count = grid->in / grid->groups;
+    const clip_range range = range_of(grid->state, group);
+    float q[MQ_CHUNK], s[MQ_CHUNK], inside[MQ_CHUNK];
+    for (size_t done = 0; done < count; done += MQ_CHUNK) {
+        const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
+        const size_t at = group * count + done;
+        codes_of(q, inside, grid->weight + at, range, n);
+        for (size_t k = 0; k < grid->options->width_count; k++) {
+            if (values[k] == NULL) {
+                continue;
+            }
+            const unsigned width = grid->options->widths[k];
+            const float scale = range.alpha * (float)(1u << (MQ_MAX_WIDTH - width));
+            slices_of(s, inside, q, width, n);
+            for (size_t i = 0; i < n; i++) {
+                values[k][at + i] = scale * s[i] + range.lo;
+            }
+        }
+    }
+}
+
+static void clip_values(const mq_grid *grid, float *const values[]) {
+#pragma omp parallel for
+    for (size_t group = 0; group < grid->out * grid->groups; group++) {
+        group_values(grid, values, group);
+    }
+}
+
+/* Gradients by lo and hi: with c = 2^(8-r) and t = (w - lo)/α, ŵ = α·c·s + lo has ∂ŵ/∂α = c·s -
+ * [free]·t and ∂ŵ/∂lo (α fixed) = 1 - [free], where free means that neither clamp binds; α = (hi -
+ * lo)/255. */
+static void group_step(mq_grid *grid, const float *const gradients[], const mq_adam *adam,
+                       size_t group) {
+    mq_clip *clip = grid->state;
+    const size_t count = grid->in / grid->groups;
+    const clip_range range = range_of(clip, group);
+    float q[MQ_CHUNK], s[MQ_CHUNK], in_code[MQ_CHUNK], in_slice[MQ_CHUNK], by_alpha[MQ_CHUNK];
+    mq_lanes alpha = {{0}}, low = {{0}};
+    for (size_t done = 0; done < count; done += MQ_CHUNK) {
+        const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
+        const size_t at = group * count + done;
+        codes_of(q, in_code, grid->weight + at, range, n);
+        for (size_t k = 0; k < grid->options->width_count; k++) {
+            if (gradients[k] == NULL) {
+                continue;
+            }
+            const unsigned width = grid->options->widths[k];
+            const float step = (float)(1u << (MQ_MAX_WIDTH - width));
+            slices_of(s, in_slice, q, width, n);
+            for (size_t i = 0; i < n; i++) {
+                const float free_ = in_code[i] * in_slice[i];
+                const float t = (grid->weight[at + i] - range.lo) / range.alpha;
+                by_alpha[i] = step * s[i] - free_ * t;
+                in_slice[i] = 1.0f - free_;
+            }
+            mq_lanes_add_product(&alpha, gradients[k] + at, by_alpha, n);
+            mq_lanes_add_product(&low, gradients[k] + at, in_slice, n);
+        }
+    }
+    const float by_span = mq_lanes_sum(&alpha) / 255.0f;
+    const float gradient[2] = {(mq_lanes_sum(&low) - by_span) * range.dlo, by_span * range.dhi};
+    for (size_t p = 0; p < 2; p++) {
+        const size_t i = 2 * group + p;
+        clip->params[i] = mq_adam_update(adam, adam->rate_group, clip->params[i], gradient[p],
+                                         &clip->m[i], &clip->v[i]);
+    }
+}
+
+static void clip_step(mq_grid *grid, const float *const gradients[], float *const values[],
+                      const mq_adam *adam) {
+#pragma omp parallel for
+    for (size_t group = 0; group < grid->out * grid->groups; group++) {
+        group_step(grid, gradients, adam, group);
+        group_values(grid, values, group);
+    }
+}
+
+static void clip_finish(const mq_grid *grid, uint8_t *codes, float *const scale[],
+                        float *const middle[]) {
+    const size_t count = grid->in / grid->groups;
+#pragma omp parallel for
+    for (size_t group = 0; group < grid->out * grid->groups; group++) {
+        const clip_range range = range_of(grid->state, group);
+        float q[MQ_CHUNK], inside[MQ_CHUNK];
+        for (size_t done = 0; done < count; done += MQ_CHUNK) {
+            const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
+            codes_of(q, inside, grid->weight + group * count + done, range, n);
+            for (size_t i = 0; i < n; i++) {
+                codes[group * count + done + i] = (uint8_t)q[i];
+            }
+        }
+        for (size_t k = 0; k < grid->options->width_count; k++) {
+            const unsigned width = grid->options->widths[k];
+            scale[k][group] = range.alpha * (float)(1u << (MQ_MAX_WIDTH - width));
+            middle[k][group] = range.lo + scale[k][group] * ((float)(1u << (width - 1)) - 0.5f);
+        }
+    }
+}
+
+const mq_grid_class mq_clip_grid = {
+    .name = "clip",
+    .rate_group = 1e-2f, /* OmniQuant's --lwc_lr */
+    .rate_rounding = 0.0f,
+    .carve = clip_carve,
+    .start = clip_start,
+    .values = clip_values,
+    .step = clip_step,
+    .finish = clip_finish,
+};

@@ -1,0 +1,117 @@
+/* From a finished grid to what is stored: codes, and a float16 pair for every width. */
+#include <math.h>
+
+#include "quant/grid.h"
+#include "tensor/dtype.h"
+
+void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_options *options,
+                   size_t out, size_t in, size_t groups, mq_slab *slab) {
+    *grid = (mq_grid){.class_ = class_, .options = options, .out = out, .in = in, .groups = groups};
+    class_->carve(grid, slab);
+}
+
+void mq_finish_scratch_carve(mq_finish_scratch *scratch, const mq_grid_options *options, size_t out,
+                             size_t groups, mq_slab *slab) {
+    for (size_t i = 0; i < options->width_count; i++) {
+        scratch->scale[i] = mq_carve(slab, out, groups * sizeof(float));
+        scratch->middle[i] = mq_carve(slab, out, groups * sizeof(float));
+    }
+}
+
+void mq_quantized_carve(mq_quantized *quantized, size_t out, size_t in, size_t groups,
+                        mq_slab *slab) {
+    *quantized = (mq_quantized){.out = out, .in = in, .groups = groups};
+    quantized->codes = mq_carve(slab, out, in);
+    for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+        quantized->scales[width] = mq_carve(slab, out, groups * sizeof(uint16_t));
+        quantized->biases[width] = mq_carve(slab, out, groups * sizeof(uint16_t));
+    }
+}
+
+/* Rounds a pair so that the value at level `at` stays what it was, as nearly as float16 can say it.
+ */
+static bool store_pair(uint16_t *scale, uint16_t *bias, double exact_scale, double value,
+                       double at) {
+    *scale = mq_f32_to_f16((float)exact_scale);
+    const float stored = mq_f16_to_f32(*scale);
+    *bias = mq_f32_to_f16((float)(value - (double)stored * at));
+    return isfinite(stored) && isfinite(mq_f16_to_f32(*bias));
+}
+
+/* Least squares of h·(scale·s + bias - w)² over one group (design, section 2: widths that were not
+ * trained). */
+static bool fit_pair(uint16_t *scale, uint16_t *bias, const uint8_t *codes, const float *w,
+                     const float *h, size_t count, unsigned width, mq_slice_rule rule) {
+    double sum_h = 0, sum_s = 0, sum_w = 0;
+    for (size_t i = 0; i < count; i++) {
+        const double weight = h != NULL ? (double)h[i] : 1.0;
+        sum_h += weight;
+        sum_s += weight * (double)mq_slice_code(codes[i], width, rule);
+        sum_w += weight * (double)w[i];
+    }
+    const double mean_s = sum_s / sum_h;
+    const double mean_w = sum_w / sum_h;
+    double sw = 0, ss = 0;
+    for (size_t i = 0; i < count; i++) {
+        const double weight = h != NULL ? (double)h[i] : 1.0;
+        const double ds = (double)mq_slice_code(codes[i], width, rule) - mean_s;
+        sw += weight * ds * ((double)w[i] - mean_w);
+        ss += weight * ds * ds;
+    }
+    const double best = ss > 1e-12 * sum_h ? sw / ss : 0.0;
+    return store_pair(scale, bias, best, mean_w, mean_s);
+}
+
+static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const float *gram,
+                         unsigned width, mq_slice_rule rule, const mq_finish_scratch *scratch) {
+    const mq_grid_options *options = grid->options;
+    size_t index = 0;
+    while (index < options->width_count && options->widths[index] != width) {
+        index++;
+    }
+    const bool trained = index < options->width_count;
+    const size_t count = grid->in / grid->groups;
+    const double middle_at = (double)(1u << (width - 1)) - 0.5;
+    int good = 1;
+#pragma omp parallel for reduction(&& : good)
+    for (size_t group = 0; group < grid->out * grid->groups; group++) {
+        uint16_t *scale = &quantized->scales[width][group];
+        uint16_t *bias = &quantized->biases[width][group];
+        bool fits;
+        if (trained) {
+            fits = store_pair(scale, bias, (double)scratch->scale[index][group],
+                              (double)scratch->middle[index][group], middle_at);
+        } else {
+            const float *h = gram != NULL ? gram + (group % grid->groups) * count : NULL;
+            fits = fit_pair(scale, bias, quantized->codes + group * count,
+                            grid->weight + group * count, h, count, width, rule);
+        }
+        good = good && fits;
+    }
+    return good != 0;
+}
+
+bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *gram,
+                    mq_slice_rule rule, const mq_finish_scratch *scratch) {
+    grid->class_->finish(grid, quantized->codes, scratch->scale, scratch->middle);
+    bool good = true;
+    for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+        good = finish_width(quantized, grid, gram, width, rule, scratch) && good;
+    }
+    return good;
+}
+
+void mq_quantized_values(float *value, const mq_quantized *quantized, unsigned width,
+                         mq_slice_rule rule) {
+    const size_t count = quantized->in / quantized->groups;
+#pragma omp parallel for
+    for (size_t group = 0; group < quantized->out * quantized->groups; group++) {
+        const float scale = mq_f16_to_f32(quantized->scales[width][group]);
+        const float bias = mq_f16_to_f32(quantized->biases[width][group]);
+        const uint8_t *codes = quantized->codes + group * count;
+        float *out = value + group * count;
+        for (size_t i = 0; i < count; i++) {
+            out[i] = scale * (float)mq_slice_code(codes[i], width, rule) + bias;
+        }
+    }
+}

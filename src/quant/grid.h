@@ -1,0 +1,87 @@
+/* A grid: how one linear layer's weights become codes, and what of that is learned.
+ *
+ * There are two: mq_nested_grid (design, sections 1 and 2: recipe best, and rtn without learning)
+ * and mq_clip_grid (OmniQuant's learned clipping under MatQuant's rounding slice: recipe paper).
+ * The learning loop knows only this. */
+#ifndef MQ_QUANT_GRID_H
+#define MQ_QUANT_GRID_H
+
+#include "base/alloc.h"
+#include "matquant/quantize.h"
+#include "quant/adam.h"
+#include "quant/quantized.h"
+
+/* What all linears of a run have in common. */
+typedef struct mq_grid_options {
+    size_t width_count; /* trained widths, descending as the user gave them */
+    unsigned widths[MQ_MAX_WIDTHS];
+    double lambda[MQ_MAX_WIDTHS];
+    mq_slice_rule slice_rule;
+    bool full_range; /* the clip is min/max and no search or logit moves it at the start (recipe
+                        rtn) */
+} mq_grid_options;
+
+typedef struct mq_grid mq_grid;
+
+typedef struct mq_grid_class {
+    const char *name;
+    /* Learning rates at the start of the cosine, for groups and for rounding offsets. */
+    float rate_group, rate_rounding;
+    /* Carves the grid's own arrays; the struct itself exists already. */
+    void (*carve)(mq_grid *grid, mq_slab *slab);
+    /* Sets the start from weight and from gram[in], the diagonal of XᵀX of the layer's input (NULL:
+     * all ones). */
+    void (*start)(mq_grid *grid, const float *weight, const float *gram);
+    /* values[i][out, in]: dequantized weight at widths[i]; NULL: not wanted. */
+    void (*values)(const mq_grid *grid, float *const values[]);
+    /* One step of Adam for gradients[i][out, in] of the loss by values[i] (NULL: this width was not
+     * visited), and the new values, in one pass over the weights. */
+    void (*step)(mq_grid *grid, const float *const gradients[], float *const values[],
+                 const mq_adam *adam);
+    /* codes[out, in], and for each trained width its float32 scale and the value of its middle
+     * level, [out, groups]. */
+    void (*finish)(const mq_grid *grid, uint8_t *codes, float *const scale[],
+                   float *const middle[]);
+} mq_grid_class;
+
+struct mq_grid {
+    const mq_grid_class *class_;
+    const mq_grid_options *options;
+    size_t out, in, groups; /* groups a row; groups divides in */
+    const float *weight;    /* [out, in], set by start; stays the caller's */
+    void *state;            /* the implementation's, carved */
+};
+
+extern const mq_grid_class mq_nested_grid;
+extern const mq_grid_class mq_clip_grid;
+
+/* Sets up the struct and carves. */
+void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_options *options,
+                   size_t out, size_t in, size_t groups, mq_slab *slab);
+
+/* --- from a finished grid to the stored numbers (finish.c)
+ * -------------------------------------------------- */
+
+/* Fills quantized (its arrays exist, for every width to serve): codes; for trained widths the
+ * learned pair; for all others the least-squares pair under gram (NULL: ones). Pairs are rounded to
+ * float16, the bias so that it makes up for the rounding of its scale. scratch: 2·width_count
+ * arrays [out, groups] as mq_finish_scratch carves them. */
+typedef struct mq_finish_scratch {
+    float *scale[MQ_MAX_WIDTHS], *middle[MQ_MAX_WIDTHS];
+} mq_finish_scratch;
+
+void mq_finish_scratch_carve(mq_finish_scratch *scratch, const mq_grid_options *options, size_t out,
+                             size_t groups, mq_slab *slab);
+/* False when a pair does not fit in float16 (never for weights that themselves would). */
+bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *gram,
+                    mq_slice_rule rule, const mq_finish_scratch *scratch);
+
+void mq_quantized_carve(mq_quantized *quantized, size_t out, size_t in, size_t groups,
+                        mq_slab *slab);
+
+/* value[out, in] of a width, from the stored numbers, exactly as a reader of the file computes it.
+ */
+void mq_quantized_values(float *value, const mq_quantized *quantized, unsigned width,
+                         mq_slice_rule rule);
+
+#endif

@@ -1,0 +1,282 @@
+/* The loops over calibration tokens for one block: teacher, training, measuring, advancing (design,
+ * section 2). */
+#include <string.h>
+
+#include "base/random.h"
+#include "quant/learner.h"
+#include "quant/loss.h"
+#include "quant/recipe.h"
+
+/* One batch: sequences [first, first + count) of the chains. */
+typedef struct batch {
+    size_t first, count; /* sequences */
+    size_t tokens;
+    size_t offset; /* floats from the start of a chain */
+} batch;
+
+static size_t batch_count(const mq_learner *learner) {
+    return (learner->chains.sequences + learner->batch - 1) / learner->batch;
+}
+
+static batch batch_at(const mq_learner *learner, size_t index) {
+    const mq_chains *chains = &learner->chains;
+    batch result = {.first = index * learner->batch, .count = learner->batch};
+    if (result.first + result.count > chains->sequences) {
+        result.count = chains->sequences - result.first;
+    }
+    result.tokens = result.count * chains->length;
+    result.offset = result.first * chains->length * learner->model->config.hidden_size;
+    return result;
+}
+
+static mq_block_shape shape_of(const mq_learner *learner, size_t layer, size_t sequences) {
+    const mq_config *config = &learner->model->config;
+    const size_t rope = config->layer_is_local != NULL && config->layer_is_local[layer] ? 1 : 0;
+    return (mq_block_shape){
+        .config = config,
+        .layer = layer,
+        .sequences = sequences,
+        .length = learner->chains.length,
+        .cos_table = learner->cos_table[rope],
+        .sin_table = learner->sin_table[rope],
+    };
+}
+
+/* The block's weights with trained width k's values in place of the quantized linears. */
+static mq_block_weights weights_of(const mq_learner *learner, size_t k) {
+    mq_block_weights weights = mq_block_params_view(&learner->params);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (learner->grid[i].groups > 0) {
+            weights.linear[i] = learner->values[i][k];
+        }
+    }
+    return weights;
+}
+
+/* --- teacher
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+/* sum[in] += the squares of x[tokens, in], column by column in the order of the tokens. */
+static void add_squares(double *sum, const float *x, size_t tokens, size_t in) {
+#pragma omp parallel for
+    for (size_t begin = 0; begin < in; begin += 64) {
+        const size_t end = begin + 64 < in ? begin + 64 : in;
+        float part[64] = {0};
+        for (size_t t = 0; t < tokens; t++) {
+            const float *row = x + t * in;
+            for (size_t c = begin; c < end; c++) {
+                part[c - begin] += row[c] * row[c];
+            }
+            if (t % 256 == 255 || t + 1 == tokens) {
+                for (size_t c = begin; c < end; c++) {
+                    sum[c] += (double)part[c - begin];
+                    part[c - begin] = 0.0f;
+                }
+            }
+        }
+    }
+}
+
+/* Distinct inputs only: K, V and UP share the arrays of Q and GATE. */
+static const mq_linear distinct_inputs[] = {MQ_Q, MQ_O, MQ_GATE, MQ_DOWN};
+#define DISTINCT_INPUTS (sizeof distinct_inputs / sizeof distinct_inputs[0])
+
+static void gram_begin(mq_learner *learner) {
+    for (size_t d = 0; d < DISTINCT_INPUTS; d++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &learner->model->config, distinct_inputs[d]);
+        memset(learner->gram_sum[distinct_inputs[d]], 0, in * sizeof(double));
+    }
+}
+
+/* The mean over tokens; an input that never moved gets a little weight, so that least squares stays
+ * defined. */
+static void gram_end(mq_learner *learner) {
+    const double tokens = (double)learner->chains.sequences * (double)learner->chains.length;
+    for (size_t d = 0; d < DISTINCT_INPUTS; d++) {
+        const mq_linear linear = distinct_inputs[d];
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &learner->model->config, linear);
+        double mean = 0.0;
+        for (size_t c = 0; c < in; c++) {
+            mean += learner->gram_sum[linear][c] / tokens / (double)in;
+        }
+        for (size_t c = 0; c < in; c++) {
+            learner->gram[linear][c] =
+                (float)(learner->gram_sum[linear][c] / tokens + 1e-6 * mean + 1e-12);
+        }
+    }
+}
+
+mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
+    const mq_block_weights weights = mq_block_params_view(&learner->params);
+    gram_begin(learner);
+    for (size_t index = 0; index < batch_count(learner); index++) {
+        const mq_status status = mq_check_interrupt(learner->context, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        const batch part = batch_at(learner, index);
+        const mq_block_shape shape = shape_of(learner, layer, part.count);
+        mq_block_forward(learner->chains.target + part.offset,
+                         learner->chains.teacher + part.offset, &weights, &shape,
+                         learner->activations, learner->context);
+        for (size_t d = 0; d < DISTINCT_INPUTS; d++) {
+            size_t out, in;
+            mq_config_linear_shape(&out, &in, &learner->model->config, distinct_inputs[d]);
+            add_squares(learner->gram_sum[distinct_inputs[d]],
+                        mq_activations_input(learner->activations, distinct_inputs[d]), part.tokens,
+                        in);
+        }
+    }
+    gram_end(learner);
+    return MQ_OK;
+}
+
+/* --- training
+ * --------------------------------------------------------------------------------------------------
+ */
+
+/* Forward, loss gradient and backward of one batch at trained width k, into
+ * learner->gradients[..][k]. */
+static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k, double weight) {
+    const mq_chains *chains = &learner->chains;
+    const mq_block_weights weights = weights_of(learner, k);
+    const mq_block_shape shape = shape_of(learner, layer, part.count);
+    const float *x = chains->student[k] + part.offset;
+    mq_block_grads grads = {0};
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (learner->grid[i].groups > 0) {
+            grads.linear[i] = learner->gradients[i][k];
+        }
+    }
+    mq_block_forward(learner->output, x, &weights, &shape, learner->activations, learner->context);
+    mq_block_loss_gradient(learner->output, chains->target + part.offset, part.tokens,
+                           learner->model->config.hidden_size, learner->options->loss, weight);
+    mq_block_backward(&grads, learner->output, x, &weights, &shape, learner->activations,
+                      learner->context);
+}
+
+static void train_step(mq_learner *learner, size_t layer, batch part, size_t step, size_t steps) {
+    const mq_grid_options *options = &learner->grid_options;
+    bool visited[MQ_MAX_WIDTHS] = {false};
+    for (size_t k = 0; k < options->width_count; k++) {
+        const size_t period = mq_recipe_period(learner->options, options->widths[k]);
+        if (options->lambda[k] > 0.0 && step % period == 0) {
+            visited[k] = true;
+            gradients_of(learner, layer, part, k, options->lambda[k] * (double)period);
+        }
+    }
+    const mq_adam adam = mq_adam_at(learner->grid_class->rate_group,
+                                    learner->grid_class->rate_rounding, step, steps);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        mq_grid *grid = &learner->grid[i];
+        if (grid->groups == 0) {
+            continue;
+        }
+        const float *gradients[MQ_MAX_WIDTHS] = {NULL};
+        for (size_t k = 0; k < options->width_count; k++) {
+            gradients[k] = visited[k] ? learner->gradients[i][k] : NULL;
+        }
+        grid->class_->step(grid, gradients, learner->values[i], &adam);
+    }
+}
+
+mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq_error *err) {
+    const size_t batches = batch_count(learner);
+    const size_t steps = batches * learner->options->epochs;
+    mq_random random;
+    mq_random_seed(&random, learner->options->seed, 1 + layer);
+    for (size_t i = 0; i < batches; i++) {
+        learner->order[i] = i;
+    }
+    for (size_t step = 0; step < steps; step++) {
+        const mq_status status = mq_check_interrupt(learner->context, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        if (step % batches == 0) {
+            mq_random_shuffle(&random, learner->order, batches);
+        }
+        train_step(learner, layer, batch_at(learner, learner->order[step % batches]), step, steps);
+        const mq_progress progress = {
+            .phase = "learn",
+            .unit = "block",
+            .done = (double)layer + (double)(step + 1) / (double)(steps + 1),
+            .total = (double)learner->selection->layers,
+            .elapsed_seconds = mq_seconds() - started,
+        };
+        mq_report(learner->context, &progress);
+    }
+    return MQ_OK;
+}
+
+/* --- measuring and advancing
+ * ------------------------------------------------------------------------------------ */
+
+/* Batches that make up the measured sequences. */
+static size_t measured_batches(const mq_learner *learner) {
+    const size_t wanted = (MQ_MEASURED_SEQUENCES + learner->batch - 1) / learner->batch;
+    return wanted < batch_count(learner) ? wanted : batch_count(learner);
+}
+
+mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+                             mq_error *err) {
+    const mq_chains *chains = &learner->chains;
+    const size_t batches = measured_batches(learner);
+    for (size_t k = 0; k < learner->grid_options.width_count; k++) {
+        const mq_block_weights weights = weights_of(learner, k);
+        double sum = 0.0;
+        size_t tokens = 0;
+        for (size_t index = 0; index < batches; index++) {
+            const mq_status status = mq_check_interrupt(learner->context, err);
+            if (status != MQ_OK) {
+                return status;
+            }
+            const batch part = batch_at(learner, index);
+            const mq_block_shape shape = shape_of(learner, layer, part.count);
+            mq_block_forward(learner->output, chains->student[k] + part.offset, &weights, &shape,
+                             learner->activations, learner->context);
+            sum += (double)part.tokens *
+                   mq_block_loss_value(learner->output, chains->target + part.offset, part.tokens,
+                                       learner->model->config.hidden_size, learner->options->loss);
+            tokens += part.tokens;
+        }
+        loss[k] = sum / (double)tokens;
+    }
+    return MQ_OK;
+}
+
+mq_status mq_learner_advance(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+                             mq_error *err) {
+    mq_chains *chains = &learner->chains;
+    const size_t measured = measured_batches(learner);
+    for (size_t k = 0; k < learner->grid_options.width_count; k++) {
+        const mq_block_weights weights = weights_of(learner, k);
+        double sum = 0.0;
+        size_t tokens = 0;
+        for (size_t index = 0; index < batch_count(learner); index++) {
+            const mq_status status = mq_check_interrupt(learner->context, err);
+            if (status != MQ_OK) {
+                return status;
+            }
+            const batch part = batch_at(learner, index);
+            const mq_block_shape shape = shape_of(learner, layer, part.count);
+            float *x = chains->student[k] + part.offset;
+            mq_block_forward(x, x, &weights, &shape, learner->activations, learner->context);
+            if (index < measured) {
+                sum += (double)part.tokens * mq_block_loss_value(x, chains->target + part.offset,
+                                                                 part.tokens,
+                                                                 learner->model->config.hidden_size,
+                                                                 learner->options->loss);
+                tokens += part.tokens;
+            }
+        }
+        loss[k] = sum / (double)tokens;
+    }
+    float *next = chains->target;
+    chains->target = chains->teacher;
+    chains->teacher = next;
+    return MQ_OK;
+}

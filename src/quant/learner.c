@@ -1,0 +1,152 @@
+/* What a block's learner holds, how it is carved, loaded, started and finished; the loops over
+ * tokens are in learn.c. */
+#include "quant/learner.h"
+
+#include <string.h>
+
+#include "quant/recipe.h"
+
+/* Linears that read the same activations have one Gram diagonal. */
+static mq_linear same_input(mq_linear linear) {
+    switch (linear) {
+    case MQ_K:
+    case MQ_V:
+        return MQ_Q;
+    case MQ_UP:
+        return MQ_GATE;
+    default:
+        return linear;
+    }
+}
+
+/* Groups a row that a linear needs room for: the most of any block. */
+static size_t most_groups(const mq_selection *selection, int linear) {
+    size_t most = 0;
+    for (size_t layer = 0; layer < selection->layers; layer++) {
+        const size_t groups = selection->groups[layer][linear];
+        most = groups > most ? groups : most;
+    }
+    return most;
+}
+
+static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
+    const size_t groups = most_groups(learner->selection, i);
+    const mq_linear source = same_input((mq_linear)i);
+    if (learn) {
+        if ((mq_linear)i == source) {
+            learner->gram_sum[i] = mq_carve(slab, in, sizeof(double));
+            learner->gram[i] = mq_carve(slab, in, sizeof(float));
+        } else {
+            learner->gram_sum[i] = learner->gram_sum[source];
+            learner->gram[i] = learner->gram[source];
+        }
+    }
+    if (groups == 0) {
+        return;
+    }
+    mq_grid_carve(&learner->grid[i], learner->grid_class, &learner->grid_options, out, in, groups,
+                  slab);
+    mq_quantized_carve(&learner->quantized[i], out, in, groups, slab);
+    mq_finish_scratch_carve(&learner->finish[i], &learner->grid_options, out, groups, slab);
+    for (size_t k = 0; learn && k < learner->grid_options.width_count; k++) {
+        learner->values[i][k] = mq_carve(slab, out, in * sizeof(float));
+        learner->gradients[i][k] = mq_carve(slab, out, in * sizeof(float));
+    }
+}
+
+static void carve_chains(mq_learner *learner, mq_slab *slab) {
+    const mq_config *config = &learner->model->config;
+    mq_chains *chains = &learner->chains;
+    size_t tokens = 0;
+    if (!mq_mul_size(&tokens, chains->sequences, chains->length)) {
+        slab->overflow = true;
+        return;
+    }
+    const size_t row = config->hidden_size * sizeof(float);
+    chains->teacher = mq_carve(slab, tokens, row);
+    chains->target = mq_carve(slab, tokens, row);
+    for (size_t k = 0; k < learner->grid_options.width_count; k++) {
+        chains->student[k] = mq_carve(slab, tokens, row);
+    }
+    learner->output = mq_carve(slab, learner->batch * chains->length, row);
+    for (size_t i = 0; i < 2; i++) {
+        learner->cos_table[i] =
+            mq_carve(slab, chains->length, config->head_dim / 2 * sizeof(float));
+        learner->sin_table[i] =
+            mq_carve(slab, chains->length, config->head_dim / 2 * sizeof(float));
+    }
+    learner->order =
+        mq_carve(slab, (chains->sequences + learner->batch - 1) / learner->batch, sizeof(size_t));
+    learner->activations =
+        mq_activations_carve(slab, config, learner->batch, chains->length, true, learner->context);
+}
+
+void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size_t length) {
+    const bool learn = sequences > 0;
+    learner->grid_options = mq_recipe_grid(learner->options);
+    learner->grid_class = mq_recipe_grid_class(learner->options);
+    learner->chains = (mq_chains){.sequences = sequences, .length = length};
+    learner->batch = learner->options->batch < sequences ? learner->options->batch : sequences;
+    mq_block_params_carve(&learner->params, slab, &learner->model->config);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        carve_linear(learner, i, slab, learn);
+    }
+    if (learn) {
+        carve_chains(learner, slab);
+    }
+    if (learn && slab->base != NULL && !slab->overflow) {
+        for (size_t i = 0; i < 2; i++) {
+            mq_rope_tables(learner->cos_table[i], learner->sin_table[i],
+                           &learner->model->config.rope[i], &learner->model->config, length);
+        }
+    }
+}
+
+mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
+    const mq_status status = mq_block_params_load(&learner->params, learner->model, layer, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        learner->grid[i].groups = learner->selection->groups[layer][i];
+        learner->quantized[i].groups = learner->grid[i].groups;
+    }
+    return MQ_OK;
+}
+
+void mq_learner_start(mq_learner *learner) {
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        mq_grid *grid = &learner->grid[i];
+        if (grid->groups == 0) {
+            continue;
+        }
+        grid->class_->start(grid, learner->params.linear[i], learner->gram[i]);
+        if (learner->chains.sequences > 0) {
+            grid->class_->values(grid, learner->values[i]);
+        }
+    }
+}
+
+mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err) {
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        const mq_grid *grid = &learner->grid[i];
+        if (grid->groups == 0) {
+            continue;
+        }
+        if (!mq_grid_finish(&learner->quantized[i], grid, learner->gram[i],
+                            learner->options->slice_rule, &learner->finish[i])) {
+            char name[MQ_NAME_SIZE];
+            mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)i, "weight");
+            return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, name,
+                                  "its weights are too large for scales and biases in float16");
+        }
+        for (size_t k = 0; learner->chains.sequences > 0 && k < learner->grid_options.width_count;
+             k++) {
+            mq_quantized_values(learner->values[i][k], &learner->quantized[i],
+                                learner->grid_options.widths[k], learner->options->slice_rule);
+        }
+    }
+    return MQ_OK;
+}

@@ -1,0 +1,75 @@
+/* Learning one block: everything that is resident while a block is worked on, and the steps of that
+ * work. */
+#ifndef MQ_QUANT_LEARNER_H
+#define MQ_QUANT_LEARNER_H
+
+#include "model/block.h"
+#include "quant/grid.h"
+#include "quant/select.h"
+
+/* The calibration's hidden states between blocks, each [sequences·length, hidden_size]. Bigger than
+ * a block for small models, and the reason why --samples and --seq-len cost memory. */
+typedef struct mq_chains {
+    size_t sequences, length;
+    float *teacher;                /* X: input of the block, full precision */
+    float *target;                 /* F(W, X) */
+    float *student[MQ_MAX_WIDTHS]; /* X_r for each trained width */
+} mq_chains;
+
+typedef struct mq_learner {
+    const mq_quantize_options *options;
+    const mq_model *model;
+    const mq_selection *selection;
+    const mq_context *context;
+    mq_grid_options grid_options;
+    const mq_grid_class *grid_class;
+    size_t batch; /* sequences a step */
+
+    mq_chains chains;
+    mq_block_params params;        /* the block at full precision */
+    mq_grid grid[MQ_LINEAR_COUNT]; /* grid.groups == 0: not quantized in this block */
+    float *values[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
+    float *gradients[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
+    double *gram_sum[MQ_LINEAR_COUNT]; /* [in]; linears with the same input share it */
+    float *gram[MQ_LINEAR_COUNT];
+    mq_quantized quantized[MQ_LINEAR_COUNT];
+    mq_finish_scratch finish[MQ_LINEAR_COUNT];
+    mq_activations *activations;
+    float *output;                      /* y [batch·length, hidden_size] */
+    float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
+    size_t *order;                      /* batches in the order of the epoch */
+} mq_learner;
+
+/* Sets up the learner for a run of `sequences` of `length` tokens (0: nothing is learned, as in
+ * recipe rtn) and carves all that it holds: run on a measuring slab, its size is the working set.
+ */
+void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size_t length);
+
+/* Loads layer's weights and points the grids at them. */
+mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err);
+
+/* F(W, X) of the teacher chain into chains.target, and the Gram diagonals of every linear's input
+ * on the way. */
+mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err);
+
+/* The grids' start, and their first values. */
+void mq_learner_start(mq_learner *learner);
+
+/* Mean loss of each trained width over the first sequences (at most MQ_MEASURED_SEQUENCES), with
+ * the values as they are. */
+#define MQ_MEASURED_SEQUENCES 16
+mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+                             mq_error *err);
+
+/* All epochs of Adam. `started` (mq_seconds) is when the run began, for progress. */
+mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq_error *err);
+
+/* Codes and stored pairs of every selected linear into quantized[]. */
+mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err);
+
+/* Every student chain through the block with the stored numbers, loss measured on the same
+ * sequences as mq_learner_measure; then the teacher's target becomes the next block's input. */
+mq_status mq_learner_advance(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+                             mq_error *err);
+
+#endif

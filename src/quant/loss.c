@@ -1,0 +1,62 @@
+#include "quant/loss.h"
+
+/* A token whose target is this small in square counts as if it were this large: nothing is divided
+ * by zero. */
+#define SMALLEST_NORM 1e-20
+
+/* Tokens are summed in fixed chunks, the chunks in order, whatever the threads. */
+#define TOKENS_PER_CHUNK 64
+#define MAX_CHUNKS 64
+
+static double token_error(double *norm, const float *y, const float *target, size_t hidden_size) {
+    double error = 0.0;
+    *norm = 0.0;
+    for (size_t i = 0; i < hidden_size; i++) {
+        const double difference = (double)y[i] - (double)target[i];
+        error += difference * difference;
+        *norm += (double)target[i] * (double)target[i];
+    }
+    if (*norm < SMALLEST_NORM) {
+        *norm = SMALLEST_NORM;
+    }
+    return error;
+}
+
+double mq_block_loss_value(const float *y, const float *target, size_t tokens, size_t hidden_size,
+                           mq_loss loss) {
+    double total = 0.0;
+    for (size_t begin = 0; begin < tokens; begin += (size_t)TOKENS_PER_CHUNK * MAX_CHUNKS) {
+        double sum[MAX_CHUNKS] = {0};
+#pragma omp parallel for
+        for (size_t chunk = 0; chunk < MAX_CHUNKS; chunk++) {
+            const size_t first = begin + chunk * TOKENS_PER_CHUNK;
+            for (size_t t = first; t < first + TOKENS_PER_CHUNK && t < tokens; t++) {
+                double norm;
+                const double error =
+                    token_error(&norm, y + t * hidden_size, target + t * hidden_size, hidden_size);
+                sum[chunk] += loss == MQ_LOSS_RELATIVE ? error / norm : error / (double)hidden_size;
+            }
+        }
+        for (size_t chunk = 0; chunk < MAX_CHUNKS; chunk++) {
+            total += sum[chunk];
+        }
+    }
+    return total / (double)tokens;
+}
+
+void mq_block_loss_gradient(float *y, const float *target, size_t tokens, size_t hidden_size,
+                            mq_loss loss, double weight) {
+#pragma omp parallel for
+    for (size_t t = 0; t < tokens; t++) {
+        float *row = y + t * hidden_size;
+        const float *goal = target + t * hidden_size;
+        double norm = (double)hidden_size;
+        if (loss == MQ_LOSS_RELATIVE) {
+            token_error(&norm, row, goal, hidden_size);
+        }
+        const float factor = (float)(2.0 * weight / (norm * (double)tokens));
+        for (size_t i = 0; i < hidden_size; i++) {
+            row[i] = factor * (row[i] - goal[i]);
+        }
+    }
+}

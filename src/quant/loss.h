@@ -1,0 +1,20 @@
+/* The block loss (design, section 2) and its gradient. */
+#ifndef MQ_QUANT_LOSS_H
+#define MQ_QUANT_LOSS_H
+
+#include <stddef.h>
+
+#include "matquant/quantize.h"
+
+/* Of y[tokens, hidden_size] against target:
+ *   MQ_LOSS_RELATIVE  mean over tokens of ‖y_t - target_t‖² / ‖target_t‖²
+ *   MQ_LOSS_L2        mean over tokens and dimensions of (y - target)²
+ * The result does not depend on the number of threads. */
+double mq_block_loss_value(const float *y, const float *target, size_t tokens, size_t hidden_size,
+                           mq_loss loss);
+
+/* Overwrites y with weight · ∂loss/∂y. */
+void mq_block_loss_gradient(float *y, const float *target, size_t tokens, size_t hidden_size,
+                            mq_loss loss, double weight);
+
+#endif

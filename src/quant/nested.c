@@ -1,0 +1,181 @@
+/* The nested grid: storage, threads over rows, and from parameters to codes. */
+#include "quant/nested.h"
+
+#include <string.h>
+
+static void levels_of(mq_nested *nested, const mq_grid_options *options) {
+    nested->level_count = 0;
+    for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+        size_t index = 0;
+        while (index < options->width_count && options->widths[index] != width) {
+            index++;
+        }
+        const bool trained = index < options->width_count;
+        if (!trained && width != MQ_MAX_WIDTH) {
+            continue;
+        }
+        const size_t j = nested->level_count++;
+        nested->level[j] = width;
+        nested->width_index[j] = trained ? index : MQ_MAX_WIDTHS;
+        /* The widest has none (design, section 1): at 8 bits the natural code is as good as any. */
+        nested->has_offset[j] = width != MQ_MAX_WIDTH;
+    }
+    nested->param_count = 2 + 2 * nested->level_count;
+}
+
+static void nested_carve(mq_grid *grid, mq_slab *slab) {
+    mq_nested local = {0};
+    mq_nested *nested = mq_carve(slab, 1, sizeof *nested);
+    if (nested == NULL) {
+        nested = &local;
+    } else {
+        *nested = local;
+        grid->state = nested;
+    }
+    levels_of(nested, grid->options);
+    const size_t groups =
+        grid->out * grid->groups; /* both come from shapes whose product was checked */
+    nested->lo0 = mq_carve(slab, groups, sizeof(float));
+    nested->hi0 = mq_carve(slab, groups, sizeof(float));
+    nested->params = mq_carve(slab, groups, nested->param_count * sizeof(float));
+    nested->m = mq_carve(slab, groups, nested->param_count * sizeof(float));
+    nested->v = mq_carve(slab, groups, nested->param_count * sizeof(float));
+    const size_t weights = grid->out * grid->in;
+    for (size_t j = 0; j < nested->level_count; j++) {
+        if (nested->has_offset[j]) {
+            nested->offset[j] = mq_carve(slab, weights, sizeof(float));
+            nested->offset_m[j] = mq_carve(slab, weights, sizeof(float));
+            nested->offset_v[j] = mq_carve(slab, weights, sizeof(float));
+        }
+    }
+}
+
+const mq_nested_kernels *mq_nested_kernels_best(void) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        return &mq_nested_kernels_avx512;
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        return &mq_nested_kernels_avx2;
+    }
+#endif
+    return &mq_nested_kernels_base;
+}
+
+void mq_nested_group(float *lo, float *hi, mq_nested_level levels[MQ_MAX_LEVELS],
+                     const mq_nested *nested, size_t group) {
+    const float *params = nested->params + group * nested->param_count;
+    const float first_span = nested->hi0[group] - nested->lo0[group];
+    *lo = nested->lo0[group] + params[0] * first_span;
+    *hi = nested->hi0[group] + params[1] * first_span;
+    if (!(*hi - *lo >
+          1e-3f *
+              first_span)) { /* a clip that learning would turn around stays a thousandth wide */
+        *hi = *lo + 1e-3f * first_span;
+    }
+    for (size_t j = 0; j < nested->level_count; j++) {
+        const unsigned width = nested->level[j];
+        mq_nested_level *level = &levels[j];
+        level->step = (*hi - *lo) / (float)(1u << width);
+        level->factor = expf(params[2 + 2 * j]);
+        level->scale = level->step * level->factor;
+        level->middle = 0.5f * (*lo + *hi) + params[3 + 2 * j] * level->step;
+        level->bias = level->middle - level->scale * ((float)(1u << (width - 1)) - 0.5f);
+    }
+}
+
+/* Rows a task: rows are independent of each other, so the split decides nothing but the time. */
+#define ROWS_PER_TASK 16
+
+static void nested_start(mq_grid *grid, const float *weight, const float *gram) {
+    mq_nested *nested = grid->state;
+    const mq_nested_kernels *kernels = mq_nested_kernels_best();
+    grid->weight = weight;
+    const size_t groups = grid->out * grid->groups;
+    memset(nested->m, 0, groups * nested->param_count * sizeof(float));
+    memset(nested->v, 0, groups * nested->param_count * sizeof(float));
+    for (size_t j = 0; j < nested->level_count; j++) {
+        if (nested->has_offset[j]) {
+            memset(nested->offset[j], 0, grid->out * grid->in * sizeof(float));
+            memset(nested->offset_m[j], 0, grid->out * grid->in * sizeof(float));
+            memset(nested->offset_v[j], 0, grid->out * grid->in * sizeof(float));
+        }
+    }
+#pragma omp parallel for schedule(dynamic)
+    for (size_t first = 0; first < grid->out; first += ROWS_PER_TASK) {
+        const size_t last = first + ROWS_PER_TASK < grid->out ? first + ROWS_PER_TASK : grid->out;
+        kernels->start(grid, gram, first, last);
+    }
+}
+
+static void nested_values(const mq_grid *grid, float *const values[]) {
+    const mq_nested_kernels *kernels = mq_nested_kernels_best();
+#pragma omp parallel for schedule(dynamic)
+    for (size_t first = 0; first < grid->out; first += ROWS_PER_TASK) {
+        const size_t last = first + ROWS_PER_TASK < grid->out ? first + ROWS_PER_TASK : grid->out;
+        kernels->values(grid, values, first, last);
+    }
+}
+
+static void nested_step(mq_grid *grid, const float *const gradients[], float *const values[],
+                        const mq_adam *adam) {
+    const mq_nested_kernels *kernels = mq_nested_kernels_best();
+#pragma omp parallel for schedule(dynamic)
+    for (size_t first = 0; first < grid->out; first += ROWS_PER_TASK) {
+        const size_t last = first + ROWS_PER_TASK < grid->out ? first + ROWS_PER_TASK : grid->out;
+        kernels->step(grid, gradients, values, adam, first, last);
+    }
+}
+
+/* The 8-bit code of one weight: the chain of levels, each inside the bucket of the one before. */
+static uint8_t code_of(const mq_nested *nested, float z, size_t at) {
+    float code = 0.0f;
+    unsigned parent = 0;
+    for (size_t j = 0; j < nested->level_count; j++) {
+        const float room = (float)(1u << (nested->level[j] - parent));
+        const float begin = code * room;
+        float soft = z * (float)(1u << nested->level[j]);
+        if (nested->has_offset[j]) {
+            soft += nested->offset[j][at];
+        }
+        soft = soft > begin ? soft : begin;
+        soft = soft < begin + room - 1.0f ? soft : begin + room - 1.0f;
+        code = (float)(int)soft;
+        parent = nested->level[j];
+    }
+    return (uint8_t)code;
+}
+
+static void nested_finish(const mq_grid *grid, uint8_t *codes, float *const scale[],
+                          float *const middle[]) {
+    const mq_nested *nested = grid->state;
+    const size_t count = grid->in / grid->groups;
+#pragma omp parallel for
+    for (size_t group = 0; group < grid->out * grid->groups; group++) {
+        mq_nested_level levels[MQ_MAX_LEVELS];
+        float lo, hi;
+        mq_nested_group(&lo, &hi, levels, nested, group);
+        const float inverse_span = 1.0f / (hi - lo);
+        for (size_t at = group * count; at < (group + 1) * count; at++) {
+            codes[at] = code_of(nested, (grid->weight[at] - lo) * inverse_span, at);
+        }
+        for (size_t j = 0; j < nested->level_count; j++) {
+            if (nested->width_index[j] < MQ_MAX_WIDTHS) {
+                scale[nested->width_index[j]][group] = levels[j].scale;
+                middle[nested->width_index[j]][group] = levels[j].middle;
+            }
+        }
+    }
+}
+
+const mq_grid_class mq_nested_grid = {
+    .name = "nested",
+    .rate_group = 2e-3f,
+    .rate_rounding = 1e-2f,
+    .carve = nested_carve,
+    .start = nested_start,
+    .values = nested_values,
+    .step = nested_step,
+    .finish = nested_finish,
+};

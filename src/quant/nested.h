@@ -1,0 +1,63 @@
+/* The inside of the nested grid: shared by its kernels and its tests. Design, section 1.
+ *
+ * Levels are the trained widths in ascending order and, last, 8 bits whether trained or not. Of a
+ * weight w in a group with clip lo < hi, z = (w - lo)/(hi - lo):
+ *
+ *   u_k    = 2^k · z + V_k                               V_k: rounding offset of the weight, none
+ * for 8 bits first  = s_p · 2^(k-p), end = first + 2^(k-p)        p: the level before k (0 and 2^k
+ * for the first) soft_k = clamp(u_k, first, end),  s_k = min(⌊soft_k⌋, end - 1) ŵ_k    = scale_k ·
+ * (s_k + ½ - 2^(k-1)) + middle_k scale_k = step_k · exp(ρ_k), middle_k = (lo + hi)/2 + δ_k ·
+ * step_k, step_k = (hi - lo)/2^k
+ *
+ * Gradients: straight through the floor; through the clamp to u_k where it does not bind, else to
+ * `first`, that is 2^(k-p) times to soft_p; the step in δ_k · step_k is held constant. */
+#ifndef MQ_QUANT_NESTED_H
+#define MQ_QUANT_NESTED_H
+
+#include "quant/grid.h"
+
+#define MQ_MAX_LEVELS 7
+/* Of a group: clip offsets (lo, hi) in units of the first range, then ρ and δ of each level. */
+#define MQ_GROUP_PARAMS (2 + 2 * MQ_MAX_LEVELS)
+
+typedef struct mq_nested {
+    size_t level_count;
+    unsigned level[MQ_MAX_LEVELS];
+    size_t width_index[MQ_MAX_LEVELS]; /* position in options->widths; MQ_MAX_WIDTHS: not trained */
+    bool has_offset[MQ_MAX_LEVELS];
+    size_t param_count;           /* 2 + 2·level_count: floats a group in params, m, v */
+    float *lo0, *hi0;             /* [out·groups] */
+    float *params, *m, *v;        /* [out·groups, param_count] */
+    float *offset[MQ_MAX_LEVELS]; /* V_k [out, in]; NULL: none */
+    float *offset_m[MQ_MAX_LEVELS], *offset_v[MQ_MAX_LEVELS];
+} mq_nested;
+
+/* A group's numbers at one level, computed from its parameters. */
+typedef struct mq_nested_level {
+    float scale, middle, step;
+    float bias;   /* value of s = 0 */
+    float factor; /* exp(ρ) */
+} mq_nested_level;
+
+/* Rows [first, last) of one layer; chosen for the machine at run time, the same results from each.
+ */
+typedef struct mq_nested_kernels {
+    const char *name;
+    void (*start)(mq_grid *grid, const float *gram, size_t first, size_t last);
+    void (*values)(const mq_grid *grid, float *const values[], size_t first, size_t last);
+    void (*step)(mq_grid *grid, const float *const gradients[], float *const values[],
+                 const mq_adam *adam, size_t first, size_t last);
+} mq_nested_kernels;
+
+extern const mq_nested_kernels mq_nested_kernels_base;
+#if defined(__x86_64__)
+extern const mq_nested_kernels mq_nested_kernels_avx2;
+extern const mq_nested_kernels mq_nested_kernels_avx512;
+#endif
+const mq_nested_kernels *mq_nested_kernels_best(void);
+
+/* lo, hi and the numbers of each level for one group. */
+void mq_nested_group(float *lo, float *hi, mq_nested_level levels[MQ_MAX_LEVELS],
+                     const mq_nested *nested, size_t group);
+
+#endif

@@ -1,0 +1,5 @@
+/* The nested grid's loops compiled for AVX2 (flags and choice of files: cmake/MatquantFlags.cmake).
+ */
+#define MQ_KERNEL_NAME "avx2"
+#define MQ_KERNEL_SYMBOL mq_nested_kernels_avx2
+#include "quant/nested_kernel.h"

@@ -1,0 +1,333 @@
+/* The loops over weights of the nested grid, compiled once for each instruction set: a file that
+ * defines MQ_KERNEL_NAME includes this one. No product and sum are fused (-ffp-contract=off) and
+ * every sum has fixed lanes, so that all of them give the same results; mq_nested_kernels_base is
+ * the reference that the tests hold the others against. */
+#ifndef MQ_KERNEL_NAME
+#error "define MQ_KERNEL_NAME before including nested_kernel.h"
+#endif
+
+#include <math.h>
+#include <string.h>
+
+#include "quant/lanes.h"
+#include "quant/nested.h"
+
+/* --- start: the clip of least error
+ * ------------------------------------------------------------------------- */
+
+/* What the search keeps of a group: weighted sums, and at each level the fit of (scale, middle). */
+typedef struct group_fit {
+    float lo, hi, error;
+    float scale[MQ_MAX_LEVELS], middle[MQ_MAX_LEVELS];
+} group_fit;
+
+/* z·256 as a whole number 0 ... 255, kept as float. */
+static inline void top_codes(float *code, const float *weight, float lo, float inverse_step,
+                             size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        float u = (weight[i] - lo) * inverse_step;
+        u = u > 0.0f ? u : 0.0f;
+        u = u < 255.0f ? u : 255.0f;
+        code[i] = (float)(int)u;
+    }
+}
+
+/* level[i] = (code >> (8 - r)) + 1/2 - 2^(r-1) */
+static inline void slice_levels(float *level, const float *code, unsigned width, size_t count) {
+    const float shrink = 1.0f / (float)(1u << (MQ_MAX_WIDTH - width));
+    const float centre = 0.5f - (float)(1u << (width - 1));
+    for (size_t i = 0; i < count; i++) {
+        level[i] = (float)(int)(code[i] * shrink) + centre;
+    }
+}
+
+/* Least squares of h·(scale·level + middle - w)² over a group at one level; returns the error. */
+static float fit_level(float *scale, float *middle, const float *w, const float *h, float lo,
+                       float inverse_step, unsigned width, float sum_h, float mean_w,
+                       size_t count) {
+    float code[MQ_CHUNK], level[MQ_CHUNK], weighted[MQ_CHUNK];
+    mq_lanes hl = {{0}}, hll = {{0}}, hlw = {{0}};
+    for (size_t at = 0; at < count; at += MQ_CHUNK) {
+        const size_t n = count - at < MQ_CHUNK ? count - at : MQ_CHUNK;
+        top_codes(code, w + at, lo, inverse_step, n);
+        slice_levels(level, code, width, n);
+        for (size_t i = 0; i < n; i++) {
+            weighted[i] = h[at + i] * level[i];
+        }
+        mq_lanes_add(&hl, weighted, n);
+        mq_lanes_add_product(&hll, weighted, level, n);
+        for (size_t i = 0; i < n; i++) {
+            weighted[i] *= w[at + i] - mean_w;
+        }
+        mq_lanes_add(&hlw, weighted, n);
+    }
+    const float mean_level = mq_lanes_sum(&hl) / sum_h;
+    const float variance = mq_lanes_sum(&hll) - mean_level * mean_level * sum_h;
+    *scale = variance > 1e-12f * sum_h ? mq_lanes_sum(&hlw) / variance : 0.0f;
+    *middle = mean_w - *scale * mean_level;
+
+    mq_lanes error = {{0}};
+    for (size_t at = 0; at < count; at += MQ_CHUNK) {
+        const size_t n = count - at < MQ_CHUNK ? count - at : MQ_CHUNK;
+        top_codes(code, w + at, lo, inverse_step, n);
+        slice_levels(level, code, width, n);
+        for (size_t i = 0; i < n; i++) {
+            const float e = *scale * level[i] + *middle - w[at + i];
+            weighted[i] = h[at + i] * e * e;
+        }
+        mq_lanes_add(&error, weighted, n);
+    }
+    return mq_lanes_sum(&error);
+}
+
+static void fit_group(group_fit *best, const mq_grid *grid, const float *w, const float *h,
+                      size_t count) {
+    const mq_nested *nested = grid->state;
+    const mq_grid_options *options = grid->options;
+    float lo0 = w[0], hi0 = w[0];
+    for (size_t i = 1; i < count; i++) {
+        lo0 = w[i] < lo0 ? w[i] : lo0;
+        hi0 = w[i] > hi0 ? w[i] : hi0;
+    }
+    mq_lanes sum_h = {{0}}, sum_hw = {{0}};
+    mq_lanes_add(&sum_h, h, count);
+    mq_lanes_add_product(&sum_hw, h, w, count);
+    const float total_h = mq_lanes_sum(&sum_h);
+    const float mean_w = mq_lanes_sum(&sum_hw) / total_h;
+
+    const int candidates = options->full_range ? 1 : 14; /* t = 1.00, 0.95, ... 0.35 */
+    for (int k = 0; k < candidates; k++) {
+        const float shrink = 1.0f - 0.05f * (float)k;
+        group_fit fit = {.lo = lo0 * shrink, .hi = hi0 * shrink};
+        float span = fit.hi - fit.lo;
+        if (!(span > 1e-8f)) { /* a constant group: any positive range will do */
+            fit.hi = fit.lo + 1e-8f + fabsf(fit.lo) * 1e-6f;
+            span = fit.hi - fit.lo;
+        }
+        for (size_t j = 0; j < nested->level_count; j++) {
+            const float e = fit_level(&fit.scale[j], &fit.middle[j], w, h, fit.lo, 256.0f / span,
+                                      nested->level[j], total_h, mean_w, count);
+            if (nested->width_index[j] < options->width_count) {
+                fit.error += (float)options->lambda[nested->width_index[j]] * e;
+            }
+        }
+        if (k == 0 || fit.error < best->error) {
+            *best = fit;
+        }
+    }
+}
+
+static void start_rows(mq_grid *grid, const float *gram, size_t first, size_t last) {
+    mq_nested *nested = grid->state;
+    const size_t count = grid->in / grid->groups;
+    for (size_t row = first; row < last; row++) {
+        for (size_t g = 0; g < grid->groups; g++) {
+            const size_t group = row * grid->groups + g;
+            group_fit fit;
+            fit_group(&fit, grid, grid->weight + row * grid->in + g * count, gram + g * count,
+                      count);
+            nested->lo0[group] = fit.lo;
+            nested->hi0[group] = fit.hi;
+            float *params = nested->params + group * nested->param_count;
+            params[0] = params[1] = 0.0f;
+            for (size_t j = 0; j < nested->level_count; j++) {
+                const float step = (fit.hi - fit.lo) / (float)(1u << nested->level[j]);
+                float ratio = fit.scale[j] / step;
+                ratio = ratio > 0.25f ? ratio : 0.25f;
+                ratio = ratio < 4.0f ? ratio : 4.0f;
+                params[2 + 2 * j] = logf(ratio);
+                params[3 + 2 * j] = (fit.middle[j] - (fit.lo + fit.hi) * 0.5f) / step;
+            }
+        }
+    }
+}
+
+/* --- forward: codes and values of a chunk
+ * -------------------------------------------------------------------- */
+
+/* code[j][i] and, where the clamp binds not, free_[j][i] = 1 (else 0); z[i] = (w - lo)/(hi - lo).
+ */
+typedef struct chunk_state {
+    float z[MQ_CHUNK];
+    float code[MQ_MAX_LEVELS][MQ_CHUNK];
+    float free_[MQ_MAX_LEVELS][MQ_CHUNK];
+} chunk_state;
+
+static inline void chunk_codes(chunk_state *chunk, const mq_nested *nested, const float *w,
+                               size_t at, float lo, float inverse_span, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        chunk->z[i] = (w[i] - lo) * inverse_span;
+    }
+    unsigned parent = 0;
+    for (size_t j = 0; j < nested->level_count; j++) {
+        const float levels = (float)(1u << nested->level[j]);
+        const float room = (float)(1u << (nested->level[j] - parent));
+        const float *offset = nested->has_offset[j] ? nested->offset[j] + at : NULL;
+        const float *above = j > 0 ? chunk->code[j - 1] : NULL;
+        float *code = chunk->code[j];
+        float *free_ = chunk->free_[j];
+        if (offset != NULL) {
+            for (size_t i = 0; i < n; i++) {
+                code[i] = chunk->z[i] * levels + offset[i];
+            }
+        } else {
+            for (size_t i = 0; i < n; i++) {
+                code[i] = chunk->z[i] * levels;
+            }
+        }
+        for (size_t i = 0; i < n; i++) {
+            const float begin = above != NULL ? above[i] * room : 0.0f;
+            const float end = begin + room;
+            float soft = code[i];
+            free_[i] = soft > begin && soft < end ? 1.0f : 0.0f;
+            soft = soft > begin ? soft : begin;
+            soft = soft < end - 1.0f ? soft
+                                     : end - 1.0f; /* min(floor(soft), end - 1), end being whole */
+            code[i] = (float)(int)soft;
+        }
+        parent = nested->level[j];
+    }
+}
+
+static inline void chunk_values(float *const values[], const chunk_state *chunk,
+                                const mq_nested *nested, const mq_nested_level *levels, size_t at,
+                                size_t n) {
+    for (size_t j = 0; j < nested->level_count; j++) {
+        if (nested->width_index[j] >= MQ_MAX_WIDTHS || values[nested->width_index[j]] == NULL) {
+            continue;
+        }
+        float *value = values[nested->width_index[j]] + at;
+        for (size_t i = 0; i < n; i++) {
+            value[i] = levels[j].scale * chunk->code[j][i] + levels[j].bias;
+        }
+    }
+}
+
+static inline void group_values(const mq_grid *grid, float *const values[], size_t group, size_t at,
+                                size_t count) {
+    const mq_nested *nested = grid->state;
+    mq_nested_level levels[MQ_MAX_LEVELS];
+    float lo, hi;
+    chunk_state chunk;
+    mq_nested_group(&lo, &hi, levels, nested, group);
+    for (size_t done = 0; done < count; done += MQ_CHUNK) {
+        const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
+        chunk_codes(&chunk, nested, grid->weight + at + done, at + done, lo, 1.0f / (hi - lo), n);
+        chunk_values(values, &chunk, nested, levels, at + done, n);
+    }
+}
+
+static void values_rows(const mq_grid *grid, float *const values[], size_t first, size_t last) {
+    const size_t count = grid->in / grid->groups;
+    for (size_t group = first * grid->groups; group < last * grid->groups; group++) {
+        group_values(grid, values, group, group * count, count);
+    }
+}
+
+/* --- backward and Adam
+ * --------------------------------------------------------------------------------------- */
+
+/* Sums over a group that the gradients of its parameters are made of. */
+typedef struct group_sums {
+    mq_lanes u, uz; /* Σ 2^k·du_k and Σ 2^k·du_k·z over all levels */
+    mq_lanes value[MQ_MAX_LEVELS], level[MQ_MAX_LEVELS]; /* Σ dŵ_k and Σ dŵ_k·s_k */
+} group_sums;
+
+/* One chunk: gradients by u of every level, from the widest to the narrowest; updates the V_k on
+ * the way. */
+static inline void chunk_backward(group_sums *sums, mq_nested *nested, const chunk_state *chunk,
+                                  const float *const gradients[], const mq_nested_level *levels,
+                                  const mq_adam *adam, size_t at, size_t n) {
+    float passed[MQ_CHUNK],
+        du[MQ_CHUNK]; /* passed: gradient that reaches soft_j from the level after it */
+    memset(passed, 0, sizeof passed);
+    for (size_t j = nested->level_count; j-- > 0;) {
+        const float *gradient =
+            nested->width_index[j] < MQ_MAX_WIDTHS ? gradients[nested->width_index[j]] : NULL;
+        if (gradient != NULL) {
+            gradient += at;
+            mq_lanes_add(&sums->value[j], gradient, n);
+            mq_lanes_add_product(&sums->level[j], gradient, chunk->code[j], n);
+            for (size_t i = 0; i < n; i++) {
+                passed[i] += gradient[i] * levels[j].scale;
+            }
+        }
+        const unsigned parent = j > 0 ? nested->level[j - 1] : 0;
+        const float room = (float)(1u << (nested->level[j] - parent));
+        for (size_t i = 0; i < n; i++) {
+            du[i] = passed[i] * chunk->free_[j][i];
+            passed[i] = (passed[i] - du[i]) * room;
+        }
+        if (nested->has_offset[j]) {
+            float *v = nested->offset[j] + at;
+            float *first = nested->offset_m[j] + at;
+            float *second = nested->offset_v[j] + at;
+            for (size_t i = 0; i < n; i++) {
+                v[i] =
+                    mq_adam_update(adam, adam->rate_rounding, v[i], du[i], &first[i], &second[i]);
+            }
+        }
+        const float levels_k = (float)(1u << nested->level[j]);
+        for (size_t i = 0; i < n; i++) {
+            du[i] *= levels_k;
+        }
+        mq_lanes_add(&sums->u, du, n);
+        mq_lanes_add_product(&sums->uz, du, chunk->z, n);
+    }
+}
+
+/* Gradients of the group's parameters from its sums, and their step. */
+static inline void group_update(mq_nested *nested, const group_sums *sums,
+                                const mq_nested_level *levels, float lo, float hi,
+                                const mq_adam *adam, size_t group) {
+    float gradient[MQ_GROUP_PARAMS];
+    const float span = hi - lo;
+    const float u = mq_lanes_sum(&sums->u);
+    const float uz = mq_lanes_sum(&sums->uz);
+    float dlo = (uz - u) / span;
+    float dhi = -uz / span;
+    for (size_t j = 0; j < nested->level_count; j++) {
+        const float value = mq_lanes_sum(&sums->value[j]);
+        const float centre = (float)(1u << (nested->level[j] - 1)) - 0.5f;
+        const float level = mq_lanes_sum(&sums->level[j]) - centre * value;
+        const float by_span = level * levels[j].factor / (float)(1u << nested->level[j]);
+        dlo += 0.5f * value - by_span;
+        dhi += 0.5f * value + by_span;
+        gradient[2 + 2 * j] = level * levels[j].scale;
+        gradient[3 + 2 * j] = value * levels[j].step;
+    }
+    const float first_span = nested->hi0[group] - nested->lo0[group];
+    gradient[0] = dlo * first_span;
+    gradient[1] = dhi * first_span;
+    float *params = nested->params + group * nested->param_count;
+    float *m = nested->m + group * nested->param_count;
+    float *v = nested->v + group * nested->param_count;
+    for (size_t p = 0; p < nested->param_count; p++) {
+        params[p] = mq_adam_update(adam, adam->rate_group, params[p], gradient[p], &m[p], &v[p]);
+    }
+}
+
+static void step_rows(mq_grid *grid, const float *const gradients[], float *const values[],
+                      const mq_adam *adam, size_t first, size_t last) {
+    mq_nested *nested = grid->state;
+    const size_t count = grid->in / grid->groups;
+    for (size_t group = first * grid->groups; group < last * grid->groups; group++) {
+        const size_t begin = group * count;
+        mq_nested_level levels[MQ_MAX_LEVELS];
+        float lo, hi;
+        chunk_state chunk;
+        group_sums sums;
+        memset(&sums, 0, sizeof sums);
+        mq_nested_group(&lo, &hi, levels, nested, group);
+        for (size_t done = 0; done < count; done += MQ_CHUNK) {
+            const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
+            chunk_codes(&chunk, nested, grid->weight + begin + done, begin + done, lo,
+                        1.0f / (hi - lo), n);
+            chunk_backward(&sums, nested, &chunk, gradients, levels, adam, begin + done, n);
+        }
+        group_update(nested, &sums, levels, lo, hi, adam, group);
+        group_values(grid, values, group, begin, count);
+    }
+}
+
+const mq_nested_kernels MQ_KERNEL_SYMBOL = {MQ_KERNEL_NAME, start_rows, values_rows, step_rows};

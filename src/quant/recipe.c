@@ -1,0 +1,120 @@
+/* The recipes' defaults (design, section 2). */
+#include "quant/recipe.h"
+
+#include <math.h>
+
+/* Design, section 2, gives 10, 3, 1 for 8, 4, 2 bits; between them straight lines. MatQuant,
+ * section 4.1: 0.1, 0.1, 1. */
+double mq_quantize_default_lambda(mq_recipe recipe, unsigned width) {
+    if (recipe == MQ_RECIPE_PAPER) {
+        return width > 2 ? 0.1 : 1.0;
+    }
+    return width <= 4 ? (double)width - 1.0 : 3.0 + 1.75 * ((double)width - 4.0);
+}
+
+mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
+    mq_quantize_options options = {
+        .recipe = recipe,
+        .width_count = 3,
+        .widths = {8, 4, 2},
+        .loss = MQ_LOSS_RELATIVE,
+        .slice_rule = MQ_SLICE_TOP,
+        .group_size = 128,
+        .scope = MQ_SCOPE_ALL,
+        .samples = 64,
+        .seq_len = 512,
+        .epochs = 4,
+        .batch = 4,
+        .bos = true,
+    };
+    for (size_t i = 0; i < options.width_count; i++) {
+        options.lambda[i] = mq_quantize_default_lambda(recipe, options.widths[i]);
+    }
+    if (recipe == MQ_RECIPE_PAPER) {
+        options.loss = MQ_LOSS_L2;
+        options.slice_rule = MQ_SLICE_ROUND;
+    }
+    return options;
+}
+
+static mq_status check_widths(const mq_quantize_options *options, mq_error *err) {
+    if (options->width_count < 1 || options->width_count > MQ_MAX_WIDTHS) {
+        return mq_fail(err, MQ_ERR_USAGE, "--bits wants one to %d widths", MQ_MAX_WIDTHS);
+    }
+    double sum = 0.0;
+    for (size_t i = 0; i < options->width_count; i++) {
+        if (options->widths[i] < MQ_MIN_WIDTH || options->widths[i] > MQ_MAX_WIDTH) {
+            return mq_fail(err, MQ_ERR_USAGE, "--bits %u: widths are %d to %d", options->widths[i],
+                           MQ_MIN_WIDTH, MQ_MAX_WIDTH);
+        }
+        if (i > 0 && options->widths[i] >= options->widths[i - 1]) {
+            return mq_fail(err, MQ_ERR_USAGE, "--bits wants widths in falling order, each once");
+        }
+        if (!(options->lambda[i] >= 0.0) || !isfinite(options->lambda[i])) {
+            return mq_fail(err, MQ_ERR_USAGE, "--lambda wants numbers that are not negative");
+        }
+        sum += options->lambda[i];
+    }
+    if (!(sum > 0.0)) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--lambda: all weights are 0, so nothing would be learned");
+    }
+    return MQ_OK;
+}
+
+mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
+    mq_status status = check_widths(options, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (options->recipe == MQ_RECIPE_BEST && options->slice_rule != MQ_SLICE_TOP) {
+        return mq_fail(
+            err, MQ_ERR_USAGE,
+            "recipe best decides each width's bits on its own and slices by --slice-rule top; "
+            "rounding slices are recipe paper's");
+    }
+    if (options->recipe == MQ_RECIPE_PAPER && options->slice_rule != MQ_SLICE_ROUND) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "recipe paper slices by --slice-rule round; top bits are recipe best's");
+    }
+    if (options->recipe == MQ_RECIPE_RTN) {
+        return MQ_OK;
+    }
+    if (options->calib == NULL) {
+        return mq_fail(
+            err, MQ_ERR_USAGE,
+            "recipes best and paper learn from text: give --calib FILE, or --calib self to let the "
+            "model write its own");
+    }
+    if (options->samples < 1 || options->epochs < 1 || options->batch < 1 || options->seq_len < 2) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--samples, --epochs and --batch must be at least 1, --seq-len at least 2");
+    }
+    return MQ_OK;
+}
+
+mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {
+    mq_grid_options grid = {
+        .width_count = options->width_count,
+        .slice_rule = options->slice_rule,
+        .full_range = options->recipe == MQ_RECIPE_RTN,
+    };
+    for (size_t i = 0; i < options->width_count; i++) {
+        grid.widths[i] = options->widths[i];
+        grid.lambda[i] = options->lambda[i];
+    }
+    if (options->recipe == MQ_RECIPE_RTN) {
+        grid.width_count = 0; /* nothing is learned: every width gets its least-squares pair */
+    }
+    return grid;
+}
+
+const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options) {
+    return options->slice_rule == MQ_SLICE_ROUND ? &mq_clip_grid : &mq_nested_grid;
+}
+
+size_t mq_recipe_period(const mq_quantize_options *options, unsigned width) {
+    (void)options;
+    (void)width;
+    return 1;
+}

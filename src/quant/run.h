@@ -1,0 +1,27 @@
+/* Quantizing a whole model, block by block, one block resident at a time. */
+#ifndef MQ_QUANT_RUN_H
+#define MQ_QUANT_RUN_H
+
+#include "quant/learner.h"
+
+/* Where finished work goes; both are called in the order of the blocks. */
+typedef struct mq_run_sink {
+    void *user;
+    /* One linear; quantized is valid during the call. */
+    mq_status (*linear)(void *user, size_t layer, mq_linear linear, const mq_quantized *quantized,
+                        mq_error *err);
+    /* A block is done; loss is NULL when nothing was learned. */
+    mq_status (*block)(void *user, size_t layer, const mq_block_loss *loss, mq_error *err);
+} mq_run_sink;
+
+/* Bytes of the slab that mq_run allocates: the same carving, measured. MQ_ERR_INPUT when a size
+ * overflows. */
+mq_status mq_run_memory(size_t *out, const mq_quantize_options *options, const mq_model *model,
+                        const mq_selection *selection, const mq_context *context, mq_error *err);
+
+/* ids[options->samples, options->seq_len] (NULL for recipe rtn). */
+mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
+                 const mq_selection *selection, const int32_t *ids, const mq_run_sink *sink,
+                 const mq_context *context, mq_error *err);
+
+#endif

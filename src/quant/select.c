@@ -1,0 +1,149 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "quant/select.h"
+
+#include <pcre2.h>
+#include <string.h>
+
+/* A list of compiled patterns. */
+typedef struct patterns {
+    pcre2_code **code;
+    size_t count;
+    pcre2_match_data *match;
+} patterns;
+
+static void patterns_free(patterns *list) {
+    for (size_t i = 0; i < list->count; i++) {
+        pcre2_code_free(list->code[i]);
+    }
+    mq_free(list->code);
+    pcre2_match_data_free(list->match);
+}
+
+static mq_status patterns_compile(patterns *list, const char *const *text, size_t count,
+                                  const char *option, mq_error *err) {
+    *list = (patterns){0};
+    list->code = mq_calloc(count, sizeof(pcre2_code *));
+    list->match = pcre2_match_data_create(1, NULL);
+    if (list->code == NULL || list->match == NULL) {
+        return mq_fail_memory(err, "the name patterns", count * sizeof(pcre2_code *));
+    }
+    for (size_t i = 0; i < count; i++) {
+        int number;
+        PCRE2_SIZE offset;
+        list->code[i] = pcre2_compile((PCRE2_SPTR)text[i], PCRE2_ZERO_TERMINATED, PCRE2_UTF,
+                                      &number, &offset, NULL);
+        if (list->code[i] == NULL) {
+            PCRE2_UCHAR message[128] = "";
+            pcre2_get_error_message(number, message, sizeof message);
+            return mq_fail(err, MQ_ERR_USAGE,
+                           "%s '%s' is not a regular expression: %s at character %zu", option,
+                           text[i], (const char *)message, (size_t)offset);
+        }
+        list->count = i + 1;
+    }
+    return MQ_OK;
+}
+
+static bool patterns_match(const patterns *list, const char *name) {
+    for (size_t i = 0; i < list->count; i++) {
+        if (pcre2_match(list->code[i], (PCRE2_SPTR)name, strlen(name), 0, 0, list->match, NULL) >=
+            0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The largest group size of the usual ones that divides n. */
+static size_t usual_group(size_t n) {
+    const size_t usual[] = {128, 64, 32};
+    for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++) {
+        if (n % usual[i] == 0) {
+            return usual[i];
+        }
+    }
+    return 0;
+}
+
+static mq_status groups_of(size_t *groups, const mq_quantize_options *options, size_t in,
+                           const char *name, mq_error *err) {
+    const size_t wanted[2] = {options->group_size, options->group_fallback};
+    for (size_t i = 0; i < (options->has_group_fallback ? 2u : 1u); i++) {
+        if (wanted[i] == 0) {
+            *groups = 1;
+            return MQ_OK;
+        }
+        if (wanted[i] <= in && in % wanted[i] == 0) {
+            *groups = in / wanted[i];
+            return MQ_OK;
+        }
+    }
+    return mq_fail_tensor(
+        err, MQ_ERR_INPUT, NULL, name,
+        "group size %zu does not divide its %zu inputs; --group-size or --group-fallback %zu would",
+        options->group_size, in, usual_group(in));
+}
+
+static mq_status select_all(mq_selection *out, const mq_quantize_options *options,
+                            const mq_config *config, const patterns *include,
+                            const patterns *exclude, mq_error *err) {
+    for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
+        for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+            const mq_linear linear = (mq_linear)i;
+            char name[MQ_NAME_SIZE];
+            mq_config_linear_name(name, config, layer, linear, "weight");
+            name[strlen(name) - strlen(".weight")] = '\0';
+            const bool ffn = linear == MQ_GATE || linear == MQ_UP || linear == MQ_DOWN;
+            if ((options->scope == MQ_SCOPE_FFN && !ffn) ||
+                (include->count > 0 && !patterns_match(include, name)) ||
+                patterns_match(exclude, name)) {
+                continue;
+            }
+            size_t rows, columns;
+            mq_config_linear_shape(&rows, &columns, config, linear);
+            const mq_status status =
+                groups_of(&out->groups[layer][linear], options, columns, name, err);
+            if (status != MQ_OK) {
+                return status;
+            }
+            out->tensors++;
+            out->weights += rows * columns;
+        }
+    }
+    if (out->tensors == 0) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--scope, --include and --exclude leave no linear layer to quantize");
+    }
+    return MQ_OK;
+}
+
+mq_status mq_select(mq_selection *out, const mq_quantize_options *options, const mq_config *config,
+                    mq_error *err) {
+    *out = (mq_selection){.layers = config->num_hidden_layers};
+    mq_status status =
+        mq_new(&out->groups, out->layers, sizeof *out->groups, "the selection of layers", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    memset(out->groups, 0, out->layers * sizeof *out->groups);
+    patterns include = {0}, exclude = {0};
+    status = patterns_compile(&include, options->include, options->include_count, "--include", err);
+    if (status == MQ_OK) {
+        status =
+            patterns_compile(&exclude, options->exclude, options->exclude_count, "--exclude", err);
+    }
+    if (status == MQ_OK) {
+        status = select_all(out, options, config, &include, &exclude, err);
+    }
+    patterns_free(&include);
+    patterns_free(&exclude);
+    if (status != MQ_OK) {
+        mq_selection_free(out);
+    }
+    return status;
+}
+
+void mq_selection_free(mq_selection *selection) {
+    mq_free(selection->groups);
+    *selection = (mq_selection){0};
+}

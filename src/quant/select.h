@@ -1,0 +1,22 @@
+/* Which linear layers of a model are quantized, and in how many groups a row. */
+#ifndef MQ_QUANT_SELECT_H
+#define MQ_QUANT_SELECT_H
+
+#include "matquant/quantize.h"
+#include "model/config.h"
+
+/* groups[layer][linear]: groups a row, or 0: this one is not quantized. */
+typedef struct mq_selection {
+    size_t layers;
+    size_t (*groups)[MQ_LINEAR_COUNT]; /* mq_free */
+    size_t tensors, weights;           /* quantized */
+} mq_selection;
+
+/* MQ_ERR_USAGE: a pattern that is not a regular expression (PCRE2), or nothing is left to quantize.
+ * MQ_ERR_INPUT: the group size divides a selected tensor's input size not (names the tensor, and a
+ * group size that would). */
+mq_status mq_select(mq_selection *out, const mq_quantize_options *options, const mq_config *config,
+                    mq_error *err);
+void mq_selection_free(mq_selection *selection);
+
+#endif

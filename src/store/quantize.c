@@ -1,0 +1,107 @@
+/* mq_quantize: plan, run the blocks into a master's writer, commit. */
+#include "store/quantize.h"
+
+typedef struct job {
+    mq_quantize_plan plan;
+    mq_output *output;
+    mq_master_writer *writer;
+    mq_block_loss *blocks; /* [layers] */
+    bool learned;
+} job;
+
+static mq_status take_linear(void *user, size_t layer, mq_linear linear,
+                             const mq_quantized *quantized, mq_error *err) {
+    job *work = user;
+    const size_t index = work->plan.linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear];
+    return mq_master_writer_put(work->writer, index, quantized, err);
+}
+
+static mq_status take_block(void *user, size_t layer, const mq_block_loss *loss, mq_error *err) {
+    (void)err;
+    job *work = user;
+    if (loss != NULL) {
+        work->blocks[layer] = *loss;
+        work->learned = true;
+    }
+    return MQ_OK;
+}
+
+static mq_status run_and_write(job *work, mq_error *err) {
+    mq_quantize_plan *plan = &work->plan;
+    const mq_quantize_options *options = plan->options;
+    mq_status status =
+        mq_new(&work->blocks, plan->selection.layers, sizeof *work->blocks, "the losses", err);
+    if (status == MQ_OK) {
+        status = mq_output_begin(&work->output, options->output, options->force, err);
+    }
+    if (status == MQ_OK) {
+        status =
+            mq_master_writer_open(&work->writer, &plan->layout, plan->source, work->output, err);
+    }
+    if (status == MQ_OK) {
+        const mq_run_sink sink = {work, take_linear, take_block};
+        status = mq_run(options, plan->model, &plan->selection, plan->calibration.ids, &sink,
+                        plan->context, err);
+    }
+    cJSON *provenance = NULL;
+    if (status == MQ_OK) {
+        status =
+            mq_quantize_provenance(&provenance, plan, work->learned ? work->blocks : NULL, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_master_writer_finish(work->writer, provenance, err);
+        work->writer = NULL;
+    }
+    cJSON_Delete(provenance);
+    if (status == MQ_OK) {
+        status = mq_output_commit(work->output, err);
+    }
+    return status;
+}
+
+static void fill_report(mq_quantize_report *report, job *work, double started) {
+    const mq_quantize_plan *plan = &work->plan;
+    *report = (mq_quantize_report){
+        .blocks = plan->selection.layers,
+        .quantized_tensors = plan->selection.tensors,
+        .quantized_weights = plan->selection.weights,
+        .other_tensors = mq_tensors_count(plan->source) - plan->selection.tensors,
+        .memory_predicted = plan->memory,
+        .output_bytes = plan->output_bytes,
+        .disk_free = plan->disk_free,
+        .calibration_tokens = plan->calibration.count * plan->calibration.length,
+        .seconds = mq_seconds() - started,
+    };
+    if (!plan->options->dry_run) {
+        report->memory_peak = mq_alloc_peak();
+    }
+    if (work->learned) {
+        report->block = work->blocks;
+        work->blocks = NULL;
+    }
+}
+
+mq_status mq_quantize(mq_quantize_report *report, const mq_quantize_options *options,
+                      const mq_context *context, mq_error *err) {
+    const double started = mq_seconds();
+    job work = {0};
+    *report = (mq_quantize_report){0};
+    mq_alloc_reset_peak();
+    mq_status status = mq_quantize_plan_make(&work.plan, options, context, err);
+    if (status == MQ_OK && !options->dry_run) {
+        status = run_and_write(&work, err);
+    }
+    if (status == MQ_OK) {
+        fill_report(report, &work, started);
+    }
+    mq_master_writer_abandon(work.writer);
+    mq_output_discard(work.output);
+    mq_free(work.blocks);
+    mq_quantize_plan_free(&work.plan);
+    return status;
+}
+
+void mq_quantize_report_free(mq_quantize_report *report) {
+    mq_free(report->block);
+    *report = (mq_quantize_report){0};
+}

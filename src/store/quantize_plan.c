@@ -1,0 +1,245 @@
+/* What can be known before the first block, and the checks on it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/machine.h"
+#include "model/generate.h"
+#include "quant/recipe.h"
+#include "store/quantize.h"
+
+static mq_status check_paths(const mq_quantize_options *options, mq_error *err) {
+    if (options->model == NULL || options->output == NULL) {
+        return mq_fail(err, MQ_ERR_USAGE, "a model folder and -o OUT are needed");
+    }
+    if (!mq_path_exists(options->output)) {
+        return MQ_OK;
+    }
+    if (mq_same_file(options->model, options->output)) {
+        return mq_fail_file(err, MQ_ERR_USAGE, options->output, "the output is the input itself");
+    }
+    if (!options->force) {
+        return mq_fail_file(err, MQ_ERR_USAGE, options->output,
+                            "the output exists already; --force replaces it");
+    }
+    return MQ_OK;
+}
+
+/* Names a weight that is NaN or infinite before an hour is spent on the blocks before it. */
+static mq_status check_finite(const mq_quantize_plan *plan, mq_error *err) {
+    for (size_t i = 0; i < mq_tensors_count(plan->source); i++) {
+        const mq_tensor_info *info = mq_tensors_at(plan->source, i);
+        if (!mq_dtype_is_weight(info->dtype)) {
+            continue;
+        }
+        mq_status status = mq_check_interrupt(plan->context, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        const size_t at = mq_first_non_finite(info->data, info->dtype, info->elements);
+        if (at < info->elements) {
+            const uint64_t offset = info->file_offset + at * mq_dtype_size(info->dtype);
+            return mq_fail_offset(err, MQ_ERR_INPUT, info->file, info->name, offset,
+                                  "weight number %zu is not finite", at);
+        }
+    }
+    return MQ_OK;
+}
+
+/* --- calibration -------------------------------------------------------------------------------
+ */
+
+#define SELF_TEMPERATURE 1.0
+
+static mq_status calibration_from_self(mq_quantize_plan *plan, const mq_tokenizer *tokenizer,
+                                       mq_error *err) {
+    const mq_quantize_options *options = plan->options;
+    plan->calibration = (mq_sequences){.count = options->samples, .length = options->seq_len};
+    size_t row;
+    if (!mq_mul_size(&row, options->seq_len, sizeof(int32_t))) {
+        return mq_fail(err, MQ_ERR_USAGE, "--seq-len %zu is too large", options->seq_len);
+    }
+    mq_status status =
+        mq_new(&plan->calibration.ids, options->samples, row, "the calibration text", err);
+    if (status != MQ_OK ||
+        options->dry_run) { /* a dry run does not spend minutes on writing text */
+        return status;
+    }
+    const int32_t bos = options->bos && tokenizer != NULL ? mq_tokenizer_bos(tokenizer) : -1;
+    mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself",
+           options->samples, options->seq_len);
+    return mq_generate(plan->calibration.ids, plan->model, options->samples, options->seq_len, bos,
+                       SELF_TEMPERATURE, options->seed, plan->context, err);
+}
+
+static mq_status load_calibration(mq_quantize_plan *plan, mq_error *err) {
+    const mq_quantize_options *options = plan->options;
+    if (options->recipe == MQ_RECIPE_RTN) {
+        return MQ_OK;
+    }
+    const size_t name_length = strlen(options->calib);
+    const bool ids_given = name_length > 4 && strcmp(options->calib + name_length - 4, ".npy") == 0;
+    const bool self = strcmp(options->calib, "self") == 0;
+    mq_tokenizer *tokenizer = NULL;
+    mq_status status = MQ_OK;
+    if (!ids_given) {
+        status = mq_tokenizer_open(&tokenizer, options->model, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+    }
+    if (self) {
+        status = calibration_from_self(plan, tokenizer, err);
+    } else {
+        const mq_corpus_options corpus = {
+            .length = options->seq_len,
+            .max_count = options->samples,
+            .bos = options->bos,
+            .sample = true,
+            .seed = options->seed,
+            .vocab_size = plan->model->config.vocab_size,
+        };
+        status = mq_corpus_load(&plan->calibration, options->calib, tokenizer, &corpus,
+                                plan->context, err);
+    }
+    mq_tokenizer_free(tokenizer);
+    return status;
+}
+
+/* --- layout ------------------------------------------------------------------------------------
+ */
+
+static mq_status add_linear(mq_quantize_plan *plan, size_t layer, mq_linear linear, size_t *at,
+                            mq_error *err) {
+    const mq_config *config = &plan->model->config;
+    const size_t groups = plan->selection.groups[layer][linear];
+    char name[MQ_NAME_SIZE];
+    mq_config_linear_name(name, config, layer, linear, "weight");
+    name[strlen(name) - strlen(".weight")] = '\0';
+    if (groups == 0) {
+        char *copy = mq_strdup(name);
+        if (copy == NULL) {
+            return mq_fail_memory(err, "tensor names", sizeof name);
+        }
+        plan->ignored[plan->ignored_count++] = copy;
+        return MQ_OK;
+    }
+    mq_master_linear *entry = &plan->linears[*at];
+    memcpy(entry->prefix, name, sizeof name);
+    mq_config_linear_shape(&entry->out, &entry->in, config, linear);
+    entry->groups = groups;
+    plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear] = (*at)++;
+    return MQ_OK;
+}
+
+static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
+    const mq_quantize_options *options = plan->options;
+    const size_t all = plan->selection.layers * MQ_LINEAR_COUNT;
+    mq_status status = mq_new(&plan->linears, all, sizeof *plan->linears, "the layout", err);
+    if (status == MQ_OK) {
+        status = mq_new(&plan->linear_index, all, sizeof *plan->linear_index, "the layout", err);
+    }
+    if (status == MQ_OK) {
+        status = mq_new(&plan->ignored, all, sizeof *plan->ignored, "the layout", err);
+    }
+    size_t at = 0;
+    for (size_t i = 0; status == MQ_OK && i < all; i++) {
+        status = add_linear(plan, i / MQ_LINEAR_COUNT, (mq_linear)(i % MQ_LINEAR_COUNT), &at, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    plan->layout = (mq_master_layout){
+        .source = options->model,
+        .group_size = options->group_size,
+        .slice_rule = options->slice_rule,
+        .linears = plan->linears,
+        .linear_count = at,
+        .ignored = (const char *const *)plan->ignored,
+        .ignored_count = plan->ignored_count,
+        .max_shard_size = options->max_shard_size,
+    };
+    for (unsigned width = MQ_MAX_WIDTH; width >= MQ_MIN_WIDTH; width--) {
+        plan->layout.widths[plan->layout.width_count++] = width;
+    }
+    return mq_master_size(&plan->output_bytes, &plan->layout, plan->source, err);
+}
+
+/* --- memory and disk ---------------------------------------------------------------------------
+ */
+
+static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
+    size_t working_set, available;
+    mq_status status = mq_run_memory(&working_set, plan->options, plan->model, &plan->selection,
+                                     plan->context, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    /* What is held now (the model's tables, the calibration's ids) stays while the blocks are
+     * worked on; the peak so far (the tokenizer and its text, now freed) may have been higher than
+     * both. */
+    const size_t now = mq_alloc_current();
+    plan->memory = now + working_set;
+    if (mq_alloc_peak() > plan->memory) {
+        plan->memory = mq_alloc_peak();
+    }
+    if (mq_memory_available(&available) && available < working_set) {
+        return mq_fail(err, MQ_ERR_MACHINE,
+                       "%.0f MiB of memory are needed and %.0f MiB are free; fewer --samples, a "
+                       "shorter --seq-len or a "
+                       "smaller --batch need less",
+                       (double)working_set / 1048576.0, (double)available / 1048576.0);
+    }
+    status = mq_disk_free(&plan->disk_free, plan->options->output, err);
+    if (status == MQ_OK && plan->disk_free < plan->output_bytes) {
+        status = mq_fail_file(err, MQ_ERR_MACHINE, plan->options->output,
+                              "%.0f MiB of disk are needed and %.0f MiB are free",
+                              (double)plan->output_bytes / 1048576.0,
+                              (double)plan->disk_free / 1048576.0);
+    }
+    return status;
+}
+
+mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
+                                const mq_context *context, mq_error *err) {
+    *plan = (mq_quantize_plan){.options = options, .context = context};
+    mq_status status = mq_recipe_check(options, err);
+    if (status == MQ_OK) {
+        status = check_paths(options, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_model_open_plain(&plan->model, options->model, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_tensors_open(&plan->source, options->model, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_select(&plan->selection, options, &plan->model->config, err);
+    }
+    if (status == MQ_OK) {
+        status = check_finite(plan, err);
+    }
+    if (status == MQ_OK) {
+        status = load_calibration(plan, err);
+    }
+    if (status == MQ_OK) {
+        status = make_layout(plan, err);
+    }
+    if (status == MQ_OK) {
+        status = check_machine(plan, err);
+    }
+    return status;
+}
+
+void mq_quantize_plan_free(mq_quantize_plan *plan) {
+    for (size_t i = 0; i < plan->ignored_count; i++) {
+        mq_free(plan->ignored[i]);
+    }
+    mq_free(plan->ignored);
+    mq_free(plan->linears);
+    mq_free(plan->linear_index);
+    mq_sequences_free(&plan->calibration);
+    mq_selection_free(&plan->selection);
+    mq_tensors_close(plan->source);
+    mq_model_free(plan->model);
+    *plan = (mq_quantize_plan){0};
+}

@@ -1,0 +1,181 @@
+/* What a master says of its making. */
+#include <stdio.h>
+#include <string.h>
+
+#include "quant/nested.h"
+#include "quant/recipe.h"
+#include "store/quantize.h"
+
+static const char *recipe_name(mq_recipe recipe) {
+    static const char *const names[] = {"best", "paper", "rtn"};
+    return names[recipe];
+}
+
+/* cJSON's adders return NULL for lack of memory alone; the first failure is remembered. */
+static void put(bool *good, const cJSON *added) { *good = *good && added != NULL; }
+
+static void put_strings(bool *good, cJSON *object, const char *key, const char *const *list,
+                        size_t count) {
+    cJSON *array = cJSON_AddArrayToObject(object, key);
+    put(good, array);
+    for (size_t i = 0; *good && i < count; i++) {
+        put(good, cJSON_AddItemToArray(array, cJSON_CreateString(list[i])) ? array : NULL);
+    }
+}
+
+static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *options) {
+    cJSON *recipe = cJSON_AddObjectToObject(root, "recipe");
+    put(good, recipe);
+    if (!*good) {
+        return;
+    }
+    put(good, cJSON_AddStringToObject(recipe, "name", recipe_name(options->recipe)));
+    cJSON *bits = cJSON_AddArrayToObject(recipe, "bits");
+    cJSON *lambda = cJSON_AddArrayToObject(recipe, "lambda");
+    put(good, bits);
+    put(good, lambda);
+    for (size_t i = 0; *good && i < options->width_count; i++) {
+        put(good, cJSON_AddItemToArray(bits, cJSON_CreateNumber(options->widths[i])) ? bits : NULL);
+        put(good,
+            cJSON_AddItemToArray(lambda, cJSON_CreateNumber(options->lambda[i])) ? lambda : NULL);
+    }
+    put(good, cJSON_AddStringToObject(recipe, "slice_rule",
+                                      options->slice_rule == MQ_SLICE_TOP ? "top" : "round"));
+    put(good, cJSON_AddNumberToObject(recipe, "group_size", (double)options->group_size));
+    if (options->has_group_fallback) {
+        put(good,
+            cJSON_AddNumberToObject(recipe, "group_fallback", (double)options->group_fallback));
+    }
+    put(good,
+        cJSON_AddStringToObject(recipe, "scope", options->scope == MQ_SCOPE_ALL ? "all" : "ffn"));
+    put_strings(good, recipe, "include", options->include, options->include_count);
+    put_strings(good, recipe, "exclude", options->exclude, options->exclude_count);
+    if (options->recipe == MQ_RECIPE_RTN) {
+        return;
+    }
+    const mq_grid_class *grid = mq_recipe_grid_class(options);
+    put(good, cJSON_AddStringToObject(recipe, "loss",
+                                      options->loss == MQ_LOSS_RELATIVE ? "relative" : "l2"));
+    put(good, cJSON_AddStringToObject(recipe, "grid", grid->name));
+    put(good, cJSON_AddNumberToObject(recipe, "samples", (double)options->samples));
+    put(good, cJSON_AddNumberToObject(recipe, "seq_len", (double)options->seq_len));
+    put(good, cJSON_AddNumberToObject(recipe, "epochs", (double)options->epochs));
+    put(good, cJSON_AddNumberToObject(recipe, "batch", (double)options->batch));
+    put(good, cJSON_AddNumberToObject(recipe, "seed", (double)options->seed));
+    put(good, cJSON_AddBoolToObject(recipe, "bos", options->bos));
+    put(good, cJSON_AddNumberToObject(recipe, "rate_group", (double)grid->rate_group));
+    put(good, cJSON_AddNumberToObject(recipe, "rate_rounding", (double)grid->rate_rounding));
+}
+
+/* {"file": NAME, "sha256": DIGEST} appended to array; names only, no folders. */
+static mq_status put_digest(bool *good, cJSON *array, const char *path, mq_error *err) {
+    char digest[65];
+    const mq_status status = mq_sha256_file(digest, path, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    cJSON *entry = cJSON_CreateObject();
+    put(good, entry);
+    if (*good) {
+        put(good, cJSON_AddStringToObject(entry, "file", mq_path_base(path)));
+        put(good, cJSON_AddStringToObject(entry, "sha256", digest));
+        put(good, cJSON_AddItemToArray(array, entry) ? array : NULL);
+    }
+    return MQ_OK;
+}
+
+static mq_status put_source(bool *good, cJSON *root, const mq_quantize_plan *plan, mq_error *err) {
+    cJSON *source = cJSON_AddArrayToObject(root, "source");
+    put(good, source);
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && *good && i < mq_tensors_file_count(plan->source); i++) {
+        status = put_digest(good, source, mq_tensors_file(plan->source, i), err);
+    }
+    char *config = mq_path_join(plan->options->model, "config.json");
+    if (status == MQ_OK && config != NULL && *good) {
+        status = put_digest(good, source, config, err);
+    }
+    *good = *good && config != NULL;
+    mq_free(config);
+    return status;
+}
+
+static mq_status put_calibration(bool *good, cJSON *root, const mq_quantize_plan *plan,
+                                 mq_error *err) {
+    if (plan->calibration.ids == NULL) {
+        return MQ_OK;
+    }
+    cJSON *calibration = cJSON_AddObjectToObject(root, "calibration");
+    cJSON *files = calibration != NULL ? cJSON_AddArrayToObject(calibration, "files") : NULL;
+    put(good, files);
+    const size_t tokens = plan->calibration.count * plan->calibration.length;
+    char crc[9];
+    snprintf(crc, sizeof crc, "%08x", mq_crc32(0, plan->calibration.ids, tokens * sizeof(int32_t)));
+    if (*good) {
+        put(good, cJSON_AddNumberToObject(calibration, "tokens", (double)tokens));
+        put(good, cJSON_AddStringToObject(calibration, "ids_crc32", crc));
+    }
+    if (strcmp(plan->options->calib, "self") == 0) {
+        put(good, *good ? cJSON_AddTrueToObject(calibration, "self") : NULL);
+        return MQ_OK;
+    }
+    return *good ? put_digest(good, files, plan->options->calib, err) : MQ_OK;
+}
+
+static void put_losses(bool *good, cJSON *block, const char *key,
+                       const mq_quantize_options *options, const double *loss) {
+    cJSON *object = cJSON_AddObjectToObject(block, key);
+    put(good, object);
+    for (size_t k = 0; *good && k < options->width_count; k++) {
+        char width[16];
+        snprintf(width, sizeof width, "w%u", options->widths[k]);
+        put(good, cJSON_AddNumberToObject(object, width, loss[k]));
+    }
+}
+
+static void put_blocks(bool *good, cJSON *root, const mq_quantize_plan *plan,
+                       const mq_block_loss *blocks) {
+    if (blocks == NULL) {
+        return;
+    }
+    cJSON *array = cJSON_AddArrayToObject(root, "blocks");
+    put(good, array);
+    for (size_t layer = 0; *good && layer < plan->selection.layers; layer++) {
+        cJSON *block = cJSON_CreateObject();
+        put(good, block);
+        if (*good) {
+            put_losses(good, block, "before", plan->options, blocks[layer].before);
+            put_losses(good, block, "after", plan->options, blocks[layer].after);
+            put(good, cJSON_AddItemToArray(array, block) ? array : NULL);
+        }
+    }
+}
+
+mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
+                                 const mq_block_loss *blocks, mq_error *err) {
+    bool good = true;
+    cJSON *root = cJSON_CreateObject();
+    put(&good, root);
+    mq_status status = MQ_OK;
+    if (good) {
+        put_recipe(&good, root, plan->options);
+        status = put_source(&good, root, plan, err);
+    }
+    if (good && status == MQ_OK) {
+        status = put_calibration(&good, root, plan, err);
+    }
+    if (good && status == MQ_OK) {
+        put(&good, cJSON_AddStringToObject(root, "blas", mq_context_blas(plan->context)));
+        put(&good, cJSON_AddStringToObject(root, "kernels", mq_nested_kernels_best()->name));
+        put_blocks(&good, root, plan, blocks);
+    }
+    if (status == MQ_OK && !good) {
+        status = mq_fail_memory(err, "the provenance", 0);
+    }
+    if (status != MQ_OK) {
+        cJSON_Delete(root);
+        root = NULL;
+    }
+    *out = root;
+    return status;
+}
