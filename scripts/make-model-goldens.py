@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""Makes tests/golden/models/: small random checkpoints and the logits that transformers gives for them.
+
+    pip install torch transformers safetensors numpy
+    scripts/make-model-goldens.py [FOLDER]
+
+Each case is a folder: config.json in the spelling that the case names, model.safetensors (or shards with an index; a
+link where a case shares the weights of another), and expected.safetensors with `ids` I32 [sequences, length], `logits`
+F32 [sequences * length, vocab_size] and the rotary tables `global.cos`, ... F32 [length, head_dim / 2], computed in
+float32 from what stands in the folder. A setting that is
+meant to matter is shown to: the logits must differ from those without it.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.gemma3 import modeling_gemma3
+
+SEQUENCES, LENGTH, VOCAB = 2, 24, 64
+TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_act": "silu",
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "initializer_range": 0.02,
+    "use_cache": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+    "dtype": "float32",
+}
+
+GEMMA = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-6,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 5,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    },
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "use_bidirectional_attention": False,
+    "initializer_range": 0.02,
+    "use_cache": True,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "dtype": "float32",
+}
+
+
+def change(base, remove=(), **fields):
+    config = json.loads(json.dumps(base))
+    for name in remove:
+        del config[name]
+    config.update(fields)
+    return config
+
+
+def rope(**parameters):
+    return change(LLAMA, max_position_embeddings=8, rope_parameters=dict(rope_theta=1000.0, **parameters))
+
+
+# name -> config, type of the checkpoint, whose weights (its own: None), whose logits it must differ from, shards
+CASES = {
+    "llama": (change(LLAMA, num_key_value_heads=4), "F32", None, None, False),
+    "llama-tied-bf16": (
+        change(LLAMA, ["rope_parameters"], tie_word_embeddings=True, rope_theta=500.0, rope_scaling=None, torch_dtype="bfloat16"),
+        "BF16", None, None, False,
+    ),
+    "llama-shards-f16": (LLAMA, "F16", None, None, True),
+    "llama-shards-bf16": (change(LLAMA, ["num_key_value_heads"]), "BF16", None, None, True),
+    "llama-biases": (change(LLAMA, attention_bias=True, mlp_bias=True), "BF16", None, None, False),
+    "llama-head-dim": (change(LLAMA, head_dim=12, num_key_value_heads=1), "BF16", None, None, False),
+    "llama-gelu": (change(LLAMA, ["num_key_value_heads"], hidden_act="gelu_pytorch_tanh"), "BF16", "llama-shards-bf16", "llama-shards-bf16", True),
+    "rope-default": (rope(rope_type="default"), "BF16", None, None, False),
+    "rope-linear": (rope(rope_type="linear", factor=4.0), "BF16", "rope-default", "rope-default", False),
+    "rope-linear-v4": (
+        change(rope(), ["rope_parameters"], rope_theta=1000.0, rope_scaling={"type": "linear", "factor": 4.0}),
+        "BF16", "rope-default", "rope-default", False,
+    ),
+    "rope-dynamic": (rope(rope_type="dynamic", factor=3.0), "BF16", "rope-default", "rope-default", False),
+    "rope-llama3": (
+        rope(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+             original_max_position_embeddings=128),
+        "BF16", "rope-default", "rope-default", False,
+    ),
+    "rope-llama3-v4": (
+        change(rope(), ["rope_parameters"], rope_theta=1000.0, max_position_embeddings=256,
+               rope_scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                             "original_max_position_embeddings": 64}),
+        "BF16", "rope-default", "rope-default", False,
+    ),
+    "rope-yarn": (rope(rope_type="yarn", factor=4.0), "BF16", "rope-default", "rope-default", False),
+    "rope-yarn-options": (
+        rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=6, beta_fast=1.5, beta_slow=0.4,
+             mscale=0.9, mscale_all_dim=0.3, truncate=False),
+        "BF16", "rope-default", "rope-yarn", False,
+    ),
+    "rope-yarn-no-factor": (
+        change(rope(rope_type="yarn", factor=None, original_max_position_embeddings=16, attention_factor=0.8),
+               max_position_embeddings=64),
+        "BF16", "rope-default", "rope-yarn", False,
+    ),
+    "gemma3": (GEMMA, "F32", None, None, False),
+    "gemma3-v4-bf16": (
+        change(GEMMA, ["layer_types", "rope_parameters"], sliding_window_pattern=2, rope_theta=5000.0,
+               rope_local_base_freq=50.0, rope_scaling={"rope_type": "linear", "factor": 8.0}, torch_dtype="bfloat16"),
+        "BF16", None, None, False,
+    ),
+    "gemma3-wide-window": (change(GEMMA, sliding_window=64), "F32", "gemma3", "gemma3", False),
+    "gemma3-dynamic": (
+        change(GEMMA, max_position_embeddings=8, rope_parameters={
+            "full_attention": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 100.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}),
+        "F32", "gemma3", "gemma3", False,
+    ),
+    "gemma3-final-softcap": (change(GEMMA, final_logit_softcapping=3.0), "F32", "gemma3", "gemma3", False),
+    "gemma3-attention-softcap": (change(GEMMA, attn_logit_softcapping=0.5), "F32", "gemma3", "gemma3", False),
+    "gemma3-own-head": (
+        change(GEMMA, tie_word_embeddings=False, attention_bias=True, num_key_value_heads=2, hidden_activation="silu",
+               num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"]),
+        "BF16", None, None, False,
+    ),
+}
+
+
+def hand_over_attention_softcap():
+    """transformers reads attn_logit_softcapping for Gemma 3 but does not hand it to its attention function (which has
+    the parameter). What is expected here is what the field's documentation says."""
+    plain = modeling_gemma3.eager_attention_forward
+
+    def capped(module, *arguments, **options):
+        return plain(module, *arguments, softcap=module.attn_logit_softcapping, **options)
+
+    modeling_gemma3.eager_attention_forward = capped
+
+
+def random_state(config, seed):
+    """Weights large enough that attention is far from uniform and every part shows in the logits."""
+    generator = np.random.default_rng(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and config["tie_word_embeddings"]:
+            continue
+        values = generator.standard_normal(tuple(tensor.shape))
+        if "norm" in name:
+            values = values * 0.2 + (0.0 if config["model_type"].startswith("gemma") else 1.0)
+        elif name.endswith(".bias"):
+            values *= 0.3
+        elif "embed_tokens" in name or "lm_head" in name:
+            values *= 0.3
+        else:
+            values *= 1.6 / np.sqrt(tensor.shape[-1])
+        state[name] = torch.tensor(values, dtype=torch.float32)
+    return state
+
+
+def write_weights(folder, state, kind, shards):
+    state = {name: tensor.to(TYPES[kind]).contiguous() for name, tensor in state.items()}
+    metadata = {"format": "pt"}
+    if not shards:
+        save_file(state, folder / "model.safetensors", metadata)
+        return
+    names = sorted(state)
+    parts = [names[0::3], names[1::3], names[2::3]]
+    index = {"metadata": {"total_size": sum(t.numel() * t.element_size() for t in state.values())}, "weight_map": {}}
+    for i, part in enumerate(parts):
+        file = f"model-{i + 1:05d}-of-{len(parts):05d}.safetensors"
+        save_file({name: state[name] for name in part}, folder / file, metadata)
+        index["weight_map"].update({name: file for name in part})
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
+def link_weights(folder, owner):
+    for file in sorted((folder.parent / owner).glob("model*")):
+        os.symlink(f"../{owner}/{file.name}", folder / file.name)
+
+
+def rotary_tables(model, prefix, *layer_type):
+    """The first half of each row: the second is the same again."""
+    x = torch.zeros(1, LENGTH, 1)
+    cos, sin = model.model.rotary_emb(x, torch.arange(LENGTH)[None], *layer_type)
+    half = cos.shape[-1] // 2
+    return {f"{prefix}.cos": cos[0, :, :half].contiguous(), f"{prefix}.sin": sin[0, :, :half].contiguous()}
+
+
+def expected_of(folder, ids):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model.eval()
+    with torch.no_grad():
+        result = {"logits": model(ids).logits.reshape(-1, VOCAB).float().contiguous()}
+        if model.config.model_type == "llama":
+            result.update(rotary_tables(model, "global"))
+        else:
+            result.update(rotary_tables(model, "global", "full_attention"))
+            result.update(rotary_tables(model, "local", "sliding_attention"))
+    return result
+
+
+def make(root, name, seed, expected):
+    config, kind, owner, different, shards = CASES[name]
+    folder = root / name
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    if owner is None:
+        write_weights(folder, random_state(config, seed), kind, shards)
+    else:
+        link_weights(folder, owner)
+    ids = torch.tensor(np.random.default_rng(1000 + seed if owner is None else 7).integers(0, VOCAB, (SEQUENCES, LENGTH)))
+    ids = ids if owner is None else load_file(root / owner / "expected.safetensors")["ids"].long()
+    result = expected_of(folder, ids)
+    logits = expected[name] = result["logits"]
+    save_file({"ids": ids.to(torch.int32).contiguous(), **result}, folder / "expected.safetensors")
+    largest = logits.abs().max().item()
+    line = f"{name}: largest logit {largest:.2f}"
+    if different is not None:
+        distance = (logits - expected[different]).abs().max().item() / largest
+        assert distance > 0.02, f"{name} does not differ from {different}"
+        line += f", differs from {different} by {distance:.2f} of it"
+    print(line)
+
+
+def main():
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "tests/golden/models")
+    if root.exists():
+        shutil.rmtree(root)
+    root.mkdir(parents=True)
+    hand_over_attention_softcap()
+    expected = {}
+    for seed, name in enumerate(CASES):
+        make(root, name, seed, expected)
+    total = sum(f.stat().st_size for f in root.rglob("*") if f.is_file() and not f.is_symlink())
+    print(f"{total} bytes")
+
+
+if __name__ == "__main__":
+    main()

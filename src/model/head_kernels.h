@@ -1,0 +1,27 @@
+/* The loops over one token's logits, compiled for each instruction set (head_kernels_body.h) and
+ * chosen at run time. */
+#ifndef MQ_MODEL_HEAD_KERNELS_H
+#define MQ_MODEL_HEAD_KERNELS_H
+
+#include <stddef.h>
+
+typedef struct mq_head_kernels {
+    const char *name;
+    /* In place: logits[n] = cap·tanh(logits/cap). */
+    void (*softcap)(float *logits, size_t n, float cap);
+    /* *max = the largest of logits[n], *sum = Σ exp(logits - *max). */
+    void (*log_sum)(float *max, float *sum, const float *logits, size_t n);
+    /* Σ exp(reference - max)·(reference - logits) over [n], max the largest of reference. */
+    float (*cross)(const float *logits, const float *reference, size_t n, float max);
+    /* The lowest index of a logit that equals max; 0 when there is none (a NaN among them). */
+    size_t (*find)(const float *logits, size_t n, float max);
+    /* p[n] = exp((logits - max)·inverse_temperature); returns their sum. */
+    float (*exponentials)(float *p, const float *logits, size_t n, float max,
+                          float inverse_temperature);
+} mq_head_kernels;
+
+/* The fastest that this processor runs; and all of them, slowest first, until NULL. */
+const mq_head_kernels *mq_head_kernels_get(void);
+const mq_head_kernels *mq_head_kernels_at(size_t index);
+
+#endif

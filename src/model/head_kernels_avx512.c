@@ -1,0 +1,8 @@
+/* head_kernels.h with AVX-512 (F, BW, DQ, VL); compiled for them, called only where the processor
+ * has them. */
+#include "model/head_kernels.h"
+
+extern const mq_head_kernels mq_head_kernels_avx512;
+#define MQ_HEAD_KERNELS_TABLE mq_head_kernels_avx512
+#define MQ_HEAD_KERNELS_NAME "avx512"
+#include "model/head_kernels_body.h"

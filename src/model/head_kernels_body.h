@@ -1,0 +1,75 @@
+/* The code behind head_kernels.h. Included by one .c file an instruction set, which defines
+ * MQ_HEAD_KERNELS_TABLE (the name of the table) and MQ_HEAD_KERNELS_NAME. */
+#include <stdint.h>
+
+#include "model/head_kernels.h"
+#include "tensor/vexp.h"
+
+static void softcap(float *logits, size_t n, float cap) {
+    const float inverse = 1.0F / cap;
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        logits[i] = cap * mq_tanh_inline(logits[i] * inverse);
+    }
+}
+
+static float largest(const float *logits, size_t n) {
+    float max = logits[0];
+#pragma omp simd reduction(max : max)
+    for (size_t i = 0; i < n; i++) {
+        max = logits[i] > max ? logits[i] : max;
+    }
+    return max;
+}
+
+static void log_sum(float *max, float *sum, const float *logits, size_t n) {
+    const float top = largest(logits, n);
+    float total = 0.0F;
+#pragma omp simd reduction(+ : total)
+    for (size_t i = 0; i < n; i++) {
+        total += mq_exp_inline(logits[i] - top);
+    }
+    *max = top;
+    *sum = total;
+}
+
+static float cross(const float *logits, const float *reference, size_t n, float max) {
+    float total = 0.0F;
+#pragma omp simd reduction(+ : total)
+    for (size_t i = 0; i < n; i++) {
+        total += mq_exp_inline(reference[i] - max) * (reference[i] - logits[i]);
+    }
+    return total;
+}
+
+static size_t find(const float *logits, size_t n, float max) {
+    uint32_t first = UINT32_MAX;
+    const uint32_t count = (uint32_t)n; /* at most a chunk of the vocabulary */
+#pragma omp simd reduction(min : first)
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t here = logits[i] == max ? i : UINT32_MAX;
+        first = here < first ? here : first;
+    }
+    return first == UINT32_MAX ? 0 : first;
+}
+
+static float exponentials(float *p, const float *logits, size_t n, float max,
+                          float inverse_temperature) {
+    float total = 0.0F;
+#pragma omp simd reduction(+ : total)
+    for (size_t i = 0; i < n; i++) {
+        const float e = mq_exp_inline((logits[i] - max) * inverse_temperature);
+        p[i] = e;
+        total += e;
+    }
+    return total;
+}
+
+const mq_head_kernels MQ_HEAD_KERNELS_TABLE = {
+    .name = MQ_HEAD_KERNELS_NAME,
+    .softcap = softcap,
+    .log_sum = log_sum,
+    .cross = cross,
+    .find = find,
+    .exponentials = exponentials,
+};
