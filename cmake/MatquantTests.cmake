@@ -65,6 +65,21 @@ foreach(source IN LISTS unit_tests)
     matquant_unit_test(${source})
 endforeach()
 
+# tests/bench/bench_*.c: built like a unit test so that it keeps compiling, but run by hand.
+file(GLOB benches CONFIGURE_DEPENDS tests/bench/bench_*.c)
+foreach(source IN LISTS benches)
+    get_filename_component(name ${source} NAME_WE)
+    matquant_test_layer(layer ${source})
+    add_executable(${name} ${source})
+    foreach(linked IN LISTS MQ_BELOW_${layer} layer)
+        if(TARGET mq_${linked})
+            target_sources(${name} PRIVATE $<TARGET_OBJECTS:mq_${linked}>)
+        endif()
+    endforeach()
+    target_include_directories(${name} PRIVATE src include)
+    target_link_libraries(${name} PRIVATE matquant_flags matquant_dependencies)
+endforeach()
+
 # --- structure -------------------------------------------------------------------------------------------------
 
 set(structure ${CMAKE_CURRENT_SOURCE_DIR}/tests/structure)

@@ -1,0 +1,272 @@
+/* layer: model */
+/* What a block's forward and backward cost beside the matrix products in them.
+ *
+ *   bench_block [THREADS [REPEATS]]
+ *
+ * For SmolLM2-135M's and Gemma 3 270M's shapes, 4 sequences of 512 tokens: the best time of REPEATS
+ * (default 10) of forward, backward with the gradients of the learning step (weights only), and of
+ * the same products alone: those of the linear layers as single calls of cblas_sgemm with all
+ * threads, those of attention by tiles as the block has them, one head a thread. What the block
+ * takes longer than these is its non-GEMM share. */
+#include <cblas.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "model/block.h"
+#include "model/ops.h"
+#include "tensor/gemm.h"
+
+#define SEQUENCES 4
+#define LENGTH 512
+#define TOKENS (SEQUENCES * LENGTH)
+
+typedef struct bench {
+    const char *name;
+    mq_config config;
+    mq_context *context;
+    mq_slab slab;
+    mq_block_params weights, grads;
+    mq_activations *activations;
+    float *x, *y, *dy, *cos_table, *sin_table;
+    float *operand[3]; /* of the products alone, each as large as the largest operand */
+} bench;
+
+static float *carve_floats(mq_slab *slab, size_t count) {
+    return mq_carve(slab, count, sizeof(float));
+}
+
+static void carve(bench *b) {
+    const mq_config *config = &b->config;
+    mq_slab *slab = &b->slab;
+    mq_block_params_carve(&b->weights, slab, config);
+    mq_block_params_carve(&b->grads, slab, config);
+    b->activations = mq_activations_carve(slab, config, SEQUENCES, LENGTH, true, b->context);
+    b->x = carve_floats(slab, TOKENS * config->hidden_size);
+    b->y = carve_floats(slab, TOKENS * config->hidden_size);
+    b->dy = carve_floats(slab, TOKENS * config->hidden_size);
+    b->cos_table = carve_floats(slab, LENGTH * config->head_dim / 2);
+    b->sin_table = carve_floats(slab, LENGTH * config->head_dim / 2);
+    for (size_t i = 0; i < 3; i++) {
+        b->operand[i] =
+            carve_floats(slab, TOKENS * (config->intermediate_size + config->hidden_size));
+    }
+}
+
+static void randomize(float *out, size_t count, float scale, mq_random *random) {
+    for (size_t i = 0; i < count; i++) {
+        out[i] = scale * (float)(2.0 * mq_random_unit(random) - 1.0);
+    }
+}
+
+static void fill(bench *b) {
+    mq_random random;
+    mq_random_seed(&random, 1, 0);
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &b->config, linear);
+        randomize(b->weights.linear[linear], out * in, 0.05F, &random);
+    }
+    for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
+        for (size_t i = 0; i < mq_config_norm_size(&b->config, norm); i++) {
+            b->weights.norm[norm][i] = 1.0F;
+        }
+    }
+    randomize(b->x, TOKENS * b->config.hidden_size, 1.0F, &random);
+    randomize(b->dy, TOKENS * b->config.hidden_size, 1.0F, &random);
+    for (size_t i = 0; i < 3; i++) {
+        randomize(b->operand[i], TOKENS * (b->config.intermediate_size + b->config.hidden_size),
+                  1.0F, &random);
+    }
+    mq_rope_tables(b->cos_table, b->sin_table, &b->config.rope[0], &b->config, LENGTH);
+}
+
+/* --- the products alone
+ * ------------------------------------------------------------------------------------- */
+
+/* The linear layers' products: forward, or dW of all and dX of all but q, k and v. */
+static void linear_products(const bench *b, bool backward) {
+    const float *x = b->operand[0], *w = b->operand[1];
+    float *y = b->operand[2];
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &b->config, linear);
+        const int m = (int)out, k = (int)in;
+        if (!backward) {
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, TOKENS, m, k, 1, x, k, w, k, 0, y,
+                        m);
+            continue;
+        }
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, k, TOKENS, 1, x, m, w, k, 0, y, k);
+        if (linear != MQ_Q && linear != MQ_K && linear != MQ_V) {
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, TOKENS, k, m, 1, x, m, w, k, 0,
+                        y, k);
+        }
+    }
+}
+
+/* One head's: q·kᵀ and p·v; backward, besides q·kᵀ: do·vᵀ, pᵀ·do, dsᵀ·q, ds·k. */
+static void head_products(const bench *b, bool backward, size_t sequence, size_t head,
+                          float *scores) {
+    const int d = (int)b->config.head_dim, ldq = d * (int)b->config.num_attention_heads;
+    const int ldk = d * (int)b->config.num_key_value_heads, lds = LENGTH + 16;
+    const float *q = b->operand[0] + sequence * LENGTH * (size_t)ldq + head * (size_t)d;
+    const float *k = b->operand[1] + sequence * LENGTH * (size_t)ldk;
+    float *out = b->operand[2] + sequence * LENGTH * (size_t)ldq + head * (size_t)d;
+    for (int first = 0; first < LENGTH; first += MQ_ATTENTION_TILE) {
+        const int keys = first + MQ_ATTENTION_TILE, rows = MQ_ATTENTION_TILE;
+        const float *q_rows = q + first * ldq;
+        for (int i = 0; i < (backward ? 2 : 1); i++) {
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, keys, d, 1, q_rows, ldq, k,
+                        ldk, 0, scores, lds);
+        }
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, d, keys, 1, scores, lds, k,
+                    ldk, 0, out + first * ldq, ldq);
+        for (int i = 0; backward && i < 2; i++) {
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys, d, rows, 1, scores, lds,
+                        q_rows, ldq, 1, out, ldq);
+        }
+    }
+}
+
+static void attention_products(const bench *b, bool backward) {
+    const size_t heads = b->config.num_attention_heads;
+    openblas_set_num_threads(1);
+#pragma omp parallel
+    {
+        float *scores = mq_calloc((size_t)MQ_ATTENTION_TILE * (LENGTH + 16), sizeof *scores);
+#pragma omp for schedule(dynamic, 1)
+        for (size_t task = 0; task < SEQUENCES * heads; task++) {
+            if (scores) {
+                head_products(b, backward, task / heads, task % heads, scores);
+            }
+        }
+        mq_free(scores);
+    }
+    mq_gemm_set_threads(mq_context_threads(b->context));
+}
+
+/* --- timing
+ * -------------------------------------------------------------------------------------------------
+ */
+
+enum {
+    FORWARD,
+    BACKWARD,
+    LINEAR_FORWARD,
+    LINEAR_BACKWARD,
+    ATTENTION_FORWARD,
+    ATTENTION_BACKWARD,
+    TIMES
+};
+
+static double run_once(bench *b, int what) {
+    const mq_block_shape shape = {.config = &b->config,
+                                  .sequences = SEQUENCES,
+                                  .length = LENGTH,
+                                  .cos_table = b->cos_table,
+                                  .sin_table = b->sin_table};
+    const mq_block_weights weights = mq_block_params_view(&b->weights);
+    mq_block_grads grads = {0};
+    memcpy(grads.linear, b->grads.linear, sizeof grads.linear);
+    const double start = mq_seconds();
+    switch (what) {
+    case FORWARD:
+        mq_block_forward(b->y, b->x, &weights, &shape, b->activations, b->context);
+        break;
+    case BACKWARD:
+        mq_block_backward(&grads, b->dy, b->x, &weights, &shape, b->activations, b->context);
+        break;
+    case LINEAR_FORWARD:
+    case LINEAR_BACKWARD:
+        linear_products(b, what == LINEAR_BACKWARD);
+        break;
+    default:
+        attention_products(b, what == ATTENTION_BACKWARD);
+    }
+    return mq_seconds() - start;
+}
+
+static double linear_flops(const mq_config *config, bool backward) {
+    double flops = 0.0;
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, linear);
+        const int products = backward && linear >= MQ_O ? 2 : 1;
+        flops += 2.0 * products * TOKENS * (double)out * (double)in;
+    }
+    return flops;
+}
+
+static void report(const bench *b, const double *best) {
+    static const char *const direction[2] = {"forward", "backward"};
+    for (int i = 0; i < 2; i++) {
+        const double linear = best[LINEAR_FORWARD + i], attention = best[ATTENTION_FORWARD + i];
+        const double alone = linear + attention, whole = best[FORWARD + i];
+        printf("%-14s %-9s %8.1f %8.1f %8.1f %8.1f %9.1f%% %10.0f\n", b->name, direction[i],
+               1e3 * whole, 1e3 * alone, 1e3 * linear, 1e3 * attention,
+               100.0 * (whole - alone) / whole, 1e-9 * linear_flops(&b->config, i == 1) / linear);
+    }
+}
+
+static bool run_shape(bench *b, int repeats) {
+    carve(b);
+    if (mq_slab_allocate(&b->slab, "the bench", NULL) != MQ_OK) {
+        return false;
+    }
+    carve(b);
+    fill(b);
+    double best[TIMES];
+    for (int r = 0; r < repeats; r++) {
+        for (int what = 0; what < TIMES; what++) {
+            const double seconds = run_once(b, what);
+            best[what] = r == 0 || seconds < best[what] ? seconds : best[what];
+        }
+    }
+    report(b, best);
+    mq_slab_free(&b->slab);
+    return true;
+}
+
+int main(int argc, char **argv) {
+    const mq_context_options options = {.threads = argc > 1 ? strtoul(argv[1], NULL, 10) : 0};
+    const int repeats = argc > 2 ? atoi(argv[2]) : 10;
+    mq_context *context;
+    if (mq_context_new(&context, &options, NULL) != MQ_OK) {
+        return 4;
+    }
+    bench shapes[2] = {{.name = "SmolLM2-135M",
+                        .config = {.arch = mq_arch_find("LlamaForCausalLM"),
+                                   .hidden_size = 576,
+                                   .intermediate_size = 1536,
+                                   .num_attention_heads = 9,
+                                   .num_key_value_heads = 3,
+                                   .head_dim = 64,
+                                   .activation = MQ_SILU,
+                                   .attention_scale = 0.125}},
+                       {.name = "Gemma 3 270M",
+                        .config = {.arch = mq_arch_find("Gemma3ForCausalLM"),
+                                   .hidden_size = 640,
+                                   .intermediate_size = 2048,
+                                   .num_attention_heads = 4,
+                                   .num_key_value_heads = 1,
+                                   .head_dim = 256,
+                                   .activation = MQ_GELU_TANH,
+                                   .attention_scale = 0.0625}}};
+    printf("%s, %zu threads, %d x %d tokens, best of %d; ms\n", mq_context_blas(context),
+           mq_context_threads(context), SEQUENCES, LENGTH, repeats);
+    printf("%-14s %-9s %8s %8s %8s %8s %10s %10s\n", "", "", "block", "products", "linear",
+           "attention", "non-GEMM", "GFLOP/s");
+    bool good = true;
+    for (size_t i = 0; i < 2; i++) {
+        shapes[i].context = context;
+        shapes[i].config.num_hidden_layers = 1;
+        shapes[i].config.rms_norm_eps = 1e-5;
+        shapes[i].config.rope[0].rope_theta = 10000.0;
+        good = run_shape(&shapes[i], repeats) && good;
+    }
+    mq_context_free(context);
+    return good ? 0 : 4;
+}
