@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "signals.h"
+
 bool cli_read_line(mq_status *status, const cli_command *command, int count, char *const *argv) {
     char message[CLI_MESSAGE_SIZE];
     switch (cli_parse(command, count, argv, message)) {

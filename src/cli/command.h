@@ -48,9 +48,6 @@ typedef struct cli_common {
             .hide_default = true                                                                   \
     }
 
-/* The flag that a signal sets; the library looks at it. */
-const volatile sig_atomic_t *cli_interrupted(void);
-
 /* cli_parse, and what has to be printed when that is all: true to go on, else *status is the exit
  * status. */
 bool cli_read_line(mq_status *status, const cli_command *command, int count, char *const *argv);

@@ -1,8 +1,7 @@
-/* matquant: the table of verbs, and what holds for all of them: signals, the standard streams, the
- * exit status. */
+/* matquant: the table of verbs, and what holds for all of them: the standard streams, the exit
+ * status. */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 
 #include "command.h"
 #include "matquant/version.h"
+#include "signals.h"
 
 static const cli_verb verbs[] = {
     {"quantize", "make one int8 checkpoint whose top bits are the lower precisions", cmd_quantize},
@@ -20,39 +20,6 @@ static const cli_verb verbs[] = {
 };
 
 #define VERB_COUNT (sizeof verbs / sizeof verbs[0])
-
-/* --- signals
- * ---------------------------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t interrupted;
-
-const volatile sig_atomic_t *cli_interrupted(void) { return &interrupted; }
-
-/* The first signal asks the library to stop and clean up; the second one kills. */
-static void on_signal(int number) {
-    if (interrupted) {
-        signal(number, SIG_DFL);
-        raise(number);
-    }
-    interrupted = 1;
-}
-
-static void set_up_signals(void) {
-    static const int asking[] = {SIGINT, SIGTERM, SIGHUP};
-    for (size_t i = 0; i < sizeof asking / sizeof asking[0]; i++) {
-        struct sigaction action;
-        if (sigaction(asking[i], NULL, &action) == 0 && action.sa_handler == SIG_IGN) {
-            continue; /* nohup, or a shell's background job: it was not meant for us */
-        }
-        memset(&action, 0, sizeof action);
-        action.sa_handler = on_signal;
-        action.sa_flags = SA_RESTART;
-        sigemptyset(&action.sa_mask);
-        sigaction(asking[i], &action, NULL);
-    }
-    signal(SIGPIPE, SIG_IGN); /* these become errors of write, with a message and exit status 4 */
-    signal(SIGXFSZ, SIG_IGN);
-}
 
 /* --- standard streams
  * ------------------------------------------------------------------------------------- */
@@ -150,6 +117,6 @@ static mq_status run(int count, char *const *argv) {
 
 int main(int argc, char **argv) {
     fill_standard_streams();
-    set_up_signals();
+    cli_set_up_signals();
     return (int)finish_stdout(run(argc > 0 ? argc - 1 : 0, argv + 1));
 }

@@ -52,10 +52,9 @@ static size_t terminal_columns(void) {
 static void rewrite_line(cli_progress *self, const mq_progress *report, const char *text) {
     char line[512];
     if (report->detail) {
-        snprintf(line, sizeof line, "%s: %s", text, report->detail);
-    } else {
-        snprintf(line, sizeof line, "%s", text);
+        snprintf(self->detail, sizeof self->detail, "%s", report->detail);
     }
+    snprintf(line, sizeof line, "%s%s%s", text, self->detail[0] ? ": " : "", self->detail);
     size_t columns = terminal_columns();
     fprintf(stderr, "\r%.*s\033[K", (int)(columns < sizeof line ? columns - 1 : sizeof line), line);
     fflush(stderr);
@@ -70,6 +69,7 @@ static void on_progress(void *user, const mq_progress *report) {
     if (self->phase != report->phase) {
         cli_progress_clear(self);
         self->phase = report->phase;
+        self->detail[0] = 0;
         self->last_done = 0;
         self->last_elapsed = -REWRITE_SECONDS;
     }

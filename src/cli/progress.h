@@ -11,6 +11,7 @@ typedef struct cli_progress {
     bool line_shown;   /* the cursor stands in a progress line */
     const char *phase; /* of the last report */
     double last_done, last_elapsed;
+    char detail[160]; /* of the unit that was finished last */
 } cli_progress;
 
 void cli_progress_begin(cli_progress *progress, bool quiet, bool verbose);

@@ -1,0 +1,290 @@
+/* layer: cli */
+/* The command line of a verb: what is accepted, what is refused and in which words, and --help. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "options.h"
+
+static const char *const colours[] = {"red", "green", "blue", NULL};
+
+/* Everything that an option can be, in one verb. */
+static struct {
+    const char *model, *output;
+    bool force, bos;
+    size_t samples, shard;
+    uint64_t seed;
+    double limit;
+    int colour;
+    cli_counts bits;
+    cli_numbers lambda;
+    cli_texts include;
+    bool bits_given;
+} line;
+
+static const cli_argument arguments[] = {{"MODEL", "what it is made of", &line.model},
+                                         {NULL, NULL, NULL}};
+static const cli_option options[] = {
+    {CLI_TEXT, 'o', "output", &line.output, "FOLDER", .help = "what to make", .required = true},
+    {CLI_FLAG, 'f', "force", &line.force, .help = "replace it"},
+    {.type = CLI_HEADING, .help = "Numbers"},
+    {CLI_CLEAR, 'n', "no-bos", &line.bos, .help = "leave it out"},
+    {CLI_COUNT, 's', "samples", &line.samples, "N", "sequences", .min = 1, .max = 1000},
+    {CLI_BYTES, 0, "shard", &line.shard, "BYTES", .help = "size of a file"},
+    {CLI_SEED, 0, "seed", &line.seed, "N", .help = "of chance"},
+    {CLI_NUMBER, 0, "limit", &line.limit, "X", "the most", .min = -1, .max = 2},
+    {CLI_CHOICE, 0, "colour", &line.colour, "NAME", "of the paint", .choices = colours},
+    {CLI_COUNTS, 0, "bits", &line.bits, "LIST", "widths", .min = 2, .max = 8,
+     .given = &line.bits_given},
+    {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST", "weights", .max = 100},
+    {CLI_TEXTS, 0, "include", &line.include, "REGEX", .help = "names, one option each"},
+    CLI_END};
+static const cli_command command = {"paint", "Paints a model.", arguments, options, NULL};
+
+static char message[CLI_MESSAGE_SIZE];
+
+/* The line is split at single spaces. */
+static cli_parsed parse(const char *text) {
+    static char copy[1024];
+    char *argv[32];
+    int count = 0;
+    memset(&line, 0, sizeof line);
+    line.bos = true;
+    line.samples = 64;
+    memset(message, 0, sizeof message);
+    snprintf(copy, sizeof copy, "%s", text);
+    for (char *word = strtok(copy, " "); word; word = strtok(NULL, " ")) {
+        argv[count++] = word;
+    }
+    return cli_parse(&command, count, argv, message);
+}
+
+static void accepts(const char *text) {
+    if (parse(text) != CLI_PARSED) {
+        fail_msg("refused: %s: %s", text, message);
+    }
+}
+
+static void refuses(const char *text, const char *expected) {
+    assert_int_equal(parse(text), CLI_WRONG);
+    assert_string_equal(message, expected);
+}
+
+static void test_forms_of_an_option(void **state) {
+    (void)state;
+    accepts("M -o out");
+    assert_string_equal(line.model, "M");
+    assert_string_equal(line.output, "out");
+    assert_true(line.bos);
+    accepts("--output=out M");
+    assert_string_equal(line.output, "out");
+    accepts("--output out M");
+    assert_string_equal(line.output, "out");
+    accepts("-oout M");
+    assert_string_equal(line.output, "out");
+    accepts("-fnoout M");
+    assert_true(line.force);
+    assert_false(line.bos);
+    assert_string_equal(line.output, "out");
+    accepts("-fns7 M --output=a=b");
+    assert_int_equal(line.samples, 7);
+    assert_string_equal(line.output, "a=b");
+    accepts("-o first M -o second");
+    assert_string_equal(line.output, "second");
+    accepts("-o out -- --force");
+    assert_string_equal(line.model, "--force");
+    assert_false(line.force);
+    accepts("-o out -");
+    assert_string_equal(line.model, "-");
+}
+
+static void test_values(void **state) {
+    (void)state;
+    accepts("M -o o --shard 3K --seed 18446744073709551615 --limit -0.5e0 --colour blue");
+    assert_int_equal(line.shard, 3072);
+    assert_true(line.seed == UINT64_MAX);
+    assert_true(line.limit == -0.5);
+    assert_int_equal(line.colour, 2);
+    accepts("M -o o --shard 2g");
+    assert_true(line.shard == (size_t)2 << 30);
+    accepts("M -o o --shard 5M");
+    assert_int_equal(line.shard, 5 << 20);
+    accepts("M -o o --bits 8,4,2 --lambda 10,.5,0 --include a --include=b");
+    assert_true(line.bits_given);
+    assert_int_equal(line.bits.count, 3);
+    assert_int_equal(line.bits.items[2], 2);
+    assert_int_equal(line.lambda.count, 3);
+    assert_true(line.lambda.items[1] == 0.5);
+    assert_int_equal(line.include.count, 2);
+    assert_string_equal(line.include.items[1], "b");
+    accepts("M -o o --bits 5");
+    assert_int_equal(line.bits.count, 1);
+}
+
+static void test_values_out_of_range(void **state) {
+    (void)state;
+    static const char *const samples[] = {
+        "0", "1001", "-1", "+1", "1.5", "x", "99999999999999999999", "1 "};
+    for (size_t i = 0; i < sizeof samples / sizeof samples[0] - 1; i++) {
+        char text[64], expected[128];
+        snprintf(text, sizeof text, "M -o o --samples %s", samples[i]);
+        snprintf(expected, sizeof expected,
+                 "option '--samples' takes a whole number from 1 to 1000, not '%s'", samples[i]);
+        refuses(text, expected);
+    }
+    refuses("M -o o --limit nan", "option '--limit' takes a number from -1 to 2, not 'nan'");
+    refuses("M -o o --limit inf", "option '--limit' takes a number from -1 to 2, not 'inf'");
+    refuses("M -o o --limit 1e999", "option '--limit' takes a number from -1 to 2, not '1e999'");
+    refuses("M -o o --limit 2.1", "option '--limit' takes a number from -1 to 2, not '2.1'");
+    refuses("M -o o --limit 1x", "option '--limit' takes a number from -1 to 2, not '1x'");
+    refuses("M -o o --colour pink", "option '--colour' takes red, green or blue, not 'pink'");
+    refuses("M -o o --seed 18446744073709551616",
+            "option '--seed' takes a whole number below 2^64, not '18446744073709551616'");
+    refuses("M -o o --output=", "option '--output' takes a FOLDER, not ''");
+}
+
+static void test_sizes_out_of_range(void **state) {
+    (void)state;
+    static const char *const sizes[] = {"3T", "K", "1KB", "20000000000G", "-1", ""};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "M -o o --shard=%s", sizes[i]);
+        assert_int_equal(parse(text), CLI_WRONG);
+        assert_non_null(strstr(message, "option '--shard' takes bytes as a whole number"));
+        assert_int_equal(line.shard, 0);
+    }
+}
+
+static void test_lists_out_of_range(void **state) {
+    (void)state;
+    static const char *const lists[] = {"8,,4", "8,4,", ",8",  "8,8",
+                                        "9",    "1",    "8;4", "2,3,4,5,6,7,8,2"};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "M -o o --bits %s", lists[i]);
+        assert_int_equal(parse(text), CLI_WRONG);
+        assert_non_null(strstr(message, "option '--bits' takes different whole numbers"));
+        assert_int_equal(line.bits.count, 0);
+    }
+    assert_int_equal(parse("M -o o --lambda 1,-1"), CLI_WRONG);
+    assert_int_equal(parse("M -o o --lambda 1,101"), CLI_WRONG);
+    assert_int_equal(parse("M -o o --lambda 1,"), CLI_WRONG);
+    assert_int_equal(line.lambda.count, 0);
+}
+
+static void test_too_many_texts(void **state) {
+    (void)state;
+    char *argv[2 * (CLI_TEXTS_SIZE + 1)];
+    char name[] = "--include", value[] = "a";
+    for (int i = 0; i <= CLI_TEXTS_SIZE; i++) {
+        argv[2 * i] = name;
+        argv[2 * i + 1] = value;
+    }
+    memset(&line, 0, sizeof line);
+    assert_int_equal(cli_parse(&command, 2 * (CLI_TEXTS_SIZE + 1), argv, message), CLI_WRONG);
+    assert_string_equal(message, "option '--include' takes at most 64 of it, not 'a'");
+}
+
+static void test_wrong_lines(void **state) {
+    (void)state;
+    refuses("", "MODEL is missing");
+    refuses("-o o", "MODEL is missing");
+    refuses("M", "option '--output' is missing");
+    refuses("M N -o o", "unexpected argument 'N'");
+    refuses("M --output", "option '--output' needs a value: FOLDER");
+    refuses("M -fo", "option '--output' needs a value: FOLDER");
+    refuses("M --force=yes", "option '--force' takes no value");
+    refuses("M --sampels 3", "unknown option '--sampels', did you mean '--samples'?");
+    refuses("M --sam=3", "unknown option '--sam', did you mean '--samples'?");
+    refuses("M --zzzzzz", "unknown option '--zzzzzz'");
+    refuses("M -x", "unknown option '-x'");
+    refuses("M -fx", "unknown option '-x'");
+    char *argv[] = {(char[]){""}};
+    assert_int_equal(cli_parse(&command, 1, argv, message), CLI_WRONG);
+    assert_string_equal(message, "MODEL is empty");
+}
+
+static void test_help_is_asked_for(void **state) {
+    (void)state;
+    assert_int_equal(parse("--help"), CLI_HELP);
+    assert_int_equal(parse("M -fh --nonsense"), CLI_HELP);
+    accepts("M -o --help"); /* that is what -o took */
+    assert_string_equal(line.output, "--help");
+}
+
+static void test_help_text(void **state) {
+    (void)state;
+    assert_int_equal(parse("--bits 8,4 --lambda 0.1,1"), CLI_WRONG);
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    assert_non_null(out);
+    cli_print_help(out, &command);
+    fclose(out);
+    static const char expected[] = "Usage: matquant paint MODEL -o FOLDER [OPTION...]\n"
+                                   "\n"
+                                   "Paints a model.\n"
+                                   "\n"
+                                   "  MODEL                   what it is made of\n"
+                                   "  -o, --output FOLDER     what to make\n"
+                                   "  -f, --force             replace it\n"
+                                   "\n"
+                                   "Numbers:\n"
+                                   "  -n, --no-bos            leave it out\n"
+                                   "  -s, --samples N         sequences (default: 64)\n"
+                                   "  --shard BYTES           size of a file (default: 0)\n"
+                                   "  --seed N                of chance (default: 0)\n"
+                                   "  --limit X               the most (default: 0)\n"
+                                   "  --colour NAME           of the paint (default: red)\n"
+                                   "  --bits LIST             widths (default: 8,4)\n"
+                                   "  --lambda LIST           weights (default: 0.1,1)\n"
+                                   "  --include REGEX         names, one option each\n";
+    assert_string_equal(text, expected);
+    free(text);
+}
+
+static void test_wrapping(void **state) {
+    (void)state;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    assert_non_null(out);
+    /* 70 + 1 + 9 characters just fit; the next word begins a line. */
+    cli_print_wrapped(out, "123456789 123456789\nnew", 70, 4);
+    cli_print_wrapped(out, "1234567890 x", 70, 4);
+    fclose(out);
+    assert_string_equal(text, "123456789\n    123456789\n\n    new\n1234567890\n    x\n");
+    free(text);
+}
+
+static void test_closest(void **state) {
+    (void)state;
+    static const char *const names[] = {"quantize", "slice", "eval", "inspect", "verify"};
+    assert_string_equal(cli_closest("quantise", names, 5), "quantize");
+    assert_string_equal(cli_closest("quan", names, 5), "quantize");
+    assert_string_equal(cli_closest("vefiry", names, 5), "verify");
+    assert_string_equal(cli_closest("evl", names, 5), "eval");
+    assert_null(cli_closest("train", names, 5));
+    assert_null(cli_closest("a-name-that-is-much-longer-than-any-option", names, 5));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forms_of_an_option),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_values_out_of_range),
+        cmocka_unit_test(test_sizes_out_of_range),
+        cmocka_unit_test(test_lists_out_of_range),
+        cmocka_unit_test(test_too_many_texts),
+        cmocka_unit_test(test_wrong_lines),
+        cmocka_unit_test(test_help_is_asked_for),
+        cmocka_unit_test(test_help_text),
+        cmocka_unit_test(test_wrapping),
+        cmocka_unit_test(test_closest),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
