@@ -1,0 +1,230 @@
+#include "text/corpus.h"
+
+#include <string.h>
+
+#include "base/json.h"
+#include "text/corpus_internal.h"
+#include "text/utf8.h"
+
+#define SHUFFLE_STREAM 0x636f72707573ULL /* "corpus": apart from other uses of the seed */
+
+/* --- text
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* Whether the file's name ends in extension, or in extension and ".gz". */
+static bool has_extension(const char *path, const char *extension) {
+    const char *name = mq_path_base(path);
+    size_t size = strlen(name), length = strlen(extension);
+    if (size > 3 && strcmp(name + size - 3, ".gz") == 0) {
+        size -= 3;
+    }
+    return size >= length && memcmp(name + size - length, extension, length) == 0;
+}
+
+/* Appends the "text" of one line; begin is its offset in the file. */
+static mq_status append_document(mq_bytes *out, const char *line, size_t size, size_t begin,
+                                 bool first, const char *path, mq_error *err) {
+    cJSON *object = NULL;
+    if (mq_json_parse(&object, line, size, path, NULL)) {
+        return mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, begin, "a line that is not JSON");
+    }
+    const cJSON *text = cJSON_GetObjectItemCaseSensitive(object, "text");
+    mq_status status = MQ_OK;
+    if (!cJSON_IsString(text)) {
+        status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, begin,
+                                "a line without a string \"text\"");
+    }
+    if (!status && !first) {
+        status = mq_bytes_append(out, "\n\n", 2, err);
+    }
+    if (!status) {
+        status = mq_bytes_append(out, text->valuestring, strlen(text->valuestring), err);
+    }
+    cJSON_Delete(object);
+    return status;
+}
+
+static bool is_blank(const char *line, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r') {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The documents of a .jsonl file, joined by two newlines; blank lines are nothing. */
+static mq_status join_documents(mq_bytes *out, const char *text, size_t size, const char *path,
+                                const mq_context *context, mq_error *err) {
+    bool first = true;
+    for (size_t at = 0; at < size;) {
+        const char *newline = memchr(text + at, '\n', size - at);
+        size_t length = newline ? (size_t)(newline - (text + at)) : size - at;
+        if (!is_blank(text + at, length)) {
+            mq_status status = append_document(out, text + at, length, at, first, path, err);
+            status = status ? status : mq_check_interrupt(context, err);
+            if (status) {
+                return status;
+            }
+            first = false;
+        }
+        at += length + 1;
+    }
+    return MQ_OK;
+}
+
+/* The whole text of the file; *out is the caller's. */
+static mq_status read_text(mq_bytes *out, const char *path, const mq_context *context,
+                           mq_error *err) {
+    char *data = NULL;
+    size_t size = 0, offset;
+    mq_status status = mq_read_file(&data, &size, path, MQ_CORPUS_MAX_SIZE, err);
+    if (!status && !mq_utf8_valid(&offset, data, size)) {
+        status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, offset, "the text is not UTF-8");
+    }
+    if (!status && has_extension(path, ".jsonl")) {
+        status = join_documents(out, data, size, path, context, err);
+    } else if (!status) {
+        *out = (mq_bytes){data, size, size};
+        data = NULL;
+    }
+    mq_free(data);
+    if (!status && out->size == 0) {
+        status = mq_fail_file(err, MQ_ERR_INPUT, path, "there is no text in it");
+    }
+    return status;
+}
+
+static mq_status check_ids(const int32_t *ids, size_t count, size_t vocab_size, const char *path,
+                           mq_error *err) {
+    for (size_t i = 0; i < count; i++) {
+        if ((size_t)ids[i] >= vocab_size) {
+            return mq_fail_file(err, MQ_ERR_INPUT, path,
+                                "the text has the token %d, but the model's vocabulary has %zu "
+                                "tokens: the tokenizer "
+                                "is not the model's",
+                                ids[i], vocab_size);
+        }
+    }
+    return MQ_OK;
+}
+
+/* Windows over the tokens of the text, `length` each. */
+static mq_status read_windows(mq_token_rows *out, const char *path, const mq_tokenizer *tokenizer,
+                              size_t length, const mq_corpus_options *options,
+                              const mq_context *context, mq_error *err) {
+    mq_bytes text = {0};
+    size_t count = 0;
+    mq_status status = read_text(&text, path, context, err);
+    status = status ? status : mq_check_interrupt(context, err);
+    if (!status) {
+        status =
+            mq_tokenizer_encode(&out->ids, &count, tokenizer, text.data, text.size, false, err);
+        status = status ? mq_error_in_file(err, status, path) : MQ_OK;
+    }
+    mq_bytes_free(&text);
+    if (!status) {
+        status = check_ids(out->ids, count, options->vocab_size, path, err);
+    }
+    out->tokens = count;
+    out->count = count / length;
+    out->length = out->stride = length;
+    return status;
+}
+
+/* --- sequences
+ * ------------------------------------------------------------------------------------------- */
+
+static mq_status too_short(const mq_token_rows *rows, size_t needed, const char *path,
+                           mq_error *err) {
+    size_t tokens;
+    if (!mq_mul_size(&tokens, needed, rows->length)) {
+        tokens = SIZE_MAX;
+    }
+    return mq_fail_file(err, MQ_ERR_INPUT, path,
+                        "too short: %zu tokens give %zu sequences of %zu, and %zu sequences (%zu "
+                        "tokens) are needed",
+                        rows->tokens, rows->count, rows->length, needed, tokens);
+}
+
+/* Which rows are taken, in order: [0, rows->count) or that shuffled. */
+static mq_status choose_rows(size_t **out, const mq_token_rows *rows,
+                             const mq_corpus_options *options, mq_error *err) {
+    mq_status status = mq_new(out, rows->count, sizeof **out, "the sequences", err);
+    if (status) {
+        return status;
+    }
+    for (size_t i = 0; i < rows->count; i++) {
+        (*out)[i] = i;
+    }
+    if (options->sample) {
+        mq_random random;
+        mq_random_seed(&random, options->seed, SHUFFLE_STREAM);
+        mq_random_shuffle(&random, *out, rows->count);
+    }
+    return MQ_OK;
+}
+
+static mq_status build(mq_sequences *out, const mq_token_rows *rows,
+                       const mq_corpus_options *options, int32_t bos, const char *path,
+                       mq_error *err) {
+    size_t needed = options->sample && options->max_count ? options->max_count : 1;
+    if (rows->count < needed) {
+        return too_short(rows, needed, path, err);
+    }
+    size_t count =
+        options->max_count && options->max_count < rows->count ? options->max_count : rows->count;
+    size_t total, *chosen = NULL;
+    if (!mq_mul_size(&total, count, options->length)) {
+        return mq_fail_memory(err, "the sequences", SIZE_MAX);
+    }
+    mq_status status = mq_new(&out->ids, total, sizeof *out->ids, "the sequences", err);
+    status = status ? status : choose_rows(&chosen, rows, options, err);
+    for (size_t i = 0; i < count && !status; i++) {
+        int32_t *row = out->ids + i * options->length;
+        if (bos >= 0) {
+            *row++ = bos;
+        }
+        memcpy(row, rows->ids + chosen[i] * rows->stride, rows->length * sizeof *row);
+    }
+    out->count = count;
+    out->length = options->length;
+    mq_free(chosen);
+    return status;
+}
+
+mq_status mq_corpus_load(mq_sequences *out, const char *path, const mq_tokenizer *tokenizer,
+                         const mq_corpus_options *options, const mq_context *context,
+                         mq_error *err) {
+    *out = (mq_sequences){0};
+    bool is_npy = has_extension(path, ".npy");
+    if (!is_npy && !tokenizer) {
+        return mq_fail_file(err, MQ_ERR_USAGE, path, "text needs a tokenizer");
+    }
+    int32_t bos = options->bos && !is_npy ? mq_tokenizer_bos(tokenizer) : -1;
+    size_t added = bos >= 0 ? 1 : 0;
+    if (options->length <= added) {
+        return mq_fail(err, MQ_ERR_USAGE, "sequences of %zu tokens are too short", options->length);
+    }
+    mq_token_rows rows = {0};
+    mq_status status = is_npy ? mq_corpus_read_npy(&rows, path, options, err)
+                              : read_windows(&rows, path, tokenizer, options->length - added,
+                                             options, context, err);
+    if (!status && bos >= 0) {
+        status = check_ids(&bos, 1, options->vocab_size, path, err);
+    }
+    if (!status) {
+        status = build(out, &rows, options, bos, path, err);
+    }
+    mq_free(rows.ids);
+    if (status) {
+        mq_sequences_free(out);
+    }
+    return status;
+}
+
+void mq_sequences_free(mq_sequences *sequences) {
+    mq_free(sequences->ids);
+    *sequences = (mq_sequences){0};
+}

@@ -1,0 +1,41 @@
+/* UTF-8: decoding with the treatment of ill-formed bytes that the interface promises, and a growing
+ * byte buffer. */
+#ifndef MQ_TEXT_UTF8_H
+#define MQ_TEXT_UTF8_H
+
+#include "base/alloc.h"
+
+#define MQ_UTF8_BAD UINT32_MAX
+#define MQ_UTF8_REPLACEMENT 0xfffdU
+
+/* Decodes what begins at text (size > 0 bytes are left). Returns its length in bytes; *code_point
+ * is the code point, or MQ_UTF8_BAD when these bytes are a maximal ill-formed subsequence (Unicode
+ * 15, section 3.9, table 3-8), 1 to 3 bytes long. */
+size_t mq_utf8_decode(uint32_t *code_point, const char *text, size_t size);
+
+/* Writes a code point (not a surrogate, below 0x110000) and returns its length, 1 to 4. */
+size_t mq_utf8_encode(char out[4], uint32_t code_point);
+
+/* Whether all of text is well-formed; if not, *offset (may be NULL) is that of the first ill-formed
+ * byte. */
+bool mq_utf8_valid(size_t *offset, const char *text, size_t size);
+
+/* The property White_Space. */
+bool mq_is_white_space(uint32_t code_point);
+
+/* A buffer that grows; zero-initialized it is empty. data is NULL until something is appended. */
+typedef struct mq_bytes {
+    char *data; /* mq_free */
+    size_t size, capacity;
+} mq_bytes;
+
+/* MQ_ERR_MACHINE when there is no memory; the contents stay. */
+mq_status mq_bytes_reserve(mq_bytes *bytes, size_t extra, mq_error *err);
+mq_status mq_bytes_append(mq_bytes *bytes, const void *data, size_t size, mq_error *err);
+mq_status mq_bytes_append_char(mq_bytes *bytes, uint32_t code_point, mq_error *err);
+void mq_bytes_free(mq_bytes *bytes);
+
+/* Appends text with each maximal ill-formed subsequence replaced by U+FFFD. */
+mq_status mq_utf8_repair(mq_bytes *out, const char *text, size_t size, mq_error *err);
+
+#endif
