@@ -16,8 +16,10 @@ typedef struct mq_export_job {
 
 typedef struct mq_export_format {
     mq_format_info info;
-    /* Refuses what the format cannot hold, before anything is written; MQ_OK otherwise. */
-    mq_status (*check)(const mq_export_job *job, mq_error *err);
+    /* Refuses what the format cannot hold, before anything is written (job->output is NULL); else *bytes is what all
+     * tensors together will take. */
+    mq_status (*check)(size_t *bytes, const mq_export_job *job, mq_error *err);
+    /* Adds to the report what it knows: tensors, bytes_read, bits_per_weight. */
     mq_status (*write)(const mq_export_job *job, mq_slice_report *report, mq_error *err);
 } mq_export_format;
 

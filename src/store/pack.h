@@ -1,4 +1,5 @@
-/* Packing of slices into MLX's affine format: each row an LSB-first bit stream in U32 words. */
+/* Slicing of codes, and packing of slices into MLX's affine format: each row an LSB-first bit
+ * stream in U32 words. */
 #ifndef MQ_STORE_PACK_H
 #define MQ_STORE_PACK_H
 
@@ -6,10 +7,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* words[count·width/32] from codes[count] (the 8-bit master codes, sliced on the way by rule). count·width must be a
- * multiple of 32. */
-void mq_pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsigned width, mq_slice_rule rule);
+/* slices[count] = mq_slice_code(codes[i], width, rule), in a loop that compilers vectorize. slices
+ * may be codes. */
+void mq_slice_codes(uint8_t *slices, const uint8_t *codes, size_t count, unsigned width,
+                    mq_slice_rule rule);
+
+/* words[count·width/32] from codes[count] (the 8-bit master codes, sliced on the way by rule).
+ * count·width must be a multiple of 32. */
+void mq_pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsigned width,
+                 mq_slice_rule rule);
 /* slices[count], each below 2^width. */
 void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigned width);
+
+/* The definition, bit by bit: what the tests hold the two above against. */
+void mq_pack_row_reference(uint32_t *words, const uint8_t *codes, size_t count, unsigned width,
+                           mq_slice_rule rule);
+void mq_unpack_row_reference(uint8_t *slices, const uint32_t *words, size_t count, unsigned width);
 
 #endif

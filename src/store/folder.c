@@ -1,0 +1,178 @@
+#include "store/folder.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "matquant/format.h"
+
+/* --- small files ----------------------------------------------------------------------------- */
+
+static bool ends_with(const char *text, const char *end) {
+    size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcasecmp(text + length - end_length, end) == 0;
+}
+
+static bool is_small_file(const char *name) {
+    /* A folder of the hub may hold the same weights once more; none of that belongs to what we
+     * write. */
+    static const char *const weights[] = {
+        ".safetensors", ".safetensors.index.json",
+        ".bin",         ".bin.index.json",
+        ".pt",          ".pth",
+        ".ckpt",        ".gguf",
+        ".ggml",        ".h5",
+        ".onnx",        ".msgpack",
+    };
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
+        if (ends_with(name, weights[i])) {
+            return false;
+        }
+    }
+    return name[0] != '.' && strncasecmp(name, "README", 6) != 0 &&
+           strcmp(name, MQ_CONFIG_FILE) != 0 && strcmp(name, MQ_PROVENANCE_FILE) != 0;
+}
+
+static mq_status no_memory_for_path(mq_error *err, const char *name) {
+    return mq_fail_memory(err, "a path", strlen(name));
+}
+
+/* Copies (output != NULL) or adds up the small files. */
+static mq_status walk_small_files(mq_output *output, size_t *total, const char *folder,
+                                  mq_error *err) {
+    char **names = NULL;
+    size_t count = 0;
+    mq_status status = mq_list_folder(&names, &count, folder, err);
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        if (!is_small_file(names[i])) {
+            continue;
+        }
+        char *path = mq_path_join(folder, names[i]);
+        size_t size = 0;
+        if (path == NULL) {
+            status = no_memory_for_path(err, names[i]);
+        } else if (output != NULL) {
+            status = mq_copy_file(output, names[i], path, err);
+        } else {
+            status = mq_file_size(&size, path, err);
+            *total += size;
+        }
+        mq_free(path);
+    }
+    mq_free_list(names, count);
+    return status;
+}
+
+mq_status mq_copy_small_files(mq_output *output, const char *folder, mq_error *err) {
+    return walk_small_files(output, NULL, folder, err);
+}
+
+mq_status mq_small_files_size(size_t *out, const char *folder, mq_error *err) {
+    *out = 0;
+    return walk_small_files(NULL, out, folder, err);
+}
+
+/* --- JSON ------------------------------------------------------------------------------------ */
+
+mq_status mq_read_folder_json(cJSON **out, const char *folder, const char *name, bool optional,
+                              mq_error *err) {
+    *out = NULL;
+    char *path = mq_path_join(folder, name);
+    if (path == NULL) {
+        return no_memory_for_path(err, name);
+    }
+    mq_status status = MQ_OK;
+    if (!optional || mq_path_exists(path)) {
+        status = mq_json_read(out, path, err);
+    }
+    if (status == MQ_OK && *out != NULL && !cJSON_IsObject(*out)) {
+        cJSON_Delete(*out);
+        *out = NULL;
+        status = mq_fail_file(err, MQ_ERR_INPUT, path, "is not a JSON object");
+    }
+    mq_free(path);
+    return status;
+}
+
+mq_status mq_write_json(mq_output *output, const char *name, const cJSON *value, mq_error *err) {
+    char *text = mq_json_print(value);
+    if (text == NULL) {
+        return mq_fail_memory(err, "the text of a JSON file", 0);
+    }
+    mq_status status = mq_write_file(output, name, text, strlen(text), err);
+    mq_free(text);
+    return status;
+}
+
+mq_status mq_json_add(cJSON *object, const char *key, cJSON *item, mq_error *err) {
+    if (item == NULL || !cJSON_AddItemToObject(object, key, item)) {
+        cJSON_Delete(item);
+        return mq_fail_memory(err, "a JSON file", strlen(key));
+    }
+    return MQ_OK;
+}
+
+mq_status mq_json_add_crcs(cJSON *object, const mq_tensor_writer *writer,
+                           const mq_tensor_spec *specs, size_t count, mq_error *err) {
+    cJSON *tensors = cJSON_CreateObject();
+    mq_status status = tensors == NULL ? mq_fail_memory(err, "a JSON file", 0) : MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        char digits[9];
+        snprintf(digits, sizeof digits, "%08" PRIx32, mq_tensor_writer_crc(writer, i));
+        cJSON *entry = cJSON_CreateObject();
+        if (entry == NULL) {
+            status = mq_fail_memory(err, "a JSON file", 0);
+            break;
+        }
+        status = mq_json_add(entry, "crc32", cJSON_CreateString(digits), err);
+        if (status == MQ_OK) {
+            status = mq_json_add(tensors, specs[i].name, entry, err);
+        } else {
+            cJSON_Delete(entry);
+        }
+    }
+    if (status != MQ_OK) {
+        cJSON_Delete(tensors);
+        return status;
+    }
+    return mq_json_add(object, "tensors", tensors, err);
+}
+
+/* --- tensors --------------------------------------------------------------------------------- */
+
+mq_status mq_copy_tensor(mq_tensor_writer *writer, size_t index, const mq_tensors *tensors,
+                         const mq_tensor_info *info, const mq_context *context, mq_error *err) {
+    mq_tensor_will_need(tensors, info);
+    size_t done = 0;
+    do { /* once even for a tensor without elements: it has to be put, too */
+        size_t piece = info->bytes - done < MQ_STREAM_BYTES ? info->bytes - done : MQ_STREAM_BYTES;
+        mq_status status = mq_check_interrupt(context, err);
+        if (status == MQ_OK) {
+            status = mq_tensor_writer_put_part(writer, index, done, info->data + done, piece, err);
+        }
+        if (status != MQ_OK) {
+            return status;
+        }
+        done += piece;
+    } while (done < info->bytes);
+    mq_tensor_dont_need(tensors, info);
+    return MQ_OK;
+}
+
+bool mq_same_form(const mq_tensor_info *a, const mq_tensor_info *b) {
+    return a->dtype == b->dtype && a->dims == b->dims &&
+           memcmp(a->shape, b->shape, a->dims * sizeof *a->shape) == 0;
+}
+
+const char *mq_shape_text(char *out, size_t size, const size_t *shape, size_t dims) {
+    size_t used = 0;
+    for (size_t i = 0; i < dims && used < size; i++) {
+        int length = snprintf(out + used, size - used, "%s%zu", i == 0 ? "[" : ", ", shape[i]);
+        used += length > 0 ? (size_t)length : 0;
+    }
+    if (used < size) {
+        snprintf(out + used, size - used, "%s", dims == 0 ? "[]" : "]");
+    }
+    return out;
+}

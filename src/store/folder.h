@@ -1,0 +1,44 @@
+/* What masters and slices have in common as folders: small files, JSON files, tensors carried over,
+ * CRCs. */
+#ifndef MQ_STORE_FOLDER_H
+#define MQ_STORE_FOLDER_H
+
+#include "base/context.h"
+#include "base/json.h"
+#include "tensor/safetensors.h"
+
+#define MQ_CONFIG_FILE "config.json"
+
+/* Bytes of a tensor that are read, worked on and written at once. */
+#define MQ_STREAM_BYTES ((size_t)4 << 20)
+
+/* Copies the tokenizer and whatever else stands in folder beside the tensors: all plain files but
+ * hidden ones, README, weights in any of the usual containers, config.json and matquant.json (which
+ * are written anew). */
+mq_status mq_copy_small_files(mq_output *output, const char *folder, mq_error *err);
+mq_status mq_small_files_size(size_t *out, const char *folder, mq_error *err);
+
+/* FOLDER/NAME as a JSON object; its absence is MQ_ERR_INPUT, or *out = NULL when it is optional. */
+mq_status mq_read_folder_json(cJSON **out, const char *folder, const char *name, bool optional,
+                              mq_error *err);
+mq_status mq_write_json(mq_output *output, const char *name, const cJSON *value, mq_error *err);
+
+/* Adds item (which is freed on failure; NULL: no memory when it was made) to object under key. */
+mq_status mq_json_add(cJSON *object, const char *key, cJSON *item, mq_error *err);
+
+/* Carries a tensor over byte for byte, in pieces; the pages read are given back. Checks for an
+ * interrupt. */
+mq_status mq_copy_tensor(mq_tensor_writer *writer, size_t index, const mq_tensors *tensors,
+                         const mq_tensor_info *info, const mq_context *context, mq_error *err);
+
+/* The member "tensors" of matquant.json: {NAME: {"crc32": "8 hexadecimal digits"}} of finished
+ * tensors, added to object. */
+mq_status mq_json_add_crcs(cJSON *object, const mq_tensor_writer *writer,
+                           const mq_tensor_spec *specs, size_t count, mq_error *err);
+
+/* Same dtype and shape. */
+bool mq_same_form(const mq_tensor_info *a, const mq_tensor_info *b);
+/* "[576, 1536]" into out; always terminated. */
+const char *mq_shape_text(char *out, size_t size, const size_t *shape, size_t dims);
+
+#endif

@@ -1,0 +1,56 @@
+#include "matquant/inspect.h"
+#include "store/folder.h"
+#include "store/master.h"
+
+#include <string.h>
+
+/* MLX's affine format writes "quantization": {"group_size", "bits", ...}, and the same as
+ * "quantization_config". */
+static bool is_mlx(const cJSON *quantization) {
+    return cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(quantization, "bits")) &&
+           cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(quantization, "group_size"));
+}
+
+static mq_status kind_of_config(int *kind, const cJSON *config, const char *path, mq_error *err) {
+    const cJSON *quantization = cJSON_GetObjectItemCaseSensitive(config, "quantization");
+    const cJSON *legacy = cJSON_GetObjectItemCaseSensitive(config, "quantization_config");
+    if ((quantization == NULL || cJSON_IsNull(quantization)) &&
+        (legacy == NULL || cJSON_IsNull(legacy))) {
+        *kind = MQ_KIND_PLAIN;
+        return MQ_OK;
+    }
+    const cJSON *method = cJSON_GetObjectItemCaseSensitive(legacy, "quant_method");
+    if (cJSON_IsString(method)) {
+        if (strcmp(method->valuestring, MQ_QUANT_METHOD) == 0) {
+            *kind = MQ_KIND_MASTER;
+            return MQ_OK;
+        }
+        return mq_fail_file(err, MQ_ERR_INPUT, path,
+                            "is quantized by another tool, quant_method \"%s\"",
+                            method->valuestring);
+    }
+    if (is_mlx(quantization)) {
+        *kind = MQ_KIND_SLICE;
+        return MQ_OK;
+    }
+    return mq_fail_file(err, MQ_ERR_INPUT, path,
+                        "is quantized in a way that is neither quant_method \"" MQ_QUANT_METHOD
+                        "\" nor MLX's \"quantization\" with group_size and bits");
+}
+
+mq_status mq_folder_kind(int *kind, const char *folder, mq_error *err) {
+    cJSON *config = NULL;
+    mq_status status = mq_read_folder_json(&config, folder, MQ_CONFIG_FILE, false, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    char *path = mq_path_join(folder, MQ_CONFIG_FILE);
+    if (path == NULL) {
+        status = mq_fail_memory(err, "a path", strlen(folder));
+    } else {
+        status = kind_of_config(kind, config, path, err);
+    }
+    mq_free(path);
+    cJSON_Delete(config);
+    return status;
+}

@@ -1,0 +1,151 @@
+#include "store/master_config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const rule_names[] = {[MQ_SLICE_TOP] = "top", [MQ_SLICE_ROUND] = "round"};
+
+bool mq_serves(const mq_master_settings *settings, unsigned width) {
+    for (size_t i = 0; i < settings->width_count; i++) {
+        if (settings->widths[i] == width) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *mq_widths_text(char *out, size_t size, const unsigned *widths, size_t count) {
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < count && used < size; i++) {
+        int length = snprintf(out + used, size - used, "%s%u", i == 0 ? "" : ", ", widths[i]);
+        used += length > 0 ? (size_t)length : 0;
+    }
+    return out;
+}
+
+/* --- writing --------------------------------------------------------------------------------- */
+
+cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *const *ignored,
+                               size_t ignored_count) {
+    cJSON *object = cJSON_CreateObject(), *widths = NULL, *names = NULL;
+    if (object == NULL ||
+        cJSON_AddStringToObject(object, "quant_method", MQ_QUANT_METHOD) == NULL ||
+        cJSON_AddNumberToObject(object, "format_version", MQ_FORMAT_VERSION) == NULL ||
+        cJSON_AddStringToObject(object, "slice_rule", rule_names[settings->slice_rule]) == NULL ||
+        cJSON_AddNumberToObject(object, "group_size", (double)settings->group_size) == NULL ||
+        (widths = cJSON_AddArrayToObject(object, "widths")) == NULL ||
+        (names = cJSON_AddArrayToObject(object, "ignored")) == NULL) {
+        cJSON_Delete(object);
+        return NULL;
+    }
+    bool complete = true;
+    for (size_t i = 0; complete && i < settings->width_count; i++) {
+        complete = cJSON_AddItemToArray(widths, cJSON_CreateNumber(settings->widths[i]));
+    }
+    for (size_t i = 0; complete && i < ignored_count; i++) {
+        complete = cJSON_AddItemToArray(names, cJSON_CreateString(ignored[i]));
+    }
+    if (!complete) {
+        cJSON_Delete(object);
+        return NULL;
+    }
+    return object;
+}
+
+/* --- reading --------------------------------------------------------------------------------- */
+
+static mq_status parse_version(const cJSON *object, const char *file, mq_error *err) {
+    size_t version = 0;
+    mq_status status = mq_json_get_size(&version, object, "format_version", true, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (version > MQ_FORMAT_VERSION) {
+        return mq_fail_file(
+            err, MQ_ERR_INPUT, file,
+            "format_version is %zu, this program reads up to %d: a newer matquant is needed",
+            version, MQ_FORMAT_VERSION);
+    }
+    if (version == 0) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "format_version is 0, the first is 1");
+    }
+    return MQ_OK;
+}
+
+static mq_status parse_rule(mq_slice_rule *out, const cJSON *object, const char *file,
+                            mq_error *err) {
+    const char *name = NULL;
+    mq_status status = mq_json_get_string(&name, object, "slice_rule", true, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    for (int rule = MQ_SLICE_TOP; rule <= MQ_SLICE_ROUND; rule++) {
+        if (strcmp(name, rule_names[rule]) == 0) {
+            *out = (mq_slice_rule)rule;
+            return MQ_OK;
+        }
+    }
+    return mq_fail_file(err, MQ_ERR_INPUT, file,
+                        "slice_rule is \"%s\", known are \"top\" and \"round\"", name);
+}
+
+static mq_status parse_widths(mq_master_settings *out, const cJSON *object, const char *file,
+                              mq_error *err) {
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, "widths");
+    if (!cJSON_IsArray(list) || list->child == NULL) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "widths is not a list of the widths served");
+    }
+    out->width_count = 0;
+    double last = MQ_MAX_WIDTH + 1;
+    for (const cJSON *item = list->child; item != NULL; item = item->next) {
+        double width = cJSON_IsNumber(item) ? item->valuedouble : 0;
+        if (!(width >= MQ_MIN_WIDTH && width < last) || width != (double)(unsigned)width) {
+            return mq_fail_file(
+                err, MQ_ERR_INPUT, file,
+                "widths must be whole numbers from %d down to %d, each once and descending",
+                MQ_MAX_WIDTH, MQ_MIN_WIDTH);
+        }
+        out->widths[out->width_count++] = (unsigned)width; /* strictly descending: at most 7 */
+        last = width;
+    }
+    return MQ_OK;
+}
+
+static mq_status check_ignored(const cJSON *object, const char *file, mq_error *err) {
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, "ignored");
+    if (list == NULL) {
+        return MQ_OK;
+    }
+    bool good = cJSON_IsArray(list);
+    for (const cJSON *item = good ? list->child : NULL; item != NULL; item = item->next) {
+        good = good && cJSON_IsString(item);
+    }
+    return good ? MQ_OK : mq_fail_file(err, MQ_ERR_INPUT, file, "ignored is not a list of names");
+}
+
+mq_status mq_master_settings_parse(mq_master_settings *out, const cJSON *config, const char *file,
+                                   mq_error *err) {
+    const cJSON *object = cJSON_GetObjectItemCaseSensitive(config, "quantization_config");
+    if (!cJSON_IsObject(object)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "has no quantization_config: this is not a master checkpoint");
+    }
+    const char *method = NULL;
+    mq_status status = mq_json_get_string(&method, object, "quant_method", true, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (strcmp(method, MQ_QUANT_METHOD) != 0) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "quant_method is \"%s\", not \"" MQ_QUANT_METHOD "\"", method);
+    }
+    if ((status = parse_version(object, file, err)) != MQ_OK ||
+        (status = parse_rule(&out->slice_rule, object, file, err)) != MQ_OK ||
+        (status = mq_json_get_size(&out->group_size, object, "group_size", true, file, err)) !=
+            MQ_OK ||
+        (status = parse_widths(out, object, file, err)) != MQ_OK) {
+        return status;
+    }
+    return check_ignored(object, file, err);
+}

@@ -1,0 +1,380 @@
+#include "matquant/version.h"
+#include "store/folder.h"
+#include "store/master.h"
+#include "store/master_config.h"
+#include "store/names.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What the tensor files will hold. The tensors of a linear stand where its weight stood, so that a
+ * block's tensors lie together as they do in the source: codes, then scales and biases of each
+ * width, widest first. */
+struct tensor_plan {
+    mq_tensor_spec *specs;
+    char (*names)[MQ_STORED_NAME_SIZE]; /* of the tensors that are new; the others keep the source's
+                                           pointer */
+    const mq_tensor_info **copied; /* beside specs: the source's tensor, or NULL for a new one */
+    size_t *first;                 /* beside the layout's linears: index of the codes */
+    size_t count;
+};
+
+struct mq_master_writer {
+    struct tensor_plan plan;
+    mq_master_linear *linears;
+    size_t linear_count;
+    mq_master_settings settings;
+    const mq_tensors *source;
+    mq_output *output;
+    mq_tensor_writer *tensors;
+    cJSON *config;
+    char *folder; /* the source's */
+};
+
+/* --- the plan -------------------------------------------------------------------------------- */
+
+static void plan_free(struct tensor_plan *plan) {
+    mq_free(plan->specs);
+    mq_free(plan->names);
+    mq_free(plan->copied);
+    mq_free(plan->first);
+    *plan = (struct tensor_plan){0};
+}
+
+static mq_status plan_allocate(struct tensor_plan *plan, const mq_master_layout *layout,
+                               const mq_tensors *source, mq_error *err) {
+    static const char what[] = "the list of tensors";
+    size_t per_linear = 1 + 2 * layout->width_count, added = 0, all = 0;
+    if (!mq_mul_size(&added, layout->linear_count, per_linear) ||
+        !mq_add_size(&all, added, mq_tensors_count(source))) {
+        return mq_fail_memory(err, what, SIZE_MAX);
+    }
+    mq_status status = mq_new(&plan->specs, all, sizeof *plan->specs, what, err);
+    if (status == MQ_OK) {
+        status = mq_new(&plan->names, added, sizeof *plan->names, what, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_new(&plan->copied, all, sizeof *plan->copied, what, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_new(&plan->first, layout->linear_count, sizeof *plan->first, what, err);
+    }
+    return status;
+}
+
+static void plan_add(struct tensor_plan *plan, const char *name, mq_dtype dtype, size_t rows,
+                     size_t columns) {
+    plan->copied[plan->count] = NULL;
+    plan->specs[plan->count++] =
+        (mq_tensor_spec){.name = name, .dtype = dtype, .dims = 2, .shape = {rows, columns}};
+}
+
+static void plan_add_linear(struct tensor_plan *plan, size_t index,
+                            const mq_master_layout *layout) {
+    const mq_master_linear *linear = &layout->linears[index];
+    char(*names)[MQ_STORED_NAME_SIZE] = plan->names + index * (1 + 2 * layout->width_count);
+    plan->first[index] = plan->count;
+    plan_add(plan, mq_name_make(*names, linear->prefix, "codes", 0), MQ_U8, linear->out,
+             linear->in);
+    for (size_t i = 0; i < layout->width_count; i++) {
+        unsigned width = layout->widths[i];
+        plan_add(plan, mq_name_make(*++names, linear->prefix, "scales", width), MQ_F16, linear->out,
+                 linear->groups);
+        plan_add(plan, mq_name_make(*++names, linear->prefix, "biases", width), MQ_F16, linear->out,
+                 linear->groups);
+    }
+}
+
+static mq_status check_linear(const mq_master_linear *linear, const mq_tensors *source,
+                              const char *folder, mq_error *err) {
+    char name[MQ_STORED_NAME_SIZE], shape[128];
+    const mq_tensor_info *weight =
+        mq_tensors_find(source, mq_name_make(name, linear->prefix, "weight", 0));
+    if (weight == NULL) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, folder, name, "is missing");
+    }
+    if (!mq_dtype_is_weight(weight->dtype) || weight->dims != 2 ||
+        weight->shape[0] != linear->out || weight->shape[1] != linear->in) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, weight->file, name,
+                              "is %s %s instead of [%zu, %zu]", mq_dtype_name(weight->dtype),
+                              mq_shape_text(shape, sizeof shape, weight->shape, weight->dims),
+                              linear->out, linear->in);
+    }
+    if (linear->groups == 0 || linear->in % linear->groups != 0) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, weight->file, name,
+                              "%zu groups do not divide rows of %zu", linear->groups, linear->in);
+    }
+    return MQ_OK;
+}
+
+static int compare_linears(const void *a, const void *b) {
+    return strcmp((*(const mq_master_linear *const *)a)->prefix,
+                  (*(const mq_master_linear *const *)b)->prefix);
+}
+
+/* A tensor of the source must not have a name that means something in a master. */
+static mq_status check_name(const mq_tensor_info *info, const mq_name *name,
+                            const mq_tensors *source, mq_error *err) {
+    bool is_private = name->form == MQ_NAME_WIDTH && mq_tensors_find(source, name->stem) != NULL;
+    if (is_private || name->form == MQ_NAME_CODES || name->form == MQ_NAME_SCALES ||
+        name->form == MQ_NAME_BIASES) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, info->file, info->name,
+                              "has a name that a master checkpoint uses itself");
+    }
+    return MQ_OK;
+}
+
+static mq_status plan_tensors(struct tensor_plan *plan, const mq_master_linear **sorted,
+                              const mq_master_layout *layout, const mq_tensors *source,
+                              mq_error *err) {
+    for (size_t i = 0; i < mq_tensors_count(source); i++) {
+        const mq_tensor_info *info = mq_tensors_at(source, i);
+        mq_name name = mq_name_parse(info->name);
+        mq_status status = check_name(info, &name, source, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        const mq_master_linear **found = NULL;
+        if (name.form == MQ_NAME_WEIGHT && strlen(name.stem) < MQ_NAME_SIZE &&
+            layout->linear_count > 0) {
+            mq_master_linear key, *key_pointer = &key;
+            memcpy(key.prefix, name.stem, strlen(name.stem) + 1);
+            found = bsearch(&key_pointer, sorted, layout->linear_count, sizeof *sorted,
+                            compare_linears);
+        }
+        if (found != NULL) {
+            plan_add_linear(plan, (size_t)(*found - layout->linears), layout);
+        } else {
+            plan->copied[plan->count] = info;
+            mq_tensor_spec *spec = &plan->specs[plan->count++];
+            *spec = (mq_tensor_spec){.name = info->name, .dtype = info->dtype, .dims = info->dims};
+            memcpy(spec->shape, info->shape, sizeof spec->shape);
+        }
+    }
+    return MQ_OK;
+}
+
+static mq_status plan_make(struct tensor_plan *plan, const mq_master_layout *layout,
+                           const mq_tensors *source, mq_error *err) {
+    mq_status status = plan_allocate(plan, layout, source, err);
+    const mq_master_linear **sorted = NULL;
+    if (status == MQ_OK) {
+        status = mq_new(&sorted, layout->linear_count, sizeof *sorted, "the list of layers", err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < layout->linear_count; i++) {
+        sorted[i] = &layout->linears[i];
+        status = check_linear(sorted[i], source, layout->source, err);
+    }
+    if (status == MQ_OK && layout->linear_count > 0) {
+        qsort(sorted, layout->linear_count, sizeof *sorted, compare_linears);
+    }
+    if (status == MQ_OK) {
+        status = plan_tensors(plan, sorted, layout, source, err);
+    }
+    mq_free(sorted);
+    if (status != MQ_OK) {
+        plan_free(plan);
+    }
+    return status;
+}
+
+mq_status mq_master_size(size_t *out, const mq_master_layout *layout, const mq_tensors *source,
+                         mq_error *err) {
+    /* What a tensor takes in the header, in an index and in matquant.json, its name apart. */
+    enum { DESCRIPTION = 256, NAMES = 3, FIXED = 4096 };
+    struct tensor_plan plan = {0};
+    mq_status status = plan_make(&plan, layout, source, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    size_t total = 0;
+    status = mq_small_files_size(&total, layout->source, err);
+    total += FIXED;
+    for (size_t i = 0; i < plan.count; i++) {
+        const mq_tensor_spec *spec = &plan.specs[i];
+        size_t bytes = plan.copied[i] != NULL
+                           ? plan.copied[i]->bytes
+                           : spec->shape[0] * spec->shape[1] * mq_dtype_size(spec->dtype);
+        total += bytes + NAMES * strlen(spec->name) + DESCRIPTION;
+    }
+    plan_free(&plan);
+    if (status == MQ_OK) {
+        *out = total;
+    }
+    return status;
+}
+
+/* --- writing --------------------------------------------------------------------------------- */
+
+static mq_status make_config(mq_master_writer *writer, const mq_master_layout *layout,
+                             mq_error *err) {
+    mq_status status =
+        mq_read_folder_json(&writer->config, layout->source, MQ_CONFIG_FILE, false, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    static const char *const taken[] = {"quantization_config", "quantization"};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
+        const cJSON *member = cJSON_GetObjectItemCaseSensitive(writer->config, taken[i]);
+        if (member != NULL && !cJSON_IsNull(member)) {
+            return mq_fail_file(err, MQ_ERR_INPUT, layout->source,
+                                "is quantized already: config.json has %s", taken[i]);
+        }
+        cJSON_DeleteItemFromObjectCaseSensitive(writer->config, taken[i]);
+    }
+    return mq_json_add(
+        writer->config, "quantization_config",
+        mq_master_settings_json(&writer->settings, layout->ignored, layout->ignored_count), err);
+}
+
+static mq_status writer_fill(mq_master_writer *writer, const mq_master_layout *layout,
+                             mq_error *err) {
+    writer->settings.slice_rule = layout->slice_rule;
+    writer->settings.group_size = layout->group_size;
+    writer->settings.width_count = layout->width_count;
+    memcpy(writer->settings.widths, layout->widths, sizeof writer->settings.widths);
+    writer->linear_count = layout->linear_count;
+    writer->folder = mq_strdup(layout->source);
+    if (writer->folder == NULL) {
+        return mq_fail_memory(err, "a path", strlen(layout->source));
+    }
+    mq_status status = mq_new(&writer->linears, layout->linear_count, sizeof *writer->linears,
+                              "the list of layers", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (layout->linear_count > 0) {
+        memcpy(writer->linears, layout->linears, layout->linear_count * sizeof *writer->linears);
+    }
+    if ((status = make_config(writer, layout, err)) != MQ_OK ||
+        (status = plan_make(&writer->plan, layout, writer->source, err)) != MQ_OK) {
+        return status;
+    }
+    return mq_tensor_writer_open(&writer->tensors, writer->output, writer->plan.specs,
+                                 writer->plan.count, layout->max_shard_size, err);
+}
+
+mq_status mq_master_writer_open(mq_master_writer **out, const mq_master_layout *layout,
+                                const mq_tensors *source, mq_output *output, mq_error *err) {
+    mq_master_writer *writer = mq_calloc(1, sizeof *writer);
+    if (writer == NULL) {
+        return mq_fail_memory(err, "a master checkpoint", sizeof *writer);
+    }
+    writer->source = source;
+    writer->output = output;
+    mq_status status = writer_fill(writer, layout, err);
+    if (status != MQ_OK) {
+        mq_master_writer_abandon(writer);
+        return status;
+    }
+    *out = writer;
+    return MQ_OK;
+}
+
+static mq_status put_affine(mq_master_writer *writer, size_t index, const uint16_t *values,
+                            mq_error *err) {
+    const mq_tensor_spec *spec = &writer->plan.specs[index];
+    size_t count = spec->shape[0] * spec->shape[1];
+    if (values == NULL) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, spec->name, "was not computed");
+    }
+    size_t bad = mq_first_non_finite(values, MQ_F16, count);
+    if (bad < count) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, spec->name,
+                              "row %zu, group %zu is outside the range of float16",
+                              bad / spec->shape[1], bad % spec->shape[1]);
+    }
+    return mq_tensor_writer_put(writer->tensors, index, values, count * sizeof *values, err);
+}
+
+mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
+                               const mq_quantized *quantized, mq_error *err) {
+    const mq_master_linear *linear = &writer->linears[index];
+    if (quantized->out != linear->out || quantized->in != linear->in ||
+        quantized->groups != linear->groups) {
+        return mq_fail_tensor(
+            err, MQ_ERR_INPUT, NULL, linear->prefix,
+            "was quantized as [%zu, %zu] with %zu groups, planned was [%zu, %zu] with %zu",
+            quantized->out, quantized->in, quantized->groups, linear->out, linear->in,
+            linear->groups);
+    }
+    size_t at = writer->plan.first[index];
+    mq_status status =
+        mq_tensor_writer_put(writer->tensors, at, quantized->codes, linear->out * linear->in, err);
+    for (size_t i = 0; status == MQ_OK && i < writer->settings.width_count; i++) {
+        unsigned width = writer->settings.widths[i];
+        status = put_affine(writer, ++at, quantized->scales[width], err);
+        if (status == MQ_OK) {
+            status = put_affine(writer, ++at, quantized->biases[width], err);
+        }
+    }
+    return status;
+}
+
+static mq_status write_provenance(mq_master_writer *writer, const cJSON *provenance,
+                                  mq_error *err) {
+    cJSON *whole = cJSON_CreateObject();
+    if (whole == NULL) {
+        return mq_fail_memory(err, "a JSON file", 0);
+    }
+    mq_status status =
+        mq_json_add(whole, "format_version", cJSON_CreateNumber(MQ_FORMAT_VERSION), err);
+    if (status == MQ_OK) {
+        status = mq_json_add(whole, "tool", cJSON_CreateString("matquant " MQ_VERSION), err);
+    }
+    for (const cJSON *item = provenance == NULL ? NULL : provenance->child;
+         status == MQ_OK && item != NULL; item = item->next) {
+        status = mq_json_add(whole, item->string, cJSON_Duplicate(item, true), err);
+    }
+    if (status == MQ_OK) {
+        status =
+            mq_json_add_crcs(whole, writer->tensors, writer->plan.specs, writer->plan.count, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_write_json(writer->output, MQ_PROVENANCE_FILE, whole, err);
+    }
+    cJSON_Delete(whole);
+    return status;
+}
+
+static mq_status finish(mq_master_writer *writer, const cJSON *provenance, mq_error *err) {
+    for (size_t i = 0; i < writer->plan.count; i++) {
+        if (writer->plan.copied[i] != NULL) {
+            mq_status status = mq_copy_tensor(writer->tensors, i, writer->source,
+                                              writer->plan.copied[i], NULL, err);
+            if (status != MQ_OK) {
+                return status;
+            }
+        }
+    }
+    mq_status status = write_provenance(writer, provenance, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    mq_tensor_writer *tensors = writer->tensors;
+    writer->tensors = NULL; /* closing frees it in every case */
+    if ((status = mq_tensor_writer_close(tensors, err)) != MQ_OK ||
+        (status = mq_write_json(writer->output, MQ_CONFIG_FILE, writer->config, err)) != MQ_OK) {
+        return status;
+    }
+    return mq_copy_small_files(writer->output, writer->folder, err);
+}
+
+mq_status mq_master_writer_finish(mq_master_writer *writer, const cJSON *provenance,
+                                  mq_error *err) {
+    mq_status status = finish(writer, provenance, err);
+    mq_master_writer_abandon(writer);
+    return status;
+}
+
+void mq_master_writer_abandon(mq_master_writer *writer) {
+    if (writer == NULL) {
+        return;
+    }
+    mq_tensor_writer_abandon(writer->tensors);
+    plan_free(&writer->plan);
+    mq_free(writer->linears);
+    mq_free(writer->folder);
+    cJSON_Delete(writer->config);
+    mq_free(writer);
+}

@@ -1,0 +1,19 @@
+/* Quantized checkpoints as a source of float32 weights (model/weights.h). Master and slice go
+ * through the same routine, so that the same width gives the same bits. */
+#ifndef MQ_STORE_QUANTIZED_WEIGHTS_H
+#define MQ_STORE_QUANTIZED_WEIGHTS_H
+
+#include "store/readers.h"
+
+/* out[in] = scales[g]·slices[i] + biases[g] with g = i / (in/groups); the product rounded, then the
+ * sum. */
+void mq_dequantize_row(float *out, const uint8_t *slices, const float *scales, const float *biases,
+                       size_t in, size_t groups);
+
+/* The model of this width; a norm that is private to it is read under its plain name. MQ_ERR_USAGE
+ * when the width is not served. The master or slice must outlive the weights. */
+mq_status mq_master_weights(mq_weights **out, const mq_master *master, unsigned width,
+                            mq_error *err);
+mq_status mq_slice_weights(mq_weights **out, const mq_slice_reader *slice, mq_error *err);
+
+#endif

@@ -1,0 +1,55 @@
+/* What stands behind mq_master_open (store/master.h), and the reader of slices in MLX's format. */
+#ifndef MQ_STORE_READERS_H
+#define MQ_STORE_READERS_H
+
+#include "store/master.h"
+#include "store/problems.h"
+
+/* As mq_master_open; with problems, linear layers that a reader must reject are counted there and
+ * left out, and so are their tensors in what follows. A folder that cannot be read at all, or whose
+ * config.json does not say what the codes mean, fails all the same. */
+mq_status mq_master_scan(mq_master **out, const char *folder, mq_problems *problems, mq_error *err);
+
+/* What a tensor of a master is. */
+typedef enum mq_role {
+    MQ_ROLE_PLAIN,   /* the source's */
+    MQ_ROLE_LINEAR,  /* codes, scales or biases of a quantized linear */
+    MQ_ROLE_PRIVATE, /* NAME.wR of a served width, NAME being there */
+    MQ_ROLE_REJECTED /* one that a reader must reject */
+} mq_role;
+
+/* For MQ_ROLE_PRIVATE *width is its width, else untouched; width may be NULL. */
+mq_role mq_master_role(unsigned *width, const mq_master *master, const mq_tensor_info *info);
+/* The tensor that the model of this width uses in place of NAME, or NULL when it uses NAME. */
+const mq_tensor_info *mq_master_private(const mq_master *master, const char *name, unsigned width);
+
+/* --- slices
+ * ---------------------------------------------------------------------------------------------- */
+
+/* A folder in MLX's affine format: what `matquant slice` writes, and as much of what mlx-lm writes
+ * as means the same (scales in any of F16, BF16, F32; widths and group sizes that differ by layer).
+ * Rejected: another mode, a width other than 2, 3, 4, 5, 6, 8, shapes that contradict one another
+ * or config.json. */
+typedef struct mq_slice_reader mq_slice_reader;
+
+/* A quantized linear (or embedding) P; pointers into the mapped file. */
+typedef struct mq_slice_view {
+    const char *prefix;
+    unsigned width;
+    size_t out, in, groups;
+    const mq_tensor_info *weight, *scales, *biases; /* U32 [out, in·width/32]; [out, groups] */
+} mq_slice_view;
+
+mq_status mq_slice_reader_open(mq_slice_reader **out, const char *folder, mq_problems *problems,
+                               mq_error *err);
+void mq_slice_reader_close(mq_slice_reader *slice);
+const mq_tensors *mq_slice_reader_tensors(const mq_slice_reader *slice);
+const cJSON *mq_slice_reader_config(const mq_slice_reader *slice);
+const cJSON *mq_slice_reader_provenance(const mq_slice_reader *slice); /* NULL: none */
+unsigned mq_slice_reader_width(const mq_slice_reader *slice);          /* the global one */
+size_t mq_slice_reader_group_size(const mq_slice_reader *slice);       /* the global one */
+size_t mq_slice_reader_count(const mq_slice_reader *slice);
+const mq_slice_view *mq_slice_reader_at(const mq_slice_reader *slice, size_t index);
+const mq_slice_view *mq_slice_reader_find(const mq_slice_reader *slice, const char *prefix);
+
+#endif

@@ -1,0 +1,275 @@
+#include "store/folder.h"
+#include "store/names.h"
+#include "store/readers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct mq_slice_reader {
+    mq_tensors *tensors;
+    cJSON *config, *provenance;
+    const cJSON *quantization; /* in config */
+    char *config_path;
+    size_t width, group_size; /* of layers that have no entry of their own */
+    mq_slice_view *linears;   /* in the order of the files */
+    const mq_slice_view **sorted;
+    size_t linear_count;
+};
+
+/* --- config.json ----------------------------------------------------------------------------- */
+
+static mq_status check_format(size_t width, size_t group_size, const cJSON *entry, const char *file,
+                              mq_error *err) {
+    const char *mode = "affine";
+    mq_status status = mq_json_get_string(&mode, entry, "mode", false, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (strcmp(mode, "affine") != 0) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "quantization mode is \"%s\", only \"affine\" is read", mode);
+    }
+    if (width < 2 || width == 7 || width > 8) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "quantization bits are %zu, MLX has 2, 3, 4, 5, 6 and 8", width);
+    }
+    if (group_size == 0) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "quantization group_size is 0");
+    }
+    return MQ_OK;
+}
+
+static mq_status parse_config(mq_slice_reader *slice, mq_error *err) {
+    const char *file = slice->config_path;
+    slice->quantization = cJSON_GetObjectItemCaseSensitive(slice->config, "quantization");
+    if (!cJSON_IsObject(slice->quantization)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "has no \"quantization\": this is not a slice in MLX's format");
+    }
+    mq_status status =
+        mq_json_get_size(&slice->width, slice->quantization, "bits", true, file, err);
+    if (status == MQ_OK) {
+        status = mq_json_get_size(&slice->group_size, slice->quantization, "group_size", true, file,
+                                  err);
+    }
+    return status != MQ_OK
+               ? status
+               : check_format(slice->width, slice->group_size, slice->quantization, file, err);
+}
+
+/* Width and group size of a layer: from an entry under its name, where there is one. */
+static mq_status layer_format(size_t *width, size_t *group_size, const mq_slice_reader *slice,
+                              const char *prefix, mq_error *err) {
+    *width = slice->width;
+    *group_size = slice->group_size;
+    const cJSON *entry = cJSON_GetObjectItemCaseSensitive(slice->quantization, prefix);
+    if (entry == NULL) {
+        return MQ_OK;
+    }
+    if (!cJSON_IsObject(entry)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, slice->config_path,
+                            "quantization says that %s is not quantized, but it has scales",
+                            prefix);
+    }
+    mq_status status = mq_json_get_size(width, entry, "bits", false, slice->config_path, err);
+    if (status == MQ_OK) {
+        status = mq_json_get_size(group_size, entry, "group_size", false, slice->config_path, err);
+    }
+    return status != MQ_OK ? status
+                           : check_format(*width, *group_size, entry, slice->config_path, err);
+}
+
+/* --- one linear layer ------------------------------------------------------------------------ */
+
+static mq_status find_part(const mq_tensor_info **out, const mq_slice_reader *slice,
+                           const mq_tensor_info *scales, const char *prefix, const char *part,
+                           mq_error *err) {
+    char name[MQ_STORED_NAME_SIZE];
+    *out = mq_tensors_find(slice->tensors, mq_name_make(name, prefix, part, 0));
+    if (*out == NULL) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, scales->file, name, "is missing beside %s",
+                              scales->name);
+    }
+    return MQ_OK;
+}
+
+static mq_status check_shapes(const mq_slice_view *view, size_t group_size, mq_error *err) {
+    char shape[128];
+    const mq_tensor_info *weight = view->weight, *scales = view->scales, *biases = view->biases;
+    if (weight->dtype != MQ_U32 || weight->dims != 2 || weight->elements == 0 ||
+        weight->shape[1] > SIZE_MAX / 32 || weight->shape[1] * 32 % view->width != 0) {
+        return mq_fail_tensor(
+            err, MQ_ERR_INPUT, weight->file, weight->name,
+            "is %s %s; packed weights of %u bits are U32 of two dimensions, rows of whole weights",
+            mq_dtype_name(weight->dtype),
+            mq_shape_text(shape, sizeof shape, weight->shape, weight->dims), view->width);
+    }
+    size_t in = weight->shape[1] * 32 / view->width;
+    if (!mq_dtype_is_weight(scales->dtype) || scales->dims != 2 ||
+        scales->shape[0] != weight->shape[0] || in % group_size != 0 ||
+        scales->shape[1] != in / group_size) {
+        return mq_fail_tensor(
+            err, MQ_ERR_INPUT, scales->file, scales->name,
+            "is %s %s; for weights [%zu, %zu] in groups of %zu it must be F16 [%zu, %zu]",
+            mq_dtype_name(scales->dtype),
+            mq_shape_text(shape, sizeof shape, scales->shape, scales->dims), weight->shape[0], in,
+            group_size, weight->shape[0], in / group_size);
+    }
+    if (!mq_same_form(scales, biases)) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, biases->file, biases->name,
+                              "must have the dtype and shape of %s", scales->name);
+    }
+    return MQ_OK;
+}
+
+/* view->prefix and view->scales are set already. */
+static mq_status read_linear(mq_slice_view *view, const mq_slice_reader *slice, mq_error *err) {
+    size_t width = 0, group_size = 0;
+    mq_status status = find_part(&view->weight, slice, view->scales, view->prefix, "weight", err);
+    if (status == MQ_OK) {
+        status = find_part(&view->biases, slice, view->scales, view->prefix, "biases", err);
+    }
+    if (status == MQ_OK) {
+        status = layer_format(&width, &group_size, slice, view->prefix, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    view->width = (unsigned)width;
+    status = check_shapes(view, group_size, err);
+    if (status == MQ_OK) {
+        view->out = view->weight->shape[0];
+        view->in = view->weight->shape[1] * 32 / width;
+        view->groups = view->in / group_size;
+    }
+    return status;
+}
+
+/* --- all of them ----------------------------------------------------------------------------- */
+
+/* The length of P when name is P.scales, else 0. */
+static size_t scales_stem(const char *name) {
+    static const char end[] = ".scales";
+    size_t length = strlen(name), end_length = sizeof end - 1;
+    bool is_scales = length > end_length && length - end_length < MQ_STORED_STEM_MAX &&
+                     strcmp(name + length - end_length, end) == 0;
+    return is_scales ? length - end_length : 0;
+}
+
+static int compare_prefixes(const void *a, const void *b) {
+    return strcmp((*(mq_slice_view *const *)a)->prefix, (*(mq_slice_view *const *)b)->prefix);
+}
+
+static mq_status add_linear(mq_slice_reader *slice, const mq_tensor_info *scales,
+                            mq_problems *problems, mq_error *err) {
+    size_t length = scales_stem(scales->name);
+    char *prefix = mq_strdup(scales->name);
+    if (prefix == NULL) {
+        return mq_fail_memory(err, "the list of layers", length);
+    }
+    prefix[length] = '\0';
+    mq_slice_view view = {.prefix = prefix, .scales = scales};
+    mq_error problem = {.status = MQ_OK};
+    if (read_linear(&view, slice, &problem) == MQ_OK) {
+        slice->linears[slice->linear_count++] = view;
+        return MQ_OK;
+    }
+    mq_free(prefix);
+    return mq_problem(problems, &problem, err);
+}
+
+static mq_status read_linears(mq_slice_reader *slice, mq_problems *problems, mq_error *err) {
+    size_t count = mq_tensors_count(slice->tensors), upper = 0;
+    for (size_t i = 0; i < count; i++) {
+        upper += scales_stem(mq_tensors_at(slice->tensors, i)->name) != 0;
+    }
+    mq_status status =
+        mq_new(&slice->linears, upper, sizeof *slice->linears, "the list of layers", err);
+    if (status == MQ_OK) {
+        status = mq_new(&slice->sorted, upper, sizeof *slice->sorted, "the list of layers", err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        const mq_tensor_info *info = mq_tensors_at(slice->tensors, i);
+        if (scales_stem(info->name) != 0) {
+            status = add_linear(slice, info, problems, err);
+        }
+    }
+    for (size_t i = 0; status == MQ_OK && i < slice->linear_count; i++) {
+        slice->sorted[i] = &slice->linears[i];
+    }
+    if (status == MQ_OK && slice->linear_count > 0) {
+        qsort(slice->sorted, slice->linear_count, sizeof *slice->sorted, compare_prefixes);
+    }
+    return status;
+}
+
+static mq_status open_folder(mq_slice_reader *slice, const char *folder, mq_problems *problems,
+                             mq_error *err) {
+    mq_status status = mq_read_folder_json(&slice->config, folder, MQ_CONFIG_FILE, false, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    slice->config_path = mq_path_join(folder, MQ_CONFIG_FILE);
+    if (slice->config_path == NULL) {
+        return mq_fail_memory(err, "a path", strlen(folder));
+    }
+    if ((status = parse_config(slice, err)) != MQ_OK ||
+        (status = mq_read_folder_json(&slice->provenance, folder, MQ_PROVENANCE_FILE, true, err)) !=
+            MQ_OK ||
+        (status = mq_tensors_open(&slice->tensors, folder, err)) != MQ_OK) {
+        return status;
+    }
+    return read_linears(slice, problems, err);
+}
+
+mq_status mq_slice_reader_open(mq_slice_reader **out, const char *folder, mq_problems *problems,
+                               mq_error *err) {
+    mq_slice_reader *slice = mq_calloc(1, sizeof *slice);
+    if (slice == NULL) {
+        return mq_fail_memory(err, "a slice", sizeof *slice);
+    }
+    mq_status status = open_folder(slice, folder, problems, err);
+    if (status != MQ_OK) {
+        mq_slice_reader_close(slice);
+        return status;
+    }
+    *out = slice;
+    return MQ_OK;
+}
+
+void mq_slice_reader_close(mq_slice_reader *slice) {
+    if (slice == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < slice->linear_count; i++) {
+        mq_free((void *)slice->linears[i].prefix);
+    }
+    mq_free(slice->linears);
+    mq_free(slice->sorted);
+    mq_tensors_close(slice->tensors);
+    cJSON_Delete(slice->config);
+    cJSON_Delete(slice->provenance);
+    mq_free(slice->config_path);
+    mq_free(slice);
+}
+
+const mq_tensors *mq_slice_reader_tensors(const mq_slice_reader *slice) { return slice->tensors; }
+const cJSON *mq_slice_reader_config(const mq_slice_reader *slice) { return slice->config; }
+const cJSON *mq_slice_reader_provenance(const mq_slice_reader *slice) { return slice->provenance; }
+unsigned mq_slice_reader_width(const mq_slice_reader *slice) { return (unsigned)slice->width; }
+size_t mq_slice_reader_group_size(const mq_slice_reader *slice) { return slice->group_size; }
+size_t mq_slice_reader_count(const mq_slice_reader *slice) { return slice->linear_count; }
+
+const mq_slice_view *mq_slice_reader_at(const mq_slice_reader *slice, size_t index) {
+    return &slice->linears[index];
+}
+
+const mq_slice_view *mq_slice_reader_find(const mq_slice_reader *slice, const char *prefix) {
+    const mq_slice_view key = {.prefix = prefix}, *key_pointer = &key;
+    if (slice->linear_count == 0) {
+        return NULL;
+    }
+    const mq_slice_view **found = bsearch(&key_pointer, slice->sorted, slice->linear_count,
+                                          sizeof *slice->sorted, compare_prefixes);
+    return found == NULL ? NULL : *found;
+}
