@@ -73,37 +73,14 @@ static mq_status get_dimension(size_t *out, const cJSON *json, const char *key, 
     return status;
 }
 
-static mq_status parse_sizes(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+static mq_status parse_heads(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
     out->num_key_value_heads = out->arch->default_num_key_value_heads;
     out->head_dim = out->arch->default_head_dim;
-    out->max_position_embeddings = out->arch->default_max_position_embeddings;
-    const struct {
-        const char *key;
-        size_t *value, max;
-    } required[] = {
-        {"hidden_size", &out->hidden_size, max_dimension},
-        {"intermediate_size", &out->intermediate_size, max_dimension},
-        {"num_hidden_layers", &out->num_hidden_layers, max_layers},
-        {"num_attention_heads", &out->num_attention_heads, max_dimension},
-        {"vocab_size", &out->vocab_size, max_dimension},
-    };
-    mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < sizeof required / sizeof required[0]; i++) {
-        status = get_dimension(required[i].value, json, required[i].key, true, required[i].max,
-                               file, err);
-    }
-    if (status == MQ_OK) {
-        status = get_dimension(&out->max_position_embeddings, json, "max_position_embeddings",
-                               false, max_dimension, file, err);
-    }
-    if (status != MQ_OK) {
-        return status;
-    }
     if (out->num_key_value_heads == 0) {
         out->num_key_value_heads = out->num_attention_heads;
     }
-    status = get_dimension(&out->num_key_value_heads, json, "num_key_value_heads", false,
-                           max_dimension, file, err);
+    mq_status status = get_dimension(&out->num_key_value_heads, json, "num_key_value_heads", false,
+                                     max_dimension, file, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -130,9 +107,38 @@ static mq_status parse_sizes(mq_config *out, const cJSON *json, const char *file
     return status;
 }
 
-/* Every matrix of the model in float32, and every row of heads, must have a size. */
+static mq_status parse_sizes(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+    out->max_position_embeddings = out->arch->default_max_position_embeddings;
+    const struct {
+        const char *key;
+        size_t *value, max;
+    } required[] = {
+        {"hidden_size", &out->hidden_size, max_dimension},
+        {"intermediate_size", &out->intermediate_size, max_dimension},
+        {"num_hidden_layers", &out->num_hidden_layers, max_layers},
+        {"num_attention_heads", &out->num_attention_heads, max_dimension},
+        {"vocab_size", &out->vocab_size, max_dimension},
+    };
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < sizeof required / sizeof required[0]; i++) {
+        status = get_dimension(required[i].value, json, required[i].key, true, required[i].max,
+                               file, err);
+    }
+    if (status == MQ_OK) {
+        status = get_dimension(&out->max_position_embeddings, json, "max_position_embeddings",
+                               false, max_dimension, file, err);
+    }
+    return status == MQ_OK ? parse_heads(out, json, file, err) : status;
+}
+
+/* Every matrix of the model must fit in an address space as float32. */
+static bool matrix_fits(size_t rows, size_t columns) {
+    size_t bytes;
+    return mq_mul3_size(&bytes, rows, columns, sizeof(float)) && bytes <= PTRDIFF_MAX;
+}
+
 static mq_status check_products(const mq_config *config, const char *file, mq_error *err) {
-    size_t bytes, heads;
+    size_t heads;
     if (!mq_mul_size(&heads, config->num_attention_heads, config->head_dim) ||
         heads > max_dimension) {
         return mq_fail_file(err, MQ_ERR_INPUT, file,
@@ -141,13 +147,13 @@ static mq_status check_products(const mq_config *config, const char *file, mq_er
     for (int linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t rows, columns;
         mq_config_linear_shape(&rows, &columns, config, (mq_linear)linear);
-        if (!mq_mul3_size(&bytes, rows, columns, sizeof(float))) {
-            return mq_fail_file(err, MQ_ERR_INPUT, file, "the size of %s overflows",
-                                config->arch->linear[linear]);
+        if (!matrix_fits(rows, columns)) {
+            return mq_fail_file(err, MQ_ERR_INPUT, file, "%s would have %zu x %zu weights",
+                                config->arch->linear[linear], rows, columns);
         }
     }
-    if (!mq_mul3_size(&bytes, config->vocab_size, config->hidden_size, sizeof(float))) {
-        return mq_fail_file(err, MQ_ERR_INPUT, file, "vocab_size times hidden_size overflows");
+    if (!matrix_fits(config->vocab_size, config->hidden_size)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "vocab_size times hidden_size is too large");
     }
     return MQ_OK;
 }

@@ -50,8 +50,8 @@ static mq_status plain_shape(size_t *rows, size_t *columns, const mq_weights *se
 
 static mq_status plain_read(float *out, const mq_weights *self, const char *name, size_t first,
                             size_t count, mq_error *err) {
-    const mq_tensor_info *info;
-    size_t rows, columns;
+    const mq_tensor_info *info = NULL;
+    size_t rows = 0, columns = 0;
     mq_status status = plain_find(&info, &rows, &columns, self, name, err);
     return status == MQ_OK ? mq_tensor_read_f32(out, info, first * columns, count * columns, err)
                            : status;

@@ -1,0 +1,368 @@
+/* layer: model */
+/* config.json: what is read, what defaults to what, and what is refused by name. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "model/config.h"
+
+#define SIZES                                                                                      \
+    "\"hidden_size\":32,\"intermediate_size\":40,\"num_hidden_layers\":4,"                         \
+    "\"num_attention_heads\":4,\"vocab_size\":64"
+#define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\"," SIZES
+#define GEMMA "\"architectures\":[\"Gemma3ForCausalLM\"],\"model_type\":\"gemma3_text\"," SIZES
+
+static mq_status parse(mq_config *out, const char *text, mq_error *err) {
+    cJSON *json = NULL;
+    assert_int_equal(mq_json_parse(&json, text, strlen(text), "config.json", err), MQ_OK);
+    const mq_status status = mq_config_parse(out, json, "config.json", err);
+    cJSON_Delete(json);
+    return status;
+}
+
+static mq_config parse_good(const char *text) {
+    mq_config config;
+    mq_error err = {0};
+    if (parse(&config, text, &err) != MQ_OK) {
+        fail_msg("%s: %s", text, err.message);
+    }
+    return config;
+}
+
+/* {base,extra} must be refused as bad input, in the file's name, with every one of the words. */
+static void refused(const char *base, const char *extra, const char *words) {
+    char text[4096], word[256];
+    snprintf(text, sizeof text, "{%s%s%s}", base, extra[0] != '\0' ? "," : "", extra);
+    mq_config config;
+    mq_error err = {0};
+    assert_int_equal(parse(&config, text, &err), MQ_ERR_INPUT);
+    assert_string_equal(err.file, "config.json");
+    assert_null(config.layer_is_local);
+    for (const char *at = words; *at != '\0'; at += strcspn(at, "|"), at += *at == '|') {
+        snprintf(word, sizeof word, "%.*s", (int)strcspn(at, "|"), at);
+        if (strstr(err.message, word) == NULL) {
+            fail_msg("\"%s\" does not say \"%s\" (%s)", err.message, word, extra);
+        }
+    }
+}
+
+static void test_llama_defaults(void **state) {
+    (void)state;
+    mq_config config = parse_good("{" LLAMA "}");
+    assert_string_equal(config.arch->architecture, "LlamaForCausalLM");
+    assert_int_equal(config.num_key_value_heads, 4);
+    assert_int_equal(config.head_dim, 8);
+    assert_int_equal(config.max_position_embeddings, 2048);
+    assert_false(config.tie_word_embeddings);
+    assert_false(config.attention_bias || config.mlp_bias);
+    assert_int_equal(config.activation, MQ_SILU);
+    assert_true(config.rms_norm_eps == 1e-6);
+    assert_true(config.attention_scale == 1.0 / sqrt(8.0));
+    assert_int_equal(config.sliding_window, 0);
+    assert_int_equal(config.rope[0].type, MQ_ROPE_NONE);
+    assert_true(config.rope[0].rope_theta == 10000.0 && config.rope[1].rope_theta == 10000.0);
+    for (size_t i = 0; i < 4; i++) {
+        assert_false(config.layer_is_local[i]);
+    }
+    mq_config_free(&config);
+}
+
+static void test_gemma_defaults(void **state) {
+    (void)state;
+    mq_config config = parse_good("{" GEMMA "}");
+    assert_int_equal(config.num_key_value_heads, 4);
+    assert_int_equal(config.head_dim, 256);
+    assert_int_equal(config.max_position_embeddings, 131072);
+    assert_true(config.tie_word_embeddings);
+    assert_int_equal(config.activation, MQ_GELU_TANH);
+    assert_true(config.attention_scale == 1.0 / 16.0);
+    assert_int_equal(config.sliding_window, 4096);
+    assert_true(config.rope[0].rope_theta == 1e6 && config.rope[1].rope_theta == 1e4);
+    assert_true(config.attn_logit_softcapping == 0.0 && config.final_logit_softcapping == 0.0);
+    mq_config_free(&config);
+
+    config = parse_good("{" GEMMA ",\"sliding_window_pattern\":2,\"sliding_window\":7,"
+                        "\"query_pre_attn_scalar\":64,\"final_logit_softcapping\":30.0,"
+                        "\"attn_logit_softcapping\":50,\"_sliding_window_pattern\":2}");
+    assert_true(config.layer_is_local[0] && !config.layer_is_local[1] && config.layer_is_local[2]);
+    assert_int_equal(config.sliding_window, 7);
+    assert_true(config.attention_scale == 0.125);
+    assert_true(config.final_logit_softcapping == 30.0 && config.attn_logit_softcapping == 50.0);
+    mq_config_free(&config);
+}
+
+static void test_layer_types(void **state) {
+    (void)state;
+    /* transformers writes its default pattern even when layer_types says something else: the list
+     * decides. */
+    mq_config config = parse_good("{" GEMMA ",\"_sliding_window_pattern\":6,\"layer_types\":["
+                                  "\"full_attention\",\"sliding_attention\",\"full_attention\","
+                                  "\"full_attention\"]}");
+    assert_true(!config.layer_is_local[0] && config.layer_is_local[1] && !config.layer_is_local[2]);
+    mq_config_free(&config);
+    config = parse_good("{" GEMMA ",\"sliding_window\":null,\"layer_types\":[\"full_attention\","
+                        "\"full_attention\",\"full_attention\",\"full_attention\"]}");
+    assert_int_equal(config.sliding_window, 0);
+    mq_config_free(&config);
+
+    refused(GEMMA, "\"layer_types\":[\"full_attention\"]", "layer_types|num_hidden_layers (4)");
+    refused(GEMMA, "\"layer_types\":[\"full_attention\",1,\"full_attention\",\"full_attention\"]",
+            "layer_types[1]");
+    refused(GEMMA,
+            "\"layer_types\":[\"full_attention\",\"chunked_attention\",\"full_attention\","
+            "\"full_attention\"]",
+            "layer_types[1]|chunked_attention");
+    refused(GEMMA, "\"sliding_window\":null", "sliding_window is null");
+    refused(GEMMA, "\"sliding_window\":0", "sliding_window is 0");
+    refused(GEMMA, "\"sliding_window_pattern\":0", "sliding_window_pattern is 0");
+    refused(GEMMA, "\"_sliding_window_pattern\":4", "_sliding_window_pattern 4 contradicts");
+    refused(LLAMA, "\"sliding_window\":5", "\"sliding_window\" is not supported");
+}
+
+static void test_architecture(void **state) {
+    (void)state;
+    refused("\"architectures\":[\"MambaForCausalLM\"]," SIZES, "",
+            "unknown architecture \"MambaForCausalLM\"|LlamaForCausalLM, Gemma3ForCausalLM");
+    refused("\"model_type\":\"gpt2\"," SIZES, "", "unknown architecture \"gpt2\"|LlamaForCausalLM");
+    refused("\"architectures\":[]," SIZES, "", "architectures");
+    refused("\"architectures\":\"LlamaForCausalLM\"," SIZES, "", "architectures");
+    refused("\"architectures\":[7]," SIZES, "", "architectures");
+    refused("\"architectures\":[\"LlamaForCausalLM\",\"X\"]," SIZES, "", "architectures");
+    refused("\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"qwen2\"," SIZES, "",
+            "model_type \"qwen2\" contradicts|llama");
+    refused(SIZES, "", "model_type");
+    mq_config config =
+        parse_good("{\"architectures\":null,\"model_type\":\"gemma3_text\"," SIZES "}");
+    assert_string_equal(config.arch->architecture, "Gemma3ForCausalLM");
+    mq_config_free(&config);
+
+    cJSON *list = cJSON_Parse("[1]");
+    mq_error err = {0};
+    assert_int_equal(mq_config_parse(&config, list, "config.json", &err), MQ_ERR_INPUT);
+    assert_non_null(strstr(err.message, "not a JSON object"));
+    cJSON_Delete(list);
+}
+
+static void test_unknown_fields(void **state) {
+    (void)state;
+    refused(LLAMA, "\"num_experts\":8", "\"num_experts\"|LlamaForCausalLM");
+    refused(LLAMA, "\"query_pre_attn_scalar\":8", "\"query_pre_attn_scalar\"");
+    refused(LLAMA, "\"original_max_position_embeddings\":8", "original_max_position_embeddings");
+    refused(GEMMA, "\"mlp_bias\":true", "\"mlp_bias\"|Gemma3ForCausalLM");
+    refused(GEMMA, "\"hidden_act\":\"silu\"", "\"hidden_act\"");
+    refused(GEMMA, "\"use_bidirectional_attention\":true",
+            "use_bidirectional_attention|only false");
+    refused(LLAMA, "\"pretraining_tp\":2", "pretraining_tp|only 1");
+    refused(LLAMA, "\"partial_rotary_factor\":0.5", "partial_rotary_factor|only 1");
+    refused(LLAMA, "\"rope_interleaved\":true", "rope_interleaved|only false");
+    refused(LLAMA, "\"is_encoder_decoder\":true", "is_encoder_decoder|only false");
+    refused(LLAMA, "\"pruned_heads\":{\"0\":[1]}", "pruned_heads|only empty");
+    refused(LLAMA, "\"hidden_size\":32", "\"hidden_size\" is there twice");
+
+    mq_config config = parse_good(
+        "{" LLAMA ",\"num_experts\":null,\"use_bidirectional_attention\":null,\"pretraining_tp\":1,"
+        "\"torch_dtype\":\"bfloat16\",\"eos_token_id\":[1,2],\"initializer_range\":0.5,"
+        "\"use_cache\":true,\"transformers_version\":\"5.0\",\"rope_interleaved\":false,"
+        "\"is_llama_config\":true,\"transformers.js_config\":{\"dtype\":\"q4\"},"
+        "\"pruned_heads\":{},\"partial_rotary_factor\":1.0,\"quantization_config\":{\"bits\":4}}");
+    mq_config_free(&config);
+}
+
+static void test_sizes(void **state) {
+    (void)state;
+#define WITHOUT(hidden, inter, layers, heads, vocab)                                               \
+    "\"model_type\":\"llama\"" hidden inter layers heads vocab
+#define H ",\"hidden_size\":32"
+#define I ",\"intermediate_size\":40"
+#define L ",\"num_hidden_layers\":4"
+#define A ",\"num_attention_heads\":4"
+#define V ",\"vocab_size\":64"
+    refused(WITHOUT("", I, L, A, V), "", "hidden_size");
+    refused(WITHOUT(H, "", L, A, V), "", "intermediate_size");
+    refused(WITHOUT(H, I, "", A, V), "", "num_hidden_layers");
+    refused(WITHOUT(H, I, L, "", V), "", "num_attention_heads");
+    refused(WITHOUT(H, I, L, A, ""), "", "vocab_size");
+    refused(WITHOUT("", I, L, A, V), "\"hidden_size\":0", "hidden_size is 0");
+    refused(WITHOUT("", I, L, A, V), "\"hidden_size\":-32", "hidden_size");
+    refused(WITHOUT("", I, L, A, V), "\"hidden_size\":32.5", "hidden_size");
+    refused(WITHOUT("", I, L, A, V), "\"hidden_size\":\"32\"", "hidden_size");
+    refused(WITHOUT("", I, L, A, V), "\"hidden_size\":1e300", "hidden_size");
+    refused(WITHOUT("", I, L, A, V), "\"hidden_size\":9007199254740992", "hidden_size");
+    refused(WITHOUT(H, I, "", A, V), "\"num_hidden_layers\":2147483647", "num_hidden_layers");
+    refused(WITHOUT(H, I, L, "", V), "\"num_attention_heads\":0", "num_attention_heads is 0");
+    refused(WITHOUT(H, I, L, "", V), "\"num_attention_heads\":5",
+            "hidden_size 32 is not a multiple of num_attention_heads 5");
+    refused(WITHOUT("", "", L, "", ""),
+            "\"hidden_size\":2147483647,\"vocab_size\":2147483647,\"intermediate_size\":1,"
+            "\"num_attention_heads\":1,\"head_dim\":2",
+            "vocab_size times hidden_size is too large");
+    refused(WITHOUT("", "", L, "", V),
+            "\"hidden_size\":2147483647,\"intermediate_size\":2147483647,"
+            "\"num_attention_heads\":1,\"head_dim\":2",
+            "mlp.gate_proj would have 2147483647 x 2147483647 weights");
+    refused(LLAMA, "\"head_dim\":2147483646", "num_attention_heads times head_dim is too large");
+    refused(LLAMA, "\"head_dim\":7", "head_dim 7 is odd");
+    refused(LLAMA, "\"head_dim\":0", "head_dim is 0");
+    refused(LLAMA, "\"num_key_value_heads\":3",
+            "num_attention_heads 4 is not a multiple of num_key_value_heads 3");
+    refused(LLAMA, "\"num_key_value_heads\":0", "num_key_value_heads is 0");
+    refused(LLAMA, "\"max_position_embeddings\":0", "max_position_embeddings is 0");
+    refused(LLAMA, "\"rms_norm_eps\":-1e-5", "rms_norm_eps");
+    refused(LLAMA, "\"rms_norm_eps\":\"small\"", "rms_norm_eps");
+    refused(LLAMA, "\"tie_word_embeddings\":1", "tie_word_embeddings");
+    refused(LLAMA, "\"hidden_act\":\"relu\"", "hidden_act \"relu\"|silu");
+    refused(GEMMA, "\"hidden_activation\":\"gelu\"",
+            "hidden_activation \"gelu\"|gelu_pytorch_tanh");
+    refused(GEMMA, "\"query_pre_attn_scalar\":0", "query_pre_attn_scalar");
+    refused(GEMMA, "\"final_logit_softcapping\":0", "final_logit_softcapping");
+    refused(GEMMA, "\"attn_logit_softcapping\":-3", "attn_logit_softcapping");
+
+    mq_config config = parse_good("{" LLAMA ",\"head_dim\":10,\"num_key_value_heads\":2,"
+                                  "\"attention_bias\":true,\"mlp_bias\":true,"
+                                  "\"hidden_act\":\"gelu_pytorch_tanh\"}");
+    static const size_t shapes[MQ_LINEAR_COUNT][2] = {{40, 32}, {20, 32}, {20, 32}, {32, 40},
+                                                      {40, 32}, {40, 32}, {32, 40}};
+    for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &config, (mq_linear)i);
+        assert_int_equal(out, shapes[i][0]);
+        assert_int_equal(in, shapes[i][1]);
+        assert_true(mq_config_has_bias(&config, (mq_linear)i));
+    }
+    assert_int_equal(config.activation, MQ_GELU_TANH);
+    assert_true(config.attention_scale == 1.0 / sqrt(10.0));
+    mq_config_free(&config);
+}
+
+static void test_rope_spellings(void **state) {
+    (void)state;
+    mq_config config = parse_good(
+        "{" LLAMA ",\"rope_theta\":5e5,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}");
+    assert_int_equal(config.rope[0].type, MQ_ROPE_LINEAR);
+    assert_true(config.rope[0].factor == 2.0 && config.rope[0].rope_theta == 5e5);
+    mq_config_free(&config);
+    config = parse_good(
+        "{" LLAMA ",\"rope_theta\":1e4,\"rope_parameters\":{\"rope_type\":\"dynamic\",\"factor\":2,"
+        "\"rope_theta\":123.0}}");
+    assert_int_equal(config.rope[0].type, MQ_ROPE_DYNAMIC);
+    assert_true(config.rope[0].rope_theta == 123.0 && config.rope[1].rope_theta == 123.0);
+    mq_config_free(&config);
+    config = parse_good(
+        "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"finetuned\":true}}");
+    assert_int_equal(config.rope[0].original_max_position_embeddings, 2048);
+    assert_true(config.rope[0].beta_fast == 32.0 && config.rope[0].beta_slow == 1.0 &&
+                config.rope[0].truncate);
+    assert_true(config.rope[0].attention_factor < 0.0);
+    mq_config_free(&config);
+    config = parse_good(
+        "{" GEMMA ",\"rope_theta\":5,\"rope_local_base_freq\":6,\"rope_scaling\":{\"rope_type\":"
+        "\"linear\",\"factor\":8.0}}");
+    assert_int_equal(config.rope[0].type, MQ_ROPE_LINEAR);
+    assert_int_equal(config.rope[1].type, MQ_ROPE_NONE);
+    assert_true(config.rope[0].rope_theta == 5.0 && config.rope[1].rope_theta == 6.0);
+    mq_config_free(&config);
+    config =
+        parse_good("{" GEMMA ",\"rope_parameters\":{\"full_attention\":null,\"sliding_attention\":"
+                   "{\"rope_type\":\"linear\",\"factor\":3,\"rope_theta\":77}}}");
+    assert_true(config.rope[0].rope_theta == 1e6 && config.rope[1].rope_theta == 77.0);
+    assert_int_equal(config.rope[1].type, MQ_ROPE_LINEAR);
+    mq_config_free(&config);
+}
+
+static void test_rope_refusals(void **state) {
+    (void)state;
+    refused(LLAMA, "\"rope_scaling\":{\"rope_type\":\"longrope\"}",
+            "rope_scaling.rope_type \"longrope\"|yarn");
+    refused(LLAMA, "\"rope_scaling\":{\"rope_type\":\"linear\"}", "rope_scaling.factor is missing");
+    refused(LLAMA, "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":0.5}",
+            "rope_scaling.factor");
+    refused(LLAMA, "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":\"2\"}",
+            "rope_scaling.factor");
+    refused(LLAMA, "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2,\"type\":\"yarn\"}",
+            "rope_scaling.type contradicts");
+    refused(LLAMA, "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2,\"beta_fast\":3}",
+            "rope_scaling.beta_fast|linear");
+    refused(LLAMA, "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2,\"factor\":3}",
+            "rope_scaling.factor is there twice");
+    refused(LLAMA, "\"rope_scaling\":{\"factor\":2}", "rope_scaling.factor|default");
+    refused(LLAMA, "\"rope_scaling\":[2]", "rope_scaling is not an object");
+    refused(LLAMA, "\"rope_scaling\":{},\"rope_parameters\":{}",
+            "rope_scaling and rope_parameters");
+    refused(LLAMA, "\"rope_parameters\":{\"partial_rotary_factor\":0.5}",
+            "rope_parameters.partial_rotary_factor");
+    refused(LLAMA, "\"rope_parameters\":{\"full_attention\":{}}", "rope_parameters.full_attention");
+    refused(LLAMA, "\"rope_theta\":0", "rope_theta must be positive");
+    refused(LLAMA, "\"rope_theta\":1e999", "rope_theta");
+    refused(LLAMA,
+            "\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2,\"original_max_position_"
+            "embeddings\":16}",
+            "original_max_position_embeddings contradicts");
+    refused(LLAMA, "\"head_dim\":2,\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2}",
+            "head_dim above 2");
+    refused(LLAMA,
+            "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":2,\"high_freq_factor\":4}",
+            "low_freq_factor");
+    refused(LLAMA,
+            "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":2,\"low_freq_factor\":1,\"high_"
+            "freq_factor\":1}",
+            "high_freq_factor");
+    refused(LLAMA,
+            "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":2,\"low_freq_factor\":1,\"high_"
+            "freq_factor\":4,\"original_max_position_embeddings\":0}",
+            "original_max_position_embeddings");
+    refused(LLAMA, "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"beta_slow\":-1}",
+            "beta_slow");
+    refused(LLAMA, "\"rope_theta\":1,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}",
+            "rope_theta must be above 1");
+    refused(GEMMA, "\"rope_parameters\":{\"rope_theta\":5}", "rope_parameters.rope_theta");
+    refused(GEMMA, "\"rope_parameters\":[]", "rope_parameters is not an object");
+    refused(GEMMA, "\"rope_local_base_freq\":-1", "rope_local_base_freq must be positive");
+}
+
+static void test_names(void **state) {
+    (void)state;
+    char name[MQ_NAME_SIZE];
+    mq_config config = parse_good("{" GEMMA "}");
+    mq_config_linear_name(name, &config, 99999, MQ_GATE, "weight");
+    assert_string_equal(name, "model.layers.99999.mlp.gate_proj.weight");
+    mq_config_norm_name(name, &config, 3, MQ_NORM_PRE_FFN);
+    assert_string_equal(name, "model.layers.3.pre_feedforward_layernorm.weight");
+    assert_int_equal(mq_config_norm_size(&config, MQ_NORM_Q), 256);
+    mq_config_free(&config);
+    config = parse_good("{" LLAMA "}");
+    mq_config_norm_name(name, &config, 3, MQ_NORM_PRE_FFN);
+    assert_string_equal(name, "model.layers.3.post_attention_layernorm.weight");
+    assert_int_equal(mq_config_norm_size(&config, MQ_NORM_Q), 0);
+    assert_int_equal(mq_config_norm_size(&config, MQ_NORM_INPUT), 32);
+    mq_config_free(&config);
+}
+
+static void test_missing_file(void **state) {
+    (void)state;
+    mq_config config;
+    mq_error err = {0};
+    assert_int_equal(mq_config_read(&config, "/nonexistent-folder", &err), MQ_ERR_INPUT);
+    assert_non_null(strstr(err.file, "config.json"));
+    assert_int_equal(mq_config_read(&config, MATQUANT_GOLDEN_DIR "/models/gemma3", &err), MQ_OK);
+    assert_int_equal(config.sliding_window, 5);
+    mq_config_free(&config);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_llama_defaults), cmocka_unit_test(test_gemma_defaults),
+        cmocka_unit_test(test_layer_types),    cmocka_unit_test(test_architecture),
+        cmocka_unit_test(test_unknown_fields), cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_rope_spellings), cmocka_unit_test(test_rope_refusals),
+        cmocka_unit_test(test_names),          cmocka_unit_test(test_missing_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
