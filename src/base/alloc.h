@@ -13,23 +13,24 @@ bool mq_mul_size(size_t *out, size_t a, size_t b);
 bool mq_mul3_size(size_t *out, size_t a, size_t b, size_t c);
 bool mq_add_size(size_t *out, size_t a, size_t b);
 
-/* count elements of size bytes each, MQ_ALIGNMENT-aligned, NULL on overflow or lack of memory; count 0 gives a
- * valid pointer. mq_calloc clears. `mq_free` frees either, NULL allowed. */
+/* count elements of size bytes each, MQ_ALIGNMENT-aligned, NULL on overflow or lack of memory;
+ * count 0 gives a valid pointer. mq_calloc clears. `mq_free` frees either, NULL allowed. */
 void *mq_alloc(size_t count, size_t size);
 void *mq_calloc(size_t count, size_t size);
 void mq_free(void *memory);
 
-/* For small growing things (lists of names): as realloc, without alignment; free with mq_free. On NULL the old
- * memory is still there. Must only be given what it returned itself, or NULL. */
+/* For small growing things (lists of names): as realloc, without alignment; free with mq_free. On
+ * NULL the old memory is still there. Must only be given what it returned itself, or NULL. */
 void *mq_realloc(void *memory, size_t count, size_t size);
 char *mq_strdup(const char *text);
-char *mq_asprintf(const char *format, ...) __attribute__((format(printf, 1, 2))); /* NULL: no memory */
+char *mq_asprintf(const char *format, ...)
+    __attribute__((format(printf, 1, 2))); /* NULL: no memory */
 
 /* Allocates into *out or returns MQ_ERR_MACHINE naming `what`. */
 mq_status mq_new(void *out, size_t count, size_t size, const char *what, mq_error *err);
 
-/* Tests: the allocation number `countdown` from now (1 = the next) and all that follow in this thread fail; 0
- * turns it off. */
+/* Tests: the allocation number `countdown` from now (1 = the next) and all that follow in this
+ * thread fail; 0 turns it off. */
 void mq_alloc_fail_after(size_t countdown);
 
 /* Bytes now and at most allocated through this file, for holding predictions to account. */
@@ -37,9 +38,9 @@ size_t mq_alloc_current(void);
 size_t mq_alloc_peak(void);
 void mq_alloc_reset_peak(void);
 
-/* A slab is one allocation that arrays are carved from. The same carving code runs twice: first on a slab with
- * base == NULL, which only adds up (that is the memory estimate), then on the real one: estimate and allocator
- * cannot disagree. */
+/* A slab is one allocation that arrays are carved from. The same carving code runs twice: first on
+ * a slab with base == NULL, which only adds up (that is the memory estimate), then on the real one:
+ * estimate and allocator cannot disagree. */
 typedef struct mq_slab {
     unsigned char *base; /* NULL while measuring */
     size_t size;         /* bytes at base */

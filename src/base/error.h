@@ -6,8 +6,8 @@
 
 #include "matquant/error.h"
 
-/* Each sets *err anew (file, tensor and offset empty unless given) and returns status, so that a failing
- * function ends with `return mq_fail(err, MQ_ERR_INPUT, "...")`. */
+/* Each sets *err anew (file, tensor and offset empty unless given) and returns status, so that a
+ * failing function ends with `return mq_fail(err, MQ_ERR_INPUT, "...")`. */
 mq_status mq_fail(mq_error *err, mq_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 mq_status mq_fail_file(mq_error *err, mq_status status, const char *file, const char *format, ...)
@@ -25,7 +25,8 @@ mq_status mq_fail_memory(mq_error *err, const char *what, size_t size);
  * MQ_ERR_MACHINE otherwise. */
 mq_status mq_fail_errno(mq_error *err, int error_number, const char *file, const char *action);
 
-/* Adds the file (or the tensor) to an error that a lower function left without; returns err's status. */
+/* Adds the file (or the tensor) to an error that a lower function left without; returns err's
+ * status. */
 mq_status mq_error_in_file(mq_error *err, mq_status status, const char *file);
 mq_status mq_error_in_tensor(mq_error *err, mq_status status, const char *tensor);
 

@@ -6,7 +6,8 @@
 
 #include "base/alloc.h"
 
-/* --- reading --------------------------------------------------------------------------------------------- */
+/* --- reading
+ * --------------------------------------------------------------------------------------------- */
 
 /* A read-only mapping of a whole file; an empty file has data == NULL and size 0. */
 typedef struct mq_mapping {
@@ -20,62 +21,75 @@ void mq_unmap_file(mq_mapping *mapping);
 void mq_map_will_need(const mq_mapping *mapping, size_t offset, size_t size);
 void mq_map_dont_need(const mq_mapping *mapping, size_t offset, size_t size);
 
-/* Whole file, gunzipped if it begins with the gzip magic, with a 0 byte after the end (not counted). *out is the
- * caller's (mq_free). More than max_size bytes, or a broken gzip stream, is MQ_ERR_INPUT. */
+/* Whole file, gunzipped if it begins with the gzip magic, with a 0 byte after the end (not
+ * counted). *out is the caller's (mq_free). More than max_size bytes, or a broken gzip stream, is
+ * MQ_ERR_INPUT. */
 mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_size, mq_error *err);
 
-bool mq_path_exists(const char *path);       /* also a broken link */
+bool mq_path_exists(const char *path); /* also a broken link */
 bool mq_is_folder(const char *path);
 bool mq_same_file(const char *a, const char *b); /* both exist and are the same inode */
 mq_status mq_file_size(size_t *out, const char *path, mq_error *err);
 char *mq_path_join(const char *folder, const char *name); /* the caller's; NULL: no memory */
 const char *mq_path_base(const char *path);               /* after the last '/' */
 
-/* Names (not paths) of the plain files directly in a folder, sorted by byte value; free each and the list. */
+/* Names (not paths) of the plain files directly in a folder, sorted by byte value; free each and
+ * the list. */
 mq_status mq_list_folder(char ***out, size_t *count, const char *folder, mq_error *err);
 void mq_free_list(char **list, size_t count);
 
-/* --- writing --------------------------------------------------------------------------------------------- */
+/* --- writing
+ * --------------------------------------------------------------------------------------------- */
 
 /* An output folder that appears whole or not at all: it is built beside its final name as
- * ".NAME.matquant-XXXXXX" and renamed by mq_output_commit after every file and the folder are fsynced. Until then
- * mq_output_discard removes it without trace. With replace, an existing folder of that name is exchanged at the
- * moment of commit and removed after (MQ_ERR_USAGE if it holds anything that no run of ours has written, so that
- * --force cannot wipe a home folder: it must contain config.json). Temporary folders of the same output that a
- * killed run left behind are removed by the next mq_output_begin for the same name, if no process holds their
- * lock. */
+ * ".NAME.matquant-XXXXXX" and renamed by mq_output_commit after every file and the folder are
+ * fsynced. Until then mq_output_discard removes it without trace. With replace, an existing folder
+ * of that name is exchanged at the moment of commit and removed after (MQ_ERR_USAGE if it holds
+ * anything that no run of ours has written, so that
+ * --force cannot wipe a home folder: it must contain config.json). Temporary folders of the same
+ * output that a killed run left behind are removed by the next mq_output_begin for the same name,
+ * if no process holds their lock. */
 typedef struct mq_output mq_output;
 
-/* MQ_ERR_USAGE when path exists and replace is false; MQ_ERR_INPUT/MACHINE for what the file system says. */
+/* MQ_ERR_USAGE when path exists and replace is false; MQ_ERR_INPUT/MACHINE for what the file system
+ * says. */
 mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err);
 const char *mq_output_folder(const mq_output *output); /* where to write meanwhile */
-mq_status mq_output_commit(mq_output *output, mq_error *err); /* on failure it still has to be discarded */
-void mq_output_discard(mq_output *output);                     /* also frees; after commit it only frees */
+mq_status mq_output_commit(mq_output *output,
+                           mq_error *err); /* on failure it still has to be discarded */
+void mq_output_discard(mq_output *output); /* also frees; after commit it only frees */
 
-/* A file written front to back or at given offsets; every byte written is checked, EINTR and short writes are
- * dealt with, and mq_writer_close fsyncs. Errors name the file's final path as the user knows it. */
+/* A file written front to back or at given offsets; every byte written is checked, EINTR and short
+ * writes are dealt with, and mq_writer_close fsyncs. Errors name the file's final path as the user
+ * knows it. */
 typedef struct mq_writer mq_writer;
 
 mq_status mq_writer_open(mq_writer **out, mq_output *output, const char *name, mq_error *err);
 mq_status mq_write(mq_writer *writer, const void *data, size_t size, mq_error *err);
-mq_status mq_write_at(mq_writer *writer, uint64_t offset, const void *data, size_t size, mq_error *err);
+mq_status mq_write_at(mq_writer *writer, uint64_t offset, const void *data, size_t size,
+                      mq_error *err);
 mq_status mq_writer_close(mq_writer *writer, mq_error *err); /* frees in every case */
-void mq_writer_abandon(mq_writer *writer);                   /* closes without caring, frees; NULL allowed */
+void mq_writer_abandon(mq_writer *writer); /* closes without caring, frees; NULL allowed */
 
 /* A small file in one call, and a byte for byte copy of an existing one. */
-mq_status mq_write_file(mq_output *output, const char *name, const void *data, size_t size, mq_error *err);
+mq_status mq_write_file(mq_output *output, const char *name, const void *data, size_t size,
+                        mq_error *err);
 mq_status mq_copy_file(mq_output *output, const char *name, const char *source, mq_error *err);
 
-mq_status mq_disk_free(size_t *out, const char *path, mq_error *err); /* bytes, of the nearest existing parent */
+mq_status mq_disk_free(size_t *out, const char *path,
+                       mq_error *err); /* bytes, of the nearest existing parent */
 
-/* --- faults ---------------------------------------------------------------------------------------------- */
+/* --- faults
+ * ---------------------------------------------------------------------------------------------- */
 
-/* Every system call of this file goes through one place that the environment variable MATQUANT_FAULT can make
- * fail, so that tests reach the failures that a healthy machine does not show: "write:N:ENOSPC" (the N-th write
- * fails), "write:N:SHORT" (writes half), "read:N:EIO", "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO",
- * "map:N:ENOMEM", "open:N:EMFILE"; several joined by commas. Read once, at the first call. */
+/* Every system call of this file goes through one place that the environment variable
+ * MATQUANT_FAULT can make fail, so that tests reach the failures that a healthy machine does not
+ * show: "write:N:ENOSPC" (the N-th write fails), "write:N:SHORT" (writes half), "read:N:EIO",
+ * "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO", "map:N:ENOMEM", "open:N:EMFILE"; several joined by
+ * commas. Read once, at the first call. */
 
-/* --- digests --------------------------------------------------------------------------------------------- */
+/* --- digests
+ * --------------------------------------------------------------------------------------------- */
 
 uint32_t mq_crc32(uint32_t crc, const void *data, size_t size); /* zlib's; start with 0 */
 /* Lower-case hexadecimal SHA-256 of a file (libmd), 64 characters and a 0. */

@@ -12,8 +12,9 @@ typedef struct mq_random {
 /* stream separates independent uses of one seed (shuffling, sampling). */
 void mq_random_seed(mq_random *random, uint64_t seed, uint64_t stream);
 uint64_t mq_random_next(mq_random *random);
-uint64_t mq_random_below(mq_random *random, uint64_t bound); /* uniform in [0, bound), no bias; bound > 0 */
-double mq_random_unit(mq_random *random);                    /* uniform in [0, 1), 53 bits */
+uint64_t mq_random_below(mq_random *random,
+                         uint64_t bound); /* uniform in [0, bound), no bias; bound > 0 */
+double mq_random_unit(mq_random *random); /* uniform in [0, 1), 53 bits */
 void mq_random_shuffle(mq_random *random, size_t *items, size_t count); /* Fisher-Yates */
 
 #endif

@@ -1,4 +1,5 @@
-/* Matrix products, through one interface with backends chosen at run time (so far: OpenBLAS float32).
+/* Matrix products, through one interface with backends chosen at run time (so far: OpenBLAS
+ * float32).
  *
  * All matrices are row-major float32. Uses context's threads. */
 #ifndef MQ_TENSOR_GEMM_H
@@ -6,27 +7,33 @@
 
 #include "base/context.h"
 
-/* y[rows, out] = x[rows, in] · w[out, in]ᵀ                (a linear layer's forward; beta 0 or 1: y = beta·y + …) */
-void mq_gemm_forward(float *y, const float *x, const float *w, size_t rows, size_t out, size_t in, float beta);
+/* y[rows, out] = x[rows, in] · w[out, in]ᵀ                (a linear layer's forward; beta 0 or 1: y
+ * = beta·y + …) */
+void mq_gemm_forward(float *y, const float *x, const float *w, size_t rows, size_t out, size_t in,
+                     float beta);
 /* dx[rows, in] = beta·dx + dy[rows, out] · w[out, in]     (its input gradient) */
-void mq_gemm_input_grad(float *dx, const float *dy, const float *w, size_t rows, size_t out, size_t in,
-                        float beta);
+void mq_gemm_input_grad(float *dx, const float *dy, const float *w, size_t rows, size_t out,
+                        size_t in, float beta);
 /* dw[out, in] = beta·dw + dy[rows, out]ᵀ · x[rows, in]    (its weight gradient) */
-void mq_gemm_weight_grad(float *dw, const float *dy, const float *x, size_t rows, size_t out, size_t in,
-                         float beta);
+void mq_gemm_weight_grad(float *dw, const float *dy, const float *x, size_t rows, size_t out,
+                         size_t in, float beta);
 
-/* General form with leading dimensions for strided views, c[m, n] = alpha·op(a)·op(b) + beta·c. Called from inside a
- * parallel region it runs on the calling thread alone (see mq_gemm_single_threaded). */
-void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b, size_t ldb,
-             bool trans_b, size_t m, size_t n, size_t k, float alpha, float beta);
+/* General form with leading dimensions for strided views, c[m, n] = alpha·op(a)·op(b) + beta·c.
+ * Called from inside a parallel region it runs on the calling thread alone (see
+ * mq_gemm_single_threaded). */
+void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b,
+             size_t ldb, bool trans_b, size_t m, size_t n, size_t k, float alpha, float beta);
 
-/* Around an OpenMP region whose threads call mq_gemm each on its own: sets the BLAS to one thread, and back. */
+/* Around an OpenMP region whose threads call mq_gemm each on its own: sets the BLAS to one thread,
+ * and back. */
 void mq_gemm_enter_single(void);
 void mq_gemm_leave_single(const mq_context *context);
 
-/* Plain triple loops, kept as the reference that the tests hold the backends against; double accumulation. */
-void mq_gemm_reference(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b,
-                       size_t ldb, bool trans_b, size_t m, size_t n, size_t k, float alpha, float beta);
+/* Plain triple loops, kept as the reference that the tests hold the backends against; double
+ * accumulation. */
+void mq_gemm_reference(float *c, size_t ldc, const float *a, size_t lda, bool trans_a,
+                       const float *b, size_t ldb, bool trans_b, size_t m, size_t n, size_t k,
+                       float alpha, float beta);
 
 /* "OpenBLAS 0.3.21 SkylakeX" into out. */
 void mq_gemm_describe(char *out, size_t size);

@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* Sums of many numbers are taken over fixed chunks of this many elements, each in order, then over the chunks in
- * order: whichever thread computes a chunk, the result is the same. */
+/* Sums of many numbers are taken over fixed chunks of this many elements, each in order, then over
+ * the chunks in order: whichever thread computes a chunk, the result is the same. */
 #define MQ_SUM_CHUNK 4096
 
 /* Σ values[i] in double, by chunks. */

@@ -1,10 +1,12 @@
-/* Reading and writing safetensors: 8 bytes little-endian header length, a JSON header, then the data.
+/* Reading and writing safetensors: 8 bytes little-endian header length, a JSON header, then the
+ * data.
  *
- * What a reader must reject, and this one does (MQ_ERR_INPUT with file, and tensor or offset): a file shorter than 8
- * bytes; a header length over 100 MiB or past the end of the file; a header that is not a JSON object in UTF-8, does
- * not begin with '{', or holds a name twice; an unknown dtype; a shape with negative or fractional entries or a
- * product that overflows; data_offsets that are not begin <= end <= data size or whose difference is not elements ·
- * size of the dtype; tensors that overlap; bytes of the data section that belong to no tensor. */
+ * What a reader must reject, and this one does (MQ_ERR_INPUT with file, and tensor or offset): a
+ * file shorter than 8 bytes; a header length over 100 MiB or past the end of the file; a header
+ * that is not a JSON object in UTF-8, does not begin with '{', or holds a name twice; an unknown
+ * dtype; a shape with negative or fractional entries or a product that overflows; data_offsets that
+ * are not begin <= end <= data size or whose difference is not elements · size of the dtype;
+ * tensors that overlap; bytes of the data section that belong to no tensor. */
 #ifndef MQ_TENSOR_SAFETENSORS_H
 #define MQ_TENSOR_SAFETENSORS_H
 
@@ -25,8 +27,9 @@ typedef struct mq_tensor_info {
     size_t file_offset;        /* of data in that file */
 } mq_tensor_info;
 
-/* All tensors of a checkpoint folder: model.safetensors, or the shards that model.safetensors.index.json names (an
- * index that names a missing file or tensor, or a shard with a tensor twice, is an error). */
+/* All tensors of a checkpoint folder: model.safetensors, or the shards that
+ * model.safetensors.index.json names (an index that names a missing file or tensor, or a shard with
+ * a tensor twice, is an error). */
 typedef struct mq_tensors mq_tensors;
 
 mq_status mq_tensors_open(mq_tensors **out, const char *folder, mq_error *err);
@@ -46,18 +49,20 @@ const char *mq_tensors_file(const mq_tensors *tensors, size_t index);
 void mq_tensor_will_need(const mq_tensors *tensors, const mq_tensor_info *info);
 void mq_tensor_dont_need(const mq_tensors *tensors, const mq_tensor_info *info);
 
-/* Elements [first, first + count) as float32. MQ_ERR_INPUT when the dtype is no weight's, or when a value is NaN or
- * infinite: the error names file, tensor and byte offset. */
+/* Elements [first, first + count) as float32. MQ_ERR_INPUT when the dtype is no weight's, or when a
+ * value is NaN or infinite: the error names file, tensor and byte offset. */
 mq_status mq_tensor_read_f32(float *out, const mq_tensor_info *info, size_t first, size_t count,
                              mq_error *err);
 
-/* --- writing --------------------------------------------------------------------------------------------- */
+/* --- writing
+ * --------------------------------------------------------------------------------------------- */
 
-/* What a checkpoint will hold, declared before anything is written; then the tensors' bytes in any order, each once.
- * Tensors are laid out by falling element size, so that every offset is aligned without a gap (which the format
- * forbids), in the declared order among equals; the header is padded with spaces to a multiple of 8 and begins with
- * "__metadata__": {"format": "pt"}. With more than max_shard_size bytes of data they are split, in the declared order,
- * into model-0000i-of-0000n.safetensors and an index. */
+/* What a checkpoint will hold, declared before anything is written; then the tensors' bytes in any
+ * order, each once. Tensors are laid out by falling element size, so that every offset is aligned
+ * without a gap (which the format forbids), in the declared order among equals; the header is
+ * padded with spaces to a multiple of 8 and begins with
+ * "__metadata__": {"format": "pt"}. With more than max_shard_size bytes of data they are split, in
+ * the declared order, into model-0000i-of-0000n.safetensors and an index. */
 typedef struct mq_tensor_writer mq_tensor_writer;
 
 typedef struct mq_tensor_spec {
@@ -68,12 +73,14 @@ typedef struct mq_tensor_spec {
 } mq_tensor_spec;
 
 /* specs[count] are copied. max_shard_size 0: no limit. */
-mq_status mq_tensor_writer_open(mq_tensor_writer **out, mq_output *output, const mq_tensor_spec *specs,
-                                size_t count, size_t max_shard_size, mq_error *err);
+mq_status mq_tensor_writer_open(mq_tensor_writer **out, mq_output *output,
+                                const mq_tensor_spec *specs, size_t count, size_t max_shard_size,
+                                mq_error *err);
 /* The whole tensor number index; bytes must be the declared size. */
-mq_status mq_tensor_writer_put(mq_tensor_writer *writer, size_t index, const void *data, size_t bytes,
-                               mq_error *err);
-/* A piece of it, for tensors too large to hold: byte offset within the tensor; pieces in rising order without gap. */
+mq_status mq_tensor_writer_put(mq_tensor_writer *writer, size_t index, const void *data,
+                               size_t bytes, mq_error *err);
+/* A piece of it, for tensors too large to hold: byte offset within the tensor; pieces in rising
+ * order without gap. */
 mq_status mq_tensor_writer_put_part(mq_tensor_writer *writer, size_t index, size_t offset,
                                     const void *data, size_t bytes, mq_error *err);
 /* CRC-32 of a finished tensor's bytes. */
