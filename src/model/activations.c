@@ -4,10 +4,12 @@
 
 #define RUN_LIMIT 512
 
-size_t mq_block_run(size_t tokens, size_t threads) {
-    const size_t share = (tokens + 2 * threads - 1) / (2 * threads);
-    const size_t run = (share + MQ_ROW_CHUNK - 1) / MQ_ROW_CHUNK * MQ_ROW_CHUNK;
-    return run > RUN_LIMIT ? RUN_LIMIT : run;
+size_t mq_block_run(size_t tokens) {
+    const size_t run = (tokens / 4 + MQ_ROW_CHUNK - 1) / MQ_ROW_CHUNK * MQ_ROW_CHUNK;
+    if (run > RUN_LIMIT) {
+        return RUN_LIMIT;
+    }
+    return run > 0 ? run : MQ_ROW_CHUNK;
 }
 
 /* Sizes of a token's arrays, in floats. */
@@ -74,7 +76,7 @@ static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *con
                           const widths *w, const mq_block_shape *largest,
                           const mq_context *context) {
     const size_t threads = mq_context_threads(context);
-    const size_t run = mq_block_run(w->tokens, threads);
+    const size_t run = mq_block_run(w->tokens);
     mq_attention_shape attention = mq_block_attention_shape(config, largest);
     attention.window = 0;
     const size_t for_attention = mq_attention_scratch(&attention, context);

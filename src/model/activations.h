@@ -61,9 +61,11 @@ typedef struct mq_rows {
     float *scratch;
 } mq_rows;
 
-/* Tokens of one run: so few that every thread gets some, so many that a product of their rows is as
- * fast as one of all (measured with OpenBLAS: 512 rows). A multiple of MQ_ROW_CHUNK. */
-size_t mq_block_run(size_t tokens, size_t threads);
+/* Tokens of one run: so many that a product of their rows is nearly as fast as one of all (measured
+ * with OpenBLAS: 512 rows), and with fewer than 2,048 tokens a quarter of them. It does not depend
+ * on the number of threads, since OpenBLAS rounds small products otherwise than large ones. A
+ * multiple of MQ_ROW_CHUNK. */
+size_t mq_block_run(size_t tokens);
 
 mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_block_shape *shape);
 

@@ -68,7 +68,7 @@ void mq_block_norm_backward(float *dx, const float *base, const float *dy, const
 static void for_runs(void (*part)(const mq_block_pass *, const mq_rows *),
                      const mq_block_pass *pass, const mq_context *context) {
     const size_t tokens = pass->shape->sequences * pass->shape->length;
-    const size_t run = mq_block_run(tokens, mq_context_threads(context));
+    const size_t run = mq_block_run(tokens);
     mq_gemm_enter_single();
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
     for (size_t first = 0; first < tokens; first += run) {

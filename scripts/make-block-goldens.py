@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Makes tests/golden/block/*.safetensors: one transformer block's output and gradients, out of PyTorch.
+
+    pip install torch transformers safetensors numpy
+    scripts/make-block-goldens.py [FOLDER]
+
+The blocks are transformers' own decoder layers with random weights, in float32, with eager attention. In a file:
+`config` F64 (the numbers of CONFIG below, in that order), `x`, `y`, `dy`, `dx` [tokens, hidden_size], `cos`, `sin`
+[length, head_dim / 2], and for every parameter `weight.NAME` and its gradient `grad.NAME`, where NAME is the tensor's
+name within the block. Norms of the Gemma family are stored as the multiplier itself (1 + weight).
+"""
+
+import pathlib
+import sys
+
+import torch
+from safetensors.torch import save_file
+from transformers import Gemma3TextConfig, LlamaConfig
+from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+CONFIG = ["hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
+          "rms_norm_eps", "attention_scale", "softcap", "window", "sequences", "length"]  # fmt: skip
+
+CASES = {
+    # GQA, head_dim other than hidden/heads, all biases.
+    "llama": dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
+                  bias=True, softcap=0.0, window=0, sequences=2, length=24),  # fmt: skip
+    # One key head for all queries, a window shorter than a tile of queries, more than one tile.
+    "gemma3-local": dict(hidden_size=24, intermediate_size=28, num_attention_heads=3, num_key_value_heads=1,
+                         head_dim=16, softcap=0.0, window=40, sequences=1, length=270),  # fmt: skip
+    # Global, with a soft cap low enough to bend the scores.
+    "gemma3-global": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2,
+                          head_dim=8, softcap=2.0, window=0, sequences=2, length=48),  # fmt: skip
+}
+EPS = 1e-5
+SCALE = 0.4  # of queries times keys: the random ones are small
+
+
+def rotary(length, head_dim, theta=10000.0):
+    inverse = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * inverse
+    return angles.cos().float(), angles.sin().float()
+
+
+def mask(length, window):
+    query, key = torch.arange(length)[:, None], torch.arange(length)[None]
+    seen = (key <= query) & ((key > query - window) if window else True)
+    return torch.where(seen, 0.0, float("-inf"))[None, None]
+
+
+def make_layer(name, case):
+    sizes = {key: case[key] for key in CONFIG[:5]}
+    common = dict(sizes, rms_norm_eps=EPS, num_hidden_layers=1, attn_implementation="eager",
+                  max_position_embeddings=512, vocab_size=8)  # fmt: skip
+    if name.startswith("llama"):
+        layer = LlamaDecoderLayer(LlamaConfig(**common, attention_bias=case["bias"], mlp_bias=case["bias"]), 0)
+    else:
+        config = Gemma3TextConfig(**common, layer_types=["full_attention"])
+        layer = Gemma3DecoderLayer(config, 0)
+    layer.self_attn.scaling = SCALE
+    layer.eval()
+    with torch.no_grad():
+        for parameter_name, parameter in layer.named_parameters():
+            one = 1.0 if "norm" in parameter_name and name.startswith("llama") else 0.0
+            parameter.copy_(one + 0.3 * torch.randn_like(parameter))
+    return layer
+
+
+def run(layer, x, case):
+    """The soft cap goes straight to the attention function: Gemma3Attention does not hand on its configuration's."""
+    cos, sin = rotary(case["length"], case["head_dim"])
+    wide = (torch.cat([cos, cos], -1)[None], torch.cat([sin, sin], -1)[None])
+    y = layer(x, position_embeddings=wide, attention_mask=mask(case["length"], case["window"]),
+              softcap=case["softcap"] or None)  # fmt: skip
+    return y[0] if isinstance(y, tuple) else y
+
+
+def make(name, case, folder):
+    torch.manual_seed(sorted(CASES).index(name))
+    layer = make_layer(name, case)
+    x = torch.randn(case["sequences"], case["length"], case["hidden_size"], requires_grad=True)
+    dy = torch.randn_like(x)
+    y = run(layer, x, case)
+    y.backward(dy)
+    if case["softcap"]:  # it has to be one that matters
+        assert (run(layer, x, dict(case, softcap=0.0)) - y).abs().max() > 1e-2
+    numbers = dict(case, rms_norm_eps=EPS, attention_scale=SCALE)
+    cos, sin = rotary(case["length"], case["head_dim"])
+    tensors = {"config": torch.tensor([float(numbers[key]) for key in CONFIG], dtype=torch.float64),
+               "x": x, "y": y, "dy": dy, "dx": x.grad, "cos": cos, "sin": sin}  # fmt: skip
+    for parameter_name, parameter in layer.named_parameters():
+        plus = 1.0 if "norm" in parameter_name and not name.startswith("llama") else 0.0
+        tensors["weight." + parameter_name] = plus + parameter
+        tensors["grad." + parameter_name] = parameter.grad
+    save_file({key: value.detach().clone().contiguous() for key, value in tensors.items()},
+              folder / f"{name}.safetensors")  # fmt: skip
+
+
+def main():
+    root = pathlib.Path(__file__).resolve().parent.parent
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests" / "golden" / "block"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, case in CASES.items():
+        make(name, case, folder)
+
+
+if __name__ == "__main__":
+    main()

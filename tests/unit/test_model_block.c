@@ -1,0 +1,500 @@
+/* layer: model */
+/* A block's forward and backward: against a plain block in double and its finite differences,
+ * against PyTorch, and against itself with other threads, other wishes and other activations. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "double_block.h"
+#include "tensor/safetensors.h"
+
+/* A block with its parameters, activations and gradients. */
+typedef struct fixture {
+    mq_config config;
+    bool local[1];
+    mq_block_shape shape;
+    mq_context *context;
+    double_params layout;
+    mq_slab slab;
+    mq_activations *activations;
+    float *values, *grads; /* [layout.count] */
+    float *y, *dy, *cos_table, *sin_table;
+} fixture;
+
+static size_t fixture_tokens(const fixture *f) { return f->shape.sequences * f->shape.length; }
+
+static void carve_fixture(fixture *f, bool backward) {
+    const size_t tokens = fixture_tokens(f), size = sizeof(float);
+    mq_slab *slab = &f->slab;
+    f->activations = mq_activations_carve(slab, &f->config, f->shape.sequences, f->shape.length,
+                                          backward, f->context);
+    f->values = mq_carve(slab, f->layout.count, size);
+    f->grads = mq_carve(slab, f->layout.count, size);
+    f->y = mq_carve(slab, tokens * f->config.hidden_size, size);
+    f->dy = mq_carve(slab, tokens * f->config.hidden_size, size);
+    f->cos_table = mq_carve(slab, f->shape.length * f->config.head_dim / 2, size);
+    f->sin_table = mq_carve(slab, f->shape.length * f->config.head_dim / 2, size);
+}
+
+static void randomize(float *out, size_t count, float centre, float width, mq_random *random) {
+    for (size_t i = 0; i < count; i++) {
+        out[i] = centre + width * (float)(2.0 * mq_random_unit(random) - 1.0);
+    }
+}
+
+static void fill_fixture(fixture *f) {
+    mq_random random;
+    mq_random_seed(&random, 7, 0);
+    randomize(f->values, f->layout.count, 0.0F, 0.5F, &random);
+    for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
+        randomize(f->values + f->layout.norm[n], f->layout.norm_size[n], 1.0F, 0.5F, &random);
+    }
+    randomize(f->values + f->layout.input, f->layout.input_size, 0.0F, 2.0F, &random);
+    randomize(f->dy, f->layout.input_size, 0.0F, 1.0F, &random);
+    const size_t half = f->config.head_dim / 2;
+    for (size_t i = 0; i < f->shape.length * half; i++) {
+        const double angle = (double)(i / half) * pow(10000.0, -(double)(i % half) / (double)half);
+        f->cos_table[i] = (float)cos(angle);
+        f->sin_table[i] = (float)sin(angle);
+    }
+    f->shape.cos_table = f->cos_table;
+    f->shape.sin_table = f->sin_table;
+    f->shape.config = &f->config;
+}
+
+/* f->config and f->shape's sizes are given. */
+static void open_fixture(fixture *f, size_t threads, bool biases, bool backward) {
+    const mq_context_options options = {.threads = threads};
+    assert_int_equal(mq_context_new(&f->context, &options, NULL), MQ_OK);
+    f->config.layer_is_local = f->local;
+    f->config.num_hidden_layers = 1;
+    f->local[0] = f->config.sliding_window > 0;
+    f->shape.layer = 0;
+    f->layout = double_layout(&f->config, fixture_tokens(f), biases);
+    f->slab = (mq_slab){0};
+    carve_fixture(f, backward);
+    assert_int_equal(mq_slab_allocate(&f->slab, "the test", NULL), MQ_OK);
+    carve_fixture(f, backward);
+    assert_false(f->slab.overflow);
+    assert_int_equal(f->slab.used, f->slab.size);
+    fill_fixture(f);
+}
+
+static void close_fixture(fixture *f) {
+    mq_slab_free(&f->slab);
+    mq_context_free(f->context);
+}
+
+static mq_block_weights fixture_weights(const fixture *f) {
+    mq_block_weights w = {0};
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        w.linear[l] = f->values + f->layout.linear[l];
+        w.bias[l] = f->layout.bias_size[l] > 0 ? f->values + f->layout.bias[l] : NULL;
+    }
+    for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
+        w.norm[n] = f->layout.norm_size[n] > 0 ? f->values + f->layout.norm[n] : NULL;
+    }
+    return w;
+}
+
+static mq_block_grads all_grads(const fixture *f) {
+    mq_block_grads g = {.input = f->grads + f->layout.input};
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        g.linear[l] = f->grads + f->layout.linear[l];
+        g.bias[l] = f->layout.bias_size[l] > 0 ? f->grads + f->layout.bias[l] : NULL;
+    }
+    for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
+        g.norm[n] = f->layout.norm_size[n] > 0 ? f->grads + f->layout.norm[n] : NULL;
+    }
+    return g;
+}
+
+/* Forward, then backward for the wanted gradients; dy survives. */
+static void run_fixture(fixture *f, mq_block_grads *grads) {
+    const mq_block_weights weights = fixture_weights(f);
+    const float *x = f->values + f->layout.input;
+    float *dy = mq_alloc(f->layout.input_size, sizeof *dy);
+    assert_non_null(dy);
+    memcpy(dy, f->dy, f->layout.input_size * sizeof *dy);
+    mq_block_forward(f->y, x, &weights, &f->shape, f->activations, f->context);
+    mq_block_backward(grads, dy, x, &weights, &f->shape, f->activations, f->context);
+    mq_free(dy);
+}
+
+/* max |a - b| / max |b| over count. */
+static double relative_error(const float *a, const float *b, size_t count) {
+    double error = 0.0, largest = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        error = fmax(error, fabs((double)a[i] - (double)b[i]));
+        largest = fmax(largest, fabs((double)b[i]));
+    }
+    return count == 0 ? 0.0 : error / largest;
+}
+
+static void check_close(const char *what, const float *a, const float *b, size_t count,
+                        double tolerance) {
+    const double error = relative_error(a, b, count);
+    if (!(error <= tolerance)) {
+        fail_msg("%s: relative error %.2g", what, error);
+    }
+}
+
+/* Calls check_close for every part of a and b, laid out as f->layout. */
+static void check_parts(const fixture *f, const float *a, const float *b, double tolerance) {
+    static const char *const linear[] = {"q", "k", "v", "o", "gate", "up", "down"};
+    static const char *const norm[] = {
+        "input norm", "post attention norm", "pre ffn norm", "post ffn norm", "q norm", "k norm"};
+    const double_params *p = &f->layout;
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        check_close(linear[l], a + p->linear[l], b + p->linear[l], p->linear_size[l], tolerance);
+        check_close("bias", a + p->bias[l], b + p->bias[l], p->bias_size[l], tolerance);
+    }
+    for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
+        check_close(norm[n], a + p->norm[n], b + p->norm[n], p->norm_size[n], tolerance);
+    }
+    check_close("input", a + p->input, b + p->input, p->input_size, tolerance);
+}
+
+/* --- against a block in double
+ * ------------------------------------------------------------------------------ */
+
+/* Σ dy·y of the double block. */
+static double double_loss(double *y, const fixture *f, const double *values,
+                          const mq_attention_shape *attention) {
+    double_block(y, values, &f->layout, &f->shape, attention);
+    double sum = 0.0;
+    for (size_t i = 0; i < f->layout.input_size; i++) {
+        sum += y[i] * (double)f->dy[i];
+    }
+    return sum;
+}
+
+/* Every coordinate of every gradient by central differences. With third derivatives of order 1 to
+ * 100 the step's own error is below 1e-8, rounding's below 1e-9: what is left is float32's. */
+static void check_differences(fixture *f) {
+    const double step = 1e-5;
+    const mq_attention_shape attention = {.sequences = f->shape.sequences,
+                                          .length = f->shape.length,
+                                          .heads = f->config.num_attention_heads,
+                                          .kv_heads = f->config.num_key_value_heads,
+                                          .head_dim = f->config.head_dim,
+                                          .window = f->config.sliding_window,
+                                          .scale = (float)f->config.attention_scale,
+                                          .softcap = (float)f->config.attn_logit_softcapping};
+    double *values = new_doubles(f->layout.count), *y = new_doubles(f->layout.input_size);
+    float *expected = mq_alloc(f->layout.count, sizeof *expected);
+    assert_non_null(expected);
+    for (size_t i = 0; i < f->layout.count; i++) {
+        values[i] = (double)f->values[i];
+    }
+    mq_block_grads grads = all_grads(f);
+    run_fixture(f, &grads);
+    double_loss(y, f, values, &attention);
+    for (size_t i = 0; i < f->layout.input_size; i++) {
+        expected[i] = (float)y[i];
+    }
+    check_close("output", f->y, expected, f->layout.input_size, 2e-6);
+    for (size_t i = 0; i < f->layout.count; i++) {
+        const double middle = values[i];
+        values[i] = middle + step;
+        const double above = double_loss(y, f, values, &attention);
+        values[i] = middle - step;
+        expected[i] = (float)((above - double_loss(y, f, values, &attention)) / (2.0 * step));
+        values[i] = middle;
+    }
+    check_parts(f, f->grads, expected, 1e-5);
+    mq_free(expected);
+    free(values);
+    free(y);
+}
+
+static fixture small_fixture(const char *architecture) {
+    return (fixture){.config = {.arch = mq_arch_find(architecture),
+                                .hidden_size = 10,
+                                .intermediate_size = 12,
+                                .num_attention_heads = 4,
+                                .num_key_value_heads = 2,
+                                .head_dim = 6,
+                                .rms_norm_eps = 1e-5,
+                                .attention_scale = 0.7},
+                     .shape = {.sequences = 2, .length = 7}};
+}
+
+static void test_llama_differences(void **state) {
+    (void)state;
+    for (int biases = 0; biases < 2; biases++) {
+        fixture f = small_fixture("LlamaForCausalLM");
+        f.config.activation = MQ_SILU;
+        open_fixture(&f, 2, biases == 1, true);
+        check_differences(&f);
+        close_fixture(&f);
+    }
+}
+
+static void test_gemma_differences(void **state) {
+    (void)state;
+    for (int variant = 0; variant < 4; variant++) {
+        fixture f = small_fixture("Gemma3ForCausalLM");
+        f.config.activation = MQ_GELU_TANH;
+        f.config.sliding_window = variant & 1 ? 3 : 0;
+        f.config.attn_logit_softcapping = variant & 2 ? 1.5 : 0.0;
+        f.config.num_key_value_heads = variant == 3 ? 1 : 2;
+        open_fixture(&f, 2, false, true);
+        check_differences(&f);
+        close_fixture(&f);
+    }
+}
+
+/* --- against PyTorch
+ * ---------------------------------------------------------------------------------------- */
+
+static const mq_tensor_info *golden_tensor(const mq_tensors *tensors, const char *prefix,
+                                           const char *name) {
+    char full[128];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    const mq_tensor_info *info = mq_tensors_find(tensors, full);
+    if (info == NULL) {
+        fail_msg("the golden has no %s", full);
+    }
+    return info;
+}
+
+static void read_golden(float *out, size_t count, const mq_tensors *tensors, const char *prefix,
+                        const char *name) {
+    const mq_tensor_info *info = golden_tensor(tensors, prefix, name);
+    assert_int_equal(info->elements, count);
+    assert_int_equal(mq_tensor_read_f32(out, info, 0, count, NULL), MQ_OK);
+}
+
+/* The parameters (prefix "weight.") or gradients ("grad.") of a golden, laid out as f->layout. */
+static void read_parameters(float *out, const fixture *f, const mq_tensors *tensors,
+                            const char *prefix) {
+    const mq_arch *arch = f->config.arch;
+    char name[96];
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        snprintf(name, sizeof name, "%s.weight", arch->linear[l]);
+        read_golden(out + f->layout.linear[l], f->layout.linear_size[l], tensors, prefix, name);
+        if (f->layout.bias_size[l] > 0) {
+            snprintf(name, sizeof name, "%s.bias", arch->linear[l]);
+            read_golden(out + f->layout.bias[l], f->layout.bias_size[l], tensors, prefix, name);
+        }
+    }
+    for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
+        if (arch->norm[n] != NULL) {
+            snprintf(name, sizeof name, "%s.weight", arch->norm[n]);
+            read_golden(out + f->layout.norm[n], f->layout.norm_size[n], tensors, prefix, name);
+        }
+    }
+}
+
+/* The fixture of a golden's `config`; the order is that of scripts/make-block-goldens.py. */
+static fixture golden_fixture(const mq_tensors *tensors, const char *architecture) {
+    double numbers[11];
+    const mq_tensor_info *info = golden_tensor(tensors, "", "config");
+    assert_int_equal(info->bytes, sizeof numbers);
+    memcpy(numbers, info->data, sizeof numbers);
+    const mq_arch *arch = mq_arch_find(architecture);
+    return (fixture){.config = {.arch = arch,
+                                .hidden_size = (size_t)numbers[0],
+                                .intermediate_size = (size_t)numbers[1],
+                                .num_attention_heads = (size_t)numbers[2],
+                                .num_key_value_heads = (size_t)numbers[3],
+                                .head_dim = (size_t)numbers[4],
+                                .rms_norm_eps = numbers[5],
+                                .attention_scale = numbers[6],
+                                .attn_logit_softcapping = numbers[7],
+                                .sliding_window = (size_t)numbers[8],
+                                .activation = arch->default_activation},
+                     .shape = {.sequences = (size_t)numbers[9], .length = (size_t)numbers[10]}};
+}
+
+static void check_golden(const char *name, const char *architecture, bool biases) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/block/%s.safetensors", MATQUANT_GOLDEN_DIR, name);
+    mq_tensors *tensors;
+    assert_int_equal(mq_tensors_open_file(&tensors, path, NULL), MQ_OK);
+    fixture f = golden_fixture(tensors, architecture);
+    open_fixture(&f, 2, biases, true);
+    const size_t table = f.shape.length * f.config.head_dim / 2;
+    float *expected = mq_alloc(f.layout.count, sizeof *expected);
+    assert_non_null(expected);
+    read_parameters(f.values, &f, tensors, "weight.");
+    read_golden(f.values + f.layout.input, f.layout.input_size, tensors, "", "x");
+    read_golden(f.dy, f.layout.input_size, tensors, "", "dy");
+    read_golden(f.cos_table, table, tensors, "", "cos");
+    read_golden(f.sin_table, table, tensors, "", "sin");
+    mq_block_grads grads = all_grads(&f);
+    run_fixture(&f, &grads);
+    read_golden(expected, f.layout.input_size, tensors, "", "y");
+    check_close("output", f.y, expected, f.layout.input_size, 5e-6);
+    read_parameters(expected, &f, tensors, "grad.");
+    read_golden(expected + f.layout.input, f.layout.input_size, tensors, "", "dx");
+    check_parts(&f, f.grads, expected, 1e-5);
+    mq_free(expected);
+    close_fixture(&f);
+    mq_tensors_close(tensors);
+}
+
+static void test_llama_golden(void **state) {
+    (void)state;
+    check_golden("llama", "LlamaForCausalLM", true);
+}
+
+static void test_gemma_goldens(void **state) {
+    (void)state;
+    check_golden("gemma3-local", "Gemma3ForCausalLM", false);
+    check_golden("gemma3-global", "Gemma3ForCausalLM", false);
+}
+
+/* --- against itself
+ * ----------------------------------------------------------------------------------------- */
+
+/* More than one run of tokens, tile of queries and piece of a weight; no size a multiple of
+ * anything. */
+static fixture large_fixture(const char *architecture) {
+    return (fixture){.config = {.arch = mq_arch_find(architecture),
+                                .hidden_size = 100,
+                                .intermediate_size = 523,
+                                .num_attention_heads = 6,
+                                .num_key_value_heads = 2,
+                                .head_dim = 22,
+                                .rms_norm_eps = 1e-5,
+                                .attention_scale = 0.2,
+                                .sliding_window = 150,
+                                .activation = MQ_SILU},
+                     .shape = {.sequences = 3, .length = 275}};
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    static const char *const architectures[] = {"LlamaForCausalLM", "Gemma3ForCausalLM"};
+    for (size_t i = 0; i < 2; i++) {
+        fixture one = large_fixture(architectures[i]);
+        open_fixture(&one, 1, true, true);
+        mq_block_grads grads = all_grads(&one);
+        run_fixture(&one, &grads);
+        for (size_t threads = 2; threads <= 5; threads += 3) {
+            fixture many = large_fixture(architectures[i]);
+            open_fixture(&many, threads, true, true);
+            grads = all_grads(&many);
+            run_fixture(&many, &grads);
+            assert_memory_equal(one.y, many.y, one.layout.input_size * sizeof(float));
+            assert_memory_equal(one.grads, many.grads, one.layout.count * sizeof(float));
+            close_fixture(&many);
+        }
+        close_fixture(&one);
+    }
+}
+
+/* Where only some gradients are wanted, these are the bits of the run that wants all. */
+static void check_subset(fixture *f, const mq_block_grads *all, unsigned seed) {
+    mq_random random;
+    mq_random_seed(&random, seed, 1);
+    float *subset = mq_calloc(f->layout.count, sizeof *subset);
+    assert_non_null(subset);
+    const float *const base = f->grads;
+    mq_block_grads wanted = {0};
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        wanted.linear[l] =
+            mq_random_below(&random, 4) == 0 ? subset + (all->linear[l] - base) : NULL;
+        wanted.bias[l] = mq_random_below(&random, 8) == 0 ? subset + (all->bias[l] - base) : NULL;
+    }
+    for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
+        wanted.norm[n] = all->norm[n] && mq_random_below(&random, 8) == 0
+                             ? subset + (all->norm[n] - base)
+                             : NULL;
+    }
+    wanted.input = mq_random_below(&random, 8) == 0 ? subset + (all->input - base) : NULL;
+    run_fixture(f, &wanted);
+    for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (wanted.linear[i]) {
+            assert_memory_equal(wanted.linear[i], all->linear[i],
+                                f->layout.linear_size[i] * sizeof(float));
+        }
+        if (wanted.bias[i]) {
+            assert_memory_equal(wanted.bias[i], all->bias[i],
+                                f->layout.bias_size[i] * sizeof(float));
+        }
+    }
+    for (size_t i = 0; i < MQ_NORM_COUNT; i++) {
+        if (wanted.norm[i]) {
+            assert_memory_equal(wanted.norm[i], all->norm[i],
+                                f->layout.norm_size[i] * sizeof(float));
+        }
+    }
+    if (wanted.input) {
+        assert_memory_equal(wanted.input, all->input, f->layout.input_size * sizeof(float));
+    }
+    mq_free(subset);
+}
+
+static void test_subsets(void **state) {
+    (void)state;
+    static const char *const architectures[] = {"LlamaForCausalLM", "Gemma3ForCausalLM"};
+    for (unsigned i = 0; i < 2; i++) {
+        fixture f = small_fixture(architectures[i]);
+        open_fixture(&f, 2, true, true);
+        const mq_block_grads all = all_grads(&f);
+        mq_block_grads wanted = all;
+        run_fixture(&f, &wanted);
+        for (unsigned seed = 0; seed < 60; seed++) {
+            check_subset(&f, &all, seed);
+        }
+        close_fixture(&f);
+    }
+}
+
+/* Activations without backward are fewer, the output and the linears' inputs the same, also in
+ * place. */
+static void test_forward_only(void **state) {
+    (void)state;
+    static const char *const architectures[] = {"LlamaForCausalLM", "Gemma3ForCausalLM"};
+    for (size_t i = 0; i < 2; i++) {
+        fixture full = large_fixture(architectures[i]), lean = large_fixture(architectures[i]);
+        open_fixture(&full, 2, true, true);
+        open_fixture(&lean, 2, true, false);
+        assert_true(lean.slab.size < full.slab.size);
+        const mq_block_weights weights = fixture_weights(&full);
+        float *x = lean.values + lean.layout.input;
+        mq_block_forward(full.y, full.values + full.layout.input, &weights, &full.shape,
+                         full.activations, full.context);
+        mq_block_forward(lean.y, x, &weights, &lean.shape, lean.activations, lean.context);
+        assert_memory_equal(full.y, lean.y, full.layout.input_size * sizeof(float));
+        for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+            size_t out, in;
+            mq_config_linear_shape(&out, &in, &full.config, l);
+            assert_memory_equal(mq_activations_input(full.activations, l),
+                                mq_activations_input(lean.activations, l),
+                                fixture_tokens(&full) * in * sizeof(float));
+        }
+        mq_block_forward(x, x, &weights, &lean.shape, lean.activations, lean.context);
+        assert_memory_equal(full.y, x, full.layout.input_size * sizeof(float));
+        close_fixture(&full);
+        close_fixture(&lean);
+    }
+}
+
+static void test_absurd_sizes(void **state) {
+    (void)state;
+    fixture f = small_fixture("LlamaForCausalLM");
+    assert_int_equal(mq_context_new(&f.context, NULL, NULL), MQ_OK);
+    mq_slab slab = {0};
+    assert_null(mq_activations_carve(&slab, &f.config, SIZE_MAX / 8, 4, true, f.context));
+    assert_true(slab.overflow);
+    mq_context_free(f.context);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_llama_differences), cmocka_unit_test(test_gemma_differences),
+        cmocka_unit_test(test_llama_golden),      cmocka_unit_test(test_gemma_goldens),
+        cmocka_unit_test(test_threads),           cmocka_unit_test(test_subsets),
+        cmocka_unit_test(test_forward_only),      cmocka_unit_test(test_absurd_sizes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
