@@ -183,7 +183,7 @@ static mq_status inflate_piece(contents *c, reader *r, z_stream *stream, bool *e
             return status;
         }
         *ended = result == Z_STREAM_END;
-    } while (stream->avail_in > 0 || stream->avail_out == 0);
+    } while (stream->avail_in > 0 || (stream->avail_out == 0 && !*ended));
     return MQ_OK;
 }
 

@@ -19,8 +19,8 @@
 
 typedef struct temporary {
     char path[PATH_MAX]; /* the folder */
-    char *joined[4];
-    size_t next;
+    char **joined;       /* [joined_count], all paths given out */
+    size_t joined_count;
 } temporary;
 
 /* cmocka set-up: a fresh folder in TMPDIR, *state the temporary. */
@@ -51,22 +51,24 @@ static inline void temporary_remove(const char *path) {
 static inline int temporary_teardown(void **state) {
     temporary *made = *state;
     temporary_remove(made->path);
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < made->joined_count; i++) {
         free(made->joined[i]);
     }
+    free(made->joined);
     free(made);
     return 0;
 }
 
-/* The path of `name` in the folder; the last four stay valid. */
+/* The path of `name` in the folder; valid until the test ends. */
 static inline const char *temporary_path(temporary *folder, const char *name) {
-    char **joined = &folder->joined[folder->next++ % 4];
     size_t size = strlen(folder->path) + strlen(name) + 2;
-    free(*joined);
-    *joined = malloc(size);
-    assert_non_null(*joined);
-    snprintf(*joined, size, "%s/%s", folder->path, name);
-    return *joined;
+    char *path = malloc(size);
+    folder->joined = realloc(folder->joined, (folder->joined_count + 1) * sizeof *folder->joined);
+    assert_non_null(path);
+    assert_non_null(folder->joined);
+    folder->joined[folder->joined_count++] = path;
+    snprintf(path, size, "%s/%s", folder->path, name);
+    return path;
 }
 
 static inline const char *temporary_write(temporary *folder, const char *name, const void *data,

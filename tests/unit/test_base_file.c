@@ -1,0 +1,394 @@
+/* layer: base */
+#include <sys/stat.h>
+#include <zlib.h>
+
+#include "base/fault.h"
+#include "base/file.h"
+#include "temporary.h"
+
+#define LIMIT ((size_t)16 << 20)
+
+static int setup(void **state) {
+    mq_fault_configure(NULL);
+    return temporary_setup(state);
+}
+
+static int teardown(void **state) {
+    mq_fault_configure(NULL);
+    mq_alloc_fail_after(0);
+    return temporary_teardown(state);
+}
+
+/* Text that does not compress to nothing. */
+static char *make_text(size_t size) {
+    char *text = malloc(size + 1);
+    assert_non_null(text);
+    uint32_t number = 1;
+    for (size_t i = 0; i < size; i++) {
+        number = number * 1664525u + 1013904223u;
+        text[i] = (char)('a' + (number >> 24) % 26);
+    }
+    text[size] = '\0';
+    return text;
+}
+
+/* Appends a gzip member; returns the new length. */
+static size_t gzip(unsigned char *out, size_t used, size_t room, const char *text, size_t size) {
+    z_stream stream = {0};
+    assert_int_equal(deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    stream.next_in = (Bytef *)(uintptr_t)text;
+    stream.avail_in = (uInt)size;
+    stream.next_out = out + used;
+    stream.avail_out = (uInt)(room - used);
+    assert_int_equal(deflate(&stream, Z_FINISH), Z_STREAM_END);
+    size_t end = room - stream.avail_out;
+    deflateEnd(&stream);
+    return end;
+}
+
+static void assert_reads(const char *path, const char *expected, size_t size) {
+    mq_error err = {0};
+    char *text = NULL;
+    size_t got = 0;
+    mq_status status = mq_read_file(&text, &got, path, LIMIT, &err);
+    assert_string_equal(err.message, "");
+    assert_int_equal(status, MQ_OK);
+    assert_int_equal(got, size);
+    assert_memory_equal(text, expected, size + 1);
+    mq_free(text);
+}
+
+static void assert_refused(const char *path, size_t max_size, mq_status expected,
+                           const char *message) {
+    mq_error err = {0};
+    char *text = NULL;
+    size_t got = 0;
+    assert_int_equal(mq_read_file(&text, &got, path, max_size, &err), expected);
+    assert_null(text);
+    assert_string_equal(err.file, path);
+    if (strstr(err.message, message) == NULL) {
+        fail_msg("\"%s\" does not hold \"%s\"", err.message, message);
+    }
+}
+
+static void plain_files_are_read_whole(void **state) {
+    temporary *folder = *state;
+    const size_t sizes[] = {0, 1, 2, 1000, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 3 << 20};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char *text = make_text(sizes[i]);
+        assert_reads(temporary_write(folder, "plain", text, sizes[i]), text, sizes[i]);
+        free(text);
+    }
+    assert_refused(temporary_path(folder, "none"), LIMIT, MQ_ERR_INPUT, "No such file");
+    assert_refused(folder->path, LIMIT, MQ_ERR_INPUT, "Is a directory");
+    const char *path = temporary_write(folder, "ten", "0123456789", 10);
+    assert_refused(path, 9, MQ_ERR_INPUT, "more than 9 bytes");
+    char *text = NULL;
+    size_t size = 0;
+    assert_int_equal(mq_read_file(&text, &size, path, 10, NULL), MQ_OK);
+    mq_free(text);
+}
+
+static void what_has_no_size_is_read_too(void **state) {
+    (void)state;
+    int ends[2];
+    char path[32];
+    mq_error err;
+    mq_mapping mapping;
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], "through a pipe", 14), 14);
+    close(ends[1]);
+    snprintf(path, sizeof path, "/dev/fd/%d", ends[0]);
+    assert_int_equal(mq_map_file(&mapping, path, &err), MQ_ERR_INPUT);
+    assert_string_equal(err.message, "not a regular file");
+    assert_reads(path, "through a pipe", 14);
+    close(ends[0]);
+}
+
+static void gzip_is_unpacked(void **state) {
+    temporary *folder = *state;
+    const size_t room = 4 << 20;
+    unsigned char *packed = malloc(room);
+    assert_non_null(packed);
+    const size_t sizes[] = {0, 1, 5000, 256 << 10, 2 << 20};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char *text = make_text(sizes[i]);
+        size_t length = gzip(packed, 0, room, text, sizes[i]);
+        assert_reads(temporary_write(folder, "one.gz", packed, length), text, sizes[i]);
+        free(text);
+    }
+    char *text = make_text(600000); /* two members, joined */
+    size_t length = gzip(packed, 0, room, text, 250000);
+    length = gzip(packed, length, room, text + 250000, 350000);
+    assert_reads(temporary_write(folder, "two.gz", packed, length), text, 600000);
+    assert_refused(temporary_path(folder, "two.gz"), 599999, MQ_ERR_INPUT,
+                   "more than 599999 bytes");
+    free(text);
+    free(packed);
+}
+
+static void broken_gzip_is_refused(void **state) {
+    temporary *folder = *state;
+    unsigned char packed[4096];
+    char *text = make_text(1000);
+    size_t length = gzip(packed, 0, sizeof packed, text, 1000);
+    for (size_t cut = 2; cut < length; cut++) {
+        assert_refused(temporary_write(folder, "cut.gz", packed, cut), LIMIT, MQ_ERR_INPUT,
+                       "broken gzip stream: it ends too early");
+    }
+    memcpy(packed + length, "garbage", 7);
+    assert_refused(temporary_write(folder, "more.gz", packed, length + 7), LIMIT, MQ_ERR_INPUT,
+                   "broken gzip stream");
+    packed[length - 8] ^= 1; /* the CRC */
+    assert_refused(temporary_write(folder, "crc.gz", packed, length), LIMIT, MQ_ERR_INPUT,
+                   "broken gzip stream: incorrect data check");
+    packed[length - 8] ^= 1;
+    packed[2] = 99; /* the method */
+    mq_error err;
+    char *out = NULL;
+    size_t size;
+    const char *path = temporary_write(folder, "method.gz", packed, length);
+    assert_int_equal(mq_read_file(&out, &size, path, LIMIT, &err), MQ_ERR_INPUT);
+    assert_true(err.has_offset);
+    assert_in_range(err.offset, 2, 4);
+    free(text);
+}
+
+static void reading_survives_short_reads_and_reports_errors(void **state) {
+    temporary *folder = *state;
+    char *text = make_text(1 << 20);
+    const char *path = temporary_write(folder, "plain", text, 1 << 20);
+    for (int n = 1; n <= 6; n++) {
+        char fault[32];
+        snprintf(fault, sizeof fault, "read:%d:SHORT", n);
+        assert_true(mq_fault_configure(fault));
+        assert_reads(path, text, 1 << 20);
+        snprintf(fault, sizeof fault, "read:%d:EIO", n);
+        assert_true(mq_fault_configure(fault));
+        if (n <= 5) { /* four pieces and the end */
+            assert_refused(path, LIMIT, MQ_ERR_MACHINE, "cannot read: Input/output error");
+        } else {
+            assert_reads(path, text, 1 << 20);
+        }
+    }
+    unsigned char packed[1024];
+    size_t length = gzip(packed, 0, sizeof packed, text, 500);
+    text[500] = '\0';
+    const char *gz = temporary_write(folder, "a.gz", packed, length);
+    assert_true(mq_fault_configure("read:1:SHORT,read:2:SHORT,read:3:SHORT"));
+    assert_reads(gz, text, 500);
+    assert_true(mq_fault_configure("open:1:EMFILE"));
+    assert_refused(path, LIMIT, MQ_ERR_MACHINE, "cannot open: Too many open files");
+    char digest[65];
+    mq_error err;
+    assert_true(mq_fault_configure("read:2:EIO"));
+    assert_int_equal(mq_sha256_file(digest, path, &err), MQ_ERR_MACHINE);
+    assert_string_equal(err.file, path);
+    free(text);
+}
+
+static void reading_survives_lack_of_memory(void **state) {
+    temporary *folder = *state;
+    unsigned char *packed = malloc(2 << 20);
+    char *text = make_text(1 << 20);
+    assert_non_null(packed);
+    temporary_write(folder, "plain", text, 1 << 20);
+    temporary_write(folder, "a.gz", packed, gzip(packed, 0, 2 << 20, text, 1 << 20));
+    const char *names[] = {"plain", "a.gz"};
+    for (size_t i = 0; i < 2; i++) {
+        const char *path = temporary_path(folder, names[i]);
+        size_t before = mq_alloc_current();
+        for (size_t countdown = 1;; countdown++) {
+            mq_error err = {0};
+            char *out = NULL;
+            size_t size;
+            mq_alloc_fail_after(countdown);
+            mq_status status = mq_read_file(&out, &size, path, LIMIT, &err);
+            mq_alloc_fail_after(0);
+            if (status == MQ_OK) {
+                assert_memory_equal(out, text, (1 << 20) + 1);
+                mq_free(out);
+                assert_true(countdown >= 3);
+                break;
+            }
+            assert_int_equal(status, MQ_ERR_MACHINE);
+            assert_string_equal(err.file, path);
+            assert_int_equal(mq_alloc_current(), before);
+        }
+    }
+    free(text);
+    free(packed);
+}
+
+static void faults_are_understood_or_refused(void **state) {
+    (void)state;
+    assert_true(mq_fault_configure("write:3:ENOSPC,rename:1:EIO"));
+    assert_true(mq_fault_configure(""));
+    assert_false(mq_fault_configure("write:3"));
+    assert_false(mq_fault_configure("write:x:EIO"));
+    assert_false(mq_fault_configure("write:1:EWHAT"));
+    assert_false(mq_fault_configure("close:1:EIO"));
+    assert_false(mq_fault_configure("write:1:EIO;"));
+    assert_false(mq_fault_configure("write:1:EIO,,"));
+}
+
+static void files_are_mapped(void **state) {
+    temporary *folder = *state;
+    char *text = make_text(100000);
+    mq_error err;
+    mq_mapping mapping;
+    const char *path = temporary_write(folder, "mapped", text, 100000);
+    assert_int_equal(mq_map_file(&mapping, path, &err), MQ_OK);
+    assert_int_equal(mapping.size, 100000);
+    const size_t hints[][2] = {{0, 100000},       {1, 5},      {5000, 20000},
+                               {99999, SIZE_MAX}, {100000, 1}, {SIZE_MAX, 1}};
+    for (size_t i = 0; i < sizeof hints / sizeof *hints; i++) {
+        mq_map_will_need(&mapping, hints[i][0], hints[i][1]);
+        mq_map_dont_need(&mapping, hints[i][0], hints[i][1]);
+        assert_memory_equal(mapping.data, text, 100000);
+    }
+    mq_unmap_file(&mapping);
+    assert_null(mapping.data);
+    free(text);
+    assert_int_equal(mq_map_file(&mapping, temporary_write(folder, "empty", "", 0), &err), MQ_OK);
+    assert_null(mapping.data);
+    assert_int_equal(mapping.size, 0);
+    mq_map_will_need(&mapping, 0, 10);
+    mq_unmap_file(&mapping);
+    assert_int_equal(mq_map_file(&mapping, folder->path, &err), MQ_ERR_INPUT);
+    assert_true(mq_fault_configure("map:1:ENOMEM"));
+    path = temporary_path(folder, "mapped");
+    assert_int_equal(mq_map_file(&mapping, path, &err), MQ_ERR_MACHINE);
+    assert_string_equal(err.file, path);
+    assert_string_equal(err.message, "cannot map: Cannot allocate memory");
+}
+
+static void paths_are_taken_apart(void **state) {
+    temporary *folder = *state;
+    char *joined = mq_path_join("a/", "b");
+    assert_string_equal(joined, "a/b");
+    mq_free(joined);
+    joined = mq_path_join("a", "b");
+    assert_string_equal(joined, "a/b");
+    mq_free(joined);
+    joined = mq_path_join("", "b");
+    assert_string_equal(joined, "b");
+    mq_free(joined);
+    assert_string_equal(mq_path_base("a/b/c"), "c");
+    assert_string_equal(mq_path_base("c"), "c");
+    const char *a = temporary_write(folder, "a", "12345", 5);
+    const char *link_path = temporary_path(folder, "link");
+    const char *broken = temporary_path(folder, "broken");
+    assert_int_equal(symlink(a, link_path), 0);
+    assert_int_equal(symlink("nowhere", broken), 0);
+    assert_true(mq_same_file(a, link_path));
+    assert_true(mq_same_file(a, a));
+    assert_false(mq_same_file(a, folder->path));
+    assert_false(mq_same_file(a, broken));
+    assert_true(mq_path_exists(broken));
+    assert_true(mq_is_folder(folder->path));
+    assert_false(mq_is_folder(a));
+    size_t size;
+    mq_error err;
+    assert_int_equal(mq_file_size(&size, a, NULL), MQ_OK);
+    assert_int_equal(size, 5);
+    assert_int_equal(mq_file_size(&size, broken, &err), MQ_ERR_INPUT);
+    assert_string_equal(err.file, broken);
+    assert_int_equal(mq_file_size(&size, folder->path, &err), MQ_ERR_INPUT);
+}
+
+static void folders_are_listed_in_order(void **state) {
+    temporary *folder = *state;
+    const char *names[] = {"b", "B", ".hidden", "a10", "a9", "\xc3\xa4"};
+    const char *sorted[] = {".hidden", "B", "a10", "a9", "b", "linked", "\xc3\xa4"};
+    for (size_t i = 0; i < 6; i++) {
+        temporary_write(folder, names[i], "", 0);
+    }
+    assert_int_equal(mkdir(temporary_path(folder, "inner"), 0777), 0);
+    assert_int_equal(symlink("a9", temporary_path(folder, "linked")), 0);
+    for (size_t countdown = 1;; countdown++) {
+        char **list = NULL;
+        size_t count = 0;
+        mq_error err;
+        size_t before = mq_alloc_current();
+        mq_alloc_fail_after(countdown);
+        mq_status status = mq_list_folder(&list, &count, folder->path, &err);
+        mq_alloc_fail_after(0);
+        if (status == MQ_OK) {
+            assert_int_equal(count, 7);
+            for (size_t i = 0; i < 7; i++) {
+                assert_string_equal(list[i], sorted[i]);
+            }
+            mq_free_list(list, count);
+            break;
+        }
+        assert_int_equal(status, MQ_ERR_MACHINE);
+        assert_int_equal(mq_alloc_current(), before);
+    }
+    char **list = NULL;
+    size_t count = 0;
+    mq_error err;
+    assert_int_equal(mq_list_folder(&list, &count, temporary_path(folder, "none"), &err),
+                     MQ_ERR_INPUT);
+    assert_int_equal(mq_list_folder(&list, &count, temporary_path(folder, "b"), &err),
+                     MQ_ERR_INPUT);
+    assert_int_equal(mq_list_folder(&list, &count, temporary_path(folder, "inner"), &err), MQ_OK);
+    assert_int_equal(count, 0);
+    mq_free_list(list, count);
+}
+
+static void free_space_is_that_of_the_nearest_folder(void **state) {
+    temporary *folder = *state;
+    size_t here;
+    size_t below;
+    assert_int_equal(mq_disk_free(&here, folder->path, NULL), MQ_OK);
+    assert_true(here > 0);
+    assert_int_equal(mq_disk_free(&below, temporary_path(folder, "not/yet//there/"), NULL), MQ_OK);
+    assert_true(below > 0);
+    assert_int_equal(mq_disk_free(&below, "neither-this/nor-that", NULL), MQ_OK);
+    assert_int_equal(mq_disk_free(&below, "/neither-this", NULL), MQ_OK);
+    assert_int_equal(mq_disk_free(&below, "", NULL), MQ_OK);
+}
+
+static void digests_are_the_known_ones(void **state) {
+    temporary *folder = *state;
+    char digest[65];
+    /* FIPS 180-4 examples */
+    assert_int_equal(mq_sha256_file(digest, temporary_write(folder, "abc", "abc", 3), NULL), MQ_OK);
+    assert_string_equal(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_int_equal(mq_sha256_file(digest, temporary_write(folder, "empty", "", 0), NULL), MQ_OK);
+    assert_string_equal(digest, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    char *million = malloc(1000000);
+    assert_non_null(million);
+    memset(million, 'a', 1000000);
+    assert_int_equal(
+        mq_sha256_file(digest, temporary_write(folder, "million", million, 1000000), NULL), MQ_OK);
+    assert_string_equal(digest, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    free(million);
+    mq_error err;
+    assert_int_equal(mq_sha256_file(digest, temporary_path(folder, "none"), &err), MQ_ERR_INPUT);
+    assert_int_equal(mq_crc32(0, "123456789", 9), 0xcbf43926);
+    assert_int_equal(mq_crc32(mq_crc32(0, "1234", 4), "56789", 5), 0xcbf43926);
+    assert_int_equal(mq_crc32(0, NULL, 0), 0);
+    assert_int_equal(mq_crc32(7, NULL, 0), 7);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(plain_files_are_read_whole),
+        TEST(what_has_no_size_is_read_too),
+        TEST(gzip_is_unpacked),
+        TEST(broken_gzip_is_refused),
+        TEST(reading_survives_short_reads_and_reports_errors),
+        TEST(reading_survives_lack_of_memory),
+        TEST(faults_are_understood_or_refused),
+        TEST(files_are_mapped),
+        TEST(paths_are_taken_apart),
+        TEST(folders_are_listed_in_order),
+        TEST(free_space_is_that_of_the_nearest_folder),
+        TEST(digests_are_the_known_ones),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,426 @@
+/* layer: base */
+#include <errno.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/fault.h"
+#include "base/file.h"
+#include "temporary.h"
+
+static int setup(void **state) {
+    mq_fault_configure(NULL);
+    return temporary_setup(state);
+}
+
+static int teardown(void **state) {
+    mq_fault_configure(NULL);
+    mq_alloc_fail_after(0);
+    return temporary_teardown(state);
+}
+
+static void assert_file(const char *path, const char *expected) {
+    char *text = NULL;
+    size_t size = 0;
+    mq_error err;
+    assert_int_equal(mq_read_file(&text, &size, path, 1 << 20, &err), MQ_OK);
+    assert_string_equal(text, expected);
+    mq_free(text);
+}
+
+/* What most tests write: three files, each in another way. */
+static mq_status write_files(mq_output *output, const char *source, mq_error *err) {
+    mq_writer *writer = NULL;
+    mq_status status = mq_write_file(output, "config.json", "{}\n", 3, err);
+    if (status == MQ_OK) {
+        status = mq_copy_file(output, "copy", source, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_writer_open(&writer, output, "pieces", err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    status = mq_write(writer, "0123", 4, err);
+    if (status == MQ_OK) {
+        status = mq_write_at(writer, 6, "67", 2, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_write(writer, "45", 2, err);
+    }
+    if (status != MQ_OK) {
+        mq_writer_abandon(writer);
+        return status;
+    }
+    return mq_writer_close(writer, err);
+}
+
+static mq_status run(const char *path, const char *source, bool replace, mq_error *err) {
+    mq_output *output = NULL;
+    mq_status status = mq_output_begin(&output, path, replace, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    status = write_files(output, source, err);
+    if (status == MQ_OK) {
+        status = mq_output_commit(output, err);
+    }
+    mq_output_discard(output);
+    return status;
+}
+
+static void assert_written(const char *path) {
+    char *joined = mq_path_join(path, "config.json");
+    assert_file(joined, "{}\n");
+    mq_free(joined);
+    joined = mq_path_join(path, "copy");
+    assert_file(joined, "the source");
+    mq_free(joined);
+    joined = mq_path_join(path, "pieces");
+    assert_file(joined, "01234567");
+    mq_free(joined);
+    assert_int_equal(temporary_entries(path), 3);
+}
+
+static void output_appears_whole_at_commit(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    const char *path = temporary_path(folder, "out");
+    mq_output *output = NULL;
+    assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
+    assert_int_equal(write_files(output, source, &err), MQ_OK);
+    assert_false(mq_path_exists(path));
+    assert_true(mq_is_folder(mq_output_folder(output)));
+    assert_int_equal(mq_output_commit(output, &err), MQ_OK);
+    assert_written(path);
+    mq_output_discard(output);
+    assert_written(path);
+    assert_int_equal(temporary_entries(folder->path), 2);
+    mode_t mask = umask(0);
+    umask(mask);
+    struct stat about;
+    assert_int_equal(stat(path, &about), 0);
+    assert_int_equal(about.st_mode & 0777, 0777 & ~mask);
+}
+
+static void discarding_leaves_nothing(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    mq_output *output = NULL;
+    char slashes[PATH_MAX + 16];
+    snprintf(slashes, sizeof slashes, "%s/out//", folder->path);
+    assert_int_equal(mq_output_begin(&output, slashes, false, &err), MQ_OK);
+    assert_int_equal(write_files(output, source, &err), MQ_OK);
+    mq_output_discard(output);
+    assert_int_equal(temporary_entries(folder->path), 1);
+    mq_output_discard(NULL);
+}
+
+static void a_name_without_folder_is_beside_us(void **state) {
+    temporary *folder = *state;
+    char *before = getcwd(NULL, 0);
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    assert_non_null(before);
+    assert_int_equal(chdir(folder->path), 0);
+    mq_error err;
+    assert_int_equal(run("out", source, false, &err), MQ_OK);
+    assert_written("out");
+    assert_int_equal(chdir(before), 0);
+    free(before);
+}
+
+static void names_that_cannot_be_are_refused(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    mq_output *output = NULL;
+    const char *no_names[] = {"", "/", ".", "..", "a/..", "//"};
+    for (size_t i = 0; i < sizeof no_names / sizeof *no_names; i++) {
+        assert_int_equal(mq_output_begin(&output, no_names[i], false, &err), MQ_ERR_USAGE);
+        assert_int_equal(mq_output_begin(&output, no_names[i], true, &err), MQ_ERR_USAGE);
+    }
+    assert_int_equal(mq_output_begin(&output, temporary_path(folder, "no/out"), false, &err),
+                     MQ_ERR_INPUT);
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
+    assert_int_equal(mq_write_file(output, "a/b", "", 0, &err), MQ_ERR_INPUT);
+    assert_int_equal(mq_write_file(output, "", "", 0, &err), MQ_ERR_INPUT);
+    assert_int_equal(mq_write_file(output, "a", "", 0, &err), MQ_OK);
+    assert_int_equal(mq_write_file(output, "a", "", 0, &err),
+                     MQ_ERR_MACHINE); /* never over another */
+    const char *file = temporary_path(folder, "out/a");
+    assert_string_equal(err.file, file);
+    assert_int_equal(mq_copy_file(output, "c", temporary_path(folder, "none"), &err), MQ_ERR_INPUT);
+    assert_string_equal(err.file, temporary_path(folder, "none"));
+    mq_output_discard(output);
+    assert_int_equal(temporary_entries(folder->path), 0);
+}
+
+static void what_exists_is_kept_unless_replaced(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    FILE *old = fopen(temporary_path(folder, "out/old"), "w");
+    assert_non_null(old);
+    fclose(old);
+    assert_int_equal(run(path, source, false, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "exists already");
+    assert_string_equal(err.file, path);
+    assert_int_equal(temporary_entries(path), 4);
+    assert_int_equal(run(path, source, true, &err), MQ_OK);
+    assert_written(path);
+    assert_int_equal(temporary_entries(folder->path), 2);
+}
+
+static void what_is_not_ours_is_not_replaced(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    const char *home = temporary_path(folder, "home");
+    assert_int_equal(mkdir(home, 0777), 0);
+    assert_int_equal(run(home, source, true, &err), MQ_OK); /* empty: nothing is lost */
+    assert_int_equal(remove(temporary_path(folder, "home/config.json")), 0);
+    assert_int_equal(run(home, source, true, &err), MQ_ERR_USAGE);
+    assert_int_equal(temporary_entries(home), 2);
+    temporary_write(folder, "home/config.json", "{}", 2);
+    assert_int_equal(mkdir(temporary_path(folder, "home/Documents"), 0777), 0);
+    home = temporary_path(folder, "home");
+    assert_int_equal(run(home, source, true, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message,
+                        "is not replaced: it holds what no run of matquant has written");
+    assert_int_equal(temporary_entries(home), 4);
+    const char *file = temporary_path(folder, "source");
+    assert_int_equal(run(file, file, true, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "exists and is not a folder");
+    const char *link_path = temporary_path(folder, "link");
+    assert_int_equal(symlink("home", link_path), 0);
+    assert_int_equal(run(link_path, file, true, &err), MQ_ERR_USAGE);
+    assert_int_equal(temporary_entries(folder->path), 3);
+}
+
+static void what_appears_meanwhile_is_kept(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *path = temporary_path(folder, "out");
+    for (int fallback = 0; fallback < 2; fallback++) {
+        mq_output *output = NULL;
+        assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
+        assert_int_equal(mkdir(path, 0777), 0);
+        assert_true(mq_fault_configure(fallback ? "rename:1:EINVAL" : NULL));
+        assert_int_equal(mq_output_commit(output, &err), MQ_ERR_USAGE);
+        assert_string_equal(err.message, "has appeared meanwhile");
+        mq_output_discard(output);
+        assert_int_equal(temporary_entries(folder->path), 1);
+        assert_int_equal(rmdir(path), 0);
+    }
+}
+
+/* --- faults
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Makes call number 1, 2, 3, ... fail until the run succeeds. Every failure is the machine's and
+ * leaves the folder as it was: without output, or with the old one. */
+static void sweep(temporary *folder, const char *call, const char *error, bool replace,
+                  size_t at_least) {
+    const char *source = temporary_path(folder, "source");
+    const char *path = temporary_path(folder, "out");
+    size_t entries = temporary_entries(folder->path);
+    size_t before = mq_alloc_current();
+    for (size_t n = 1;; n++) {
+        char fault[48];
+        mq_error err = {0};
+        snprintf(fault, sizeof fault, "%s:%zu:%s", call, n, error);
+        assert_true(mq_fault_configure(fault));
+        mq_status status = run(path, source, replace, &err);
+        mq_fault_configure(NULL);
+        assert_int_equal(mq_alloc_current(), before);
+        if (status == MQ_OK) {
+            assert_true(n > at_least);
+            assert_written(path);
+            assert_int_equal(temporary_entries(folder->path), replace ? entries : entries + 1);
+            return;
+        }
+        assert_int_equal(status, MQ_ERR_MACHINE);
+        assert_string_not_equal(err.file, "");
+        assert_int_equal(temporary_entries(folder->path), entries);
+        if (replace) {
+            assert_file(temporary_path(folder, "out/old"), "old");
+        }
+    }
+}
+
+static void every_fault_leaves_nothing_behind(void **state) {
+    temporary *folder = *state;
+    static const struct {
+        const char *call, *error;
+        size_t at_least;
+    } cases[] = {
+        {"write", "ENOSPC", 5}, {"write", "EIO", 5},   {"read", "EIO", 2},
+        {"fsync", "EIO", 5},    {"open", "EMFILE", 6}, {"rename", "EIO", 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        temporary_write(folder, "source", "the source", 10);
+        sweep(folder, cases[i].call, cases[i].error, false, cases[i].at_least);
+        temporary_remove(temporary_path(folder, "out"));
+    }
+}
+
+static void every_fault_leaves_the_old_output(void **state) {
+    temporary *folder = *state;
+    const char *cases[][2] = {{"write", "ENOSPC"},
+                              {"read", "EIO"},
+                              {"fsync", "EIO"},
+                              {"open", "EMFILE"},
+                              {"rename", "EIO"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        temporary_write(folder, "source", "the source", 10);
+        assert_int_equal(mkdir(temporary_path(folder, "out"), 0777), 0);
+        temporary_write(folder, "out/config.json", "{}", 2);
+        temporary_write(folder, "out/old", "old", 3);
+        sweep(folder, cases[i][0], cases[i][1], true, 1);
+        temporary_remove(temporary_path(folder, "out"));
+    }
+}
+
+/* On a file system that knows neither kind of renaming, with the plain one failing at each of its
+ * places. */
+static void plain_renaming_is_enough(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    const char *path = temporary_path(folder, "out");
+    assert_true(mq_fault_configure("rename:1:EINVAL"));
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    assert_written(path);
+    FILE *old = fopen(temporary_path(folder, "out/old"), "w");
+    assert_non_null(old);
+    fclose(old);
+    for (int failing = 2; failing <= 3; failing++) {
+        char faults[64];
+        snprintf(faults, sizeof faults, "rename:1:EINVAL,rename:%d:EIO", failing);
+        assert_true(mq_fault_configure(faults));
+        assert_int_equal(run(path, source, true, &err), MQ_ERR_MACHINE);
+        assert_int_equal(temporary_entries(path), 4);
+        assert_int_equal(temporary_entries(folder->path), 2);
+    }
+    assert_true(mq_fault_configure("rename:1:EINVAL"));
+    assert_int_equal(run(path, source, true, &err), MQ_OK);
+    assert_written(path);
+    assert_int_equal(temporary_entries(folder->path), 2);
+}
+
+static void short_writes_are_continued(void **state) {
+    temporary *folder = *state;
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    const char *path = temporary_path(folder, "out");
+    for (int n = 1; n <= 8; n++) {
+        char fault[64];
+        mq_error err;
+        snprintf(fault, sizeof fault, "write:%d:SHORT,write:%d:SHORT,read:%d:SHORT", n, n + 1, n);
+        assert_true(mq_fault_configure(fault));
+        assert_int_equal(run(path, source, n > 1, &err), MQ_OK);
+        assert_written(path);
+    }
+}
+
+static void lack_of_memory_leaves_nothing_behind(void **state) {
+    temporary *folder = *state;
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    const char *path = temporary_path(folder, "out");
+    size_t before = mq_alloc_current();
+    for (size_t countdown = 1;; countdown++) {
+        mq_error err;
+        mq_alloc_fail_after(countdown);
+        mq_status status = run(path, source, false, &err);
+        mq_alloc_fail_after(0);
+        assert_int_equal(mq_alloc_current(), before);
+        if (status == MQ_OK) {
+            assert_true(countdown > 10);
+            assert_written(path);
+            break;
+        }
+        assert_int_equal(status, MQ_ERR_MACHINE);
+        assert_int_equal(temporary_entries(folder->path), 1);
+    }
+}
+
+/* --- killed runs
+ * ----------------------------------------------------------------------------------------- */
+
+/* A child that is in the middle of writing `path` and stays there. */
+static pid_t start_writing(const char *path) {
+    int ready[2];
+    assert_int_equal(pipe(ready), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        mq_output *output = NULL;
+        char said = mq_output_begin(&output, path, false, NULL) == MQ_OK &&
+                            mq_write_file(output, "config.json", "{", 1, NULL) == MQ_OK
+                        ? 'y'
+                        : 'n';
+        if (write(ready[1], &said, 1) == 1) {
+            pause();
+        }
+        _exit(1);
+    }
+    char said = 'n';
+    assert_int_equal(read(ready[0], &said, 1), 1);
+    assert_int_equal(said, 'y');
+    close(ready[0]);
+    close(ready[1]);
+    return child;
+}
+
+static void folders_of_killed_runs_are_removed_by_the_next(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *path = temporary_path(folder, "out");
+    const char *other = temporary_path(folder, "out2");
+    pid_t alive = start_writing(path);
+    pid_t killed = start_writing(path);
+    pid_t killed_other = start_writing(other);
+    assert_int_equal(temporary_entries(folder->path), 3);
+    kill(killed, SIGKILL);
+    kill(killed_other, SIGKILL);
+    assert_int_equal(waitpid(killed, NULL, 0), killed);
+    assert_int_equal(waitpid(killed_other, NULL, 0), killed_other);
+    assert_int_equal(temporary_entries(folder->path), 3);
+    assert_int_equal(mkdir(temporary_path(folder, ".out.matquant-notours"), 0777), 0);
+
+    mq_output *output = NULL; /* takes away the killed run's; keeps the living one's, the other
+                                 name's, and what is not ours */
+    assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
+    assert_int_equal(temporary_entries(folder->path), 4);
+    kill(alive, SIGKILL);
+    assert_int_equal(waitpid(alive, NULL, 0), alive);
+    mq_output_discard(output);
+    assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
+    mq_output_discard(output);
+    assert_int_equal(temporary_entries(folder->path), 2);
+    assert_false(mq_path_exists(path));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(output_appears_whole_at_commit),
+        TEST(discarding_leaves_nothing),
+        TEST(a_name_without_folder_is_beside_us),
+        TEST(names_that_cannot_be_are_refused),
+        TEST(what_exists_is_kept_unless_replaced),
+        TEST(what_is_not_ours_is_not_replaced),
+        TEST(what_appears_meanwhile_is_kept),
+        TEST(every_fault_leaves_nothing_behind),
+        TEST(every_fault_leaves_the_old_output),
+        TEST(plain_renaming_is_enough),
+        TEST(short_writes_are_continued),
+        TEST(lack_of_memory_leaves_nothing_behind),
+        TEST(folders_of_killed_runs_are_removed_by_the_next),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
