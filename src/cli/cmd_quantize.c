@@ -119,13 +119,14 @@ static double mean_after(const mq_quantize_report *report, size_t width) {
 }
 
 static void print_losses(const mq_quantize_report *report, const mq_quantize_options *options) {
+    puts("Mean loss over the blocks, in dB below 1 (more is better)");
     cli_table table = {0};
     cli_table_row(&table);
     cli_table_cell(&table, "bits");
     cli_table_cell(&table, "lambda");
-    cli_table_cell(&table, "mean loss before");
+    cli_table_cell(&table, "before");
     cli_table_cell(&table, "after");
-    cli_table_cell(&table, "change");
+    cli_table_cell(&table, "gain");
     for (size_t i = 0; i < options->width_count; i++) {
         double before = cli_decibels(mean_before(report, i)),
                after = cli_decibels(mean_after(report, i));

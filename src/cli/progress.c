@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 #define REWRITE_SECONDS 0.1
-#define ETA_SECONDS 3.0 /* before that, and before the share below, the rate says little */
+#define LINE_SECONDS 5.0 /* units that have nothing to say about themselves */
+#define ETA_SECONDS 3.0  /* before that, and before the share below, the rate says little */
 #define ETA_SHARE 0.01
 
 void cli_progress_begin(cli_progress *progress, bool quiet, bool verbose) {
@@ -25,7 +26,7 @@ void cli_progress_clear(cli_progress *progress) {
     }
 }
 
-void cli_progress_text(char *out, size_t size, const mq_progress *report) {
+void cli_progress_text(char *out, size_t size, const mq_progress *report, const char *detail) {
     double share = report->total > 0 ? report->done / report->total : 0;
     double percent = floor(share * 1000) / 10;
     if (report->done < report->total && percent > 99.9) {
@@ -37,8 +38,9 @@ void cli_progress_text(char *out, size_t size, const mq_progress *report) {
         double left = ceil(report->elapsed_seconds * (1 - share) / share);
         snprintf(eta, sizeof eta, ", ETA %.0f:%02.0f", floor(left / 60), fmod(left, 60));
     }
-    snprintf(out, size, "%s: %s %.0f/%.0f, %.1f %%%s", report->phase, report->unit,
-             floor(report->done), report->total, percent, eta);
+    char unit[64];
+    snprintf(unit, sizeof unit, "%s %.0f/%.0f", report->unit, floor(report->done), report->total);
+    snprintf(out, size, "%s %.1f %%%s: %s", report->phase, percent, eta, detail ? detail : unit);
 }
 
 static size_t terminal_columns(void) {
@@ -49,16 +51,28 @@ static size_t terminal_columns(void) {
     return 80;
 }
 
-static void rewrite_line(cli_progress *self, const mq_progress *report, const char *text) {
+static void rewrite_line(cli_progress *self, const mq_progress *report) {
     char line[512];
-    if (report->detail) {
-        snprintf(self->detail, sizeof self->detail, "%s", report->detail);
-    }
-    snprintf(line, sizeof line, "%s%s%s", text, self->detail[0] ? ": " : "", self->detail);
+    cli_progress_text(line, sizeof line, report, self->detail[0] ? self->detail : NULL);
     size_t columns = terminal_columns();
     fprintf(stderr, "\r%.*s\033[K", (int)(columns < sizeof line ? columns - 1 : sizeof line), line);
     fflush(stderr);
     self->line_shown = true;
+}
+
+static void print_line(cli_progress *self, const mq_progress *report) {
+    char line[512];
+    cli_progress_text(line, sizeof line, report, report->detail);
+    cli_progress_clear(self);
+    fprintf(stderr, "%s\n", line);
+}
+
+static void begin_phase(cli_progress *self, const mq_progress *report) {
+    cli_progress_clear(self);
+    self->phase = report->phase;
+    self->detail[0] = 0;
+    self->last_done = 0;
+    self->last_shown = 0;
 }
 
 static void on_progress(void *user, const mq_progress *report) {
@@ -67,25 +81,23 @@ static void on_progress(void *user, const mq_progress *report) {
         return;
     }
     if (self->phase != report->phase) {
-        cli_progress_clear(self);
-        self->phase = report->phase;
-        self->detail[0] = 0;
-        self->last_done = 0;
-        self->last_elapsed = -REWRITE_SECONDS;
+        begin_phase(self, report);
     }
-    bool finished_unit = report->detail || floor(report->done) > floor(self->last_done);
+    if (report->detail) {
+        snprintf(self->detail, sizeof self->detail, "%s", report->detail);
+    }
+    bool finished_unit = floor(report->done) > floor(self->last_done);
+    double since = report->elapsed_seconds - self->last_shown;
+    bool as_line = !self->rewrite || (self->verbose && report->detail);
     self->last_done = report->done;
-    char text[160];
-    cli_progress_text(text, sizeof text, report);
-    if (!self->rewrite || (self->verbose && report->detail)) {
-        if (finished_unit) {
-            cli_progress_clear(self);
-            fprintf(stderr, "%s%s%s\n", text, report->detail ? ": " : "",
-                    report->detail ? report->detail : "");
+    if (as_line ? report->detail || (finished_unit && since >= LINE_SECONDS)
+                : report->detail || since >= REWRITE_SECONDS) {
+        self->last_shown = report->elapsed_seconds;
+        if (as_line) {
+            print_line(self, report);
+        } else {
+            rewrite_line(self, report);
         }
-    } else if (report->detail || report->elapsed_seconds - self->last_elapsed >= REWRITE_SECONDS) {
-        self->last_elapsed = report->elapsed_seconds;
-        rewrite_line(self, report, text);
     }
 }
 

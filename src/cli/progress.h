@@ -1,5 +1,6 @@
 /* What the library says while it works, on stderr: one line that is rewritten on a terminal, a line
- * for each finished unit otherwise. */
+ * for each finished unit otherwise (units that come without a word of their own, every few
+ * seconds). */
 #ifndef MATQUANT_CLI_PROGRESS_H
 #define MATQUANT_CLI_PROGRESS_H
 
@@ -10,8 +11,9 @@ typedef struct cli_progress {
     bool rewrite;      /* stderr is a terminal that can */
     bool line_shown;   /* the cursor stands in a progress line */
     const char *phase; /* of the last report */
-    double last_done, last_elapsed;
-    char detail[160]; /* of the unit that was finished last */
+    double last_done;  /* of the last report */
+    double last_shown; /* elapsed_seconds when something was printed */
+    char detail[160];  /* of the unit that was finished last, or empty */
 } cli_progress;
 
 void cli_progress_begin(cli_progress *progress, bool quiet, bool verbose);
@@ -20,9 +22,9 @@ mq_sink cli_progress_sink(cli_progress *progress);
 /* Takes the rewritten line away, so that something else can be printed. */
 void cli_progress_clear(cli_progress *progress);
 
-/* The text of a report without detail, "learn: block 3/30, 8.4 %, ETA 12:31", into out[size]: the
- * percentage is cut, not rounded, and 100 only at the end; the time to go stands there once enough
- * is done to tell. */
-void cli_progress_text(char *out, size_t size, const mq_progress *report);
+/* A report in one line, "learn 25.0 %, ETA 1:30: block 7/30", into out[size], with detail (NULL:
+ * none) in place of the unit: the percentage is cut, not rounded, and 100 only at the end; the time
+ * to go stands there once enough is done to tell. */
+void cli_progress_text(char *out, size_t size, const mq_progress *report, const char *detail);
 
 #endif

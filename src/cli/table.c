@@ -76,4 +76,4 @@ const char *cli_show_seconds(char *out, double seconds) {
     return out;
 }
 
-double cli_decibels(double ratio) { return 10 * log10(ratio); }
+double cli_decibels(double loss) { return -10 * log10(loss); }

@@ -32,7 +32,7 @@ void cli_print_field(FILE *out, const char *label, const char *format, ...)
 const char *cli_show_bytes(char *out, size_t bytes);
 const char *cli_show_seconds(char *out, double seconds);
 
-/* Decibels of a ratio of energies: 10·log10(ratio). */
-double cli_decibels(double ratio);
+/* A loss in decibels below 1, -10·log10(loss): more is better. */
+double cli_decibels(double loss);
 
 #endif

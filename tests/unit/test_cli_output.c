@@ -85,7 +85,7 @@ static void test_table(void **state) {
                               "8     -33.12 dB\n"
                               "label                 5\n");
     free(text);
-    assert_true(fabs(cli_decibels(0.001) + 30) < 1e-12);
+    assert_true(fabs(cli_decibels(0.001) - 30) < 1e-12);
 }
 
 static void check_bytes(size_t bytes, const char *expected) {
@@ -115,27 +115,29 @@ static void test_units(void **state) {
     check_seconds((double)NAN, "-");
 }
 
-static void check_progress(double done, double total, double elapsed, const char *expected) {
+static void check_progress(double done, double total, double elapsed, const char *detail,
+                           const char *expected) {
     char out[160];
     mq_progress report = {.phase = "learn",
                           .unit = "block",
                           .done = done,
                           .total = total,
                           .elapsed_seconds = elapsed};
-    cli_progress_text(out, sizeof out, &report);
+    cli_progress_text(out, sizeof out, &report, detail);
     assert_string_equal(out, expected);
 }
 
 static void test_progress(void **state) {
     (void)state;
-    check_progress(0, 30, 0, "learn: block 0/30, 0.0 %");
-    check_progress(2.5, 30, 2.9, "learn: block 2/30, 8.3 %"); /* too early to tell */
-    check_progress(0.2, 30, 100, "learn: block 0/30, 0.6 %"); /* too little to tell */
-    check_progress(7.5, 30, 30, "learn: block 7/30, 25.0 %, ETA 1:30");
-    check_progress(29.9999, 30, 3000,
-                   "learn: block 29/30, 99.9 %, ETA 0:01"); /* not 100 before the end */
-    check_progress(30, 30, 3000, "learn: block 30/30, 100.0 %");
-    check_progress(0, 0, 0, "learn: block 0/0, 0.0 %");
+    check_progress(0, 30, 0, NULL, "learn 0.0 %: block 0/30");
+    check_progress(2.5, 30, 2.9, NULL, "learn 8.3 %: block 2/30"); /* too early to tell */
+    check_progress(0.2, 30, 100, NULL, "learn 0.6 %: block 0/30"); /* too little to tell */
+    check_progress(7.5, 30, 30, NULL, "learn 25.0 %, ETA 1:30: block 7/30");
+    check_progress(7.5, 30, 30, "block 7: fine", "learn 25.0 %, ETA 1:30: block 7: fine");
+    /* not 100 before the end */
+    check_progress(29.9999, 30, 3000, NULL, "learn 99.9 %, ETA 0:01: block 29/30");
+    check_progress(30, 30, 3000, NULL, "learn 100.0 %: block 30/30");
+    check_progress(0, 0, 0, NULL, "learn 0.0 %: block 0/0");
 }
 
 int main(void) {
