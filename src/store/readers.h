@@ -51,5 +51,7 @@ size_t mq_slice_reader_group_size(const mq_slice_reader *slice);       /* the gl
 size_t mq_slice_reader_count(const mq_slice_reader *slice);
 const mq_slice_view *mq_slice_reader_at(const mq_slice_reader *slice, size_t index);
 const mq_slice_view *mq_slice_reader_find(const mq_slice_reader *slice, const char *prefix);
+/* info is the weight, the scales or the biases of a quantized layer. */
+bool mq_slice_reader_is_linear(const mq_slice_reader *slice, const mq_tensor_info *info);
 
 #endif

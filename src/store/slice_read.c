@@ -273,3 +273,15 @@ const mq_slice_view *mq_slice_reader_find(const mq_slice_reader *slice, const ch
                                           sizeof *slice->sorted, compare_prefixes);
     return found == NULL ? NULL : *found;
 }
+
+bool mq_slice_reader_is_linear(const mq_slice_reader *slice, const mq_tensor_info *info) {
+    const char *dot = strrchr(info->name, '.');
+    char stem[MQ_STORED_STEM_MAX];
+    if (dot == NULL || (size_t)(dot - info->name) >= sizeof stem) {
+        return false;
+    }
+    memcpy(stem, info->name, (size_t)(dot - info->name));
+    stem[dot - info->name] = '\0';
+    const mq_slice_view *view = mq_slice_reader_find(slice, stem);
+    return view != NULL && (info == view->weight || info == view->scales || info == view->biases);
+}

@@ -1,0 +1,220 @@
+#include "matquant/inspect.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "store/folder.h"
+#include "store/quantized_weights.h"
+#include "store/slice_layout.h"
+
+/* --- what is the same for all kinds ---------------------------------------------------------- */
+
+static mq_status read_shape(mq_inspection *out, const char *folder, mq_error *err) {
+    mq_config config;
+    mq_status status = mq_config_read(&config, folder, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    snprintf(out->architecture, sizeof out->architecture, "%s", config.arch->architecture);
+    out->num_hidden_layers = config.num_hidden_layers;
+    out->hidden_size = config.hidden_size;
+    out->vocab_size = config.vocab_size;
+    mq_config_free(&config);
+    return MQ_OK;
+}
+
+static mq_status add_file_sizes(size_t *total, const mq_tensors *tensors, mq_error *err) {
+    for (size_t i = 0; i < mq_tensors_file_count(tensors); i++) {
+        size_t size = 0;
+        mq_status status = mq_file_size(&size, mq_tensors_file(tensors, i), err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        *total += size;
+    }
+    return MQ_OK;
+}
+
+/* What a tensor that is not quantized adds. */
+static void count_plain(mq_inspection *out, const mq_tensor_info *info) {
+    out->tensors++;
+    out->weights += info->elements;
+}
+
+static void count_linear(mq_inspection *out, size_t rows, size_t columns) {
+    out->tensors++;
+    out->quantized_tensors++;
+    out->weights += rows * columns;
+    out->quantized_weights += rows * columns;
+}
+
+/* matquant.json without its long parts. */
+static mq_status take_provenance(mq_inspection *out, const cJSON *provenance, mq_error *err) {
+    if (provenance == NULL) {
+        return MQ_OK;
+    }
+    cJSON *copy = cJSON_Duplicate(provenance, true);
+    if (copy != NULL) {
+        cJSON_DeleteItemFromObjectCaseSensitive(copy, "tensors");
+        cJSON_DeleteItemFromObjectCaseSensitive(copy, "blocks");
+        out->provenance = mq_json_print(copy);
+    }
+    cJSON_Delete(copy);
+    return out->provenance == NULL ? mq_fail_memory(err, "the provenance", 0) : MQ_OK;
+}
+
+/* --- masters --------------------------------------------------------------------------------- */
+
+/* recipe.bits are the widths that were trained; recipe rtn trains none. */
+static bool was_trained(const cJSON *provenance, unsigned width) {
+    const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(provenance, "recipe");
+    const cJSON *name = cJSON_GetObjectItemCaseSensitive(recipe, "name");
+    if (cJSON_IsString(name) && strcmp(name->valuestring, "rtn") == 0) {
+        return false;
+    }
+    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits"), *item = NULL;
+    cJSON_ArrayForEach(item, bits) {
+        if (cJSON_IsNumber(item) && item->valuedouble == width) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The size of the slice that `matquant slice` writes: in MLX's format where that can hold it, else
+ * in ours. */
+static mq_status measure_width(mq_width_size *out, const mq_master *master, unsigned width,
+                               mq_error *err) {
+    mq_slice_layout layout;
+    mq_status status = mq_slice_layout_make(&layout, master, width, MQ_SLICE_MLX, err);
+    if (status == MQ_ERR_USAGE) {
+        status = mq_slice_layout_make(&layout, master, width, MQ_SLICE_MATQUANT, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    double weights = (double)layout.quantized_weights;
+    *out = (mq_width_size){.width = width,
+                           .trained = was_trained(mq_master_provenance(master), width),
+                           .bits_per_weight =
+                               weights > 0 ? 8.0 * (double)layout.quantized_bytes / weights : 0.0,
+                           .bytes = layout.bytes};
+    mq_slice_layout_free(&layout);
+    return MQ_OK;
+}
+
+static mq_status inspect_open_master(mq_inspection *out, const mq_master *master, mq_error *err) {
+    const mq_tensors *tensors = mq_master_tensors(master);
+    for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
+        const mq_tensor_info *info = mq_tensors_at(tensors, i);
+        if (mq_master_role(NULL, master, info) == MQ_ROLE_PLAIN) {
+            count_plain(out, info);
+        }
+    }
+    for (size_t i = 0; i < mq_master_linear_count(master); i++) {
+        const mq_master_view *view = mq_master_linear_at(master, i);
+        count_linear(out, view->out, view->in);
+    }
+    out->group_size = mq_master_group_size(master);
+    out->slice_rule = mq_master_slice_rule(master);
+    unsigned widths[7];
+    out->width_count = mq_master_widths(widths, master);
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < out->width_count; i++) {
+        status = measure_width(&out->widths[i], master, widths[i], err);
+    }
+    if (status == MQ_OK) {
+        status = add_file_sizes(&out->bytes, tensors, err);
+    }
+    return status == MQ_OK ? take_provenance(out, mq_master_provenance(master), err) : status;
+}
+
+static mq_status inspect_master(mq_inspection *out, const char *folder, mq_error *err) {
+    mq_master *master = NULL;
+    mq_status status = mq_master_open(&master, folder, err);
+    if (status == MQ_OK) {
+        status = inspect_open_master(out, master, err);
+    }
+    mq_master_close(master);
+    return status;
+}
+
+/* --- slices ---------------------------------------------------------------------------------- */
+
+static mq_status inspect_open_slice(mq_inspection *out, const mq_slice_reader *slice,
+                                    mq_error *err) {
+    const mq_tensors *tensors = mq_slice_reader_tensors(slice);
+    size_t bytes = 0, quantized_bytes = 0;
+    for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
+        const mq_tensor_info *info = mq_tensors_at(tensors, i);
+        bytes += info->bytes;
+        if (mq_slice_reader_is_linear(slice, info)) {
+            quantized_bytes += info->bytes;
+        } else {
+            count_plain(out, info);
+        }
+    }
+    for (size_t i = 0; i < mq_slice_reader_count(slice); i++) {
+        const mq_slice_view *view = mq_slice_reader_at(slice, i);
+        count_linear(out, view->out, view->in);
+    }
+    out->group_size = mq_slice_reader_group_size(slice);
+    out->width_count = 1;
+    double weights = (double)out->quantized_weights;
+    out->widths[0] = (mq_width_size){
+        .width = mq_slice_reader_width(slice),
+        .bits_per_weight = weights > 0 ? 8.0 * (double)quantized_bytes / weights : 0.0,
+        .bytes = bytes};
+    mq_status status = add_file_sizes(&out->bytes, tensors, err);
+    return status == MQ_OK ? take_provenance(out, mq_slice_reader_provenance(slice), err) : status;
+}
+
+static mq_status inspect_slice(mq_inspection *out, const char *folder, mq_error *err) {
+    mq_slice_reader *slice = NULL;
+    mq_status status = mq_slice_reader_open(&slice, folder, NULL, err);
+    if (status == MQ_OK) {
+        status = inspect_open_slice(out, slice, err);
+    }
+    mq_slice_reader_close(slice);
+    return status;
+}
+
+/* --- plain checkpoints, and the choice ------------------------------------------------------- */
+
+static mq_status inspect_plain(mq_inspection *out, const char *folder, mq_error *err) {
+    mq_tensors *tensors = NULL;
+    mq_status status = mq_tensors_open(&tensors, folder, err);
+    if (status == MQ_OK) {
+        for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
+            count_plain(out, mq_tensors_at(tensors, i));
+        }
+        status = add_file_sizes(&out->bytes, tensors, err);
+    }
+    mq_tensors_close(tensors);
+    return status;
+}
+
+mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err) {
+    *out = (mq_inspection){0};
+    int kind = MQ_KIND_PLAIN;
+    mq_status status = mq_folder_kind(&kind, folder, err);
+    if (status == MQ_OK) {
+        status = read_shape(out, folder, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    out->kind = (mq_kind)kind;
+    status = kind == MQ_KIND_PLAIN    ? inspect_plain(out, folder, err)
+             : kind == MQ_KIND_MASTER ? inspect_master(out, folder, err)
+                                      : inspect_slice(out, folder, err);
+    if (status != MQ_OK) {
+        mq_inspection_free(out);
+    }
+    return status;
+}
+
+void mq_inspection_free(mq_inspection *inspection) {
+    mq_free(inspection->provenance);
+    inspection->provenance = NULL;
+}

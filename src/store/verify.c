@@ -1,0 +1,104 @@
+#include "store/verify.h"
+
+#include "store/folder.h"
+#include "store/quantized_weights.h"
+
+/* --- shapes ---------------------------------------------------------------------------------- */
+
+static mq_status open_weights(mq_weights **out, const mq_verification *self, mq_error *err) {
+    if (self->slice != NULL) {
+        return mq_slice_weights(out, self->slice, err);
+    }
+    unsigned widths[7]; /* their shapes are the same, which the reader has checked */
+    mq_master_widths(widths, self->master);
+    return mq_master_weights(out, self->master, widths[0], err);
+}
+
+mq_status mq_verify_shapes(const mq_verification *self, mq_error *err) {
+    mq_error problem = {.status = MQ_OK};
+    mq_model model = {0};
+    mq_status status = mq_config_read(&model.config, self->folder, &problem);
+    if (status != MQ_OK) {
+        return mq_problem(self->problems, &problem, err);
+    }
+    model.folder = mq_strdup(self->folder);
+    status = model.folder == NULL ? mq_fail_memory(&problem, "a path", 0)
+                                  : open_weights(&model.weights, self, &problem);
+    if (status == MQ_OK) {
+        status = mq_model_check(&model, &problem);
+    }
+    mq_weights_free(model.weights);
+    mq_free(model.folder);
+    mq_config_free(&model.config);
+    return status == MQ_OK ? MQ_OK : mq_problem(self->problems, &problem, err);
+}
+
+/* --- all of it ------------------------------------------------------------------------------- */
+
+static mq_status verify_open(const mq_verification *self, const char *against, mq_error *err) {
+    bool readable = self->problems->count == 0;
+    mq_status status = mq_verify_tensors(self, err);
+    if (status == MQ_OK && readable) { /* a layer that was left out would only be called missing */
+        status = mq_verify_shapes(self, err);
+    }
+    if (status == MQ_OK && against != NULL) {
+        status = mq_verify_against(self, against, err);
+    }
+    return status;
+}
+
+static mq_status verify_master(mq_verification *self, const char *against, mq_error *err) {
+    mq_master *master = NULL;
+    mq_status status = mq_master_scan(&master, self->folder, self->problems, err);
+    if (status == MQ_OK) {
+        self->master = master;
+        self->tensors = mq_master_tensors(master);
+        self->config = mq_master_config(master);
+        self->provenance = mq_master_provenance(master);
+        status = verify_open(self, against, err);
+    }
+    mq_master_close(master);
+    return status;
+}
+
+static mq_status verify_slice(mq_verification *self, const char *against, mq_error *err) {
+    mq_slice_reader *slice = NULL;
+    mq_status status = mq_slice_reader_open(&slice, self->folder, self->problems, err);
+    if (status == MQ_OK) {
+        self->slice = slice;
+        self->tensors = mq_slice_reader_tensors(slice);
+        self->config = mq_slice_reader_config(slice);
+        self->provenance = mq_slice_reader_provenance(slice);
+        status = verify_open(self, against, err);
+    }
+    mq_slice_reader_close(slice);
+    return status;
+}
+
+mq_status mq_verify(mq_verify_report *report, const char *master, const char *against,
+                    const mq_context *context, mq_error *err) {
+    *report = (mq_verify_report){0};
+    int kind = MQ_KIND_PLAIN;
+    mq_status status = mq_folder_kind(&kind, master, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (kind == MQ_KIND_PLAIN) {
+        return mq_fail_file(err, MQ_ERR_INPUT, master,
+                            "is not quantized: there is no master or slice to verify");
+    }
+    mq_problems problems = {.context = context};
+    mq_verification self = {
+        .folder = master, .problems = &problems, .report = report, .context = context};
+    status = kind == MQ_KIND_MASTER ? verify_master(&self, against, err)
+                                    : verify_slice(&self, against, err);
+    report->problems = problems.count;
+    if (status == MQ_OK && problems.count > 0) {
+        status = MQ_ERR_CHECK;
+        if (err != NULL) {
+            *err = problems.first;
+            err->status = status;
+        }
+    }
+    return status;
+}

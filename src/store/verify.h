@@ -1,0 +1,30 @@
+/* The parts of mq_verify. */
+#ifndef MQ_STORE_VERIFY_H
+#define MQ_STORE_VERIFY_H
+
+#include "matquant/inspect.h"
+#include "store/readers.h"
+
+/* A folder that is being verified: a master or a slice, the other is NULL. */
+typedef struct mq_verification {
+    const char *folder;
+    const mq_master *master;
+    const mq_slice_reader *slice;
+    const mq_tensors *tensors;
+    const cJSON *config, *provenance; /* provenance: NULL when there is none */
+    mq_problems *problems;
+    mq_verify_report *report;
+    const mq_context *context;
+} mq_verification;
+
+/* Each of these counts problems and returns MQ_OK; anything else ends the job. */
+
+/* Every tensor's CRC-32 against matquant.json, and that its values are finite. */
+mq_status mq_verify_tensors(const mq_verification *self, mq_error *err);
+/* That the configuration is known and all tensors have the shapes that it makes. */
+mq_status mq_verify_shapes(const mq_verification *self, mq_error *err);
+/* Everything that is not quantized against the source; MQ_ERR_INPUT when that is no plain
+ * checkpoint. */
+mq_status mq_verify_against(const mq_verification *self, const char *source, mq_error *err);
+
+#endif

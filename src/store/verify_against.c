@@ -1,0 +1,201 @@
+#include "store/verify.h"
+
+#include <string.h>
+
+#include "store/folder.h"
+#include "store/names.h"
+
+/* --- what the folder does with a tensor of the source ---------------------------------------- */
+
+/* P is a quantized layer of the folder, [out, in]. */
+static bool find_linear(size_t *out, size_t *in, const mq_verification *self, const char *prefix) {
+    const mq_master_view *view = self->master == NULL ? NULL : mq_master_find(self->master, prefix);
+    if (view != NULL) {
+        *out = view->out;
+        *in = view->in;
+        return true;
+    }
+    const mq_slice_view *sliced =
+        self->slice == NULL ? NULL : mq_slice_reader_find(self->slice, prefix);
+    if (sliced != NULL) {
+        *out = sliced->out;
+        *in = sliced->in;
+    }
+    return sliced != NULL;
+}
+
+/* A slice says in matquant.json which of its tensors were private to its width: those may differ
+ * from the source's. */
+static bool was_private(const mq_verification *self, const char *name) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
+    const cJSON *names = cJSON_GetObjectItemCaseSensitive(slice, "private"), *item = NULL;
+    cJSON_ArrayForEach(item, names) {
+        if (cJSON_IsString(item) && strcmp(item->valuestring, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static mq_status note(const mq_verification *self, const mq_error *problem, mq_error *err) {
+    return problem->status == MQ_OK ? MQ_OK : mq_problem(self->problems, problem, err);
+}
+
+static size_t first_difference(const unsigned char *a, const unsigned char *b, size_t size) {
+    size_t i = 0;
+    while (i < size && a[i] == b[i]) {
+        i++;
+    }
+    return i;
+}
+
+static mq_status compare_bytes(const mq_verification *self, const mq_tensor_info *ours,
+                               const mq_tensors *source, const mq_tensor_info *theirs,
+                               mq_error *err) {
+    mq_error problem = {.status = MQ_OK};
+    char shape[128];
+    if (!mq_same_form(ours, theirs)) {
+        mq_fail_tensor(&problem, MQ_ERR_INPUT, ours->file, ours->name, "the source's is %s %s",
+                       mq_dtype_name(theirs->dtype),
+                       mq_shape_text(shape, sizeof shape, theirs->shape, theirs->dims));
+    } else if (!was_private(self, ours->name)) {
+        mq_tensor_will_need(self->tensors, ours);
+        mq_tensor_will_need(source, theirs);
+        if (memcmp(ours->data, theirs->data, ours->bytes) == 0) {
+            self->report->compared++;
+        } else {
+            size_t at = first_difference(ours->data, theirs->data, ours->bytes);
+            mq_fail_offset(&problem, MQ_ERR_INPUT, ours->file, ours->name, ours->file_offset + at,
+                           "differs from the source's");
+        }
+        mq_tensor_dont_need(self->tensors, ours);
+        mq_tensor_dont_need(source, theirs);
+    }
+    return note(self, &problem, err);
+}
+
+static mq_status compare_tensor(const mq_verification *self, const mq_tensors *source,
+                                const mq_tensor_info *theirs, mq_error *err) {
+    mq_error problem = {.status = MQ_OK};
+    mq_name name = mq_name_parse(theirs->name);
+    size_t out = 0, in = 0;
+    if (name.form == MQ_NAME_WEIGHT && find_linear(&out, &in, self, name.stem)) {
+        char shape[128];
+        if (theirs->dims != 2 || theirs->shape[0] != out || theirs->shape[1] != in) {
+            mq_fail_tensor(&problem, MQ_ERR_INPUT, self->folder, name.stem,
+                           "is quantized as [%zu, %zu], the source's weight is %s", out, in,
+                           mq_shape_text(shape, sizeof shape, theirs->shape, theirs->dims));
+        }
+        return note(self, &problem, err);
+    }
+    const mq_tensor_info *ours = mq_tensors_find(self->tensors, theirs->name);
+    if (ours == NULL) {
+        mq_fail_tensor(&problem, MQ_ERR_INPUT, self->folder, theirs->name,
+                       "is in the source but missing here");
+        return note(self, &problem, err);
+    }
+    return compare_bytes(self, ours, source, theirs, err);
+}
+
+/* --- what the folder has that the source has not --------------------------------------------- */
+
+static mq_status check_extra(const mq_verification *self, const mq_tensors *source,
+                             const mq_tensor_info *info, mq_error *err) {
+    char weight[MQ_STORED_NAME_SIZE];
+    const char *needed = info->name; /* the source's tensor that this one comes from */
+    if (self->master != NULL) {
+        mq_role role = mq_master_role(NULL, self->master, info);
+        mq_name name = mq_name_parse(info->name);
+        if (role == MQ_ROLE_REJECTED || role == MQ_ROLE_PRIVATE ||
+            (role == MQ_ROLE_LINEAR && name.width != 0)) {
+            return MQ_OK; /* counted when it was read; or stands beside one that is looked at */
+        }
+        needed = role == MQ_ROLE_LINEAR ? mq_name_make(weight, name.stem, "weight", 0) : info->name;
+    } else if (mq_slice_reader_is_linear(self->slice, info) &&
+               mq_name_parse(info->name).form != MQ_NAME_WEIGHT) {
+        return MQ_OK;
+    }
+    mq_error problem = {.status = MQ_OK};
+    if (mq_tensors_find(source, needed) == NULL) {
+        mq_fail_tensor(&problem, MQ_ERR_INPUT, info->file, info->name, "the source has no %s",
+                       needed);
+    }
+    return note(self, &problem, err);
+}
+
+/* --- config.json ----------------------------------------------------------------------------- */
+
+static bool is_quantization(const char *key) {
+    return strcmp(key, "quantization_config") == 0 || strcmp(key, "quantization") == 0;
+}
+
+/* The first member of a, our quantization apart, that b has not or has otherwise; NULL: none. */
+static const char *first_difference_of_objects(const cJSON *a, const cJSON *b) {
+    for (const cJSON *item = a->child; item != NULL; item = item->next) {
+        const cJSON *other = cJSON_GetObjectItemCaseSensitive(b, item->string);
+        if (!is_quantization(item->string) &&
+            (other == NULL || !cJSON_Compare(item, other, true))) {
+            return item->string;
+        }
+    }
+    return NULL;
+}
+
+static mq_status compare_configs(const mq_verification *self, const char *source, mq_error *err) {
+    cJSON *theirs = NULL;
+    mq_status status = mq_read_folder_json(&theirs, source, MQ_CONFIG_FILE, false, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    const char *key = first_difference_of_objects(theirs, self->config);
+    if (key == NULL) {
+        key = first_difference_of_objects(self->config, theirs);
+    }
+    if (key != NULL) {
+        mq_error problem;
+        mq_fail_file(&problem, MQ_ERR_INPUT, self->folder,
+                     "config.json differs from the source's in \"%s\"", key);
+        status = mq_problem(self->problems, &problem, err);
+    }
+    cJSON_Delete(theirs);
+    return status;
+}
+
+/* --- all of it ------------------------------------------------------------------------------- */
+
+static mq_status compare_with(const mq_verification *self, const mq_tensors *source,
+                              mq_error *err) {
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < mq_tensors_count(source); i++) {
+        status = mq_check_interrupt(self->context, err);
+        if (status == MQ_OK) {
+            status = compare_tensor(self, source, mq_tensors_at(source, i), err);
+        }
+    }
+    for (size_t i = 0; status == MQ_OK && i < mq_tensors_count(self->tensors); i++) {
+        status = check_extra(self, source, mq_tensors_at(self->tensors, i), err);
+    }
+    return status;
+}
+
+mq_status mq_verify_against(const mq_verification *self, const char *source, mq_error *err) {
+    int kind = MQ_KIND_PLAIN;
+    mq_status status = mq_folder_kind(&kind, source, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (kind != MQ_KIND_PLAIN) {
+        return mq_fail_file(err, MQ_ERR_INPUT, source,
+                            "is quantized itself: it is not the source of %s", self->folder);
+    }
+    mq_tensors *tensors = NULL;
+    status = mq_tensors_open(&tensors, source, err);
+    if (status == MQ_OK) {
+        status = compare_with(self, tensors, err);
+    }
+    if (status == MQ_OK) {
+        status = compare_configs(self, source, err);
+    }
+    mq_tensors_close(tensors);
+    return status;
+}
