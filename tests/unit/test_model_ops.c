@@ -1,0 +1,529 @@
+/* layer: model */
+/* The operations of a block: every instruction set's kernels and the threaded operations against
+ * their plain references, and the references' gradients against central differences of losses in
+ * double. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "double_block.h"
+#include "model/kernels.h"
+#include "tensor/vexp.h"
+
+static mq_random generator;
+
+static float *new_floats(size_t count) {
+    float *out = mq_calloc(count, sizeof *out);
+    assert_non_null(out);
+    return out;
+}
+
+/* count numbers in [-width, width]. */
+static float *random_floats(size_t count, double width) {
+    float *out = new_floats(count);
+    for (size_t i = 0; i < count; i++) {
+        out[i] = (float)(width * (2.0 * mq_random_unit(&generator) - 1.0));
+    }
+    return out;
+}
+
+static float *copy_floats(const float *x, size_t count) {
+    float *out = new_floats(count);
+    memcpy(out, x, count * sizeof *out);
+    return out;
+}
+
+static double *to_doubles(const float *x, size_t count) {
+    double *out = new_doubles(count);
+    for (size_t i = 0; i < count; i++) {
+        out[i] = (double)x[i];
+    }
+    return out;
+}
+
+static void free_all(float **arrays, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        mq_free(arrays[i]);
+    }
+}
+
+/* |a - b| <= tolerance · max |b| for all; of all zeros that come from cancellation, 0.01 stands for
+ * the largest (what is added up here is of order 1). */
+static void check_close(const char *what, const float *a, const float *b, size_t count,
+                        double tolerance) {
+    double largest = 0.1;
+    for (size_t i = 0; i < count; i++) {
+        largest = fmax(largest, fabs((double)b[i]));
+    }
+    for (size_t i = 0; i < count; i++) {
+        const double error = fabs((double)a[i] - (double)b[i]);
+        if (!(error <= tolerance * largest)) {
+            fail_msg("%s[%zu]: %.9g, expected %.9g (largest %.3g)", what, i, (double)a[i],
+                     (double)b[i], largest);
+        }
+    }
+}
+
+/* Central difference of Σ weight·f(x) by x[at], where f writes count numbers into out. */
+typedef void (*double_function)(double *out, void *user);
+
+static double difference(double_function f, void *user, double *x, const float *weight, double *out,
+                         size_t count) {
+    const double step = 1e-5, middle = *x;
+    double sums[2] = {0.0, 0.0};
+    for (int side = 0; side < 2; side++) {
+        *x = middle + (side == 0 ? step : -step);
+        f(out, user);
+        for (size_t i = 0; i < count; i++) {
+            sums[side] += (double)weight[i] * out[i];
+        }
+    }
+    *x = middle;
+    return (sums[0] - sums[1]) / (2.0 * step);
+}
+
+/* --- exp
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static void test_exp(void **state) {
+    (void)state;
+    double worst = 0.0;
+    for (uint32_t i = 0; i < 4000000; i++) {
+        const float x = -87.33F + (float)i * (175.7F / 4000000.0F);
+        const double exact = exp((double)x);
+        const double unit = ldexp(1.0, ilogb(exact) - 23);
+        worst = fmax(worst, fabs((double)mq_exp_inline(x) - exact) / unit);
+    }
+    if (worst > 2.0) {
+        fail_msg("%.3f units in the last place", worst);
+    }
+    assert_true(mq_exp_inline(0.0F) == 1.0F);
+    assert_true(mq_exp_inline(-88.0F) == 0.0F && mq_exp_inline(-INFINITY) == 0.0F);
+    assert_true(isinf(mq_exp_inline(89.0F)) && isinf(mq_exp_inline(INFINITY)));
+    assert_true(isnan(mq_exp_inline(NAN)));
+    for (float x = -20.0F; x < 20.0F; x += 0.01F) {
+        assert_true(fabs((double)mq_tanh_inline(x) - tanh((double)x)) <= ldexp(1.0, -22));
+        const double sigmoid = 1.0 / (1.0 + exp(-(double)x));
+        assert_true(fabs((double)mq_sigmoid_inline(x) - sigmoid) <= 5e-7 * sigmoid);
+    }
+}
+
+/* --- RMSNorm
+ * ------------------------------------------------------------------------------------------------
+ */
+
+enum { NORM_ROWS = 300, NORM_WIDTH = 77 };
+#define NORM_EPS 1e-3F
+
+typedef struct norm_case {
+    float *x, *weight, *dy, *y, *inv, *dx, *dweight, *y2, *inv2, *dx2, *dweight2, *scratch;
+} norm_case;
+
+static norm_case new_norm_case(void) {
+    const size_t count = (size_t)NORM_ROWS * NORM_WIDTH;
+    return (norm_case){
+        random_floats(count, 2.0), random_floats(NORM_WIDTH, 2.0),
+        random_floats(count, 1.0), new_floats(count),
+        new_floats(NORM_ROWS),     random_floats(count, 1.0),
+        new_floats(NORM_WIDTH),    new_floats(count),
+        new_floats(NORM_ROWS),     new_floats(count),
+        new_floats(NORM_WIDTH),    new_floats(mq_rmsnorm_chunks(NORM_ROWS) * NORM_WIDTH)};
+}
+
+static void free_norm_case(norm_case *c) { free_all((float **)c, sizeof *c / sizeof(float *)); }
+
+static void test_rmsnorm(void **state) {
+    (void)state;
+    const size_t count = (size_t)NORM_ROWS * NORM_WIDTH;
+    norm_case c = new_norm_case();
+    mq_rmsnorm_forward_reference(c.y2, c.inv2, c.x, c.weight, NORM_ROWS, NORM_WIDTH, NORM_EPS);
+    mq_rmsnorm_forward(c.y, c.inv, c.x, c.weight, NORM_ROWS, NORM_WIDTH, NORM_EPS);
+    check_close("y", c.y, c.y2, count, 5e-7);
+    check_close("inv_rms", c.inv, c.inv2, NORM_ROWS, 5e-7);
+    for (int accumulate = 0; accumulate < 2; accumulate++) {
+        memcpy(c.dx2, c.dx, count * sizeof *c.dx);
+        mq_rmsnorm_backward_reference(c.dx2, c.dweight2, c.dy, c.x, c.inv, c.weight, NORM_ROWS,
+                                      NORM_WIDTH, accumulate == 1);
+        mq_rmsnorm_backward(c.dx, c.dweight, c.dy, c.x, c.inv, c.weight, NORM_ROWS, NORM_WIDTH,
+                            accumulate == 1, c.scratch);
+        check_close("dx", c.dx, c.dx2, count, 1e-6);
+        check_close("dweight", c.dweight, c.dweight2, NORM_WIDTH, 2e-6);
+    }
+    memset(c.dweight, 0, NORM_WIDTH * sizeof(float));
+    mq_rmsnorm_backward(NULL, c.dweight, c.dy, c.x, c.inv, c.weight, NORM_ROWS, NORM_WIDTH, false,
+                        c.scratch);
+    check_close("dweight alone", c.dweight, c.dweight2, NORM_WIDTH, 2e-6);
+    mq_rmsnorm_backward_reference(c.dx2, NULL, c.dy, c.x, c.inv, c.weight, NORM_ROWS, NORM_WIDTH,
+                                  false);
+    mq_rmsnorm_backward(c.dy, NULL, c.dy, c.x, c.inv, c.weight, NORM_ROWS, NORM_WIDTH, false, NULL);
+    check_close("dx in place", c.dy, c.dx2, count, 1e-6);
+    free_norm_case(&c);
+}
+
+typedef struct norm_user {
+    double *x, *weight;
+} norm_user;
+
+static void norm_function(double *out, void *user) {
+    const norm_user *u = user;
+    double_rmsnorm(out, u->x, u->weight, 3, NORM_WIDTH, (double)NORM_EPS);
+}
+
+static void test_rmsnorm_differences(void **state) {
+    (void)state;
+    enum { ROWS = 3, COUNT = ROWS * NORM_WIDTH };
+    norm_case c = new_norm_case();
+    norm_user user = {to_doubles(c.x, COUNT), to_doubles(c.weight, NORM_WIDTH)};
+    double *out = new_doubles(COUNT);
+    mq_rmsnorm_forward_reference(c.y, c.inv, c.x, c.weight, ROWS, NORM_WIDTH, NORM_EPS);
+    mq_rmsnorm_backward_reference(c.dx, c.dweight, c.dy, c.x, c.inv, c.weight, ROWS, NORM_WIDTH,
+                                  false);
+    for (size_t i = 0; i < COUNT; i++) {
+        c.dx2[i] = (float)difference(norm_function, &user, &user.x[i], c.dy, out, COUNT);
+    }
+    for (size_t i = 0; i < NORM_WIDTH; i++) {
+        c.dweight2[i] = (float)difference(norm_function, &user, &user.weight[i], c.dy, out, COUNT);
+    }
+    check_close("dx", c.dx, c.dx2, COUNT, 1e-6);
+    check_close("dweight", c.dweight, c.dweight2, NORM_WIDTH, 1e-6);
+    free(user.x);
+    free(user.weight);
+    free(out);
+    free_norm_case(&c);
+}
+
+/* --- rotary embedding
+ * --------------------------------------------------------------------------------------- */
+
+static void test_rope(void **state) {
+    (void)state;
+    enum { SEQUENCES = 2, LENGTH = 70, HEADS = 3, DIM = 10, STRIDE = HEADS * DIM + 7 };
+    const size_t count = (size_t)SEQUENCES * LENGTH * STRIDE;
+    float *x = random_floats(count, 1.0), *fast = copy_floats(x, count),
+          *plain = copy_floats(x, count);
+    float *cos_table = random_floats(LENGTH * DIM / 2, 1.0),
+          *sin_table = random_floats(LENGTH * DIM / 2, 1.0);
+    double *wide = new_doubles((size_t)LENGTH * DIM);
+    mq_rope_forward(fast, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
+    mq_rope_forward_reference(plain, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
+    check_close("rope", fast, plain, count, 3e-7);
+    /* one head against the double of the block tests */
+    for (size_t t = 0; t < LENGTH; t++) {
+        for (size_t i = 0; i < DIM; i++) {
+            wide[t * DIM + i] = (double)x[t * STRIDE + i];
+        }
+    }
+    double_rope(wide, cos_table, sin_table, LENGTH, LENGTH, 1, DIM);
+    for (size_t i = 0; i < (size_t)LENGTH * DIM; i++) {
+        assert_true(fabs(wide[i] - (double)plain[i / DIM * STRIDE + i % DIM]) < 3e-7);
+    }
+    /* a linear map's gradient is its transpose: <a, R·x> = <Rᵀ·a, x>; the columns between tokens
+     * stay as they are */
+    float *a = random_floats(count, 1.0), *turned = copy_floats(a, count),
+          *back = copy_floats(a, count);
+    mq_rope_backward(turned, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
+    mq_rope_backward_reference(back, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
+    check_close("rope backward", turned, back, count, 3e-7);
+    double left = 0.0, right = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        left += (double)a[i] * (double)plain[i];
+        right += (double)back[i] * (double)x[i];
+    }
+    assert_true(fabs(left - right) < 1e-4);
+    free(wide);
+    float *all[] = {x, fast, plain, cos_table, sin_table, a, turned, back};
+    free_all(all, sizeof all / sizeof *all);
+}
+
+/* --- gated activation
+ * --------------------------------------------------------------------------------------- */
+
+static void check_glu(mq_activation activation) {
+    enum { COUNT = 40003 };
+    float *gate = random_floats(COUNT, 12.0), *up = random_floats(COUNT, 1.0),
+          *dh = random_floats(COUNT, 1.0);
+    float *h = new_floats(COUNT), *h2 = new_floats(COUNT), *dgate = new_floats(COUNT),
+          *dup = new_floats(COUNT);
+    gate[0] = -200.0F;
+    gate[1] = 200.0F;
+    gate[2] = 0.0F;
+    mq_glu_forward(h, gate, up, COUNT, activation);
+    mq_glu_forward_reference(h2, gate, up, COUNT, activation);
+    check_close("h", h, h2, COUNT, 3e-7);
+    mq_glu_backward_reference(dgate, dup, dh, gate, up, COUNT, activation);
+    for (size_t i = 3; i < 2000;
+         i++) { /* a function of one gate and one up: differences one by one */
+        const double step = 1e-5, g = (double)gate[i], u = (double)up[i];
+        const double gates[2] = {g + step, g - step}, ups[2] = {u, u};
+        double out[2];
+        double_glu(out, gates, ups, 2, activation);
+        assert_true(fabs((out[0] - out[1]) / (2.0 * step) * (double)dh[i] - (double)dgate[i]) <
+                    1e-6);
+        double_glu(out, &g, (const double[]){1.0}, 1, activation);
+        assert_true(fabs(out[0] * (double)dh[i] - (double)dup[i]) < 2e-6);
+    }
+    /* fast, and over its own inputs as the block does it */
+    float *fast_gate = copy_floats(gate, COUNT), *fast_up = copy_floats(up, COUNT);
+    mq_glu_backward(fast_gate, fast_up, dh, fast_gate, fast_up, COUNT, activation);
+    /* 1 - sigmoid, rounded to 2^-24, is multiplied by gates of up to 12 */
+    check_close("dgate", fast_gate, dgate, COUNT, 2e-6);
+    check_close("dup", fast_up, dup, COUNT, 3e-7);
+    float *all[] = {gate, up, dh, h, h2, dgate, dup, fast_gate, fast_up};
+    free_all(all, sizeof all / sizeof *all);
+}
+
+static void test_glu(void **state) {
+    (void)state;
+    check_glu(MQ_SILU);
+    check_glu(MQ_GELU_TANH);
+}
+
+/* --- attention
+ * ---------------------------------------------------------------------------------------------- */
+
+typedef struct attention_case {
+    float *q, *dq, *dq2, *out, *out2, *dout; /* [tokens, heads, head_dim] */
+    float *k, *v, *dk, *dv, *dk2, *dv2;      /* [tokens, kv_heads, head_dim] */
+    float *lse, *lse2, *scratch;
+} attention_case;
+
+static attention_case new_attention_case(const mq_attention_shape *shape,
+                                         const mq_context *context) {
+    const size_t rows = shape->sequences * shape->length;
+    const size_t q = rows * shape->heads * shape->head_dim,
+                 kv = rows * shape->kv_heads * shape->head_dim;
+    return (attention_case){.q = random_floats(q, 2.0),
+                            .dq = random_floats(q, 1.0),
+                            .dq2 = random_floats(q, 1.0),
+                            .out = random_floats(q, 1.0),
+                            .out2 = random_floats(q, 1.0),
+                            .dout = random_floats(q, 1.0),
+                            .k = random_floats(kv, 2.0),
+                            .v = random_floats(kv, 2.0),
+                            .dk = random_floats(kv, 1.0),
+                            .dv = random_floats(kv, 1.0),
+                            .dk2 = random_floats(kv, 1.0),
+                            .dv2 = random_floats(kv, 1.0),
+                            .lse = new_floats(rows * shape->heads),
+                            .lse2 = new_floats(rows * shape->heads),
+                            .scratch = new_floats(mq_attention_scratch(shape, context))};
+}
+
+static void check_attention(const mq_attention_shape *shape, const mq_context *context) {
+    const size_t rows = shape->sequences * shape->length;
+    const size_t q = rows * shape->heads * shape->head_dim,
+                 kv = rows * shape->kv_heads * shape->head_dim;
+    attention_case c = new_attention_case(shape, context);
+    mq_attention_forward(c.out, c.lse, c.q, c.k, c.v, shape, c.scratch, context);
+    mq_attention_forward_reference(c.out2, c.lse2, c.q, c.k, c.v, shape);
+    check_close("out", c.out, c.out2, q, 2e-6);
+    check_close("lse", c.lse, c.lse2, rows * shape->heads, 2e-6);
+    mq_attention_backward(c.dq, c.dk, c.dv, c.dout, c.out, c.lse, c.q, c.k, c.v, shape, c.scratch,
+                          context);
+    mq_attention_backward_reference(c.dq2, c.dk2, c.dv2, c.dout, c.q, c.k, c.v, shape);
+    check_close("dq", c.dq, c.dq2, q, 5e-6);
+    check_close("dk", c.dk, c.dk2, kv, 5e-6);
+    check_close("dv", c.dv, c.dv2, kv, 5e-6);
+    free_all((float **)&c, sizeof c / sizeof(float *));
+}
+
+static void test_attention(void **state) {
+    (void)state;
+    const mq_context_options options = {.threads = 3};
+    mq_context *context;
+    assert_int_equal(mq_context_new(&context, &options, NULL), MQ_OK);
+    static const size_t lengths[] = {1, 7, 128, 129, 300}, windows[] = {0, 1, 5, 128, 140, 1000};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        for (size_t j = 0; j < sizeof windows / sizeof *windows; j++) {
+            const mq_attention_shape shape = {.sequences = 2,
+                                              .length = lengths[i],
+                                              .heads = 4,
+                                              .kv_heads = 2,
+                                              .head_dim = 6,
+                                              .window = windows[j],
+                                              .scale = 0.7F,
+                                              .softcap = j % 2 ? 3.0F : 0.0F};
+            check_attention(&shape, context);
+        }
+    }
+    mq_context_free(context);
+}
+
+typedef struct attention_user {
+    const mq_attention_shape *shape;
+    double *q, *k, *v;
+} attention_user;
+
+static void attention_function(double *out, void *user) {
+    const attention_user *u = user;
+    double_attention(out, u->q, u->k, u->v, u->shape);
+}
+
+static void test_attention_differences(void **state) {
+    (void)state;
+    for (int variant = 0; variant < 4; variant++) {
+        const mq_attention_shape shape = {.sequences = 2,
+                                          .length = 6,
+                                          .heads = 4,
+                                          .kv_heads = variant == 3 ? 1 : 2,
+                                          .head_dim = 3,
+                                          .window = variant & 1 ? 3 : 0,
+                                          .scale = 0.6F,
+                                          .softcap = variant & 2 ? 1.5F : 0.0F};
+        mq_context *context;
+        assert_int_equal(mq_context_new(&context, NULL, NULL), MQ_OK);
+        attention_case c = new_attention_case(&shape, context);
+        const size_t q = (size_t)2 * 6 * 4 * 3, kv = 2 * 6 * shape.kv_heads * 3;
+        attention_user user = {&shape, to_doubles(c.q, q), to_doubles(c.k, kv),
+                               to_doubles(c.v, kv)};
+        double *out = new_doubles(q);
+        mq_attention_backward_reference(c.dq, c.dk, c.dv, c.dout, c.q, c.k, c.v, &shape);
+        for (size_t i = 0; i < q; i++) {
+            c.dq2[i] = (float)difference(attention_function, &user, &user.q[i], c.dout, out, q);
+        }
+        for (size_t i = 0; i < kv; i++) {
+            c.dk2[i] = (float)difference(attention_function, &user, &user.k[i], c.dout, out, q);
+            c.dv2[i] = (float)difference(attention_function, &user, &user.v[i], c.dout, out, q);
+        }
+        check_close("dq", c.dq, c.dq2, q, 2e-6);
+        check_close("dk", c.dk, c.dk2, kv, 2e-6);
+        check_close("dv", c.dv, c.dv2, kv, 2e-6);
+        double *doubles[] = {user.q, user.k, user.v, out};
+        for (size_t i = 0; i < 4; i++) {
+            free(doubles[i]);
+        }
+        free_all((float **)&c, sizeof c / sizeof(float *));
+        mq_context_free(context);
+    }
+}
+
+/* --- kernels of every instruction set
+ * ----------------------------------------------------------------------- */
+
+static void check_fused_norms(const mq_kernels *kernels) {
+    enum { ROWS = 5, N = 83, COUNT = ROWS * N };
+    float *a = random_floats(COUNT, 1.0), *b = random_floats(COUNT, 1.0),
+          *weight = random_floats(N, 1.0);
+    float *sum = new_floats(COUNT), *y = new_floats(COUNT), *expected = new_floats(COUNT),
+          *inv = new_floats(ROWS);
+    float *normed = new_floats(COUNT), *inv2 = new_floats(ROWS);
+    kernels->add_rmsnorm(sum, y, inv, a, b, weight, ROWS, N, NORM_EPS);
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_true(sum[i] == a[i] + b[i]);
+    }
+    mq_rmsnorm_forward_reference(expected, inv2, sum, weight, ROWS, N, NORM_EPS);
+    check_close("add_rmsnorm", y, expected, COUNT, 5e-7);
+    check_close("add_rmsnorm inv", inv, inv2, ROWS, 5e-7);
+    kernels->rmsnorm_add(sum, inv, a, b, weight, ROWS, N, NORM_EPS);
+    mq_rmsnorm_forward_reference(normed, inv2, b, weight, ROWS, N, NORM_EPS);
+    for (size_t i = 0; i < COUNT; i++) {
+        expected[i] = a[i] + normed[i];
+    }
+    check_close("rmsnorm_add", sum, expected, COUNT, 5e-7);
+    memset(sum, 0, N * sizeof *sum);
+    kernels->column_sum(sum, a, ROWS, N);
+    memcpy(y, a, COUNT * sizeof *y);
+    kernels->add_bias(y, weight, ROWS, N);
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_true(y[i] == a[i] + weight[i % N]);
+    }
+    for (size_t i = 0; i < N; i++) {
+        assert_true(sum[i] == (((a[i] + a[i + N]) + a[i + 2 * N]) + a[i + 3 * N]) + a[i + 4 * N]);
+    }
+    float *all[] = {a, b, weight, sum, y, expected, inv, normed, inv2};
+    free_all(all, sizeof all / sizeof *all);
+}
+
+static void check_softmax(const mq_kernels *kernels, size_t count, float softcap) {
+    float *s = random_floats(count, 6.0), *p = copy_floats(s, count), *expected = new_floats(count);
+    float *ds = random_floats(count, 1.0), *ds2 = copy_floats(ds, count), max, sum;
+    double exact_sum = 0.0, largest = -INFINITY;
+    const double c = (double)softcap;
+    for (size_t i = 0; i < count; i++) {
+        const double capped = softcap > 0.0F ? c * tanh((double)s[i] / c) : (double)s[i];
+        largest = fmax(largest, capped);
+    }
+    kernels->softmax(p, &max, &sum, count, softcap);
+    assert_true(fabs((double)max - largest) < 2e-6);
+    for (size_t i = 0; i < count; i++) {
+        const double capped = softcap > 0.0F ? c * tanh((double)s[i] / c) : (double)s[i];
+        expected[i] = (float)exp(capped - (double)max);
+        exact_sum += (double)expected[i];
+    }
+    check_close("softmax", p, expected, count, 3e-6);
+    assert_true(fabs((double)sum - exact_sum) < 3e-6 * exact_sum);
+    const double lse = (double)max + log(exact_sum);
+    for (size_t i = 0; i < count; i++) {
+        const double t = softcap > 0.0F ? tanh((double)s[i] / c) : 0.0;
+        const double probability = exp((softcap > 0.0F ? c * t : (double)s[i]) - lse);
+        ds2[i] = (float)(0.3 * probability * ((double)ds[i] - 0.1) * (1.0 - t * t));
+        expected[i] = (float)probability;
+    }
+    kernels->softmax_backward(s, ds, count, (float)lse, 0.1F, 0.3F, softcap);
+    check_close("p", s, expected, count, 5e-6);
+    check_close("ds", ds, ds2, count, 5e-6);
+    float *all[] = {s, p, expected, ds, ds2};
+    free_all(all, sizeof all / sizeof *all);
+}
+
+static void check_kernels(const mq_kernels *kernels) {
+    enum { COUNT = 1003 };
+    float *gate = random_floats(COUNT, 12.0), *up = random_floats(COUNT, 1.0),
+          *dh = random_floats(COUNT, 1.0);
+    float *h = new_floats(COUNT), *h2 = new_floats(COUNT), *dup = new_floats(COUNT),
+          *dup2 = new_floats(COUNT);
+    for (mq_activation activation = MQ_SILU; activation <= MQ_GELU_TANH; activation++) {
+        kernels->glu[activation](h, gate, up, COUNT);
+        mq_glu_forward_reference(h2, gate, up, COUNT, activation);
+        check_close("glu", h, h2, COUNT, 3e-7);
+        kernels->glu_backward[activation](h, dup, dh, gate, up, COUNT);
+        mq_glu_backward_reference(h2, dup2, dh, gate, up, COUNT, activation);
+        check_close("dgate", h, h2, COUNT, 2e-6);
+        check_close("dup", dup, dup2, COUNT, 3e-7);
+    }
+    double exact = 0.0;
+    for (size_t i = 0; i < COUNT; i++) {
+        exact += (double)gate[i] * (double)up[i];
+    }
+    assert_true(fabs((double)kernels->dot(gate, up, COUNT) - exact) < 1e-3);
+    kernels->scale(gate, 0.5F, COUNT);
+    memcpy(h, gate, sizeof *h * COUNT);
+    mq_rope_forward_reference(h, 1000, up, dh, 1, 1, 5, 200);
+    kernels->rope(gate, up, dh, 5, 100, false);
+    check_close("rope", gate, h, COUNT, 3e-7);
+    for (size_t count = 1; count < 70; count++) {
+        check_softmax(kernels, count, 0.0F);
+        check_softmax(kernels, count, 2.0F);
+    }
+    check_fused_norms(kernels);
+    float *all[] = {gate, up, dh, h, h2, dup, dup2};
+    free_all(all, sizeof all / sizeof *all);
+}
+
+static void test_kernels(void **state) {
+    (void)state;
+    const mq_kernels *last = NULL;
+    for (size_t i = 0; mq_kernels_at(i); i++) {
+        last = mq_kernels_at(i);
+        check_kernels(last);
+    }
+    assert_non_null(last);
+    assert_ptr_equal(mq_kernels_get(), last);
+}
+
+int main(void) {
+    mq_random_seed(&generator, 3, 0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_exp),     cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_rope),    cmocka_unit_test(test_rmsnorm_differences),
+        cmocka_unit_test(test_glu),     cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_kernels), cmocka_unit_test(test_attention_differences),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
