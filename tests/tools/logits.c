@@ -1,0 +1,78 @@
+/* layer: model */
+/* logits MODEL IDS OUT: writes the logits of one sequence of token ids (raw int32) as raw float32
+ * [length, vocab_size]; scripts/check-logits.py compares them with those of transformers. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/context.h"
+#include "base/error.h"
+#include "model/block.h"
+
+static int fail(const mq_error *err) {
+    char line[1400];
+    mq_error_format(line, sizeof line, err);
+    fprintf(stderr, "%s\n", line);
+    return (int)err->status;
+}
+
+static mq_status run(const char *folder, const int32_t *ids, size_t length, FILE *out,
+                     mq_error *err) {
+    mq_context *context = NULL;
+    mq_model *model = NULL;
+    float *hidden = NULL, *logits = NULL;
+    mq_status status = mq_context_new(&context, NULL, err);
+    if (status == MQ_OK) {
+        status = mq_model_open_plain(&model, folder, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_new(&hidden, length, model->config.hidden_size * sizeof *hidden,
+                        "hidden states", err);
+    }
+    if (status == MQ_OK) {
+        status = mq_new(&logits, length, model->config.vocab_size * sizeof *logits, "logits", err);
+    }
+    const double begin = mq_seconds();
+    if (status == MQ_OK) {
+        status = mq_model_forward(hidden, model, ids, 1, length, 1, "logits", context, err);
+    }
+    const double middle = mq_seconds();
+    if (status == MQ_OK) {
+        status = mq_head_logits(logits, model, hidden, length, context, err);
+    }
+    if (status == MQ_OK) {
+        fprintf(stderr, "%zu tokens: blocks %.2f s, head %.2f s\n", length, middle - begin,
+                mq_seconds() - middle);
+        if (fwrite(logits, model->config.vocab_size * sizeof *logits, length, out) != length) {
+            status = mq_fail(err, MQ_ERR_MACHINE, "cannot write the logits");
+        }
+    }
+    mq_free(logits);
+    mq_free(hidden);
+    mq_model_free(model);
+    mq_context_free(context);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    mq_error err = {0};
+    if (argc != 4) {
+        fprintf(stderr, "usage: logits MODEL IDS OUT (raw int32 in, raw float32 out)\n");
+        return MQ_ERR_USAGE;
+    }
+    char *ids;
+    size_t size;
+    if (mq_read_file(&ids, &size, argv[2], (size_t)1 << 30, &err) != MQ_OK) {
+        return fail(&err);
+    }
+    FILE *out = fopen(argv[3], "wb");
+    mq_status status = out == NULL ? mq_fail_errno(&err, errno, argv[3], "write") : MQ_OK;
+    if (status == MQ_OK) {
+        status =
+            run(argv[1], (const int32_t *)(const void *)ids, size / sizeof(int32_t), out, &err);
+    }
+    if (out != NULL && fclose(out) != 0 && status == MQ_OK) {
+        status = mq_fail(&err, MQ_ERR_MACHINE, "cannot write %s", argv[3]);
+    }
+    mq_free(ids);
+    return status == MQ_OK ? 0 : fail(&err);
+}

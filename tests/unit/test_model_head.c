@@ -1,0 +1,375 @@
+/* layer: model */
+/* The head's tiles and running log-sum-exp against plain sums in double. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "base/random.h"
+#include "model/head_kernels.h"
+#include "model_test.h"
+
+/* Weights in memory, which may be told to fail from one row of the head on. */
+typedef struct memory_weights {
+    mq_weights weights;
+    size_t vocab, width, broken_row;
+    float *head, *norm;
+} memory_weights;
+
+static const memory_weights *of(const mq_weights *self) {
+    return (const memory_weights *)(const void *)self;
+}
+
+static bool memory_has(const mq_weights *self, const char *name) {
+    (void)self;
+    (void)name;
+    return true;
+}
+
+static mq_status memory_shape(size_t *rows, size_t *columns, const mq_weights *self,
+                              const char *name, mq_error *err) {
+    (void)err;
+    *rows = strcmp(name, "lm_head.weight") == 0 ? of(self)->vocab : 1;
+    *columns = of(self)->width;
+    return MQ_OK;
+}
+
+static mq_status memory_read(float *out, const mq_weights *self, const char *name, size_t first,
+                             size_t count, mq_error *err) {
+    const memory_weights *w = of(self);
+    if (strcmp(name, "lm_head.weight") != 0) {
+        memcpy(out, w->norm, w->width * sizeof *out);
+        return MQ_OK;
+    }
+    if (first + count > w->broken_row) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, "", name, "row %zu is broken", w->broken_row);
+    }
+    memcpy(out, w->head + first * w->width, count * w->width * sizeof *out);
+    return MQ_OK;
+}
+
+static void memory_free(mq_weights *self) {
+    mq_free(of(self)->head);
+    mq_free(of(self)->norm);
+    mq_free(self);
+}
+
+static const mq_weights_class memory_class = {memory_has, memory_shape, memory_read, memory_free};
+
+static float *random_floats(size_t count, double scale, uint64_t seed) {
+    mq_random random;
+    mq_random_seed(&random, seed, 0);
+    float *values = mq_alloc(count, sizeof *values);
+    assert_non_null(values);
+    for (size_t i = 0; i < count; i++) {
+        values[i] = (float)(scale * (2.0 * mq_random_unit(&random) - 1.0));
+    }
+    return values;
+}
+
+static mq_model *make_model(size_t vocab, size_t width, double softcap, uint64_t seed) {
+    mq_model *model = mq_calloc(1, sizeof *model);
+    memory_weights *weights = mq_alloc(1, sizeof *weights);
+    assert_true(model != NULL && weights != NULL);
+    *weights = (memory_weights){{&memory_class},
+                                vocab,
+                                width,
+                                SIZE_MAX,
+                                random_floats(vocab * width, 2.0, seed),
+                                random_floats(width, 1.5, seed + 1)};
+    model->config = (mq_config){.arch = mq_arch_find("LlamaForCausalLM"),
+                                .hidden_size = width,
+                                .vocab_size = vocab,
+                                .rms_norm_eps = 1e-6,
+                                .final_logit_softcapping = softcap};
+    model->weights = &weights->weights;
+    model->folder = mq_strdup("memory");
+    return model;
+}
+
+/* Logits of one token in double. */
+static void plain_logits(double *out, const mq_model *model, const float *hidden) {
+    const memory_weights *w = of(model->weights);
+    double squares = 0.0;
+    for (size_t i = 0; i < w->width; i++) {
+        squares += (double)hidden[i] * (double)hidden[i];
+    }
+    const double inverse = 1.0 / sqrt(squares / (double)w->width + model->config.rms_norm_eps);
+    const double cap = model->config.final_logit_softcapping;
+    for (size_t v = 0; v < w->vocab; v++) {
+        double sum = 0.0;
+        for (size_t i = 0; i < w->width; i++) {
+            sum += (double)hidden[i] * inverse * (double)w->norm[i] *
+                   (double)w->head[v * w->width + i];
+        }
+        out[v] = cap > 0.0 ? cap * tanh(sum / cap) : sum;
+    }
+}
+
+static double plain_lse(const double *logits, size_t vocab) {
+    double max = logits[0], sum = 0.0;
+    for (size_t v = 0; v < vocab; v++) {
+        max = fmax(max, logits[v]);
+    }
+    for (size_t v = 0; v < vocab; v++) {
+        sum += exp(logits[v] - max);
+    }
+    return max + log(sum);
+}
+
+static size_t plain_top(const double *logits, size_t vocab) {
+    size_t top = 0;
+    for (size_t v = 1; v < vocab; v++) {
+        top = logits[v] > logits[top] ? v : top;
+    }
+    return top;
+}
+
+typedef struct scored {
+    float *nll, *kl;
+    int32_t *top;
+    unsigned char *same;
+} scored;
+
+static scored make_scored(size_t count) {
+    const scored s = {mq_alloc(count, sizeof(float)), mq_alloc(count, sizeof(float)),
+                      mq_alloc(count, sizeof(int32_t)), mq_alloc(count, 1)};
+    assert_true(s.nll != NULL && s.kl != NULL && s.top != NULL && s.same != NULL);
+    return s;
+}
+
+static void free_scored(scored *s) {
+    mq_free(s->nll);
+    mq_free(s->kl);
+    mq_free(s->top);
+    mq_free(s->same);
+}
+
+typedef struct shape {
+    size_t vocab, width, count;
+    double softcap;
+} shape;
+
+/* Slabs, chunks, tiles and groups, each whole, broken and alone. */
+static const shape shapes[] = {
+    {9500, 12, 300, 0.0}, {1024, 8, 128, 4.0}, {1025, 7, 129, 0.0},
+    {3, 5, 1, 2.0},       {700, 4, 4200, 0.0},
+};
+
+static void check_shape(const shape *s) {
+    mq_model *model = make_model(s->vocab, s->width, s->softcap, 1);
+    mq_model *reference = make_model(s->vocab, s->width, s->softcap, 7);
+    float *hidden = random_floats(s->count * s->width, 3.0, 3);
+    float *other = random_floats(s->count * s->width, 3.0, 4);
+    int32_t *targets = mq_alloc(s->count, sizeof *targets);
+    double *mine = mq_alloc(s->vocab, sizeof *mine), *theirs = mq_alloc(s->vocab, sizeof *theirs);
+    assert_true(targets != NULL && mine != NULL && theirs != NULL);
+    for (size_t i = 0; i < s->count; i++) {
+        targets[i] = (int32_t)(i * 7919 % s->vocab);
+    }
+    scored score = make_scored(s->count), compare = make_scored(s->count);
+    const size_t before = mq_alloc_current();
+    mq_alloc_reset_peak();
+    assert_int_equal(
+        mq_head_score(score.nll, score.top, model, hidden, targets, s->count, NULL, NULL), MQ_OK);
+    assert_int_equal(mq_head_compare(compare.nll, compare.kl, compare.same, model, hidden,
+                                     reference, other, targets, s->count, NULL, NULL),
+                     MQ_OK);
+    assert_true(mq_alloc_peak() - before <= mq_head_memory(&model->config));
+    assert_memory_equal(score.nll, compare.nll, s->count * sizeof(float));
+    for (size_t i = 0; i < s->count; i += i < 8 ? 1 : 37) {
+        plain_logits(mine, model, hidden + i * s->width);
+        plain_logits(theirs, reference, other + i * s->width);
+        const double lse = plain_lse(mine, s->vocab), their_lse = plain_lse(theirs, s->vocab);
+        double kl = 0.0;
+        for (size_t v = 0; v < s->vocab; v++) {
+            kl += exp(theirs[v] - their_lse) * ((theirs[v] - their_lse) - (mine[v] - lse));
+        }
+        assert_true(fabs((double)score.nll[i] - (lse - mine[targets[i]])) <
+                    2e-5 * (1.0 + fabs(lse)));
+        assert_true(fabs((double)compare.kl[i] - kl) < 2e-5 * (1.0 + kl));
+        assert_int_equal(score.top[i], plain_top(mine, s->vocab));
+        assert_int_equal(compare.same[i], plain_top(mine, s->vocab) == plain_top(theirs, s->vocab));
+    }
+    free_scored(&score);
+    free_scored(&compare);
+    mq_free(theirs);
+    mq_free(mine);
+    mq_free(targets);
+    mq_free(other);
+    mq_free(hidden);
+    mq_model_free(reference);
+    mq_model_free(model);
+}
+
+static void test_against_plain(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        check_shape(&shapes[i]);
+    }
+}
+
+static void test_logits(void **state) {
+    (void)state;
+    enum { VOCAB = 9500, WIDTH = 6, COUNT = 131 };
+    mq_model *model = make_model(VOCAB, WIDTH, 5.0, 1);
+    float *hidden = random_floats(COUNT * WIDTH, 3.0, 3),
+          *logits = mq_alloc((size_t)COUNT * VOCAB, sizeof *logits);
+    double *plain = mq_alloc(VOCAB, sizeof *plain);
+    assert_true(logits != NULL && plain != NULL);
+    assert_int_equal(mq_head_logits(logits, model, hidden, COUNT, NULL, NULL), MQ_OK);
+    for (size_t i = 0; i < COUNT; i += 13) {
+        plain_logits(plain, model, hidden + i * WIDTH);
+        for (size_t v = 0; v < VOCAB; v++) {
+            assert_true(fabs((double)logits[i * VOCAB + v] - plain[v]) < 1e-5);
+        }
+    }
+    mq_free(plain);
+    mq_free(logits);
+    mq_free(hidden);
+    mq_model_free(model);
+}
+
+/* A model compared with itself; and the lowest id where logits are equal, across chunks and slabs
+ * too. */
+static void test_self_and_ties(void **state) {
+    (void)state;
+    enum { VOCAB = 9300, WIDTH = 8, COUNT = 200 };
+    mq_model *model = make_model(VOCAB, WIDTH, 0.0, 1);
+    float *head = of(model->weights)->head;
+    float *hidden = random_floats(COUNT * WIDTH, 3.0, 3);
+    scored s = make_scored(COUNT);
+    assert_int_equal(
+        mq_head_compare(NULL, s.kl, s.same, model, hidden, model, hidden, NULL, COUNT, NULL, NULL),
+        MQ_OK);
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_true(s.kl[i] >= 0.0F && s.kl[i] < 1e-6F);
+        assert_int_equal(s.same[i], 1);
+    }
+    for (size_t v = 0; v < VOCAB; v++) { /* every row is there many times */
+        memcpy(head + v * WIDTH, head + v % 310 * WIDTH, WIDTH * sizeof *head);
+    }
+    assert_int_equal(mq_head_score(NULL, s.top, model, hidden, NULL, COUNT, NULL, NULL), MQ_OK);
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_in_range(s.top[i], 0, 309);
+    }
+    free_scored(&s);
+    mq_free(hidden);
+    mq_model_free(model);
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    enum { VOCAB = 5000, WIDTH = 24, COUNT = 500 };
+    mq_model *model = make_model(VOCAB, WIDTH, 0.0, 1),
+             *reference = make_model(VOCAB, WIDTH, 0.0, 2);
+    float *hidden = random_floats(COUNT * WIDTH, 3.0, 3);
+    int32_t *targets = mq_calloc(COUNT, sizeof *targets);
+    scored s[2] = {make_scored(COUNT), make_scored(COUNT)};
+    for (size_t i = 0; i < 2; i++) {
+        const mq_context_options options = {.threads = i == 0 ? 1 : 3};
+        mq_context *context;
+        assert_int_equal(mq_context_new(&context, &options, NULL), MQ_OK);
+        assert_int_equal(mq_head_compare(s[i].nll, s[i].kl, s[i].same, model, hidden, reference,
+                                         hidden, targets, COUNT, context, NULL),
+                         MQ_OK);
+        mq_context_free(context);
+    }
+    assert_memory_equal(s[0].nll, s[1].nll, COUNT * sizeof(float));
+    assert_memory_equal(s[0].kl, s[1].kl, COUNT * sizeof(float));
+    free_scored(&s[0]);
+    free_scored(&s[1]);
+    mq_free(targets);
+    mq_free(hidden);
+    mq_model_free(reference);
+    mq_model_free(model);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    mq_model *model = make_model(9000, 4, 0.0, 1), *narrow = make_model(8999, 4, 0.0, 1);
+    float *hidden = random_floats(8 * 4, 1.0, 3), nll[8], kl[8];
+    int32_t targets[8] = {0, 1, 2, 9000, 4, 5, 6, 7};
+    mq_error err = {0};
+    const size_t before = mq_alloc_current();
+    assert_int_equal(mq_head_score(nll, NULL, model, hidden, targets, 8, NULL, &err), MQ_ERR_INPUT);
+    assert_non_null(strstr(err.message, "token 3 has id 9000"));
+    targets[3] = -1;
+    assert_int_equal(mq_head_score(nll, NULL, model, hidden, targets, 8, NULL, &err), MQ_ERR_INPUT);
+    targets[3] = 3;
+    assert_int_equal(
+        mq_head_compare(nll, kl, NULL, model, hidden, narrow, hidden, targets, 8, NULL, &err),
+        MQ_ERR_INPUT);
+    assert_non_null(strstr(err.message, "vocab_size 8999 differs"));
+
+    memory_weights *weights = (memory_weights *)(void *)model->weights;
+    weights->broken_row = 3000;
+    assert_int_equal(mq_head_score(nll, NULL, model, hidden, targets, 8, NULL, &err), MQ_ERR_INPUT);
+    assert_string_equal(err.tensor, "lm_head.weight");
+    assert_string_equal(err.file, "memory");
+    assert_non_null(strstr(err.message, "row 3000"));
+    weights->broken_row = SIZE_MAX;
+    mq_alloc_fail_after(1);
+    assert_int_equal(mq_head_score(nll, NULL, model, hidden, targets, 8, NULL, &err),
+                     MQ_ERR_MACHINE);
+    mq_alloc_fail_after(0);
+    assert_int_equal(mq_alloc_current(), before);
+    mq_free(hidden);
+    mq_model_free(narrow);
+    mq_model_free(model);
+}
+
+/* Every instruction set that this processor has, against double. */
+static void check_kernels(const mq_head_kernels *k, size_t n) {
+    float *x = random_floats(n, 20.0, n), *r = random_floats(n, 20.0, n + 1),
+          *p = mq_alloc(n, sizeof *p);
+    double top = (double)r[0], sum = 0.0, cross = 0.0, warm = 0.0;
+    size_t first = 0;
+    for (size_t i = 0; i < n; i++) {
+        first = r[i] > r[first] ? i : first;
+    }
+    top = (double)r[first];
+    for (size_t i = 0; i < n; i++) {
+        sum += exp((double)r[i] - top);
+        cross += exp((double)r[i] - top) * ((double)r[i] - (double)x[i]);
+        warm += exp(((double)r[i] - top) * 0.25);
+    }
+    float max, total;
+    k->log_sum(&max, &total, r, n);
+    assert_true((double)max == top);
+    assert_true(fabs((double)total - sum) < 2e-6 * sum);
+    assert_int_equal(k->find(r, n, max), first);
+    assert_int_equal(k->find(r, n, NAN), 0);
+    assert_true(fabs((double)k->cross(x, r, n, max) - cross) < 1e-5 * 40.0 * sum);
+    assert_true(fabs((double)k->exponentials(p, r, n, max, 0.25F) - warm) < 2e-6 * warm);
+    assert_true(p[first] == 1.0F);
+    memcpy(p, x, n * sizeof *p);
+    k->softcap(p, n, 7.0F);
+    for (size_t i = 0; i < n; i++) {
+        assert_true(fabs((double)p[i] - 7.0 * tanh((double)x[i] / 7.0)) < 2e-6);
+    }
+    mq_free(p);
+    mq_free(r);
+    mq_free(x);
+}
+
+static void test_kernels(void **state) {
+    (void)state;
+    for (size_t i = 0; mq_head_kernels_at(i) != NULL; i++) {
+        for (size_t n = 1; n < 1100; n += n < 40 ? 1 : 97) {
+            check_kernels(mq_head_kernels_at(i), n);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_against_plain), cmocka_unit_test(test_logits),
+        cmocka_unit_test(test_self_and_ties), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_kernels),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
