@@ -273,13 +273,12 @@ const char *mq_tensors_file(const mq_tensors *tensors, size_t index) {
 }
 
 static const mq_mapping *mapping_of(const mq_tensors *tensors, const mq_tensor_info *info) {
-    for (size_t i = 0; i < tensors->shard_count; i++) {
-        if (tensors->shards[i].path == info->file) {
-            return &tensors->shards[i].mapping;
-        }
+    size_t i = 0;
+    while (tensors->shards[i].path != info->file) {
+        i++;
+        assert(i < tensors->shard_count); /* else the tensor is another checkpoint's */
     }
-    assert(!"a tensor of another checkpoint");
-    return NULL;
+    return &tensors->shards[i].mapping;
 }
 
 void mq_tensor_will_need(const mq_tensors *tensors, const mq_tensor_info *info) {
