@@ -52,11 +52,10 @@ static void free_all(float **arrays, size_t count) {
     }
 }
 
-/* |a - b| <= tolerance · max |b| for all; of all zeros that come from cancellation, 0.01 stands for
- * the largest (what is added up here is of order 1). */
-static void check_close(const char *what, const float *a, const float *b, size_t count,
-                        double tolerance) {
-    double largest = 0.1;
+/* |a - b| <= tolerance · max(least, max |b|) for all. */
+static void check_within(const char *what, const float *a, const float *b, size_t count,
+                         double tolerance, double least) {
+    double largest = least;
     for (size_t i = 0; i < count; i++) {
         largest = fmax(largest, fabs((double)b[i]));
     }
@@ -67,6 +66,11 @@ static void check_close(const char *what, const float *a, const float *b, size_t
                      (double)b[i], largest);
         }
     }
+}
+
+static void check_close(const char *what, const float *a, const float *b, size_t count,
+                        double tolerance) {
+    check_within(what, a, b, count, tolerance, 0.0);
 }
 
 /* Central difference of Σ weight·f(x) by x[at], where f writes count numbers into out. */
@@ -327,8 +331,9 @@ static void check_attention(const mq_attention_shape *shape, const mq_context *c
     mq_attention_backward(c.dq, c.dk, c.dv, c.dout, c.out, c.lse, c.q, c.k, c.v, shape, c.scratch,
                           context);
     mq_attention_backward_reference(c.dq2, c.dk2, c.dv2, c.dout, c.q, c.k, c.v, shape);
-    check_close("dq", c.dq, c.dq2, q, 5e-6);
-    check_close("dk", c.dk, c.dk2, kv, 5e-6);
+    /* A query that sees one key has the gradient 0, as the difference of two sums of order 10. */
+    check_within("dq", c.dq, c.dq2, q, 5e-6, 1.0);
+    check_within("dk", c.dk, c.dk2, kv, 5e-6, 1.0);
     check_close("dv", c.dv, c.dv2, kv, 5e-6);
     free_all((float **)&c, sizeof c / sizeof(float *));
 }
@@ -467,7 +472,7 @@ static void check_softmax(const mq_kernels *kernels, size_t count, float softcap
     }
     kernels->softmax_backward(s, ds, count, (float)lse, 0.1F, 0.3F, softcap);
     check_close("p", s, expected, count, 5e-6);
-    check_close("ds", ds, ds2, count, 5e-6);
+    check_within("ds", ds, ds2, count, 5e-6, 0.1); /* where the cap is flat, 1 - t² cancels */
     float *all[] = {s, p, expected, ds, ds2};
     free_all(all, sizeof all / sizeof *all);
 }
