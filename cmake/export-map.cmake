@@ -1,6 +1,9 @@
 # cmake -D OUTPUT=FILE -D HEADERS=A;B -P export-map.cmake
 #
 # Writes a linker version script that exports every function the public headers name and hides all others.
+
+cmake_minimum_required(VERSION 3.22)
+
 set(functions)
 foreach(header IN LISTS HEADERS)
     file(STRINGS ${header} lines REGEX "mq_[a-z0-9_]+\\(")

@@ -48,13 +48,19 @@ measure() {
 
 # number KEY FILE: the first number of that name in a JSON file.
 number() {
-    tr ',{}' '\n\n\n' <"$2" | sed -n 's/^[[:space:]]*"'"$1"'": *\([-+0-9.eE]*\).*/\1/p' | head -n 1
+    tr ',{}' '\n\n\n' <"$2" |
+        sed -n 's/^[[:space:]]*"'"$1"'":[[:space:]]*\([-+0-9.eE]*\).*/\1/p' | head -n 1
 }
 
-# row LABEL FILE ROUNDED: a line of the table.
+# bytes BITS: what a model of that width takes, as inspect says.
+bytes() {
+    tr -d ' \t\n' <"$out/inspect.json" | tr '{' '\n' | sed -n 's/^"bits":'"$1"',.*"bytes":\([0-9]*\).*/\1/p'
+}
+
+# row LABEL BYTES FILE ROUNDED: a line of the table.
 row() {
-    printf '%-22s %10.2f %12s %14.4f %11.1f%%\n' "$1" "$(number perplexity "$2")" "$3" \
-        "$(number kl "$2")" "$(awk "BEGIN { print 100 * $(number top1_agreement "$2") }")"
+    printf '%-20s %9s %11.2f %12s %10.4f %11s%%\n' "$1" "$2" "$(number perplexity "$3")" "$4" \
+        "$(number kl "$3")" "$(awk "BEGIN { printf \"%.1f\", 100 * $(number top1_agreement "$3") }")"
 }
 
 say "Measure every width"
@@ -67,13 +73,18 @@ for bits in 4 2; do
     measure int$bits "$out/int$bits" --reference $model
 done
 
+$matquant inspect "$out/master" --json >"$out/inspect.json"
+$matquant inspect $model --json >"$out/model.json"
+
 {
-    printf '%-22s %10s %12s %14s %12s\n' '' perplexity 'by rounding' 'KL (nats)' 'same top 1'
-    row 'full precision' "$out/full.json" ''
+    printf '%-20s %9s %11s %12s %10s %12s\n' '' bytes perplexity 'by rounding' 'KL (nats)' 'same top 1'
+    row 'full precision' "$(number bytes "$out/model.json")" "$out/full.json" ''
     for bits in 8 7 6 5 4 3 2; do
-        row "int$bits of the master" "$out/width$bits.json" \
+        row "int$bits of the master" "$(bytes $bits)" "$out/width$bits.json" \
             "$(printf '%.2f' "$(number perplexity "$out/rounded$bits.json")")"
-        case $bits in 4 | 2) row "int$bits, sliced" "$out/int$bits.json" '' ;; esac
+        case $bits in
+        4 | 2) row "int$bits, sliced" "$(stat -c %s "$out/int$bits/model.safetensors")" "$out/int$bits.json" '' ;;
+        esac
     done
 } >"$out/table.txt"
 

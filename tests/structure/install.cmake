@@ -4,6 +4,8 @@
 # Installs the build into an empty prefix, finds everything there, and builds and runs a program against it with what
 # pkg-config says, with the shared library and with the static one.
 
+cmake_minimum_required(VERSION 3.22)
+
 set(ENV{PKG_CONFIG_PATH} ${WORK}/prefix/${LIBDIR}/pkgconfig)
 
 # result = stdout; anything but success ends the test.

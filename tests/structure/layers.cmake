@@ -2,6 +2,8 @@
 #
 # The checker of the dependency law accepts a tree that keeps it and refuses each planted violation.
 
+cmake_minimum_required(VERSION 3.22)
+
 function(check expected file text)
     file(REMOVE_RECURSE ${WORK})
     file(WRITE ${WORK}/include/matquant/thing.h "#include <stddef.h>\n#include \"matquant/other.h\"\n")

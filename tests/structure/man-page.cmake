@@ -1,7 +1,9 @@
 # cmake -D PROGRAM=FILE -D PAGE=FILE -P man-page.cmake
 #
 # Every verb that `matquant --help` lists has a section in the man page, and every option of `matquant VERB --help` is
-# named in that verb's section; no section names an option that the verb does not have.
+# named there or in the section that holds for all; neither names an option that the verb does not have.
+
+cmake_minimum_required(VERSION 3.22)
 
 file(READ ${PAGE} page)
 string(REPLACE "\\-" "-" page "${page}")
@@ -13,6 +15,23 @@ if(NOT status EQUAL 0)
 endif()
 
 set(wrong "")
+
+# The options that a section of the page documents: those in the line after each .TP.
+function(documented_options result title)
+    set(${result} "" PARENT_SCOPE)
+    if(NOT page MATCHES "\n\\.SS ${title}\n")
+        set(wrong "${wrong}\n  no section '.SS ${title}' in the man page" PARENT_SCOPE)
+        return()
+    endif()
+    string(REGEX REPLACE ".*\n\\.SS ${title}\n" "\n" section "${page}")
+    string(REGEX REPLACE "\n\\.S[SH] .*" "\n" section "${section}")
+    string(REGEX MATCHALL "\n\\.TP\n[^\n]*" tags "${section}")
+    string(REGEX MATCHALL "[ \n]--?[a-z][a-z-]*" options "${tags}")
+    list(TRANSFORM options STRIP)
+    set(${result} ${options} PARENT_SCOPE)
+endfunction()
+
+documented_options(common "Options of every command")
 foreach(verb IN ITEMS quantize slice eval inspect verify)
     if(NOT overview MATCHES "\n +(matquant )?${verb} ")
         string(APPEND wrong "\n  --help does not list ${verb}")
@@ -21,12 +40,8 @@ foreach(verb IN ITEMS quantize slice eval inspect verify)
     if(NOT status EQUAL 0)
         string(APPEND wrong "\n  ${verb} --help: status ${status}")
     endif()
-    if(NOT page MATCHES "\n\\.SS matquant ${verb}\n")
-        string(APPEND wrong "\n  no section '.SS matquant ${verb}' in the man page")
-        continue()
-    endif()
-    string(REGEX REPLACE ".*\n\\.SS matquant ${verb}\n" "" section "${page}")
-    string(REGEX REPLACE "\n\\.S[SH] .*" "\n" section "${section}")
+    documented_options(documented "matquant ${verb}")
+    list(APPEND documented ${common})
 
     string(REGEX REPLACE "[];[]" " " help " ${help}")
     string(REGEX MATCHALL "[ \n]--?[a-z][a-z-]*" options "${help}")
@@ -35,10 +50,6 @@ foreach(verb IN ITEMS quantize slice eval inspect verify)
     if(NOT options)
         string(APPEND wrong "\n  ${verb} --help names no option")
     endif()
-    # Options are documented as tagged paragraphs: the line after .TP.
-    string(REGEX MATCHALL "\n\\.TP\n[^\n]*" tags "${section}")
-    string(REGEX MATCHALL "[ \n]--?[a-z][a-z-]*" documented "${tags}")
-    list(TRANSFORM documented STRIP)
     foreach(option IN LISTS options)
         if(NOT option IN_LIST documented)
             string(APPEND wrong "\n  ${verb} ${option} is not in the man page")
