@@ -67,6 +67,13 @@ static mq_status normalize_spellings(mq_tokenizer *tokenizer, mq_error *err) {
     return status;
 }
 
+static void keep_spellings(mq_added *added, const mq_spellings *s) {
+    for (size_t i = 0; i < s->count; i++) {
+        added->tokens[s->items[i].token].spelling = s->items[i].text;
+        added->tokens[s->items[i].token].spelling_size = s->items[i].size;
+    }
+}
+
 mq_status mq_added_build(mq_tokenizer *tokenizer, mq_error *err) {
     mq_added *added = &tokenizer->added;
     bool single_word = false;
@@ -89,9 +96,11 @@ mq_status mq_added_build(mq_tokenizer *tokenizer, mq_error *err) {
         status = normalize_spellings(tokenizer, err);
     }
     if (!status && single_word) {
-        status = mq_pattern_regex(&added->word, "\\A[\\w\\x{200c}\\x{200d}]", err);
+        status = mq_pattern_regex(&added->word, "\\A[" MQ_WORD_SET "]", err);
     }
     if (!status) {
+        keep_spellings(added, &added->as_written);
+        keep_spellings(added, &added->as_normalized);
         index_spellings(&added->as_written);
         index_spellings(&added->as_normalized);
     }

@@ -207,6 +207,13 @@ static mq_status run_decoder(token_list *out, const mq_decoder *decoder, mq_matc
 /* --- the whole
  * ------------------------------------------------------------------------------------------- */
 
+/* `tokenizers` compares the spelling that it decodes to with those of the special tokens: one that
+ * the normalizer changed is not recognized. */
+static bool is_skipped(const mq_added_token *token) {
+    return token->special && token->spelling_size == token->content_size &&
+           memcmp(token->spelling, token->content, token->content_size) == 0;
+}
+
 /* Ids that name no token are left out. */
 static mq_status list_tokens(token_list *out, const mq_tokenizer *t, const int32_t *ids,
                              size_t count, bool skip_special, mq_error *err) {
@@ -220,11 +227,11 @@ static mq_status list_tokens(token_list *out, const mq_tokenizer *t, const int32
             t->added_index[id] >= 0 ? &t->added.tokens[t->added_index[id]] : NULL;
         mq_vocab_entry entry = {0};
         if (added) {
-            entry = (mq_vocab_entry){added->content, added->content_size};
+            entry = (mq_vocab_entry){added->spelling, added->spelling_size};
         } else if (id < t->vocab.size) {
             entry = t->vocab.entries[id];
         }
-        if (!entry.text || (added && added->special && skip_special)) {
+        if (!entry.text || (added && skip_special && is_skipped(added))) {
             continue;
         }
         status = mq_bytes_append(&out->text, entry.text, entry.size, err);

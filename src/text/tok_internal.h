@@ -13,6 +13,10 @@
 #include "text/tok_vocab.h"
 #include "text/utf8.h"
 
+/* Inside a class: what the \\w of Rust's regular expressions is, which `tokenizers` uses for
+ * single_word and Whitespace (UTS 18, with Join_Control). */
+#define MQ_WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
+
 #define MQ_MAX_STEPS 32         /* of a normalizer, a pre-tokenizer, a decoder */
 #define MQ_MAX_TEXT (1UL << 30) /* bytes that one call encodes; positions in words are 32 bits */
 
@@ -70,6 +74,8 @@ mq_status mq_step_transform(mq_bytes *out, const mq_step *step, mq_matcher *matc
 typedef struct mq_added_token {
     char *content; /* mq_free */
     size_t content_size;
+    const char *spelling; /* content, or what the normalizer makes of it: decoding gives that */
+    size_t spelling_size;
     int32_t id;
     bool special, normalized, lstrip, rstrip, single_word;
 } mq_added_token;

@@ -227,10 +227,6 @@ static mq_status load_bos(mq_tokenizer *t, const char *folder, mq_error *err) {
 
 /* cJSON keeps strings as C strings and would cut them at an escaped NUL. */
 static mq_status check_text(const char *text, size_t size, const char *file, mq_error *err) {
-    size_t offset;
-    if (!mq_utf8_valid(&offset, text, size)) {
-        return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, offset, "not UTF-8");
-    }
     const char *at = text;
     while ((at = memmem(at, size - (size_t)(at - text), "\\u0000", 6)) != NULL) {
         size_t slashes = 1;

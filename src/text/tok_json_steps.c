@@ -11,7 +11,7 @@
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 /* What Unicode calls punctuation, and what ASCII does. */
 #define PUNCTUATION_REGEX "[\\p{P}$+<=>\\^`|~]"
-#define WORD_OR_NOT_REGEX "[\\w\\x{200c}\\x{200d}]+|[^\\w\\x{200c}\\x{200d}\\s]+"
+#define WORD_OR_NOT_REGEX "[" MQ_WORD_SET "]+|[^" MQ_WORD_SET "\\s]+"
 
 static mq_status add_step(mq_step **out, mq_tok_loader *loader, mq_steps *steps, mq_step_kind kind,
                           const char *where) {

@@ -18,8 +18,9 @@
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{"     \
     "1fff}\\x{200b}-\\x{2027}"                                                                     \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-/* What \w is by Unicode's UTS 18; PCRE2's has no marks and less punctuation. */
-#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+/* What Oniguruma takes for \w: that of UTS 18 without Join_Control, and the superscripts and
+ * fractions of Latin-1. PCRE2's has no marks and less punctuation. */
+#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 typedef struct translator {
     const char *regex;
@@ -117,7 +118,8 @@ static mq_status translate_property(translator *t) {
     if (size == 0 || size > 40 || peek(t, size) != '}') {
         return refuse(t, begin, "a property that is not known");
     }
-    bool category = is_general_category(name, size);
+    bool category =
+        is_general_category(name, size) || (size == 10 && memcmp(name, "Alphabetic", size) == 0);
     if (t->caseless[t->depth] && category && name[0] == 'L' && size == 2) {
         return refuse(t, begin, "a property of case where case is ignored");
     }
