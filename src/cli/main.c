@@ -14,7 +14,7 @@
 static const cli_verb verbs[] = {
     {"quantize", "make one int8 checkpoint whose top bits are the lower precisions", cmd_quantize},
     {"slice", "cut the model of one width out of a master checkpoint", cmd_slice},
-    {"eval", "measure perplexity of a model, of a master at any width, or of a slice", cmd_eval},
+    {"eval", "measure the perplexity of a model, a master at any width, or a slice", cmd_eval},
     {"inspect", "print what a folder is", cmd_inspect},
     {"verify", "check that a master checkpoint is whole", cmd_verify},
 };

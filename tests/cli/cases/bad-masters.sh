@@ -1,0 +1,51 @@
+# needs: master
+# Masters that a reader must reject, and what verify finds in those that can be read.
+. "$CLI/shared.sh"
+master=$FIXTURES/master/m
+
+# rejected DEFECT REGEX: by every verb that reads masters; to verify, what can be told apart is a problem found.
+rejected() {
+    broken "$1" "$master"
+    for verb in "slice in -o out --bits 4" "eval in --bits 4 --text $DATA/demo-eval.txt --seq-len 32 --windows 1 -q" \
+        "inspect in"; do
+        run 3 matquant $verb
+        expect_one_error "^matquant: $2\$"
+        expect_only in
+    done
+    run "${3:-1}" matquant verify in -q
+    expect_err "^matquant: (warning: )?$2\$"
+    expect_only in
+}
+prefix='tensor model\.layers\.1\.mlp\.up_proj'
+rejected missing-scales "in.*: $prefix\.scales\.w4: .*"
+rejected missing-codes "in.*: $prefix\..*: .*"
+rejected codes-dtype "in.*: $prefix\.codes: .*"
+rejected format-version 'in/config.json: .*999.*' 3
+rejected slice-rule 'in/config.json: .*slice_rule.*' 3
+rejected width-list 'in/config.json: .*width.*' 3
+rejected truncated 'in/model.safetensors: .*' 3
+
+# found DEFECT REGEX: verify ends with 1 and a line for each problem.
+found() {
+    broken "$1" "$master"
+    run 1 matquant verify in --against "$model" -q
+    expect_err "$2"
+    expect_out '^problems +[1-9]'
+    run 1 matquant verify in --json -q
+    stdout | python3 -c 'import json, sys; assert json.load(sys.stdin)["ok"] is False'
+    expect_only in
+}
+found wrong-crc "$prefix\.codes: .*CRC-32"
+found wrong-other 'tensor model\.norm\.weight: .*CRC-32'
+found nan-scale "$prefix\.scales\.w4: .*finite"
+
+# A width with a NaN is not run; the others are.
+run 0 matquant eval in --bits 2 --text "$DATA/demo-eval.txt" --seq-len 32 --windows 1 -q
+run 3 matquant eval in --bits 4 --text "$DATA/demo-eval.txt" --seq-len 32 --windows 1 -q
+expect_one_error "^matquant: in.*: $prefix\.scales\.w4: .*"
+expect_only in
+
+# Already quantized input, by us.
+run 3 matquant quantize "$master" -o out $small
+expect_one_error '^matquant: .*config.json: .*already quantized.*matquant.*'
+expect_only in

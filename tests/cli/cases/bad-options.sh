@@ -1,0 +1,50 @@
+# Options that the model, the output or one another contradict.
+. "$CLI/shared.sh"
+
+# A group size that divides nothing: bad input for that tensor, unless there is a fallback.
+run 3 matquant quantize "$model" -o out --recipe rtn --group-size 36
+expect_one_error '^matquant: .*tensor model\.layers\.0\.self_attn\.q_proj.*: .*36.*128.*'
+expect_only
+run 0 matquant quantize "$model" -o out --recipe rtn --group-size 36 --group-fallback 32 --dry-run
+expect_only
+
+# A learning recipe without text; a text that is not there is in bad-text.
+run 2 matquant quantize "$model" -o out
+expect_one_error '^matquant.*--calib.*'
+expect_only
+
+# An output that exists.
+mkdir out
+echo mine >out/notes.txt
+run 2 matquant quantize "$model" -o out $small
+expect_one_error '^matquant: out: .*exists.*--force.*'
+expect_only out
+# --force replaces what a run of ours has written, and nothing else.
+run 2 matquant quantize "$model" -o out $small --force
+expect_one_error '^matquant: out: .*'
+expect_only out
+[ "$(cat out/notes.txt)" = mine ] || fail "out/notes.txt is gone"
+rm -r out
+
+# An output that is the input, by the same name or another one.
+cp -r "$model" in
+ln -s in link
+for out in in ./in in/ "$PWD/in" link; do
+    run 2 matquant quantize in -o $out $small --force
+    expect_one_error '^matquant: .*'
+    expect_only in link
+done
+diff -r "$model" in || fail "the input was changed"
+rm -r in link
+
+# An output where nothing can be made.
+run 3 matquant quantize "$model" -o nowhere/out $small
+expect_one_error '^matquant: nowhere.*: .*'
+expect_only
+
+# Patterns that are none, and that leave nothing to do.
+run 2 matquant quantize "$model" -o out --recipe rtn --include 'q_proj('
+expect_one_error '^matquant: .*q_proj\(.*'
+run 2 matquant quantize "$model" -o out --recipe rtn --exclude .
+expect_one_error '^matquant: .*'
+expect_only

@@ -1,0 +1,19 @@
+# Being asked to stop: status 5, a line that says so, nothing left behind.
+. "$CLI/shared.sh"
+long="matquant quantize $model -o out --calib $DATA/demo-calib.jsonl.gz --samples 16 --seq-len 64 --epochs 4
+    --group-size 32"
+for signal in INT TERM HUP; do
+    run 5 python3 "$tools/signal_after.py" $signal '^learn .*1/6' $long
+    expect_no_out
+    expect_err '^matquant: .*interrupted.*'
+    expect_only
+done
+
+# Early, before anything was learned; and during eval.
+run 5 python3 "$tools/signal_after.py" TERM 0.15 $long
+expect_only
+
+# The second signal does not wait: what is left then goes with the next run.
+run 130 python3 "$tools/signal_after.py" INT+INT+INT+INT '^learn .*1/6' $long || true
+run 0 matquant quantize "$model" -o out $small
+expect_only out

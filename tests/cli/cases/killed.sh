@@ -1,0 +1,24 @@
+# Killed at any moment: never a half-written output, and the next run clears away what was left.
+# timeout: 900
+. "$CLI/shared.sh"
+quantize="matquant quantize $model -o out --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1
+    --group-size 32"
+for when in 0.05 0.2 0.5 '^learn .*1/6' '^learn .*5/6' '^learn .*6/6'; do
+    run 137 python3 "$tools/signal_after.py" KILL "$when" $quantize
+    if [ -e out ]; then
+        verified out
+        rm -r out
+    fi
+done
+run 0 $quantize
+expect_only out
+verified out
+
+# --force: the old output is there until the new one is whole.
+cp out/model.safetensors before
+run 137 python3 "$tools/signal_after.py" KILL '^learn .*3/6' $quantize --force --seed 1
+expect_same out/model.safetensors before
+run 0 $quantize --force --seed 1
+if cmp -s out/model.safetensors before; then fail "--force replaced nothing"; fi
+expect_only before out
+verified out
