@@ -19,8 +19,8 @@ void mq_gemm_weight_grad(float *dw, const float *dy, const float *x, size_t rows
                          size_t in, float beta);
 
 /* General form with leading dimensions for strided views, c[m, n] = alpha·op(a)·op(b) + beta·c.
- * Called from inside a parallel region it runs on the calling thread alone (see
- * mq_gemm_single_threaded). */
+ * From several threads at once only between mq_gemm_enter_single and mq_gemm_leave_single:
+ * elsewhere the products are right but wait for one another. */
 void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b,
              size_t ldb, bool trans_b, size_t m, size_t n, size_t k, float alpha, float beta);
 
