@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the tensor files will hold. The tensors of a linear stand where its weight stood, so that a
- * block's tensors lie together as they do in the source: codes, then scales and biases of each
- * width, widest first. */
+/* What the tensor files will hold. The tensors of a linear are declared where its weight stood, so
+ * that the blocks keep the source's order: codes, then scales and biases of each width, widest
+ * first. */
 struct tensor_plan {
     mq_tensor_spec *specs;
     char (*names)[MQ_STORED_NAME_SIZE]; /* of the tensors that are new; the others keep the source's

@@ -1,0 +1,116 @@
+/* layer: export */
+#include "export_fixture.h"
+
+#include "base/fault.h"
+
+static void interrupts_leave_nothing(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), *master = good_master(plain, &group32),
+         *output = fixture_path("interrupted");
+    volatile sig_atomic_t flag = 1;
+    mq_error err;
+    mq_context *context = NULL;
+    const mq_context_options options = {.threads = 1, .interrupted = &flag};
+    must(mq_context_new(&context, &options, &err), &err);
+    const mq_slice_options slice_options = {.master = master, .output = output, .width = 4};
+    mq_slice_report report;
+    assert_int_equal(mq_slice(&report, &slice_options, context, &err), MQ_ERR_INTERRUPTED);
+    expect_nothing_left(output);
+    mq_context_free(context);
+    mq_free(output);
+    mq_free(master);
+    mq_free(plain);
+}
+
+static void slicing_without_memory(void **state) {
+    (void)state;
+    const fixture_master_options few = {.group_size = 32, .linear_count = 1};
+    char *plain = fixture_plain(), *master = good_master(plain, &few),
+         *output = fixture_path("no-memory");
+    static const char *const formats[] = {"mlx", "matquant"};
+    for (size_t f = 0; f < 2; f++) {
+        mq_status status = MQ_ERR_MACHINE;
+        size_t tried = 0;
+        for (size_t at = 1; status != MQ_OK; at++) {
+            mq_error err;
+            mq_slice_report report;
+            size_t before = mq_alloc_current();
+            mq_alloc_fail_after(at);
+            status = try_slice(&report, master, output, 4, formats[f], &err);
+            mq_alloc_fail_after(0);
+            assert_true(status == MQ_OK || status == MQ_ERR_MACHINE);
+            assert_int_equal(mq_alloc_current(), before);
+            if (status != MQ_OK) {
+                expect_nothing_left(output);
+            }
+            tried = at;
+        }
+        assert_true(tried > 40);
+        mq_free(output);
+        output = fixture_path("no-memory");
+    }
+    mq_free(output);
+    mq_free(master);
+    mq_free(plain);
+}
+
+/* --- the machine ----------------------------------------------------------------------------- */
+
+static void failing_system_calls(void **state) {
+    (void)state;
+    static const struct {
+        const char *call, *error;
+        bool harmless; /* a short read or write is carried on */
+        size_t at_least;
+    } faults[] = {{"write", "ENOSPC", false, 10}, {"write", "SHORT", true, 10},
+                  {"fsync", "EIO", false, 3},     {"rename", "EIO", false, 1},
+                  {"open", "EMFILE", false, 5},   {"map", "ENOMEM", false, 1},
+                  {"read", "EIO", false, 3},      {"read", "SHORT", true, 3}};
+    const fixture_master_options few = {.group_size = 32, .linear_count = 2, .no_private = true};
+    char *plain = fixture_plain(), *master = good_master(plain, &few),
+         *reference = slice(master, 4, NULL);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        size_t failed = 0;
+        for (size_t at = 1; at < 200; at++) {
+            char fault[64];
+            char *output = fixture_path("fault");
+            snprintf(fault, sizeof fault, "%s:%zu:%s", faults[i].call, at, faults[i].error);
+            mq_error err;
+            mq_slice_report report;
+            size_t allocated = mq_alloc_current();
+            assert_true(mq_fault_configure(fault));
+            mq_status status = try_slice(&report, master, output, 4, NULL, &err);
+            assert_true(mq_fault_configure(NULL));
+            assert_int_equal(mq_alloc_current(), allocated);
+            bool done = status == MQ_OK && (!faults[i].harmless || at > faults[i].at_least);
+            if (status == MQ_OK) {
+                char command[700];
+                snprintf(command, sizeof command, "diff -r '%s' '%s'", reference, output);
+                assert_int_equal(system(command), 0);
+            } else {
+                assert_false(faults[i].harmless);
+                assert_int_equal(status, MQ_ERR_MACHINE);
+                assert_string_not_equal(err.file, "");
+                expect_nothing_left(output);
+                failed++;
+            }
+            mq_free(output);
+            if (done) {
+                break;
+            }
+        }
+        assert_true(faults[i].harmless || failed >= faults[i].at_least);
+    }
+    mq_free(reference);
+    mq_free(master);
+    mq_free(plain);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(interrupts_leave_nothing),
+        cmocka_unit_test(slicing_without_memory),
+        cmocka_unit_test(failing_system_calls),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}

@@ -1,0 +1,274 @@
+/* layer: export */
+#include "export_fixture.h"
+
+/* --- what is written ------------------------------------------------------------------------- */
+
+static void slices_are_the_masters_models(void **state) {
+    (void)state;
+    /* 128 for down_proj and 64 for the rest; one group a row; groups of 64 that MLX has; the
+     * paper's rule. */
+    const fixture_master_options cases[] = {
+        {.group_size = 32},
+        {.group_size = 64, .rule = MQ_SLICE_ROUND},
+        {.group_size = 0},
+        {.group_size = 64, .down_group_size = 128, .max_shard_size = 60000},
+    };
+    char *plain = fixture_plain();
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        char *master = good_master(plain, &cases[c]);
+        for (unsigned width = 2; width <= 8; width += c == 0 ? 1 : 2) {
+            char *cut = slice(master, width, "matquant");
+            expect_same_model(master, width, cut, 0);
+            mq_free(cut);
+            if (width != 7) {
+                cut = slice(master, width, NULL);
+                expect_same_model(master, width, cut, width);
+                if (c == 0 || width == 3) {
+                    expect_same_model(master, width, cut, 0);
+                }
+                mq_free(cut);
+            }
+        }
+        mq_free(master);
+    }
+    mq_free(plain);
+}
+
+/* Groups of 128·k are written as k groups of 128 with the same pair. */
+static void pairs_are_repeated(void **state) {
+    (void)state;
+    const fixture_master_options options = {.group_size = 0, .no_private = true};
+    char *plain = fixture_plain(), *master = fixture_master(plain, &options),
+         *cut = slice(master, 4, "mlx");
+    mq_error err;
+    mq_tensors *ours = NULL, *theirs = NULL;
+    must(mq_tensors_open(&ours, master, &err), &err);
+    must(mq_tensors_open(&theirs, cut, &err), &err);
+    /* One group a row: of 64 for most, of 128 for down_proj, which is the exception that
+     * config.json names. */
+    const mq_tensor_info *info = mq_tensors_find(theirs, "model.layers.0.mlp.down_proj.scales");
+    const mq_tensor_info *from = mq_tensors_find(ours, "model.layers.0.mlp.down_proj.scales.w4");
+    assert_int_equal(info->shape[1], 1);
+    assert_memory_equal(info->data, from->data, from->bytes);
+    mq_tensors_close(ours);
+    mq_tensors_close(theirs);
+
+    cJSON *config = NULL;
+    char *path = fixture_file(cut, "config.json");
+    must(mq_json_read(&config, path, &err), &err);
+    cJSON *wanted =
+        cJSON_Parse("{\"group_size\": 64, \"bits\": 4, "
+                    "\"model.layers.0.mlp.down_proj\": {\"group_size\": 128, \"bits\": 4}, "
+                    "\"model.layers.1.mlp.down_proj\": {\"group_size\": 128, \"bits\": 4}}");
+    assert_true(cJSON_Compare(cJSON_GetObjectItem(config, "quantization"), wanted, true));
+    assert_true(cJSON_Compare(cJSON_GetObjectItem(config, "quantization_config"), wanted, true));
+    cJSON_DeleteItemFromObject(config, "quantization");
+    cJSON_DeleteItemFromObject(config, "quantization_config");
+    cJSON *source = cJSON_Parse(fixture_config);
+    assert_true(cJSON_Compare(config, source, true));
+    cJSON_Delete(source);
+    cJSON_Delete(wanted);
+    cJSON_Delete(config);
+    mq_free(path);
+    mq_free(cut);
+    mq_free(master);
+    mq_free(plain);
+}
+
+static size_t tensor_bytes(const char *folder) {
+    mq_error err;
+    mq_tensors *tensors = NULL;
+    size_t total = 0;
+    must(mq_tensors_open(&tensors, folder, &err), &err);
+    for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
+        total += mq_tensors_at(tensors, i)->bytes;
+    }
+    mq_tensors_close(tensors);
+    return total;
+}
+
+/* inspect's sizes of a master are what slice writes, and what inspect says of the slice. */
+static void inspect_predicts_slices(void **state) {
+    (void)state;
+    char *plain = fixture_plain();
+    const fixture_master_options cases[] = {
+        {.group_size = 32}, {.group_size = 0}, {.group_size = 16}};
+    for (size_t c = 0; c < 3; c++) {
+        char *master = good_master(plain, &cases[c]);
+        mq_error err;
+        mq_inspection found, sliced;
+        must(mq_inspect(&found, master, &err), &err);
+        for (size_t i = 0; i < found.width_count; i++) {
+            unsigned width = found.widths[i].width;
+            bool mlx = width != 7 && cases[c].group_size != 16;
+            mq_slice_report report;
+            char *cut = fixture_path("sized");
+            must(try_slice(&report, master, cut, width, mlx ? "mlx" : "matquant", &err), &err);
+            assert_int_equal(tensor_bytes(cut), found.widths[i].bytes);
+            assert_true(report.bits_per_weight == found.widths[i].bits_per_weight);
+            must(mq_inspect(&sliced, cut, &err), &err);
+            assert_int_equal(sliced.kind, mlx ? MQ_KIND_SLICE : MQ_KIND_MASTER);
+            assert_int_equal(sliced.width_count, 1);
+            assert_int_equal(sliced.widths[0].width, width);
+            assert_int_equal(sliced.widths[0].bytes, found.widths[i].bytes);
+            assert_true(sliced.widths[0].bits_per_weight == found.widths[i].bits_per_weight);
+            assert_int_equal(sliced.weights, found.weights);
+            assert_int_equal(sliced.quantized_weights, found.quantized_weights);
+            assert_int_equal(sliced.tensors, found.tensors);
+            assert_non_null(strstr(sliced.provenance, "master_sha256"));
+            mq_inspection_free(&sliced);
+            char command[700];
+            snprintf(command, sizeof command, "test \"$(cat '%s'/* | wc -c)\" = %zu", cut,
+                     report.bytes_written);
+            assert_int_equal(system(command), 0);
+            assert_int_equal(report.tensors, LINEARS * 3 + 1 + LAYERS * 2 + 1);
+            mq_free(cut);
+        }
+        mq_inspection_free(&found);
+        mq_free(master);
+    }
+    mq_free(plain);
+}
+
+static void slices_verify(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), *master = good_master(plain, &group32);
+    static const char *const formats[] = {"mlx", "matquant"};
+    for (size_t f = 0; f < 2; f++) {
+        for (unsigned width = 2; width <= 4; width += 2) {
+            char *cut = slice(master, width, formats[f]);
+            mq_error err;
+            mq_verify_report report;
+            must(mq_verify(&report, cut, NULL, NULL, &err), &err);
+            /* Each width has one norm of its own here; all others are the source's. */
+            if (f == 0) {
+                must(mq_verify(&report, cut, plain, NULL, &err), &err);
+                assert_int_equal(report.compared, 2 + LAYERS * 2 - 1);
+            }
+            mq_tensors *tensors = NULL;
+            must(mq_tensors_open(&tensors, cut, &err), &err);
+            const mq_tensor_info *last = mq_tensors_at(tensors, mq_tensors_count(tensors) - 1);
+            fixture_flip(last->file, last->file_offset + last->bytes - 1);
+            assert_int_equal(mq_verify(&report, cut, NULL, NULL, &err), MQ_ERR_CHECK);
+            assert_string_equal(err.tensor, last->name);
+            mq_tensors_close(tensors);
+            mq_free(cut);
+        }
+    }
+    mq_free(master);
+    mq_free(plain);
+}
+
+static void same_bytes_whatever_the_threads(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), *master = good_master(plain, &group32), *outputs[2];
+    for (size_t i = 0; i < 2; i++) {
+        mq_error err;
+        mq_context *context = NULL;
+        const mq_context_options options = {.threads = i == 0 ? 1 : 3};
+        mq_slice_report report;
+        outputs[i] = fixture_path("threads");
+        must(mq_context_new(&context, &options, &err), &err);
+        const mq_slice_options slice_options = {.master = master, .output = outputs[i], .width = 5};
+        must(mq_slice(&report, &slice_options, context, &err), &err);
+        mq_context_free(context);
+    }
+    char command[700];
+    snprintf(command, sizeof command, "diff -r '%s' '%s'", outputs[0], outputs[1]);
+    assert_int_equal(system(command), 0);
+    mq_free(outputs[0]);
+    mq_free(outputs[1]);
+    mq_free(master);
+    mq_free(plain);
+}
+
+/* --- what is refused ------------------------------------------------------------------------- */
+
+static void expect_refused(const char *master, unsigned width, const char *format, mq_status wanted,
+                           const char *file, const char *tensor, const char *words) {
+    mq_error err;
+    mq_slice_report report;
+    char *output = fixture_path("refused");
+    expect_error(try_slice(&report, master, output, width, format, &err), wanted, &err, file,
+                 tensor, words);
+    expect_nothing_left(output);
+    mq_free(output);
+}
+
+static void what_a_format_cannot_hold(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), *master = good_master(plain, &group32);
+    expect_refused(master, 7, NULL, MQ_ERR_USAGE, "", "", "--format matquant");
+    expect_refused(master, 7, "mlx", MQ_ERR_USAGE, "", "", "no 7 bits");
+    expect_refused(master, 9, NULL, MQ_ERR_USAGE, "", "", "2 to 8 bits");
+    expect_refused(master, 1, NULL, MQ_ERR_USAGE, "", "", "2 to 8 bits");
+    expect_refused(master, 4, "gguf", MQ_ERR_USAGE, "", "", "known are mlx, matquant");
+    expect_refused(plain, 4, NULL, MQ_ERR_INPUT, "plain", "", "not quantized");
+    char *cut = slice(master, 4, NULL);
+    expect_refused(cut, 4, NULL, MQ_ERR_INPUT, "mlx", "", "a slice already");
+    char *own = slice(master, 4, "matquant");
+    expect_refused(own, 8, NULL, MQ_ERR_USAGE, "", "", "it serves 4");
+    const fixture_master_options small = {.group_size = 16};
+    char *grouped = good_master(plain, &small);
+    expect_refused(grouped, 4, NULL, MQ_ERR_USAGE, "model.safetensors",
+                   "model.layers.0.self_attn.q_proj.codes",
+                   "groups of 16 are no multiple of 32, 64 or 128, the only ones in MLX's format; "
+                   "use --format matquant");
+    const fixture_master_options fallback = {.group_size = 32, .down_group_size = 8};
+    char *mixed = good_master(plain, &fallback);
+    expect_refused(mixed, 4, NULL, MQ_ERR_USAGE, "model.safetensors",
+                   "model.layers.0.mlp.down_proj.codes", "groups of 8");
+    const fixture_edit clash = {"model.layers.0.mlp.up_proj.biases", false, MQ_F32, 1, {3, 0}, 0};
+    char *clashing = fixture_rewrite(master, &clash, 1);
+    expect_refused(clashing, 4, NULL, MQ_ERR_USAGE, "model.safetensors", clash.name,
+                   "--format matquant");
+    mq_free(clashing);
+    mq_free(mixed);
+    mq_free(grouped);
+    mq_free(own);
+    mq_free(cut);
+    mq_free(master);
+    mq_free(plain);
+}
+
+static void outputs_that_are_there(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), *master = good_master(plain, &group32),
+         *cut = slice(master, 4, NULL);
+    mq_error err;
+    mq_slice_report report;
+    expect_error(try_slice(&report, master, cut, 2, NULL, &err), MQ_ERR_USAGE, &err, "mlx", "",
+                 "exists");
+    expect_same_model(master, 4, cut, 4);
+    const mq_slice_options forced = {.master = master, .output = cut, .width = 2, .force = true};
+    must(mq_slice(&report, &forced, NULL, &err), &err);
+    expect_same_model(master, 2, cut, 2);
+    const mq_slice_options itself = {.master = master, .output = master, .width = 2, .force = true};
+    expect_error(mq_slice(&report, &itself, NULL, &err), MQ_ERR_USAGE, &err, "", "",
+                 "is the master itself");
+    must(mq_verify(&(mq_verify_report){0}, master, NULL, NULL, &err), &err);
+    mq_free(cut);
+    mq_free(master);
+    mq_free(plain);
+}
+
+static void formats_are_listed(void **state) {
+    (void)state;
+    assert_string_equal(mq_format_at(0)->name, "mlx");
+    assert_string_equal(mq_format_at(1)->name, "matquant");
+    assert_null(mq_format_at(2));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(slices_are_the_masters_models),
+        cmocka_unit_test(pairs_are_repeated),
+        cmocka_unit_test(inspect_predicts_slices),
+        cmocka_unit_test(slices_verify),
+        cmocka_unit_test(same_bytes_whatever_the_threads),
+        cmocka_unit_test(what_a_format_cannot_hold),
+        cmocka_unit_test(outputs_that_are_there),
+        cmocka_unit_test(formats_are_listed),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
