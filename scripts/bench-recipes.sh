@@ -1,0 +1,71 @@
+#!/bin/sh
+# Measures all recipes on real models: quantizes each, evaluates every width without slicing, and writes the table.
+#
+#   scripts/bench-recipes.sh --calib FILE --text FILE [--work DIR] [--models "NAME=FOLDER ..."] [--results FILE]
+#
+# Models are made by scripts/get-model.sh. Measurements are kept in the work folder as JSON, one file each; what is there
+# already is not measured again, so that an interrupted bench goes on where it stopped.
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+calib='' text='' work="$here/build/bench-recipes" results="$here/tests/bench/RESULTS.md"
+models="smollm2=$here/models/smollm2 gemma3=$here/models/gemma3"
+recipes='best paper rtn'
+widths='8 6 4 3 2'
+settings='--group-size 64 --samples 64 --seq-len 512'
+windows=32 seq_len=1024
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --calib) calib=$2 ;;
+    --text) text=$2 ;;
+    --work) work=$2 ;;
+    --models) models=$2 ;;
+    --recipes) recipes=$2 ;;
+    --results) results=$2 ;;
+    *)
+        echo "usage: $0 --calib FILE --text FILE [--work DIR] [--models 'NAME=FOLDER ...'] [--recipes 'best paper rtn'] [--results FILE]" >&2
+        exit 2
+        ;;
+    esac
+    shift 2
+done
+if [ -z "$calib" ] || [ -z "$text" ]; then
+    echo "$0: --calib and --text are needed" >&2
+    exit 2
+fi
+
+matquant=${MATQUANT:-$here/build/release/matquant}
+mkdir -p "$work"
+
+# measure FILE COMMAND...: the command's JSON into FILE, unless it is there
+measure() {
+    file=$work/$1
+    shift
+    if [ -s "$file" ]; then
+        return
+    fi
+    echo "+ $*" >&2
+    "$@" >"$file.part"
+    mv "$file.part" "$file"
+}
+
+for model in $models; do
+    name=${model%%=*} folder=${model#*=}
+    measure "$name-full.json" "$matquant" eval "$folder" --text "$text" --windows $windows --seq-len $seq_len --json
+    for recipe in $recipes; do
+        master=$work/$name-$recipe
+        calibration="--calib $calib"
+        [ "$recipe" != rtn ] || calibration=''
+        # The command is split into words on purpose: no path in $calibration may hold spaces.
+        # shellcheck disable=SC2086
+        measure "$name-$recipe.json" "$matquant" quantize "$folder" -o "$master" --force --recipe "$recipe" \
+            $calibration $settings --json
+        for width in $widths; do
+            measure "$name-$recipe-w$width.json" "$matquant" eval "$master" --bits "$width" --text "$text" \
+                --windows $windows --seq-len $seq_len --json
+        done
+    done
+done
+
+python3 "$here/scripts/bench_recipes_table.py" "$work" "$results" "$matquant"
