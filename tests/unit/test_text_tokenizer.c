@@ -1,0 +1,487 @@
+/* layer: text */
+/* Small tokenizers by hand: what is refused and how, broken UTF-8, the beginning-of-sequence token,
+ * decoding, lack of memory, long words. That results equal those of `tokenizers` is
+ * test_text_golden.c's. */
+#include "temporary.h"
+
+#include "base/alloc.h"
+#include "matquant/tokenizer.h"
+
+/* The parts of a tokenizer.json; NULL: the default. */
+typedef struct parts {
+    const char *added, *normalizer, *pre_tokenizer, *post_processor, *decoder, *model;
+} parts;
+
+#define VOCAB                                                                                      \
+    "\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"abc\":4,\"<unk>\":5,\"<s>\":6,"                 \
+    "\"\xef\xbf\xbd\":7,\" \":8}"
+#define MERGES "\"merges\":[\"a b\",[\"ab\",\"c\"]]"
+#define MODEL "{\"type\":\"BPE\"," VOCAB "," MERGES "}"
+#define FLAGS                                                                                      \
+    "\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":"    \
+    "true"
+#define ADDED "[{\"id\":6,\"content\":\"<s>\"," FLAGS "},{\"id\":9,\"content\":\"<x>\"," FLAGS "}]"
+#define TEMPLATE                                                                                   \
+    "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":"  \
+    "0}},"                                                                                         \
+    "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],"                                    \
+    "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[6],\"tokens\":[\"<s>\"]}}}"
+
+static const char *or_default(const char *text, const char *fallback) {
+    return text ? text : fallback;
+}
+
+static void write_tokenizer(temporary *folder, const parts *p) {
+    char *text = mq_asprintf(
+        "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":%s,"
+        "\"normalizer\":%s,\"pre_tokenizer\":%s,\"post_processor\":%s,\"decoder\":%s,\"model\":%s}",
+        or_default(p->added, ADDED), or_default(p->normalizer, "null"),
+        or_default(p->pre_tokenizer, "null"), or_default(p->post_processor, "null"),
+        or_default(p->decoder, "null"), or_default(p->model, MODEL));
+    assert_non_null(text);
+    temporary_write(folder, "tokenizer.json", text, strlen(text));
+    mq_free(text);
+}
+
+static mq_tokenizer *open_parts(temporary *folder, parts p) {
+    mq_tokenizer *tokenizer = NULL;
+    mq_error err = {0};
+    write_tokenizer(folder, &p);
+    if (mq_tokenizer_open(&tokenizer, folder->path, &err)) {
+        fail_msg("%s", err.message);
+    }
+    return tokenizer;
+}
+
+/* Encodes and compares with ids, which -1 ends. */
+static void check_encode(const mq_tokenizer *tokenizer, const char *text, size_t size,
+                         bool add_special, const int32_t *expected) {
+    int32_t *ids = NULL;
+    size_t count = 0;
+    assert_int_equal(mq_tokenizer_encode(&ids, &count, tokenizer, text, size, add_special, NULL),
+                     MQ_OK);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(ids[i], expected[i]);
+    }
+    assert_int_equal(expected[count], -1);
+    mq_tokenizer_free_ids(ids);
+}
+
+#define IDS(...) ((const int32_t[]){__VA_ARGS__, -1})
+
+static void check_decode(const mq_tokenizer *tokenizer, const int32_t *ids, bool skip_special,
+                         const char *expected) {
+    char *text = NULL;
+    size_t size = 0, count = 0;
+    while (ids[count] != -1) {
+        count++;
+    }
+    assert_int_equal(mq_tokenizer_decode(&text, &size, tokenizer, ids, count, skip_special, NULL),
+                     MQ_OK);
+    assert_int_equal(size, strlen(expected));
+    assert_string_equal(text, expected);
+    mq_tokenizer_free_text(text);
+}
+
+/* --- what is refused
+ * ------------------------------------------------------------------------------------- */
+
+typedef struct refusal {
+    parts p;
+    const char *message; /* part of it */
+} refusal;
+
+static void check_refusals(temporary *folder, const refusal *refusals, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        mq_tokenizer *tokenizer = NULL;
+        mq_error err = {0};
+        write_tokenizer(folder, &refusals[i].p);
+        mq_status status = mq_tokenizer_open(&tokenizer, folder->path, &err);
+        if (status != MQ_ERR_INPUT || !strstr(err.message, refusals[i].message)) {
+            print_error("refusal %zu: expected \"%s\", got %d \"%s\"\n", i, refusals[i].message,
+                        (int)status, err.message);
+        }
+        assert_int_equal(status, MQ_ERR_INPUT);
+        assert_non_null(strstr(err.message, refusals[i].message));
+        assert_null(strchr(err.message, '\n'));
+        assert_non_null(strstr(err.file, "tokenizer.json"));
+        assert_null(tokenizer);
+    }
+}
+
+#define CHECK_REFUSALS(state, list) check_refusals(*(state), list, sizeof(list) / sizeof *(list))
+
+static void test_refused_models(void **state) {
+    static const refusal list[] = {
+        {{.model = "null"}, "model: not an object"},
+        {{.model = "{\"type\":\"Unigram\",\"vocab\":[]}"}, "the type \"Unigram\" is not supported"},
+        {{.model = "{\"type\":\"BPE\"," VOCAB "}"}, "model.merges: missing"},
+        {{.model = "{\"type\":\"BPE\"," MERGES "}"}, "model.vocab: missing"},
+        {{.model = "{" VOCAB "," MERGES ",\"dropout\":0.1}"}, "dropout"},
+        {{.model = "{" VOCAB "," MERGES ",\"continuing_subword_prefix\":\"##\"}"},
+         "continuing_subword_prefix"},
+        {{.model = "{" VOCAB "," MERGES ",\"end_of_word_suffix\":\"</w>\"}"}, "end_of_word_suffix"},
+        {{.model = "{" VOCAB "," MERGES ",\"unk_token\":7}"}, "\"unk_token\" is not a string"},
+        {{.model = "{" VOCAB "," MERGES ",\"fuse_unk\":1}"},
+         "\"fuse_unk\" is neither true nor false"},
+        {{.model = "{" VOCAB "," MERGES ",\"novel\":1}"}, "the field \"novel\" is not known"},
+        {{.model = "{\"vocab\":{\"a\":0,\"b\":0}," MERGES "}"}, "have the id 0"},
+        {{.model = "{\"vocab\":{\"a\":0,\"a\":1}," MERGES "}"}, "\"a\" is there twice"},
+        {{.model = "{\"vocab\":{\"a\":-1}," MERGES "}"}, "the id of \"a\" is not a whole number"},
+        {{.model = "{\"vocab\":{\"a\":1.5}," MERGES "}"}, "the id of \"a\" is not a whole number"},
+        {{.model = "{\"vocab\":{\"a\":1e18}," MERGES "}"}, "the id of \"a\" is not a whole number"},
+        {{.model = "{\"vocab\":{\"a\":\"0\"}," MERGES "}"},
+         "the id of \"a\" is not a whole number"},
+        {{.model = "{\"vocab\":{\"a\\u0000\":0}," MERGES "}"}, "U+0000"},
+        {{.model = "{" VOCAB ",\"merges\":[\"a b\",\"a b\"]}"},
+         "model.merges[1]: the pair is there twice"},
+        {{.model = "{" VOCAB ",\"merges\":[\"a z\"]}"},
+         "model.merges[0]: \"z\" is not in the vocabulary"},
+        {{.model = "{" VOCAB ",\"merges\":[\"b a\"]}"},
+         "model.merges[0]: \"ba\" is not in the vocabulary"},
+        {{.model = "{" VOCAB ",\"merges\":[\"ab\"]}"}, "model.merges[0]: not two tokens"},
+        {{.model = "{" VOCAB ",\"merges\":[\"a b c\"]}"}, "model.merges[0]: not two tokens"},
+        {{.model = "{" VOCAB ",\"merges\":[[\"a\",\"b\",\"c\"]]}"},
+         "model.merges[0]: not two tokens"},
+        {{.model = "{" VOCAB ",\"merges\":[[\"a\",1]]}"}, "model.merges[0]: not two tokens"},
+        {{.model = "{" VOCAB ",\"merges\":{}}"}, "model.merges: not a list"},
+    };
+    CHECK_REFUSALS(state, list);
+}
+
+static void test_refused_added_tokens(void **state) {
+    static const refusal list[] = {
+        {{.added = "{}"}, "added_tokens: not a list"},
+        {{.added = "[7]"}, "added_tokens[0]: not an object"},
+        {{.added = "[{\"id\":0,\"content\":\"a\"}]"},
+         "added_tokens[0]: \"single_word\" is missing"},
+        {{.added = "[{\"id\":1,\"content\":\"a\"," FLAGS "}]"}, "contradicts model.vocab"},
+        {{.added = "[{\"id\":1,\"content\":\"<y>\"," FLAGS "}]"}, "contradicts model.vocab"},
+        {{.added = "[{\"id\":9,\"content\":\"\"," FLAGS "}]"}, "the content is empty"},
+        {{.added = "[{\"id\":99999999,\"content\":\"<y>\"," FLAGS "}]"}, "is above"},
+        {{.added = "[{\"id\":-1,\"content\":\"<y>\"," FLAGS "}]"}, "\"id\" is not a whole number"},
+        {{.added = "[{\"id\":9,\"content\":\"<y>\"," FLAGS "},{\"id\":9,\"content\":\"<z>\"," FLAGS
+                   "}]"},
+         "have the id 9"},
+        {{.added = "[{\"id\":9,\"content\":\"<y>\"," FLAGS "},{\"id\":10,\"content\":\"<y>\"," FLAGS
+                   "}]"},
+         "is there twice"},
+        {{.added = "[{\"id\":9,\"content\":\" "
+                   "\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+                   "\"normalized\":true,\"special\":true}]",
+          .normalizer = "{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}",
+          .model = "{\"vocab\":{},\"merges\":[]}"},
+         "nothing is left"},
+    };
+    CHECK_REFUSALS(state, list);
+}
+
+static void test_refused_steps(void **state) {
+    static const refusal list[] = {
+        {{.normalizer = "[]"}, "normalizer: not an object"},
+        {{.normalizer = "{}"}, "normalizer: \"type\" is missing"},
+        {{.normalizer = "{\"type\":\"Precompiled\"}"},
+         "normalizer: the type \"Precompiled\" is not supported"},
+        {{.normalizer =
+              "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Nmt\"}]}"},
+         "normalizer.normalizers[1]: the type \"Nmt\""},
+        {{.normalizer = "{\"type\":\"Prepend\"}"}, "\"prepend\" is missing"},
+        {{.normalizer = "{\"type\":\"Replace\",\"content\":\"x\"}"}, "\"pattern\" is missing"},
+        {{.normalizer = "{\"type\":\"Replace\",\"content\":\"x\",\"pattern\":{\"String\":\"\"}}"},
+         "an empty pattern"},
+        {{.normalizer = "{\"type\":\"Replace\",\"content\":\"x\",\"pattern\":{\"Glob\":\"*\"}}"},
+         "\"Glob\""},
+        {{.pre_tokenizer = "{\"type\":\"BertPreTokenizer\"}"},
+         "the type \"BertPreTokenizer\" is not supported"},
+        {{.pre_tokenizer = "{\"type\":\"ByteLevel\"}"}, "\"add_prefix_space\" is missing"},
+        {{.pre_tokenizer = "{\"type\":\"Digits\",\"individual_digits\":true,\"x\":1}"},
+         "the field \"x\" is not known"},
+        {{.pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":"
+                           "\"Isolated\",\"invert\":false}"},
+         "regular expression \"(\""},
+        {{.pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":"
+                           "\"Odd\",\"invert\":false}"},
+         "the behavior \"Odd\" is not known"},
+        {{.pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"__\"}"},
+         "\"replacement\" is not one character"},
+        {{.pre_tokenizer =
+              "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"last\"}"},
+         "\"last\""},
+        {{.pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":"
+                           "false,\"prepend_scheme\":\"first\"}"},
+         "contradicts"},
+        {{.post_processor = "{\"type\":\"BertProcessing\"}"},
+         "the type \"BertProcessing\" is not supported"},
+        {{.post_processor =
+              "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"RobertaProcessing\"}]}"},
+         "post_processor.processors[0]: the type \"RobertaProcessing\""},
+        {{.post_processor =
+              "{\"type\":\"TemplateProcessing\",\"single\":[],\"special_tokens\":{}}"},
+         "no sequence A"},
+        {{.post_processor =
+              "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"q\"}}]}"},
+         "gives no ids for \"q\""},
+        {{.decoder = "{\"type\":\"CTC\"}"}, "decoder: the type \"CTC\" is not supported"},
+        {{.decoder = "{\"type\":\"Strip\",\"content\":\"xy\",\"start\":1,\"stop\":0}"},
+         "\"content\" is not one"},
+    };
+    CHECK_REFUSALS(state, list);
+}
+
+static void test_refused_files(void **state) {
+    static const char *const texts[] = {
+        "", "{", "[]", "{\"version\":\"2.0\"}", "{\"novel\":1}", "{\"model\":\"\xff\"}"};
+    mq_tokenizer *tokenizer = NULL;
+    temporary *folder = *state;
+    mq_error err = {0};
+    assert_int_equal(mq_tokenizer_open(&tokenizer, folder->path, &err),
+                     MQ_ERR_INPUT); /* there is none */
+    assert_non_null(strstr(err.file, "tokenizer.json"));
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        temporary_write(folder, "tokenizer.json", texts[i], strlen(texts[i]));
+        err = (mq_error){0};
+        assert_int_equal(mq_tokenizer_open(&tokenizer, folder->path, &err), MQ_ERR_INPUT);
+        assert_non_null(strstr(err.file, "tokenizer.json"));
+        assert_true(err.message[0] != '\0');
+    }
+    assert_null(tokenizer);
+}
+
+/* Every prefix of a good file is refused or, at the very end, taken; nothing crashes. */
+static void test_truncated_files(void **state) {
+    temporary *folder = *state;
+    write_tokenizer(folder, &(parts){.post_processor = TEMPLATE});
+    char whole[4096];
+    FILE *file = fopen(temporary_path(folder, "tokenizer.json"), "rb");
+    assert_non_null(file);
+    size_t size = fread(whole, 1, sizeof whole, file);
+    fclose(file);
+    for (size_t cut = 0; cut < size; cut++) {
+        mq_tokenizer *tokenizer = NULL;
+        temporary_write(folder, "tokenizer.json", whole, cut);
+        assert_int_equal(mq_tokenizer_open(&tokenizer, folder->path, NULL), MQ_ERR_INPUT);
+    }
+}
+
+/* --- encoding
+ * -------------------------------------------------------------------------------------------- */
+
+static void test_merges_and_added_tokens(void **state) {
+    mq_tokenizer *t = open_parts(*state, (parts){.post_processor = TEMPLATE});
+    check_encode(t, "abcab", 5, false, IDS(4, 3));
+    check_encode(t, "ab<x>c", 6, false, IDS(3, 9, 2));
+    check_encode(t, "ab<x", 4, false,
+                 IDS(3)); /* unknown characters vanish without an unknown token */
+    check_encode(t, "abc", 3, true, IDS(6, 4));
+    check_encode(t, "", 0, true, IDS(6));
+    check_encode(t, NULL, 0, false, IDS(-1));
+    assert_int_equal(mq_tokenizer_vocab_size(t), 10);
+    assert_int_equal(mq_tokenizer_bos(t), 6);
+    mq_tokenizer_free(t);
+}
+
+/* Table 3-8 of Unicode and the cases around it: one U+FFFD (id 7) for each maximal ill-formed
+ * subsequence. */
+static void test_broken_utf8(void **state) {
+    mq_tokenizer *t = open_parts(*state, (parts){0});
+    check_encode(t,
+                 "a\xff"
+                 "b",
+                 3, false, IDS(0, 7, 1));
+    check_encode(t, "\xc0\xaf\xe0\x80\xbf\xf0\x81\x82\x41", 9, false, IDS(7, 7, 7, 7, 7, 7, 7, 7));
+    check_encode(t, "\xed\xa0\x80\xed\xbf\xbf\xed\xaf\x41", 9, false, IDS(7, 7, 7, 7, 7, 7, 7, 7));
+    check_encode(t, "\xf4\x91\x92\x93\xff\x41\x80\xbf\x42", 9, false, IDS(7, 7, 7, 7, 7, 7, 7));
+    check_encode(t, "\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41", 9, false, IDS(7, 7, 7, 7));
+    check_encode(t, "a\xf0\x9f\x98", 4, false, IDS(0, 7));
+    mq_tokenizer_free(t);
+}
+
+static void test_unknown_token(void **state) {
+    mq_tokenizer *t =
+        open_parts(*state, (parts){.model = "{" VOCAB "," MERGES ",\"unk_token\":\"<unk>\"}"});
+    check_encode(t, "azzb", 4, false, IDS(0, 5, 5, 1));
+    mq_tokenizer_free(t);
+    t = open_parts(*state, (parts){.model = "{" VOCAB "," MERGES
+                                            ",\"unk_token\":\"<unk>\",\"fuse_unk\":true}"});
+    check_encode(t, "azzb", 4, false, IDS(0, 5, 1));
+    mq_tokenizer_free(t);
+    t = open_parts(*state, (parts){.model = "{" VOCAB "," MERGES ",\"unk_token\":\"<none>\"}"});
+    int32_t *ids = NULL;
+    size_t count = 0;
+    mq_error err = {0};
+    check_encode(t, "ab", 2, false, IDS(3));
+    assert_int_equal(mq_tokenizer_encode(&ids, &count, t, "z", 1, false, &err), MQ_ERR_INPUT);
+    assert_non_null(strstr(err.message, "\"<none>\""));
+    assert_null(ids);
+    mq_tokenizer_free(t);
+}
+
+/* One word of a million characters that merge all over: quadratic work would take minutes. */
+static void test_long_word(void **state) {
+    size_t size = 1 << 20, count = 0;
+    char *text = mq_alloc(size, 1);
+    int32_t *ids = NULL;
+    assert_non_null(text);
+    memset(text, 'a', size);
+    mq_tokenizer *t = open_parts(
+        *state, (parts){.added = "[]",
+                        .model = "{\"vocab\":{\"a\":0,\"aa\":1,\"aaaa\":2,\"aaaaaaaa\":3},"
+                                 "\"merges\":[\"a a\",\"aa aa\",\"aaaa aaaa\"]}"});
+    assert_int_equal(mq_tokenizer_encode(&ids, &count, t, text, size, false, NULL), MQ_OK);
+    assert_int_equal(count, size / 8);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(ids[i], 3);
+    }
+    mq_tokenizer_free_ids(ids);
+    mq_tokenizer_free(t);
+    mq_free(text);
+}
+
+/* --- the beginning-of-sequence token
+ * --------------------------------------------------------------------- */
+
+static int32_t bos_with(temporary *folder, const char *tokenizer_config, const char *config) {
+    temporary_write(folder, "tokenizer_config.json", tokenizer_config, strlen(tokenizer_config));
+    temporary_write(folder, "config.json", config, strlen(config));
+    mq_tokenizer *t = open_parts(folder, (parts){0});
+    int32_t bos = mq_tokenizer_bos(t);
+    check_encode(t, "ab", 2, true,
+                 IDS(3)); /* encoding follows the template alone, and there is none */
+    mq_tokenizer_free(t);
+    return bos;
+}
+
+static void test_bos(void **state) {
+    temporary *folder = *state;
+    mq_tokenizer *t = open_parts(folder, (parts){0});
+    assert_int_equal(mq_tokenizer_bos(t), -1);
+    mq_tokenizer_free(t);
+    assert_int_equal(bos_with(folder, "{\"bos_token\":\"<s>\"}", "{}"), -1);
+    assert_int_equal(
+        bos_with(folder, "{\"add_bos_token\":false,\"bos_token\":\"<s>\"}", "{\"bos_token_id\":6}"),
+        -1);
+    assert_int_equal(bos_with(folder, "{\"add_bos_token\":true,\"bos_token\":\"<s>\"}", "{}"), 6);
+    assert_int_equal(
+        bos_with(folder, "{\"add_bos_token\":true,\"bos_token\":{\"content\":\"<x>\"}}", "{}"), 9);
+    assert_int_equal(bos_with(folder, "{\"add_bos_token\":true}", "{\"bos_token_id\":6}"), 6);
+    mq_error err = {0};
+    temporary_write(folder, "config.json", "{\"bos_token_id\":60}", 19);
+    assert_int_equal(mq_tokenizer_open(&t, folder->path, &err), MQ_ERR_INPUT);
+    assert_non_null(strstr(err.file, "tokenizer_config.json"));
+}
+
+/* --- decoding
+ * -------------------------------------------------------------------------------------------- */
+
+static void test_decode(void **state) {
+    mq_tokenizer *t = open_parts(*state, (parts){0});
+    check_decode(t, IDS(3, 9, 2), false, "ab <x> c"); /* no decoder: joined by spaces */
+    check_decode(t, IDS(3, 9, 2), true, "ab c");
+    check_decode(t, IDS(3, 1000, -7, 2), false, "ab c"); /* ids that name nothing are left out */
+    check_decode(t, IDS(-1), false, "");
+    mq_tokenizer_free(t);
+    t = open_parts(*state, (parts){.decoder = "{\"type\":\"Fuse\"}"});
+    check_decode(t, IDS(3, 9, 2), false, "ab<x>c");
+    mq_tokenizer_free(t);
+}
+
+/* Bytes that are no UTF-8 come out as they went in, also where a byte-level token ends inside a
+ * character. */
+static void test_decode_ill_formed(void **state) {
+    mq_tokenizer *t = open_parts(
+        *state,
+        (parts){.added = "[]",
+                .decoder = "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,"
+                           "\"trim_offsets\":true,\"use_regex\":true}",
+                .model =
+                    "{\"vocab\":{\"\xc3\xa2\":0,\"\xc4\xa4\":1,\"\xc2\xac\":2},\"merges\":[]}"});
+    check_decode(t, IDS(0, 1, 2), false, "\xe2\x82\xac");
+    check_decode(t, IDS(0, 1), false, "\xe2\x82");
+    mq_tokenizer_free(t);
+    t = open_parts(
+        *state,
+        (parts){
+            .added = "[]",
+            .decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteFallback\"},"
+                       "{\"type\":\"Replace\",\"pattern\":{\"String\":\"_\"},\"content\":\" \"},"
+                       "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":2}]}",
+            .model = "{\"vocab\":{\"<0xE2>\":0,\"<0x82>\":1,\"_x__\":2,\"___\":3},\"merges\":[]}"});
+    check_decode(t, IDS(0, 1, 2, 0), false, "\xe2\x82x\xe2");
+    check_decode(t, IDS(3), false, "");
+    mq_tokenizer_free(t);
+}
+
+/* --- lack of memory
+ * -------------------------------------------------------------------------------------- */
+
+/* Every allocation fails in turn, and all after it; each time the error says so and nothing is left
+ * behind. */
+static void test_no_memory(void **state) {
+    temporary *folder = *state;
+    write_tokenizer(
+        folder,
+        &(parts){.post_processor = TEMPLATE,
+                 .added = "[{\"id\":9,\"content\":\"<x>\",\"single_word\":true,\"lstrip\":true,"
+                          "\"rstrip\":false,\"normalized\":true,\"special\":true}]",
+                 .normalizer =
+                     "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"},{\"type\":"
+                     "\"Replace\",\"pattern\":{\"Regex\":\"\\\\s\"},\"content\":\" \"}]}",
+                 .pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"_\"}",
+                 .decoder = "{\"type\":\"Metaspace\",\"replacement\":\"_\"}"});
+    temporary_write(folder, "tokenizer_config.json", "{}", 2);
+    static const char text[] = "ab abc \xef\xac\x81 <x> \xff abcabcabcabcabcabcabcabcabcabcabc ab";
+    size_t before = mq_alloc_current();
+    mq_tokenizer *t = NULL;
+    mq_error err = {0};
+    mq_status status = MQ_ERR_MACHINE;
+    size_t failures = 0;
+    for (; status; failures++) {
+        mq_alloc_fail_after(failures + 1);
+        status = mq_tokenizer_open(&t, folder->path, &err);
+        mq_alloc_fail_after(0);
+        assert_true(status == MQ_OK || (status == MQ_ERR_MACHINE && err.message[0] && !t));
+        assert_true(status == MQ_OK || mq_alloc_current() == before);
+    }
+    assert_true(failures > 30);
+    int32_t *ids = NULL;
+    size_t count = 0, opened = mq_alloc_current();
+    status = MQ_ERR_MACHINE;
+    for (failures = 0; status; failures++) {
+        mq_alloc_fail_after(failures + 1);
+        status = mq_tokenizer_encode(&ids, &count, t, text, sizeof text - 1, true, &err);
+        mq_alloc_fail_after(0);
+        assert_true(status == MQ_OK ||
+                    (status == MQ_ERR_MACHINE && !ids && mq_alloc_current() == opened));
+    }
+    assert_true(failures > 10);
+    char *decoded = NULL;
+    size_t size = 0, encoded = mq_alloc_current();
+    status = MQ_ERR_MACHINE;
+    for (failures = 0; status; failures++) {
+        mq_alloc_fail_after(failures + 1);
+        status = mq_tokenizer_decode(&decoded, &size, t, ids, count, false, &err);
+        mq_alloc_fail_after(0);
+        assert_true(status == MQ_OK ||
+                    (status == MQ_ERR_MACHINE && !decoded && mq_alloc_current() == encoded));
+    }
+    assert_true(failures > 5);
+    mq_tokenizer_free_text(decoded);
+    mq_tokenizer_free_ids(ids);
+    mq_tokenizer_free(t);
+    assert_int_equal(mq_alloc_current(), before);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, temporary_setup, temporary_teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(test_refused_models),  TEST(test_refused_added_tokens),
+        TEST(test_refused_steps),   TEST(test_refused_files),
+        TEST(test_truncated_files), TEST(test_merges_and_added_tokens),
+        TEST(test_broken_utf8),     TEST(test_unknown_token),
+        TEST(test_long_word),       TEST(test_bos),
+        TEST(test_decode),          TEST(test_decode_ill_formed),
+        TEST(test_no_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
