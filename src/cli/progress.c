@@ -80,7 +80,7 @@ static void on_progress(void *user, const mq_progress *report) {
     if (self->quiet) {
         return;
     }
-    if (self->phase != report->phase) {
+    if (!self->phase || strcmp(self->phase, report->phase) != 0) {
         begin_phase(self, report);
     }
     if (report->detail) {
