@@ -29,7 +29,8 @@
  * A reader must reject (and mq_verify does): another quant_method or a newer format_version; a slice_rule, width or
  * group_size that is none of the above; codes that are not U8 of two dimensions; scales or biases of a served width
  * that are missing, not F16, not [out, groups] with groups dividing in, or differ in shape from one another; both P.codes
- * and P.weight; a scale or bias that is not finite; scales or biases without codes. Unknown members of config.json's
+ * and P.weight; a scale or bias that is not finite; scales or biases without codes, or of a width that
+ * is not served; a NAME.wR of a served width beside a NAME of another dtype or shape. Unknown members of config.json's
  * object and of matquant.json are ignored. */
 #ifndef MATQUANT_FORMAT_H
 #define MATQUANT_FORMAT_H

@@ -18,18 +18,17 @@ typedef struct stream {
 
 /* --- codes ----------------------------------------------------------------------------------- */
 
-/* Rows [first, first + count) of the codes as the slice holds them; [count, row_bytes]. */
+/* Rows [first, first + count) of the codes as the slice holds them; [count, row_bytes]. One thread
+ * packs some gigabytes a second, more than disks write: waking others would only cost. */
 static void slice_rows(unsigned char *out, const mq_slice_layout *layout,
                        const mq_slice_piece *piece, mq_slice_rule rule, size_t first, size_t count,
                        size_t row_bytes) {
     size_t in = piece->linear->in;
     unsigned width = layout->width;
     const uint8_t *codes = piece->source->data + first * in;
-    ptrdiff_t rows = (ptrdiff_t)count;
-#pragma omp parallel for schedule(static) if (rows > 1)
-    for (ptrdiff_t i = 0; i < rows; i++) {
-        const uint8_t *from = codes + (size_t)i * in;
-        unsigned char *to = out + (size_t)i * row_bytes;
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *from = codes + i * in;
+        unsigned char *to = out + i * row_bytes;
         if (layout->form == MQ_SLICE_MLX) {
             mq_pack_row((uint32_t *)(void *)to, from, in, width,
                         rule); /* rows of words in an aligned block */

@@ -5,7 +5,7 @@
 #include "model/weights.h"
 #include "quant/quantized.h"
 
-/* --- writing --------------------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------- */
 
 /* A linear that will be quantized: prefix P (tensor name without ".weight"). */
 typedef struct mq_master_linear {
@@ -14,10 +14,10 @@ typedef struct mq_master_linear {
 } mq_master_linear;
 
 typedef struct mq_master_layout {
-    const char *source;  /* folder of the plain checkpoint */
-    size_t group_size;   /* as asked for; 0: one a row */
+    const char *source; /* folder of the plain checkpoint */
+    size_t group_size;  /* as asked for; 0: one a row */
     mq_slice_rule slice_rule;
-    unsigned widths[7];  /* served, descending */
+    unsigned widths[7]; /* served, descending */
     size_t width_count;
     const mq_master_linear *linears; /* in the order of the blocks */
     size_t linear_count;
@@ -26,40 +26,45 @@ typedef struct mq_master_layout {
     size_t max_shard_size;
 } mq_master_layout;
 
-/* Bytes that the folder will hold (tensor files exactly, headers and the small files included as far as known). */
-mq_status mq_master_size(size_t *out, const mq_master_layout *layout, const mq_tensors *source, mq_error *err);
+/* Bytes that the folder will hold (tensor files exactly, headers and the small files included as
+ * far as known). */
+mq_status mq_master_size(size_t *out, const mq_master_layout *layout, const mq_tensors *source,
+                         mq_error *err);
 
 typedef struct mq_master_writer mq_master_writer;
 
 /* source and output must outlive the writer; layout is copied. */
-mq_status mq_master_writer_open(mq_master_writer **out, const mq_master_layout *layout, const mq_tensors *source,
-                                mq_output *output, mq_error *err);
-/* Linear number index of the layout: codes and every served width's pair. A float16 that is not finite is
- * MQ_ERR_INPUT naming the tensor. */
-mq_status mq_master_writer_put(mq_master_writer *writer, size_t index, const mq_quantized *quantized,
-                               mq_error *err);
-/* Copies all other tensors, writes config.json and the tokenizer and other small files (everything in the source folder
- * that is no tensor file, except README and hidden files), and matquant.json: provenance is a JSON object (recipe, source
- * digests, calibration, blas, blocks …) to which "format_version", "tool" and "tensors" are added; it stays the
- * caller's. Frees the writer in every case; committing the output is the caller's. */
+mq_status mq_master_writer_open(mq_master_writer **out, const mq_master_layout *layout,
+                                const mq_tensors *source, mq_output *output, mq_error *err);
+/* Linear number index of the layout: codes and every served width's pair. A float16 that is not
+ * finite is MQ_ERR_INPUT naming the tensor. */
+mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
+                               const mq_quantized *quantized, mq_error *err);
+/* Copies all other tensors, writes config.json and the tokenizer and other small files (everything
+ * in the source folder that is no tensor file, except README and hidden files), and matquant.json:
+ * provenance is a JSON object (recipe, source digests, calibration, blas, blocks …) to which
+ * "format_version", "tool" and "tensors" are added; it stays the caller's. Frees the writer in
+ * every case; committing the output is the caller's. */
 mq_status mq_master_writer_finish(mq_master_writer *writer, const cJSON *provenance, mq_error *err);
 void mq_master_writer_abandon(mq_master_writer *writer); /* NULL allowed */
 
-/* --- reading --------------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 typedef struct mq_master mq_master;
 
-/* MQ_ERR_INPUT for everything that matquant/format.h says a reader must reject (but does not read all values: that is
- * mq_verify's). */
+/* MQ_ERR_INPUT for everything that matquant/format.h says a reader must reject (but does not read
+ * all values: that is mq_verify's). */
 mq_status mq_master_open(mq_master **out, const char *folder, mq_error *err);
 void mq_master_close(mq_master *master);
 
 const mq_tensors *mq_master_tensors(const mq_master *master);
-const cJSON *mq_master_config(const mq_master *master);     /* config.json */
-const cJSON *mq_master_provenance(const mq_master *master); /* matquant.json, or NULL when there is none */
+const cJSON *mq_master_config(const mq_master *master); /* config.json */
+const cJSON *
+mq_master_provenance(const mq_master *master); /* matquant.json, or NULL when there is none */
 mq_slice_rule mq_master_slice_rule(const mq_master *master);
 size_t mq_master_group_size(const mq_master *master);
-size_t mq_master_widths(unsigned widths[7], const mq_master *master); /* served, descending; their number */
+size_t mq_master_widths(unsigned widths[7],
+                        const mq_master *master); /* served, descending; their number */
 bool mq_master_serves(const mq_master *master, unsigned width);
 
 /* A quantized linear of an open master; pointers into the mapped file. */
@@ -72,16 +77,18 @@ typedef struct mq_master_view {
 
 size_t mq_master_linear_count(const mq_master *master);
 const mq_master_view *mq_master_linear_at(const mq_master *master, size_t index);
-const mq_master_view *mq_master_find(const mq_master *master, const char *prefix); /* NULL: not quantized */
+const mq_master_view *mq_master_find(const mq_master *master,
+                                     const char *prefix); /* NULL: not quantized */
 
-/* --- running --------------------------------------------------------------------------------------------- */
+/* --- running --------------------------------------------------------------------------------- */
 
-/* What a folder is, from its config.json: MQ_KIND_PLAIN, _MASTER or _SLICE (matquant/inspect.h). Quantized by another
- * tool: MQ_ERR_INPUT saying which quant_method. */
+/* What a folder is, from its config.json: MQ_KIND_PLAIN, _MASTER or _SLICE (matquant/inspect.h).
+ * Quantized by another tool: MQ_ERR_INPUT saying which quant_method. */
 mq_status mq_folder_kind(int *kind, const char *folder, mq_error *err);
 
-/* A model to run from any kind of folder: plain (width must be 0), a master at a width (0: 8; MQ_ERR_USAGE when it is not
- * served), or a slice in MLX's format (width 0 or its own). */
+/* A model to run from any kind of folder: plain (width must be 0), a master at a width (0: the
+ * widest that it serves, which is 8 unless it is a slice in the master's format; MQ_ERR_USAGE when
+ * it is not served), or a slice in MLX's format (width 0 or its own). */
 mq_status mq_model_open_any(mq_model **out, const char *folder, unsigned width, mq_error *err);
 
 #endif

@@ -49,10 +49,20 @@ static inline uint64_t open_gaps(uint64_t bits, unsigned width) {
     return (lanes & low1) | ((lanes >> width & low1) << 8);
 }
 
-/* count is a multiple of 8: a multiple of 32 bits is one of 8 slices for every width below 8. */
+/* count is a multiple of 8: a multiple of 32 bits is one of 8 slices for every width below 8.
+ *
+ * Where there is room, whole words are moved instead of `width` bytes: what a store leaves behind
+ * its own bytes, the next one overwrites, and what a load finds there is masked. */
 static inline void pack_slices(unsigned char *stream, const uint8_t *slices, size_t count,
                                unsigned width) {
-    for (size_t i = 0; i < count; i += 8) {
+    size_t i = 0;
+    for (; i + 32 <= count; i += 8) { /* four more groups are at least 8 bytes more */
+        uint64_t lanes;
+        memcpy(&lanes, slices + i, sizeof lanes);
+        lanes = close_gaps(lanes, width);
+        memcpy(stream + i / 8 * width, &lanes, sizeof lanes);
+    }
+    for (; i < count; i += 8) {
         uint64_t lanes;
         memcpy(&lanes, slices + i, sizeof lanes);
         lanes = close_gaps(lanes, width);
@@ -62,7 +72,14 @@ static inline void pack_slices(unsigned char *stream, const uint8_t *slices, siz
 
 static inline void unpack_slices(uint8_t *slices, const unsigned char *stream, size_t count,
                                  unsigned width) {
-    for (size_t i = 0; i < count; i += 8) {
+    size_t i = 0;
+    for (; i + 32 <= count; i += 8) {
+        uint64_t bits;
+        memcpy(&bits, stream + i / 8 * width, sizeof bits);
+        bits = open_gaps(bits, width);
+        memcpy(slices + i, &bits, sizeof bits);
+    }
+    for (; i < count; i += 8) {
         uint64_t bits = 0;
         memcpy(&bits, stream + i / 8 * width, width);
         bits = open_gaps(bits, width);
