@@ -1,4 +1,5 @@
-# tests/unit/test_*.c: one program and one CTest test each.
+# Programs that are linked with a part of the layers: tests/unit/test_*.c (one CTest test each), and those of
+# tests/bench and tests/tools, which are built with everything so that they stay alive, and run by hand.
 #
 # The first line of the file says the highest layer it needs, /* layer: tensor */: it is linked with that layer and
 # those below it only, so that a lower layer can be tested while an upper one does not compile. `layer: cli` links
@@ -26,19 +27,15 @@ function(matquant_test_layer result source)
     set(${result} "" PARENT_SCOPE)
 endfunction()
 
-function(matquant_unit_test source)
-    get_filename_component(name ${source} NAME_WE)
+# The program `name`, or no target when what it needs is not there.
+function(matquant_layer_program name source)
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${source})
     matquant_test_layer(layer ${source})
-    if(NOT layer)
+    if(NOT layer OR (layer STREQUAL cli AND NOT (TARGET mq_cli AND TARGET matquant_static)))
         return()
     endif()
     add_executable(${name} ${source})
     if(layer STREQUAL cli)
-        if(NOT TARGET mq_cli OR NOT TARGET matquant_static)
-            set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ON)
-            return()
-        endif()
         target_sources(${name} PRIVATE $<TARGET_OBJECTS:mq_cli>)
         target_include_directories(${name} PRIVATE include src/cli)
         target_link_libraries(${name} PRIVATE matquant_static)
@@ -50,34 +47,35 @@ function(matquant_unit_test source)
         endforeach()
         target_include_directories(${name} PRIVATE src include)
     endif()
-    target_link_libraries(${name} PRIVATE matquant_flags matquant_dependencies PkgConfig::cmocka)
-    target_compile_definitions(${name} PRIVATE
-        MATQUANT_GOLDEN_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/golden"
-        MATQUANT_DATA_DIR="${CMAKE_CURRENT_SOURCE_DIR}/data"
-        MATQUANT_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}")
-    add_test(NAME unit.${name} COMMAND ${name})
-    set_tests_properties(unit.${name} PROPERTIES TIMEOUT 600 LABELS unit
-        ENVIRONMENT "${matquant_test_environment}")
+    target_link_libraries(${name} PRIVATE matquant_flags matquant_dependencies)
 endfunction()
 
 file(GLOB unit_tests CONFIGURE_DEPENDS tests/unit/test_*.c)
 foreach(source IN LISTS unit_tests)
-    matquant_unit_test(${source})
+    get_filename_component(name ${source} NAME_WE)
+    matquant_layer_program(${name} ${source})
+    if(TARGET ${name})
+        target_link_libraries(${name} PRIVATE PkgConfig::cmocka)
+        target_compile_definitions(${name} PRIVATE
+            MATQUANT_GOLDEN_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/golden"
+            MATQUANT_DATA_DIR="${CMAKE_CURRENT_SOURCE_DIR}/data"
+            MATQUANT_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}")
+        add_test(NAME unit.${name} COMMAND ${name})
+        set_tests_properties(unit.${name} PROPERTIES TIMEOUT 600 LABELS unit
+            ENVIRONMENT "${matquant_test_environment}")
+    endif()
 endforeach()
 
-# tests/bench/bench_*.c: built like a unit test so that it keeps compiling, but run by hand.
-file(GLOB benches CONFIGURE_DEPENDS tests/bench/bench_*.c)
-foreach(source IN LISTS benches)
-    get_filename_component(name ${source} NAME_WE)
-    matquant_test_layer(layer ${source})
-    add_executable(${name} ${source})
-    foreach(linked IN LISTS MQ_BELOW_${layer} layer)
-        if(TARGET mq_${linked})
-            target_sources(${name} PRIVATE $<TARGET_OBJECTS:mq_${linked}>)
+foreach(folder IN ITEMS bench tools)
+    file(GLOB programs CONFIGURE_DEPENDS tests/${folder}/*.c)
+    foreach(source IN LISTS programs)
+        get_filename_component(name ${source} NAME_WE)
+        matquant_layer_program(${name} ${source})
+        if(TARGET ${name})
+            set_target_properties(${name} PROPERTIES
+                RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/tests/${folder})
         endif()
     endforeach()
-    target_include_directories(${name} PRIVATE src include)
-    target_link_libraries(${name} PRIVATE matquant_flags matquant_dependencies)
 endforeach()
 
 # --- structure -------------------------------------------------------------------------------------------------

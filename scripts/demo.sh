@@ -19,8 +19,11 @@ say "Set-up"
 scripts/setup.sh
 
 say "Build"
-cmake --preset release >/dev/null
-cmake --build --preset release --target matquant -j "$(nproc)"
+mkdir -p build
+{ cmake --preset release && cmake --build --preset release --target matquant -j "$(nproc)"; } >build/demo-build.log 2>&1 || {
+    cat build/demo-build.log
+    exit 1
+}
 
 rm -rf "$out"
 mkdir -p "$out"
