@@ -1,8 +1,11 @@
 #!/bin/sh
 # Measures all recipes on real models: quantizes each, evaluates every width without slicing, and writes the table.
 #
-#   scripts/bench-recipes.sh --calib FILE --text FILE [--work DIR] [--models "NAME=FOLDER ..."] [--results FILE]
+#   scripts/bench-recipes.sh --calib FILE --text FILE [--work DIR] [--models "NAME=FOLDER ..."] [--recipes "best ..."]
+#                            [--settings "--samples 64 ..."] [--windows N] [--results FILE]
 #
+# --settings are further options of `matquant quantize` for the masters that are still to be made; the table says of each
+# row what it was made with.
 # Models are made by scripts/get-model.sh. Measurements are kept in the work folder as JSON, one file each; what is there
 # already is not measured again, so that an interrupted bench goes on where it stopped.
 set -eu
@@ -12,7 +15,7 @@ calib='' text='' work="$here/build/bench-recipes" results="$here/tests/bench/RES
 models="smollm2=$here/models/smollm2 gemma3=$here/models/gemma3"
 recipes='best paper rtn'
 widths='8 6 4 3 2'
-settings='--group-size 64 --samples 64 --seq-len 512'
+settings='--samples 64 --seq-len 512 --epochs 4'
 windows=32 seq_len=1024
 
 while [ $# -gt 0 ]; do
@@ -22,9 +25,11 @@ while [ $# -gt 0 ]; do
     --work) work=$2 ;;
     --models) models=$2 ;;
     --recipes) recipes=$2 ;;
+    --settings) settings=$2 ;;
+    --windows) windows=$2 ;;
     --results) results=$2 ;;
     *)
-        echo "usage: $0 --calib FILE --text FILE [--work DIR] [--models 'NAME=FOLDER ...'] [--recipes 'best paper rtn'] [--results FILE]" >&2
+        sed -n '3,9s/^# \{0,1\}//p' "$0" >&2
         exit 2
         ;;
     esac
@@ -57,10 +62,10 @@ for model in $models; do
         master=$work/$name-$recipe
         calibration="--calib $calib"
         [ "$recipe" != rtn ] || calibration=''
-        # The command is split into words on purpose: no path in $calibration may hold spaces.
+        # Split into words on purpose: the path in $calibration may hold no spaces.
         # shellcheck disable=SC2086
         measure "$name-$recipe.json" "$matquant" quantize "$folder" -o "$master" --force --recipe "$recipe" \
-            $calibration $settings --json
+            --group-size 64 $calibration $settings --json
         for width in $widths; do
             measure "$name-$recipe-w$width.json" "$matquant" eval "$master" --bits "$width" --text "$text" \
                 --windows $windows --seq-len $seq_len --json

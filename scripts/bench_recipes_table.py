@@ -37,8 +37,8 @@ def model_table(work, name):
         f"Full precision: perplexity {full['perplexity']:.2f} "
         f"({full['windows']} windows of {full['seq_len']} tokens).",
         "",
-        "| recipe | " + " | ".join(f"int{w}" for w in WIDTHS) + " | minutes | peak memory, MiB (predicted) |",
-        "|---|" + "---|" * (len(WIDTHS) + 2),
+        "| recipe | calibration | " + " | ".join(f"int{w}" for w in WIDTHS) + " | minutes | peak memory, MiB (predicted) |",
+        "|---|" + "---|" * (len(WIDTHS) + 3),
     ]
     for recipe in ("best", "paper", "rtn"):
         run = load(work / f"{name}-{recipe}.json")
@@ -47,7 +47,9 @@ def model_table(work, name):
         widths = [load(work / f"{name}-{recipe}-w{w}.json") for w in WIDTHS]
         cells = [number(w and w["perplexity"]) for w in widths]
         peak, predicted = run["memory_peak"] / 2**20, run["memory_predicted"] / 2**20
-        lines.append(f"| {recipe} | " + " | ".join(cells)
+        made = load(work / f"{name}-{recipe}" / "matquant.json")["recipe"]
+        text = "none" if recipe == "rtn" else f"{made['samples']} x {made['seq_len']} x {made['epochs']} epochs"
+        lines.append(f"| {recipe} | {text} | " + " | ".join(cells)
                      + f" | {run['seconds'] / 60:.1f} | {peak:.0f} ({predicted:.0f}) |")
     return lines + [""]
 
@@ -60,8 +62,8 @@ def main():
         BEGIN,
         "## Recipes",
         "",
-        "Perplexity on WikiText-2 test of masters at every width, all linears, groups of 64, 64 x 512 calibration tokens",
-        "of Wikipedia text, 4 epochs; int6 and int3 were never in the loss. Made by `scripts/bench-recipes.sh`.",
+        "Perplexity on WikiText-2 test of masters at every width: all linears, groups of 64, calibrated on Wikipedia text",
+        "(sequences x tokens x epochs); int6 and int3 were never in the loss. Made by `scripts/bench-recipes.sh`.",
         "",
         f"{version}; {machine()}; {datetime.date.today().isoformat()}.",
         "",
