@@ -7,8 +7,8 @@ positions, a finished row replaced at once). Documents that are too short, repea
 not plain English are dropped. `sample` appends documents to a JSON-lines file; `split` divides
 that file into parts that share no document:
 
-    sample-text.py sample --model models/smollm2 --output build/demo/text.jsonl --minutes 30
-    sample-text.py split --input build/demo/text.jsonl --output build/demo
+    sample-text.py sample --model models/smollm2 --output build/text.jsonl --bytes 660000
+    sample-text.py split --input build/text.jsonl --output data
 """
 
 import argparse
@@ -201,6 +201,13 @@ def sample(args):
     return 0
 
 
+def write_documents(path, documents):
+    """JSON lines, compressed; no time stamp in the gzip header: same documents, same bytes."""
+    lines = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in documents)
+    with open(path, "wb") as f, gzip.GzipFile("", "wb", fileobj=f, mtime=0) as g:
+        g.write(lines.encode())
+
+
 def split(args):
     """Divide the documents: of every 20 one to evaluation, three to calibration, 16 to training."""
     with open(args.input, encoding="utf-8") as f:
@@ -216,13 +223,8 @@ def split(args):
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "demo-eval.txt").write_text("\n\n".join(parts["eval"]) + "\n",
                                                encoding="utf-8")
-    lines = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in parts["calib"])
-    # No time stamp and no name in the gzip header: same documents, same bytes.
-    with open(args.output / "demo-calib.jsonl.gz", "wb") as f:
-        with gzip.GzipFile(filename="", fileobj=f, mode="wb", mtime=0) as g:
-            g.write(lines.encode())
-    lines = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in parts["train"])
-    (args.output / "demo-train.jsonl").write_text(lines, encoding="utf-8")
+    write_documents(args.output / "demo-calib.jsonl.gz", parts["calib"])
+    write_documents(args.output / "demo-train.jsonl.gz", parts["train"])
     for name, texts in parts.items():
         print(f"{name}: {len(texts)} documents, {sum(len(t.encode()) for t in texts)} bytes")
     return 0
@@ -234,7 +236,7 @@ def main():
     p = commands.add_parser("sample", help="sample documents into a JSON-lines file")
     p.add_argument("--model", type=pathlib.Path, required=True)
     p.add_argument("--output", type=pathlib.Path, required=True)
-    p.add_argument("--minutes", type=float, default=30, help="stop after this long")
+    p.add_argument("--minutes", type=float, default=120, help="stop after this long")
     p.add_argument("--bytes", type=int, default=4_000_000, help="or after this much text")
     p.add_argument("--batch", type=int, default=128)
     p.add_argument("--length", type=int, default=352, help="tokens of prompt and document")
@@ -246,8 +248,8 @@ def main():
     p = commands.add_parser("split", help="divide it into train, calibration and evaluation")
     p.add_argument("--input", type=pathlib.Path, required=True)
     p.add_argument("--output", type=pathlib.Path, required=True, help="a folder")
-    p.add_argument("--eval-bytes", type=int, default=100_000)
-    p.add_argument("--calib-bytes", type=int, default=160_000)
+    p.add_argument("--eval-bytes", type=int, default=60_000)
+    p.add_argument("--calib-bytes", type=int, default=110_000)
     p.add_argument("--seed", type=int, default=1)
     p.set_defaults(run=split)
     args = parser.parse_args()
