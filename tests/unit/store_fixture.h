@@ -472,9 +472,8 @@ static UNUSED void expect_error(mq_status status, mq_status wanted, const mq_err
 
 /* Nothing of this name, hidden leftovers included, stands in its folder. */
 static UNUSED void expect_nothing_left(const char *path) {
-    char **names = NULL, *folder = mq_strdup(path);
-    char command[700];
-    (void)names;
+    char command[700], *folder = mq_strdup(path);
+    assert_non_null(folder);
     *strrchr(folder, '/') = '\0';
     snprintf(command, sizeof command, "test -z \"$(ls -A '%s' | grep -F '%s')\"", folder,
              mq_path_base(path));
