@@ -1,7 +1,9 @@
 /* Sampling with a cache of keys and values. All weights are in memory for this one job, since a
- * token a step would otherwise read the checkpoint once a step. Products are cut in pieces of fixed
- * size, one thread each, and each sequence has its own random numbers: what is sampled does not
- * depend on the number of threads. */
+ * token a step would otherwise read the checkpoint once a step.
+ *
+ * Sequences are taken in groups of fixed size. A group is one thread's from its first token to its
+ * last, with its own cache and each sequence with its own random numbers: threads never wait for
+ * each other, and what is sampled does not depend on how many there are. */
 #include "model/generate.h"
 
 #include <math.h>
@@ -11,34 +13,35 @@
 #include "base/error.h"
 #include "model/head_kernels.h"
 #include "model/kernels.h"
-#include "model/ops.h"
 #include "tensor/gemm.h"
 
 enum {
-    PIECE_ROWS = 64,     /* rows of a weight that one product works on */
+    GROUP = 16,          /* sequences */
     SAMPLE_CHUNK = 4096, /* logits whose exponentials are summed in one go */
-    MAX_BATCH = 64,      /* sequences */
-    REPORT_EVERY = 16,   /* tokens of each sequence */
 };
-static const size_t max_cache_bytes = (size_t)768 << 20;
 
-/* What is resident: weights for all batches, the rest for one batch of sequences. */
+/* One thread's group of `batch` sequences. */
+typedef struct group {
+    size_t first, batch;
+    float *keys, *values; /* [num_hidden_layers, GROUP, num_key_value_heads, length, head_dim] */
+    float *x, *normed, *projected, *inv_rms; /* [batch, hidden_size]; [batch·num_attention_heads] */
+    float *q, *k, *v, *attended;             /* [batch, heads·head_dim] */
+    float *gate, *up;                        /* [batch, intermediate_size] */
+    float *scores;                           /* [heads a key head, length] */
+    float *logits;                           /* [batch, vocab_size] */
+    float *chunk_sums;                       /* [chunks of the vocabulary] */
+    mq_random random[GROUP];
+    int32_t tokens[GROUP];
+} group;
+
+/* What all groups share. */
 typedef struct generator {
     const mq_model *model;
-    size_t batch, length;
+    size_t length, workers;
     mq_block_params *params; /* [num_hidden_layers] */
     float *head, *final_norm;
     float *cos_table[2], *sin_table[2];
-    float *keys, *values; /* [num_hidden_layers, batch, num_key_value_heads, length, head_dim] */
-    float *x, *normed, *projected,
-        *inv_rms;                /* [batch, hidden_size] each; [batch·num_attention_heads] */
-    float *q, *k, *v, *attended; /* [batch, heads·head_dim] */
-    float *gate, *up;            /* [batch, intermediate_size] */
-    float *scores;               /* [threads, heads a key head, length] */
-    float *logits;               /* [batch, vocab_size] */
-    float *chunk_sums;           /* [batch, chunks of the vocabulary] */
-    mq_random *random;           /* [batch] */
-    int32_t *tokens;             /* [batch] */
+    group *groups; /* [workers] */
     const mq_kernels *kernels;
     const mq_head_kernels *head_kernels;
     mq_slab memory;
@@ -50,14 +53,12 @@ static size_t vocab_chunks(const mq_config *config) {
     return (config->vocab_size + SAMPLE_CHUNK - 1) / SAMPLE_CHUNK;
 }
 
-/* --- memory
- * --------------------------------------------------------------------------------------------------
- */
+/* --- memory ---------------------------------------------------------------------------------- */
 
-/* Carves a·b·c floats. */
-static float *carve_floats(mq_slab *slab, size_t a, size_t b, size_t c) {
+/* Carves a·b floats. */
+static float *carve_floats(mq_slab *slab, size_t a, size_t b) {
     size_t count = 0;
-    if (!mq_mul3_size(&count, a, b, c)) {
+    if (!mq_mul_size(&count, a, b)) {
         slab->overflow = true;
     }
     return mq_carve(slab, count, sizeof(float));
@@ -69,59 +70,47 @@ static void carve_weights(generator *g, mq_slab *slab, const mq_config *config) 
         mq_block_params measured;
         mq_block_params_carve(g->params != NULL ? &g->params[layer] : &measured, slab, config);
     }
-    g->head = carve_floats(slab, config->vocab_size, config->hidden_size, 1);
-    g->final_norm = carve_floats(slab, config->hidden_size, 1, 1);
+    g->head = carve_floats(slab, config->vocab_size, config->hidden_size);
+    g->final_norm = carve_floats(slab, config->hidden_size, 1);
     for (size_t i = 0; i < 2; i++) {
-        g->cos_table[i] = carve_floats(slab, g->length, config->head_dim / 2, 1);
-        g->sin_table[i] = carve_floats(slab, g->length, config->head_dim / 2, 1);
+        g->cos_table[i] = carve_floats(slab, g->length, config->head_dim / 2);
+        g->sin_table[i] = carve_floats(slab, g->length, config->head_dim / 2);
     }
 }
 
-static void carve_batch(generator *g, mq_slab *slab, const mq_config *config) {
+static void carve_group(group *out, mq_slab *slab, const mq_config *config, size_t length) {
     const size_t queries = config->num_attention_heads * config->head_dim;
     const size_t keys = config->num_key_value_heads * config->head_dim;
-    const size_t group = config->num_attention_heads / config->num_key_value_heads;
-    size_t layers = 0;
-    if (!mq_mul3_size(&layers, config->num_hidden_layers, g->batch, keys)) {
+    const size_t shared = config->num_attention_heads / config->num_key_value_heads;
+    size_t rows = 0;
+    if (!mq_mul3_size(&rows, config->num_hidden_layers, GROUP, length)) {
         slab->overflow = true;
     }
-    g->keys = carve_floats(slab, layers, g->length, 1);
-    g->values = carve_floats(slab, layers, g->length, 1);
-    g->x = carve_floats(slab, g->batch, config->hidden_size, 1);
-    g->normed = carve_floats(slab, g->batch, config->hidden_size, 1);
-    g->projected = carve_floats(slab, g->batch, config->hidden_size, 1);
-    g->inv_rms = carve_floats(slab, g->batch, config->num_attention_heads, 1);
-    g->q = carve_floats(slab, g->batch, queries, 1);
-    g->k = carve_floats(slab, g->batch, keys, 1);
-    g->v = carve_floats(slab, g->batch, keys, 1);
-    g->attended = carve_floats(slab, g->batch, queries, 1);
-    g->gate = carve_floats(slab, g->batch, config->intermediate_size, 1);
-    g->up = carve_floats(slab, g->batch, config->intermediate_size, 1);
-    g->scores = carve_floats(slab, (size_t)omp_get_max_threads(), group, g->length);
-    g->logits = carve_floats(slab, g->batch, config->vocab_size, 1);
-    g->chunk_sums = carve_floats(slab, g->batch, vocab_chunks(config), 1);
-    g->random = mq_carve(slab, g->batch, sizeof *g->random);
-    g->tokens = mq_carve(slab, g->batch, sizeof *g->tokens);
+    out->keys = carve_floats(slab, rows, keys);
+    out->values = carve_floats(slab, rows, keys);
+    out->x = carve_floats(slab, GROUP, config->hidden_size);
+    out->normed = carve_floats(slab, GROUP, config->hidden_size);
+    out->projected = carve_floats(slab, GROUP, config->hidden_size);
+    out->inv_rms = carve_floats(slab, GROUP, config->num_attention_heads);
+    out->q = carve_floats(slab, GROUP, queries);
+    out->k = carve_floats(slab, GROUP, keys);
+    out->v = carve_floats(slab, GROUP, keys);
+    out->attended = carve_floats(slab, GROUP, queries);
+    out->gate = carve_floats(slab, GROUP, config->intermediate_size);
+    out->up = carve_floats(slab, GROUP, config->intermediate_size);
+    out->scores = carve_floats(slab, shared, length);
+    out->logits = carve_floats(slab, GROUP, config->vocab_size);
+    out->chunk_sums = carve_floats(slab, vocab_chunks(config), 1);
 }
 
 static void generator_carve(generator *g) {
-    carve_weights(g, &g->memory, &g->model->config);
-    carve_batch(g, &g->memory, &g->model->config);
-}
-
-/* As many sequences at once as the cache's bound allows, in batches of nearly the same size. */
-static size_t choose_batch(const mq_config *config, size_t sequences, size_t length) {
-    size_t bytes = 0, most = MAX_BATCH;
-    if (!mq_mul3_size(&bytes, config->num_hidden_layers,
-                      config->num_key_value_heads * config->head_dim, 2 * sizeof(float)) ||
-        !mq_mul_size(&bytes, bytes, length)) {
-        most = 1;
-    } else {
-        most = smaller(most, max_cache_bytes / bytes);
+    const mq_config *config = &g->model->config;
+    carve_weights(g, &g->memory, config);
+    g->groups = mq_carve(&g->memory, g->workers, sizeof *g->groups);
+    for (size_t i = 0; i < g->workers; i++) {
+        group measured;
+        carve_group(g->groups != NULL ? &g->groups[i] : &measured, &g->memory, config, g->length);
     }
-    most = most == 0 ? 1 : most;
-    const size_t batches = (sequences + most - 1) / most;
-    return (sequences + batches - 1) / batches;
 }
 
 static mq_status load_weights(generator *g, mq_error *err) {
@@ -167,167 +156,134 @@ static mq_status generator_open(generator *g, mq_error *err) {
     return status;
 }
 
-/* --- one step
- * ------------------------------------------------------------------------------------------------
- */
+/* --- one step -------------------------------------------------------------------------------- */
 
 /* y[batch, out] = x[batch, in]·w[out, in]ᵀ + bias[out]. */
-typedef struct product {
-    float *y;
-    const float *w, *bias;
-    size_t out;
-} product;
-
-static void run_piece(const product *p, size_t piece, const float *x, size_t in, size_t batch) {
-    const size_t first = piece * PIECE_ROWS, rows = smaller(PIECE_ROWS, p->out - first);
-    mq_gemm(p->y + first, p->out, x, in, false, p->w + first * in, in, true, batch, rows, in, 1.0F,
-            0.0F);
-    for (size_t b = 0; p->bias != NULL && b < batch; b++) {
-        for (size_t i = first; i < first + rows; i++) {
-            p->y[b * p->out + i] += p->bias[i];
-        }
+static void linear(float *y, const generator *g, const group *s, const mq_block_params *params,
+                   mq_linear which, const float *x) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, &g->model->config, which);
+    mq_gemm_forward(y, x, params->linear[which], s->batch, out, in, 0.0F);
+    if (params->bias[which] != NULL) {
+        g->kernels->add_bias(y, params->bias[which], s->batch, out);
     }
 }
 
-/* Products with the same x[batch, in]. */
-static void run_products(const product *products, size_t count, const float *x, size_t in,
-                         size_t batch) {
-    size_t pieces = 0;
-    for (size_t i = 0; i < count; i++) {
-        pieces += (products[i].out + PIECE_ROWS - 1) / PIECE_ROWS;
+static void norm_rows(const generator *g, group *s, float *y, const float *x, const float *weight,
+                      size_t rows, size_t n) {
+    g->kernels->rmsnorm(y, s->inv_rms, x, weight, rows, n, (float)g->model->config.rms_norm_eps);
+}
+
+/* Norms and rotates the heads of queries or keys, x[batch, heads, head_dim], at one position. */
+static void turn_heads(const generator *g, group *s, float *x, size_t heads, const float *norm,
+                       size_t table, size_t position) {
+    const size_t dim = g->model->config.head_dim, half = dim / 2;
+    if (norm != NULL) {
+        norm_rows(g, s, x, x, norm, s->batch * heads, dim);
     }
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < pieces; i++) {
-        const product *p = products;
-        size_t piece = i;
-        while (piece * PIECE_ROWS >= p->out) {
-            piece -= (p->out + PIECE_ROWS - 1) / PIECE_ROWS;
-            p++;
-        }
-        run_piece(p, piece, x, in, batch);
+    for (size_t b = 0; b < s->batch; b++) {
+        g->kernels->rope(x + b * heads * dim, g->cos_table[table] + position * half,
+                         g->sin_table[table] + position * half, heads, half, false);
     }
 }
 
-/* attended[group, head_dim] of one sequence and key head over cached tokens [first, position]. */
-static void attend(generator *g, size_t layer, size_t b, size_t head, size_t first,
-                   size_t position) {
+/* Where the cache has a sequence's token for a key head, in floats. */
+static size_t cache_at(const generator *g, size_t layer, size_t b, size_t head, size_t position) {
     const mq_config *config = &g->model->config;
-    const size_t dim = config->head_dim, heads = config->num_key_value_heads;
-    const size_t group = config->num_attention_heads / heads, count = position + 1 - first;
-    const size_t cache = (((layer * g->batch + b) * heads + head) * g->length + first) * dim;
-    const size_t query = (b * config->num_attention_heads + head * group) * dim;
-    float *scores = g->scores + (size_t)omp_get_thread_num() * group * g->length;
-    mq_gemm(scores, count, g->q + query, dim, false, g->keys + cache, dim, true, group, count, dim,
-            (float)config->attention_scale, 0.0F);
-    for (size_t i = 0; i < group; i++) {
-        float max, sum;
-        float *row = scores + i * count;
-        g->kernels->softmax(row, &max, &sum, count, (float)config->attn_logit_softcapping);
-        g->kernels->scale(row, 1.0F / sum, count);
-    }
-    mq_gemm(g->attended + query, dim, scores, count, false, g->values + cache, dim, false, group,
-            dim, count, 1.0F, 0.0F);
+    return (((layer * GROUP + b) * config->num_key_value_heads + head) * g->length + position) *
+           config->head_dim;
 }
 
 /* Keys and values of this position into the cache. */
-static void remember(generator *g, size_t layer, size_t batch, size_t position) {
+static void remember(const generator *g, group *s, size_t layer, size_t position) {
     const size_t dim = g->model->config.head_dim, heads = g->model->config.num_key_value_heads;
-    for (size_t b = 0; b < batch; b++) {
-        for (size_t head = 0; head < heads; head++) {
-            const size_t to =
-                (((layer * g->batch + b) * heads + head) * g->length + position) * dim;
-            const size_t from = (b * heads + head) * dim;
-            memcpy(g->keys + to, g->k + from, dim * sizeof(float));
-            memcpy(g->values + to, g->v + from, dim * sizeof(float));
-        }
+    for (size_t i = 0; i < s->batch * heads; i++) {
+        const size_t to = cache_at(g, layer, i / heads, i % heads, position);
+        memcpy(s->keys + to, s->k + i * dim, dim * sizeof(float));
+        memcpy(s->values + to, s->v + i * dim, dim * sizeof(float));
     }
 }
 
-static void norm_rows(generator *g, float *y, const float *x, const float *weight, size_t rows,
-                      size_t n) {
-    mq_rmsnorm_forward(y, g->inv_rms, x, weight, rows, n, (float)g->model->config.rms_norm_eps);
+/* The queries of one sequence that share a key head, over cached tokens [first, position]. */
+static void attend(const generator *g, group *s, size_t layer, size_t b, size_t head, size_t first,
+                   size_t position) {
+    const mq_config *config = &g->model->config;
+    const size_t dim = config->head_dim, count = position + 1 - first;
+    const size_t shared = config->num_attention_heads / config->num_key_value_heads;
+    const size_t cache = cache_at(g, layer, b, head, first);
+    const size_t query = (b * config->num_attention_heads + head * shared) * dim;
+    mq_gemm(s->scores, count, s->q + query, dim, false, s->keys + cache, dim, true, shared, count,
+            dim, (float)config->attention_scale, 0.0F);
+    for (size_t i = 0; i < shared; i++) {
+        float max, sum, *row = s->scores + i * count;
+        g->kernels->softmax(row, &max, &sum, count, (float)config->attn_logit_softcapping);
+        g->kernels->scale(row, 1.0F / sum, count);
+    }
+    mq_gemm(s->attended + query, dim, s->scores, count, false, s->values + cache, dim, false,
+            shared, dim, count, 1.0F, 0.0F);
 }
 
 /* x += projected, through its norm where the architecture has one. */
-static void add_projected(generator *g, const float *norm, size_t batch) {
+static void add_projected(const generator *g, group *s, const float *norm) {
     const size_t width = g->model->config.hidden_size;
     if (norm != NULL) {
-        norm_rows(g, g->projected, g->projected, norm, batch, width);
+        norm_rows(g, s, s->projected, s->projected, norm, s->batch, width);
     }
-    g->kernels->add(g->x, g->x, g->projected, batch * width);
+    g->kernels->add(s->x, s->x, s->projected, s->batch * width);
 }
 
-static void attention_step(generator *g, const mq_block_params *params, size_t layer, size_t batch,
-                           size_t position) {
+static void attention_step(const generator *g, group *s, size_t layer, size_t position) {
     const mq_config *config = &g->model->config;
-    const size_t dim = config->head_dim, heads = config->num_attention_heads,
-                 kv_heads = config->num_key_value_heads;
-    const size_t local = config->layer_is_local[layer] ? 1 : 0, half = dim / 2;
-    const float *cos_row = g->cos_table[local] + position * half,
-                *sin_row = g->sin_table[local] + position * half;
-    const product inputs[] = {
-        {g->q, params->linear[MQ_Q], params->bias[MQ_Q], heads * dim},
-        {g->k, params->linear[MQ_K], params->bias[MQ_K], kv_heads * dim},
-        {g->v, params->linear[MQ_V], params->bias[MQ_V], kv_heads * dim},
-    };
-    norm_rows(g, g->normed, g->x, params->norm[MQ_NORM_INPUT], batch, config->hidden_size);
-    run_products(inputs, 3, g->normed, config->hidden_size, batch);
-    if (params->norm[MQ_NORM_Q] != NULL) {
-        norm_rows(g, g->q, g->q, params->norm[MQ_NORM_Q], batch * heads, dim);
-    }
-    if (params->norm[MQ_NORM_K] != NULL) {
-        norm_rows(g, g->k, g->k, params->norm[MQ_NORM_K], batch * kv_heads, dim);
-    }
-    mq_rope_forward(g->q, heads * dim, cos_row, sin_row, batch, 1, heads, dim);
-    mq_rope_forward(g->k, kv_heads * dim, cos_row, sin_row, batch, 1, kv_heads, dim);
-    remember(g, layer, batch, position);
+    const mq_block_params *params = &g->params[layer];
+    const size_t local = config->layer_is_local[layer] ? 1 : 0;
     const size_t window = local ? config->sliding_window : 0;
     const size_t first = window != 0 && position + 1 > window ? position + 1 - window : 0;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < batch * kv_heads; i++) {
-        attend(g, layer, i / kv_heads, i % kv_heads, first, position);
+    norm_rows(g, s, s->normed, s->x, params->norm[MQ_NORM_INPUT], s->batch, config->hidden_size);
+    linear(s->q, g, s, params, MQ_Q, s->normed);
+    linear(s->k, g, s, params, MQ_K, s->normed);
+    linear(s->v, g, s, params, MQ_V, s->normed);
+    turn_heads(g, s, s->q, config->num_attention_heads, params->norm[MQ_NORM_Q], local, position);
+    turn_heads(g, s, s->k, config->num_key_value_heads, params->norm[MQ_NORM_K], local, position);
+    remember(g, s, layer, position);
+    for (size_t b = 0; b < s->batch; b++) {
+        for (size_t head = 0; head < config->num_key_value_heads; head++) {
+            attend(g, s, layer, b, head, first, position);
+        }
     }
-    const product output = {g->projected, params->linear[MQ_O], params->bias[MQ_O],
-                            config->hidden_size};
-    run_products(&output, 1, g->attended, heads * dim, batch);
-    add_projected(g, params->norm[MQ_NORM_POST_ATTN], batch);
+    linear(s->projected, g, s, params, MQ_O, s->attended);
+    add_projected(g, s, params->norm[MQ_NORM_POST_ATTN]);
 }
 
-static void ffn_step(generator *g, const mq_block_params *params, size_t batch) {
+static void ffn_step(const generator *g, group *s, size_t layer) {
     const mq_config *config = &g->model->config;
-    const product inputs[] = {
-        {g->gate, params->linear[MQ_GATE], params->bias[MQ_GATE], config->intermediate_size},
-        {g->up, params->linear[MQ_UP], params->bias[MQ_UP], config->intermediate_size},
-    };
-    const product output = {g->projected, params->linear[MQ_DOWN], params->bias[MQ_DOWN],
-                            config->hidden_size};
-    norm_rows(g, g->normed, g->x, params->norm[MQ_NORM_PRE_FFN], batch, config->hidden_size);
-    run_products(inputs, 2, g->normed, config->hidden_size, batch);
-    mq_glu_forward(g->gate, g->gate, g->up, batch * config->intermediate_size, config->activation);
-    run_products(&output, 1, g->gate, config->intermediate_size, batch);
-    add_projected(g, params->norm[MQ_NORM_POST_FFN], batch);
+    const mq_block_params *params = &g->params[layer];
+    norm_rows(g, s, s->normed, s->x, params->norm[MQ_NORM_PRE_FFN], s->batch, config->hidden_size);
+    linear(s->gate, g, s, params, MQ_GATE, s->normed);
+    linear(s->up, g, s, params, MQ_UP, s->normed);
+    g->kernels->glu[config->activation](s->gate, s->gate, s->up,
+                                        s->batch * config->intermediate_size);
+    linear(s->projected, g, s, params, MQ_DOWN, s->gate);
+    add_projected(g, s, params->norm[MQ_NORM_POST_FFN]);
 }
 
 /* logits[batch, vocab_size] after tokens[batch] at position. */
-static mq_status step(generator *g, size_t batch, size_t position, mq_error *err) {
+static mq_status step(const generator *g, group *s, size_t position, mq_error *err) {
     const mq_config *config = &g->model->config;
-    mq_status status = mq_model_embed(g->x, g->model, g->tokens, batch, err);
+    mq_status status = mq_model_embed(s->x, g->model, s->tokens, s->batch, err);
     if (status != MQ_OK) {
         return status;
     }
     for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
-        attention_step(g, &g->params[layer], layer, batch, position);
-        ffn_step(g, &g->params[layer], batch);
+        attention_step(g, s, layer, position);
+        ffn_step(g, s, layer);
     }
-    const product head = {g->logits, g->head, NULL, config->vocab_size};
-    norm_rows(g, g->normed, g->x, g->final_norm, batch, config->hidden_size);
-    run_products(&head, 1, g->normed, config->hidden_size, batch);
+    norm_rows(g, s, s->normed, s->x, g->final_norm, s->batch, config->hidden_size);
+    mq_gemm_forward(s->logits, s->normed, g->head, s->batch, config->vocab_size,
+                    config->hidden_size, 0.0F);
     return MQ_OK;
 }
 
-/* --- sampling
- * ------------------------------------------------------------------------------------------------
- */
+/* --- sampling -------------------------------------------------------------------------------- */
 
 static float largest(const float *values, size_t count) {
     float max = values[0];
@@ -358,11 +314,11 @@ static size_t locate(const float *p, const float *chunk_sums, size_t vocab, doub
     return chosen;
 }
 
-/* Draws sequence b's next token; false when the logits are no numbers. */
-static bool sample(generator *g, size_t b, float inverse_temperature) {
+/* Draws the next token of the group's sequence b; false when the logits are no numbers. */
+static bool sample(const generator *g, group *s, size_t b, float inverse_temperature) {
     const mq_config *config = &g->model->config;
     const size_t vocab = config->vocab_size;
-    float *logits = g->logits + b * vocab, *sums = g->chunk_sums + b * vocab_chunks(config);
+    float *logits = s->logits + b * vocab;
     if (config->final_logit_softcapping > 0.0) {
         g->head_kernels->softcap(logits, vocab, (float)config->final_logit_softcapping);
     }
@@ -372,29 +328,18 @@ static bool sample(generator *g, size_t b, float inverse_temperature) {
         float *p = logits + first;
         const float sum = g->head_kernels->exponentials(p, p, smaller(SAMPLE_CHUNK, vocab - first),
                                                         max, inverse_temperature);
-        sums[first / SAMPLE_CHUNK] = sum;
+        s->chunk_sums[first / SAMPLE_CHUNK] = sum;
         total += (double)sum;
     }
     if (!isfinite(total)) {
         return false;
     }
-    g->tokens[b] = (int32_t)locate(logits, sums, vocab, mq_random_unit(&g->random[b]) * total);
+    const double point = mq_random_unit(&s->random[b]) * total;
+    s->tokens[b] = (int32_t)locate(logits, s->chunk_sums, vocab, point);
     return true;
 }
 
-static mq_status sample_all(generator *g, size_t batch, double temperature, mq_error *err) {
-    bool fine = true;
-#pragma omp parallel for schedule(static) reduction(&& : fine)
-    for (size_t b = 0; b < batch; b++) {
-        fine = sample(g, b, (float)(1.0 / temperature)) && fine;
-    }
-    return fine ? MQ_OK
-                : mq_fail_file(err, MQ_ERR_INPUT, g->model->folder,
-                               "the model's logits are not finite");
-}
-
-/* --- all sequences
- * ------------------------------------------------------------------------------------------- */
+/* --- all sequences --------------------------------------------------------------------------- */
 
 typedef struct job {
     size_t sequences, length;
@@ -402,75 +347,134 @@ typedef struct job {
     double temperature, begin;
     uint64_t seed;
     const mq_context *context;
+    size_t done; /* tokens, of all threads */
+    bool failed; /* one of them: the others give up */
 } job;
 
-static void report(const job *j, double done) {
-    const mq_progress progress = {
-        .phase = "generate",
-        .unit = "token",
-        .done = done,
-        .total = (double)j->sequences * (double)j->length,
-        .elapsed_seconds = mq_seconds() - j->begin,
-    };
-    mq_report(j->context, &progress);
+/* Counts `tokens` more; the thread that called us says how far all are. */
+static void advance(job *j, size_t tokens) {
+    size_t done;
+#pragma omp atomic capture
+    done = j->done += tokens;
+    if (omp_get_thread_num() == 0) {
+        const mq_progress progress = {
+            .phase = "generate",
+            .unit = "token",
+            .done = (double)done,
+            .total = (double)j->sequences * (double)j->length,
+            .elapsed_seconds = mq_seconds() - j->begin,
+        };
+        mq_report(j->context, &progress);
+    }
 }
 
-/* ids[batch, length] of sequences first, first + 1, ... */
-static mq_status run_batch(int32_t *ids, generator *g, const job *j, size_t first, size_t batch,
-                           mq_error *err) {
-    mq_status status = MQ_OK;
-    for (size_t b = 0; b < batch; b++) {
-        mq_random_seed(&g->random[b], j->seed, first + b);
-        g->tokens[b] = j->first_id >= 0
-                           ? j->first_id
-                           : (int32_t)mq_random_below(&g->random[b], g->model->config.vocab_size);
+static bool has_failed(const job *j) {
+    bool failed;
+#pragma omp atomic read
+    failed = j->failed;
+    return failed;
+}
+
+static void start_group(const generator *g, group *s, const job *j) {
+    const size_t vocab = g->model->config.vocab_size;
+    for (size_t b = 0; b < s->batch; b++) {
+        mq_random_seed(&s->random[b], j->seed, s->first + b);
+        s->tokens[b] =
+            j->first_id >= 0 ? j->first_id : (int32_t)mq_random_below(&s->random[b], vocab);
     }
-    for (size_t position = 0; position < j->length; position++) {
-        for (size_t b = 0; b < batch; b++) {
-            ids[b * j->length + position] = g->tokens[b];
+}
+
+/* The next token of each sequence of a group. */
+static mq_status next_tokens(const generator *g, group *s, const job *j, size_t position,
+                             mq_error *err) {
+    mq_status status = mq_check_interrupt(j->context, err);
+    status = status == MQ_OK ? step(g, s, position, err) : status;
+    for (size_t b = 0; status == MQ_OK && b < s->batch; b++) {
+        if (!sample(g, s, b, (float)(1.0 / j->temperature))) {
+            status = mq_fail_file(err, MQ_ERR_INPUT, g->model->folder,
+                                  "the model's logits are not finite");
+        }
+    }
+    return status;
+}
+
+/* ids[batch, length] of one group. */
+static mq_status run_group(int32_t *ids, const generator *g, group *s, job *j, mq_error *err) {
+    start_group(g, s, j);
+    for (size_t position = 0; position < j->length && !has_failed(j); position++) {
+        for (size_t b = 0; b < s->batch; b++) {
+            ids[b * j->length + position] = s->tokens[b];
         }
         if (position + 1 < j->length) {
-            status = mq_check_interrupt(j->context, err);
-            status = status == MQ_OK ? step(g, batch, position, err) : status;
-            status = status == MQ_OK ? sample_all(g, batch, j->temperature, err) : status;
+            mq_status status = next_tokens(g, s, j, position, err);
+            if (status != MQ_OK) {
+                return status;
+            }
         }
-        if (status != MQ_OK) {
-            return status;
-        }
-        if ((position + 1) % REPORT_EVERY == 0 || position + 1 == j->length) {
-            report(j, (double)(first * j->length + batch * (position + 1)));
-        }
+        advance(j, s->batch);
     }
     return MQ_OK;
+}
+
+/* All groups; of several errors, any one. */
+static mq_status run_groups(int32_t *ids, generator *g, job *j, size_t groups, mq_error *err) {
+    const size_t batch = (j->sequences + groups - 1) / groups;
+    mq_status result = MQ_OK;
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)g->workers)
+    for (size_t i = 0; i < groups; i++) {
+        group *s = &g->groups[omp_get_thread_num()];
+        mq_error error = {0};
+        s->first = smaller(i * batch, j->sequences);
+        s->batch = smaller(batch, j->sequences - s->first);
+        mq_status status = run_group(ids + s->first * j->length, g, s, j, &error);
+        if (status != MQ_OK) {
+#pragma omp critical(mq_generate_error)
+            {
+                if (result == MQ_OK && err != NULL) {
+                    *err = error;
+                }
+                result = result == MQ_OK ? status : result;
+#pragma omp atomic write
+                j->failed = true;
+            }
+        }
+    }
+    return result;
 }
 
 mq_status mq_generate(int32_t *ids, const mq_model *model, size_t sequences, size_t length,
                       int32_t first_id, double temperature, uint64_t seed,
                       const mq_context *context, mq_error *err) {
-    const job j = {sequences, length, first_id, temperature, mq_seconds(), seed, context};
+    const size_t vocab = model->config.vocab_size;
     if (!(temperature > 0.0) || !isfinite(temperature)) {
         return mq_fail(err, MQ_ERR_USAGE, "the temperature is %g, but must be positive",
                        temperature);
     }
-    if (first_id >= 0 && (size_t)first_id >= model->config.vocab_size) {
+    if (first_id >= 0 && (size_t)first_id >= vocab) {
         return mq_fail_file(err, MQ_ERR_INPUT, model->folder,
-                            "token id %d is not below vocab_size %zu", (int)first_id,
-                            model->config.vocab_size);
+                            "token id %d is not below vocab_size %zu", (int)first_id, vocab);
     }
     if (sequences == 0 || length == 0) {
         return MQ_OK;
     }
-    generator g = {
-        .model = model, .batch = choose_batch(&model->config, sequences, length), .length = length};
+    const size_t groups = (sequences + GROUP - 1) / GROUP;
+    const size_t workers = smaller((size_t)omp_get_max_threads(), groups);
+    generator g = {.model = model, .length = length, .workers = workers};
     mq_status status = generator_open(&g, err);
     if (status != MQ_OK) {
         return status;
     }
+    job j = {
+        .sequences = sequences,
+        .length = length,
+        .first_id = first_id,
+        .temperature = temperature,
+        .begin = mq_seconds(),
+        .seed = seed,
+        .context = context,
+    };
     mq_gemm_enter_single();
-    for (size_t first = 0; status == MQ_OK && first < sequences; first += g.batch) {
-        status = run_batch(ids + first * length, &g, &j, first, smaller(g.batch, sequences - first),
-                           err);
-    }
+    status = run_groups(ids, &g, &j, groups, err);
     mq_gemm_set_threads((size_t)omp_get_max_threads());
     mq_slab_free(&g.memory);
     return status;
