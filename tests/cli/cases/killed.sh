@@ -4,7 +4,10 @@
 quantize="matquant quantize $model -o out --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1
     --group-size 32"
 for when in 0.05 0.2 0.5 '^learn .*1/6' '^learn .*5/6' '^learn .*6/6'; do
-    run 137 python3 "$tools/signal_after.py" KILL "$when" $quantize
+    # On a fast machine it may be done by then: then out is there, and whole.
+    status=0
+    python3 "$tools/signal_after.py" KILL "$when" $quantize >/dev/null 2>&1 || status=$?
+    case $status in 0 | 137) ;; *) fail "status $status" ;; esac
     if [ -e out ]; then
         verified out
         rm -r out
