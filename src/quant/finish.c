@@ -44,7 +44,7 @@ static bool fit_pair(uint16_t *scale, uint16_t *bias, const uint8_t *codes, cons
                      const float *h, size_t count, unsigned width, mq_slice_rule rule) {
     double sum_h = 0, sum_s = 0, sum_w = 0;
     for (size_t i = 0; i < count; i++) {
-        const double weight = h != NULL ? (double)h[i] : 1.0;
+        const double weight = (double)h[i];
         sum_h += weight;
         sum_s += weight * (double)mq_slice_code(codes[i], width, rule);
         sum_w += weight * (double)w[i];
@@ -53,7 +53,7 @@ static bool fit_pair(uint16_t *scale, uint16_t *bias, const uint8_t *codes, cons
     const double mean_w = sum_w / sum_h;
     double sw = 0, ss = 0;
     for (size_t i = 0; i < count; i++) {
-        const double weight = h != NULL ? (double)h[i] : 1.0;
+        const double weight = (double)h[i];
         const double ds = (double)mq_slice_code(codes[i], width, rule) - mean_s;
         sw += weight * ds * ((double)w[i] - mean_w);
         ss += weight * ds * ds;
@@ -82,7 +82,7 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
             fits = store_pair(scale, bias, (double)scratch->scale[index][group],
                               (double)scratch->middle[index][group], middle_at);
         } else {
-            const float *h = gram != NULL ? gram + (group % grid->groups) * count : NULL;
+            const float *h = gram + (group % grid->groups) * count;
             fits = fit_pair(scale, bias, quantized->codes + group * count,
                             grid->weight + group * count, h, count, width, rule);
         }

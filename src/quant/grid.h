@@ -63,7 +63,7 @@ void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_opt
  * -------------------------------------------------- */
 
 /* Fills quantized (its arrays exist, for every width to serve): codes; for trained widths the
- * learned pair; for all others the least-squares pair under gram (NULL: ones). Pairs are rounded to
+ * learned pair; for all others the least-squares pair under gram. Pairs are rounded to
  * float16, the bias so that it makes up for the rounding of its scale. scratch: 2·width_count
  * arrays [out, groups] as mq_finish_scratch carves them. */
 typedef struct mq_finish_scratch {

@@ -34,14 +34,15 @@ static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) 
     mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
     const size_t groups = most_groups(learner->selection, i);
     const mq_linear source = same_input((mq_linear)i);
-    if (learn) {
-        if ((mq_linear)i == source) {
-            learner->gram_sum[i] = mq_carve(slab, in, sizeof(double));
-            learner->gram[i] = mq_carve(slab, in, sizeof(float));
-        } else {
-            learner->gram_sum[i] = learner->gram_sum[source];
-            learner->gram[i] = learner->gram[source];
-        }
+    if ((mq_linear)i == source) {
+        learner->gram_sum[i] = mq_carve(slab, in, sizeof(double));
+        learner->gram[i] = mq_carve(slab, in, sizeof(float));
+    } else {
+        learner->gram_sum[i] = learner->gram_sum[source];
+        learner->gram[i] = learner->gram[source];
+    }
+    for (size_t c = 0; !learn && learner->gram[i] != NULL && c < in; c++) {
+        learner->gram[i][c] = 1.0f; /* without text every input weighs the same */
     }
     if (groups == 0) {
         return;

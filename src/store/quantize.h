@@ -33,7 +33,7 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
 void mq_quantize_plan_free(mq_quantize_plan *plan);
 
 /* The JSON object of the file matquant.json, without what the master's writer adds. blocks[layers]
- * or NULL. Nothing in it depends on time, place or the number of threads, so that two runs write
+ * or NULL. Nothing in it depends on time or place, so that two runs with as many threads write
  * the same bytes. *out is the caller's. */
 mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
                                  const mq_block_loss *blocks, mq_error *err);

@@ -167,6 +167,10 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
 /* --- memory and disk ---------------------------------------------------------------------------
  */
 
+/* At most so much does the master's writer keep for each tensor that it will write: names, shape,
+ * place, CRC-32. */
+#define WRITER_BYTES_PER_TENSOR 1024
+
 static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
     size_t working_set, available;
     mq_status status = mq_run_memory(&working_set, plan->options, plan->model, &plan->selection,
@@ -175,10 +179,11 @@ static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
         return status;
     }
     /* What is held now (the model's tables, the calibration's ids) stays while the blocks are
-     * worked on; the peak so far (the tokenizer and its text, now freed) may have been higher than
-     * both. */
-    const size_t now = mq_alloc_current();
-    plan->memory = now + working_set;
+     * worked on, and the writer's lists come on top; the peak so far (the tokenizer and its text,
+     * now freed) may have been higher than that. */
+    const size_t stored =
+        mq_tensors_count(plan->source) + plan->layout.linear_count * 2 * plan->layout.width_count;
+    plan->memory = mq_alloc_current() + working_set + stored * WRITER_BYTES_PER_TENSOR;
     if (mq_alloc_peak() > plan->memory) {
         plan->memory = mq_alloc_peak();
     }

@@ -166,6 +166,9 @@ mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
     }
     if (good && status == MQ_OK) {
         put(&good, cJSON_AddStringToObject(root, "blas", mq_context_blas(plan->context)));
+        /* Some of OpenBLAS's kernels round differently with another number of threads. */
+        put(&good,
+            cJSON_AddNumberToObject(root, "threads", (double)mq_context_threads(plan->context)));
         put(&good, cJSON_AddStringToObject(root, "kernels", mq_nested_kernels_best()->name));
         put_blocks(&good, root, plan, blocks);
     }

@@ -1,0 +1,293 @@
+/* layer: store */
+/* The whole job on the demo model: what is learned, what is predicted, what is written. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "store/quantize.h"
+#include "temporary.h"
+
+#define MODEL MATQUANT_DATA_DIR "/demo-model"
+#define CALIBRATION MATQUANT_DATA_DIR "/demo-calib.jsonl.gz"
+
+static char out[512];
+
+static mq_quantize_options small(mq_recipe recipe) {
+    mq_quantize_options options = mq_quantize_defaults(recipe);
+    options.model = MODEL;
+    options.output = out;
+    options.calib = CALIBRATION;
+    options.group_size = 64;
+    options.samples = 8;
+    options.seq_len = 64;
+    options.epochs = 1;
+    options.force = true;
+    return options;
+}
+
+static mq_quantize_report quantize(const mq_quantize_options *options, size_t threads) {
+    const mq_context_options settings = {.threads = threads};
+    mq_context *context;
+    mq_quantize_report report;
+    mq_error err;
+    assert_int_equal(mq_context_new(&context, &settings, &err), MQ_OK);
+    if (mq_quantize(&report, options, context, &err) != MQ_OK) {
+        fail_msg("%s: %s", err.tensor, err.message);
+    }
+    mq_context_free(context);
+    return report;
+}
+
+static mq_status refused(const mq_quantize_options *options, mq_error *err) {
+    mq_context *context;
+    mq_quantize_report report;
+    assert_int_equal(mq_context_new(&context, NULL, err), MQ_OK);
+    const mq_status status = mq_quantize(&report, options, context, err);
+    mq_context_free(context);
+    assert_int_not_equal(status, MQ_OK);
+    return status;
+}
+
+/* At the recipe's own settings but for fewer and shorter sequences: the weighted loss falls in
+ * every block, and int4's and int2's do. (int8's may rise: its weight is what pays for the others.)
+ */
+static void learning_lowers_the_losses(void **state) {
+    (void)state;
+    mq_quantize_options options = small(MQ_RECIPE_BEST);
+    options.samples = 32;
+    options.seq_len = 128;
+    options.epochs = 4;
+    mq_quantize_report report = quantize(&options, 0);
+    assert_non_null(report.block);
+    for (size_t layer = 0; layer < report.blocks; layer++) {
+        const mq_block_loss *loss = &report.block[layer];
+        double before = 0.0, after = 0.0;
+        for (size_t k = 0; k < options.width_count; k++) {
+            before += options.lambda[k] * loss->before[k];
+            after += options.lambda[k] * loss->after[k];
+            if (options.widths[k] != 8 && !(loss->after[k] < loss->before[k])) {
+                fail_msg("block %zu, int%u: %g after %g", layer, options.widths[k], loss->after[k],
+                         loss->before[k]);
+            }
+        }
+        assert_true(after < before);
+    }
+    mq_quantize_report_free(&report);
+}
+
+/* The prediction is the allocator's own arithmetic: never too low, and at most a tenth (and 4 MiB,
+ * the tokenizer's tables and the writer's, which come and go) too high. A dry run predicts the same
+ * and writes nothing. */
+static void memory_is_predicted(void **state) {
+    (void)state;
+    const size_t samples[] = {4, 16};
+    const size_t batches[] = {1, 4};
+    for (size_t i = 0; i < 2; i++) {
+        mq_quantize_options options = small(MQ_RECIPE_BEST);
+        options.samples = samples[i];
+        options.batch = batches[i];
+        mq_quantize_report report = quantize(&options, 0);
+        print_message("predicted %zu, peak %zu\n", report.memory_predicted, report.memory_peak);
+        assert_true(report.memory_peak <= report.memory_predicted);
+        assert_true((double)report.memory_predicted <=
+                    1.1 * (double)report.memory_peak + 4194304.0);
+        const size_t predicted = report.memory_predicted;
+        const size_t bytes = report.output_bytes;
+        mq_quantize_report_free(&report);
+        assert_true(mq_path_exists(out));
+
+        options.dry_run = true;
+        report = quantize(&options, 0);
+        assert_int_equal(report.memory_predicted, predicted);
+        assert_int_equal(report.output_bytes, bytes);
+        assert_int_equal(report.memory_peak, 0);
+        mq_quantize_report_free(&report);
+    }
+}
+
+static char *slurp(const char *name, size_t *size) {
+    char *path = mq_path_join(out, name);
+    char *content;
+    assert_non_null(path);
+    assert_int_equal(mq_read_file(&content, size, path, (size_t)1 << 30, NULL), MQ_OK);
+    mq_free(path);
+    return content;
+}
+
+static void two_runs_give_the_same_bytes(void **state) {
+    (void)state;
+    const char *const names[] = {"model.safetensors", "config.json", "matquant.json"};
+    const mq_recipe recipes[] = {MQ_RECIPE_BEST, MQ_RECIPE_PAPER, MQ_RECIPE_RTN};
+    for (size_t r = 0; r < 3; r++) {
+        const mq_quantize_options options = small(recipes[r]);
+        char *first[3];
+        size_t size[3];
+        mq_quantize_report report = quantize(&options, 1);
+        mq_quantize_report_free(&report);
+        for (size_t i = 0; i < 3; i++) {
+            first[i] = slurp(names[i], &size[i]);
+        }
+        report = quantize(&options, 1);
+        mq_quantize_report_free(&report);
+        for (size_t i = 0; i < 3; i++) {
+            size_t again;
+            char *second = slurp(names[i], &again);
+            assert_int_equal(again, size[i]);
+            assert_memory_equal(second, first[i], again);
+            mq_free(second);
+            mq_free(first[i]);
+        }
+    }
+}
+
+static void every_option_makes_a_master(void **state) {
+    (void)state;
+    mq_quantize_options options[7];
+    const char *const include[] = {"mlp"};
+    const char *const exclude[] = {"down_proj$"};
+    for (size_t i = 0; i < 7; i++) {
+        options[i] = small(MQ_RECIPE_BEST);
+    }
+    options[0].width_count = 1; /* int2 alone */
+    options[0].widths[0] = 2;
+    options[1].width_count = 2;
+    options[1].widths[0] = 6;
+    options[1].widths[1] = 3;
+    options[2].scope = MQ_SCOPE_FFN;
+    options[3].include = include;
+    options[3].include_count = 1;
+    options[3].exclude = exclude;
+    options[3].exclude_count = 1;
+    options[4].group_size = 0;
+    options[5].loss = MQ_LOSS_L2;
+    options[6].samples = 5; /* the last batch is not full */
+    options[6].batch = 2;
+    for (size_t i = 0; i < 7; i++) {
+        mq_quantize_report report = quantize(&options[i], 0);
+        mq_master *master;
+        assert_int_equal(mq_master_open(&master, out, NULL), MQ_OK);
+        const size_t count = mq_master_linear_count(master);
+        assert_int_equal(count, report.quantized_tensors);
+        assert_int_equal(count, report.blocks * (i == 2 ? 3 : i == 3 ? 2 : MQ_LINEAR_COUNT));
+        for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+            assert_true(mq_master_serves(master, width));
+        }
+        if (i == 4) {
+            assert_int_equal(mq_master_linear_at(master, 0)->groups, 1);
+        }
+        mq_master_close(master);
+        mq_quantize_report_free(&report);
+    }
+}
+
+static void senseless_options_are_refused(void **state) {
+    (void)state;
+    mq_error err;
+    mq_quantize_options options = small(MQ_RECIPE_BEST);
+    options.group_size = 60;
+    assert_int_equal(refused(&options, &err), MQ_ERR_INPUT);
+    assert_non_null(strstr(err.tensor, "layers.0.self_attn.q_proj"));
+    assert_non_null(strstr(err.message, "60"));
+    options = small(MQ_RECIPE_BEST);
+    options.output = MODEL;
+    assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
+    options = small(MQ_RECIPE_BEST);
+    options.calib = NULL;
+    assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
+    options = small(MQ_RECIPE_BEST);
+    options.slice_rule = MQ_SLICE_ROUND;
+    assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
+    options = small(MQ_RECIPE_BEST);
+    options.widths[1] = 9;
+    assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
+    options = small(MQ_RECIPE_BEST);
+    options.samples = 1000000;
+    assert_int_equal(refused(&options, &err), MQ_ERR_INPUT);
+    const char *const broken[] = {"(unclosed"};
+    options = small(MQ_RECIPE_BEST);
+    options.include = broken;
+    options.include_count = 1;
+    assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
+    const char *const none[] = {"no such tensor"};
+    options.include = none;
+    assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
+}
+
+static volatile sig_atomic_t stop;
+
+static void stop_in_the_second_block(void *user, const mq_progress *progress) {
+    (void)user;
+    stop = progress->done > 1.2;
+}
+
+static void an_interrupted_run_leaves_nothing(void **state) {
+    (void)state;
+    const mq_context_options settings = {.sink = {.progress = stop_in_the_second_block},
+                                         .interrupted = &stop};
+    char nowhere[600];
+    mq_quantize_options options = small(MQ_RECIPE_BEST);
+    mq_context *context;
+    mq_quantize_report report;
+    mq_error err;
+    snprintf(nowhere, sizeof nowhere, "%s-interrupted", out);
+    options.output = nowhere;
+    assert_int_equal(mq_context_new(&context, &settings, &err), MQ_OK);
+    assert_int_equal(mq_quantize(&report, &options, context, &err), MQ_ERR_INTERRUPTED);
+    assert_false(mq_path_exists(nowhere));
+    mq_context_free(context);
+}
+
+/* Each allocation fails once: an error that says so, or no harm at all, and nothing left behind
+ * (the leak checker of the sanitizer build looks on). */
+static void every_allocation_may_fail(void **state) {
+    (void)state;
+    char nowhere[600];
+    mq_quantize_options options = small(MQ_RECIPE_BEST);
+    mq_context *context;
+    mq_error err;
+    snprintf(nowhere, sizeof nowhere, "%s-failing", out);
+    options.output = nowhere;
+    options.samples = 2;
+    options.seq_len = 16;
+    options.force = false;
+    assert_int_equal(mq_context_new(&context, NULL, &err), MQ_OK);
+    mq_status status = MQ_ERR_MACHINE;
+    /* The tokenizer and the tensors have a sweep of their own: here every step of the job is met,
+     * not every one of their thousands of small allocations. */
+    for (size_t countdown = 1; status != MQ_OK; countdown += 1 + countdown / 10) {
+        mq_quantize_report report;
+        mq_alloc_fail_after(countdown);
+        status = mq_quantize(&report, &options, context, &err);
+        mq_alloc_fail_after(0);
+        if (status == MQ_OK) {
+            mq_quantize_report_free(&report);
+        } else {
+            assert_int_equal(status, MQ_ERR_MACHINE);
+            assert_false(mq_path_exists(nowhere));
+        }
+    }
+    mq_context_free(context);
+}
+
+static int setup(void **state) {
+    temporary_setup(state);
+    snprintf(out, sizeof out, "%s", temporary_path(*state, "master"));
+    return 0;
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, temporary_teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(learning_lowers_the_losses),    TEST(memory_is_predicted),
+        TEST(two_runs_give_the_same_bytes),  TEST(every_option_makes_a_master),
+        TEST(senseless_options_are_refused), TEST(an_interrupted_run_leaves_nothing),
+        TEST(every_allocation_may_fail),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
