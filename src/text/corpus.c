@@ -8,9 +8,7 @@
 
 #define SHUFFLE_STREAM 0x636f72707573ULL /* "corpus": apart from other uses of the seed */
 
-/* --- text
- * ------------------------------------------------------------------------------------------------
- */
+/* --- text ------------------------------------------------------------------------------------- */
 
 /* Whether the file's name ends in extension, or in extension and ".gz". */
 static bool has_extension(const char *path, const char *extension) {
@@ -26,6 +24,11 @@ static bool has_extension(const char *path, const char *extension) {
 static mq_status append_document(mq_bytes *out, const char *line, size_t size, size_t begin,
                                  bool first, const char *path, mq_error *err) {
     cJSON *object = NULL;
+    size_t offset;
+    if (mq_json_has_nul(&offset, line, size)) {
+        return mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, begin + offset,
+                              "a string that holds the character U+0000 is not supported");
+    }
     if (mq_json_parse(&object, line, size, path, NULL)) {
         return mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, begin, "a line that is not JSON");
     }
@@ -133,8 +136,7 @@ static mq_status read_windows(mq_token_rows *out, const char *path, const mq_tok
     return status;
 }
 
-/* --- sequences
- * ------------------------------------------------------------------------------------------- */
+/* --- sequences -------------------------------------------------------------------------------- */
 
 static mq_status too_short(const mq_token_rows *rows, size_t needed, const char *path,
                            mq_error *err) {

@@ -8,8 +8,7 @@
 
 #include "text/tok_internal.h"
 
-/* --- search structures
- * ----------------------------------------------------------------------------------- */
+/* --- search structures ------------------------------------------------------------------------ */
 
 static int compare_spellings(const void *a, const void *b) {
     const mq_spelling *x = a, *y = b;
@@ -156,8 +155,7 @@ static const mq_spelling *longest_at(const mq_spellings *s, const char *text, si
     return best;
 }
 
-/* --- the passes
- * ------------------------------------------------------------------------------------------ */
+/* --- the passes ------------------------------------------------------------------------------- */
 
 static size_t white_space_before(const char *text, size_t end) {
     size_t start = end;

@@ -67,8 +67,7 @@ void mq_bpe_free(struct mq_bpe *bpe) {
     }
 }
 
-/* --- the heap
- * -------------------------------------------------------------------------------------------- */
+/* --- the heap --------------------------------------------------------------------------------- */
 
 static void sift_down(candidate *heap, size_t count, size_t at) {
     candidate moving = heap[at];
@@ -103,8 +102,7 @@ static candidate heap_pop(struct mq_bpe *bpe) {
     return top;
 }
 
-/* --- symbols
- * --------------------------------------------------------------------------------------------- */
+/* --- symbols ---------------------------------------------------------------------------------- */
 
 /* Room for the symbols of size bytes (none has less than one). A merge takes one candidate out and
  * puts at most two in, so that the heap never holds more than twice the symbols. */
@@ -193,8 +191,7 @@ static mq_status add_symbols(mq_encoder *encoder, const char *text, size_t size)
     return MQ_OK;
 }
 
-/* --- merging
- * --------------------------------------------------------------------------------------------- */
+/* --- merging ---------------------------------------------------------------------------------- */
 
 static const mq_merge *merge_at(const struct mq_bpe *bpe, const mq_merges *merges, uint32_t at) {
     uint32_t next = bpe->symbols[at].next;
@@ -248,9 +245,7 @@ static void merge_symbols(struct mq_bpe *bpe, const mq_merges *merges) {
     }
 }
 
-/* --- words
- * -----------------------------------------------------------------------------------------------
- */
+/* --- words ------------------------------------------------------------------------------------ */
 
 static mq_status copy_ids(mq_encoder *encoder, uint64_t begin, uint32_t count) {
     mq_status status = MQ_OK;

@@ -39,8 +39,7 @@ static size_t token_at(const token_list *list, size_t i, const char **text) {
     return list->ends[i] - begin;
 }
 
-/* --- decoders
- * -------------------------------------------------------------------------------------------- */
+/* --- decoders --------------------------------------------------------------------------------- */
 
 /* A token all of whose characters stand for bytes becomes those bytes; any other (an added one)
  * stays. */
@@ -204,8 +203,7 @@ static mq_status run_decoder(token_list *out, const mq_decoder *decoder, mq_matc
     return status;
 }
 
-/* --- the whole
- * ------------------------------------------------------------------------------------------- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 /* `tokenizers` compares the spelling that it decodes to with those of the special tokens: one that
  * the normalizer changed is not recognized. */

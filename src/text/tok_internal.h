@@ -15,13 +15,12 @@
 
 /* Inside a class: what the \\w of Rust's regular expressions is, which `tokenizers` uses for
  * single_word and Whitespace (UTS 18, with Join_Control). */
-#define MQ_WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
+#define MQ_WORD_SET "\\p{Alphabetic}\\p{L}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
 
 #define MQ_MAX_STEPS 32         /* of a normalizer, a pre-tokenizer, a decoder */
 #define MQ_MAX_TEXT (1UL << 30) /* bytes that one call encodes; positions in words are 32 bits */
 
-/* --- normalizers and pre-tokenizers
- * ---------------------------------------------------------------------- */
+/* --- normalizers and pre-tokenizers ----------------------------------------------------------- */
 
 typedef enum mq_split_behavior {
     MQ_SPLIT_REMOVED,
@@ -68,8 +67,7 @@ void mq_steps_free(mq_steps *steps);
 mq_status mq_step_transform(mq_bytes *out, const mq_step *step, mq_matcher *matcher,
                             const char *text, size_t size, bool first, mq_error *err);
 
-/* --- added tokens
- * ---------------------------------------------------------------------------------------- */
+/* --- added tokens ----------------------------------------------------------------------------- */
 
 typedef struct mq_added_token {
     char *content; /* mq_free */
@@ -102,8 +100,7 @@ typedef struct mq_added {
     mq_pattern word; /* one character of a word; compiled when a single_word token needs it */
 } mq_added;
 
-/* --- decoders
- * -------------------------------------------------------------------------------------------- */
+/* --- decoders --------------------------------------------------------------------------------- */
 
 typedef enum mq_decoder_kind {
     MQ_DECODE_BYTE_LEVEL,
@@ -123,8 +120,7 @@ typedef struct mq_decoder {
     bool drop_first_space; /* of metaspace: it was prepended */
 } mq_decoder;
 
-/* --- the whole
- * ------------------------------------------------------------------------------------------- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 struct mq_tokenizer {
     mq_vocab vocab; /* the model's; added tokens may lie outside */
@@ -186,8 +182,7 @@ void mq_added_free(mq_added *added);
 uint32_t mq_byte_to_char(unsigned char byte);
 int mq_char_to_byte(uint32_t code_point);
 
-/* --- loading
- * --------------------------------------------------------------------------------------------- */
+/* --- loading ---------------------------------------------------------------------------------- */
 
 /* Errors name file and field, as "pre_tokenizer.pretokenizers[1].type". */
 typedef struct mq_tok_loader {

@@ -9,8 +9,7 @@
 
 #define MAX_FILE ((size_t)256 << 20)
 
-/* --- helpers
- * --------------------------------------------------------------------------------------------- */
+/* --- helpers ---------------------------------------------------------------------------------- */
 
 mq_status mq_tok_refuse(mq_tok_loader *loader, const char *where, const char *format, ...) {
     char message[400];
@@ -146,8 +145,7 @@ mq_status mq_tok_load_list(mq_tok_loader *loader, const cJSON *value, const char
     return status;
 }
 
-/* --- the beginning-of-sequence token
- * --------------------------------------------------------------------- */
+/* --- the beginning-of-sequence token ---------------------------------------------------------- */
 
 static mq_status read_optional(cJSON **out, const char *folder, const char *name, char **path,
                                mq_error *err) {
@@ -222,32 +220,15 @@ static mq_status load_bos(mq_tokenizer *t, const char *folder, mq_error *err) {
     return status;
 }
 
-/* --- the file
- * -------------------------------------------------------------------------------------------- */
-
-/* cJSON keeps strings as C strings and would cut them at an escaped NUL. */
-static mq_status check_text(const char *text, size_t size, const char *file, mq_error *err) {
-    const char *at = text;
-    while ((at = memmem(at, size - (size_t)(at - text), "\\u0000", 6)) != NULL) {
-        size_t slashes = 1;
-        while (at - slashes >= text && at[-(ptrdiff_t)slashes] == '\\') {
-            slashes++;
-        }
-        if (slashes % 2 == 1) {
-            return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, (uint64_t)(at - text),
-                                  "a string that holds the character U+0000 is not supported");
-        }
-        at++;
-    }
-    return MQ_OK;
-}
+/* --- the file --------------------------------------------------------------------------------- */
 
 static mq_status read_root(cJSON **out, const char *path, mq_error *err) {
     char *text = NULL;
-    size_t size;
+    size_t size = 0, offset;
     mq_status status = mq_read_file(&text, &size, path, MAX_FILE, err);
-    if (!status) {
-        status = check_text(text, size, path, err);
+    if (!status && mq_json_has_nul(&offset, text, size)) {
+        status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, offset,
+                                "a string that holds the character U+0000 is not supported");
     }
     if (!status) {
         status = mq_json_parse(out, text, size, path, err);

@@ -57,8 +57,7 @@ static mq_status load_settings(mq_tok_loader *loader, const cJSON *model) {
                   : mq_tok_bool(&t->ignore_merges, loader, model, "model", "ignore_merges", false);
 }
 
-/* --- vocabulary
- * ------------------------------------------------------------------------------------------ */
+/* --- vocabulary ------------------------------------------------------------------------------- */
 
 static mq_status measure_vocab(mq_tok_loader *loader, const cJSON *vocab, size_t *count,
                                size_t *text_size, size_t *max_id) {
@@ -121,8 +120,7 @@ static mq_status load_vocab(mq_tok_loader *loader, const cJSON *vocab) {
     return MQ_OK;
 }
 
-/* --- merges
- * ---------------------------------------------------------------------------------------------- */
+/* --- merges ----------------------------------------------------------------------------------- */
 
 /* The two halves of one entry: "a b", or ["a", "b"]. They point into the JSON. */
 typedef struct halves {
@@ -213,8 +211,7 @@ mq_status mq_tok_load_model(mq_tok_loader *loader, const cJSON *model) {
     return status ? status : load_merges(loader, cJSON_GetObjectItemCaseSensitive(model, "merges"));
 }
 
-/* --- added tokens
- * ---------------------------------------------------------------------------------------- */
+/* --- added tokens ----------------------------------------------------------------------------- */
 
 static mq_status load_added_token(mq_tok_loader *loader, mq_added_token *token, const cJSON *item,
                                   const char *where) {

@@ -5,8 +5,7 @@
 #include "base/json.h"
 #include "text/tok_internal.h"
 
-/* --- templates
- * ------------------------------------------------------------------------------------------- */
+/* --- templates -------------------------------------------------------------------------------- */
 
 typedef struct id_list {
     int32_t *ids; /* mq_free */
@@ -127,8 +126,7 @@ mq_status mq_tok_load_post_processor(mq_tok_loader *loader, const cJSON *value, 
         type);
 }
 
-/* --- decoders
- * -------------------------------------------------------------------------------------------- */
+/* --- decoders --------------------------------------------------------------------------------- */
 
 static mq_status load_replace(mq_tok_loader *loader, mq_decoder *decoder, const cJSON *value,
                               const char *where) {

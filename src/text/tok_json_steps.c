@@ -11,6 +11,8 @@
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 /* What Unicode calls punctuation, and what ASCII does. */
 #define PUNCTUATION_REGEX "[\\p{P}$+<=>\\^`|~]"
+/* Rust's char::is_numeric: N, of Unicode 17. */
+#define NUMERIC_REGEX "[\\p{N}\\x{11de0}-\\x{11de9}\\x{16ff4}-\\x{16ff6}]"
 #define WORD_OR_NOT_REGEX "[" MQ_WORD_SET "]+|[^" MQ_WORD_SET "\\s]+"
 
 static mq_status add_step(mq_step **out, mq_tok_loader *loader, mq_steps *steps, mq_step_kind kind,
@@ -69,8 +71,7 @@ static mq_status add_class_split(mq_tok_loader *loader, mq_pattern_kind kind,
     return status;
 }
 
-/* --- normalizers
- * ----------------------------------------------------------------------------------------- */
+/* --- normalizers ------------------------------------------------------------------------------ */
 
 static mq_status load_prepend(mq_tok_loader *loader, const cJSON *value, const char *where) {
     static const char *const known[] = {"type", "prepend", NULL};
@@ -163,8 +164,7 @@ mq_status mq_tok_load_normalizer(mq_tok_loader *loader, const cJSON *value, cons
         type);
 }
 
-/* --- pre-tokenizers
- * -------------------------------------------------------------------------------------- */
+/* --- pre-tokenizers --------------------------------------------------------------------------- */
 
 static mq_status load_behavior(mq_split_behavior *out, mq_tok_loader *loader, const cJSON *value,
                                const char *where) {
@@ -222,7 +222,7 @@ static mq_status load_digits(mq_tok_loader *loader, const cJSON *value, const ch
     status =
         status ? status : mq_tok_bool(&individual, loader, value, where, "individual_digits", true);
     mq_split_behavior behavior = individual ? MQ_SPLIT_ISOLATED : MQ_SPLIT_CONTIGUOUS;
-    return status ? status : add_class_split(loader, MQ_PATTERN_NUMERIC, behavior, where);
+    return status ? status : add_regex_split(loader, NUMERIC_REGEX, behavior, false, where);
 }
 
 /* prepend_scheme, and add_prefix_space as older files spell "always" and "never". */

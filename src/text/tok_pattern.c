@@ -1,7 +1,6 @@
 #include "text/tok_pattern.h"
 
 #include <string.h>
-#include <utf8proc.h>
 
 #include "base/error.h"
 
@@ -131,21 +130,11 @@ static bool find_literal(const mq_find *find, size_t *start, size_t *end) {
     return hit != NULL;
 }
 
-static bool is_numeric(uint32_t c) {
-    if (c < 0x80) {
-        return c >= '0' && c <= '9';
-    }
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-    return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
-           category == UTF8PROC_CATEGORY_NO;
-}
-
-static bool find_char(const mq_find *find, size_t *start, size_t *end) {
-    bool numeric = find->pattern->kind == MQ_PATTERN_NUMERIC;
+static bool find_white_space(const mq_find *find, size_t *start, size_t *end) {
     for (size_t at = find->at; at < find->size;) {
         uint32_t c;
         size_t length = mq_utf8_decode(&c, find->text + at, find->size - at);
-        if (numeric ? is_numeric(c) : mq_is_white_space(c)) {
+        if (mq_is_white_space(c)) {
             *start = at;
             *end = at + length;
             return true;
@@ -196,7 +185,7 @@ mq_status mq_find_next(mq_find *find, bool *found, size_t *start, size_t *end, m
         } else if (find->pattern->kind == MQ_PATTERN_LITERAL) {
             *found = find_literal(find, start, end);
         } else {
-            *found = find_char(find, start, end);
+            *found = find_white_space(find, start, end);
         }
         if (status || !*found) {
             find->at = find->size + 1;

@@ -10,7 +10,6 @@
 typedef enum mq_pattern_kind {
     MQ_PATTERN_LITERAL,
     MQ_PATTERN_REGEX,
-    MQ_PATTERN_NUMERIC,    /* one character of the categories Nd, Nl, No */
     MQ_PATTERN_WHITE_SPACE /* one character with White_Space */
 } mq_pattern_kind;
 

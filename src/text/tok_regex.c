@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "text/tok_pattern.h"
+#include "text/tok_unicode.h"
 
 #define MAX_GROUPS 64
 
@@ -96,10 +97,38 @@ static bool is_general_category(const char *name, size_t size) {
     return false;
 }
 
+/* A class of text and of what is newer than PCRE2 in some categories; inside a class (never
+ * negated) without brackets. */
+static mq_status emit_set(translator *t, bool in_class, bool negated, const char *text,
+                          const char *const *categories) {
+    mq_status status = in_class ? MQ_OK : emit(t, negated ? "[^" : "[");
+    if (!status) {
+        status = emit(t, text);
+    }
+    for (size_t i = 0; categories[i] && !status; i++) {
+        status = mq_unicode_append_newer(t->out, categories[i], strlen(categories[i]), t->err);
+    }
+    return status || in_class ? status : emit(t, "]");
+}
+
+static mq_status emit_word(translator *t, bool in_class, bool negated) {
+    static const char *const categories[] = {"L", "M", "Nd", NULL};
+    return emit_set(t, in_class, negated, WORD_SET, categories);
+}
+
+/* Inside a class a negated category keeps PCRE2's version of Unicode. */
+static mq_status emit_category(translator *t, bool in_class, bool negated, const char *name) {
+    const char *const categories[] = {name, NULL};
+    bool plain = !strchr("LMN", name[0]) || (in_class && negated);
+    char text[8];
+    snprintf(text, sizeof text, "\\%c{%.2s}", plain && negated ? 'P' : 'p', name);
+    return plain ? emit(t, text) : emit_set(t, in_class, negated, text, categories);
+}
+
 /* \p{L}, \P{L}, \p{^L}, \p{Han}; at stands on the p. A name that is no general category is taken
  * for a script: plain \p{Han} would mean Script_Extensions to PCRE2, which refuses names that it
  * does not know. */
-static mq_status translate_property(translator *t) {
+static mq_status translate_property(translator *t, bool in_class) {
     size_t begin = t->at - 1;
     bool negated = t->regex[t->at] == 'P';
     if (peek(t, 1) != '{') {
@@ -118,16 +147,18 @@ static mq_status translate_property(translator *t) {
     if (size == 0 || size > 40 || peek(t, size) != '}') {
         return refuse(t, begin, "a property that is not known");
     }
-    bool category =
-        is_general_category(name, size) || (size == 10 && memcmp(name, "Alphabetic", size) == 0);
-    if (t->caseless[t->depth] && category && name[0] == 'L' && size == 2) {
-        return refuse(t, begin, "a property of case where case is ignored");
-    }
+    char text[64], spelled[64];
+    snprintf(text, sizeof text, "%.*s", (int)size, name);
     t->at += size + 1;
-    char text[64];
-    snprintf(text, sizeof text, "\\%c{%s%.*s}", negated ? 'P' : 'p',
-             category ? "" : "sc:", (int)size, name);
-    return emit(t, text);
+    if (is_general_category(name, size)) {
+        if (t->caseless[t->depth] && name[0] == 'L' && size == 2) {
+            return refuse(t, begin, "a property of case where case is ignored");
+        }
+        return emit_category(t, in_class, negated, text);
+    }
+    const char *prefix = strcmp(text, "Alphabetic") == 0 ? "" : "sc:";
+    snprintf(spelled, sizeof spelled, "\\%c{%s%.40s}", negated ? 'P' : 'p', prefix, text);
+    return emit(t, spelled);
 }
 
 /* What follows a backslash; at stands after it. *is_set: it stood for several characters, so that
@@ -137,7 +168,7 @@ static mq_status translate_escape(translator *t, bool in_class, bool *is_set) {
     char c = peek(t, 0);
     *is_set = c && strchr("sSdDwWpP", c) != NULL;
     if (c == 'p' || c == 'P') {
-        return translate_property(t);
+        return translate_property(t, in_class);
     }
     if (c == 'x' || c == 'u') {
         return translate_code_point(t);
@@ -149,13 +180,13 @@ static mq_status translate_escape(translator *t, bool in_class, bool *is_set) {
     case 'S':
         return emit(t, in_class ? NOT_SPACE_SET : "[^" SPACE_SET "]");
     case 'd':
-        return emit(t, "\\p{Nd}");
+        return emit_category(t, in_class, false, "Nd");
     case 'D':
-        return emit(t, "\\P{Nd}");
+        return emit_category(t, in_class, true, "Nd");
     case 'w':
-        return emit(t, in_class ? WORD_SET : "[" WORD_SET "]");
+        return emit_word(t, in_class, false);
     case 'W':
-        return in_class ? refuse(t, begin, "\\W inside a class") : emit(t, "[^" WORD_SET "]");
+        return in_class ? refuse(t, begin, "\\W inside a class") : emit_word(t, false, true);
     case 'n':
         return emit(t, "\\n");
     case 'r':

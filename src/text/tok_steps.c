@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include "text/tok_internal.h"
+#include "text/tok_unicode.h"
 
 void mq_steps_free(mq_steps *steps) {
     for (size_t i = 0; i < steps->count; i++) {
@@ -54,10 +55,10 @@ static bool is_ascii(const char *text, size_t size) {
     return all < 0x80;
 }
 
-/* Unicode normalization; ASCII text is in every form already. */
-static mq_status unicode_form(mq_bytes *out, int options, const char *text, size_t size,
-                              mq_error *err) {
-    if (is_ascii(text, size)) {
+/* Unicode normalization of a run of characters. */
+static mq_status run_form(mq_bytes *out, int options, const char *text, size_t size,
+                          mq_error *err) {
+    if (is_ascii(text, size)) { /* and so in every form already */
         return mq_bytes_append(out, text, size, err);
     }
     utf8proc_option_t flags = (utf8proc_option_t)options;
@@ -83,6 +84,27 @@ static mq_status unicode_form(mq_bytes *out, int options, const char *text, size
     }
     mq_free(points);
     return status;
+}
+
+/* Characters that are left alone are starters that compose with nothing: what is before and after
+ * them does not meet. */
+static mq_status unicode_form(mq_bytes *out, int options, const char *text, size_t size,
+                              mq_error *err) {
+    size_t begin = 0;
+    for (size_t at = 0; at < size;) {
+        uint32_t c;
+        size_t length = mq_utf8_decode(&c, text + at, size - at);
+        if (mq_unicode_inert(c)) {
+            mq_status status = run_form(out, options, text + begin, at - begin, err);
+            status = status ? status : mq_bytes_append(out, text + at, length, err);
+            if (status) {
+                return status;
+            }
+            begin = at + length;
+        }
+        at += length;
+    }
+    return run_form(out, options, text + begin, size - begin, err);
 }
 
 /* Each character by itself. Only U+0130 has a lower case of two characters. */

@@ -37,8 +37,7 @@ static bool slot_count(size_t *out, size_t count) {
     return true;
 }
 
-/* --- vocabulary
- * ------------------------------------------------------------------------------------------ */
+/* --- vocabulary ------------------------------------------------------------------------------- */
 
 mq_status mq_vocab_init(mq_vocab *vocab, size_t count, size_t text_size, size_t max_id,
                         mq_error *err) {
@@ -137,8 +136,7 @@ int32_t mq_vocab_find(const mq_vocab *vocab, const char *text, size_t size) {
     return vocab->slots[vocab_slot(vocab, text, size)];
 }
 
-/* --- merges
- * ---------------------------------------------------------------------------------------------- */
+/* --- merges ----------------------------------------------------------------------------------- */
 
 mq_status mq_merges_init(mq_merges *merges, size_t count, mq_error *err) {
     size_t slots;

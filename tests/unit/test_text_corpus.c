@@ -94,9 +94,7 @@ static void check_refused(const char *path, const mq_tokenizer *tokenizer,
 
 #define OPTIONS(...) ((mq_corpus_options){.vocab_size = 257, __VA_ARGS__})
 
-/* --- text
- * ------------------------------------------------------------------------------------------------
- */
+/* --- text ------------------------------------------------------------------------------------- */
 
 static void test_windows(void **state) {
     mq_tokenizer *with_bos = byte_tokenizer(*state, true), *without = byte_tokenizer(*state, false);
@@ -140,6 +138,8 @@ static void test_documents(void **state) {
                   MQ_ERR_INPUT, "without a string \"text\"", 0);
     check_refused(write_text(*state, "h.jsonl", "[\"text\"]"), t, OPTIONS(.length = 1),
                   MQ_ERR_INPUT, "without a string \"text\"", 0);
+    check_refused(write_text(*state, "j.jsonl", "{\"text\":\"\\\\u0000 \\u0000\"}"), t,
+                  OPTIONS(.length = 1), MQ_ERR_INPUT, "U+0000", 17);
     check_refused(write_text(*state, "i.jsonl", "\n \n"), t, OPTIONS(.length = 1), MQ_ERR_INPUT,
                   "no text", -1);
     mq_tokenizer_free(t);
@@ -204,8 +204,7 @@ static void test_sampling(void **state) {
     mq_tokenizer_free(t);
 }
 
-/* --- NumPy files
- * ----------------------------------------------------------------------------------------- */
+/* --- NumPy files ------------------------------------------------------------------------------ */
 
 /* A file of that version of the format with this dictionary; returns its path. */
 static const char *write_npy(temporary *folder, unsigned version, const char *dictionary,
@@ -334,8 +333,7 @@ static void test_npy_truncated(void **state) {
     }
 }
 
-/* --- lack of memory, a wish to stop
- * ---------------------------------------------------------------------- */
+/* --- lack of memory, a wish to stop ----------------------------------------------------------- */
 
 static void test_no_memory(void **state) {
     mq_tokenizer *t = byte_tokenizer(*state, true);

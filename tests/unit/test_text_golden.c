@@ -26,8 +26,7 @@ static cJSON *read_json(const char *name) {
     return value;
 }
 
-/* --- the long text
- * --------------------------------------------------------------------------------------- */
+/* --- the long text ---------------------------------------------------------------------------- */
 
 typedef struct line {
     const char *text;
@@ -67,8 +66,7 @@ static mq_bytes make_long_text(const char *text, size_t size) {
     return out;
 }
 
-/* --- variants
- * -------------------------------------------------------------------------------------------- */
+/* --- variants --------------------------------------------------------------------------------- */
 
 /* Sets each member of `changes`. */
 static void replace_members(cJSON *object, const cJSON *changes) {
@@ -159,8 +157,7 @@ static mq_tokenizer *open_variant(const cJSON *base, const cJSON *variant) {
     return tokenizer;
 }
 
-/* --- comparing
- * ------------------------------------------------------------------------------------------- */
+/* --- comparing -------------------------------------------------------------------------------- */
 
 static size_t different(const char *name, const char *what, double expected, double found) {
     if (expected == found) {

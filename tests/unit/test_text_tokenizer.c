@@ -83,8 +83,7 @@ static void check_decode(const mq_tokenizer *tokenizer, const int32_t *ids, bool
     mq_tokenizer_free_text(text);
 }
 
-/* --- what is refused
- * ------------------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 typedef struct refusal {
     parts p;
@@ -263,8 +262,7 @@ static void test_truncated_files(void **state) {
     }
 }
 
-/* --- encoding
- * -------------------------------------------------------------------------------------------- */
+/* --- encoding --------------------------------------------------------------------------------- */
 
 static void test_merges_and_added_tokens(void **state) {
     mq_tokenizer *t = open_parts(*state, (parts){.post_processor = TEMPLATE});
@@ -337,8 +335,35 @@ static void test_long_word(void **state) {
     mq_free(text);
 }
 
-/* --- the beginning-of-sequence token
- * --------------------------------------------------------------------- */
+/* One tokenizer, many threads at once: all get what one alone gets. */
+static void test_threads(void **state) {
+    mq_tokenizer *t = open_parts(
+        *state, (parts){.pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\s+|c\"},"
+                                         "\"behavior\":\"Isolated\",\"invert\":false}"});
+    char text[4000];
+    for (size_t i = 0; i < sizeof text; i++) {
+        text[i] = "abc ab<x>cab"[(i * i + i / 7) % 12];
+    }
+    int32_t *expected = NULL, *ids[16] = {NULL};
+    size_t expected_count = 0, counts[16] = {0};
+    mq_status status[16];
+    assert_int_equal(
+        mq_tokenizer_encode(&expected, &expected_count, t, text, sizeof text, false, NULL), MQ_OK);
+#pragma omp parallel for num_threads(8) schedule(static, 1)
+    for (int i = 0; i < 16; i++) {
+        status[i] = mq_tokenizer_encode(&ids[i], &counts[i], t, text, sizeof text, false, NULL);
+    }
+    for (size_t i = 0; i < 16; i++) {
+        assert_int_equal(status[i], MQ_OK);
+        assert_int_equal(counts[i], expected_count);
+        assert_memory_equal(ids[i], expected, expected_count * sizeof *expected);
+        mq_tokenizer_free_ids(ids[i]);
+    }
+    mq_tokenizer_free_ids(expected);
+    mq_tokenizer_free(t);
+}
+
+/* --- the beginning-of-sequence token ---------------------------------------------------------- */
 
 static int32_t bos_with(temporary *folder, const char *tokenizer_config, const char *config) {
     temporary_write(folder, "tokenizer_config.json", tokenizer_config, strlen(tokenizer_config));
@@ -370,8 +395,7 @@ static void test_bos(void **state) {
     assert_non_null(strstr(err.file, "tokenizer_config.json"));
 }
 
-/* --- decoding
- * -------------------------------------------------------------------------------------------- */
+/* --- decoding --------------------------------------------------------------------------------- */
 
 static void test_decode(void **state) {
     mq_tokenizer *t = open_parts(*state, (parts){0});
@@ -411,8 +435,7 @@ static void test_decode_ill_formed(void **state) {
     mq_tokenizer_free(t);
 }
 
-/* --- lack of memory
- * -------------------------------------------------------------------------------------- */
+/* --- lack of memory --------------------------------------------------------------------------- */
 
 /* Every allocation fails in turn, and all after it; each time the error says so and nothing is left
  * behind. */
@@ -481,7 +504,7 @@ int main(void) {
         TEST(test_broken_utf8),     TEST(test_unknown_token),
         TEST(test_long_word),       TEST(test_bos),
         TEST(test_decode),          TEST(test_decode_ill_formed),
-        TEST(test_no_memory),
+        TEST(test_no_memory),       TEST(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
