@@ -16,7 +16,7 @@
 
 enum {
     CHUNK_ROWS = 1024, /* of the vocabulary */
-    TILE_TOKENS = 128,
+    TILE_TOKENS = 256,
     MAX_CHUNKS = 8,         /* in a slab */
     MAX_GROUP = 4096,       /* tokens */
     GROUP_BYTES = 16 << 20, /* of normed hidden states, and of a slab, where rows are long */
