@@ -204,7 +204,7 @@ mq_status mq_tok_load_post_processor(mq_tok_loader *loader, const struct cJSON *
                                      const char *where);
 mq_status mq_tok_load_decoder(mq_tok_loader *loader, const struct cJSON *value, const char *where);
 
-/* Helpers of the loaders. A field that `known` (ended by NULL) does not list is refused. */
+/* What the loaders share. A field that `known` (ended by NULL) does not list is refused. */
 mq_status mq_tok_refuse(mq_tok_loader *loader, const char *where, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 mq_status mq_tok_check_fields(mq_tok_loader *loader, const struct cJSON *object, const char *where,

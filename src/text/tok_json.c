@@ -1,4 +1,4 @@
-/* Loading tokenizer.json: the top level, and helpers for the parts. */
+/* Loading tokenizer.json: the top level, and what the parts share. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 
 #define MAX_FILE ((size_t)256 << 20)
 
-/* --- helpers ---------------------------------------------------------------------------------- */
+/* --- what the parts share --------------------------------------------------------------------- */
 
 mq_status mq_tok_refuse(mq_tok_loader *loader, const char *where, const char *format, ...) {
     char message[400];
