@@ -1,4 +1,5 @@
-/* What a job runs with: threads, where its messages and progress go, and whether it has been asked to stop. */
+/* What a job runs with: threads, where its messages and progress go, and whether it has been asked
+ * to stop. */
 #ifndef MATQUANT_CONTEXT_H
 #define MATQUANT_CONTEXT_H
 
@@ -12,7 +13,8 @@ extern "C" {
 
 typedef enum mq_log_level { MQ_LOG_WARNING, MQ_LOG_INFO, MQ_LOG_DEBUG } mq_log_level;
 
-/* One step of a long job. done counts work that is finished, so done == total only at the very end. */
+/* One step of a long job. done counts work that is finished, so done == total only at the very end.
+ */
 typedef struct mq_progress {
     const char *phase;      /* "learn", "evaluate", ...: static text */
     const char *unit;       /* what done and total count: "block", "window", ...: static text */
@@ -21,7 +23,8 @@ typedef struct mq_progress {
     const char *detail;     /* one line about the unit just finished, or NULL while inside a unit */
 } mq_progress;
 
-/* Both callbacks may be NULL. They are called from the thread that called the library, never concurrently. */
+/* Both callbacks may be NULL. They are called from the thread that called the library, never
+ * concurrently. */
 typedef struct mq_sink {
     void *user;
     void (*message)(void *user, mq_log_level level, const char *text);
@@ -29,21 +32,24 @@ typedef struct mq_sink {
 } mq_sink;
 
 typedef struct mq_context_options {
-    size_t threads;                          /* 0: as many as the process may use */
-    mq_sink sink;                            /* copied */
-    const volatile sig_atomic_t *interrupted; /* NULL, or a flag that a signal handler sets to ask for a stop */
+    size_t threads; /* 0: as many as the process may use */
+    mq_sink sink;   /* copied */
+    const volatile sig_atomic_t
+        *interrupted; /* NULL, or a flag that a signal handler sets to ask for a stop */
 } mq_context_options;
 
 typedef struct mq_context mq_context;
 
-/* *out is the caller's, to be freed with mq_context_free. options may be NULL (all defaults). Sets the number
- * of threads of OpenMP and of the BLAS for the process: two contexts at once should not differ in it. */
+/* *out is the caller's, to be freed with mq_context_free. options may be NULL (all defaults). Sets
+ * the number of threads of OpenMP and of the BLAS for the process: two contexts at once should not
+ * differ in it. */
 mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq_error *err);
 void mq_context_free(mq_context *context); /* NULL is allowed */
 
 size_t mq_context_threads(const mq_context *context);
 
-/* Name of the BLAS and of the kernel that it chose for this machine, such as "OpenBLAS 0.3.21 SkylakeX". */
+/* Name of the BLAS and of the kernel that it chose for this machine, such as "OpenBLAS 0.3.21
+ * SkylakeX". */
 const char *mq_context_blas(const mq_context *context);
 
 #ifdef __cplusplus

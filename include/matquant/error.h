@@ -12,13 +12,14 @@
 extern "C" {
 #endif
 
-/* What went wrong, in the terms of the command line's exit statuses: the program exits with this number. */
+/* What went wrong, in the terms of the command line's exit statuses: the program exits with this
+ * number. */
 typedef enum mq_status {
     MQ_OK = 0,
-    MQ_ERR_CHECK = 1,      /* a check that the user asked for did not hold (verify, eval --max-ppl) */
-    MQ_ERR_USAGE = 2,      /* an option or an argument that makes no sense */
-    MQ_ERR_INPUT = 3,      /* bad input: names the file and, where there is one, tensor and offset */
-    MQ_ERR_MACHINE = 4,    /* the machine: memory, disk, an I/O error */
+    MQ_ERR_CHECK = 1,   /* a check that the user asked for did not hold (verify, eval --max-ppl) */
+    MQ_ERR_USAGE = 2,   /* an option or an argument that makes no sense */
+    MQ_ERR_INPUT = 3,   /* bad input: names the file and, where there is one, tensor and offset */
+    MQ_ERR_MACHINE = 4, /* the machine: memory, disk, an I/O error */
     MQ_ERR_INTERRUPTED = 5 /* stopped on request */
 } mq_status;
 

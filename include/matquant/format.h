@@ -1,37 +1,45 @@
 /* The master checkpoint: this header is the format's specification (version 1).
  *
- * A master is a Hugging Face checkpoint folder in which some linear layers are quantized. For a quantized linear whose
- * source tensor was P.weight [out, in] it holds instead
+ * A master is a Hugging Face checkpoint folder in which some linear layers are quantized. For a
+ * quantized linear whose source tensor was P.weight [out, in] it holds instead
  *
  *   P.codes       U8  [out, in]       q, one byte a weight
- *   P.scales.wR   F16 [out, groups]   for each width R that the master serves (R in 2 ... 8, decimal)
+ *   P.scales.wR   F16 [out, groups]   for each width R served (R in 2 ... 8, decimal)
  *   P.biases.wR   F16 [out, groups]
  *
- * groups divides in; group g of a row is the inputs [g·in/groups, (g+1)·in/groups). The r-bit model is
+ * groups divides in; group g of a row is the inputs [g·in/groups, (g+1)·in/groups). The r-bit model
+ * is
  *
  *   s = q >> (8 - r)                            slice_rule "top"
- *   s = min((q + 2^(7-r)) >> (8 - r), 2^r - 1)  slice_rule "round", r < 8 (MatQuant, arXiv 2502.06786, eq. 6); s = q for 8
- *   w = scale_r · s + bias_r                    both widened to float32, product and sum rounded to float32 one after
- *                                               the other
+ *   s = min((q + 2^(7-r)) >> (8 - r), 2^r - 1)  slice_rule "round", r < 8; s = q for 8
+ *   w = scale_r · s + bias_r                    both widened to float32, product and sum rounded
+ *                                               to float32 one after the other
  *
- * A tensor NAME (a norm's weight) may be private to a width: then NAME.wR, of the dtype and shape of NAME, stands beside
- * it, and the r-bit model uses it in place of NAME. Every other tensor is byte for byte the source's, under its name.
+ * ("round" is MatQuant's, arXiv 2502.06786, eq. 6.)
+ *
+ * A tensor NAME (a norm's weight) may be private to a width: then NAME.wR, of the dtype and shape
+ * of NAME, stands beside it, and the r-bit model uses it in place of NAME. Every other tensor is
+ * byte for byte the source's, under its name.
  *
  * config.json is the source's with one member added:
  *
- *   "quantization_config": {"quant_method": "matquant", "format_version": 1, "slice_rule": "top" | "round",
- *                           "group_size": N (0: one group a row), "widths": [8, ...] (served, descending),
- *                           "ignored": [names P of linear layers of the blocks that are not quantized]}
+ *   "quantization_config": {"quant_method": "matquant", "format_version": 1,
+ *                           "slice_rule": "top" | "round",
+ *                           "group_size": N (0: one group a row),
+ *                           "widths": [8, ...] (served, descending),
+ *                           "ignored": [names P of the blocks' linear layers not quantized]}
  *
- * matquant.json is the provenance (MQ_PROVENANCE_FILE): "format_version", "tool", "recipe", "source", "calibration",
- * "blas", "blocks" (losses), and "tensors": {NAME: {"crc32": "8 hexadecimal digits"}} for every tensor of the folder.
+ * matquant.json is the provenance (MQ_PROVENANCE_FILE): "format_version", "tool", "recipe",
+ * "source", "calibration", "blas", "blocks" (losses), and "tensors": {NAME: {"crc32": "8
+ * hexadecimal digits"}} for every tensor of the folder.
  *
- * A reader must reject (and mq_verify does): another quant_method or a newer format_version; a slice_rule, width or
- * group_size that is none of the above; codes that are not U8 of two dimensions; scales or biases of a served width
- * that are missing, not F16, not [out, groups] with groups dividing in, or differ in shape from one another; both P.codes
- * and P.weight; a scale or bias that is not finite; scales or biases without codes, or of a width that
- * is not served; a NAME.wR of a served width beside a NAME of another dtype or shape. Unknown members of config.json's
- * object and of matquant.json are ignored. */
+ * A reader must reject (and mq_verify does): another quant_method or a newer format_version; a
+ * slice_rule, width or group_size that is none of the above; codes that are not U8 of two
+ * dimensions; scales or biases of a served width that are missing, not F16, not [out, groups] with
+ * groups dividing in, or differ in shape from one another; both P.codes and P.weight; a scale or
+ * bias that is not finite; scales or biases without codes, or of a width that is not served; a
+ * NAME.wR of a served width beside a NAME of another dtype or shape. Unknown members of
+ * config.json's object and of matquant.json are ignored. */
 #ifndef MATQUANT_FORMAT_H
 #define MATQUANT_FORMAT_H
 
@@ -48,8 +56,7 @@ extern "C" {
 typedef enum mq_slice_rule { MQ_SLICE_TOP, MQ_SLICE_ROUND } mq_slice_rule;
 
 /* The slice of `width` bits of a code, 2 <= width <= 8. */
-static inline unsigned mq_slice_code(unsigned code, unsigned width, mq_slice_rule rule)
-{
+static inline unsigned mq_slice_code(unsigned code, unsigned width, mq_slice_rule rule) {
     if (width >= MQ_MAX_WIDTH) {
         return code;
     }

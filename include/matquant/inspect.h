@@ -29,7 +29,8 @@ typedef struct mq_inspection {
     mq_slice_rule slice_rule; /* masters */
     size_t width_count;
     mq_width_size widths[8];
-    char *provenance; /* text of matquant.json without its "tensors" and "blocks", or NULL; freed with the struct */
+    char *provenance; /* text of matquant.json without its "tensors" and "blocks", or NULL; freed
+                         with the struct */
 } mq_inspection;
 
 /* folder: a plain checkpoint, a master, or a slice in MLX's format. */
@@ -37,16 +38,18 @@ mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err);
 void mq_inspection_free(mq_inspection *inspection);
 
 typedef struct mq_verify_report {
-    size_t tensors, bytes;     /* checked */
-    size_t compared;           /* tensors found byte for byte equal to the source's, with against */
-    size_t problems;           /* all of them are counted and sent to the context's sink as warnings, one line each */
+    size_t tensors, bytes; /* checked */
+    size_t compared;       /* tensors found byte for byte equal to the source's, with against */
+    size_t problems; /* all of them are counted and sent to the context's sink as warnings, one line
+                        each */
 } mq_verify_report;
 
-/* Checks CRC-32, shape and finite values of every tensor of a master (or a slice, as far as its provenance goes), and with
- * against != NULL that every other tensor is byte for byte the one of that source. Problems found: MQ_ERR_CHECK, with the
- * first in err; a folder that cannot be read at all is MQ_ERR_INPUT. */
-mq_status mq_verify(mq_verify_report *report, const char *master, const char *against, const mq_context *context,
-                    mq_error *err);
+/* Checks CRC-32, shape and finite values of every tensor of a master (or a slice, as far as its
+ * provenance goes), and with against != NULL that every other tensor is byte for byte the one of
+ * that source. Problems found: MQ_ERR_CHECK, with the first in err; a folder that cannot be read at
+ * all is MQ_ERR_INPUT. */
+mq_status mq_verify(mq_verify_report *report, const char *master, const char *against,
+                    const mq_context *context, mq_error *err);
 
 #ifdef __cplusplus
 }

@@ -17,22 +17,26 @@ typedef enum mq_scope { MQ_SCOPE_ALL, MQ_SCOPE_FFN } mq_scope;
 
 typedef struct mq_quantize_options {
     const char *model, *output; /* folders */
-    const char *calib;          /* file, "self" (sampled from the model), or NULL (recipe rtn needs none) */
+    const char *calib; /* file, "self" (sampled from the model), or NULL (recipe rtn needs none) */
     mq_recipe recipe;
     size_t width_count; /* trained widths, descending; the first must be 8 */
     unsigned widths[MQ_MAX_WIDTHS];
-    double lambda[MQ_MAX_WIDTHS]; /* weight of each width's loss, beside widths; not negative, not all 0 */
+    double lambda[MQ_MAX_WIDTHS]; /* weight of each width's loss, beside widths; not negative, not
+                                     all 0 */
     mq_loss loss;
     mq_slice_rule slice_rule;
-    size_t group_size;         /* 0: one group a row */
-    bool has_group_fallback;   /* use group_fallback for tensors that group_size does not divide; else an error */
+    size_t group_size;       /* 0: one group a row */
+    bool has_group_fallback; /* use group_fallback for tensors that group_size does not divide; else
+                                an error */
     size_t group_fallback;
     mq_scope scope;
-    const char *const *include; /* regular expressions on tensor names without ".weight"; a linear is quantized when */
-    size_t include_count;       /* it matches one of include (or there are none) and none of exclude */
+    const char *const *include; /* regular expressions on tensor names without ".weight"; a linear
+                                   is quantized when */
+    size_t include_count; /* it matches one of include (or there are none) and none of exclude */
     const char *const *exclude;
     size_t exclude_count;
     size_t samples, seq_len, epochs, batch;
+    size_t int8_period; /* int8's loss is visited on every so many steps, and weighs as many times more */
     uint64_t seed;
     bool bos; /* begin calibration sequences with the template's beginning-of-sequence token */
     bool force, dry_run;
@@ -42,11 +46,13 @@ typedef struct mq_quantize_options {
 /* The defaults of a recipe (design, section 2), model, output and calib NULL. */
 mq_quantize_options mq_quantize_defaults(mq_recipe recipe);
 
-/* The loss weight that a recipe gives to a trained width when the user names widths but no weights. */
+/* The loss weight that a recipe gives to a trained width when the user names widths but no weights.
+ */
 double mq_quantize_default_lambda(mq_recipe recipe, unsigned width);
 
 typedef struct mq_block_loss {
-    double before[MQ_MAX_WIDTHS]; /* mean relative squared error (or L2) of the block's output, beside widths */
+    double before[MQ_MAX_WIDTHS]; /* mean relative squared error (or L2) of the block's output,
+                                     beside widths */
     double after[MQ_MAX_WIDTHS];
     double seconds;
 } mq_block_loss;
@@ -62,11 +68,12 @@ typedef struct mq_quantize_report {
     double seconds;
 } mq_quantize_report;
 
-/* On success *report is to be freed with mq_quantize_report_free. Everything that can be known is checked before the
- * first block: options (MQ_ERR_USAGE), model, shapes, group sizes, calibration (MQ_ERR_INPUT), disk and memory
- * (MQ_ERR_MACHINE). The output folder appears whole or not at all. MQ_ERR_INTERRUPTED when asked to stop. */
-mq_status mq_quantize(mq_quantize_report *report, const mq_quantize_options *options, const mq_context *context,
-                      mq_error *err);
+/* On success *report is to be freed with mq_quantize_report_free. Everything that can be known is
+ * checked before the first block: options (MQ_ERR_USAGE), model, shapes, group sizes, calibration
+ * (MQ_ERR_INPUT), disk and memory (MQ_ERR_MACHINE). The output folder appears whole or not at all.
+ * MQ_ERR_INTERRUPTED when asked to stop. */
+mq_status mq_quantize(mq_quantize_report *report, const mq_quantize_options *options,
+                      const mq_context *context, mq_error *err);
 void mq_quantize_report_free(mq_quantize_report *report);
 
 #ifdef __cplusplus

@@ -22,9 +22,10 @@ typedef struct mq_slice_report {
     double seconds;
 } mq_slice_report;
 
-/* What a format cannot hold is refused (MQ_ERR_USAGE) before anything is written, in a line that says what to use. */
-mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options, const mq_context *context,
-                   mq_error *err);
+/* What a format cannot hold is refused (MQ_ERR_USAGE) before anything is written, in a line that
+ * says what to use. */
+mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
+                   const mq_context *context, mq_error *err);
 
 typedef struct mq_format_info {
     const char *name, *summary, *widths; /* "mlx", one line for --help, "2, 3, 4, 5, 6, 8" */

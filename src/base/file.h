@@ -6,8 +6,7 @@
 
 #include "base/alloc.h"
 
-/* --- reading
- * --------------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 /* A read-only mapping of a whole file; an empty file has data == NULL and size 0. */
 typedef struct mq_mapping {
@@ -38,8 +37,7 @@ const char *mq_path_base(const char *path);               /* after the last '/' 
 mq_status mq_list_folder(char ***out, size_t *count, const char *folder, mq_error *err);
 void mq_free_list(char **list, size_t count);
 
-/* --- writing
- * --------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 /* An output folder that appears whole or not at all: it is built beside its final name as
  * ".NAME.matquant-XXXXXX" and renamed by mq_output_commit after every file and the folder are
@@ -79,8 +77,7 @@ mq_status mq_copy_file(mq_output *output, const char *name, const char *source, 
 mq_status mq_disk_free(size_t *out, const char *path,
                        mq_error *err); /* bytes, of the nearest existing parent */
 
-/* --- faults
- * ---------------------------------------------------------------------------------------------- */
+/* --- faults ----------------------------------------------------------------------------------- */
 
 /* Every system call of this file goes through one place that the environment variable
  * MATQUANT_FAULT can make fail, so that tests reach the failures that a healthy machine does not
@@ -88,8 +85,7 @@ mq_status mq_disk_free(size_t *out, const char *path,
  * "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO", "map:N:ENOMEM", "open:N:EMFILE"; several joined by
  * commas. Read once, at the first call. */
 
-/* --- digests
- * --------------------------------------------------------------------------------------------- */
+/* --- digests ---------------------------------------------------------------------------------- */
 
 uint32_t mq_crc32(uint32_t crc, const void *data, size_t size); /* zlib's; start with 0 */
 /* Lower-case hexadecimal SHA-256 of a file (libmd), 64 characters and a 0. */

@@ -13,8 +13,7 @@
 
 #define READ_SIZE ((size_t)256 << 10)
 
-/* --- mapping
- * --------------------------------------------------------------------------------------------- */
+/* --- mapping ---------------------------------------------------------------------------------- */
 
 /* Opens for reading; folders are refused here, since read(2) says so only later. */
 static mq_status open_to_read(int *fd, struct stat *about, const char *path, mq_error *err) {
@@ -92,8 +91,7 @@ void mq_map_dont_need(const mq_mapping *mapping, size_t offset, size_t size) {
     advise(mapping, offset, size, MADV_DONTNEED, true);
 }
 
-/* --- whole files
- * ----------------------------------------------------------------------------------------- */
+/* --- whole files ------------------------------------------------------------------------------ */
 
 /* A growing text, limited to max_size bytes and the 0 byte after them. */
 typedef struct contents {
@@ -286,8 +284,7 @@ mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_si
     return MQ_OK;
 }
 
-/* --- digests
- * --------------------------------------------------------------------------------------------- */
+/* --- digests ---------------------------------------------------------------------------------- */
 
 uint32_t mq_crc32(uint32_t crc, const void *data, size_t size) {
     return (uint32_t)crc32_z(crc, size == 0 ? (const Bytef *)"" : data, size);

@@ -24,8 +24,7 @@
 static const char suffix_letters[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 
-/* --- removing a folder
- * ----------------------------------------------------------------------------------- */
+/* --- removing a folder ------------------------------------------------------------------------ */
 
 /* Removes everything in the folder open at fd, as far as it can be; closes fd. Ours are flat; what
  * is deeper is removed all the same when the folder is known to be a temporary one. */
@@ -59,8 +58,7 @@ static void remove_folder(const char *path) {
     rmdir(path);
 }
 
-/* --- leftovers of killed runs
- * ---------------------------------------------------------------------------- */
+/* --- leftovers of killed runs ----------------------------------------------------------------- */
 
 /* Whether name is ".BASE.matquant-XXXXXX". */
 static bool is_temporary_name(const char *name, const char *base) {
@@ -107,9 +105,7 @@ static void remove_leftovers(const char *parent, const char *base) {
     closedir(stream);
 }
 
-/* --- begin
- * -----------------------------------------------------------------------------------------------
- */
+/* --- begin ------------------------------------------------------------------------------------ */
 
 /* Whether what is at path may be replaced: a folder of plain files with a config.json among them
  * (that is what our runs write), or an empty one. */
@@ -271,8 +267,7 @@ mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_er
 
 const char *mq_output_folder(const mq_output *output) { return output->folder; }
 
-/* --- commit
- * ---------------------------------------------------------------------------------------------- */
+/* --- commit ----------------------------------------------------------------------------------- */
 
 /* Brings a folder's entries to the disk; file systems that have no such thing say EINVAL. */
 static int sync_folder(const char *path) {

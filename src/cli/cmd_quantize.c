@@ -34,17 +34,6 @@ static void set_defaults(quantize_line *line, int recipe) {
     }
 }
 
-/* The weight that the recipe gives a width: its own, or that of the next narrower one which the
- * recipe trains. */
-static double default_lambda(const mq_quantize_options *defaults, size_t width) {
-    for (size_t i = 0; i < defaults->width_count; i++) {
-        if (defaults->widths[i] <= width) {
-            return defaults->lambda[i];
-        }
-    }
-    return defaults->width_count > 0 ? defaults->lambda[defaults->width_count - 1] : 1;
-}
-
 /* The pairs of width and weight that the line says, into the options, in descending order of
  * widths. */
 static mq_status set_widths(quantize_line *line) {
@@ -63,7 +52,9 @@ static mq_status set_widths(quantize_line *line) {
         }
         options->widths[at] = (unsigned)width;
         options->lambda[at] =
-            line->lambda_given ? line->lambda.items[i] : default_lambda(&defaults, width);
+            line->lambda_given
+                ? line->lambda.items[i]
+                : mq_quantize_default_lambda((mq_recipe)line->recipe, (unsigned)width);
     }
     return MQ_OK;
 }
@@ -99,8 +90,7 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
     return *status == MQ_OK;
 }
 
-/* --- the result
- * ------------------------------------------------------------------------------------------- */
+/* --- the result ------------------------------------------------------------------------------- */
 
 static double mean_before(const mq_quantize_report *report, size_t width) {
     double sum = 0;
@@ -296,6 +286,10 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},
+        {CLI_COUNT, 0, "int8-period", &options->int8_period, "N",
+         "int8's loss is visited on every N-th step, N times as heavy: it costs as much as the "
+         "others' and changes least",
+         .min = 1},
         {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice"},
         {.type = CLI_HEADING, .help = "What is quantized"},
         {CLI_COUNT, 0, "group-size", &options->group_size, "N",

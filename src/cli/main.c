@@ -21,8 +21,7 @@ static const cli_verb verbs[] = {
 
 #define VERB_COUNT (sizeof verbs / sizeof verbs[0])
 
-/* --- standard streams
- * ------------------------------------------------------------------------------------- */
+/* --- standard streams ------------------------------------------------------------------------- */
 
 /* With a standard stream closed, the first file that we open would take its number and get what is
  * printed. */
@@ -48,9 +47,7 @@ static mq_status finish_stdout(mq_status status) {
     return status;
 }
 
-/* --- verbs
- * ------------------------------------------------------------------------------------------------
- */
+/* --- verbs ------------------------------------------------------------------------------------ */
 
 static void print_overview(FILE *out) {
     fputs("Usage: matquant COMMAND [OPTION...]\n"

@@ -13,8 +13,7 @@ static bool takes_value(const cli_option *option) {
     return option->type != CLI_FLAG && option->type != CLI_CLEAR;
 }
 
-/* --- finding
- * ---------------------------------------------------------------------------------------------- */
+/* --- finding ---------------------------------------------------------------------------------- */
 
 /* The option called name[length], or the one with the letter (whichever is asked for); NULL: none.
  */
@@ -82,8 +81,7 @@ static const char *closest_option(const cli_command *command, const char *mistyp
     return cli_closest(mistyped, names, count);
 }
 
-/* --- parsing
- * ---------------------------------------------------------------------------------------------- */
+/* --- parsing ---------------------------------------------------------------------------------- */
 
 typedef struct parser {
     const cli_command *command;

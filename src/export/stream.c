@@ -16,7 +16,7 @@ typedef struct stream {
     mq_slice_report *report;
 } stream;
 
-/* --- codes ----------------------------------------------------------------------------------- */
+/* --- codes ------------------------------------------------------------------------------------ */
 
 /* Rows [first, first + count) of the codes as the slice holds them; [count, row_bytes]. One thread
  * packs some gigabytes a second, more than disks write: waking others would only cost. */
@@ -41,7 +41,7 @@ static void slice_rows(unsigned char *out, const mq_slice_layout *layout,
     }
 }
 
-/* --- scales and biases ----------------------------------------------------------------------- */
+/* --- scales and biases ------------------------------------------------------------------------ */
 
 /* Rows of float16, each number `repeat` times; [count, groups·repeat]. */
 static void repeat_rows(unsigned char *out, const mq_slice_piece *piece, size_t first,
@@ -56,10 +56,21 @@ static void repeat_rows(unsigned char *out, const mq_slice_piece *piece, size_t 
     }
 }
 
-/* --- all tensors ----------------------------------------------------------------------------- */
+/* --- all tensors ------------------------------------------------------------------------------ */
 
 static size_t row_bytes_of(const mq_tensor_spec *spec) {
     return spec->shape[1] * mq_dtype_size(spec->dtype);
+}
+
+/* A scale or bias that is not finite is no model's (matquant/format.h): it must not travel on. */
+static mq_status check_pair(const mq_tensor_info *info, mq_error *err) {
+    const size_t at = mq_first_non_finite(info->data, info->dtype, info->elements);
+    if (at == info->elements) {
+        return MQ_OK;
+    }
+    return mq_fail_offset(err, MQ_ERR_INPUT, info->file, info->name,
+                          info->file_offset + at * mq_dtype_size(info->dtype),
+                          "element %zu is not finite", at);
 }
 
 static mq_status stream_linear_piece(const stream *self, size_t index, mq_error *err) {
@@ -70,6 +81,12 @@ static mq_status stream_linear_piece(const stream *self, size_t index, mq_error 
     size_t rows = spec->shape[0], row_bytes = row_bytes_of(spec),
            at_once = self->block_bytes / row_bytes;
     mq_tensor_will_need(tensors, piece->source);
+    if (piece->kind != MQ_PIECE_CODES) {
+        const mq_status status = check_pair(piece->source, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+    }
     for (size_t first = 0; first < rows; first += at_once) {
         size_t count = rows - first < at_once ? rows - first : at_once;
         mq_status status = mq_check_interrupt(self->job->context, err);
@@ -116,7 +133,7 @@ static mq_status stream_tensors(const stream *self, mq_error *err) {
     return MQ_OK;
 }
 
-/* --- matquant.json --------------------------------------------------------------------------- */
+/* --- matquant.json ---------------------------------------------------------------------------- */
 
 static mq_status add_string(cJSON *object, const char *key, const char *text, mq_error *err) {
     return mq_json_add(object, key, cJSON_CreateString(text), err);
@@ -218,7 +235,7 @@ static mq_status write_provenance(const stream *self, const char *format, mq_err
     return status;
 }
 
-/* --- the folder ------------------------------------------------------------------------------ */
+/* --- the folder ------------------------------------------------------------------------------- */
 
 static size_t longest_row(const mq_slice_layout *layout) {
     size_t longest = 0;

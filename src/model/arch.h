@@ -1,20 +1,31 @@
-/* The architecture table: everything that tells one family of decoder-only transformers from another is a column of
- * this table, and all families run through the same code. */
+/* The architecture table: everything that tells one family of decoder-only transformers from
+ * another is a column of this table, and all families run through the same code. */
 #ifndef MQ_MODEL_ARCH_H
 #define MQ_MODEL_ARCH_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The quantizable linear layers of a block, in the order in which the file format and all loops name them. */
-typedef enum mq_linear { MQ_Q, MQ_K, MQ_V, MQ_O, MQ_GATE, MQ_UP, MQ_DOWN, MQ_LINEAR_COUNT } mq_linear;
+/* The quantizable linear layers of a block, in the order in which the file format and all loops
+ * name them. */
+typedef enum mq_linear {
+    MQ_Q,
+    MQ_K,
+    MQ_V,
+    MQ_O,
+    MQ_GATE,
+    MQ_UP,
+    MQ_DOWN,
+    MQ_LINEAR_COUNT
+} mq_linear;
 
 typedef enum mq_norm {
     MQ_NORM_INPUT,     /* before attention */
     MQ_NORM_POST_ATTN, /* on attention's output, before it is added (Gemma) */
-    MQ_NORM_PRE_FFN,   /* before the feed-forward part (Llama calls this one post_attention_layernorm) */
-    MQ_NORM_POST_FFN,  /* on its output, before it is added (Gemma) */
-    MQ_NORM_Q,         /* per head, [head_dim] */
+    MQ_NORM_PRE_FFN, /* before the feed-forward part (Llama calls this one post_attention_layernorm)
+                      */
+    MQ_NORM_POST_FFN, /* on its output, before it is added (Gemma) */
+    MQ_NORM_Q,        /* per head, [head_dim] */
     MQ_NORM_K,
     MQ_NORM_COUNT
 } mq_norm;
@@ -22,19 +33,20 @@ typedef enum mq_norm {
 typedef enum mq_activation { MQ_SILU, MQ_GELU_TANH } mq_activation;
 
 typedef struct mq_arch {
-    const char *architecture;                  /* config.json "architectures"[0] */
-    const char *model_type;                    /* config.json "model_type" */
-    const char *block_prefix;                  /* with one %zu: "model.layers.%zu." */
-    const char *linear[MQ_LINEAR_COUNT];       /* "self_attn.q_proj", ...: tensor = prefix + this + ".weight" */
-    const char *norm[MQ_NORM_COUNT];           /* "input_layernorm", ...; NULL: the family has none */
+    const char *architecture; /* config.json "architectures"[0] */
+    const char *model_type;   /* config.json "model_type" */
+    const char *block_prefix; /* with one %zu: "model.layers.%zu." */
+    const char
+        *linear[MQ_LINEAR_COUNT]; /* "self_attn.q_proj", ...: tensor = prefix + this + ".weight" */
+    const char *norm[MQ_NORM_COUNT]; /* "input_layernorm", ...; NULL: the family has none */
     const char *embedding, *final_norm, *head; /* full tensor names with ".weight" */
-    const char *const *fields;                 /* NULL-terminated: the fields of config.json that this family reads
-                                                  beyond those that every family has (config_fields.c) */
-    const char *activation_field;              /* "hidden_act", ... */
-    bool norm_plus_one;                        /* the norm multiplies by 1 + weight */
-    bool scale_embeddings;                     /* by sqrt(hidden_size), in float32 */
-    bool query_pre_attn_scalar;                /* attention scale from that field instead of head_dim */
-    bool sliding_window;                       /* layer_types or sliding_window_pattern, two rotary bases */
+    const char *const *fields; /* NULL-terminated: the fields of config.json that this family reads
+                                  beyond those that every family has (config_fields.c) */
+    const char *activation_field; /* "hidden_act", ... */
+    bool norm_plus_one;           /* the norm multiplies by 1 + weight */
+    bool scale_embeddings;        /* by sqrt(hidden_size), in float32 */
+    bool query_pre_attn_scalar;   /* attention scale from that field instead of head_dim */
+    bool sliding_window;          /* layer_types or sliding_window_pattern, two rotary bases */
     bool default_tie_word_embeddings;
     mq_activation default_activation;
     double default_rope_theta, default_rms_norm_eps;

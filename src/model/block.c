@@ -25,8 +25,7 @@ mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_bl
                                 .softcap = (float)config->attn_logit_softcapping};
 }
 
-/* --- what the parts share
- * ----------------------------------------------------------------------------------- */
+/* --- what the parts share --------------------------------------------------------------------- */
 
 void mq_block_linear(float *y, const float *x, const mq_block_pass *pass, mq_linear linear,
                      size_t rows) {
@@ -82,9 +81,7 @@ static void for_runs(void (*part)(const mq_block_pass *, const mq_rows *),
     mq_gemm_leave_single(context);
 }
 
-/* --- forward
- * ------------------------------------------------------------------------------------------------
- */
+/* --- forward ---------------------------------------------------------------------------------- */
 
 void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
                       const mq_block_shape *shape, mq_activations *activations,
@@ -104,9 +101,7 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
     for_runs(mq_block_ffn_forward, &pass, context);
 }
 
-/* --- backward
- * -----------------------------------------------------------------------------------------------
- */
+/* --- backward --------------------------------------------------------------------------------- */
 
 static bool wants_linear(const mq_block_grads *grads, mq_linear linear) {
     return grads->linear[linear] || grads->bias[linear];

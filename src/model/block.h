@@ -1,7 +1,8 @@
 /* One transformer block: forward, and backward for everything trainable.
  *
  * With n_i the norms that the architecture has and residual stream x [tokens, hidden_size]:
- *   h = x + n_post_attn(O·attention(rope(n_q(Q·n_input(x))), rope(n_k(K·n_input(x))), V·n_input(x)))
+ *   q = rope(n_q(Q·n_input(x)))   k = rope(n_k(K·n_input(x)))   v = V·n_input(x)
+ *   h = x + n_post_attn(O·attention(q, k, v))
  *   y = h + n_post_ffn(DOWN·(act(GATE·n_pre_ffn(h)) ⊙ UP·n_pre_ffn(h)))
  * tokens = sequences · length; attention is causal within each sequence, positions 0 … length-1. */
 #ifndef MQ_MODEL_BLOCK_H
@@ -14,10 +15,12 @@
 typedef struct mq_block_weights {
     const float *linear[MQ_LINEAR_COUNT]; /* [out, in] */
     const float *bias[MQ_LINEAR_COUNT];   /* [out]; NULL: none */
-    const float *norm[MQ_NORM_COUNT];     /* the multiplier itself (1 + weight where norm_plus_one); NULL: none */
+    const float *norm[MQ_NORM_COUNT];     /* the multiplier itself (1 + weight where norm_plus_one);
+                                             NULL: none */
 } mq_block_weights;
 
-/* Where gradients go; NULL: not wanted, and then not computed. They are overwritten, not added to. */
+/* Where gradients go; NULL: not wanted, and then not computed. They are overwritten, not added to.
+ */
 typedef struct mq_block_grads {
     float *linear[MQ_LINEAR_COUNT];
     float *bias[MQ_LINEAR_COUNT];
@@ -27,51 +30,58 @@ typedef struct mq_block_grads {
 
 typedef struct mq_block_shape {
     const mq_config *config;
-    size_t layer;             /* decides window and rotary table */
-    size_t sequences, length; /* tokens = sequences · length */
+    size_t layer;                       /* decides window and rotary table */
+    size_t sequences, length;           /* tokens = sequences · length */
     const float *cos_table, *sin_table; /* [length, head_dim/2] of this layer's mq_rope */
 } mq_block_shape;
 
-/* Everything the block keeps between forward and backward, and its scratch; carved from one slab. */
+/* Everything the block keeps between forward and backward, and its scratch; carved from one slab.
+ */
 typedef struct mq_activations mq_activations;
 
-/* Carves for blocks of config with at most max_tokens tokens; `backward`: also what backward needs. The struct itself is
- * carved too: while measuring (slab->base NULL) the result is NULL. */
+/* Carves for blocks of config with at most max_tokens tokens; `backward`: also what backward needs.
+ * The struct itself is carved too: while measuring (slab->base NULL) the result is NULL. */
 mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, size_t max_sequences,
                                      size_t max_length, bool backward, const mq_context *context);
 
-/* y[tokens, hidden_size] of x[tokens, hidden_size]; y may be x itself only if no backward follows. x must stay
- * unchanged until mq_block_backward. */
-void mq_block_forward(float *y, const float *x, const mq_block_weights *weights, const mq_block_shape *shape,
-                      mq_activations *activations, const mq_context *context);
+/* y[tokens, hidden_size] of x[tokens, hidden_size]; y may be x itself only if no backward follows.
+ * x must stay unchanged until mq_block_backward. */
+void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
+                      const mq_block_shape *shape, mq_activations *activations,
+                      const mq_context *context);
 
-/* Gradients for dy[tokens, hidden_size], after mq_block_forward with the same arguments. dy is overwritten as scratch.
- * Skips each product that no wanted gradient needs (with input == NULL the products that only lead there, too). */
-void mq_block_backward(mq_block_grads *grads, float *dy, const float *x, const mq_block_weights *weights,
-                       const mq_block_shape *shape, mq_activations *activations, const mq_context *context);
+/* Gradients for dy[tokens, hidden_size], after mq_block_forward with the same arguments. dy is
+ * overwritten as scratch. Skips each product that no wanted gradient needs (with input == NULL the
+ * products that only lead there, too). */
+void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
+                       const mq_block_weights *weights, const mq_block_shape *shape,
+                       mq_activations *activations, const mq_context *context);
 
 /* After a forward: the input [tokens, in] of a linear layer (for Gram matrices). */
 const float *mq_activations_input(const mq_activations *activations, mq_linear linear);
 
-/* --- a block's float32 parameters in memory ---------------------------------------------------------------- */
+/* --- a block's float32 parameters in memory --------------------------------------------------- */
 
 typedef struct mq_block_params {
     float *linear[MQ_LINEAR_COUNT], *bias[MQ_LINEAR_COUNT], *norm[MQ_NORM_COUNT];
 } mq_block_params;
 
 void mq_block_params_carve(mq_block_params *out, mq_slab *slab, const mq_config *config);
-/* Reads layer's parameters through model->weights; norms with 1 added where the architecture says so. */
-mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, size_t layer, mq_error *err);
+/* Reads layer's parameters through model->weights; norms with 1 added where the architecture says
+ * so. */
+mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, size_t layer,
+                               mq_error *err);
 mq_block_weights mq_block_params_view(const mq_block_params *params);
 
-/* --- a whole model, block by block -------------------------------------------------------------------------- */
+/* --- a whole model, block by block ------------------------------------------------------------ */
 
-/* hidden[sequences·length, hidden_size] of the last block for sequences of token ids, holding one block's weights at a
- * time: all sequences pass block after block, `batch` sequences at once. Progress is reported as `phase`, unit "block". */
-mq_status mq_model_forward(float *hidden, const mq_model *model, const int32_t *ids, size_t sequences,
-                           size_t length, size_t batch, const char *phase, const mq_context *context,
-                           mq_error *err);
-size_t mq_model_forward_memory(const mq_config *config, size_t sequences, size_t length, size_t batch,
-                               const mq_context *context);
+/* hidden[sequences·length, hidden_size] of the last block for sequences of token ids, holding one
+ * block's weights at a time: all sequences pass block after block, `batch` sequences at once.
+ * Progress is reported as `phase`, unit "block". */
+mq_status mq_model_forward(float *hidden, const mq_model *model, const int32_t *ids,
+                           size_t sequences, size_t length, size_t batch, const char *phase,
+                           const mq_context *context, mq_error *err);
+size_t mq_model_forward_memory(const mq_config *config, size_t sequences, size_t length,
+                               size_t batch, const mq_context *context);
 
 #endif

@@ -13,15 +13,16 @@ typedef enum mq_rope_type {
     MQ_ROPE_YARN
 } mq_rope_type;
 
-/* One way of rotating queries and keys; fields as in rope_scaling / rope_parameters of config.json. */
+/* One way of rotating queries and keys; fields as in rope_scaling / rope_parameters of config.json.
+ */
 typedef struct mq_rope {
     mq_rope_type type;
     double rope_theta, factor;
-    double low_freq_factor, high_freq_factor;                 /* llama3 */
-    double beta_fast, beta_slow, attention_factor;            /* yarn; attention_factor < 0: not given */
-    double mscale, mscale_all_dim;                            /* yarn; 0: not given */
-    bool truncate;                                            /* yarn */
-    size_t original_max_position_embeddings;                  /* 0: not given */
+    double low_freq_factor, high_freq_factor;      /* llama3 */
+    double beta_fast, beta_slow, attention_factor; /* yarn; attention_factor < 0: not given */
+    double mscale, mscale_all_dim;                 /* yarn; 0: not given */
+    bool truncate;                                 /* yarn */
+    size_t original_max_position_embeddings;       /* 0: not given */
 } mq_rope;
 
 typedef struct mq_config {
@@ -35,15 +36,17 @@ typedef struct mq_config {
     double attention_scale;        /* 1/sqrt(head_dim) or 1/sqrt(query_pre_attn_scalar) */
     double attn_logit_softcapping; /* 0: none */
     double final_logit_softcapping;
-    size_t sliding_window;    /* tokens that a local layer sees, itself included; 0: every layer is global */
-    bool *layer_is_local;     /* [num_hidden_layers] */
-    mq_rope rope[2];          /* 0: global layers, 1: local layers */
+    size_t sliding_window; /* tokens that a local layer sees, itself included; 0: every layer is
+                              global */
+    bool *layer_is_local;  /* [num_hidden_layers] */
+    mq_rope rope[2];       /* 0: global layers, 1: local layers */
 } mq_config;
 
-/* Reads FOLDER/config.json. MQ_ERR_INPUT: an architecture that the table has not (names the known ones), a field that
- * is neither known to have no influence on the result (ids, dtype, initializer_range, use_cache, ...) nor represented
- * here (by name), a value out of range, a contradiction between fields. "quantization_config"/"quantization" are left to
- * the caller. Both spellings of rotary settings are read: rope_theta + rope_scaling (+ rope_local_base_freq), and
+/* Reads FOLDER/config.json. MQ_ERR_INPUT: an architecture that the table has not (names the known
+ * ones), a field that is neither known to have no influence on the result (ids, dtype,
+ * initializer_range, use_cache, ...) nor represented here (by name), a value out of range, a
+ * contradiction between fields. "quantization_config"/"quantization" are left to the caller. Both
+ * spellings of rotary settings are read: rope_theta + rope_scaling (+ rope_local_base_freq), and
  * transformers 5's rope_parameters (flat, or one per layer type). */
 mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err);
 mq_status mq_config_parse(mq_config *out, const cJSON *json, const char *file, mq_error *err);
@@ -52,17 +55,21 @@ void mq_config_free(mq_config *config);
 /* Rows and columns of a linear layer's weight [out, in]. */
 void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear);
 bool mq_config_has_bias(const mq_config *config, mq_linear linear);
-size_t mq_config_norm_size(const mq_config *config, mq_norm norm); /* 0: the architecture has none */
+size_t mq_config_norm_size(const mq_config *config,
+                           mq_norm norm); /* 0: the architecture has none */
 
-/* Tensor names. Written into name[size], cut never (MQ_NAME_SIZE is enough for every row of the table). */
+/* Tensor names. Written into name[size], cut never (MQ_NAME_SIZE is enough for every row of the
+ * table). */
 #define MQ_NAME_SIZE 160
-void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer, mq_linear linear,
-                           const char *suffix); /* suffix: "weight" or "bias" */
-void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer, mq_norm norm);
+void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
+                           mq_linear linear, const char *suffix); /* suffix: "weight" or "bias" */
+void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
+                         mq_norm norm);
 
-/* Rotation tables for positions 0 … length-1: cos[length, head_dim/2], sin likewise, attention factor multiplied in
- * (transformers: ROPE_INIT_FUNCTIONS). `length` matters to dynamic NTK alone. */
-void mq_rope_tables(float *cos_table, float *sin_table, const mq_rope *rope, const mq_config *config,
-                    size_t length);
+/* Rotation tables for positions 0 … length-1: cos[length, head_dim/2], sin likewise, attention
+ * factor multiplied in (transformers: ROPE_INIT_FUNCTIONS). `length` matters to dynamic NTK alone.
+ */
+void mq_rope_tables(float *cos_table, float *sin_table, const mq_rope *rope,
+                    const mq_config *config, size_t length);
 
 #endif

@@ -5,11 +5,13 @@
 #include "base/random.h"
 #include "model/block.h"
 
-/* ids[sequences, length]: each sequence begins with first_id (a beginning-of-sequence token) or, when that is negative, a
- * token drawn uniformly from the vocabulary, and goes on by sampling from the model's own distribution at `temperature`
- * (data-free calibration as in LLM-QAT, Liu et al. 2023). Sequences run in batches with a cache of keys
- * and values; ends of text do not stop a sequence. Deterministic for a seed. */
-mq_status mq_generate(int32_t *ids, const mq_model *model, size_t sequences, size_t length, int32_t first_id,
-                      double temperature, uint64_t seed, const mq_context *context, mq_error *err);
+/* ids[sequences, length]: each sequence begins with first_id (a beginning-of-sequence token) or,
+ * when that is negative, a token drawn uniformly from the vocabulary, and goes on by sampling from
+ * the model's own distribution at `temperature` (data-free calibration as in LLM-QAT, Liu et al.
+ * 2023). Sequences run in batches with a cache of keys and values; ends of text do not stop a
+ * sequence. Deterministic for a seed. */
+mq_status mq_generate(int32_t *ids, const mq_model *model, size_t sequences, size_t length,
+                      int32_t first_id, double temperature, uint64_t seed,
+                      const mq_context *context, mq_error *err);
 
 #endif

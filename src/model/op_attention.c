@@ -63,9 +63,7 @@ size_t mq_attention_scratch(const mq_attention_shape *shape, const mq_context *c
     return mq_context_threads(context) * scratch_floats(shape);
 }
 
-/* --- forward
- * ------------------------------------------------------------------------------------------------
- */
+/* --- forward ---------------------------------------------------------------------------------- */
 
 /* Where one head of one sequence begins, in elements: q and out, k and v, lse. */
 typedef struct head_view {
@@ -132,9 +130,7 @@ void mq_attention_forward(float *out, float *lse, const float *q, const float *k
     mq_gemm_leave_single(context);
 }
 
-/* --- backward
- * -----------------------------------------------------------------------------------------------
- */
+/* --- backward --------------------------------------------------------------------------------- */
 
 /* The arrays of a backward, as mq_attention_backward has them. */
 typedef struct backward_arrays {

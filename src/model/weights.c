@@ -5,8 +5,7 @@
 
 #include "base/error.h"
 
-/* --- a plain checkpoint
- * ------------------------------------------------------------------------------------ */
+/* --- a plain checkpoint ----------------------------------------------------------------------- */
 
 typedef struct plain_weights {
     mq_weights weights;
@@ -78,8 +77,7 @@ void mq_weights_free(mq_weights *weights) {
     }
 }
 
-/* --- checking against the configuration
- * -------------------------------------------------------------------- */
+/* --- checking against the configuration ------------------------------------------------------- */
 
 static mq_status check_shape(const mq_model *model, const char *name, size_t rows, size_t columns,
                              mq_error *err) {
@@ -194,9 +192,7 @@ mq_status mq_model_check(const mq_model *model, mq_error *err) {
                                                                    : MQ_OK;
 }
 
-/* --- opening
- * -----------------------------------------------------------------------------------------------
- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static mq_status refuse_quantized(const cJSON *json, const char *file, mq_error *err) {
     static const char *const keys[] = {"quantization_config", "quantization"};
@@ -279,8 +275,7 @@ void mq_model_free(mq_model *model) {
     mq_free(model);
 }
 
-/* --- embedding
- * --------------------------------------------------------------------------------------------- */
+/* --- embedding -------------------------------------------------------------------------------- */
 
 mq_status mq_model_embed(float *hidden, const mq_model *model, const int32_t *ids, size_t count,
                          mq_error *err) {

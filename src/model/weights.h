@@ -1,5 +1,6 @@
-/* Where a model's float32 weights come from: a plain checkpoint here; a master at a width, or a slice, in
- * src/store/. Everything that runs a model reads through this interface, so that all of these run the same code. */
+/* Where a model's float32 weights come from: a plain checkpoint here; a master at a width, or a
+ * slice, in src/store/. Everything that runs a model reads through this interface, so that all of
+ * these run the same code. */
 #ifndef MQ_MODEL_WEIGHTS_H
 #define MQ_MODEL_WEIGHTS_H
 
@@ -11,10 +12,12 @@ typedef struct mq_weights mq_weights;
 typedef struct mq_weights_class {
     bool (*has)(const mq_weights *self, const char *name);
     /* Logical shape (of the dequantized tensor), dims 1 (rows = 1) or 2. */
-    mq_status (*shape)(size_t *rows, size_t *columns, const mq_weights *self, const char *name, mq_error *err);
-    /* Rows [first, first + count) as float32 into out[count, columns]. Several threads may read at once. */
-    mq_status (*read)(float *out, const mq_weights *self, const char *name, size_t first, size_t count,
-                      mq_error *err);
+    mq_status (*shape)(size_t *rows, size_t *columns, const mq_weights *self, const char *name,
+                       mq_error *err);
+    /* Rows [first, first + count) as float32 into out[count, columns]. Several threads may read at
+     * once. */
+    mq_status (*read)(float *out, const mq_weights *self, const char *name, size_t first,
+                      size_t count, mq_error *err);
     void (*free)(mq_weights *self);
 } mq_weights_class;
 
@@ -26,7 +29,8 @@ struct mq_weights { /* first member of every implementation */
 mq_status mq_plain_weights(mq_weights **out, const mq_tensors *tensors, mq_error *err);
 void mq_weights_free(mq_weights *weights); /* NULL allowed */
 
-/* A model that can be run: configuration and weights. Owns both (and keep, released with release_keep). */
+/* A model that can be run: configuration and weights. Owns both (and keep, released with
+ * release_keep). */
 typedef struct mq_model {
     mq_config config;
     mq_weights *weights;
@@ -35,31 +39,37 @@ typedef struct mq_model {
     void (*release_keep)(void *keep);
 } mq_model;
 
-/* A plain (not quantized) checkpoint folder; "quantization_config" in its config.json is MQ_ERR_INPUT (already
- * quantized, by what). Every tensor that the configuration needs must be there with the right shape and a weight's
- * dtype: MQ_ERR_INPUT naming it otherwise. */
+/* A plain (not quantized) checkpoint folder; "quantization_config" in its config.json is
+ * MQ_ERR_INPUT (already quantized, by what). Every tensor that the configuration needs must be
+ * there with the right shape and a weight's dtype: MQ_ERR_INPUT naming it otherwise. */
 mq_status mq_model_open_plain(mq_model **out, const char *folder, mq_error *err);
 void mq_model_free(mq_model *model);
-/* The check that the above makes, for other openers: shapes of all tensors against the configuration; no block, bias
- * or head beside those that it names (a head beside tied embeddings must equal them). */
+/* The check that the above makes, for other openers: shapes of all tensors against the
+ * configuration; no block, bias or head beside those that it names (a head beside tied embeddings
+ * must equal them). */
 mq_status mq_model_check(const mq_model *model, mq_error *err);
 
 /* hidden[count, hidden_size] of token ids, scaled where the architecture does. */
-mq_status mq_model_embed(float *hidden, const mq_model *model, const int32_t *ids, size_t count, mq_error *err);
+mq_status mq_model_embed(float *hidden, const mq_model *model, const int32_t *ids, size_t count,
+                         mq_error *err);
 
-/* --- the head: final norm and logits, never [tokens, vocab_size] at once ----------------------------------- */
+/* --- the head: final norm and logits, never [tokens, vocab_size] at once ---------------------- */
 
-/* For hidden[count, hidden_size] (output of the last block): nll[i] = -log p(targets[i]) in natural units, and
- * top[i] = the id of the largest logit (lowest id on a tie). nll or top may be NULL. Works through the vocabulary in
- * slabs of rows with a running log-sum-exp; working memory is bounded by mq_head_memory(). */
+/* For hidden[count, hidden_size] (output of the last block): nll[i] = -log p(targets[i]) in natural
+ * units, and top[i] = the id of the largest logit (lowest id on a tie). nll or top may be NULL.
+ * Works through the vocabulary in slabs of rows with a running log-sum-exp; working memory is
+ * bounded by mq_head_memory(). */
 mq_status mq_head_score(float *nll, int32_t *top, const mq_model *model, const float *hidden,
-                        const int32_t *targets, size_t count, const mq_context *context, mq_error *err);
+                        const int32_t *targets, size_t count, const mq_context *context,
+                        mq_error *err);
 
-/* The same for two models at once: kl[i] = KL(reference ‖ model) of the next-token distributions in nats,
- * same_top[i] = 1 when their largest logits are of the same id. Both must have the same vocab_size. */
+/* The same for two models at once: kl[i] = KL(reference ‖ model) of the next-token distributions in
+ * nats, same_top[i] = 1 when their largest logits are of the same id. Both must have the same
+ * vocab_size. */
 mq_status mq_head_compare(float *nll, float *kl, unsigned char *same_top, const mq_model *model,
-                          const float *hidden, const mq_model *reference, const float *reference_hidden,
-                          const int32_t *targets, size_t count, const mq_context *context, mq_error *err);
+                          const float *hidden, const mq_model *reference,
+                          const float *reference_hidden, const int32_t *targets, size_t count,
+                          const mq_context *context, mq_error *err);
 size_t mq_head_memory(const mq_config *config);
 
 /* Full logits[count, vocab_size], for tests and sampling of few tokens. */

@@ -59,8 +59,7 @@ extern const mq_grid_class mq_clip_grid;
 void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_options *options,
                    size_t out, size_t in, size_t groups, mq_slab *slab);
 
-/* --- from a finished grid to the stored numbers (finish.c)
- * -------------------------------------------------- */
+/* --- from a finished grid to the stored numbers (finish.c) ------------------------------------ */
 
 /* Fills quantized (its arrays exist, for every width to serve): codes; for trained widths the
  * learned pair; for all others the least-squares pair under gram. Pairs are rounded to

@@ -5,7 +5,6 @@
 #include "base/random.h"
 #include "quant/learner.h"
 #include "quant/loss.h"
-#include "quant/recipe.h"
 
 /* One batch: sequences [first, first + count) of the chains. */
 typedef struct batch {
@@ -53,9 +52,7 @@ static mq_block_weights weights_of(const mq_learner *learner, size_t k) {
     return weights;
 }
 
-/* --- teacher
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- teacher ---------------------------------------------------------------------------------- */
 
 /* sum[in] += the squares of x[tokens, in], column by column in the order of the tokens. */
 static void add_squares(double *sum, const float *x, size_t tokens, size_t in) {
@@ -134,9 +131,7 @@ mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
     return MQ_OK;
 }
 
-/* --- training
- * --------------------------------------------------------------------------------------------------
- */
+/* --- training --------------------------------------------------------------------------------- */
 
 /* Forward, loss gradient and backward of one batch at trained width k, into
  * learner->gradients[..][k]. */
@@ -162,7 +157,9 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
     const mq_grid_options *options = &learner->grid_options;
     bool visited[MQ_MAX_WIDTHS] = {false};
     for (size_t k = 0; k < options->width_count; k++) {
-        const size_t period = mq_recipe_period(learner->options, options->widths[k]);
+        const size_t period = options->widths[k] == MQ_MAX_WIDTH && options->width_count > 1
+                                  ? learner->options->int8_period
+                                  : 1;
         if (options->lambda[k] > 0.0 && step % period == 0) {
             visited[k] = true;
             gradients_of(learner, layer, part, k, options->lambda[k] * (double)period);
@@ -212,8 +209,7 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
     return MQ_OK;
 }
 
-/* --- measuring and advancing
- * ------------------------------------------------------------------------------------ */
+/* --- measuring and advancing ------------------------------------------------------------------ */
 
 /* Batches that make up the measured sequences. */
 static size_t measured_batches(const mq_learner *learner) {

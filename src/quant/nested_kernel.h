@@ -12,8 +12,7 @@
 #include "quant/lanes.h"
 #include "quant/nested.h"
 
-/* --- start: the clip of least error
- * ------------------------------------------------------------------------- */
+/* --- start: the clip of least error ----------------------------------------------------------- */
 
 /* What the search keeps of a group: weighted sums, and at each level the fit of (scale, middle). */
 typedef struct group_fit {
@@ -142,8 +141,7 @@ static void start_rows(mq_grid *grid, const float *gram, size_t first, size_t la
     }
 }
 
-/* --- forward: codes and values of a chunk
- * -------------------------------------------------------------------- */
+/* --- forward: codes and values of a chunk ----------------------------------------------------- */
 
 /* code[j][i] and, where the clamp binds not, free_[j][i] = 1 (else 0); z[i] = (w - lo)/(hi - lo).
  */
@@ -224,8 +222,7 @@ static void values_rows(const mq_grid *grid, float *const values[], size_t first
     }
 }
 
-/* --- backward and Adam
- * --------------------------------------------------------------------------------------- */
+/* --- backward and Adam ------------------------------------------------------------------------ */
 
 /* Sums over a group that the gradients of its parameters are made of. */
 typedef struct group_sums {

@@ -7,7 +7,7 @@
 
 #include "matquant/format.h"
 
-/* --- small files ----------------------------------------------------------------------------- */
+/* --- small files ------------------------------------------------------------------------------ */
 
 static bool ends_with(const char *text, const char *end) {
     size_t length = strlen(text), end_length = strlen(end);
@@ -73,7 +73,7 @@ mq_status mq_small_files_size(size_t *out, const char *folder, mq_error *err) {
     return walk_small_files(NULL, out, folder, err);
 }
 
-/* --- JSON ------------------------------------------------------------------------------------ */
+/* --- JSON ------------------------------------------------------------------------------------- */
 
 mq_status mq_read_folder_json(cJSON **out, const char *folder, const char *name, bool optional,
                               mq_error *err) {
@@ -139,7 +139,7 @@ mq_status mq_json_add_crcs(cJSON *object, const mq_tensor_writer *writer,
     return mq_json_add(object, "tensors", tensors, err);
 }
 
-/* --- tensors --------------------------------------------------------------------------------- */
+/* --- tensors ---------------------------------------------------------------------------------- */
 
 mq_status mq_copy_tensor(mq_tensor_writer *writer, size_t index, const mq_tensors *tensors,
                          const mq_tensor_info *info, const mq_context *context, mq_error *err) {

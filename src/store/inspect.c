@@ -7,7 +7,7 @@
 #include "store/quantized_weights.h"
 #include "store/slice_layout.h"
 
-/* --- what is the same for all kinds ---------------------------------------------------------- */
+/* --- what is the same for all kinds ----------------------------------------------------------- */
 
 static mq_status read_shape(mq_inspection *out, const char *folder, mq_error *err) {
     mq_config config;
@@ -63,7 +63,7 @@ static mq_status take_provenance(mq_inspection *out, const cJSON *provenance, mq
     return out->provenance == NULL ? mq_fail_memory(err, "the provenance", 0) : MQ_OK;
 }
 
-/* --- masters --------------------------------------------------------------------------------- */
+/* --- masters ---------------------------------------------------------------------------------- */
 
 /* recipe.bits are the widths that were trained; recipe rtn trains none. */
 static bool was_trained(const cJSON *provenance, unsigned width) {
@@ -139,7 +139,7 @@ static mq_status inspect_master(mq_inspection *out, const char *folder, mq_error
     return status;
 }
 
-/* --- slices ---------------------------------------------------------------------------------- */
+/* --- slices ----------------------------------------------------------------------------------- */
 
 static mq_status inspect_open_slice(mq_inspection *out, const mq_slice_reader *slice,
                                     mq_error *err) {
@@ -179,7 +179,7 @@ static mq_status inspect_slice(mq_inspection *out, const char *folder, mq_error 
     return status;
 }
 
-/* --- plain checkpoints, and the choice ------------------------------------------------------- */
+/* --- plain checkpoints, and the choice -------------------------------------------------------- */
 
 static mq_status inspect_plain(mq_inspection *out, const char *folder, mq_error *err) {
     mq_tensors *tensors = NULL;

@@ -5,7 +5,7 @@
 #include "model/weights.h"
 #include "quant/quantized.h"
 
-/* --- writing --------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 /* A linear that will be quantized: prefix P (tensor name without ".weight"). */
 typedef struct mq_master_linear {
@@ -48,7 +48,7 @@ mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
 mq_status mq_master_writer_finish(mq_master_writer *writer, const cJSON *provenance, mq_error *err);
 void mq_master_writer_abandon(mq_master_writer *writer); /* NULL allowed */
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 typedef struct mq_master mq_master;
 
@@ -80,7 +80,7 @@ const mq_master_view *mq_master_linear_at(const mq_master *master, size_t index)
 const mq_master_view *mq_master_find(const mq_master *master,
                                      const char *prefix); /* NULL: not quantized */
 
-/* --- running --------------------------------------------------------------------------------- */
+/* --- running ---------------------------------------------------------------------------------- */
 
 /* What a folder is, from its config.json: MQ_KIND_PLAIN, _MASTER or _SLICE (matquant/inspect.h).
  * Quantized by another tool: MQ_ERR_INPUT saying which quant_method. */

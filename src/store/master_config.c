@@ -24,7 +24,7 @@ const char *mq_widths_text(char *out, size_t size, const unsigned *widths, size_
     return out;
 }
 
-/* --- writing --------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *const *ignored,
                                size_t ignored_count) {
@@ -53,7 +53,7 @@ cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *c
     return object;
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 static mq_status parse_version(const cJSON *object, const char *file, mq_error *err) {
     size_t version = 0;

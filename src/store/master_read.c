@@ -16,7 +16,7 @@ struct mq_master {
     size_t linear_count;
 };
 
-/* --- one linear layer ------------------------------------------------------------------------ */
+/* --- one linear layer ------------------------------------------------------------------------- */
 
 static mq_status check_codes(const mq_master *master, const mq_tensor_info *codes,
                              const char *prefix, mq_error *err) {
@@ -92,7 +92,7 @@ static mq_status read_linear(mq_master_view *view, const mq_master *master,
     return MQ_OK;
 }
 
-/* --- all of them ----------------------------------------------------------------------------- */
+/* --- all of them ------------------------------------------------------------------------------ */
 
 static int compare_prefixes(const void *a, const void *b) {
     return strcmp((*(mq_master_view *const *)a)->prefix, (*(mq_master_view *const *)b)->prefix);
@@ -226,7 +226,7 @@ void mq_master_close(mq_master *master) {
     mq_free(master);
 }
 
-/* --- questions ------------------------------------------------------------------------------- */
+/* --- questions -------------------------------------------------------------------------------- */
 
 const mq_tensors *mq_master_tensors(const mq_master *master) { return master->tensors; }
 const cJSON *mq_master_config(const mq_master *master) { return master->config; }

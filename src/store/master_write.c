@@ -31,7 +31,7 @@ struct mq_master_writer {
     char *folder; /* the source's */
 };
 
-/* --- the plan -------------------------------------------------------------------------------- */
+/* --- the plan --------------------------------------------------------------------------------- */
 
 static void plan_free(struct tensor_plan *plan) {
     mq_free(plan->specs);
@@ -204,7 +204,7 @@ mq_status mq_master_size(size_t *out, const mq_master_layout *layout, const mq_t
     return status;
 }
 
-/* --- writing --------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 static mq_status make_config(mq_master_writer *writer, const mq_master_layout *layout,
                              mq_error *err) {

@@ -45,8 +45,7 @@ static mq_status check_finite(const mq_quantize_plan *plan, mq_error *err) {
     return MQ_OK;
 }
 
-/* --- calibration -------------------------------------------------------------------------------
- */
+/* --- calibration ------------------------------------------------------------------------------ */
 
 #define SELF_TEMPERATURE 1.0
 
@@ -105,8 +104,7 @@ static mq_status load_calibration(mq_quantize_plan *plan, mq_error *err) {
     return status;
 }
 
-/* --- layout ------------------------------------------------------------------------------------
- */
+/* --- layout ----------------------------------------------------------------------------------- */
 
 static mq_status add_linear(mq_quantize_plan *plan, size_t layer, mq_linear linear, size_t *at,
                             mq_error *err) {
@@ -164,8 +162,7 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
     return mq_master_size(&plan->output_bytes, &plan->layout, plan->source, err);
 }
 
-/* --- memory and disk ---------------------------------------------------------------------------
- */
+/* --- memory and disk -------------------------------------------------------------------------- */
 
 /* At most so much does the master's writer keep for each tensor that it will write: names, shape,
  * place, CRC-32. */

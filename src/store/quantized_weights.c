@@ -17,7 +17,7 @@ void mq_dequantize_row(float *out, const uint8_t *slices, const float *scales, c
     }
 }
 
-/* --- one linear layer, from either kind of folder -------------------------------------------- */
+/* --- one linear layer, from either kind of folder --------------------------------------------- */
 
 typedef struct stored_linear {
     size_t out, in, groups;
@@ -82,7 +82,7 @@ static mq_status read_rows(float *out, const stored_linear *linear, size_t first
     return status;
 }
 
-/* --- the class ------------------------------------------------------------------------------- */
+/* --- the class -------------------------------------------------------------------------------- */
 
 typedef struct quantized_weights {
     mq_weights weights;

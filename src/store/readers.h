@@ -23,8 +23,7 @@ mq_role mq_master_role(unsigned *width, const mq_master *master, const mq_tensor
 /* The tensor that the model of this width uses in place of NAME, or NULL when it uses NAME. */
 const mq_tensor_info *mq_master_private(const mq_master *master, const char *name, unsigned width);
 
-/* --- slices
- * ---------------------------------------------------------------------------------------------- */
+/* --- slices ----------------------------------------------------------------------------------- */
 
 /* A folder in MLX's affine format: what `matquant slice` writes, and as much of what mlx-lm writes
  * as means the same (scales in any of F16, BF16, F32; widths and group sizes that differ by layer).

@@ -19,7 +19,7 @@ size_t mq_mlx_group_size(const mq_master_view *view) {
     return 0;
 }
 
-/* --- what can be refused --------------------------------------------------------------------- */
+/* --- what can be refused ---------------------------------------------------------------------- */
 
 static mq_status check_width(const mq_master *master, unsigned width, mq_slice_form form,
                              mq_error *err) {
@@ -60,7 +60,7 @@ static mq_status check_mlx_linear(const mq_master *master, const mq_master_view 
     return MQ_OK;
 }
 
-/* --- the list -------------------------------------------------------------------------------- */
+/* --- the list --------------------------------------------------------------------------------- */
 
 static mq_status allocate(mq_slice_layout *layout, const mq_master *master, mq_error *err) {
     static const char what[] = "the list of tensors";

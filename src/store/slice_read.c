@@ -16,7 +16,7 @@ struct mq_slice_reader {
     size_t linear_count;
 };
 
-/* --- config.json ----------------------------------------------------------------------------- */
+/* --- config.json ------------------------------------------------------------------------------ */
 
 static mq_status check_format(size_t width, size_t group_size, const cJSON *entry, const char *file,
                               mq_error *err) {
@@ -79,7 +79,7 @@ static mq_status layer_format(size_t *width, size_t *group_size, const mq_slice_
                            : check_format(*width, *group_size, entry, slice->config_path, err);
 }
 
-/* --- one linear layer ------------------------------------------------------------------------ */
+/* --- one linear layer ------------------------------------------------------------------------- */
 
 static mq_status find_part(const mq_tensor_info **out, const mq_slice_reader *slice,
                            const mq_tensor_info *scales, const char *prefix, const char *part,
@@ -145,7 +145,7 @@ static mq_status read_linear(mq_slice_view *view, const mq_slice_reader *slice, 
     return status;
 }
 
-/* --- all of them ----------------------------------------------------------------------------- */
+/* --- all of them ------------------------------------------------------------------------------ */
 
 /* The length of P when name is P.scales, else 0. */
 static size_t scales_stem(const char *name) {

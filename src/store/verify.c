@@ -3,7 +3,7 @@
 #include "store/folder.h"
 #include "store/quantized_weights.h"
 
-/* --- shapes ---------------------------------------------------------------------------------- */
+/* --- shapes ----------------------------------------------------------------------------------- */
 
 static mq_status open_weights(mq_weights **out, const mq_verification *self, mq_error *err) {
     if (self->slice != NULL) {
@@ -33,7 +33,7 @@ mq_status mq_verify_shapes(const mq_verification *self, mq_error *err) {
     return status == MQ_OK ? MQ_OK : mq_problem(self->problems, &problem, err);
 }
 
-/* --- all of it ------------------------------------------------------------------------------- */
+/* --- all of it -------------------------------------------------------------------------------- */
 
 static mq_status verify_open(const mq_verification *self, const char *against, mq_error *err) {
     bool readable = self->problems->count == 0;

@@ -5,7 +5,7 @@
 #include "store/folder.h"
 #include "store/names.h"
 
-/* --- what the folder does with a tensor of the source ---------------------------------------- */
+/* --- what the folder does with a tensor of the source ----------------------------------------- */
 
 /* P is a quantized layer of the folder, [out, in]. */
 static bool find_linear(size_t *out, size_t *in, const mq_verification *self, const char *prefix) {
@@ -97,7 +97,7 @@ static mq_status compare_tensor(const mq_verification *self, const mq_tensors *s
     return compare_bytes(self, ours, source, theirs, err);
 }
 
-/* --- what the folder has that the source has not --------------------------------------------- */
+/* --- what the folder has that the source has not ---------------------------------------------- */
 
 static mq_status check_extra(const mq_verification *self, const mq_tensors *source,
                              const mq_tensor_info *info, mq_error *err) {
@@ -123,7 +123,7 @@ static mq_status check_extra(const mq_verification *self, const mq_tensors *sour
     return note(self, &problem, err);
 }
 
-/* --- config.json ----------------------------------------------------------------------------- */
+/* --- config.json ------------------------------------------------------------------------------ */
 
 static bool is_quantization(const char *key) {
     return strcmp(key, "quantization_config") == 0 || strcmp(key, "quantization") == 0;
@@ -161,7 +161,7 @@ static mq_status compare_configs(const mq_verification *self, const char *source
     return status;
 }
 
-/* --- all of it ------------------------------------------------------------------------------- */
+/* --- all of it -------------------------------------------------------------------------------- */
 
 static mq_status compare_with(const mq_verification *self, const mq_tensors *source,
                               mq_error *err) {

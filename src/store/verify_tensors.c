@@ -6,7 +6,7 @@
 
 #include "store/folder.h"
 
-/* --- the CRCs that matquant.json lists ------------------------------------------------------- */
+/* --- the CRCs that matquant.json lists -------------------------------------------------------- */
 
 typedef struct listed {
     const char *name;
@@ -71,7 +71,7 @@ static listed *find_listed(const listing *list, const char *name) {
                : bsearch(&key, list->entries, list->count, sizeof *list->entries, compare_listed);
 }
 
-/* --- one tensor ------------------------------------------------------------------------------ */
+/* --- one tensor ------------------------------------------------------------------------------- */
 
 /* CRC-32, and the first element that is not finite (or the number of elements), in one pass through
  * the file. */
@@ -135,7 +135,7 @@ static mq_status check_tensor(const mq_verification *self, const mq_tensor_info 
     return problem.status == MQ_OK ? MQ_OK : mq_problem(self->problems, &problem, err);
 }
 
-/* --- all tensors ----------------------------------------------------------------------------- */
+/* --- all tensors ------------------------------------------------------------------------------ */
 
 static mq_status check_missing(const mq_verification *self, const listing *list, mq_error *err) {
     mq_status status = MQ_OK;

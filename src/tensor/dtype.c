@@ -34,8 +34,7 @@ bool mq_dtype_is_weight(mq_dtype dtype) {
     return dtype == MQ_F32 || dtype == MQ_F16 || dtype == MQ_BF16;
 }
 
-/* --- one number
- * ------------------------------------------------------------------------------------------ */
+/* --- one number ------------------------------------------------------------------------------- */
 
 static float float_of_bits(uint32_t bits) {
     float value;
@@ -93,8 +92,7 @@ uint16_t mq_f32_to_bf16(float value) {
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
-/* --- arrays: loads and stores through memcpy, since data may stand anywhere
- * ------------------------------- */
+/* --- arrays: loads and stores through memcpy, since data may stand anywhere ------------------- */
 
 void mq_f16_to_f32_reference(float *out, const void *data, size_t count) {
     const unsigned char *bytes = data;
@@ -187,8 +185,7 @@ void mq_from_f32(void *out, mq_dtype dtype, const float *values, size_t count) {
     }
 }
 
-/* --- finite values
- * --------------------------------------------------------------------------------------- */
+/* --- finite values ---------------------------------------------------------------------------- */
 
 /* An element of `size` bytes at data is not finite when all bits of its exponent are set. */
 #define DEFINE_FIRST_NON_FINITE(name, type, exponent)                                              \

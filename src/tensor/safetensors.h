@@ -54,8 +54,7 @@ void mq_tensor_dont_need(const mq_tensors *tensors, const mq_tensor_info *info);
 mq_status mq_tensor_read_f32(float *out, const mq_tensor_info *info, size_t first, size_t count,
                              mq_error *err);
 
-/* --- writing
- * --------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 /* What a checkpoint will hold, declared before anything is written; then the tensors' bytes in any
  * order, each once. Tensors are laid out by falling element size, so that every offset is aligned

@@ -21,8 +21,7 @@ static mq_status reject(const header_reader *r, const char *tensor, const char *
     return mq_fail_tensor(r->err, MQ_ERR_INPUT, r->path, tensor, "%s", why);
 }
 
-/* --- one tensor
- * ------------------------------------------------------------------------------------------ */
+/* --- one tensor ------------------------------------------------------------------------------- */
 
 /* A number that is a whole one, not negative, and exact in the double that cJSON keeps. */
 static bool whole_number(size_t *out, const cJSON *item) {
@@ -116,8 +115,7 @@ static mq_status read_tensor(const header_reader *r, mq_tensor_info *info, const
     return status == MQ_OK ? read_offsets(r, info, found[OFFSETS]) : status;
 }
 
-/* --- all tensors
- * ----------------------------------------------------------------------------------------- */
+/* --- all tensors ------------------------------------------------------------------------------ */
 
 static bool is_metadata(const cJSON *entry) { return strcmp(entry->string, "__metadata__") == 0; }
 
@@ -203,8 +201,7 @@ static mq_status read_entries(const header_reader *r, mq_shard *shard, const cJS
     return status == MQ_OK ? check_layout(r, shard) : status;
 }
 
-/* --- the file
- * -------------------------------------------------------------------------------------------- */
+/* --- the file --------------------------------------------------------------------------------- */
 
 /* cJSON ends a string at the character \u0000: two names could then become one. Offset of the
  * first, or size. */

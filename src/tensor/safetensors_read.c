@@ -14,9 +14,7 @@ struct mq_tensors {
     const mq_tensor_info **by_name;  /* [count] */
 };
 
-/* --- names
- * -----------------------------------------------------------------------------------------------
- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 static int compare_names(const void *a, const void *b) {
     const mq_tensor_info *const *left = a;
@@ -64,8 +62,7 @@ static mq_status make_lists(mq_tensors *tensors, mq_error *err) {
     return MQ_OK;
 }
 
-/* --- opening
- * --------------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 /* Opens paths[count] into *tensors, which is {0}; whatever happens it is the caller's to close. */
 static mq_status open_shards(mq_tensors *tensors, char *const *paths, size_t count, mq_error *err) {
@@ -101,8 +98,7 @@ mq_status mq_tensors_open_file(mq_tensors **out, const char *path, mq_error *err
     return mq_error_in_file(err, status, path);
 }
 
-/* --- an index
- * -------------------------------------------------------------------------------------------- */
+/* --- an index --------------------------------------------------------------------------------- */
 
 static int compare_texts(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -246,8 +242,7 @@ void mq_tensors_close(mq_tensors *tensors) {
     mq_free(tensors);
 }
 
-/* --- looking
- * --------------------------------------------------------------------------------------------- */
+/* --- looking ---------------------------------------------------------------------------------- */
 
 size_t mq_tensors_count(const mq_tensors *tensors) { return tensors->count; }
 

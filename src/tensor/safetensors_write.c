@@ -30,8 +30,7 @@ struct mq_tensor_writer {
     size_t shard_count;
 };
 
-/* --- what is declared
- * ------------------------------------------------------------------------------------ */
+/* --- what is declared ------------------------------------------------------------------------- */
 
 static mq_status copy_spec(entry *out, const mq_tensor_spec *spec, mq_error *err) {
     size_t elements = 1;
@@ -87,8 +86,7 @@ static mq_status copy_specs(mq_tensor_writer *writer, const mq_tensor_spec *spec
     return MQ_OK;
 }
 
-/* --- where everything goes
- * ------------------------------------------------------------------------------- */
+/* --- where everything goes -------------------------------------------------------------------- */
 
 /* Tensors go to shards in the declared order: a new one where the next tensor does not fit any
  * more. */
@@ -158,8 +156,7 @@ static mq_status lay_out(mq_tensor_writer *writer, size_t max_shard_size, mq_err
     return MQ_OK;
 }
 
-/* --- headers
- * --------------------------------------------------------------------------------------------- */
+/* --- headers ---------------------------------------------------------------------------------- */
 
 static void put_entry(mq_buffer *header, const entry *e) {
     mq_buffer_put_text(header, ",");
@@ -237,9 +234,7 @@ mq_status mq_tensor_writer_open(mq_tensor_writer **out, mq_output *output,
     return MQ_OK;
 }
 
-/* --- data
- * ------------------------------------------------------------------------------------------------
- */
+/* --- data ------------------------------------------------------------------------------------- */
 
 mq_status mq_tensor_writer_put_part(mq_tensor_writer *writer, size_t index, size_t offset,
                                     const void *data, size_t bytes, mq_error *err) {
@@ -283,8 +278,7 @@ size_t mq_tensor_writer_find(const mq_tensor_writer *writer, const char *name) {
     return found == NULL ? writer->count : (size_t)(*found - writer->entries);
 }
 
-/* --- the end
- * --------------------------------------------------------------------------------------------- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 static mq_status write_index(const mq_tensor_writer *writer, mq_error *err) {
     size_t total = 0;

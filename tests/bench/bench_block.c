@@ -85,8 +85,7 @@ static void fill(bench *b) {
     mq_rope_tables(b->cos_table, b->sin_table, &b->config.rope[0], &b->config, LENGTH);
 }
 
-/* --- the products alone
- * ------------------------------------------------------------------------------------- */
+/* --- the products alone ----------------------------------------------------------------------- */
 
 /* The linear layers' products: forward, or dW of all and dX of all but q, k and v. */
 static void linear_products(const bench *b, bool backward) {
@@ -150,9 +149,7 @@ static void attention_products(const bench *b, bool backward) {
     mq_gemm_set_threads(mq_context_threads(b->context));
 }
 
-/* --- timing
- * -------------------------------------------------------------------------------------------------
- */
+/* --- timing ----------------------------------------------------------------------------------- */
 
 enum {
     FORWARD,

@@ -68,7 +68,7 @@ static UNUSED void fixture_random(void *out, size_t size, uint32_t seed) {
     }
 }
 
-/* --- the plain checkpoint -------------------------------------------------------------------- */
+/* --- the plain checkpoint --------------------------------------------------------------------- */
 
 enum { LAYERS = 2, HIDDEN = 64, INTERMEDIATE = 128, VOCAB = 96, LINEARS = 7 * LAYERS };
 
@@ -161,7 +161,7 @@ static UNUSED char *fixture_plain_sharded(size_t max_shard_size) {
 
 static UNUSED char *fixture_plain(void) { return fixture_plain_sharded(0); }
 
-/* --- masters --------------------------------------------------------------------------------- */
+/* --- masters ---------------------------------------------------------------------------------- */
 
 typedef struct fixture_master_options {
     size_t group_size;      /* 0: one a row */
@@ -274,7 +274,7 @@ static UNUSED mq_status fixture_try_master(const char *folder, const char *plain
     return status;
 }
 
-/* --- edits ----------------------------------------------------------------------------------- */
+/* --- edits ------------------------------------------------------------------------------------ */
 
 /* What to do with one tensor when a folder is written anew: drop it, give it another form (its
  * bytes repeated from a counter), or, when there is no such tensor, add it. */
@@ -452,7 +452,7 @@ static UNUSED void fixture_flip(const char *path, size_t offset) {
     assert_int_equal(fclose(file), 0);
 }
 
-/* --- expectations ---------------------------------------------------------------------------- */
+/* --- expectations ----------------------------------------------------------------------------- */
 
 /* status, that the error is one line that holds all of these words, and its tensor ("": none). */
 static UNUSED void expect_error(mq_status status, mq_status wanted, const mq_error *err,

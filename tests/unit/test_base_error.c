@@ -108,8 +108,7 @@ static void nobody_needs_to_listen(void **state) {
     assert_int_equal(mq_error_in_tensor(NULL, MQ_ERR_INPUT, "t"), MQ_ERR_INPUT);
 }
 
-/* --- the context's messages
- * ------------------------------------------------------------------------------ */
+/* --- the context's messages ------------------------------------------------------------------- */
 
 typedef struct heard {
     char text[64];

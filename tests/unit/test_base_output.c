@@ -218,8 +218,7 @@ static void what_appears_meanwhile_is_kept(void **state) {
     }
 }
 
-/* --- faults
- * ---------------------------------------------------------------------------------------------- */
+/* --- faults ----------------------------------------------------------------------------------- */
 
 /* Makes call number 1, 2, 3, ... fail until the run succeeds. Every failure is the machine's and
  * leaves the folder as it was: without output, or with the old one. */
@@ -347,8 +346,7 @@ static void lack_of_memory_leaves_nothing_behind(void **state) {
     }
 }
 
-/* --- killed runs
- * ----------------------------------------------------------------------------------------- */
+/* --- killed runs ------------------------------------------------------------------------------ */
 
 /* A child that is in the middle of writing `path` and stays there. */
 static pid_t start_writing(const char *path) {

@@ -29,7 +29,7 @@ static mq_model *open_model(const char *name) {
     return model;
 }
 
-/* --- plain sums over full logits ------------------------------------------------------------ */
+/* --- plain sums over full logits -------------------------------------------------------------- */
 
 /* out[n] = log softmax of logits[n]. */
 static void log_softmax(double *out, const float *logits, size_t n) {
@@ -99,7 +99,7 @@ static float *all_logits(const mq_model *model, const mq_sequences *windows) {
     return logits;
 }
 
-/* --- windows and scores --------------------------------------------------------------------- */
+/* --- windows and scores ----------------------------------------------------------------------- */
 
 static mq_sequences random_windows(size_t count, size_t length, size_t vocab_size) {
     mq_sequences windows = {mq_alloc(count * length, sizeof(int32_t)), count, length};
@@ -258,7 +258,7 @@ static void test_estimate(void **state) {
     assert_true(mq_mean(values, 3) == 3);
 }
 
-/* --- progress ------------------------------------------------------------------------------- */
+/* --- progress --------------------------------------------------------------------------------- */
 
 typedef struct recorder {
     size_t reports;

@@ -54,7 +54,7 @@ static void slicing_without_memory(void **state) {
     mq_free(plain);
 }
 
-/* --- the machine ----------------------------------------------------------------------------- */
+/* --- the machine ------------------------------------------------------------------------------ */
 
 static void failing_system_calls(void **state) {
     (void)state;

@@ -1,7 +1,7 @@
 /* layer: export */
 #include "export_fixture.h"
 
-/* --- an independent reader ------------------------------------------------------------------- */
+/* --- an independent reader -------------------------------------------------------------------- */
 
 /* Without python3 there is no independent reader, and the test says so. */
 static bool have_python(void) {
@@ -59,7 +59,7 @@ static void an_independent_reader_agrees(void **state) {
     mq_free(plain);
 }
 
-/* --- the reader of slices -------------------------------------------------------------------- */
+/* --- the reader of slices --------------------------------------------------------------------- */
 
 static void expect_slice_rejected(const char *folder, const char *file, const char *tensor,
                                   const char *words) {

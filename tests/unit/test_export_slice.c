@@ -1,7 +1,7 @@
 /* layer: export */
 #include "export_fixture.h"
 
-/* --- what is written ------------------------------------------------------------------------- */
+/* --- what is written -------------------------------------------------------------------------- */
 
 static void slices_are_the_masters_models(void **state) {
     (void)state;
@@ -182,7 +182,7 @@ static void same_bytes_whatever_the_threads(void **state) {
     mq_free(plain);
 }
 
-/* --- what is refused ------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 static void expect_refused(const char *master, unsigned width, const char *format, mq_status wanted,
                            const char *file, const char *tensor, const char *words) {

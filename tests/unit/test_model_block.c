@@ -160,8 +160,7 @@ static void check_parts(const fixture *f, const float *a, const float *b, double
     check_close("input", a + p->input, b + p->input, p->input_size, tolerance);
 }
 
-/* --- against a block in double
- * ------------------------------------------------------------------------------ */
+/* --- against a block in double ---------------------------------------------------------------- */
 
 /* Σ dy·y of the double block. */
 static double double_loss(double *y, const fixture *f, const double *values,
@@ -250,8 +249,7 @@ static void test_gemma_differences(void **state) {
     }
 }
 
-/* --- against PyTorch
- * ---------------------------------------------------------------------------------------- */
+/* --- against PyTorch -------------------------------------------------------------------------- */
 
 static const mq_tensor_info *golden_tensor(const mq_tensors *tensors, const char *prefix,
                                            const char *name) {
@@ -351,8 +349,7 @@ static void test_gemma_goldens(void **state) {
     check_golden("gemma3-global", "Gemma3ForCausalLM", false);
 }
 
-/* --- against itself
- * ----------------------------------------------------------------------------------------- */
+/* --- against itself --------------------------------------------------------------------------- */
 
 /* More than one run of tokens, tile of queries and piece of a weight; no size a multiple of
  * anything. */

@@ -91,9 +91,7 @@ static double difference(double_function f, void *user, double *x, const float *
     return (sums[0] - sums[1]) / (2.0 * step);
 }
 
-/* --- exp
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- exp -------------------------------------------------------------------------------------- */
 
 static void test_exp(void **state) {
     (void)state;
@@ -118,9 +116,7 @@ static void test_exp(void **state) {
     }
 }
 
-/* --- RMSNorm
- * ------------------------------------------------------------------------------------------------
- */
+/* --- RMSNorm ---------------------------------------------------------------------------------- */
 
 enum { NORM_ROWS = 300, NORM_WIDTH = 77 };
 #define NORM_EPS 1e-3F
@@ -202,8 +198,7 @@ static void test_rmsnorm_differences(void **state) {
     free_norm_case(&c);
 }
 
-/* --- rotary embedding
- * --------------------------------------------------------------------------------------- */
+/* --- rotary embedding ------------------------------------------------------------------------- */
 
 static void test_rope(void **state) {
     (void)state;
@@ -245,8 +240,7 @@ static void test_rope(void **state) {
     free_all(all, sizeof all / sizeof *all);
 }
 
-/* --- gated activation
- * --------------------------------------------------------------------------------------- */
+/* --- gated activation ------------------------------------------------------------------------- */
 
 static void check_glu(mq_activation activation) {
     enum { COUNT = 40003 };
@@ -288,8 +282,7 @@ static void test_glu(void **state) {
     check_glu(MQ_GELU_TANH);
 }
 
-/* --- attention
- * ---------------------------------------------------------------------------------------------- */
+/* --- attention -------------------------------------------------------------------------------- */
 
 typedef struct attention_case {
     float *q, *dq, *dq2, *out, *out2, *dout; /* [tokens, heads, head_dim] */
@@ -408,8 +401,7 @@ static void test_attention_differences(void **state) {
     }
 }
 
-/* --- kernels of every instruction set
- * ----------------------------------------------------------------------- */
+/* --- kernels of every instruction set --------------------------------------------------------- */
 
 static void check_fused_norms(const mq_kernels *kernels) {
     enum { ROWS = 5, N = 83, COUNT = ROWS * N };

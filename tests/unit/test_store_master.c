@@ -4,7 +4,7 @@
 #include "matquant/version.h"
 #include "store/readers.h"
 
-/* --- writing and reading back ---------------------------------------------------------------- */
+/* --- writing and reading back ----------------------------------------------------------------- */
 
 static void everything_is_read_back(void **state) {
     (void)state;
@@ -189,7 +189,7 @@ static void same_bytes_twice_and_with_shards(void **state) {
     mq_free(sharded_plain);
 }
 
-/* --- what the writer refuses ----------------------------------------------------------------- */
+/* --- what the writer refuses ------------------------------------------------------------------ */
 
 static mq_status open_writer(const char *plain, mq_master_layout *layout, mq_error *err) {
     char *folder = fixture_path("refused");
@@ -309,7 +309,7 @@ static void writer_wants_all_layers(void **state) {
     mq_free(folder);
 }
 
-/* --- memory ---------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 static void writer_without_memory(void **state) {
     (void)state;

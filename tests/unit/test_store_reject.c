@@ -1,7 +1,7 @@
 /* layer: store */
 #include "store_fixture.h"
 
-/* --- what the reader refuses ----------------------------------------------------------------- */
+/* --- what the reader refuses ------------------------------------------------------------------ */
 
 static void expect_rejected(const char *folder, const char *file, const char *tensor,
                             const char *words) {

@@ -283,7 +283,7 @@ static void verify_without_memory(void **state) {
     mq_free(plain);
 }
 
-/* --- inspect --------------------------------------------------------------------------------- */
+/* --- inspect ---------------------------------------------------------------------------------- */
 
 static void inspect_counts(void **state) {
     (void)state;

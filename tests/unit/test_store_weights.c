@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-/* --- dequantization -------------------------------------------------------------------------- */
+/* --- dequantization --------------------------------------------------------------------------- */
 
 /* One weight as the format says it, without any of the fast paths. */
 static float expected_weight(const mq_master_view *view, unsigned width, mq_slice_rule rule,
@@ -123,7 +123,7 @@ static void a_scale_that_is_not_finite_stops_reading(void **state) {
     mq_free(plain);
 }
 
-/* --- opening any kind of folder -------------------------------------------------------------- */
+/* --- opening any kind of folder --------------------------------------------------------------- */
 
 static void expect_kind(const char *folder, mq_kind wanted) {
     mq_error err;

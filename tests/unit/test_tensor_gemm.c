@@ -181,8 +181,7 @@ static void threads_on_their_own_give_the_same_products(void **state) {
     mq_context_free(context);
 }
 
-/* --- contexts and sums
- * ----------------------------------------------------------------------------------- */
+/* --- contexts and sums ------------------------------------------------------------------------ */
 
 static void a_context_has_threads_and_a_blas(void **state) {
     (void)state;

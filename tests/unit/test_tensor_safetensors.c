@@ -34,8 +34,7 @@ static const char *write_tensors(temporary *folder, const char *name, const char
     return path;
 }
 
-/* --- what is refused
- * ------------------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 static void assert_rejected(const char *path, const char *tensor, bool has_offset, uint64_t offset,
                             const char *message) {
@@ -188,7 +187,7 @@ static void offsets_outside_the_data_are_refused(void **state) {
 
 #define ENTRY(name, count, begin, end)                                                             \
     "\"" name "\":{\"dtype\":\"U8\",\"shape\":[" #count "],\"data_offsets\":[" #begin "," #end "]" \
-                                                                                               "}"
+    "}"
 
 static void tensors_that_overlap_or_leave_gaps_are_refused(void **state) {
     temporary *folder = *state;
@@ -233,8 +232,7 @@ static void every_truncation_is_refused(void **state) {
     }
 }
 
-/* --- what is read
- * ---------------------------------------------------------------------------------------- */
+/* --- what is read ----------------------------------------------------------------------------- */
 
 static void good_files_are_read(void **state) {
     temporary *folder = *state;
@@ -327,8 +325,7 @@ static void values_are_read_and_checked(void **state) {
     mq_tensors_close(tensors);
 }
 
-/* --- shards
- * ---------------------------------------------------------------------------------------------- */
+/* --- shards ----------------------------------------------------------------------------------- */
 
 #define INDEX "model.safetensors.index.json"
 
@@ -418,8 +415,7 @@ static void an_index_that_lies_is_refused(void **state) {
     assert_string_equal(err.file, temporary_path(folder, "none"));
 }
 
-/* --- the machine fails
- * ----------------------------------------------------------------------------------- */
+/* --- the machine fails ------------------------------------------------------------------------ */
 
 static void opening_survives_lack_of_memory_and_faults(void **state) {
     temporary *folder = *state;
