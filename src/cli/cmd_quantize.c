@@ -42,7 +42,6 @@ static mq_status set_widths(quantize_line *line) {
         return cli_usage_error("quantize", "--lambda has %zu numbers, but --bits %zu widths",
                                line->lambda.count, line->bits.count);
     }
-    const mq_quantize_options defaults = *options;
     options->width_count = line->bits.count;
     for (size_t i = 0; i < line->bits.count; i++) {
         size_t width = line->bits.items[i], at = i;

@@ -25,12 +25,17 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         .seq_len = 512,
         .epochs = 4,
         .batch = 4,
+        /* A step of int8 costs as much as one of int2 and moves little: its loss is small from the
+         * start, and what it asks of the narrower widths' rounding changes slowly. The trial is in
+         * tests/bench/RESULTS.md. */
+        .int8_period = 4,
         .bos = true,
     };
     for (size_t i = 0; i < options.width_count; i++) {
         options.lambda[i] = mq_quantize_default_lambda(recipe, options.widths[i]);
     }
     if (recipe == MQ_RECIPE_PAPER) {
+        options.int8_period = 1;
         options.loss = MQ_LOSS_L2;
         options.slice_rule = MQ_SLICE_ROUND;
     }
@@ -86,9 +91,11 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
             "recipes best and paper learn from text: give --calib FILE, or --calib self to let the "
             "model write its own");
     }
-    if (options->samples < 1 || options->epochs < 1 || options->batch < 1 || options->seq_len < 2) {
+    if (options->samples < 1 || options->epochs < 1 || options->batch < 1 ||
+        options->int8_period < 1 || options->seq_len < 2) {
         return mq_fail(err, MQ_ERR_USAGE,
-                       "--samples, --epochs and --batch must be at least 1, --seq-len at least 2");
+                       "--samples, --epochs, --batch and --int8-period must be at least 1, "
+                       "--seq-len at least 2");
     }
     return MQ_OK;
 }
@@ -111,15 +118,4 @@ mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {
 
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options) {
     return options->slice_rule == MQ_SLICE_ROUND ? &mq_clip_grid : &mq_nested_grid;
-}
-
-/* A step of int8 costs as much as one of int2 and moves little: its loss is small from the start,
- * and what it asks of the narrower widths' rounding changes slowly. Every fourth step will do; the
- * trial is in tests/bench/RESULTS.md. */
-#define WIDEST_PERIOD 4
-
-size_t mq_recipe_period(const mq_quantize_options *options, unsigned width) {
-    const bool rare =
-        options->recipe == MQ_RECIPE_BEST && width == MQ_MAX_WIDTH && options->width_count > 1;
-    return rare ? WIDEST_PERIOD : 1;
 }

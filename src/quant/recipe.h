@@ -10,7 +10,4 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err);
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options);
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options);
 
-/* A width is visited on every so many steps, its loss then weighted by as much. */
-size_t mq_recipe_period(const mq_quantize_options *options, unsigned width);
-
 #endif

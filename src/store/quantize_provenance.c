@@ -63,8 +63,7 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put(good, cJSON_AddNumberToObject(recipe, "batch", (double)options->batch));
     put(good, cJSON_AddNumberToObject(recipe, "seed", (double)options->seed));
     put(good, cJSON_AddBoolToObject(recipe, "bos", options->bos));
-    put(good, cJSON_AddNumberToObject(recipe, "int8_period",
-                                      (double)mq_recipe_period(options, MQ_MAX_WIDTH)));
+    put(good, cJSON_AddNumberToObject(recipe, "int8_period", (double)options->int8_period));
     put(good, cJSON_AddNumberToObject(recipe, "rate_group", (double)grid->rate_group));
     put(good, cJSON_AddNumberToObject(recipe, "rate_rounding", (double)grid->rate_rounding));
 }
