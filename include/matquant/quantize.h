@@ -36,7 +36,7 @@ typedef struct mq_quantize_options {
     const char *const *exclude;
     size_t exclude_count;
     size_t samples, seq_len, epochs, batch;
-    size_t int8_period; /* int8's loss is visited on every so many steps, and weighs as many times more */
+    size_t int8_period; /* int8's loss is visited on every so many steps, that much heavier */
     uint64_t seed;
     bool bos; /* begin calibration sequences with the template's beginning-of-sequence token */
     bool force, dry_run;
