@@ -285,15 +285,6 @@ static mq_status step(const generator *g, group *s, size_t position, mq_error *e
 
 /* --- sampling -------------------------------------------------------------------------------- */
 
-static float largest(const float *values, size_t count) {
-    float max = values[0];
-#pragma omp simd reduction(max : max)
-    for (size_t i = 0; i < count; i++) {
-        max = values[i] > max ? values[i] : max;
-    }
-    return max;
-}
-
 /* The token whose interval of the cumulative distribution `point` (in 0 … Σ) falls in. p[vocab]. */
 static size_t locate(const float *p, const float *chunk_sums, size_t vocab, double point) {
     size_t chunk = 0, chosen = 0;
@@ -322,7 +313,7 @@ static bool sample(const generator *g, group *s, size_t b, float inverse_tempera
     if (config->final_logit_softcapping > 0.0) {
         g->head_kernels->softcap(logits, vocab, (float)config->final_logit_softcapping);
     }
-    const float max = largest(logits, vocab);
+    const float max = g->head_kernels->largest(logits, vocab);
     double total = 0.0;
     for (size_t first = 0; first < vocab; first += SAMPLE_CHUNK) {
         float *p = logits + first;
@@ -351,20 +342,25 @@ typedef struct job {
     bool failed; /* one of them: the others give up */
 } job;
 
-/* Counts `tokens` more; the thread that called us says how far all are. */
+static void report(const job *j, size_t done) {
+    const mq_progress progress = {
+        .phase = "generate",
+        .unit = "token",
+        .done = (double)done,
+        .total = (double)j->sequences * (double)j->length,
+        .elapsed_seconds = mq_seconds() - j->begin,
+    };
+    mq_report(j->context, &progress);
+}
+
+/* Counts `tokens` more; the thread that called us says how far all are, if it is at work itself.
+ * That all is done is said by mq_generate. */
 static void advance(job *j, size_t tokens) {
     size_t done;
 #pragma omp atomic capture
     done = j->done += tokens;
-    if (omp_get_thread_num() == 0) {
-        const mq_progress progress = {
-            .phase = "generate",
-            .unit = "token",
-            .done = (double)done,
-            .total = (double)j->sequences * (double)j->length,
-            .elapsed_seconds = mq_seconds() - j->begin,
-        };
-        mq_report(j->context, &progress);
+    if (omp_get_thread_num() == 0 && done < j->sequences * j->length) {
+        report(j, done);
     }
 }
 
@@ -475,6 +471,9 @@ mq_status mq_generate(int32_t *ids, const mq_model *model, size_t sequences, siz
     };
     mq_gemm_enter_single();
     status = run_groups(ids, &g, &j, groups, err);
+    if (status == MQ_OK) {
+        report(&j, j.done);
+    }
     mq_gemm_set_threads((size_t)omp_get_max_threads());
     mq_slab_free(&g.memory);
     return status;

@@ -9,6 +9,8 @@ typedef struct mq_head_kernels {
     const char *name;
     /* In place: logits[n] = cap·tanh(logits/cap). */
     void (*softcap)(float *logits, size_t n, float cap);
+    /* The largest of logits[n]. */
+    float (*largest)(const float *logits, size_t n);
     /* *max = the largest of logits[n], *sum = Σ exp(logits - *max). */
     void (*log_sum)(float *max, float *sum, const float *logits, size_t n);
     /* Σ exp(reference - max)·(reference - logits) over [n], max the largest of reference. */

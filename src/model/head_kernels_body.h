@@ -13,10 +13,24 @@ static void softcap(float *logits, size_t n, float cap) {
     }
 }
 
+/* By lanes, since not every compiler turns a running maximum of floats into vector code. */
 static float largest(const float *logits, size_t n) {
-    float max = logits[0];
-#pragma omp simd reduction(max : max)
-    for (size_t i = 0; i < n; i++) {
+    enum { LANES = 16 };
+    float lanes[LANES];
+    for (size_t l = 0; l < LANES; l++) {
+        lanes[l] = logits[0];
+    }
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (size_t l = 0; l < LANES; l++) {
+            lanes[l] = logits[i + l] > lanes[l] ? logits[i + l] : lanes[l];
+        }
+    }
+    float max = lanes[0];
+    for (size_t l = 1; l < LANES; l++) {
+        max = lanes[l] > max ? lanes[l] : max;
+    }
+    for (; i < n; i++) {
         max = logits[i] > max ? logits[i] : max;
     }
     return max;
@@ -68,6 +82,7 @@ static float exponentials(float *p, const float *logits, size_t n, float max,
 const mq_head_kernels MQ_HEAD_KERNELS_TABLE = {
     .name = MQ_HEAD_KERNELS_NAME,
     .softcap = softcap,
+    .largest = largest,
     .log_sum = log_sum,
     .cross = cross,
     .find = find,

@@ -13,12 +13,12 @@ static void stop(const mq_error *err) {
     char line[1400];
     mq_error_format(line, sizeof line, err);
     fprintf(stderr, "%s\n", line);
-    exit(err->status);
+    exit((int)err->status);
 }
 
 static void bench_sampling(const mq_model *model, size_t sequences, size_t length,
                            const mq_context *context) {
-    mq_error err;
+    mq_error err = {0};
     int32_t *ids = mq_alloc(sequences * length, sizeof *ids);
     const double begin = mq_seconds();
     mq_alloc_reset_peak();
@@ -51,7 +51,7 @@ static double product_seconds(size_t tokens, size_t rows, size_t width) {
 
 static void bench_head(const mq_model *model, size_t tokens, const mq_context *context) {
     const size_t width = model->config.hidden_size, vocab = model->config.vocab_size;
-    mq_error err;
+    mq_error err = {0};
     float *hidden = mq_alloc(tokens * width, sizeof *hidden), *nll = mq_alloc(tokens, sizeof *nll);
     int32_t *targets = mq_calloc(tokens, sizeof *targets), *top = mq_alloc(tokens, sizeof *top);
     for (size_t i = 0; i < tokens * width; i++) {
@@ -79,9 +79,9 @@ static void bench_head(const mq_model *model, size_t tokens, const mq_context *c
 }
 
 int main(int argc, char **argv) {
-    mq_error err;
-    mq_context *context;
-    mq_model *model;
+    mq_error err = {0};
+    mq_context *context = NULL;
+    mq_model *model = NULL;
     if (argc < 2) {
         fprintf(stderr, "usage: bench_head MODEL [TOKENS | sample [SEQUENCES LENGTH]]\n");
         return MQ_ERR_USAGE;

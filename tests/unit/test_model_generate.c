@@ -167,7 +167,7 @@ static void test_progress_and_refusals(void **state) {
     mq_model *model = open_golden("llama");
     mq_error err = {0};
     int32_t *ids = generate(model, SEQUENCES, LENGTH, 1, 1.0, 1, context);
-    assert_true(seen.last <= 70.0 * 20.0 && seen.count >= LENGTH);
+    assert_true(seen.last == 70.0 * 20.0 && seen.count > 0);
     const size_t before = mq_alloc_current();
     assert_int_equal(mq_generate(ids, model, 2, LENGTH, 64, 1.0, 1, context, &err), MQ_ERR_INPUT);
     assert_non_null(strstr(err.message, "token id 64"));
