@@ -92,7 +92,6 @@ static void memory_is_predicted(void **state) {
         options.samples = samples[i];
         options.batch = batches[i];
         mq_quantize_report report = quantize(&options, 0);
-        print_message("predicted %zu, peak %zu\n", report.memory_predicted, report.memory_peak);
         assert_true(report.memory_peak <= report.memory_predicted);
         assert_true((double)report.memory_predicted <=
                     1.1 * (double)report.memory_peak + 4194304.0);
@@ -143,6 +142,24 @@ static void two_runs_give_the_same_bytes(void **state) {
             mq_free(first[i]);
         }
     }
+}
+
+/* A block's products run on one thread each, so the tensors are the same bytes whatever the number
+ * of threads. */
+static void threads_change_no_tensor(void **state) {
+    (void)state;
+    const mq_quantize_options options = small(MQ_RECIPE_BEST);
+    char *content[2];
+    size_t size[2];
+    for (size_t i = 0; i < 2; i++) {
+        mq_quantize_report report = quantize(&options, i + 1);
+        mq_quantize_report_free(&report);
+        content[i] = slurp("model.safetensors", &size[i]);
+    }
+    assert_int_equal(size[0], size[1]);
+    assert_memory_equal(content[0], content[1], size[0]);
+    mq_free(content[0]);
+    mq_free(content[1]);
 }
 
 static void every_option_makes_a_master(void **state) {
@@ -284,10 +301,10 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(learning_lowers_the_losses),    TEST(memory_is_predicted),
-        TEST(two_runs_give_the_same_bytes),  TEST(every_option_makes_a_master),
-        TEST(senseless_options_are_refused), TEST(an_interrupted_run_leaves_nothing),
-        TEST(every_allocation_may_fail),
+        TEST(learning_lowers_the_losses),        TEST(memory_is_predicted),
+        TEST(two_runs_give_the_same_bytes),      TEST(threads_change_no_tensor),
+        TEST(every_option_makes_a_master),       TEST(senseless_options_are_refused),
+        TEST(an_interrupted_run_leaves_nothing), TEST(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
