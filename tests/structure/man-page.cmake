@@ -1,7 +1,7 @@
 # cmake -D PROGRAM=FILE -D PAGE=FILE -P man-page.cmake
 #
 # Every verb that `matquant --help` lists has a section in the man page, and every option of `matquant VERB --help` is
-# named there or in the section that holds for all; neither names an option that the verb does not have.
+# named there or in the section that holds for all, once; neither names an option that the verb does not have.
 
 cmake_minimum_required(VERSION 3.22)
 
@@ -26,8 +26,13 @@ function(documented_options result title)
     string(REGEX REPLACE ".*\n\\.SS ${title}\n" "\n" section "${page}")
     string(REGEX REPLACE "\n\\.S[SH] .*" "\n" section "${section}")
     string(REGEX MATCHALL "\n\\.TP\n[^\n]*" tags "${section}")
-    string(REGEX MATCHALL "[ \n]--?[a-z][a-z-]*" options "${tags}")
+    string(REGEX MATCHALL "[ \n]--?[a-z][a-z0-9-]*" options "${tags}")
     list(TRANSFORM options STRIP)
+    set(once ${options})
+    list(REMOVE_DUPLICATES once)
+    if(NOT "${once}" STREQUAL "${options}")
+        set(wrong "${wrong}\n  the man page has an option of '${title}' twice" PARENT_SCOPE)
+    endif()
     set(${result} ${options} PARENT_SCOPE)
 endfunction()
 
@@ -44,7 +49,7 @@ foreach(verb IN ITEMS quantize slice eval inspect verify)
     list(APPEND documented ${common})
 
     string(REGEX REPLACE "[];[]" " " help " ${help}")
-    string(REGEX MATCHALL "[ \n]--?[a-z][a-z-]*" options "${help}")
+    string(REGEX MATCHALL "[ \n]--?[a-z][a-z0-9-]*" options "${help}")
     list(TRANSFORM options STRIP)
     list(REMOVE_DUPLICATES options)
     if(NOT options)
