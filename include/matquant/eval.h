@@ -10,7 +10,7 @@ extern "C" {
 
 typedef struct mq_eval_options {
     const char *model;     /* plain checkpoint, master, or slice (MLX format) */
-    unsigned width;        /* masters: 2 ... 8, 0 means 8; others: 0 */
+    unsigned width;        /* masters: 2 ... 8, 0: the widest; slices: 0 or their own; plain: 0 */
     const char *text;      /* as for calibration: .txt, .jsonl, either gzipped, .npy */
     const char *reference; /* plain checkpoint to compare with, or NULL */
     size_t windows;        /* at most so many windows; 0: all */

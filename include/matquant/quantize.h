@@ -19,7 +19,7 @@ typedef struct mq_quantize_options {
     const char *model, *output; /* folders */
     const char *calib; /* file, "self" (sampled from the model), or NULL (recipe rtn needs none) */
     mq_recipe recipe;
-    size_t width_count; /* trained widths, descending; the first must be 8 */
+    size_t width_count; /* trained widths, descending, each once; 8 need not be one of them */
     unsigned widths[MQ_MAX_WIDTHS];
     double lambda[MQ_MAX_WIDTHS]; /* weight of each width's loss, beside widths; not negative, not
                                      all 0 */

@@ -3,6 +3,7 @@
 #define MQ_QUANT_ADAM_H
 
 #include <math.h>
+#include <stddef.h>
 
 /* The constants of one step; rates are already those of the schedule. */
 typedef struct mq_adam {

@@ -55,8 +55,8 @@ mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err);
 /* The grids' start, and their first values. */
 void mq_learner_start(mq_learner *learner);
 
-/* Mean loss of each trained width over the first sequences (at most MQ_MEASURED_SEQUENCES), with
- * the values as they are. */
+/* Mean loss of each trained width over the first MQ_MEASURED_SEQUENCES sequences (all, if there are
+ * fewer; whole batches, so up to a batch more), with the values as they are. */
 #define MQ_MEASURED_SEQUENCES 16
 mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
                              mq_error *err);

@@ -1,16 +1,19 @@
 /* The inside of the nested grid: shared by its kernels and its tests. Design, section 1.
  *
  * Levels are the trained widths in ascending order and, last, 8 bits whether trained or not. Of a
- * weight w in a group with clip lo < hi, z = (w - lo)/(hi - lo):
+ * weight w in a group with clip lo < hi, z = (w - lo)/(hi - lo), and p the level before k:
  *
- *   u_k    = 2^k · z + V_k                               V_k: rounding offset of the weight, none
- * for 8 bits first  = s_p · 2^(k-p), end = first + 2^(k-p)        p: the level before k (0 and 2^k
- * for the first) soft_k = clamp(u_k, first, end),  s_k = min(⌊soft_k⌋, end - 1) ŵ_k    = scale_k ·
- * (s_k + ½ - 2^(k-1)) + middle_k scale_k = step_k · exp(ρ_k), middle_k = (lo + hi)/2 + δ_k ·
- * step_k, step_k = (hi - lo)/2^k
+ *   u_k      = 2^k · z + V_k                      V_k: the weight's rounding offset (8 bits: 0)
+ *   first_k  = s_p · 2^(k-p)                      of the first level: 0
+ *   end_k    = first_k + 2^(k-p)                  of the first level: 2^k
+ *   soft_k   = clamp(u_k, first_k, end_k)
+ *   s_k      = min(⌊soft_k⌋, end_k - 1)
+ *   ŵ_k      = scale_k · (s_k + ½ - 2^(k-1)) + middle_k
+ *   scale_k  = step_k · exp(ρ_k)                  step_k = (hi - lo)/2^k
+ *   middle_k = (lo + hi)/2 + δ_k · step_k
  *
  * Gradients: straight through the floor; through the clamp to u_k where it does not bind, else to
- * `first`, that is 2^(k-p) times to soft_p; the step in δ_k · step_k is held constant. */
+ * `first_k`, that is 2^(k-p) times to soft_p; the step in δ_k · step_k is held constant. */
 #ifndef MQ_QUANT_NESTED_H
 #define MQ_QUANT_NESTED_H
 

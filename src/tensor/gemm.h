@@ -7,8 +7,7 @@
 
 #include "base/context.h"
 
-/* y[rows, out] = x[rows, in] · w[out, in]ᵀ                (a linear layer's forward; beta 0 or 1: y
- * = beta·y + …) */
+/* y[rows, out] = beta·y + x[rows, in] · w[out, in]ᵀ       (a linear layer's forward) */
 void mq_gemm_forward(float *y, const float *x, const float *w, size_t rows, size_t out, size_t in,
                      float beta);
 /* dx[rows, in] = beta·dx + dy[rows, out] · w[out, in]     (its input gradient) */
