@@ -233,9 +233,7 @@ static mq_status quantize(const quantize_line *line) {
     } else {
         print_table(&report, &line->options);
     }
-    if (status == MQ_OK) {
-        mq_quantize_report_free(&report);
-    }
+    mq_quantize_report_free(&report);
     mq_context_free(context);
     return status;
 }
