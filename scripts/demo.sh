@@ -2,11 +2,16 @@
 # Set-up, build, and the whole of matquant on the model in data/: one int8 checkpoint, its slices of 4 and 2 bits, and a
 # table of what every width is worth, beside the same widths of a checkpoint made by rounding alone.
 #
-#   scripts/demo.sh [FOLDER]      results go to FOLDER (default: build/demo, made anew)
+#   scripts/demo.sh [FOLDER]      results go to FOLDER, which must not exist (default: build/demo, made anew)
 set -eu
+out=build/demo
+if [ $# -gt 0 ]; then
+    [ ! -e "$1" ] || { echo "demo.sh: $1 exists" >&2; exit 2; }
+    mkdir -p "$1"
+    out=$(cd "$1" && pwd)
+fi
 cd "$(dirname "$0")/.."
 
-out=${1:-build/demo}
 model=data/demo-model
 calib=data/demo-calib.jsonl.gz
 text=data/demo-eval.txt
@@ -25,7 +30,7 @@ mkdir -p build
     exit 1
 }
 
-rm -rf "$out"
+[ $# -gt 0 ] || rm -rf "$out"
 mkdir -p "$out"
 
 say "Quantize: $model, codes learned so that the top 4 and the top 2 bits are models too"
