@@ -71,7 +71,7 @@ typedef struct mq_quantize_report {
 /* On success *report is to be freed with mq_quantize_report_free. Everything that can be known is
  * checked before the first block: options (MQ_ERR_USAGE), model, shapes, group sizes, calibration
  * (MQ_ERR_INPUT), disk and memory (MQ_ERR_MACHINE). The output folder appears whole or not at all.
- * MQ_ERR_INTERRUPTED when asked to stop. */
+ * MQ_ERR_INTERRUPTED when asked to stop. context must not be NULL. */
 mq_status mq_quantize(mq_quantize_report *report, const mq_quantize_options *options,
                       const mq_context *context, mq_error *err);
 void mq_quantize_report_free(mq_quantize_report *report);

@@ -14,7 +14,7 @@ typedef struct mq_run_sink {
     mq_status (*block)(void *user, size_t layer, const mq_block_loss *loss, mq_error *err);
 } mq_run_sink;
 
-/* Bytes of the slab that mq_run allocates: the same carving, measured. MQ_ERR_INPUT when a size
+/* Bytes of the slab that mq_run allocates: the same carving, measured. MQ_ERR_USAGE when a size
  * overflows. */
 mq_status mq_run_memory(size_t *out, const mq_quantize_options *options, const mq_model *model,
                         const mq_selection *selection, const mq_context *context, mq_error *err);
