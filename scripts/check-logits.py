@@ -4,7 +4,7 @@
     pip install torch transformers
     scripts/check-logits.py LOGITS-PROGRAM MODEL TEXT [--tokens 512]
 
-LOGITS-PROGRAM is tests/tools/logits.c built. Exits with 1 when a logit is off by more than 1e-4 of the largest. TEXT is
+LOGITS-PROGRAM is build/tests/tools/logits. Exits with 1 when a logit is off by more than 1e-4 of the largest. TEXT is
 a file of natural text: on random ids a network is here and there so ill-conditioned that two float32 programs differ
 by more, and both from a float64 one.
 """
