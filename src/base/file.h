@@ -49,6 +49,8 @@ void mq_free_list(char **list, size_t count);
  * if no process holds their lock. */
 typedef struct mq_output mq_output;
 
+/* What mq_output_begin would refuse, found out without writing anything: the same errors. */
+mq_status mq_output_check(const char *path, bool replace, mq_error *err);
 /* MQ_ERR_USAGE when path exists and replace is false; MQ_ERR_INPUT/MACHINE for what the file system
  * says. */
 mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err);

@@ -5,7 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Bytes that the kernel says new work could use without swapping (MemAvailable); false where it
+/* Bytes that the kernel says new work could use without swapping (MemAvailable, and at most a
+ * container's memory.max); false where it
  * does not say. */
 bool mq_memory_available(size_t *out);
 

@@ -241,7 +241,8 @@ static void free_output(mq_output *output) {
     mq_free(output);
 }
 
-mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err) {
+/* An output whose place is free, or may be freed; nothing is written yet. */
+static mq_status new_output(mq_output **out, const char *path, bool replace, mq_error *err) {
     mq_output *output = NULL;
     mq_status status = mq_new(&output, 1, sizeof *output, "the output", err);
     if (status != MQ_OK) {
@@ -253,12 +254,38 @@ mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_er
         status = replace ? check_replaceable(output->path, err)
                          : mq_fail_file(err, MQ_ERR_USAGE, output->path, "exists already");
     }
+    if (status != MQ_OK) {
+        free_output(output);
+        return status;
+    }
+    *out = output;
+    return MQ_OK;
+}
+
+mq_status mq_output_check(const char *path, bool replace, mq_error *err) {
+    mq_output *output = NULL;
+    mq_status status = new_output(&output, path, replace, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (access(output->parent, W_OK | X_OK) != 0) {
+        status = mq_fail_errno(err, errno, output->parent, "make a folder in it");
+    }
+    free_output(output);
+    return status;
+}
+
+mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err) {
+    mq_output *output = NULL;
+    mq_status status = new_output(&output, path, replace, err);
     if (status == MQ_OK) {
         remove_leftovers(output->parent, mq_path_base(output->path));
         status = make_folder(output, err);
+        if (status != MQ_OK) {
+            free_output(output);
+        }
     }
     if (status != MQ_OK) {
-        free_output(output);
         return status;
     }
     *out = output;

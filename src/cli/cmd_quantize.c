@@ -284,8 +284,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .min = 1},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},
         {CLI_COUNT, 0, "int8-period", &options->int8_period, "N",
-         "int8's loss is visited on every N-th step, N times as heavy: it costs as much as the "
-         "others' and changes least",
+         "int8's loss is visited on every N-th step, in the narrowest width's place and N times as "
+         "heavy: it costs as much as the others' and changes least",
          .min = 1},
         {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice"},
         {.type = CLI_HEADING, .help = "What is quantized"},

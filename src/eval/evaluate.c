@@ -26,15 +26,10 @@ static mq_status check_options(const mq_eval_options *options, mq_error *err) {
     return MQ_OK;
 }
 
-static bool is_npy(const char *path) {
-    size_t length = strlen(path);
-    return length >= 4 && strcmp(path + length - 4, ".npy") == 0;
-}
-
 static mq_status load_windows(mq_sequences *out, const mq_eval_options *options,
                               const mq_config *config, const mq_context *context, mq_error *err) {
     mq_tokenizer *tokenizer = NULL;
-    if (!is_npy(options->text)) {
+    if (!mq_corpus_is_ids(options->text)) {
         mq_status status = mq_tokenizer_open(&tokenizer, options->model, err);
         if (status != MQ_OK) {
             return status;

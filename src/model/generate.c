@@ -113,6 +113,18 @@ static void generator_carve(generator *g) {
     }
 }
 
+static size_t group_count(size_t sequences) { return (sequences + GROUP - 1) / GROUP; }
+
+static size_t worker_count(size_t sequences) {
+    return smaller((size_t)omp_get_max_threads(), group_count(sequences));
+}
+
+size_t mq_generate_memory(const mq_model *model, size_t sequences, size_t length) {
+    generator measuring = {.model = model, .length = length, .workers = worker_count(sequences)};
+    generator_carve(&measuring);
+    return measuring.memory.overflow ? SIZE_MAX : measuring.memory.used;
+}
+
 static mq_status load_weights(generator *g, mq_error *err) {
     const mq_model *model = g->model;
     const mq_config *config = &model->config;
@@ -453,9 +465,8 @@ mq_status mq_generate(int32_t *ids, const mq_model *model, size_t sequences, siz
     if (sequences == 0 || length == 0) {
         return MQ_OK;
     }
-    const size_t groups = (sequences + GROUP - 1) / GROUP;
-    const size_t workers = smaller((size_t)omp_get_max_threads(), groups);
-    generator g = {.model = model, .length = length, .workers = workers};
+    const size_t groups = group_count(sequences);
+    generator g = {.model = model, .length = length, .workers = worker_count(sequences)};
     mq_status status = generator_open(&g, err);
     if (status != MQ_OK) {
         return status;

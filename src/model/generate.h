@@ -14,4 +14,8 @@ mq_status mq_generate(int32_t *ids, const mq_model *model, size_t sequences, siz
                       int32_t first_id, double temperature, uint64_t seed,
                       const mq_context *context, mq_error *err);
 
+/* Bytes that mq_generate allocates meanwhile: the whole model in float32 and each worker's cache.
+ * SIZE_MAX when a size overflows. */
+size_t mq_generate_memory(const mq_model *model, size_t sequences, size_t length);
+
 #endif

@@ -3,12 +3,15 @@
 #ifndef MQ_QUANT_LANES_H
 #define MQ_QUANT_LANES_H
 
+#include <assert.h>
 #include <stddef.h>
 
 #define MQ_LANES 16
 /* Groups are worked on in chunks of at most this many weights, a multiple of MQ_LANES, that stay in
  * the nearest cache. */
 #define MQ_CHUNK 128
+
+static_assert(MQ_CHUNK % MQ_LANES == 0, "element i of any chunk goes to lane i mod MQ_LANES");
 
 typedef struct mq_lanes {
     float lane[MQ_LANES];

@@ -153,16 +153,47 @@ static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k
                       learner->context);
 }
 
+/* Whether a step visits trained width k, and how much more its loss weighs for the steps that pass
+ * it over.
+ *
+ * A step of int8 costs as much as one of int2 and moves little: every int8_period-th step will do.
+ * On those steps it takes the place of the narrowest width, so that no step costs more than
+ * another. The narrowest is not made heavier for that: what it gives up goes to the widths between.
+ */
+static bool visits(double *factor, const mq_learner *learner, size_t k, size_t step) {
+    const mq_grid_options *options = &learner->grid_options;
+    const size_t period = learner->options->int8_period;
+    size_t learned = 0, narrowest = 0;
+    for (size_t i = 0; i < options->width_count; i++) { /* widths fall */
+        if (options->lambda[i] > 0.0) {
+            learned++;
+            narrowest = i;
+        }
+    }
+    *factor = 1.0;
+    if (!(options->lambda[k] > 0.0)) {
+        return false;
+    }
+    if (options->widths[0] != MQ_MAX_WIDTH || !(options->lambda[0] > 0.0) || learned < 2 ||
+        period == 1) {
+        return true;
+    }
+    const bool rare_step = step % period == period - 1;
+    if (k == 0) {
+        *factor = (double)period;
+        return rare_step;
+    }
+    return !(rare_step && k == narrowest && learned > 2);
+}
+
 static void train_step(mq_learner *learner, size_t layer, batch part, size_t step, size_t steps) {
     const mq_grid_options *options = &learner->grid_options;
-    bool visited[MQ_MAX_WIDTHS] = {false};
+    bool visited[MQ_MAX_WIDTHS];
     for (size_t k = 0; k < options->width_count; k++) {
-        const size_t period = options->widths[k] == MQ_MAX_WIDTH && options->width_count > 1
-                                  ? learner->options->int8_period
-                                  : 1;
-        if (options->lambda[k] > 0.0 && step % period == 0) {
-            visited[k] = true;
-            gradients_of(learner, layer, part, k, options->lambda[k] * (double)period);
+        double factor;
+        visited[k] = visits(&factor, learner, k, step);
+        if (visited[k]) {
+            gradients_of(learner, layer, part, k, options->lambda[k] * factor);
         }
     }
     const mq_adam adam = mq_adam_at(learner->grid_class->rate_group,

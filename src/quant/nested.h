@@ -17,6 +17,8 @@
 #ifndef MQ_QUANT_NESTED_H
 #define MQ_QUANT_NESTED_H
 
+#include <assert.h>
+
 #include "quant/grid.h"
 
 #define MQ_MAX_LEVELS 7
@@ -34,6 +36,8 @@ typedef struct mq_nested {
     float *offset[MQ_MAX_LEVELS]; /* V_k [out, in]; NULL: none */
     float *offset_m[MQ_MAX_LEVELS], *offset_v[MQ_MAX_LEVELS];
 } mq_nested;
+
+static_assert(MQ_MAX_LEVELS == MQ_MAX_WIDTH - MQ_MIN_WIDTH + 1, "a level for each width");
 
 /* A group's numbers at one level, computed from its parameters. */
 typedef struct mq_nested_level {

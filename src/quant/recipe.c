@@ -42,6 +42,8 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
     return options;
 }
 
+#define LARGEST_SEED (1ULL << 53)
+
 static mq_status check_widths(const mq_quantize_options *options, mq_error *err) {
     if (options->width_count < 1 || options->width_count > MQ_MAX_WIDTHS) {
         return mq_fail(err, MQ_ERR_USAGE, "--bits wants one to %d widths", MQ_MAX_WIDTHS);
@@ -82,8 +84,15 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "recipe paper slices by --slice-rule round; top bits are recipe best's");
     }
+    if (options->seed > LARGEST_SEED) {
+        return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
+                       LARGEST_SEED);
+    }
     if (options->recipe == MQ_RECIPE_RTN) {
-        return MQ_OK;
+        return options->calib == NULL
+                   ? MQ_OK
+                   : mq_fail(err, MQ_ERR_USAGE,
+                             "recipe rtn learns nothing: it has no use for --calib");
     }
     if (options->calib == NULL) {
         return mq_fail(

@@ -44,14 +44,20 @@ static mq_status patterns_compile(patterns *list, const char *const *text, size_
     return MQ_OK;
 }
 
-static bool patterns_match(const patterns *list, const char *name) {
-    for (size_t i = 0; i < list->count; i++) {
-        if (pcre2_match(list->code[i], (PCRE2_SPTR)name, strlen(name), 0, 0, list->match, NULL) >=
-            0) {
-            return true;
+static mq_status patterns_match(bool *out, const patterns *list, const char *name, mq_error *err) {
+    *out = false;
+    for (size_t i = 0; i < list->count && !*out; i++) {
+        const int found =
+            pcre2_match(list->code[i], (PCRE2_SPTR)name, strlen(name), 0, 0, list->match, NULL);
+        if (found < 0 && found != PCRE2_ERROR_NOMATCH) {
+            PCRE2_UCHAR message[128] = "";
+            pcre2_get_error_message(found, message, sizeof message);
+            return mq_fail_tensor(err, MQ_ERR_USAGE, NULL, name,
+                                  "a name pattern cannot be matched: %s", (const char *)message);
         }
+        *out = found >= 0;
     }
-    return false;
+    return MQ_OK;
 }
 
 /* The largest group size of the usual ones that divides n. */
@@ -84,6 +90,22 @@ static mq_status groups_of(size_t *groups, const mq_quantize_options *options, s
         options->group_size, in, usual_group(in));
 }
 
+static mq_status is_wanted(bool *out, const mq_quantize_options *options, mq_linear linear,
+                           const char *name, const patterns *include, const patterns *exclude,
+                           mq_error *err) {
+    const bool ffn = linear == MQ_GATE || linear == MQ_UP || linear == MQ_DOWN;
+    bool included = true, excluded = false;
+    mq_status status = MQ_OK;
+    if (include->count > 0) {
+        status = patterns_match(&included, include, name, err);
+    }
+    if (status == MQ_OK) {
+        status = patterns_match(&excluded, exclude, name, err);
+    }
+    *out = included && !excluded && (ffn || options->scope == MQ_SCOPE_ALL);
+    return status;
+}
+
 static mq_status select_all(mq_selection *out, const mq_quantize_options *options,
                             const mq_config *config, const patterns *include,
                             const patterns *exclude, mq_error *err) {
@@ -93,16 +115,16 @@ static mq_status select_all(mq_selection *out, const mq_quantize_options *option
             char name[MQ_NAME_SIZE];
             mq_config_linear_name(name, config, layer, linear, "weight");
             name[strlen(name) - strlen(".weight")] = '\0';
-            const bool ffn = linear == MQ_GATE || linear == MQ_UP || linear == MQ_DOWN;
-            if ((options->scope == MQ_SCOPE_FFN && !ffn) ||
-                (include->count > 0 && !patterns_match(include, name)) ||
-                patterns_match(exclude, name)) {
+            bool wanted;
+            mq_status status = is_wanted(&wanted, options, linear, name, include, exclude, err);
+            if (status == MQ_OK && !wanted) {
                 continue;
             }
             size_t rows, columns;
             mq_config_linear_shape(&rows, &columns, config, linear);
-            const mq_status status =
-                groups_of(&out->groups[layer][linear], options, columns, name, err);
+            if (status == MQ_OK) {
+                status = groups_of(&out->groups[layer][linear], options, columns, name, err);
+            }
             if (status != MQ_OK) {
                 return status;
             }

@@ -53,6 +53,9 @@ static mq_status run_and_write(job *work, mq_error *err) {
         work->writer = NULL;
     }
     cJSON_Delete(provenance);
+    if (status == MQ_OK) { /* the last moment at which a stop leaves nothing behind */
+        status = mq_check_interrupt(plan->context, err);
+    }
     if (status == MQ_OK) {
         status = mq_output_commit(work->output, err);
     }

@@ -22,6 +22,8 @@ typedef struct mq_quantize_plan {
     char **ignored;            /* prefixes of linears that stay as they are */
     size_t ignored_count;
     mq_master_layout layout;
+    size_t working_set,
+        sampling;  /* bytes: of a block's learner; of --calib self's model and cache */
     size_t memory; /* predicted peak of allocated bytes */
     size_t output_bytes, disk_free;
 } mq_quantize_plan;
@@ -33,8 +35,8 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
 void mq_quantize_plan_free(mq_quantize_plan *plan);
 
 /* The JSON object of the file matquant.json, without what the master's writer adds. blocks[layers]
- * or NULL. Nothing in it depends on time or place, so that two runs with as many threads write
- * the same bytes. *out is the caller's. */
+ * or NULL. Nothing in it depends on time or place, nor on the number of threads, so that two runs
+ * write the same bytes. *out is the caller's. */
 mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
                                  const mq_block_loss *blocks, mq_error *err);
 

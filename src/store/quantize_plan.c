@@ -11,17 +11,14 @@ static mq_status check_paths(const mq_quantize_options *options, mq_error *err) 
     if (options->model == NULL || options->output == NULL) {
         return mq_fail(err, MQ_ERR_USAGE, "a model folder and -o OUT are needed");
     }
-    if (!mq_path_exists(options->output)) {
-        return MQ_OK;
-    }
-    if (mq_same_file(options->model, options->output)) {
+    if (mq_path_exists(options->output) && mq_same_file(options->model, options->output)) {
         return mq_fail_file(err, MQ_ERR_USAGE, options->output, "the output is the input itself");
     }
-    if (!options->force) {
+    if (mq_path_exists(options->output) && !options->force) {
         return mq_fail_file(err, MQ_ERR_USAGE, options->output,
                             "the output exists already; --force replaces it");
     }
-    return MQ_OK;
+    return mq_output_check(options->output, options->force, err);
 }
 
 /* Names a weight that is NaN or infinite before an hour is spent on the blocks before it. */
@@ -75,12 +72,10 @@ static mq_status load_calibration(mq_quantize_plan *plan, mq_error *err) {
     if (options->recipe == MQ_RECIPE_RTN) {
         return MQ_OK;
     }
-    const size_t name_length = strlen(options->calib);
-    const bool ids_given = name_length > 4 && strcmp(options->calib + name_length - 4, ".npy") == 0;
     const bool self = strcmp(options->calib, "self") == 0;
     mq_tokenizer *tokenizer = NULL;
     mq_status status = MQ_OK;
-    if (!ids_given) {
+    if (!mq_corpus_is_ids(options->calib)) {
         status = mq_tokenizer_open(&tokenizer, options->model, err);
         if (status != MQ_OK) {
             return status;
@@ -168,37 +163,49 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
  * place, CRC-32. */
 #define WRITER_BYTES_PER_TENSOR 1024
 
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Called before the calibration text is there, which may take minutes to sample: what is missing
+ * then (its ids) is small. */
 static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
-    size_t working_set, available;
-    mq_status status = mq_run_memory(&working_set, plan->options, plan->model, &plan->selection,
+    const mq_quantize_options *options = plan->options;
+    size_t available;
+    mq_status status = mq_run_memory(&plan->working_set, options, plan->model, &plan->selection,
                                      plan->context, err);
     if (status != MQ_OK) {
         return status;
     }
-    /* What is held now (the model's tables, the calibration's ids) stays while the blocks are
-     * worked on, and the writer's lists come on top; the peak so far (the tokenizer and its text,
-     * now freed) may have been higher than that. */
-    const size_t stored =
-        mq_tensors_count(plan->source) + plan->layout.linear_count * 2 * plan->layout.width_count;
-    plan->memory = mq_alloc_current() + working_set + stored * WRITER_BYTES_PER_TENSOR;
-    if (mq_alloc_peak() > plan->memory) {
-        plan->memory = mq_alloc_peak();
+    if (options->calib != NULL && strcmp(options->calib, "self") == 0) {
+        plan->sampling = mq_generate_memory(plan->model, options->samples, options->seq_len);
     }
-    if (mq_memory_available(&available) && available < working_set) {
+    const size_t needed = larger(plan->working_set, plan->sampling);
+    if (mq_memory_available(&available) && available < needed) {
         return mq_fail(err, MQ_ERR_MACHINE,
                        "%.0f MiB of memory are needed and %.0f MiB are free; fewer --samples, a "
                        "shorter --seq-len or a "
                        "smaller --batch need less",
-                       (double)working_set / 1048576.0, (double)available / 1048576.0);
+                       (double)needed / 1048576.0, (double)available / 1048576.0);
     }
-    status = mq_disk_free(&plan->disk_free, plan->options->output, err);
+    status = mq_disk_free(&plan->disk_free, options->output, err);
     if (status == MQ_OK && plan->disk_free < plan->output_bytes) {
-        status = mq_fail_file(err, MQ_ERR_MACHINE, plan->options->output,
+        status = mq_fail_file(err, MQ_ERR_MACHINE, options->output,
                               "%.0f MiB of disk are needed and %.0f MiB are free",
                               (double)plan->output_bytes / 1048576.0,
                               (double)plan->disk_free / 1048576.0);
     }
     return status;
+}
+
+/* What is held now (the model's tables, the calibration's ids) stays while the blocks are worked
+ * on, and the writer's lists come on top; sampling the text, and the tokenizer with its text, may
+ * have needed more than that. */
+static void predict_memory(mq_quantize_plan *plan) {
+    const size_t now = mq_alloc_current();
+    const size_t stored =
+        mq_tensors_count(plan->source) + plan->layout.linear_count * 2 * plan->layout.width_count;
+    plan->memory = now + plan->working_set + stored * WRITER_BYTES_PER_TENSOR;
+    plan->memory = larger(plan->memory, mq_alloc_peak());
+    plan->memory = larger(plan->memory, plan->sampling > 0 ? now + plan->sampling : 0);
 }
 
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
@@ -218,16 +225,19 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_select(&plan->selection, options, &plan->model->config, err);
     }
     if (status == MQ_OK) {
+        status = make_layout(plan, err);
+    }
+    if (status == MQ_OK) {
+        status = check_machine(plan, err);
+    }
+    if (status == MQ_OK) {
         status = check_finite(plan, err);
     }
     if (status == MQ_OK) {
         status = load_calibration(plan, err);
     }
     if (status == MQ_OK) {
-        status = make_layout(plan, err);
-    }
-    if (status == MQ_OK) {
-        status = check_machine(plan, err);
+        predict_memory(plan);
     }
     return status;
 }

@@ -92,12 +92,15 @@ static mq_status put_source(bool *good, cJSON *root, const mq_quantize_plan *pla
     for (size_t i = 0; status == MQ_OK && *good && i < mq_tensors_file_count(plan->source); i++) {
         status = put_digest(good, source, mq_tensors_file(plan->source, i), err);
     }
-    char *config = mq_path_join(plan->options->model, "config.json");
-    if (status == MQ_OK && config != NULL && *good) {
-        status = put_digest(good, source, config, err);
+    static const char *const others[] = {"config.json", "tokenizer.json"};
+    for (size_t i = 0; status == MQ_OK && *good && i < sizeof others / sizeof others[0]; i++) {
+        char *path = mq_path_join(plan->options->model, others[i]);
+        *good = path != NULL;
+        if (path != NULL && mq_path_exists(path)) {
+            status = put_digest(good, source, path, err);
+        }
+        mq_free(path);
     }
-    *good = *good && config != NULL;
-    mq_free(config);
     return status;
 }
 
@@ -167,9 +170,6 @@ mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
     }
     if (good && status == MQ_OK) {
         put(&good, cJSON_AddStringToObject(root, "blas", mq_context_blas(plan->context)));
-        /* Some of OpenBLAS's kernels round differently with another number of threads. */
-        put(&good,
-            cJSON_AddNumberToObject(root, "threads", (double)mq_context_threads(plan->context)));
         put(&good, cJSON_AddStringToObject(root, "kernels", mq_nested_kernels_best()->name));
         put_blocks(&good, root, plan, blocks);
     }

@@ -196,11 +196,13 @@ static mq_status build(mq_sequences *out, const mq_token_rows *rows,
     return status;
 }
 
+bool mq_corpus_is_ids(const char *path) { return has_extension(path, ".npy"); }
+
 mq_status mq_corpus_load(mq_sequences *out, const char *path, const mq_tokenizer *tokenizer,
                          const mq_corpus_options *options, const mq_context *context,
                          mq_error *err) {
     *out = (mq_sequences){0};
-    bool is_npy = has_extension(path, ".npy");
+    bool is_npy = mq_corpus_is_ids(path);
     if (!is_npy && !tokenizer) {
         return mq_fail_file(err, MQ_ERR_USAGE, path, "text needs a tokenizer");
     }

@@ -39,6 +39,8 @@ typedef struct mq_corpus_options {
 mq_status mq_corpus_load(mq_sequences *out, const char *path, const mq_tokenizer *tokenizer,
                          const mq_corpus_options *options, const mq_context *context,
                          mq_error *err);
+/* True for a path that is read as token ids (.npy, gzipped or not) and so needs no tokenizer. */
+bool mq_corpus_is_ids(const char *path);
 void mq_sequences_free(mq_sequences *sequences);
 
 #endif

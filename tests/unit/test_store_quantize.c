@@ -21,7 +21,7 @@ static mq_quantize_options small(mq_recipe recipe) {
     mq_quantize_options options = mq_quantize_defaults(recipe);
     options.model = MODEL;
     options.output = out;
-    options.calib = CALIBRATION;
+    options.calib = recipe == MQ_RECIPE_RTN ? NULL : CALIBRATION;
     options.group_size = 64;
     options.samples = 8;
     options.seq_len = 64;
@@ -80,8 +80,8 @@ static void learning_lowers_the_losses(void **state) {
     mq_quantize_report_free(&report);
 }
 
-/* The prediction is the allocator's own arithmetic: never too low, and at most a tenth (and 4 MiB,
- * the tokenizer's tables and the writer's, which come and go) too high. A dry run predicts the same
+/* The prediction is the allocator's own arithmetic: never too low, and at most a
+ * twentieth too high. A dry run predicts the same
  * and writes nothing. */
 static void memory_is_predicted(void **state) {
     (void)state;
@@ -93,8 +93,7 @@ static void memory_is_predicted(void **state) {
         options.batch = batches[i];
         mq_quantize_report report = quantize(&options, 0);
         assert_true(report.memory_peak <= report.memory_predicted);
-        assert_true((double)report.memory_predicted <=
-                    1.1 * (double)report.memory_peak + 4194304.0);
+        assert_true((double)report.memory_predicted <= 1.05 * (double)report.memory_peak);
         const size_t predicted = report.memory_predicted;
         const size_t bytes = report.output_bytes;
         mq_quantize_report_free(&report);
@@ -164,10 +163,10 @@ static void threads_change_no_tensor(void **state) {
 
 static void every_option_makes_a_master(void **state) {
     (void)state;
-    mq_quantize_options options[7];
+    mq_quantize_options options[9];
     const char *const include[] = {"mlp"};
     const char *const exclude[] = {"down_proj$"};
-    for (size_t i = 0; i < 7; i++) {
+    for (size_t i = 0; i < 9; i++) {
         options[i] = small(MQ_RECIPE_BEST);
     }
     options[0].width_count = 1; /* int2 alone */
@@ -184,7 +183,10 @@ static void every_option_makes_a_master(void **state) {
     options[5].loss = MQ_LOSS_L2;
     options[6].samples = 5; /* the last batch is not full */
     options[6].batch = 2;
-    for (size_t i = 0; i < 7; i++) {
+    options[7].lambda[1] = options[7].lambda[2] = 0.0; /* int8 alone is learned: on every step */
+    options[8].lambda[0] = 0.0;                        /* int8 is not: its pair is least squares */
+    options[8].int8_period = 1;
+    for (size_t i = 0; i < 9; i++) {
         mq_quantize_report report = quantize(&options[i], 0);
         mq_master *master;
         assert_int_equal(mq_master_open(&master, out, NULL), MQ_OK);
@@ -216,6 +218,12 @@ static void senseless_options_are_refused(void **state) {
     options = small(MQ_RECIPE_BEST);
     options.calib = NULL;
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
+    options = small(MQ_RECIPE_RTN);
+    options.calib = CALIBRATION;
+    assert_int_equal(refused(&options, &err), MQ_ERR_USAGE); /* it has no use for a text */
+    options = small(MQ_RECIPE_BEST);
+    options.int8_period = 0;
+    assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
     options = small(MQ_RECIPE_BEST);
     options.slice_rule = MQ_SLICE_ROUND;
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
@@ -223,7 +231,7 @@ static void senseless_options_are_refused(void **state) {
     options.widths[1] = 9;
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
     options = small(MQ_RECIPE_BEST);
-    options.samples = 1000000;
+    options.samples = 2000;
     assert_int_equal(refused(&options, &err), MQ_ERR_INPUT);
     const char *const broken[] = {"(unclosed"};
     options = small(MQ_RECIPE_BEST);
@@ -259,7 +267,7 @@ static void an_interrupted_run_leaves_nothing(void **state) {
     mq_context_free(context);
 }
 
-/* Each allocation fails once: an error that says so, or no harm at all, and nothing left behind
+/* An allocation fails, here and there along the way: an error that says so, and nothing left behind
  * (the leak checker of the sanitizer build looks on). */
 static void every_allocation_may_fail(void **state) {
     (void)state;

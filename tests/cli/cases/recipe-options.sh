@@ -12,6 +12,6 @@ print([(w["bits"], w["lambda"]) for w in json.load(sys.stdin)["widths"]])')" = "
     fail "--lambda is not beside its --bits"
 run 0 matquant quantize "$model" -o out $rest --bits 8,6,3
 [ "$(stdout | python3 -c 'import json, sys
-print([(w["bits"], w["lambda"]) for w in json.load(sys.stdin)["widths"]])')" = "[(8, 10), (6, 3), (3, 1)]" ] ||
+print([(w["bits"], w["lambda"]) for w in json.load(sys.stdin)["widths"]])')" = "[(8, 10), (6, 6.5), (3, 2)]" ] ||
     fail "widths that the recipe has no weight for"
 expect_only

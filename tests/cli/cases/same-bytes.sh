@@ -1,8 +1,12 @@
-# Two runs on one thread give the same bytes, and so do two slices, on any number of threads.
+# Two runs give the same bytes, on one thread and on two.
 . "$CLI/shared.sh"
 run 0 matquant quantize "$model" -o one $small --threads 1
 run 0 matquant quantize "$model" -o two $small --threads 1
 diff -r one two || fail "two runs differ"
+for folder in three four; do
+    run 0 matquant quantize "$model" -o $folder $small --threads 2
+done
+diff -r three four || fail "two runs on two threads differ"
 run 0 matquant quantize "$model" -o other $small --threads 1 --seed 1
 if cmp -s one/model.safetensors other/model.safetensors; then fail "another seed changed nothing"; fi
 run 0 matquant slice one -o s1 --bits 4 --threads 1
