@@ -46,57 +46,64 @@ static mq_status check_finite(const mq_quantize_plan *plan, mq_error *err) {
 
 #define SELF_TEMPERATURE 1.0
 
-static mq_status calibration_from_self(mq_quantize_plan *plan, const mq_tokenizer *tokenizer,
-                                       mq_error *err) {
+/* The tokenizer is only asked for its first token and does not stay while the model is sampled. */
+static mq_status calibration_from_self(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
+    mq_tokenizer *tokenizer;
+    mq_status status = mq_tokenizer_open(&tokenizer, options->model, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    const int32_t bos = options->bos ? mq_tokenizer_bos(tokenizer) : -1;
+    mq_tokenizer_free(tokenizer);
     plan->calibration = (mq_sequences){.count = options->samples, .length = options->seq_len};
     size_t row;
     if (!mq_mul_size(&row, options->seq_len, sizeof(int32_t))) {
         return mq_fail(err, MQ_ERR_USAGE, "--seq-len %zu is too large", options->seq_len);
     }
-    mq_status status =
-        mq_new(&plan->calibration.ids, options->samples, row, "the calibration text", err);
-    if (status != MQ_OK ||
-        options->dry_run) { /* a dry run does not spend minutes on writing text */
+    status = mq_new(&plan->calibration.ids, options->samples, row, "the calibration text", err);
+    if (status != MQ_OK || options->dry_run) { /* it does not spend minutes on writing text */
         return status;
     }
-    const int32_t bos = options->bos && tokenizer != NULL ? mq_tokenizer_bos(tokenizer) : -1;
     mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself",
            options->samples, options->seq_len);
     return mq_generate(plan->calibration.ids, plan->model, options->samples, options->seq_len, bos,
                        SELF_TEMPERATURE, options->seed, plan->context, err);
 }
 
-static mq_status load_calibration(mq_quantize_plan *plan, mq_error *err) {
+static mq_status calibration_from_file(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
-    if (options->recipe == MQ_RECIPE_RTN) {
-        return MQ_OK;
-    }
-    const bool self = strcmp(options->calib, "self") == 0;
+    const mq_corpus_options corpus = {
+        .length = options->seq_len,
+        .max_count = options->samples,
+        .bos = options->bos,
+        .sample = true,
+        .seed = options->seed,
+        .vocab_size = plan->model->config.vocab_size,
+    };
     mq_tokenizer *tokenizer = NULL;
     mq_status status = MQ_OK;
     if (!mq_corpus_is_ids(options->calib)) {
         status = mq_tokenizer_open(&tokenizer, options->model, err);
-        if (status != MQ_OK) {
-            return status;
-        }
     }
-    if (self) {
-        status = calibration_from_self(plan, tokenizer, err);
-    } else {
-        const mq_corpus_options corpus = {
-            .length = options->seq_len,
-            .max_count = options->samples,
-            .bos = options->bos,
-            .sample = true,
-            .seed = options->seed,
-            .vocab_size = plan->model->config.vocab_size,
-        };
+    if (status == MQ_OK) {
         status = mq_corpus_load(&plan->calibration, options->calib, tokenizer, &corpus,
                                 plan->context, err);
     }
     mq_tokenizer_free(tokenizer);
     return status;
+}
+
+static bool is_self(const mq_quantize_options *options) {
+    return options->calib != NULL && strcmp(options->calib, "self") == 0;
+}
+
+static mq_status load_calibration(mq_quantize_plan *plan, mq_error *err) {
+    if (plan->options->recipe == MQ_RECIPE_RTN) {
+        return MQ_OK;
+    }
+    return is_self(plan->options) ? calibration_from_self(plan, err)
+                                  : calibration_from_file(plan, err);
 }
 
 /* --- layout ----------------------------------------------------------------------------------- */
@@ -175,7 +182,7 @@ static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
-    if (options->calib != NULL && strcmp(options->calib, "self") == 0) {
+    if (is_self(options)) {
         plan->sampling = mq_generate_memory(plan->model, options->samples, options->seq_len);
     }
     const size_t needed = larger(plan->working_set, plan->sampling);
