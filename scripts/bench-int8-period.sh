@@ -24,7 +24,7 @@ for seed in 0 1 2; do
     for period in 1 2 4 8; do
         "$matquant" quantize "$model" -o "$work/master" --force --calib "$calib" --group-size 64 --samples 64 \
             --seq-len 256 --seed $seed --int8-period $period --json >"$work/run.json" 2>/dev/null
-        row="| every $period steps | $seed | $(printf '%.1f' "$(number seconds "$work/run.json")")"
+        row="| every ${period} step(s) | $seed | $(printf '%.1f' "$(number seconds "$work/run.json")")"
         for width in 8 4 2; do
             "$matquant" eval "$work/master" --bits $width --text "$text" --seq-len 256 --json \
                 >"$work/eval.json" 2>/dev/null
