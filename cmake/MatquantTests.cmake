@@ -93,9 +93,10 @@ foreach(header IN LISTS public_headers)
     set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only
         -I ${CMAKE_CURRENT_SOURCE_DIR}/include)
     add_test(NAME structure.header.${name}.c
-        COMMAND ${CMAKE_C_COMPILER} -std=c17 ${warnings} -Wstrict-prototypes -x c ${header})
+        COMMAND ${CMAKE_C_COMPILER} -std=c17 ${warnings} -Wstrict-prototypes
+            -include ${header} -x c /dev/null)
     add_test(NAME structure.header.${name}.c++
-        COMMAND ${CMAKE_CXX_COMPILER} -std=c++17 ${warnings} -x c++ ${header})
+        COMMAND ${CMAKE_CXX_COMPILER} -std=c++17 ${warnings} -include ${header} -x c++ /dev/null)
     list(APPEND structure_tests structure.header.${name}.c structure.header.${name}.c++)
 endforeach()
 
