@@ -37,6 +37,14 @@ typedef struct mq_quantize_options {
     size_t exclude_count;
     size_t samples, seq_len, epochs, batch;
     size_t int8_period; /* int8's loss is visited on every so many steps, that much heavier */
+    /* The end-to-end refit of single widths when the blocks are done (design, section 2). */
+    bool refit;
+    size_t refit_epochs; /* 0: none */
+    size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: as many as the blocks
+                            have learned from. An eighth of it more is read to decide when to stop;
+                            where the text has no more, it is taken from these */
+    size_t refit_width_count;             /* 0: the trained widths */
+    unsigned refit_widths[MQ_MAX_WIDTHS]; /* descending, each once */
     uint64_t seed;
     bool bos; /* begin calibration sequences with the template's beginning-of-sequence token */
     bool force, dry_run;
@@ -57,9 +65,18 @@ typedef struct mq_block_loss {
     double seconds;
 } mq_block_loss;
 
+typedef struct mq_refit_report {
+    unsigned width;
+    double kl_before, kl_after; /* KL(full precision ‖ this width) in nats a token, on calibration
+                                   text that the refit is not trained on */
+    size_t kept_epoch;          /* whose numbers are stored; 0: those from before the refit */
+} mq_refit_report;
+
 typedef struct mq_quantize_report {
     size_t blocks;
     mq_block_loss *block; /* [blocks]; NULL after a dry run or recipe rtn */
+    size_t refit_count;   /* widths that were refitted; 0 after a dry run */
+    mq_refit_report refit[MQ_MAX_WIDTHS];
     size_t quantized_tensors, quantized_weights, other_tensors;
     size_t memory_predicted, memory_peak; /* bytes allocated; peak 0 after a dry run */
     size_t output_bytes;                  /* what is (or would be) written */

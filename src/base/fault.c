@@ -128,6 +128,18 @@ ssize_t mq_sys_read(int fd, void *data, size_t size) {
     return got;
 }
 
+ssize_t mq_sys_read_at(int fd, void *data, size_t size, uint64_t offset) {
+    int injected = next_fault(CALL_READ);
+    if (injected > 0) {
+        return -1;
+    }
+    ssize_t got;
+    do {
+        got = pread(fd, data, injected == SHORT_COUNT ? half_of(size) : size, (off_t)offset);
+    } while (got < 0 && errno == EINTR);
+    return got;
+}
+
 ssize_t mq_sys_write(int fd, const void *data, size_t size) {
     int injected = next_fault(CALL_WRITE);
     if (injected > 0) {

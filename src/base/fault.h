@@ -8,8 +8,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-int mq_sys_open(const char *path, int flags, mode_t mode);   /* "open"; -1 and errno, as open(2) */
-ssize_t mq_sys_read(int fd, void *data, size_t size);        /* "read"; deals with EINTR */
+int mq_sys_open(const char *path, int flags, mode_t mode); /* "open"; -1 and errno, as open(2) */
+ssize_t mq_sys_read(int fd, void *data, size_t size);      /* "read"; deals with EINTR */
+ssize_t mq_sys_read_at(int fd, void *data, size_t size, uint64_t offset);
 ssize_t mq_sys_write(int fd, const void *data, size_t size); /* "write"; both deal with EINTR */
 ssize_t mq_sys_write_at(int fd, const void *data, size_t size, uint64_t offset);
 int mq_sys_fsync(int fd);              /* "fsync" */

@@ -25,7 +25,7 @@ mq_status mq_writer_open(mq_writer **out, mq_output *output, const char *name, m
     if (writer == NULL || temporary == NULL || path == NULL) {
         status = mq_fail_memory(err, "a file writer", sizeof *writer);
     } else {
-        writer->fd = mq_sys_open(temporary, O_WRONLY | O_CREAT | O_EXCL, 0666);
+        writer->fd = mq_sys_open(temporary, O_RDWR | O_CREAT | O_EXCL, 0666);
         if (writer->fd < 0) {
             status = mq_fail_errno(err, errno, path, "create");
         }
@@ -52,6 +52,21 @@ mq_status mq_write_at(mq_writer *writer, uint64_t offset, const void *data, size
         bytes += put;
         size -= (size_t)put;
         offset += (uint64_t)put;
+    }
+    return MQ_OK;
+}
+
+mq_status mq_written_at(const mq_writer *writer, uint64_t offset, void *data, size_t size,
+                        mq_error *err) {
+    unsigned char *bytes = data;
+    while (size > 0) {
+        ssize_t got = mq_sys_read_at(writer->fd, bytes, size, offset);
+        if (got <= 0) {
+            return mq_fail_errno(err, got < 0 ? errno : EIO, writer->path, "read back");
+        }
+        bytes += got;
+        size -= (size_t)got;
+        offset += (uint64_t)got;
     }
     return MQ_OK;
 }

@@ -15,6 +15,8 @@ typedef struct quantize_line {
     cli_counts bits;
     cli_numbers lambda;
     bool bits_given, lambda_given;
+    cli_counts refit_bits;
+    bool refit_bits_given;
     cli_texts include, exclude;
     cli_common common;
 } quantize_line;
@@ -58,6 +60,18 @@ static mq_status set_widths(quantize_line *line) {
     return MQ_OK;
 }
 
+static void set_refit_widths(quantize_line *line) {
+    mq_quantize_options *options = &line->options;
+    options->refit_width_count = line->refit_bits_given ? line->refit_bits.count : 0;
+    for (size_t i = 0; i < options->refit_width_count; i++) {
+        size_t at = i;
+        for (; at > 0 && options->refit_widths[at - 1] < line->refit_bits.items[i]; at--) {
+            options->refit_widths[at] = options->refit_widths[at - 1];
+        }
+        options->refit_widths[at] = (unsigned)line->refit_bits.items[i];
+    }
+}
+
 /* Reads the line twice: the first time for the recipe, whose numbers then stand where the line says
  * nothing. */
 static bool read_line(mq_status *status, quantize_line *line, const cli_command *command, int count,
@@ -85,6 +99,7 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
     options->include_count = line->include.count;
     options->exclude = line->exclude.items;
     options->exclude_count = line->exclude.count;
+    set_refit_widths(line);
     *status = set_widths(line);
     return *status == MQ_OK;
 }
@@ -130,10 +145,33 @@ static void print_losses(const mq_quantize_report *report, const mq_quantize_opt
     putchar('\n');
 }
 
+static void print_refits(const mq_quantize_report *report) {
+    puts("Refit: KL from full precision, nats a token, on text kept back from it");
+    cli_table table = {0};
+    cli_table_row(&table);
+    cli_table_cell(&table, "bits");
+    cli_table_cell(&table, "before");
+    cli_table_cell(&table, "after");
+    cli_table_cell(&table, "epoch");
+    for (size_t i = 0; i < report->refit_count; i++) {
+        const mq_refit_report *refit = &report->refit[i];
+        cli_table_row(&table);
+        cli_table_cell(&table, "%u", refit->width);
+        cli_table_cell(&table, "%.5f", refit->kl_before);
+        cli_table_cell(&table, "%.5f", refit->kl_after);
+        cli_table_cell(&table, "%zu", refit->kept_epoch);
+    }
+    cli_table_print(stdout, &table);
+    putchar('\n');
+}
+
 static void print_table(const mq_quantize_report *report, const mq_quantize_options *options) {
     char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
     if (report->block && report->blocks > 0) {
         print_losses(report, options);
+    }
+    if (report->refit_count > 0) {
+        print_refits(report);
     }
     cli_print_field(stdout, "output", "%s%s", options->output,
                     options->dry_run ? " (dry run: not made)" : "");
@@ -188,6 +226,17 @@ static void add_blocks(cli_json *json, const mq_quantize_report *report,
     }
 }
 
+static void add_refits(cli_json *json, const mq_quantize_report *report) {
+    cJSON *refits = cli_json_array(json, json->root, "refit");
+    for (size_t i = 0; i < report->refit_count; i++) {
+        cJSON *refit = cli_json_element(json, refits);
+        cli_json_size(json, refit, "bits", report->refit[i].width);
+        cli_json_number(json, refit, "kl_before", report->refit[i].kl_before);
+        cli_json_number(json, refit, "kl_after", report->refit[i].kl_after);
+        cli_json_size(json, refit, "kept_epoch", report->refit[i].kept_epoch);
+    }
+}
+
 static mq_status print_json(const mq_quantize_report *report, const mq_quantize_options *options) {
     cli_json json;
     cli_json_begin(&json);
@@ -213,6 +262,7 @@ static mq_status print_json(const mq_quantize_report *report, const mq_quantize_
     }
     cli_json_number(&json, json.root, "seconds", report->seconds);
     add_blocks(&json, report, options);
+    add_refits(&json, report);
     return cli_print_json(&json);
 }
 
@@ -287,6 +337,16 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "int8's loss is visited on every N-th step, in the narrowest width's place and N times as "
          "heavy: it costs as much as the others' and changes least",
          .min = 1},
+        {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",
+         .help = "passes of the end-to-end refit, which trains each width's own scales, biases and "
+                 "norms when all codes are made; 0: none"},
+        {CLI_COUNT, 0, "refit-tokens", &options->refit_tokens, "N",
+         "calibration tokens that the refit trains on (default: as many as the blocks learn from)",
+         .hide_default = true},
+        {CLI_COUNTS, 0, "refit-bits", &line.refit_bits, "LIST",
+         "widths to refit, 2 to 8 (default: those of --bits)", .min = MQ_MIN_WIDTH,
+         .max = MQ_MAX_WIDTH, .hide_default = true, .given = &line.refit_bits_given},
+        {CLI_CLEAR, 0, "no-refit", &options->refit, .help = "leave the refit out"},
         {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice"},
         {.type = CLI_HEADING, .help = "What is quantized"},
         {CLI_COUNT, 0, "group-size", &options->group_size, "N",

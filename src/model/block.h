@@ -71,6 +71,9 @@ void mq_block_params_carve(mq_block_params *out, mq_slab *slab, const mq_config 
  * so. */
 mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, size_t layer,
                                mq_error *err);
+/* The same but for the weights of some linears, which the caller fills in. */
+mq_status mq_block_params_load_rest(mq_block_params *params, const mq_model *model, size_t layer,
+                                    const bool skip_weight[MQ_LINEAR_COUNT], mq_error *err);
 mq_block_weights mq_block_params_view(const mq_block_params *params);
 
 /* --- a whole model, block by block ------------------------------------------------------------ */

@@ -15,6 +15,12 @@ typedef struct mq_head_kernels {
     void (*log_sum)(float *max, float *sum, const float *logits, size_t n);
     /* Σ exp(reference - max)·(reference - logits) over [n], max the largest of reference. */
     float (*cross)(const float *logits, const float *reference, size_t n, float max);
+    /* One token's share of KL(reference ‖ model) and its gradient by the logits before their cap:
+     * with p = exp(reference - reference_lse), s <- weight·(exp(s - lse) - p)·(softcap > 0 ? 1 -
+     * (s/softcap)² : 1); returns Σ p·(reference - s), to which the caller adds lse - reference_lse
+     * once for all of a token's logits. */
+    float (*kl_gradient)(float *s, const float *reference, size_t n, float lse, float reference_lse,
+                         float weight, float softcap);
     /* The lowest index of a logit that equals max; 0 when there is none (a NaN among them). */
     size_t (*find)(const float *logits, size_t n, float max);
     /* p[n] = exp((logits - max)·inverse_temperature); returns their sum. */

@@ -56,6 +56,20 @@ static float cross(const float *logits, const float *reference, size_t n, float 
     return total;
 }
 
+static float kl_gradient(float *s, const float *reference, size_t n, float lse, float reference_lse,
+                         float weight, float softcap) {
+    const float inverse = softcap > 0.0F ? 1.0F / softcap : 0.0F; /* 0: the slope is 1 */
+    float total = 0.0F;
+#pragma omp simd reduction(+ : total)
+    for (size_t i = 0; i < n; i++) {
+        const float logit = s[i], p = mq_exp_inline(reference[i] - reference_lse);
+        const float capped = logit * inverse;
+        total += p * (reference[i] - logit);
+        s[i] = weight * (mq_exp_inline(logit - lse) - p) * (1.0F - capped * capped);
+    }
+    return total;
+}
+
 static size_t find(const float *logits, size_t n, float max) {
     uint32_t first = UINT32_MAX;
     const uint32_t count = (uint32_t)n; /* at most a chunk of the vocabulary */
@@ -85,6 +99,7 @@ const mq_head_kernels MQ_HEAD_KERNELS_TABLE = {
     .largest = largest,
     .log_sum = log_sum,
     .cross = cross,
+    .kl_gradient = kl_gradient,
     .find = find,
     .exponentials = exponentials,
 };

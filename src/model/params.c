@@ -21,13 +21,16 @@ void mq_block_params_carve(mq_block_params *out, mq_slab *slab, const mq_config 
 }
 
 static mq_status load_linear(mq_block_params *params, const mq_model *model, size_t layer,
-                             size_t linear, mq_error *err) {
+                             size_t linear, bool skip_weight, mq_error *err) {
     const mq_weights *weights = model->weights;
     char name[MQ_NAME_SIZE];
     size_t rows, columns;
     mq_config_linear_shape(&rows, &columns, &model->config, (mq_linear)linear);
-    mq_config_linear_name(name, &model->config, layer, (mq_linear)linear, "weight");
-    mq_status status = weights->class_->read(params->linear[linear], weights, name, 0, rows, err);
+    mq_status status = MQ_OK;
+    if (!skip_weight) {
+        mq_config_linear_name(name, &model->config, layer, (mq_linear)linear, "weight");
+        status = weights->class_->read(params->linear[linear], weights, name, 0, rows, err);
+    }
     if (status == MQ_OK && params->bias[linear] != NULL) {
         mq_config_linear_name(name, &model->config, layer, (mq_linear)linear, "bias");
         status = weights->class_->read(params->bias[linear], weights, name, 0, 1, err);
@@ -50,9 +53,15 @@ static mq_status load_norm(mq_block_params *params, const mq_model *model, size_
 
 mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, size_t layer,
                                mq_error *err) {
+    static const bool none[MQ_LINEAR_COUNT] = {false};
+    return mq_block_params_load_rest(params, model, layer, none, err);
+}
+
+mq_status mq_block_params_load_rest(mq_block_params *params, const mq_model *model, size_t layer,
+                                    const bool skip_weight[MQ_LINEAR_COUNT], mq_error *err) {
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < MQ_LINEAR_COUNT; i++) {
-        status = load_linear(params, model, layer, i, err);
+        status = load_linear(params, model, layer, i, skip_weight[i], err);
     }
     for (size_t i = 0; status == MQ_OK && i < MQ_NORM_COUNT; i++) {
         if (params->norm[i] != NULL) {

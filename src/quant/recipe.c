@@ -29,10 +29,15 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
          * start, and what it asks of the narrower widths' rounding changes slowly. The trial is in
          * tests/bench/RESULTS.md. */
         .int8_period = 4,
+        .refit = true,
+        .refit_epochs = 3,
         .bos = true,
     };
     for (size_t i = 0; i < options.width_count; i++) {
         options.lambda[i] = mq_quantize_default_lambda(recipe, options.widths[i]);
+    }
+    if (recipe != MQ_RECIPE_BEST) { /* MatQuant and rounding know no refit; it can be asked for */
+        options.refit_epochs = 0;
     }
     if (recipe == MQ_RECIPE_PAPER) {
         options.int8_period = 1;
@@ -67,6 +72,41 @@ static mq_status check_widths(const mq_quantize_options *options, mq_error *err)
                        "--lambda: all weights are 0, so nothing would be learned");
     }
     return MQ_OK;
+}
+
+static mq_status check_refit(const mq_quantize_options *options, mq_error *err) {
+    if (options->refit_width_count > MQ_MAX_WIDTHS) {
+        return mq_fail(err, MQ_ERR_USAGE, "--refit-bits wants at most %d widths", MQ_MAX_WIDTHS);
+    }
+    for (size_t i = 0; i < options->refit_width_count; i++) {
+        const unsigned width = options->refit_widths[i];
+        if (width < MQ_MIN_WIDTH || width > MQ_MAX_WIDTH) {
+            return mq_fail(err, MQ_ERR_USAGE, "--refit-bits %u: widths are %d to %d", width,
+                           MQ_MIN_WIDTH, MQ_MAX_WIDTH);
+        }
+        if (i > 0 && width >= options->refit_widths[i - 1]) {
+            return mq_fail(err, MQ_ERR_USAGE,
+                           "--refit-bits wants widths in falling order, each once");
+        }
+    }
+    if (options->refit_tokens > 0 && options->refit_tokens < options->seq_len) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--refit-tokens %zu is less than one sequence of --seq-len %zu",
+                       options->refit_tokens, options->seq_len);
+    }
+    return MQ_OK;
+}
+
+size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_options *options) {
+    if (options->recipe == MQ_RECIPE_RTN || !options->refit || options->refit_epochs == 0) {
+        return 0;
+    }
+    const bool own = options->refit_width_count > 0;
+    const size_t count = own ? options->refit_width_count : options->width_count;
+    for (size_t i = 0; i < count; i++) {
+        widths[i] = own ? options->refit_widths[i] : options->widths[i];
+    }
+    return count;
 }
 
 mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
@@ -106,7 +146,7 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
                        "--samples, --epochs, --batch and --int8-period must be at least 1, "
                        "--seq-len at least 2");
     }
-    return MQ_OK;
+    return check_refit(options, err);
 }
 
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {

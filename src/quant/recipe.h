@@ -7,6 +7,10 @@
 /* MQ_ERR_USAGE for options that contradict each other or are out of range. */
 mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err);
 
+/* The widths that are refitted when the blocks are done, descending; their number, 0 without a
+ * refit. */
+size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_options *options);
+
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options);
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options);
 

@@ -24,6 +24,12 @@ typedef struct mq_master_layout {
     const char *const *ignored; /* prefixes of linear layers of the blocks that are not quantized */
     size_t ignored_count;
     size_t max_shard_size;
+    /* Widths that get copies of their own of some of the source's tensors (norms' weights):
+     * NAME.wR. */
+    unsigned private_widths[7];
+    size_t private_width_count;
+    const char *const *private_names; /* of the source's tensors, sorted by byte value */
+    size_t private_name_count;
 } mq_master_layout;
 
 /* Bytes that the folder will hold (tensor files exactly, headers and the small files included as
@@ -40,6 +46,19 @@ mq_status mq_master_writer_open(mq_master_writer **out, const mq_master_layout *
  * finite is MQ_ERR_INPUT naming the tensor. */
 mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
                                const mq_quantized *quantized, mq_error *err);
+/* The same of one width again, in place of what was put; and what was put. scales and biases [out,
+ * groups], codes[count, in] of rows [first, first + count). */
+mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index, unsigned width,
+                                         const uint16_t *scales, const uint16_t *biases,
+                                         mq_error *err);
+mq_status mq_master_writer_get_pairs(const mq_master_writer *writer, size_t index, unsigned width,
+                                     uint16_t *scales, uint16_t *biases, mq_error *err);
+mq_status mq_master_writer_get_codes(const mq_master_writer *writer, size_t index, uint8_t *codes,
+                                     size_t first, size_t count, mq_error *err);
+/* A width's own copy of the source's tensor NAME, one of the layout's: values[size] are rounded to
+ * its dtype. */
+mq_status mq_master_writer_put_private(mq_master_writer *writer, const char *name, unsigned width,
+                                       const float *values, size_t size, mq_error *err);
 /* Copies all other tensors, writes config.json and the tokenizer and other small files (everything
  * in the source folder that is no tensor file, except README and hidden files), and matquant.json:
  * provenance is a JSON object (recipe, source digests, calibration, blas, blocks …) to which

@@ -14,6 +14,7 @@ struct tensor_plan {
     mq_tensor_spec *specs;
     char (*names)[MQ_STORED_NAME_SIZE]; /* of the tensors that are new; the others keep the source's
                                            pointer */
+    size_t name_count;
     const mq_tensor_info **copied; /* beside specs: the source's tensor, or NULL for a new one */
     size_t *first;                 /* beside the layout's linears: index of the codes */
     size_t count;
@@ -45,7 +46,9 @@ static mq_status plan_allocate(struct tensor_plan *plan, const mq_master_layout 
                                const mq_tensors *source, mq_error *err) {
     static const char what[] = "the list of tensors";
     size_t per_linear = 1 + 2 * layout->width_count, added = 0, all = 0;
+    size_t private_count = layout->private_width_count * layout->private_name_count;
     if (!mq_mul_size(&added, layout->linear_count, per_linear) ||
+        !mq_add_size(&added, added, private_count) ||
         !mq_add_size(&all, added, mq_tensors_count(source))) {
         return mq_fail_memory(err, what, SIZE_MAX);
     }
@@ -62,6 +65,8 @@ static mq_status plan_allocate(struct tensor_plan *plan, const mq_master_layout 
     return status;
 }
 
+static char *name_room(struct tensor_plan *plan) { return plan->names[plan->name_count++]; }
+
 static void plan_add(struct tensor_plan *plan, const char *name, mq_dtype dtype, size_t rows,
                      size_t columns) {
     plan->copied[plan->count] = NULL;
@@ -72,16 +77,38 @@ static void plan_add(struct tensor_plan *plan, const char *name, mq_dtype dtype,
 static void plan_add_linear(struct tensor_plan *plan, size_t index,
                             const mq_master_layout *layout) {
     const mq_master_linear *linear = &layout->linears[index];
-    char(*names)[MQ_STORED_NAME_SIZE] = plan->names + index * (1 + 2 * layout->width_count);
     plan->first[index] = plan->count;
-    plan_add(plan, mq_name_make(*names, linear->prefix, "codes", 0), MQ_U8, linear->out,
+    plan_add(plan, mq_name_make(name_room(plan), linear->prefix, "codes", 0), MQ_U8, linear->out,
              linear->in);
     for (size_t i = 0; i < layout->width_count; i++) {
         unsigned width = layout->widths[i];
-        plan_add(plan, mq_name_make(*++names, linear->prefix, "scales", width), MQ_F16, linear->out,
-                 linear->groups);
-        plan_add(plan, mq_name_make(*++names, linear->prefix, "biases", width), MQ_F16, linear->out,
-                 linear->groups);
+        plan_add(plan, mq_name_make(name_room(plan), linear->prefix, "scales", width), MQ_F16,
+                 linear->out, linear->groups);
+        plan_add(plan, mq_name_make(name_room(plan), linear->prefix, "biases", width), MQ_F16,
+                 linear->out, linear->groups);
+    }
+}
+
+static int compare_name_to(const void *name, const void *other) {
+    return strcmp(name, *(const char *const *)other);
+}
+
+/* The source's tensor, and behind it the copies that are private to a width. */
+static void plan_add_copied(struct tensor_plan *plan, const mq_tensor_info *info,
+                            const mq_master_layout *layout) {
+    mq_tensor_spec spec = {.name = info->name, .dtype = info->dtype, .dims = info->dims};
+    memcpy(spec.shape, info->shape, sizeof spec.shape);
+    plan->copied[plan->count] = info;
+    plan->specs[plan->count++] = spec;
+    if (layout->private_name_count == 0 || layout->private_width_count == 0 ||
+        bsearch(info->name, layout->private_names, layout->private_name_count,
+                sizeof *layout->private_names, compare_name_to) == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < layout->private_width_count; i++) {
+        spec.name = mq_name_private(name_room(plan), info->name, layout->private_widths[i]);
+        plan->copied[plan->count] = NULL;
+        plan->specs[plan->count++] = spec;
     }
 }
 
@@ -145,10 +172,7 @@ static mq_status plan_tensors(struct tensor_plan *plan, const mq_master_linear *
         if (found != NULL) {
             plan_add_linear(plan, (size_t)(*found - layout->linears), layout);
         } else {
-            plan->copied[plan->count] = info;
-            mq_tensor_spec *spec = &plan->specs[plan->count++];
-            *spec = (mq_tensor_spec){.name = info->name, .dtype = info->dtype, .dims = info->dims};
-            memcpy(spec->shape, info->shape, sizeof spec->shape);
+            plan_add_copied(plan, info, layout);
         }
     }
     return MQ_OK;
@@ -192,9 +216,10 @@ mq_status mq_master_size(size_t *out, const mq_master_layout *layout, const mq_t
     total += FIXED;
     for (size_t i = 0; i < plan.count; i++) {
         const mq_tensor_spec *spec = &plan.specs[i];
-        size_t bytes = plan.copied[i] != NULL
-                           ? plan.copied[i]->bytes
-                           : spec->shape[0] * spec->shape[1] * mq_dtype_size(spec->dtype);
+        size_t bytes = mq_dtype_size(spec->dtype); /* fits: the source holds as much, or more */
+        for (size_t d = 0; d < spec->dims; d++) {
+            bytes *= spec->shape[d];
+        }
         total += bytes + NAMES * strlen(spec->name) + DESCRIPTION;
     }
     plan_free(&plan);
@@ -271,8 +296,13 @@ mq_status mq_master_writer_open(mq_master_writer **out, const mq_master_layout *
     return MQ_OK;
 }
 
-static mq_status put_affine(mq_master_writer *writer, size_t index, const uint16_t *values,
-                            mq_error *err) {
+static size_t affine_bytes(const mq_master_writer *writer, size_t index) {
+    const mq_tensor_spec *spec = &writer->plan.specs[index];
+    return spec->shape[0] * spec->shape[1] * sizeof(uint16_t);
+}
+
+static mq_status check_affine(const mq_master_writer *writer, size_t index, const uint16_t *values,
+                              mq_error *err) {
     const mq_tensor_spec *spec = &writer->plan.specs[index];
     size_t count = spec->shape[0] * spec->shape[1];
     if (values == NULL) {
@@ -284,7 +314,15 @@ static mq_status put_affine(mq_master_writer *writer, size_t index, const uint16
                               "row %zu, group %zu is outside the range of float16",
                               bad / spec->shape[1], bad % spec->shape[1]);
     }
-    return mq_tensor_writer_put(writer->tensors, index, values, count * sizeof *values, err);
+    return MQ_OK;
+}
+
+static mq_status put_affine(mq_master_writer *writer, size_t index, const uint16_t *values,
+                            mq_error *err) {
+    const mq_status status = check_affine(writer, index, values, err);
+    return status != MQ_OK ? status
+                           : mq_tensor_writer_put(writer->tensors, index, values,
+                                                  affine_bytes(writer, index), err);
 }
 
 mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
@@ -308,6 +346,69 @@ mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
             status = put_affine(writer, ++at, quantized->biases[width], err);
         }
     }
+    return status;
+}
+
+/* Index of a width's scales; its biases follow. */
+static size_t pairs_at(const mq_master_writer *writer, size_t index, unsigned width) {
+    size_t at = writer->plan.first[index] + 1;
+    for (size_t i = 0; writer->settings.widths[i] != width; i++) {
+        at += 2;
+    }
+    return at;
+}
+
+static mq_status replace_affine(mq_master_writer *writer, size_t index, const uint16_t *values,
+                                mq_error *err) {
+    const mq_status status = check_affine(writer, index, values, err);
+    return status != MQ_OK ? status
+                           : mq_tensor_writer_replace(writer->tensors, index, values,
+                                                      affine_bytes(writer, index), err);
+}
+
+mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index, unsigned width,
+                                         const uint16_t *scales, const uint16_t *biases,
+                                         mq_error *err) {
+    const size_t at = pairs_at(writer, index, width);
+    const mq_status status = replace_affine(writer, at, scales, err);
+    return status != MQ_OK ? status : replace_affine(writer, at + 1, biases, err);
+}
+
+mq_status mq_master_writer_get_pairs(const mq_master_writer *writer, size_t index, unsigned width,
+                                     uint16_t *scales, uint16_t *biases, mq_error *err) {
+    const size_t at = pairs_at(writer, index, width), bytes = affine_bytes(writer, at);
+    const mq_status status = mq_tensor_writer_get_part(writer->tensors, at, 0, scales, bytes, err);
+    return status != MQ_OK
+               ? status
+               : mq_tensor_writer_get_part(writer->tensors, at + 1, 0, biases, bytes, err);
+}
+
+mq_status mq_master_writer_get_codes(const mq_master_writer *writer, size_t index, uint8_t *codes,
+                                     size_t first, size_t count, mq_error *err) {
+    const size_t in = writer->linears[index].in;
+    return mq_tensor_writer_get_part(writer->tensors, writer->plan.first[index], first * in, codes,
+                                     count * in, err);
+}
+
+mq_status mq_master_writer_put_private(mq_master_writer *writer, const char *name, unsigned width,
+                                       const float *values, size_t size, mq_error *err) {
+    char own[MQ_STORED_NAME_SIZE];
+    const size_t index = mq_tensor_writer_find(writer->tensors, mq_name_private(own, name, width));
+    if (index == writer->plan.count) {
+        return mq_fail_tensor(err, MQ_ERR_USAGE, NULL, own, "was not planned");
+    }
+    const mq_dtype dtype = writer->plan.specs[index].dtype;
+    void *bytes = NULL;
+    mq_status status = mq_new(&bytes, size, mq_dtype_size(dtype), "a norm", err);
+    if (status == MQ_OK) {
+        mq_from_f32(bytes, dtype, values, size);
+        const size_t bad = mq_first_non_finite(bytes, dtype, size);
+        status = bad < size ? mq_fail_tensor(err, MQ_ERR_INPUT, NULL, own,
+                                             "element %zu does not fit in its type", bad)
+                            : mq_tensor_writer_put(writer->tensors, index, bytes,
+                                                   size * mq_dtype_size(dtype), err);
+    }
+    mq_free(bytes);
     return status;
 }
 

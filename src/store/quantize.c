@@ -1,12 +1,15 @@
 /* mq_quantize: plan, run the blocks into a master's writer, commit. */
 #include "store/quantize.h"
 
+#include <string.h>
+
 typedef struct job {
     mq_quantize_plan plan;
     mq_output *output;
     mq_master_writer *writer;
     mq_block_loss *blocks; /* [layers] */
     bool learned;
+    mq_refit_report refits[MQ_MAX_WIDTHS];
 } job;
 
 static mq_status take_linear(void *user, size_t layer, mq_linear linear,
@@ -43,10 +46,13 @@ static mq_status run_and_write(job *work, mq_error *err) {
         status = mq_run(options, plan->model, &plan->selection, plan->calibration.ids, &sink,
                         plan->context, err);
     }
+    if (status == MQ_OK && plan->refit_width_count > 0) {
+        status = mq_quantize_refit(work->refits, plan, work->writer, err);
+    }
     cJSON *provenance = NULL;
     if (status == MQ_OK) {
-        status =
-            mq_quantize_provenance(&provenance, plan, work->learned ? work->blocks : NULL, err);
+        status = mq_quantize_provenance(&provenance, plan, work->learned ? work->blocks : NULL,
+                                        work->refits, err);
     }
     if (status == MQ_OK) {
         status = mq_master_writer_finish(work->writer, provenance, err);
@@ -73,10 +79,12 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
         .output_bytes = plan->output_bytes,
         .disk_free = plan->disk_free,
         .calibration_tokens = plan->calibration.count * plan->calibration.length,
+        .refit_count = plan->options->dry_run ? 0 : plan->refit_width_count,
         .seconds = mq_seconds() - started,
     };
     if (!plan->options->dry_run) {
         report->memory_peak = mq_alloc_peak();
+        memcpy(report->refit, work->refits, sizeof report->refit);
     }
     if (work->learned) {
         report->block = work->blocks;

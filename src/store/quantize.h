@@ -16,14 +16,21 @@ typedef struct mq_quantize_plan {
     mq_model *model;
     mq_tensors *source;
     mq_selection selection;
-    mq_sequences calibration;  /* ids NULL for recipe rtn */
+    mq_sequences calibration;  /* ids NULL for recipe rtn; the blocks learn from the first
+                                  options->samples, the refit has more */
     mq_master_linear *linears; /* [selection.tensors], in the order of the blocks */
     size_t *linear_index;      /* [layers · MQ_LINEAR_COUNT]: position in linears */
     char **ignored;            /* prefixes of linears that stay as they are */
     size_t ignored_count;
+    char (*norms)[MQ_NAME_SIZE]; /* [norm_count]: tensors that refitted widths have copies of */
+    const char **norm_names;     /* sorted */
+    size_t norm_count;
+    unsigned refit_widths[MQ_MAX_WIDTHS];
+    size_t refit_width_count;             /* 0: no refit */
+    size_t refit_train, refit_validation; /* sequences of the calibration */
     mq_master_layout layout;
-    size_t working_set,
-        sampling;  /* bytes: of a block's learner; of --calib self's model and cache */
+    size_t working_set, refit_memory,
+        sampling; /* bytes: of a block's learner; of the refit; of --calib self's model and cache */
     size_t memory; /* predicted peak of allocated bytes */
     size_t output_bytes, disk_free;
 } mq_quantize_plan;
@@ -34,10 +41,25 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
                                 const mq_context *context, mq_error *err);
 void mq_quantize_plan_free(mq_quantize_plan *plan);
 
+/* --- the refit, when the blocks are done (quantize_refit.c) ------------------------------------
+ */
+
+/* How many sequences the refit trains and measures on, of `available` (0: of as many as it wants);
+ * *wanted is how many the job reads. */
+void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted);
+/* The norms that refitted widths get copies of, for the layout. */
+mq_status mq_quantize_refit_names(mq_quantize_plan *plan, mq_error *err);
+/* Bytes of it, from the shares that are set. */
+mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err);
+/* Refits every width of the plan in the writer's tensors; reports[refit_width_count]. */
+mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *plan,
+                            mq_master_writer *writer, mq_error *err);
+
 /* The JSON object of the file matquant.json, without what the master's writer adds. blocks[layers]
- * or NULL. Nothing in it depends on time or place, nor on the number of threads, so that two runs
- * write the same bytes. *out is the caller's. */
+ * or NULL; refits[plan->refit_width_count]. Nothing in it depends on time or place, nor on the
+ * number of threads, so that two runs write the same bytes. *out is the caller's. */
 mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
-                                 const mq_block_loss *blocks, mq_error *err);
+                                 const mq_block_loss *blocks, const mq_refit_report *refits,
+                                 mq_error *err);
 
 #endif

@@ -56,26 +56,31 @@ static mq_status calibration_from_self(mq_quantize_plan *plan, mq_error *err) {
     }
     const int32_t bos = options->bos ? mq_tokenizer_bos(tokenizer) : -1;
     mq_tokenizer_free(tokenizer);
-    plan->calibration = (mq_sequences){.count = options->samples, .length = options->seq_len};
+    const size_t least = plan->refit_width_count > 0 ? 2 : 1; /* one to train, one to measure on */
+    const size_t count = options->samples > least ? options->samples : least;
+    plan->calibration = (mq_sequences){.count = count, .length = options->seq_len};
     size_t row;
     if (!mq_mul_size(&row, options->seq_len, sizeof(int32_t))) {
         return mq_fail(err, MQ_ERR_USAGE, "--seq-len %zu is too large", options->seq_len);
     }
-    status = mq_new(&plan->calibration.ids, options->samples, row, "the calibration text", err);
+    status = mq_new(&plan->calibration.ids, count, row, "the calibration text", err);
     if (status != MQ_OK || options->dry_run) { /* it does not spend minutes on writing text */
         return status;
     }
-    mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself",
-           options->samples, options->seq_len);
-    return mq_generate(plan->calibration.ids, plan->model, options->samples, options->seq_len, bos,
+    mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself", count,
+           options->seq_len);
+    return mq_generate(plan->calibration.ids, plan->model, count, options->seq_len, bos,
                        SELF_TEMPERATURE, options->seed, plan->context, err);
 }
 
 static mq_status calibration_from_file(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
+    size_t wanted;
+    mq_quantize_refit_share(plan, 0, &wanted);
     const mq_corpus_options corpus = {
         .length = options->seq_len,
-        .max_count = options->samples,
+        .max_count = wanted,
+        .min_count = plan->refit_width_count > 0 && options->samples < 2 ? 2 : options->samples,
         .bos = options->bos,
         .sample = true,
         .seed = options->seed,
@@ -102,8 +107,14 @@ static mq_status load_calibration(mq_quantize_plan *plan, mq_error *err) {
     if (plan->options->recipe == MQ_RECIPE_RTN) {
         return MQ_OK;
     }
-    return is_self(plan->options) ? calibration_from_self(plan, err)
-                                  : calibration_from_file(plan, err);
+    mq_status status = is_self(plan->options) ? calibration_from_self(plan, err)
+                                              : calibration_from_file(plan, err);
+    if (status == MQ_OK && plan->refit_width_count > 0) { /* what the text is enough for */
+        size_t wanted;
+        mq_quantize_refit_share(plan, plan->calibration.count, &wanted);
+        status = mq_quantize_refit_memory(plan, err);
+    }
+    return status;
 }
 
 /* --- layout ----------------------------------------------------------------------------------- */
@@ -145,6 +156,10 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
     for (size_t i = 0; status == MQ_OK && i < all; i++) {
         status = add_linear(plan, i / MQ_LINEAR_COUNT, (mq_linear)(i % MQ_LINEAR_COUNT), &at, err);
     }
+    plan->refit_width_count = mq_recipe_refit_widths(plan->refit_widths, options);
+    if (status == MQ_OK && plan->refit_width_count > 0) {
+        status = mq_quantize_refit_names(plan, err);
+    }
     if (status != MQ_OK) {
         return status;
     }
@@ -157,7 +172,11 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
         .ignored = (const char *const *)plan->ignored,
         .ignored_count = plan->ignored_count,
         .max_shard_size = options->max_shard_size,
+        .private_width_count = plan->refit_width_count,
+        .private_names = plan->norm_names,
+        .private_name_count = plan->norm_count,
     };
+    memcpy(plan->layout.private_widths, plan->refit_widths, sizeof plan->refit_widths);
     for (unsigned width = MQ_MAX_WIDTH; width >= MQ_MIN_WIDTH; width--) {
         plan->layout.widths[plan->layout.width_count++] = width;
     }
@@ -182,10 +201,18 @@ static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
+    if (plan->refit_width_count > 0) {
+        size_t wanted;
+        mq_quantize_refit_share(plan, is_self(options) ? options->samples : 0, &wanted);
+        status = mq_quantize_refit_memory(plan, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
     if (is_self(options)) {
         plan->sampling = mq_generate_memory(plan->model, options->samples, options->seq_len);
     }
-    const size_t needed = larger(plan->working_set, plan->sampling);
+    const size_t needed = larger(larger(plan->working_set, plan->refit_memory), plan->sampling);
     if (mq_memory_available(&available) && available < needed) {
         return mq_fail(err, MQ_ERR_MACHINE,
                        "%.0f MiB of memory are needed and %.0f MiB are free; fewer --samples, a "
@@ -208,9 +235,11 @@ static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
  * have needed more than that. */
 static void predict_memory(mq_quantize_plan *plan) {
     const size_t now = mq_alloc_current();
-    const size_t stored =
-        mq_tensors_count(plan->source) + plan->layout.linear_count * 2 * plan->layout.width_count;
-    plan->memory = now + plan->working_set + stored * WRITER_BYTES_PER_TENSOR;
+    const size_t stored = mq_tensors_count(plan->source) +
+                          plan->layout.linear_count * 2 * plan->layout.width_count +
+                          plan->norm_count * plan->refit_width_count;
+    plan->memory =
+        now + larger(plan->working_set, plan->refit_memory) + stored * WRITER_BYTES_PER_TENSOR;
     plan->memory = larger(plan->memory, mq_alloc_peak());
     plan->memory = larger(plan->memory, plan->sampling > 0 ? now + plan->sampling : 0);
 }
@@ -254,6 +283,8 @@ void mq_quantize_plan_free(mq_quantize_plan *plan) {
         mq_free(plan->ignored[i]);
     }
     mq_free(plan->ignored);
+    mq_free(plan->norm_names);
+    mq_free(plan->norms);
     mq_free(plan->linears);
     mq_free(plan->linear_index);
     mq_sequences_free(&plan->calibration);

@@ -4,6 +4,7 @@
 
 #include "quant/nested.h"
 #include "quant/recipe.h"
+#include "quant/refit.h"
 #include "store/quantize.h"
 
 static const char *recipe_name(mq_recipe recipe) {
@@ -155,8 +156,39 @@ static void put_blocks(bool *good, cJSON *root, const mq_quantize_plan *plan,
     }
 }
 
+static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
+                       const mq_refit_report *refits) {
+    if (plan->refit_width_count == 0) {
+        return;
+    }
+    const double length = (double)plan->calibration.length;
+    cJSON *refit = cJSON_AddObjectToObject(root, "refit");
+    put(good, refit);
+    if (*good) {
+        put(good, cJSON_AddNumberToObject(refit, "epochs", (double)plan->options->refit_epochs));
+        put(good, cJSON_AddNumberToObject(refit, "tokens", (double)plan->refit_train * length));
+        put(good, cJSON_AddNumberToObject(refit, "validation_tokens",
+                                          (double)plan->refit_validation * length));
+        put(good, cJSON_AddNumberToObject(refit, "rate", MQ_REFIT_RATE));
+    }
+    cJSON *array = *good ? cJSON_AddArrayToObject(refit, "widths") : NULL;
+    put(good, array);
+    for (size_t i = 0; *good && i < plan->refit_width_count; i++) {
+        cJSON *width = cJSON_CreateObject();
+        put(good, width);
+        if (*good) {
+            put(good, cJSON_AddNumberToObject(width, "bits", refits[i].width));
+            put(good, cJSON_AddNumberToObject(width, "kl_before", refits[i].kl_before));
+            put(good, cJSON_AddNumberToObject(width, "kl_after", refits[i].kl_after));
+            put(good, cJSON_AddNumberToObject(width, "kept_epoch", (double)refits[i].kept_epoch));
+            put(good, cJSON_AddItemToArray(array, width) ? array : NULL);
+        }
+    }
+}
+
 mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
-                                 const mq_block_loss *blocks, mq_error *err) {
+                                 const mq_block_loss *blocks, const mq_refit_report *refits,
+                                 mq_error *err) {
     bool good = true;
     cJSON *root = cJSON_CreateObject();
     put(&good, root);
@@ -172,6 +204,7 @@ mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
         put(&good, cJSON_AddStringToObject(root, "blas", mq_context_blas(plan->context)));
         put(&good, cJSON_AddStringToObject(root, "kernels", mq_nested_kernels_best()->name));
         put_blocks(&good, root, plan, blocks);
+        put_refits(&good, root, plan, refits);
     }
     if (status == MQ_OK && !good) {
         status = mq_fail_memory(err, "the provenance", 0);

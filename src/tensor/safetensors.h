@@ -82,6 +82,12 @@ mq_status mq_tensor_writer_put(mq_tensor_writer *writer, size_t index, const voi
  * order without gap. */
 mq_status mq_tensor_writer_put_part(mq_tensor_writer *writer, size_t index, size_t offset,
                                     const void *data, size_t bytes, mq_error *err);
+/* Bytes [offset, offset + bytes) of a tensor, which were put before. */
+mq_status mq_tensor_writer_get_part(const mq_tensor_writer *writer, size_t index, size_t offset,
+                                    void *data, size_t bytes, mq_error *err);
+/* Another whole tensor in place of one that was put. */
+mq_status mq_tensor_writer_replace(mq_tensor_writer *writer, size_t index, const void *data,
+                                   size_t bytes, mq_error *err);
 /* CRC-32 of a finished tensor's bytes. */
 uint32_t mq_tensor_writer_crc(const mq_tensor_writer *writer, size_t index);
 /* Index by name, or count when there is none. */

@@ -265,6 +265,28 @@ mq_status mq_tensor_writer_put(mq_tensor_writer *writer, size_t index, const voi
     return mq_tensor_writer_put_part(writer, index, 0, data, bytes, err);
 }
 
+mq_status mq_tensor_writer_get_part(const mq_tensor_writer *writer, size_t index, size_t offset,
+                                    void *data, size_t bytes, mq_error *err) {
+    const entry *e = &writer->entries[index];
+    const shard *s = &writer->shards[e->shard];
+    if (offset > e->written || bytes > e->written - offset) {
+        return mq_fail_tensor(err, MQ_ERR_USAGE, s->name, e->spec.name,
+                              "%zu bytes at %zu are wanted back, but %zu were written", bytes,
+                              offset, e->written);
+    }
+    const mq_status status =
+        mq_written_at(s->file, (uint64_t)s->data_start + e->offset + offset, data, bytes, err);
+    return status == MQ_OK ? MQ_OK : mq_error_in_tensor(err, status, e->spec.name);
+}
+
+mq_status mq_tensor_writer_replace(mq_tensor_writer *writer, size_t index, const void *data,
+                                   size_t bytes, mq_error *err) {
+    entry *e = &writer->entries[index];
+    e->written = 0;
+    e->crc = 0;
+    return mq_tensor_writer_put(writer, index, data, bytes, err);
+}
+
 uint32_t mq_tensor_writer_crc(const mq_tensor_writer *writer, size_t index) {
     return writer->entries[index].crc;
 }

@@ -171,7 +171,8 @@ static mq_status choose_rows(size_t **out, const mq_token_rows *rows,
 static mq_status build(mq_sequences *out, const mq_token_rows *rows,
                        const mq_corpus_options *options, int32_t bos, const char *path,
                        mq_error *err) {
-    size_t needed = options->sample && options->max_count ? options->max_count : 1;
+    size_t least = options->min_count ? options->min_count : options->max_count;
+    size_t needed = options->sample && least ? least : 1;
     if (rows->count < needed) {
         return too_short(rows, needed, path, err);
     }

@@ -15,6 +15,7 @@ typedef struct mq_sequences {
 typedef struct mq_corpus_options {
     size_t length;    /* tokens a sequence, the BOS counted in */
     size_t max_count; /* at most so many sequences; 0: all */
+    size_t min_count; /* with sample: fewer is an error; 0: max_count */
     bool bos;    /* begin each with the tokenizer's beginning-of-sequence token, if its template has
                     one */
     bool sample; /* true (calibration): sequences drawn over the whole text by seed; false
@@ -33,7 +34,7 @@ typedef struct mq_corpus_options {
  * 1 and the BOS, with bos). With sample, the windows are shuffled by seed and the first max_count
  * taken, in the shuffled order. A window at the end that is not full is dropped. MQ_ERR_INPUT:
  * empty, not UTF-8 (with the offset), broken gzip, a line that is not JSON or has no "text", fewer
- * than max_count windows when sample is set (says how many tokens there are and how many are
+ * than min_count windows when sample is set (says how many tokens there are and how many are
  * needed), fewer than one otherwise. out->ids is the caller's. tokenizer may be NULL for .npy only.
  */
 mq_status mq_corpus_load(mq_sequences *out, const char *path, const mq_tokenizer *tokenizer,

@@ -1,0 +1,30 @@
+/* Distillation at the head: the divergence of a model's next-token distributions from a
+ * reference's, and its gradient by the hidden states and the final norm. */
+#ifndef MQ_MODEL_HEAD_GRADIENT_H
+#define MQ_MODEL_HEAD_GRADIENT_H
+
+#include "base/alloc.h"
+#include "model/weights.h"
+
+/* Working memory, carved from the caller's slab: the logits of both sides for a slab of tokens, and
+ * what sums over the vocabulary need. The struct itself is carved too: while measuring, NULL. */
+typedef struct mq_head_gradient mq_head_gradient;
+
+mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config, size_t max_tokens,
+                                         const mq_context *context);
+
+/* For the output of the last block, hidden[count, hidden_size] of a model and
+ * reference_hidden[count, hidden_size] of `reference`, whose head both have (each its own final
+ * norm: norm[hidden_size] is the model's multiplier):
+ *
+ *   kl[count]                       KL(reference ‖ model) of each token, nats
+ *   d_hidden[count, hidden_size]    gradient of weight·Σ kl by hidden
+ *   d_norm[hidden_size]             … by norm
+ *
+ * count is at most max_tokens. The results do not depend on the number of threads. */
+mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *reference,
+                              const float *reference_hidden, const float *norm, const float *hidden,
+                              size_t count, float weight, mq_head_gradient *memory,
+                              const mq_context *context, mq_error *err);
+
+#endif

@@ -1,0 +1,394 @@
+/* The refit of one width after another: batches through the whole model and back, measuring on the
+ * validation sequences, keeping the best. */
+#include "quant/refit.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "model/head_gradient.h"
+#include "quant/refit_student.h"
+
+struct mq_refit {
+    mq_refit_setup setup;
+    const mq_context *context;
+    size_t batch; /* sequences a step */
+    mq_student student;
+
+    float *teacher_hidden; /* [train + validation, length, hidden_size]: of the last block */
+    float *hidden;         /* [validation, length, hidden_size]: the student's */
+    float *kl;             /* [the larger of validation and batch, length] */
+    float *boundary;       /* [layers + 1, batch·length, hidden_size]: what enters each block */
+    float *gradient[2];    /* [batch·length, hidden_size] */
+    mq_block_params params, grads;
+    uint8_t *codes[MQ_LINEAR_COUNT]; /* of one block */
+    float *final_norm;               /* [hidden_size]: gradient */
+    mq_activations *activations;
+    mq_head_gradient *head;
+    float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
+    size_t *order;                      /* [train]: sequences in the order of the epoch */
+    int32_t *ids;                       /* [batch, length] */
+    float *targets; /* [batch·length, hidden_size]: the teacher's, in that order */
+    mq_slab slab;
+};
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static void carve_block(mq_refit *refit, mq_slab *slab) {
+    const mq_config *config = &refit->setup.model->config;
+    mq_block_params_carve(&refit->params, slab, config);
+    mq_block_params_carve(&refit->grads, slab, config);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, (mq_linear)i);
+        refit->codes[i] = mq_carve(slab, out, in);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        const size_t row = config->head_dim / 2 * sizeof(float);
+        refit->cos_table[i] = mq_carve(slab, refit->setup.length, row);
+        refit->sin_table[i] = mq_carve(slab, refit->setup.length, row);
+    }
+}
+
+static void carve(mq_refit *refit, mq_slab *slab) {
+    const mq_refit_setup *setup = &refit->setup;
+    const mq_config *config = &setup->model->config;
+    const size_t row = config->hidden_size * sizeof(float);
+    size_t all, measured, step, boundaries;
+    if (!mq_mul_size(&all, setup->train + setup->validation, setup->length) ||
+        !mq_mul_size(&measured, setup->validation, setup->length) ||
+        !mq_mul_size(&step, refit->batch, setup->length) ||
+        !mq_mul_size(&boundaries, step, config->num_hidden_layers + 1)) {
+        slab->overflow = true;
+        return;
+    }
+    mq_student_carve(&refit->student, setup, slab);
+    refit->teacher_hidden = mq_carve(slab, all, row);
+    refit->hidden = mq_carve(slab, measured, row);
+    refit->kl = mq_carve(slab, measured > step ? measured : step, sizeof(float));
+    refit->boundary = mq_carve(slab, boundaries, row);
+    refit->gradient[0] = mq_carve(slab, step, row);
+    refit->gradient[1] = mq_carve(slab, step, row);
+    refit->targets = mq_carve(slab, step, row);
+    refit->ids = mq_carve(slab, step, sizeof(int32_t));
+    refit->order = mq_carve(slab, setup->train, sizeof(size_t));
+    refit->final_norm = mq_carve(slab, 1, row);
+    carve_block(refit, slab);
+    refit->activations =
+        mq_activations_carve(slab, config, refit->batch, setup->length, true, refit->context);
+    refit->head = mq_head_gradient_carve(slab, config, step, refit->context);
+}
+
+static mq_refit refit_for(const mq_refit_setup *setup, const mq_context *context) {
+    return (mq_refit){.setup = *setup,
+                      .context = context,
+                      .batch = setup->batch < setup->train ? setup->batch : setup->train};
+}
+
+static mq_status measure_slab(mq_slab *slab, const mq_refit_setup *setup, const mq_context *context,
+                              mq_error *err) {
+    mq_refit measuring = refit_for(setup, context);
+    *slab = (mq_slab){0};
+    carve(&measuring, slab);
+    return slab->overflow ? mq_fail(err, MQ_ERR_USAGE,
+                                    "the memory of the refit overflows; use fewer --refit-tokens "
+                                    "or a smaller --batch")
+                          : MQ_OK;
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+mq_status mq_refit_memory(size_t *out, const mq_refit_setup *setup, const mq_context *context,
+                          mq_error *err) {
+    const mq_config *config = &setup->model->config;
+    mq_slab slab;
+    const mq_status status = measure_slab(&slab, setup, context, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    /* Beside the slab: the forward pass over all sequences, and the head of the validation. */
+    const size_t beside = larger(mq_model_forward_memory(config, setup->train + setup->validation,
+                                                         setup->length, setup->batch, context),
+                                 mq_head_memory(config));
+    return mq_add_size(out, slab.used, beside) ? MQ_OK : mq_fail_memory(err, "the refit", SIZE_MAX);
+}
+
+mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_context *context,
+                        mq_error *err) {
+    const mq_config *config = &setup->model->config;
+    mq_refit *refit = NULL;
+    mq_status status = mq_new(&refit, 1, sizeof *refit, "the refit", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    *refit = refit_for(setup, context);
+    status = measure_slab(&refit->slab, setup, context, err);
+    if (status == MQ_OK) {
+        status = mq_slab_allocate(&refit->slab, "the refit", err);
+    }
+    if (status == MQ_OK) {
+        carve(refit, &refit->slab);
+        status = mq_student_open(&refit->student, &refit->setup, err);
+    }
+    if (status == MQ_OK) {
+        for (size_t i = 0; i < 2; i++) {
+            mq_rope_tables(refit->cos_table[i], refit->sin_table[i], &config->rope[i], config,
+                           setup->length);
+        }
+        status = mq_model_forward(refit->teacher_hidden, setup->model, setup->ids,
+                                  setup->train + setup->validation, setup->length, setup->batch,
+                                  "full precision", context, err);
+    }
+    if (status != MQ_OK) {
+        mq_refit_close(refit);
+        return status;
+    }
+    *out = refit;
+    return MQ_OK;
+}
+
+void mq_refit_close(mq_refit *refit) {
+    if (refit != NULL) {
+        mq_slab_free(&refit->slab);
+        mq_free(refit);
+    }
+}
+
+/* --- measuring -------------------------------------------------------------------------------- */
+
+/* Mean KL of the validation sequences, with the student's numbers as they would be stored. */
+static mq_status validate(double *kl, mq_refit *refit, mq_error *err) {
+    const mq_refit_setup *setup = &refit->setup;
+    const size_t at = setup->train * setup->length, tokens = setup->validation * setup->length;
+    mq_context quiet = {.threads = mq_context_threads(refit->context)};
+    if (refit->context != NULL) {
+        quiet.options.interrupted = refit->context->options.interrupted;
+    }
+    refit->student.rounded = true;
+    mq_status status =
+        mq_model_forward(refit->hidden, &refit->student.model, setup->ids + at, setup->validation,
+                         setup->length, setup->batch, "refit", &quiet, err);
+    if (status == MQ_OK) {
+        status = mq_head_compare(NULL, refit->kl, NULL, &refit->student.model, refit->hidden,
+                                 setup->model,
+                                 refit->teacher_hidden + at * setup->model->config.hidden_size,
+                                 NULL, tokens, &quiet, err);
+    }
+    refit->student.rounded = false;
+    double sum = 0.0;
+    for (size_t t = 0; status == MQ_OK && t < tokens; t++) {
+        sum += (double)refit->kl[t];
+    }
+    *kl = sum / (double)tokens;
+    return status;
+}
+
+/* --- a step ----------------------------------------------------------------------------------- */
+
+/* Sequences of the epoch's order, [first, first + count), gathered. */
+typedef struct step_batch {
+    size_t count, tokens;
+} step_batch;
+
+static step_batch gather(mq_refit *refit, size_t first) {
+    const mq_refit_setup *setup = &refit->setup;
+    const size_t left = setup->train - first, length = setup->length;
+    const size_t row = length * setup->model->config.hidden_size;
+    const size_t count = left < refit->batch ? left : refit->batch;
+    for (size_t i = 0; i < count; i++) {
+        const size_t sequence = refit->order[first + i];
+        memcpy(refit->ids + i * length, setup->ids + sequence * length, length * sizeof(int32_t));
+        memcpy(refit->targets + i * row, refit->teacher_hidden + sequence * row,
+               row * sizeof(float));
+    }
+    return (step_batch){count, count * length};
+}
+
+static mq_block_shape shape_of(const mq_refit *refit, size_t layer, size_t sequences) {
+    const mq_config *config = &refit->setup.model->config;
+    const size_t rope = config->layer_is_local != NULL && config->layer_is_local[layer] ? 1 : 0;
+    return (mq_block_shape){.config = config,
+                            .layer = layer,
+                            .sequences = sequences,
+                            .length = refit->setup.length,
+                            .cos_table = refit->cos_table[rope],
+                            .sin_table = refit->sin_table[rope]};
+}
+
+static float *boundary_of(const mq_refit *refit, size_t layer) {
+    return refit->boundary +
+           layer * refit->batch * refit->setup.length * refit->setup.model->config.hidden_size;
+}
+
+static mq_status forward(mq_refit *refit, size_t layer, step_batch part, mq_error *err) {
+    const mq_status status =
+        mq_student_load(&refit->params, refit->codes, &refit->student, layer, err);
+    if (status == MQ_OK) {
+        const mq_block_weights weights = mq_block_params_view(&refit->params);
+        const mq_block_shape shape = shape_of(refit, layer, part.count);
+        mq_block_forward(boundary_of(refit, layer + 1), boundary_of(refit, layer), &weights, &shape,
+                         refit->activations, refit->context);
+    }
+    return status;
+}
+
+/* Through the layer, whose activations are there; its numbers take their step at once: no other
+ * block's gradient depends on them any more. */
+static void backward(mq_refit *refit, size_t layer, step_batch part, const mq_adam *adam) {
+    mq_student *student = &refit->student;
+    const mq_block_weights weights = mq_block_params_view(&refit->params);
+    const mq_block_shape shape = shape_of(refit, layer, part.count);
+    mq_block_grads grads = {.input = layer > 0 ? refit->gradient[1] : NULL};
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        grads.linear[i] = student->pairs[layer][i].groups > 0 ? refit->grads.linear[i] : NULL;
+    }
+    for (int i = 0; i < MQ_NORM_COUNT; i++) {
+        grads.norm[i] = refit->grads.norm[i];
+    }
+    mq_block_backward(&grads, refit->gradient[0], boundary_of(refit, layer), &weights, &shape,
+                      refit->activations, refit->context);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (grads.linear[i] != NULL) {
+            mq_student_step_pairs(student, layer, (mq_linear)i, grads.linear[i], refit->codes[i],
+                                  adam);
+        }
+    }
+    for (int i = 0; i < MQ_NORM_COUNT; i++) {
+        if (grads.norm[i] != NULL) {
+            mq_student_step_norm(&student->norms[layer][i], grads.norm[i], adam);
+        }
+    }
+    float *next = refit->gradient[0];
+    refit->gradient[0] = refit->gradient[1];
+    refit->gradient[1] = next;
+}
+
+static mq_status train_step(mq_refit *refit, size_t first, const mq_adam *adam, mq_error *err) {
+    const mq_refit_setup *setup = &refit->setup;
+    const size_t layers = setup->model->config.num_hidden_layers;
+    const step_batch part = gather(refit, first);
+    mq_status status =
+        mq_model_embed(boundary_of(refit, 0), setup->model, refit->ids, part.tokens, err);
+    for (size_t layer = 0; status == MQ_OK && layer < layers; layer++) {
+        status = mq_check_interrupt(refit->context, err);
+        if (status == MQ_OK) {
+            status = forward(refit, layer, part, err);
+        }
+    }
+    if (status == MQ_OK) {
+        status = mq_head_kl_gradient(refit->kl, refit->gradient[0], refit->final_norm, setup->model,
+                                     refit->targets, refit->student.final_norm.value,
+                                     boundary_of(refit, layers), part.tokens,
+                                     1.0f / (float)part.tokens, refit->head, refit->context, err);
+    }
+    if (status == MQ_OK) {
+        mq_student_step_norm(&refit->student.final_norm, refit->final_norm, adam);
+    }
+    for (size_t layer = layers; status == MQ_OK && layer-- > 0;) {
+        status = mq_check_interrupt(refit->context, err);
+        if (status == MQ_OK &&
+            layer + 1 < layers) { /* the last block's activations are still there */
+            status = forward(refit, layer, part, err);
+        }
+        if (status == MQ_OK) {
+            backward(refit, layer, part, adam);
+        }
+    }
+    return status;
+}
+
+/* --- a width ---------------------------------------------------------------------------------- */
+
+typedef struct width_run {
+    unsigned width;
+    size_t index, count; /* of the widths */
+    double started;
+    size_t step, steps;
+} width_run;
+
+static void report(const mq_refit *refit, const width_run *run, const char *detail) {
+    const double inside =
+        detail != NULL ? 1.0 : (double)run->step / (double)(run->steps + 1); /* not early at 1 */
+    const mq_progress progress = {.phase = "refit",
+                                  .unit = "width",
+                                  .done = (double)run->index + inside,
+                                  .total = (double)run->count,
+                                  .elapsed_seconds = mq_seconds() - run->started,
+                                  .detail = detail};
+    mq_report(refit->context, &progress);
+}
+
+static mq_adam adam_at(const mq_refit *refit, const width_run *run) {
+    mq_adam adam = mq_adam_at((float)refit->setup.rate, 0.0f, run->step, run->steps);
+    if (run->step < MQ_REFIT_WARMUP) {
+        adam.rate_group *= (float)(run->step + 1) / (float)MQ_REFIT_WARMUP;
+    }
+    return adam;
+}
+
+static mq_status train_epoch(mq_refit *refit, width_run *run, mq_random *random, mq_error *err) {
+    mq_random_shuffle(random, refit->order, refit->setup.train);
+    mq_status status = MQ_OK;
+    for (size_t first = 0; status == MQ_OK && first < refit->setup.train; first += refit->batch) {
+        const mq_adam adam = adam_at(refit, run);
+        status = train_step(refit, first, &adam, err);
+        run->step++;
+        if (status == MQ_OK) {
+            report(refit, run, NULL);
+        }
+    }
+    return status;
+}
+
+static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run, mq_error *err) {
+    mq_random random;
+    mq_random_seed(&random, refit->setup.seed, 0x7265666974ULL + run->width); /* "refit" */
+    for (size_t i = 0; i < refit->setup.train; i++) {
+        refit->order[i] = i;
+    }
+    mq_status status = validate(&result->kl_before, refit, err);
+    result->kl_after = result->kl_before;
+    for (size_t epoch = 1; status == MQ_OK && epoch <= refit->setup.epochs; epoch++) {
+        double kl;
+        status = train_epoch(refit, run, &random, err);
+        if (status == MQ_OK) {
+            status = validate(&kl, refit, err);
+        }
+        if (status == MQ_OK && kl < result->kl_after) { /* false for NaN */
+            mq_student_keep(&refit->student);
+            result->kl_after = kl;
+            result->kept_epoch = epoch;
+        }
+        if (status == MQ_OK) {
+            mq_log(refit->context, MQ_LOG_DEBUG, "refit of int%u: epoch %zu, KL %.5f", run->width,
+                   epoch, kl);
+        }
+    }
+    return status;
+}
+
+mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned width,
+                         const mq_refit_store *store, size_t index, size_t count, mq_error *err) {
+    const mq_refit_setup *setup = &refit->setup;
+    width_run run = {.width = width,
+                     .index = index,
+                     .count = count,
+                     .started = mq_seconds(),
+                     .steps = (setup->train + refit->batch - 1) / refit->batch * setup->epochs};
+    *result = (mq_refit_result){0};
+    mq_status status = mq_student_start(&refit->student, width, store, err);
+    if (status == MQ_OK) {
+        status = train(result, refit, &run, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_student_put(&refit->student, err);
+    }
+    if (status == MQ_OK) {
+        char detail[128];
+        snprintf(detail, sizeof detail, "int%u  KL %.4f -> %.4f nats", width, result->kl_before,
+                 result->kl_after);
+        result->seconds = mq_seconds() - run.started;
+        report(refit, &run, detail);
+    }
+    return status;
+}

@@ -1,0 +1,68 @@
+/* End-to-end refit (design, section 2): codes stand still, and one width's private numbers, scale
+ * and bias of every group and a copy of every norm's weight, are trained through the whole model to
+ * lower KL(full precision ‖ this width) on calibration text. Nothing that widths share moves, so no
+ * other width can lose; and a validation share of the text, which is not trained on, keeps the best
+ * numbers of all epochs, those of the start among them, as they are stored: no width ends worse
+ * than it began. */
+#ifndef MQ_QUANT_REFIT_H
+#define MQ_QUANT_REFIT_H
+
+#include "model/block.h"
+#include "quant/select.h"
+
+/* The master that is being made: what the refit reads and writes of it. */
+typedef struct mq_refit_store {
+    void *user;
+    /* codes[count, in] of rows [first, first + count) of a quantized linear. */
+    mq_status (*codes)(void *user, uint8_t *codes, size_t layer, mq_linear linear, size_t first,
+                       size_t count, mq_error *err);
+    /* scales[out, groups] and biases[out, groups] of a width, float16. */
+    mq_status (*pairs)(void *user, uint16_t *scales, uint16_t *biases, size_t layer,
+                       mq_linear linear, unsigned width, mq_error *err);
+    mq_status (*put_pairs)(void *user, size_t layer, mq_linear linear, unsigned width,
+                           const uint16_t *scales, const uint16_t *biases, mq_error *err);
+    /* The width's own copy of the source's tensor NAME: values[size], which its dtype holds. */
+    mq_status (*put_norm)(void *user, const char *name, unsigned width, const float *values,
+                          size_t size, mq_error *err);
+} mq_refit_store;
+
+typedef struct mq_refit_setup {
+    const mq_model *model;    /* full precision */
+    const mq_tensors *source; /* its tensors: private norms are rounded to the dtype of theirs */
+    const mq_selection *selection;
+    mq_slice_rule slice_rule;
+    /* ids[train + validation, length]: sequences to train on, then those to measure on. */
+    const int32_t *ids;
+    size_t train, validation, length;
+    size_t batch, epochs;
+    uint64_t seed;
+    double rate; /* of Adam: log scale, centre in halves of the range, norm in its own size */
+} mq_refit_setup;
+
+/* Design, section 2: "measured setting". */
+#define MQ_REFIT_RATE 1e-3
+#define MQ_REFIT_WARMUP 10 /* steps */
+
+typedef struct mq_refit_result {
+    double kl_before, kl_after; /* nats a token, on the validation sequences, stored numbers */
+    size_t kept_epoch;          /* that the stored numbers are of; 0: those of the start */
+    double seconds;
+} mq_refit_result;
+
+typedef struct mq_refit mq_refit;
+
+/* Bytes that a refit holds at most, by the same carving. MQ_ERR_USAGE when a size overflows. */
+mq_status mq_refit_memory(size_t *out, const mq_refit_setup *setup, const mq_context *context,
+                          mq_error *err);
+
+/* Allocates, and runs the full-precision model over all sequences. setup is copied; what it points
+ * at must stay. train and validation are at least 1. */
+mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_context *context,
+                        mq_error *err);
+void mq_refit_close(mq_refit *refit); /* NULL allowed */
+
+/* Refits one width and puts its numbers into the store. `index` of `count` widths, for progress. */
+mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned width,
+                         const mq_refit_store *store, size_t index, size_t count, mq_error *err);
+
+#endif

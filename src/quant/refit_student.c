@@ -1,0 +1,412 @@
+/* The numbers of a width under refit: as a source of weights, and their step. */
+#include "quant/refit_student.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "quant/lanes.h"
+#include "tensor/dtype.h"
+
+/* --- what there is ---------------------------------------------------------------------------- */
+
+static void carve_pairs(mq_student_pairs *pairs, mq_slab *slab) {
+    const size_t row = pairs->groups * sizeof(float);
+    pairs->scale = mq_carve(slab, pairs->out, row);
+    pairs->middle = mq_carve(slab, pairs->out, row);
+    pairs->m = mq_carve(slab, pairs->out, 2 * row);
+    pairs->v = mq_carve(slab, pairs->out, 2 * row);
+    pairs->best_scale = mq_carve(slab, pairs->out, pairs->groups * sizeof(uint16_t));
+    pairs->best_bias = mq_carve(slab, pairs->out, pairs->groups * sizeof(uint16_t));
+}
+
+static void carve_norm(mq_student_norm *norm, size_t size, mq_slab *slab) {
+    *norm = (mq_student_norm){.size = size};
+    norm->value = mq_carve(slab, size, sizeof(float));
+    norm->m = mq_carve(slab, size, sizeof(float));
+    norm->v = mq_carve(slab, size, sizeof(float));
+    norm->best = mq_carve(slab, size, sizeof(float));
+}
+
+static void carve_layer(mq_student *student, size_t layer, mq_slab *slab) {
+    const mq_refit_setup *setup = student->setup;
+    const mq_config *config = &setup->model->config;
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        mq_student_pairs pairs = {.groups = setup->selection->groups[layer][i]};
+        mq_config_linear_shape(&pairs.out, &pairs.in, config, (mq_linear)i);
+        carve_pairs(&pairs, slab);
+        if (student->pairs != NULL) {
+            student->pairs[layer][i] = pairs;
+        }
+    }
+    for (int i = 0; i < MQ_NORM_COUNT; i++) {
+        mq_student_norm norm;
+        carve_norm(&norm, mq_config_norm_size(config, (mq_norm)i), slab);
+        if (student->norms != NULL) {
+            student->norms[layer][i] = norm;
+        }
+    }
+}
+
+void mq_student_carve(mq_student *student, const mq_refit_setup *setup, mq_slab *slab) {
+    const mq_config *config = &setup->model->config;
+    const size_t layers = config->num_hidden_layers;
+    *student = (mq_student){.setup = setup};
+    student->pairs = mq_carve(slab, layers, sizeof *student->pairs);
+    student->norms = mq_carve(slab, layers, sizeof *student->norms);
+    student->name_count = layers * (MQ_LINEAR_COUNT + MQ_NORM_COUNT) + 1;
+    student->names = mq_carve(slab, student->name_count, sizeof *student->names);
+    for (size_t layer = 0; layer < layers; layer++) {
+        carve_layer(student, layer, slab);
+    }
+    carve_norm(&student->final_norm, config->hidden_size, slab);
+}
+
+static int compare_names(const void *a, const void *b) {
+    const mq_student_name *left = a, *right = b;
+    return strcmp(left->name, right->name);
+}
+
+static mq_status set_dtype(mq_student_norm *norm, const char *name, const mq_student *student,
+                           mq_error *err) {
+    const mq_tensor_info *info = mq_tensors_find(student->setup->source, name);
+    if (info == NULL) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, student->setup->model->folder, name, "is missing");
+    }
+    norm->dtype = info->dtype;
+    return MQ_OK;
+}
+
+static mq_student_name *add_name(mq_student *student) {
+    mq_student_name *entry = &student->names[student->name_count++];
+    *entry = (mq_student_name){.linear = -1, .norm = -1};
+    return entry;
+}
+
+static mq_status add_names(mq_student *student, size_t layer, mq_error *err) {
+    const mq_config *config = &student->setup->model->config;
+    mq_status status = MQ_OK;
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (student->pairs[layer][i].groups > 0) {
+            mq_student_name *entry = add_name(student);
+            mq_config_linear_name(entry->name, config, layer, (mq_linear)i, "weight");
+            entry->layer = layer;
+            entry->linear = i;
+        }
+    }
+    for (int i = 0; status == MQ_OK && i < MQ_NORM_COUNT; i++) {
+        if (student->norms[layer][i].size > 0) {
+            mq_student_name *entry = add_name(student);
+            mq_config_norm_name(entry->name, config, layer, (mq_norm)i);
+            entry->layer = layer;
+            entry->norm = i;
+            status = set_dtype(&student->norms[layer][i], entry->name, student, err);
+        }
+    }
+    return status;
+}
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+static const mq_student *of(const mq_weights *self) {
+    return (const mq_student *)(const void *)self;
+}
+
+static const mq_student_name *find(const mq_student *student, const char *name) {
+    mq_student_name key;
+    if (strlen(name) >= sizeof key.name) {
+        return NULL;
+    }
+    memcpy(key.name, name, strlen(name) + 1);
+    return bsearch(&key, student->names, student->name_count, sizeof key, compare_names);
+}
+
+static float centre_of(unsigned width) { return (float)(1u << (width - 1)) - 0.5f; }
+
+/* A pair as it is stored: the bias makes up for the rounding of its scale at the centre. */
+static void round_pair(uint16_t *scale, uint16_t *bias, float exact_scale, float middle,
+                       unsigned width) {
+    *scale = mq_f32_to_f16(exact_scale);
+    *bias = mq_f32_to_f16(middle - mq_f16_to_f32(*scale) * centre_of(width));
+}
+
+/* A row of weights out of its codes. */
+static void make_row(float *out, const uint8_t *codes, const mq_student *student,
+                     const mq_student_pairs *pairs, size_t row) {
+    const size_t count = pairs->in / pairs->groups;
+    const unsigned width = student->width;
+    const mq_slice_rule rule = student->setup->slice_rule;
+    for (size_t g = 0; g < pairs->groups; g++) {
+        float scale = pairs->scale[row * pairs->groups + g];
+        float bias = pairs->middle[row * pairs->groups + g] - scale * centre_of(width);
+        if (student->rounded) {
+            uint16_t stored_scale, stored_bias;
+            round_pair(&stored_scale, &stored_bias, scale, pairs->middle[row * pairs->groups + g],
+                       width);
+            scale = mq_f16_to_f32(stored_scale);
+            bias = mq_f16_to_f32(stored_bias);
+        }
+        for (size_t i = g * count; i < (g + 1) * count; i++) {
+            out[i] = scale * (float)mq_slice_code(codes[i], width, rule) + bias;
+        }
+    }
+}
+
+/* What the source's tensor would hold, from the multiplier. */
+static void stored_norm(float *out, const mq_student_norm *norm, bool plus_one) {
+    for (size_t i = 0; i < norm->size; i++) {
+        const float value = plus_one ? norm->value[i] - 1.0f : norm->value[i];
+        unsigned char bytes[sizeof(float)];
+        mq_from_f32(bytes, norm->dtype, &value, 1);
+        mq_to_f32(&out[i], bytes, norm->dtype, 1);
+    }
+}
+
+static void read_norm(float *out, const mq_student *student, const mq_student_norm *norm) {
+    const bool plus_one = student->setup->model->config.arch->norm_plus_one;
+    if (student->rounded) {
+        stored_norm(out, norm, plus_one);
+        return;
+    }
+    for (size_t i = 0; i < norm->size; i++) {
+        out[i] = plus_one ? norm->value[i] - 1.0f : norm->value[i];
+    }
+}
+
+static const mq_student_norm *norm_of(const mq_student *student, const mq_student_name *entry) {
+    return entry->layer < student->setup->selection->layers
+               ? &student->norms[entry->layer][entry->norm]
+               : &student->final_norm;
+}
+
+static bool student_has(const mq_weights *self, const char *name) {
+    const mq_weights *teacher = of(self)->setup->model->weights;
+    return teacher->class_->has(teacher, name);
+}
+
+static mq_status student_shape(size_t *rows, size_t *columns, const mq_weights *self,
+                               const char *name, mq_error *err) {
+    const mq_weights *teacher = of(self)->setup->model->weights;
+    return teacher->class_->shape(rows, columns, teacher, name, err);
+}
+
+static mq_status student_read(float *out, const mq_weights *self, const char *name, size_t first,
+                              size_t count, mq_error *err) {
+    const mq_student *student = of(self);
+    const mq_student_name *entry = find(student, name);
+    if (entry == NULL) {
+        const mq_weights *teacher = student->setup->model->weights;
+        return teacher->class_->read(out, teacher, name, first, count, err);
+    }
+    if (entry->linear < 0) {
+        read_norm(out, student, norm_of(student, entry));
+        return MQ_OK;
+    }
+    const mq_student_pairs *pairs = &student->pairs[entry->layer][entry->linear];
+    uint8_t *codes;
+    mq_status status = mq_new(&codes, count, pairs->in, "codes", err);
+    if (status == MQ_OK) {
+        status = student->store->codes(student->store->user, codes, entry->layer,
+                                       (mq_linear)entry->linear, first, count, err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        make_row(out + i * pairs->in, codes + i * pairs->in, student, pairs, first + i);
+    }
+    mq_free(codes);
+    return status;
+}
+
+static const mq_weights_class student_class = {student_has, student_shape, student_read, NULL};
+
+mq_status mq_student_open(mq_student *student, const mq_refit_setup *setup, mq_error *err) {
+    const size_t layers = setup->selection->layers;
+    student->name_count = 0;
+    mq_status status = MQ_OK;
+    for (size_t layer = 0; status == MQ_OK && layer < layers; layer++) {
+        status = add_names(student, layer, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    mq_student_name *entry = add_name(student);
+    memcpy(entry->name, setup->model->config.arch->final_norm,
+           strlen(setup->model->config.arch->final_norm) + 1);
+    entry->layer = layers;
+    entry->norm = 0;
+    status = set_dtype(&student->final_norm, entry->name, student, err);
+    qsort(student->names, student->name_count, sizeof *student->names, compare_names);
+    student->weights.class_ = &student_class;
+    student->model = *setup->model;
+    student->model.weights = &student->weights;
+    return status;
+}
+
+mq_status mq_student_load(mq_block_params *params, uint8_t *const codes[MQ_LINEAR_COUNT],
+                          const mq_student *student, size_t layer, mq_error *err) {
+    const mq_refit_store *store = student->store;
+    bool skip[MQ_LINEAR_COUNT];
+    mq_status status = MQ_OK;
+    for (int i = 0; status == MQ_OK && i < MQ_LINEAR_COUNT; i++) {
+        const mq_student_pairs *pairs = &student->pairs[layer][i];
+        skip[i] = pairs->groups > 0;
+        if (!skip[i]) {
+            continue;
+        }
+        status = store->codes(store->user, codes[i], layer, (mq_linear)i, 0, pairs->out, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+#pragma omp parallel for schedule(static)
+        for (size_t row = 0; row < pairs->out; row++) {
+            make_row(params->linear[i] + row * pairs->in, codes[i] + row * pairs->in, student,
+                     pairs, row);
+        }
+    }
+    return mq_block_params_load_rest(params, &student->model, layer, skip, err);
+}
+
+/* --- start, step, end ------------------------------------------------------------------------- */
+
+static mq_status start_pairs(mq_student *student, size_t layer, mq_linear linear, mq_error *err) {
+    mq_student_pairs *pairs = &student->pairs[layer][linear];
+    const mq_status status =
+        student->store->pairs(student->store->user, pairs->best_scale, pairs->best_bias, layer,
+                              linear, student->width, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    const size_t groups = pairs->out * pairs->groups;
+    for (size_t g = 0; g < groups; g++) {
+        pairs->scale[g] = mq_f16_to_f32(pairs->best_scale[g]);
+        pairs->middle[g] =
+            mq_f16_to_f32(pairs->best_bias[g]) + pairs->scale[g] * centre_of(student->width);
+    }
+    memset(pairs->m, 0, 2 * groups * sizeof(float));
+    memset(pairs->v, 0, 2 * groups * sizeof(float));
+    return MQ_OK;
+}
+
+static mq_status start_norm(mq_student_norm *norm, const mq_student *student, const char *name,
+                            mq_error *err) {
+    const mq_model *teacher = student->setup->model;
+    const mq_status status =
+        teacher->weights->class_->read(norm->best, teacher->weights, name, 0, 1, err);
+    if (status != MQ_OK) {
+        return mq_error_in_file(err, status, teacher->folder);
+    }
+    double squares = 0.0;
+    for (size_t i = 0; i < norm->size; i++) {
+        norm->value[i] = norm->best[i] + (teacher->config.arch->norm_plus_one ? 1.0f : 0.0f);
+        squares += (double)norm->value[i] * (double)norm->value[i];
+    }
+    norm->unit = (float)sqrt(squares / (double)norm->size);
+    memset(norm->m, 0, norm->size * sizeof(float));
+    memset(norm->v, 0, norm->size * sizeof(float));
+    return MQ_OK;
+}
+
+mq_status mq_student_start(mq_student *student, unsigned width, const mq_refit_store *store,
+                           mq_error *err) {
+    student->width = width;
+    student->store = store;
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < student->name_count; i++) {
+        const mq_student_name *entry = &student->names[i];
+        if (entry->linear >= 0) {
+            status = start_pairs(student, entry->layer, (mq_linear)entry->linear, err);
+        } else {
+            mq_student_norm *norm = entry->layer < student->setup->selection->layers
+                                        ? &student->norms[entry->layer][entry->norm]
+                                        : &student->final_norm;
+            status = start_norm(norm, student, entry->name, err);
+        }
+    }
+    return status;
+}
+
+/* Σ gradient and Σ gradient·(s - centre) of a group. */
+static void group_sums(float *sum, float *sum_s, const float *gradient, const uint8_t *codes,
+                       size_t count, unsigned width, mq_slice_rule rule) {
+    mq_lanes plain = {{0}}, product = {{0}};
+    const float centre = centre_of(width);
+    for (size_t first = 0; first < count; first += MQ_CHUNK) {
+        const size_t n = count - first < MQ_CHUNK ? count - first : MQ_CHUNK;
+        float level[MQ_CHUNK];
+        for (size_t i = 0; i < n; i++) {
+            level[i] = (float)mq_slice_code(codes[first + i], width, rule) - centre;
+        }
+        mq_lanes_add(&plain, gradient + first, n);
+        mq_lanes_add_product(&product, gradient + first, level, n);
+    }
+    *sum = mq_lanes_sum(&plain);
+    *sum_s = mq_lanes_sum(&product);
+}
+
+void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
+                           const float *gradient, const uint8_t *codes, const mq_adam *adam) {
+    mq_student_pairs *pairs = &student->pairs[layer][linear];
+    const size_t count = pairs->in / pairs->groups;
+    const unsigned width = student->width;
+    const float half = (float)(1u << (width - 1)); /* steps in half the range */
+    const mq_slice_rule rule = student->setup->slice_rule;
+#pragma omp parallel for schedule(static)
+    for (size_t g = 0; g < pairs->out * pairs->groups; g++) {
+        float sum, sum_s;
+        group_sums(&sum, &sum_s, gradient + g * count, codes + g * count, count, width, rule);
+        const float scale = pairs->scale[g], unit = fabsf(scale) * half;
+        float *m = pairs->m + 2 * g, *v = pairs->v + 2 * g;
+        const float log_step =
+            mq_adam_update(adam, adam->rate_group, 0.0f, scale * sum_s, &m[0], &v[0]);
+        const float middle_step =
+            mq_adam_update(adam, adam->rate_group, 0.0f, unit * sum, &m[1], &v[1]);
+        pairs->scale[g] = scale * expf(log_step);
+        pairs->middle[g] += unit * middle_step;
+    }
+}
+
+void mq_student_step_norm(mq_student_norm *norm, const float *gradient, const mq_adam *adam) {
+    for (size_t i = 0; i < norm->size; i++) {
+        norm->value[i] = mq_adam_update(adam, adam->rate_group * norm->unit, norm->value[i],
+                                        gradient[i] * norm->unit, &norm->m[i], &norm->v[i]);
+    }
+}
+
+static void keep_pairs(mq_student_pairs *pairs, unsigned width) {
+#pragma omp parallel for schedule(static)
+    for (size_t g = 0; g < pairs->out * pairs->groups; g++) {
+        round_pair(&pairs->best_scale[g], &pairs->best_bias[g], pairs->scale[g], pairs->middle[g],
+                   width);
+    }
+}
+
+void mq_student_keep(mq_student *student) {
+    const bool plus_one = student->setup->model->config.arch->norm_plus_one;
+    for (size_t layer = 0; layer < student->setup->selection->layers; layer++) {
+        for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+            keep_pairs(&student->pairs[layer][i], student->width);
+        }
+        for (int i = 0; i < MQ_NORM_COUNT; i++) {
+            mq_student_norm *norm = &student->norms[layer][i];
+            stored_norm(norm->best, norm, plus_one);
+        }
+    }
+    stored_norm(student->final_norm.best, &student->final_norm, plus_one);
+}
+
+mq_status mq_student_put(const mq_student *student, mq_error *err) {
+    const mq_refit_store *store = student->store;
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < student->name_count; i++) {
+        const mq_student_name *entry = &student->names[i];
+        if (entry->linear >= 0) {
+            const mq_student_pairs *pairs = &student->pairs[entry->layer][entry->linear];
+            status = store->put_pairs(store->user, entry->layer, (mq_linear)entry->linear,
+                                      student->width, pairs->best_scale, pairs->best_bias, err);
+        } else {
+            const mq_student_norm *norm = norm_of(student, entry);
+            status = store->put_norm(store->user, entry->name, student->width, norm->best,
+                                     norm->size, err);
+        }
+    }
+    return status;
+}

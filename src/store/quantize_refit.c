@@ -1,0 +1,139 @@
+/* The end-to-end refit as a stage of the job: its share of the text, its memory, and its numbers on
+ * their way from and to the master's writer. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "quant/refit.h"
+#include "store/quantize.h"
+
+/* Sequences to measure on for each that is trained on. */
+#define VALIDATION_SHARE 8
+
+void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted) {
+    const mq_quantize_options *options = plan->options;
+    *wanted = options->samples;
+    if (plan->refit_width_count == 0) {
+        return;
+    }
+    size_t train =
+        options->refit_tokens > 0 ? options->refit_tokens / options->seq_len : options->samples;
+    size_t validation = train / VALIDATION_SHARE > 1 ? train / VALIDATION_SHARE : 1;
+    *wanted = train + validation > options->samples ? train + validation : options->samples;
+    if (available > 0 && available < train + validation) { /* at least two: min_count */
+        validation = available / 2 < validation ? available / 2 : validation;
+        validation = validation > 1 ? validation : 1;
+        train = available > validation ? available - validation : 1;
+    }
+    plan->refit_train = train;
+    plan->refit_validation = validation;
+}
+
+static int compare_pointers(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+mq_status mq_quantize_refit_names(mq_quantize_plan *plan, mq_error *err) {
+    const mq_config *config = &plan->model->config;
+    const size_t most = plan->selection.layers * MQ_NORM_COUNT + 1;
+    mq_status status = mq_new(&plan->norms, most, sizeof *plan->norms, "the layout", err);
+    if (status == MQ_OK) {
+        status = mq_new(&plan->norm_names, most, sizeof *plan->norm_names, "the layout", err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    for (size_t i = 0; i < plan->selection.layers * MQ_NORM_COUNT; i++) {
+        const mq_norm norm = (mq_norm)(i % MQ_NORM_COUNT);
+        if (mq_config_norm_size(config, norm) > 0) {
+            mq_config_norm_name(plan->norms[plan->norm_count++], config, i / MQ_NORM_COUNT, norm);
+        }
+    }
+    memcpy(plan->norms[plan->norm_count++], config->arch->final_norm,
+           strlen(config->arch->final_norm) + 1);
+    for (size_t i = 0; i < plan->norm_count; i++) {
+        plan->norm_names[i] = plan->norms[i];
+    }
+    qsort(plan->norm_names, plan->norm_count, sizeof *plan->norm_names, compare_pointers);
+    return MQ_OK;
+}
+
+static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
+    const mq_quantize_options *options = plan->options;
+    return (mq_refit_setup){.model = plan->model,
+                            .source = plan->source,
+                            .selection = &plan->selection,
+                            .slice_rule = options->slice_rule,
+                            .ids = plan->calibration.ids,
+                            .train = plan->refit_train,
+                            .validation = plan->refit_validation,
+                            .length = options->seq_len,
+                            .batch = options->batch,
+                            .epochs = options->refit_epochs,
+                            .seed = options->seed,
+                            .rate = MQ_REFIT_RATE};
+}
+
+mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err) {
+    const mq_refit_setup setup = setup_of(plan);
+    return mq_refit_memory(&plan->refit_memory, &setup, plan->context, err);
+}
+
+/* --- between the refit and the writer --------------------------------------------------------- */
+
+typedef struct bridge {
+    const mq_quantize_plan *plan;
+    mq_master_writer *writer;
+} bridge;
+
+static size_t index_of(const bridge *self, size_t layer, mq_linear linear) {
+    return self->plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear];
+}
+
+static mq_status get_codes(void *user, uint8_t *codes, size_t layer, mq_linear linear, size_t first,
+                           size_t count, mq_error *err) {
+    const bridge *self = user;
+    return mq_master_writer_get_codes(self->writer, index_of(self, layer, linear), codes, first,
+                                      count, err);
+}
+
+static mq_status get_pairs(void *user, uint16_t *scales, uint16_t *biases, size_t layer,
+                           mq_linear linear, unsigned width, mq_error *err) {
+    const bridge *self = user;
+    return mq_master_writer_get_pairs(self->writer, index_of(self, layer, linear), width, scales,
+                                      biases, err);
+}
+
+static mq_status put_pairs(void *user, size_t layer, mq_linear linear, unsigned width,
+                           const uint16_t *scales, const uint16_t *biases, mq_error *err) {
+    const bridge *self = user;
+    return mq_master_writer_replace_pairs(self->writer, index_of(self, layer, linear), width,
+                                          scales, biases, err);
+}
+
+static mq_status put_norm(void *user, const char *name, unsigned width, const float *values,
+                          size_t size, mq_error *err) {
+    const bridge *self = user;
+    return mq_master_writer_put_private(self->writer, name, width, values, size, err);
+}
+
+mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *plan,
+                            mq_master_writer *writer, mq_error *err) {
+    const mq_refit_setup setup = setup_of(plan);
+    bridge self = {plan, writer};
+    const mq_refit_store store = {&self, get_codes, get_pairs, put_pairs, put_norm};
+    mq_refit *refit = NULL;
+    mq_status status = mq_refit_open(&refit, &setup, plan->context, err);
+    for (size_t i = 0; status == MQ_OK && i < plan->refit_width_count; i++) {
+        mq_refit_result result;
+        status = mq_refit_width(&result, refit, plan->refit_widths[i], &store, i,
+                                plan->refit_width_count, err);
+        if (status == MQ_OK) {
+            reports[i] = (mq_refit_report){.width = plan->refit_widths[i],
+                                           .kl_before = result.kl_before,
+                                           .kl_after = result.kl_after,
+                                           .kept_epoch = result.kept_epoch};
+        }
+    }
+    mq_refit_close(refit);
+    return status;
+}
