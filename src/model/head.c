@@ -89,11 +89,11 @@ static void head_carve(head *h, mq_slab *slab, const size_t *widths, size_t coun
     h->cross = mq_carve(slab, h->group, sizeof(double));
 }
 
-size_t mq_head_memory(const mq_config *config) {
+size_t mq_head_memory(const mq_config *config, size_t count) {
     head h = {.side_count = 2};
     mq_slab slab = {0};
     const size_t widths[2] = {config->hidden_size, config->hidden_size};
-    head_carve(&h, &slab, widths, MAX_GROUP);
+    head_carve(&h, &slab, widths, count);
     return slab.overflow ? SIZE_MAX : slab.used;
 }
 

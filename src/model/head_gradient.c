@@ -45,6 +45,7 @@ typedef struct pass {
     const mq_model *model;
     const mq_head_kernels *kernels;
     size_t tokens; /* of the slab */
+    size_t threads;
     float weight, softcap;
 } pass;
 
@@ -167,7 +168,7 @@ static mq_status for_chunks(const pass *p, size_t piece, chunk_function function
 
 static mq_status for_pieces(const pass *p, chunk_function function, mq_error *err) {
     mq_head_gradient *m = p->memory;
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)p->threads)
     for (size_t piece = 0; piece < PIECES; piece++) {
         m->status[piece] = for_chunks(p, piece, function, &m->error[piece]);
     }
@@ -255,6 +256,7 @@ mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const m
     pass p = {.memory = memory,
               .model = reference,
               .kernels = mq_head_kernels_get(),
+              .threads = mq_context_threads(context),
               .weight = weight,
               .softcap = (float)reference->config.final_logit_softcapping};
     memset(d_norm, 0, width * sizeof *d_norm);

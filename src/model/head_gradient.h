@@ -21,7 +21,8 @@ mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config,
  *   d_hidden[count, hidden_size]    gradient of weight·Σ kl by hidden
  *   d_norm[hidden_size]             … by norm
  *
- * count is at most max_tokens. The results do not depend on the number of threads. */
+ * count is at most max_tokens, context not NULL and that of the carving. The results do not depend
+ * on the number of threads. */
 mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *reference,
                               const float *reference_hidden, const float *norm, const float *hidden,
                               size_t count, float weight, mq_head_gradient *memory,

@@ -58,7 +58,7 @@ mq_status mq_model_embed(float *hidden, const mq_model *model, const int32_t *id
 /* For hidden[count, hidden_size] (output of the last block): nll[i] = -log p(targets[i]) in natural
  * units, and top[i] = the id of the largest logit (lowest id on a tie). nll or top may be NULL.
  * Works through the vocabulary in slabs of rows with a running log-sum-exp; working memory is
- * bounded by mq_head_memory(). */
+ * bounded by mq_head_memory(config, count). */
 mq_status mq_head_score(float *nll, int32_t *top, const mq_model *model, const float *hidden,
                         const int32_t *targets, size_t count, const mq_context *context,
                         mq_error *err);
@@ -70,7 +70,8 @@ mq_status mq_head_compare(float *nll, float *kl, unsigned char *same_top, const 
                           const float *hidden, const mq_model *reference,
                           const float *reference_hidden, const int32_t *targets, size_t count,
                           const mq_context *context, mq_error *err);
-size_t mq_head_memory(const mq_config *config);
+/* Bytes that scoring count tokens of one or two models holds at most. */
+size_t mq_head_memory(const mq_config *config, size_t count);
 
 /* Full logits[count, vocab_size], for tests and sampling of few tokens. */
 mq_status mq_head_logits(float *logits, const mq_model *model, const float *hidden, size_t count,

@@ -26,6 +26,7 @@ struct mq_refit {
     mq_activations *activations;
     mq_head_gradient *head;
     float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
+    double started;                     /* mq_seconds of the opening, for progress */
     size_t *order;                      /* [train]: sequences in the order of the epoch */
     int32_t *ids;                       /* [batch, length] */
     float *targets; /* [batch·length, hidden_size]: the teacher's, in that order */
@@ -106,10 +107,15 @@ mq_status mq_refit_memory(size_t *out, const mq_refit_setup *setup, const mq_con
     if (status != MQ_OK) {
         return status;
     }
-    /* Beside the slab: the forward pass over all sequences, and the head of the validation. */
-    const size_t beside = larger(mq_model_forward_memory(config, setup->train + setup->validation,
-                                                         setup->length, setup->batch, context),
-                                 mq_head_memory(config));
+    /* Beside the slab: full precision's pass over all sequences, the student's over those of the
+     * validation, and their head. */
+    const size_t all = setup->train + setup->validation;
+    const size_t full = mq_model_forward_memory(config, all, setup->length, setup->batch, context);
+    const size_t student =
+        mq_model_forward_memory(config, setup->validation, setup->length, setup->batch, context) +
+        mq_student_read_memory(config);
+    const size_t head = mq_head_memory(config, setup->validation * setup->length);
+    const size_t beside = larger(full, larger(student, head));
     return mq_add_size(out, slab.used, beside) ? MQ_OK : mq_fail_memory(err, "the refit", SIZE_MAX);
 }
 
@@ -122,6 +128,7 @@ mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_co
         return status;
     }
     *refit = refit_for(setup, context);
+    refit->started = mq_seconds();
     status = measure_slab(&refit->slab, setup, context, err);
     if (status == MQ_OK) {
         status = mq_slab_allocate(&refit->slab, "the refit", err);
@@ -146,6 +153,8 @@ mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_co
     *out = refit;
     return MQ_OK;
 }
+
+const mq_student *mq_refit_student(const mq_refit *refit) { return &refit->student; }
 
 void mq_refit_close(mq_refit *refit) {
     if (refit != NULL) {
@@ -185,11 +194,11 @@ static mq_status validate(double *kl, mq_refit *refit, mq_error *err) {
 
 /* --- a step ----------------------------------------------------------------------------------- */
 
-/* Sequences of the epoch's order, [first, first + count), gathered. */
 typedef struct step_batch {
-    size_t count, tokens;
+    size_t count, tokens; /* sequences, and all their tokens */
 } step_batch;
 
+/* The sequences from `first` on in the order of the epoch. */
 static step_batch gather(mq_refit *refit, size_t first) {
     const mq_refit_setup *setup = &refit->setup;
     const size_t left = setup->train - first, length = setup->length;
@@ -313,7 +322,7 @@ static void report(const mq_refit *refit, const width_run *run, const char *deta
                                   .unit = "width",
                                   .done = (double)run->index + inside,
                                   .total = (double)run->count,
-                                  .elapsed_seconds = mq_seconds() - run->started,
+                                  .elapsed_seconds = mq_seconds() - refit->started,
                                   .detail = detail};
     mq_report(refit->context, &progress);
 }

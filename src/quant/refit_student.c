@@ -106,6 +106,9 @@ static mq_status add_names(mq_student *student, size_t layer, mq_error *err) {
     return status;
 }
 
+/* Rows of codes that reading through the interface of weights holds. */
+#define ROWS_AT_ONCE 64
+
 /* --- reading ---------------------------------------------------------------------------------- */
 
 static const mq_student *of(const mq_weights *self) {
@@ -203,17 +206,29 @@ static mq_status student_read(float *out, const mq_weights *self, const char *na
         return MQ_OK;
     }
     const mq_student_pairs *pairs = &student->pairs[entry->layer][entry->linear];
-    uint8_t *codes;
-    mq_status status = mq_new(&codes, count, pairs->in, "codes", err);
-    if (status == MQ_OK) {
+    uint8_t *codes = NULL;
+    mq_status status = mq_new(&codes, ROWS_AT_ONCE, pairs->in, "codes", err);
+    for (size_t done = 0; status == MQ_OK && done < count; done += ROWS_AT_ONCE) {
+        const size_t rows = count - done < ROWS_AT_ONCE ? count - done : ROWS_AT_ONCE;
         status = student->store->codes(student->store->user, codes, entry->layer,
-                                       (mq_linear)entry->linear, first, count, err);
-    }
-    for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        make_row(out + i * pairs->in, codes + i * pairs->in, student, pairs, first + i);
+                                       (mq_linear)entry->linear, first + done, rows, err);
+        for (size_t i = 0; status == MQ_OK && i < rows; i++) {
+            make_row(out + (done + i) * pairs->in, codes + i * pairs->in, student, pairs,
+                     first + done + i);
+        }
     }
     mq_free(codes);
     return status;
+}
+
+size_t mq_student_read_memory(const mq_config *config) {
+    size_t widest = 0;
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, (mq_linear)i);
+        widest = in > widest ? in : widest;
+    }
+    return ROWS_AT_ONCE * widest; /* a slab's carving has refused what does not fit in size_t */
 }
 
 static const mq_weights_class student_class = {student_has, student_shape, student_read, NULL};

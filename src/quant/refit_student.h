@@ -46,6 +46,12 @@ void mq_student_carve(mq_student *student, const mq_refit_setup *setup, mq_slab 
 /* After carving on the real slab: names, shapes, dtypes. */
 mq_status mq_student_open(mq_student *student, const mq_refit_setup *setup, mq_error *err);
 
+/* Bytes that reading a linear through `weights` allocates meanwhile, at most. */
+size_t mq_student_read_memory(const mq_config *config);
+
+/* For tests: the numbers of the width that was refitted last. */
+const mq_student *mq_refit_student(const mq_refit *refit);
+
 /* The width's numbers as the store has them, norms as the source has them; they are the best so
  * far. */
 mq_status mq_student_start(mq_student *student, unsigned width, const mq_refit_store *store,

@@ -1,0 +1,202 @@
+/* layer: model */
+/* The divergence at the head and its gradients against plain sums in double and finite differences.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "memory_model.h"
+#include "model/head_gradient.h"
+
+typedef struct shape {
+    size_t vocab, width, count;
+    double softcap;
+} shape;
+
+/* Fewer rows than pieces, chunks whole and broken, more tokens than a slab. */
+static const shape shapes[] = {
+    {5, 6, 3, 0.0}, {33, 8, 5, 3.0}, {70000, 4, 9, 0.0}, {1000, 12, 700, 5.0}};
+
+/* A model like `like`, with another norm. */
+typedef struct sides {
+    mq_model *reference;
+    float *norm, *hidden, *other;
+} sides;
+
+static sides make_sides(const shape *s) {
+    return (sides){make_model(s->vocab, s->width, s->softcap, 1), random_floats(s->width, 1.5, 8),
+                   random_floats(s->count * s->width, 2.0, 3),
+                   random_floats(s->count * s->width, 2.0, 4)};
+}
+
+static void free_sides(sides *m) {
+    mq_model_free(m->reference);
+    mq_free(m->norm);
+    mq_free(m->hidden);
+    mq_free(m->other);
+}
+
+/* Σ over tokens [first, first + count) of KL in double, with the model's norm and hidden states. */
+static double plain_kl(const sides *m, const shape *s, size_t first, size_t count) {
+    memory_weights *weights = (memory_weights *)(void *)m->reference->weights;
+    float *own = weights->norm;
+    double *mine = mq_alloc(s->vocab, sizeof *mine), *theirs = mq_alloc(s->vocab, sizeof *theirs);
+    assert_true(mine != NULL && theirs != NULL);
+    double total = 0.0;
+    for (size_t t = first; t < first + count; t++) {
+        plain_logits(theirs, m->reference, m->other + t * s->width);
+        weights->norm = m->norm;
+        plain_logits(mine, m->reference, m->hidden + t * s->width);
+        weights->norm = own;
+        const double lse = plain_lse(mine, s->vocab), their_lse = plain_lse(theirs, s->vocab);
+        for (size_t v = 0; v < s->vocab; v++) {
+            total += exp(theirs[v] - their_lse) * ((theirs[v] - their_lse) - (mine[v] - lse));
+        }
+    }
+    mq_free(mine);
+    mq_free(theirs);
+    return total;
+}
+
+typedef struct result {
+    float *kl, *d_hidden, *d_norm;
+} result;
+
+static result compute(const sides *m, const shape *s, float weight, size_t threads) {
+    const mq_context_options options = {.threads = threads};
+    mq_context *context;
+    mq_error err;
+    assert_int_equal(mq_context_new(&context, &options, &err), MQ_OK);
+    mq_slab slab = {0};
+    mq_head_gradient_carve(&slab, &m->reference->config, s->count, context);
+    assert_false(slab.overflow);
+    assert_int_equal(mq_slab_allocate(&slab, "the test", &err), MQ_OK);
+    mq_head_gradient *memory =
+        mq_head_gradient_carve(&slab, &m->reference->config, s->count, context);
+    result r = {mq_alloc(s->count, sizeof(float)), mq_alloc(s->count * s->width, sizeof(float)),
+                mq_alloc(s->width, sizeof(float))};
+    assert_true(memory != NULL && r.kl != NULL && r.d_hidden != NULL && r.d_norm != NULL);
+    assert_int_equal(mq_head_kl_gradient(r.kl, r.d_hidden, r.d_norm, m->reference, m->other,
+                                         m->norm, m->hidden, s->count, weight, memory, context,
+                                         &err),
+                     MQ_OK);
+    mq_slab_free(&slab);
+    mq_context_free(context);
+    return r;
+}
+
+static void free_result(result *r) {
+    mq_free(r->kl);
+    mq_free(r->d_hidden);
+    mq_free(r->d_norm);
+}
+
+/* (f(x + h) - f(x - h))/2h. */
+static double slope(const sides *m, const shape *s, float *x, size_t first, size_t count) {
+    const float kept = *x, step = 1e-3f * (1.0f + fabsf(kept));
+    *x = kept + step;
+    const double above = plain_kl(m, s, first, count), upper = (double)*x;
+    *x = kept - step;
+    const double below = plain_kl(m, s, first, count), lower = (double)*x;
+    *x = kept;
+    return (above - below) / (upper - lower);
+}
+
+static void check(const shape *s) {
+    const double weight = 0.25;
+    sides m = make_sides(s);
+    result r = compute(&m, s, (float)weight, 2);
+    for (size_t t = 0; t < s->count; t += t < 4 ? 1 : 101) {
+        const double kl = plain_kl(&m, s, t, 1);
+        assert_true(fabs((double)r.kl[t] - kl) < 2e-5 * (1.0 + kl));
+        for (size_t i = 0; i < s->width; i += 3) {
+            float *x = &m.hidden[t * s->width + i];
+            const double expected = weight * slope(&m, s, x, t, 1);
+            const double got = (double)r.d_hidden[t * s->width + i];
+            if (!(fabs(got - expected) < 2e-4 * (0.1 + fabs(expected)))) {
+                fail_msg("vocab %zu, token %zu, %zu: %g instead of %g", s->vocab, t, i, got,
+                         expected);
+            }
+        }
+    }
+    for (size_t i = 0; s->count < 20 && i < s->width; i++) {
+        const double expected = weight * slope(&m, s, &m.norm[i], 0, s->count);
+        assert_true(fabs((double)r.d_norm[i] - expected) < 2e-4 * (0.1 + fabs(expected)));
+    }
+    free_result(&r);
+    free_sides(&m);
+}
+
+static void gradients_are_those_of_finite_differences(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        check(&shapes[i]);
+    }
+}
+
+static void threads_change_nothing(void **state) {
+    (void)state;
+    const shape *s = &shapes[3];
+    sides m = make_sides(s);
+    result one = compute(&m, s, 1.0f, 1), three = compute(&m, s, 1.0f, 3);
+    assert_memory_equal(one.kl, three.kl, s->count * sizeof(float));
+    assert_memory_equal(one.d_hidden, three.d_hidden, s->count * s->width * sizeof(float));
+    assert_memory_equal(one.d_norm, three.d_norm, s->width * sizeof(float));
+    free_result(&one);
+    free_result(&three);
+    free_sides(&m);
+}
+
+static void equal_sides_have_no_gradient(void **state) {
+    (void)state;
+    const shape s = {500, 8, 40, 0.0};
+    sides m = make_sides(&s);
+    memcpy(m.hidden, m.other, s.count * s.width * sizeof(float));
+    memcpy(m.norm, ((memory_weights *)(void *)m.reference->weights)->norm, s.width * sizeof(float));
+    result r = compute(&m, &s, 1.0f, 2);
+    for (size_t i = 0; i < s.count * s.width; i++) {
+        assert_true(fabsf(r.d_hidden[i]) < 1e-6f);
+    }
+    for (size_t t = 0; t < s.count; t++) {
+        assert_true(r.kl[t] < 1e-6f);
+    }
+    free_result(&r);
+    free_sides(&m);
+}
+
+/* A row of the head that cannot be read ends it with that error. */
+static void a_broken_row_is_reported(void **state) {
+    (void)state;
+    const shape s = {3000, 4, 3, 0.0};
+    sides m = make_sides(&s);
+    ((memory_weights *)(void *)m.reference->weights)->broken_row = 2500;
+    mq_slab slab = {0};
+    mq_error err = {0};
+    mq_context *context;
+    assert_int_equal(mq_context_new(&context, NULL, &err), MQ_OK);
+    mq_head_gradient_carve(&slab, &m.reference->config, s.count, context);
+    assert_int_equal(mq_slab_allocate(&slab, "the test", &err), MQ_OK);
+    mq_head_gradient *memory =
+        mq_head_gradient_carve(&slab, &m.reference->config, s.count, context);
+    float kl[3], d_hidden[12], d_norm[4];
+    assert_int_equal(mq_head_kl_gradient(kl, d_hidden, d_norm, m.reference, m.other, m.norm,
+                                         m.hidden, s.count, 1.0f, memory, context, &err),
+                     MQ_ERR_INPUT);
+    assert_non_null(strstr(err.message, "broken"));
+    mq_slab_free(&slab);
+    mq_context_free(context);
+    free_sides(&m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_are_those_of_finite_differences),
+        cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(equal_sides_have_no_gradient),
+        cmocka_unit_test(a_broken_row_is_reported),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
