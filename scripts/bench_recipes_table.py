@@ -13,6 +13,7 @@ import sys
 
 BEGIN, END = "<!-- recipes: begin -->", "<!-- recipes: end -->"
 WIDTHS = (8, 6, 4, 3, 2)
+NAMES = {"blocks": "best --no-refit"}
 TITLES = {"smollm2": "SmolLM2-135M-Instruct", "gemma3": "Gemma 3 270M"}
 
 
@@ -23,6 +24,12 @@ def load(path):
 def machine():
     model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     return f"{model.group(1) if model else 'unknown processor'}, {len(os.sched_getaffinity(0))} cores"
+
+
+def measured(work):
+    """The days on which what is in the work folder was measured."""
+    days = sorted({datetime.date.fromtimestamp(p.stat().st_mtime).isoformat() for p in work.glob("*.json")})
+    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
 
 
 def number(value):
@@ -40,7 +47,7 @@ def model_table(work, name):
         "| recipe | calibration | " + " | ".join(f"int{w}" for w in WIDTHS) + " | minutes | peak memory, MiB (predicted) |",
         "|---|" + "---|" * (len(WIDTHS) + 3),
     ]
-    for recipe in ("best", "paper", "rtn"):
+    for recipe in ("best", "blocks", "paper", "rtn"):
         run = load(work / f"{name}-{recipe}.json")
         if run is None:
             continue
@@ -49,7 +56,7 @@ def model_table(work, name):
         peak, predicted = run["memory_peak"] / 2**20, run["memory_predicted"] / 2**20
         made = load(work / f"{name}-{recipe}" / "matquant.json")["recipe"]
         text = "none" if recipe == "rtn" else f"{made['samples']} x {made['seq_len']} x {made['epochs']} epochs"
-        lines.append(f"| {recipe} | {text} | " + " | ".join(cells)
+        lines.append(f"| {NAMES.get(recipe, recipe)} | {text} | " + " | ".join(cells)
                      + f" | {run['seconds'] / 60:.1f} | {peak:.0f} ({predicted:.0f}) |")
     return lines + [""]
 
@@ -65,7 +72,7 @@ def main():
         "Perplexity on WikiText-2 test of masters at every width: all linears, groups of 64, calibrated on Wikipedia text",
         "(sequences x tokens x epochs); int6 and int3 were never in the loss. Made by `scripts/bench-recipes.sh`.",
         "",
-        f"{version}; {machine()}; {datetime.date.today().isoformat()}.",
+        f"{version}; {machine()}; {measured(work)}.",
         "",
     ]
     for name in names:

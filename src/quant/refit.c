@@ -313,6 +313,8 @@ typedef struct width_run {
     size_t index, count; /* of the widths */
     double started;
     size_t step, steps;
+    double sum;    /* of KL over the epoch's tokens so far, as the steps found it */
+    size_t tokens; /* of those */
 } width_run;
 
 static void report(const mq_refit *refit, const width_run *run, const char *detail) {
@@ -337,11 +339,19 @@ static mq_adam adam_at(const mq_refit *refit, const width_run *run) {
 
 static mq_status train_epoch(mq_refit *refit, width_run *run, mq_random *random, mq_error *err) {
     mq_random_shuffle(random, refit->order, refit->setup.train);
+    run->sum = 0.0;
+    run->tokens = 0;
     mq_status status = MQ_OK;
     for (size_t first = 0; status == MQ_OK && first < refit->setup.train; first += refit->batch) {
         const mq_adam adam = adam_at(refit, run);
         status = train_step(refit, first, &adam, err);
         run->step++;
+        const size_t left = refit->setup.train - first;
+        const size_t tokens = (left < refit->batch ? left : refit->batch) * refit->setup.length;
+        for (size_t t = 0; status == MQ_OK && t < tokens; t++) {
+            run->sum += (double)refit->kl[t];
+        }
+        run->tokens += tokens;
         if (status == MQ_OK) {
             report(refit, run, NULL);
         }
@@ -369,8 +379,9 @@ static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run,
             result->kept_epoch = epoch;
         }
         if (status == MQ_OK) {
-            mq_log(refit->context, MQ_LOG_DEBUG, "refit of int%u: epoch %zu, KL %.5f", run->width,
-                   epoch, kl);
+            mq_log(refit->context, MQ_LOG_DEBUG,
+                   "refit of int%u: epoch %zu, KL %.5f while training, %.5f after", run->width,
+                   epoch, run->sum / (double)run->tokens, kl);
         }
     }
     return status;

@@ -19,9 +19,23 @@ static mq_status take_linear(void *user, size_t layer, mq_linear linear,
     return mq_master_writer_put(work->writer, index, quantized, err);
 }
 
+/* Blocks are read while the one before is learned: the system is told of a block's weights one
+ * block ahead, and what it writes behind is the page cache's. */
+static void read_ahead(const mq_quantize_plan *plan, size_t layer) {
+    for (int i = 0; layer < plan->selection.layers && i < MQ_LINEAR_COUNT; i++) {
+        char name[MQ_NAME_SIZE];
+        mq_config_linear_name(name, &plan->model->config, layer, (mq_linear)i, "weight");
+        const mq_tensor_info *info = mq_tensors_find(plan->source, name);
+        if (info != NULL) {
+            mq_tensor_will_need(plan->source, info);
+        }
+    }
+}
+
 static mq_status take_block(void *user, size_t layer, const mq_block_loss *loss, mq_error *err) {
     (void)err;
     job *work = user;
+    read_ahead(&work->plan, layer + 2); /* the next block is being read already */
     if (loss != NULL) {
         work->blocks[layer] = *loss;
         work->learned = true;
@@ -43,6 +57,8 @@ static mq_status run_and_write(job *work, mq_error *err) {
     }
     if (status == MQ_OK) {
         const mq_run_sink sink = {work, take_linear, take_block};
+        read_ahead(plan, 0);
+        read_ahead(plan, 1);
         status = mq_run(options, plan->model, &plan->selection, plan->calibration.ids, &sink,
                         plan->context, err);
     }
