@@ -39,10 +39,10 @@ typedef struct mq_quantize_options {
     size_t int8_period; /* int8's loss is visited on every so many steps, that much heavier */
     /* The end-to-end refit of single widths when the blocks are done (design, section 2). */
     bool refit;
-    size_t refit_epochs; /* 0: none */
-    size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: as many as the blocks
-                            have learned from. An eighth of it more is read to decide when to stop;
-                            where the text has no more, it is taken from these */
+    size_t refit_epochs; /* 0: as many as make three times the tokens that the blocks learn from */
+    size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: three times as many as
+                            the blocks learn from. An eighth of it more is read to decide when to
+                            stop. Where the text has no more, they get what there is */
     size_t refit_width_count;             /* 0: the trained widths */
     unsigned refit_widths[MQ_MAX_WIDTHS]; /* descending, each once */
     uint64_t seed;

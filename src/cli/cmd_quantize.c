@@ -337,16 +337,20 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "int8's loss is visited on every N-th step, in the narrowest width's place and N times as "
          "heavy: it costs as much as the others' and changes least",
          .min = 1},
-        {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",
-         .help = "passes of the end-to-end refit, which trains each width's own scales, biases and "
-                 "norms when all codes are made; 0: none"},
+        {CLI_FLAG, 0, "refit", &options->refit,
+         .help = "train each width's own scales, biases and norms end to end when all codes are "
+                 "made; recipe best does"},
+        {CLI_CLEAR, 0, "no-refit", &options->refit, .help = "leave that out"},
         {CLI_COUNT, 0, "refit-tokens", &options->refit_tokens, "N",
-         "calibration tokens that the refit trains on (default: as many as the blocks learn from)",
+         "calibration tokens that the refit trains on (default: three times as many as the blocks "
+         "learn from, or what there is)",
+         .min = 1, .hide_default = true},
+        {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",
+         "passes over them (default: as many as make three times the blocks' tokens)", .min = 1,
          .hide_default = true},
         {CLI_COUNTS, 0, "refit-bits", &line.refit_bits, "LIST",
          "widths to refit, 2 to 8 (default: those of --bits)", .min = MQ_MIN_WIDTH,
          .max = MQ_MAX_WIDTH, .hide_default = true, .given = &line.refit_bits_given},
-        {CLI_CLEAR, 0, "no-refit", &options->refit, .help = "leave the refit out"},
         {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice"},
         {.type = CLI_HEADING, .help = "What is quantized"},
         {CLI_COUNT, 0, "group-size", &options->group_size, "N",

@@ -29,15 +29,12 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
          * start, and what it asks of the narrower widths' rounding changes slowly. The trial is in
          * tests/bench/RESULTS.md. */
         .int8_period = 4,
-        .refit = true,
-        .refit_epochs = 3,
+        /* MatQuant and rounding know no refit; paper can be asked for one. */
+        .refit = recipe == MQ_RECIPE_BEST,
         .bos = true,
     };
     for (size_t i = 0; i < options.width_count; i++) {
         options.lambda[i] = mq_quantize_default_lambda(recipe, options.widths[i]);
-    }
-    if (recipe != MQ_RECIPE_BEST) { /* MatQuant and rounding know no refit; it can be asked for */
-        options.refit_epochs = 0;
     }
     if (recipe == MQ_RECIPE_PAPER) {
         options.int8_period = 1;
@@ -98,7 +95,7 @@ static mq_status check_refit(const mq_quantize_options *options, mq_error *err) 
 }
 
 size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_options *options) {
-    if (options->recipe == MQ_RECIPE_RTN || !options->refit || options->refit_epochs == 0) {
+    if (options->recipe == MQ_RECIPE_RTN || !options->refit) {
         return 0;
     }
     const bool own = options->refit_width_count > 0;

@@ -28,6 +28,7 @@ typedef struct mq_quantize_plan {
     unsigned refit_widths[MQ_MAX_WIDTHS];
     size_t refit_width_count;             /* 0: no refit */
     size_t refit_train, refit_validation; /* sequences of the calibration */
+    size_t refit_epochs;
     mq_master_layout layout;
     size_t working_set, refit_memory,
         sampling; /* bytes: of a block's learner; of the refit; of --calib self's model and cache */

@@ -165,7 +165,7 @@ static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
     cJSON *refit = cJSON_AddObjectToObject(root, "refit");
     put(good, refit);
     if (*good) {
-        put(good, cJSON_AddNumberToObject(refit, "epochs", (double)plan->options->refit_epochs));
+        put(good, cJSON_AddNumberToObject(refit, "epochs", (double)plan->refit_epochs));
         put(good, cJSON_AddNumberToObject(refit, "tokens", (double)plan->refit_train * length));
         put(good, cJSON_AddNumberToObject(refit, "validation_tokens",
                                           (double)plan->refit_validation * length));

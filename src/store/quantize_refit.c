@@ -6,8 +6,12 @@
 #include "quant/refit.h"
 #include "store/quantize.h"
 
-/* Sequences to measure on for each that is trained on. */
+/* Sequences that are trained on for each that is measured on. */
 #define VALIDATION_SHARE 8
+/* Visits to sequences for each that the blocks learn from. Text that was not seen before teaches
+ * more than the same text again (the trial is in tests/bench/RESULTS.md): where there is enough of
+ * it, they are as many sequences, else the same ones several times. */
+#define VISITS 3
 
 void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted) {
     const mq_quantize_options *options = plan->options;
@@ -15,8 +19,8 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
     if (plan->refit_width_count == 0) {
         return;
     }
-    size_t train =
-        options->refit_tokens > 0 ? options->refit_tokens / options->seq_len : options->samples;
+    const size_t visits = VISITS * options->samples;
+    size_t train = options->refit_tokens > 0 ? options->refit_tokens / options->seq_len : visits;
     size_t validation = train / VALIDATION_SHARE > 1 ? train / VALIDATION_SHARE : 1;
     *wanted = train + validation > options->samples ? train + validation : options->samples;
     if (available > 0 && available < train + validation) { /* at least two: min_count */
@@ -26,6 +30,8 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
     }
     plan->refit_train = train;
     plan->refit_validation = validation;
+    plan->refit_epochs =
+        options->refit_epochs > 0 ? options->refit_epochs : (visits + train - 1) / train;
 }
 
 static int compare_pointers(const void *a, const void *b) {
@@ -68,7 +74,7 @@ static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
                             .validation = plan->refit_validation,
                             .length = options->seq_len,
                             .batch = options->batch,
-                            .epochs = options->refit_epochs,
+                            .epochs = plan->refit_epochs,
                             .seed = options->seed,
                             .rate = MQ_REFIT_RATE};
 }
