@@ -330,7 +330,8 @@ static void report(const mq_refit *refit, const width_run *run, const char *deta
 }
 
 static mq_adam adam_at(const mq_refit *refit, const width_run *run) {
-    mq_adam adam = mq_adam_at((float)refit->setup.rate, 0.0f, run->step, run->steps);
+    const double rate = refit->setup.rate >= 0.0 ? refit->setup.rate : mq_refit_rate(run->width);
+    mq_adam adam = mq_adam_at((float)rate, 0.0f, run->step, run->steps);
     if (run->step < MQ_REFIT_WARMUP) {
         adam.rate_group *= (float)(run->step + 1) / (float)MQ_REFIT_WARMUP;
     }

@@ -76,7 +76,7 @@ static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
                             .batch = options->batch,
                             .epochs = plan->refit_epochs,
                             .seed = options->seed,
-                            .rate = MQ_REFIT_RATE};
+                            .rate = -1.0};
 }
 
 mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err) {

@@ -71,7 +71,7 @@ int main(int argc, char **argv) {
     mq_refit_setup setup = {.train = argc > 5 ? strtoul(argv[5], NULL, 10) : 64,
                             .validation = argc > 6 ? strtoul(argv[6], NULL, 10) : 8,
                             .epochs = argc > 7 ? strtoul(argv[7], NULL, 10) : 3,
-                            .rate = argc > 8 ? strtod(argv[8], NULL) : MQ_REFIT_RATE,
+                            .rate = argc > 8 ? strtod(argv[8], NULL) : -1.0,
                             .length = 512,
                             .batch = 4};
     const mq_context_options options = {.threads = argc > 9 ? strtoul(argv[9], NULL, 10) : 0,
