@@ -69,12 +69,17 @@ size_t mq_block_run(size_t tokens);
 
 mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_block_shape *shape);
 
-/* y[rows, out] = x[rows, in]·wᵀ + bias of a linear layer. */
-void mq_block_linear(float *y, const float *x, const mq_block_pass *pass, mq_linear linear,
-                     size_t rows);
-/* dx[rows, in] = beta·dx + dy[rows, out]·w. */
-void mq_block_linear_backward(float *dx, const float *dy, const mq_block_pass *pass,
-                              mq_linear linear, size_t rows, float beta);
+/* y[rows, out] = x·wᵀ + bias of a linear layer for a run of tokens; x is the run's part of the
+ * layer's input among the activations, y begins at the run. */
+void mq_block_linear(float *y, const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
+/* dx[rows, in] = beta·dx + dy·w; dy is the run's part of pass->d_linear, dx begins at the run. */
+void mq_block_linear_backward(float *dx, const mq_block_pass *pass, mq_linear linear,
+                              const mq_rows *rows, float beta);
+/* A linear's weight gradient over all tokens is made in so many pieces, cut along the longer side.
+ */
+size_t mq_block_pieces(const mq_config *config, mq_linear linear);
+void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece);
+
 /* kernels->rmsnorm_backward for a run of tokens with `heads` rows of n each; arrays begin at the
  * run. The weight's gradient goes into norm_sums where it is wanted. */
 void mq_block_norm_backward(float *dx, const float *base, const float *dy, const float *x,

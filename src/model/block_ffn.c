@@ -11,8 +11,7 @@ static float *attention_output(const mq_block_pass *pass, const mq_rows *rows) {
     float *h = (a->h ? a->h : pass->y) + at;
     const float *ffn_norm = pass->weights->norm[MQ_NORM_PRE_FFN];
     float *ffn_inv_rms = a->inv_rms[MQ_NORM_PRE_FFN] + rows->first;
-    mq_block_linear(o, a->attn + rows->first * config->num_attention_heads * config->head_dim, pass,
-                    MQ_O, rows->count);
+    mq_block_linear(o, pass, MQ_O, rows);
     if (pass->weights->norm[MQ_NORM_POST_ATTN]) {
         pass->kernels->rmsnorm_add(h, a->inv_rms[MQ_NORM_POST_ATTN] + rows->first, pass->x + at, o,
                                    pass->weights->norm[MQ_NORM_POST_ATTN], rows->count, n, eps);
@@ -32,11 +31,11 @@ void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *rows) {
     float *gate = a->gate ? a->gate + rows->first * ffn : rows->scratch + rows->count * n;
     float *up = a->up ? a->up + rows->first * ffn : gate + rows->count * ffn;
     float *act = a->act + rows->first * ffn;
-    mq_block_linear(gate, a->ffn_in + at, pass, MQ_GATE, rows->count);
-    mq_block_linear(up, a->ffn_in + at, pass, MQ_UP, rows->count);
+    mq_block_linear(gate, pass, MQ_GATE, rows);
+    mq_block_linear(up, pass, MQ_UP, rows);
     pass->kernels->glu[config->activation](act, gate, up, rows->count * ffn);
     float *down = a->down ? a->down + at : rows->scratch;
-    mq_block_linear(down, act, pass, MQ_DOWN, rows->count);
+    mq_block_linear(down, pass, MQ_DOWN, rows);
     if (pass->weights->norm[MQ_NORM_POST_FFN]) {
         pass->kernels->rmsnorm_add(pass->y + at, a->inv_rms[MQ_NORM_POST_FFN] + rows->first, h,
                                    down, pass->weights->norm[MQ_NORM_POST_FFN], rows->count, n,
@@ -62,8 +61,7 @@ static void attention_output_backward(const float *d_ffn_in, const mq_block_pass
     }
     if (pass->through_attention) {
         const size_t q = config->num_attention_heads * config->head_dim;
-        mq_block_linear_backward(a->d_attn + rows->first * q, pass->d_linear[MQ_O] + at, pass, MQ_O,
-                                 rows->count, 0.0F);
+        mq_block_linear_backward(a->d_attn + rows->first * q, pass, MQ_O, rows, 0.0F);
     }
 }
 
@@ -80,12 +78,12 @@ void mq_block_ffn_backward(const mq_block_pass *pass, const mq_rows *rows) {
     }
     float *d_act = rows->scratch, *d_ffn_in = rows->scratch + rows->count * ffn;
     float *gate = a->gate + rows->first * ffn, *up = a->up + rows->first * ffn;
-    mq_block_linear_backward(d_act, pass->d_linear[MQ_DOWN] + at, pass, MQ_DOWN, rows->count, 0.0F);
+    mq_block_linear_backward(d_act, pass, MQ_DOWN, rows, 0.0F);
     pass->kernels->glu_backward[config->activation](gate, up, d_act, gate, up, rows->count * ffn);
     if (!pass->through_o && !pass->grads->norm[MQ_NORM_PRE_FFN]) {
         return;
     }
-    mq_block_linear_backward(d_ffn_in, gate, pass, MQ_GATE, rows->count, 0.0F);
-    mq_block_linear_backward(d_ffn_in, up, pass, MQ_UP, rows->count, 1.0F);
+    mq_block_linear_backward(d_ffn_in, pass, MQ_GATE, rows, 0.0F);
+    mq_block_linear_backward(d_ffn_in, pass, MQ_UP, rows, 1.0F);
     attention_output_backward(d_ffn_in, pass, rows);
 }

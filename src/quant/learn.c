@@ -46,7 +46,7 @@ static mq_block_weights weights_of(const mq_learner *learner, size_t k) {
     mq_block_weights weights = mq_block_params_view(&learner->params);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         if (learner->grid[i].groups > 0) {
-            weights.linear[i] = learner->values[i][k];
+            weights.linear[i] = learner->values[i][k].f32;
         }
     }
     return weights;

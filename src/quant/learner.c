@@ -52,7 +52,7 @@ static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) 
     mq_quantized_carve(&learner->quantized[i], out, in, groups, slab);
     mq_finish_scratch_carve(&learner->finish[i], &learner->grid_options, out, groups, slab);
     for (size_t k = 0; learn && k < learner->grid_options.width_count; k++) {
-        learner->values[i][k] = mq_carve(slab, out, in * sizeof(float));
+        learner->values[i][k].f32 = mq_carve(slab, out, in * sizeof(float));
         learner->gradients[i][k] = mq_carve(slab, out, in * sizeof(float));
     }
 }
@@ -145,7 +145,7 @@ mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err) {
         }
         for (size_t k = 0; learner->chains.sequences > 0 && k < learner->grid_options.width_count;
              k++) {
-            mq_quantized_values(learner->values[i][k], &learner->quantized[i],
+            mq_quantized_values(&learner->values[i][k], &learner->quantized[i],
                                 learner->grid_options.widths[k], learner->options->slice_rule);
         }
     }

@@ -28,7 +28,7 @@ typedef struct mq_learner {
     mq_chains chains;
     mq_block_params params;        /* the block at full precision */
     mq_grid grid[MQ_LINEAR_COUNT]; /* grid.groups == 0: not quantized in this block */
-    float *values[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
+    mq_values values[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
     float *gradients[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
     double *gram_sum[MQ_LINEAR_COUNT]; /* [in]; linears with the same input share it */
     float *gram[MQ_LINEAR_COUNT];
