@@ -54,11 +54,12 @@ static void for_runs(void (*part)(const mq_block_pass *, const mq_rows *),
     mq_gemm_enter_single();
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
     for (size_t first = 0; first < tokens; first += run) {
+        const mq_activations *a = pass->activations;
+        float *scratch = a->scratch + (size_t)omp_get_thread_num() * a->thread_scratch;
         const mq_rows rows = {.first = first,
                               .count = tokens - first < run ? tokens - first : run,
-                              .scratch =
-                                  pass->activations->scratch +
-                                  (size_t)omp_get_thread_num() * pass->activations->thread_scratch};
+                              .scratch = scratch,
+                              .rounding = scratch + a->rounding_at};
         part(pass, &rows);
     }
     mq_gemm_leave_single(context);
@@ -73,6 +74,7 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
     const mq_block_pass pass = {.kernels = mq_kernels_get(),
                                 .config = shape->config,
                                 .weights = weights,
+                                .bf16 = mq_block_is_bf16(weights, activations),
                                 .shape = shape,
                                 .activations = activations,
                                 .x = x,
@@ -169,6 +171,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
     mq_block_pass pass = {.kernels = mq_kernels_get(),
                           .config = shape->config,
                           .weights = weights,
+                          .bf16 = mq_block_is_bf16(weights, a),
                           .shape = shape,
                           .activations = a,
                           .x = x,

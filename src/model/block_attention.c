@@ -32,9 +32,15 @@ void mq_block_qkv_forward(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_config *config = pass->config;
     const mq_activations *a = pass->activations;
     const size_t at = rows->first * config->hidden_size;
-    pass->kernels->rmsnorm(a->attn_in + at, a->inv_rms[MQ_NORM_INPUT] + rows->first, pass->x + at,
-                           pass->weights->norm[MQ_NORM_INPUT], rows->count, config->hidden_size,
-                           (float)config->rms_norm_eps);
+    for (size_t r = 0; r < rows->count; r += MQ_ROUND_ROWS) {
+        const size_t n = rows->count - r < MQ_ROUND_ROWS ? rows->count - r : MQ_ROUND_ROWS;
+        float *attn_in = mq_block_input_rows(pass, MQ_Q, rows, r);
+        pass->kernels->rmsnorm(attn_in, a->inv_rms[MQ_NORM_INPUT] + rows->first + r,
+                               pass->x + at + r * config->hidden_size,
+                               pass->weights->norm[MQ_NORM_INPUT], n, config->hidden_size,
+                               (float)config->rms_norm_eps);
+        mq_block_round_input(pass, MQ_Q, rows, r, n, attn_in);
+    }
     project(a->q, a->q_raw, pass, rows, MQ_Q, MQ_NORM_Q, config->num_attention_heads);
     project(a->k, a->k_raw, pass, rows, MQ_K, MQ_NORM_K, config->num_key_value_heads);
     mq_block_linear(a->v + rows->first * config->num_key_value_heads * config->head_dim, pass, MQ_V,
@@ -57,13 +63,16 @@ void mq_block_qkv_backward(const mq_block_pass *pass, const mq_rows *rows) {
     const size_t at = rows->first * config->hidden_size;
     project_backward(a->d_q, a->q_raw, pass, rows, MQ_NORM_Q, config->num_attention_heads);
     project_backward(a->d_k, a->k_raw, pass, rows, MQ_NORM_K, config->num_key_value_heads);
+    mq_block_round_gradient(pass, MQ_Q, rows, 0, rows->count);
+    mq_block_round_gradient(pass, MQ_K, rows, 0, rows->count);
+    mq_block_round_gradient(pass, MQ_V, rows, 0, rows->count);
     if (!pass->through_input) {
         return;
     }
     float *d_attn_in = rows->scratch; /* [rows, hidden_size] */
-    mq_block_linear_backward(d_attn_in, pass, MQ_Q, rows, 0.0F);
-    mq_block_linear_backward(d_attn_in, pass, MQ_K, rows, 1.0F);
-    mq_block_linear_backward(d_attn_in, pass, MQ_V, rows, 1.0F);
+    mq_block_linear_backward(d_attn_in, pass, MQ_Q, rows);
+    mq_block_linear_backward(d_attn_in, pass, MQ_K, rows);
+    mq_block_linear_backward(d_attn_in, pass, MQ_V, rows);
     float *dx = pass->grads->input ? pass->grads->input + at : NULL;
     mq_block_norm_backward(dx, a->d_h + at, d_attn_in, pass->x + at, pass, MQ_NORM_INPUT, rows, 1);
 }

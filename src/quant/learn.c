@@ -41,15 +41,27 @@ static mq_block_shape shape_of(const mq_learner *learner, size_t layer, size_t s
     };
 }
 
-/* The block's weights with trained width k's values in place of the quantized linears. */
+/* The block's weights with trained width k's values in place of the quantized linears; rounded
+ * where the products are of bfloat16. */
 static mq_block_weights weights_of(const mq_learner *learner, size_t k) {
     mq_block_weights weights = mq_block_params_view(&learner->params);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        if (learner->grid[i].groups > 0) {
+        const bool quantized = learner->grid[i].groups > 0;
+        if (learner->gemm != NULL) {
+            weights.linear_bf16[i] = quantized ? learner->values[i][k].bf16 : learner->rounded[i];
+        }
+        if (quantized) {
             weights.linear[i] = learner->values[i][k].f32;
         }
     }
     return weights;
+}
+
+/* Whether to go on: between batches. */
+static mq_status check(const mq_learner *learner, mq_error *err) {
+    const mq_status status = mq_check_interrupt(learner->context, err);
+    return status == MQ_OK && learner->gemm != NULL ? mq_gemm_bf16_check(learner->gemm, err)
+                                                    : status;
 }
 
 /* --- teacher ---------------------------------------------------------------------------------- */
@@ -110,7 +122,7 @@ mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
     const mq_block_weights weights = mq_block_params_view(&learner->params);
     gram_begin(learner);
     for (size_t index = 0; index < batch_count(learner); index++) {
-        const mq_status status = mq_check_interrupt(learner->context, err);
+        const mq_status status = check(learner, err);
         if (status != MQ_OK) {
             return status;
         }
@@ -220,7 +232,7 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
         learner->order[i] = i;
     }
     for (size_t step = 0; step < steps; step++) {
-        const mq_status status = mq_check_interrupt(learner->context, err);
+        const mq_status status = check(learner, err);
         if (status != MQ_OK) {
             return status;
         }
@@ -257,7 +269,7 @@ mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_M
         double sum = 0.0;
         size_t tokens = 0;
         for (size_t index = 0; index < batches; index++) {
-            const mq_status status = mq_check_interrupt(learner->context, err);
+            const mq_status status = check(learner, err);
             if (status != MQ_OK) {
                 return status;
             }
@@ -284,7 +296,7 @@ mq_status mq_learner_advance(mq_learner *learner, size_t layer, double loss[MQ_M
         double sum = 0.0;
         size_t tokens = 0;
         for (size_t index = 0; index < batch_count(learner); index++) {
-            const mq_status status = mq_check_interrupt(learner->context, err);
+            const mq_status status = check(learner, err);
             if (status != MQ_OK) {
                 return status;
             }

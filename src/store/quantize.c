@@ -1,6 +1,8 @@
 /* mq_quantize: plan, run the blocks into a master's writer, commit. */
 #include "store/quantize.h"
 
+#include <stdio.h>
+
 typedef struct job {
     mq_quantize_plan plan;
     mq_output *output;
@@ -40,8 +42,8 @@ static mq_status run_and_write(job *work, mq_error *err) {
     }
     if (status == MQ_OK) {
         const mq_run_sink sink = {work, take_linear, take_block};
-        status = mq_run(options, plan->model, &plan->selection, plan->calibration.ids, &sink,
-                        plan->context, err);
+        status = mq_run(options, plan->model, &plan->selection, &plan->backend,
+                        plan->calibration.ids, &sink, plan->context, err);
     }
     cJSON *provenance = NULL;
     if (status == MQ_OK) {
@@ -75,6 +77,10 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
         .calibration_tokens = plan->calibration.count * plan->calibration.length,
         .seconds = mq_seconds() - started,
     };
+    if (plan->backend.name != NULL) {
+        snprintf(report->gemm, sizeof report->gemm, "%s (%s)", plan->backend.name,
+                 plan->backend.kernel);
+    }
     if (!plan->options->dry_run) {
         report->memory_peak = mq_alloc_peak();
     }

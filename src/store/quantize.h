@@ -22,6 +22,7 @@ typedef struct mq_quantize_plan {
     char **ignored;            /* prefixes of linears that stay as they are */
     size_t ignored_count;
     mq_master_layout layout;
+    mq_backend backend;
     size_t working_set,
         sampling;  /* bytes: of a block's learner; of --calib self's model and cache */
     size_t memory; /* predicted peak of allocated bytes */
