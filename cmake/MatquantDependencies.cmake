@@ -39,5 +39,5 @@ if(MATQUANT_ONEDNN)
     target_include_directories(matquant_dependencies SYSTEM INTERFACE ${ONEDNN_INCLUDE_DIR})
     target_compile_definitions(matquant_dependencies INTERFACE MATQUANT_ONEDNN)
     target_link_libraries(matquant_dependencies INTERFACE ${ONEDNN_LIBRARY})
-    set(matquant_private_libs -ldnnl) # for matquant.pc: oneDNN has no pkg-config file
+    set(matquant_private_libs "-ldnnl ") # for matquant.pc: oneDNN has no pkg-config file
 endif()

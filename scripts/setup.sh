@@ -4,7 +4,7 @@
 set -eu
 
 packages="cmake ninja-build gcc g++ pkg-config libopenblas-dev libcjson-dev zlib1g-dev libpcre2-dev
-    libutf8proc-dev libmd-dev libcmocka-dev python3 clang-format"
+    libutf8proc-dev libmd-dev libcmocka-dev libdnnl-dev python3 clang-format"
 
 installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]

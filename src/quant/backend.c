@@ -156,23 +156,24 @@ static mq_status measure(double rate[2], const mq_config *config, size_t tokens,
 
 /* --- choosing --------------------------------------------------------------------------------- */
 
-static mq_status choose(bool *bf16, const mq_quantize_options *options, const mq_config *config,
-                        size_t tokens, const mq_context *context, mq_error *err) {
+static mq_status choose(bool *bf16, mq_backend *backend, const mq_quantize_options *options,
+                        const mq_config *config, size_t tokens, const mq_context *context,
+                        mq_error *err) {
     *bf16 = options->gemm == MQ_GEMM_ONEDNN_BF16;
     if (options->gemm != MQ_GEMM_AUTO || !mq_gemm_bf16_usable()) {
         return MQ_OK;
     }
-    double rate[2];
-    const mq_status status = measure(rate, config, tokens, context, err);
-    if (status == MQ_OK) {
-        *bf16 = rate[1] >= MQ_BACKEND_MARGIN * rate[0];
-        mq_log(context, MQ_LOG_INFO,
-               "products: openblas %.0f GFLOP/s, onednn-bf16 %.0f GFLOP/s: learning with %s (from "
-               "%.1f times on onednn-bf16; --gemm %s repeats this choice)",
-               rate[0], rate[1], *bf16 ? "onednn-bf16" : "openblas", MQ_BACKEND_MARGIN,
-               *bf16 ? "onednn-bf16" : "openblas");
-    }
+    const mq_status status = measure(backend->rate, config, tokens, context, err);
+    *bf16 = status == MQ_OK && backend->rate[1] >= MQ_BACKEND_MARGIN * backend->rate[0];
     return status;
+}
+
+void mq_backend_report(const mq_backend *backend, const mq_context *context) {
+    if (backend->rate[0] > 0.0) {
+        mq_log(context, MQ_LOG_INFO,
+               "products: openblas %.0f GFLOP/s, onednn-bf16 %.0f GFLOP/s; --gemm auto takes %s",
+               backend->rate[0], backend->rate[1], backend->name);
+    }
 }
 
 /* The numbers of tokens in a full batch and in the last one. */
@@ -199,7 +200,7 @@ mq_status mq_backend_open(mq_backend *backend, const mq_quantize_options *option
     bool bf16 = false;
     mq_status status = batch_tokens(tokens, options, err);
     if (status == MQ_OK) {
-        status = choose(&bf16, options, config, tokens[0], context, err);
+        status = choose(&bf16, backend, options, config, tokens[0], context, err);
     }
     if (status != MQ_OK || !bf16) {
         backend->name = "openblas";

@@ -66,8 +66,9 @@ static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) 
     for (size_t k = 0; learn && k < learner->grid_options.width_count; k++) {
         if (learner->gemm != NULL) {
             learner->values[i][k].bf16 = mq_carve(slab, out, in * sizeof(mq_bf16));
+        } else {
+            learner->values[i][k].f32 = mq_carve(slab, out, in * sizeof(float));
         }
-        learner->values[i][k].f32 = mq_carve(slab, out, in * sizeof(float));
         learner->gradients[i][k] = mq_carve(slab, out, in * sizeof(float));
     }
 }

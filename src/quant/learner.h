@@ -31,7 +31,7 @@ typedef struct mq_learner {
     mq_bf16
         *rounded[MQ_LINEAR_COUNT]; /* with gemm: its linears that are not quantized, [out, in] */
     mq_grid grid[MQ_LINEAR_COUNT]; /* grid.groups == 0: not quantized in this block */
-    mq_values values[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
+    mq_values values[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS]; /* f32, or with gemm bf16 */
     float *gradients[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
     double *gram_sum[MQ_LINEAR_COUNT]; /* [in]; linears with the same input share it */
     float *gram[MQ_LINEAR_COUNT];

@@ -248,6 +248,7 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     }
     if (status == MQ_OK) {
         predict_memory(plan);
+        mq_backend_report(&plan->backend, context);
     }
     return status;
 }

@@ -3,9 +3,10 @@
  *
  *   c[m, n] = (accumulate ? c : 0) + op(a)·op(b)      a, b bfloat16, c float32, row-major
  *
- * Each product runs on the calling thread alone. An operand that is rounded to bfloat16 is off by
- * at most 2^-9 of itself; the instructions add in float32 and take denormal numbers for 0. The
- * order of the sum depends on shape and processor, never on the number of threads.
+ * Each product runs on the calling thread alone. An operand that is rounded to bfloat16 (8
+ * significant bits) is off by at most 2^-8 of itself; the instructions add in float32 and take
+ * denormal numbers for 0. The order of the sum depends on shape and processor, never on the number
+ * of threads.
  *
  * oneDNN compiles code for each shape: all shapes are prepared before the first product, so that
  * nothing is compiled or allocated in the loop; its scratch memory is the caller's. */
