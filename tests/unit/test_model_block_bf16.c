@@ -153,7 +153,9 @@ static void results_of(const float *result[RESULTS], size_t count[RESULTS], cons
 static float *keep(const float *values, size_t count) {
     float *copy = mq_alloc(count, sizeof *copy);
     assert_non_null(copy);
-    memcpy(copy, values, count * sizeof *copy);
+    if (count > 0) { /* else the architecture has no such norm, and values is NULL */
+        memcpy(copy, values, count * sizeof *copy);
+    }
     return copy;
 }
 
@@ -214,7 +216,9 @@ static void threads_give_the_same_bytes(void **state) {
         results_of(result[i], count, &f[i]);
     }
     for (size_t r = 0; r < RESULTS; r++) {
-        assert_memory_equal(result[0][r], result[1][r], count[r] * sizeof(float));
+        if (count[r] > 0) {
+            assert_memory_equal(result[0][r], result[1][r], count[r] * sizeof(float));
+        }
     }
     close_fixture(&f[0]);
     close_fixture(&f[1]);

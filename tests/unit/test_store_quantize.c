@@ -179,8 +179,8 @@ static void bf16_products_learn_too(void **state) {
     options.gemm = MQ_GEMM_ONEDNN_BF16;
     options.exclude = exclude;
     options.exclude_count = 1;
-    options.samples = 17; /* the last batch is not full */
-    options.epochs = 4;
+    options.samples = 9; /* the last batch is not full */
+    options.epochs = 3;
     for (size_t i = 0; i < 2; i++) {
         mq_quantize_report report = quantize(&options, i + 1);
         assert_non_null(strstr(report.gemm, "onednn-bf16 (oneDNN "));
