@@ -5,6 +5,8 @@ set -eu
 
 packages="cmake ninja-build gcc g++ pkg-config libopenblas-dev libcjson-dev zlib1g-dev libpcre2-dev
     libutf8proc-dev libmd-dev libcmocka-dev python3 clang-format"
+# matquant builds without these (README.md says what they are for); not being able to install them is no error.
+optional="libdnnl-dev"
 
 installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
@@ -12,23 +14,31 @@ installed() {
 
 if ! command -v dpkg-query >/dev/null; then
     echo "setup.sh: this is not Debian or Ubuntu; install by its own means what these packages hold:" >&2
-    echo "$packages" >&2
+    echo "$packages $optional" >&2
     exit 1
 fi
 
-missing=
-for package in $packages; do
-    installed "$package" || missing="$missing $package"
-done
-[ -n "$missing" ] || exit 0
+# missing_of PACKAGE...: those that are not installed.
+missing_of() {
+    for package in "$@"; do
+        installed "$package" || printf ' %s' "$package"
+    done
+}
 
-echo "Installing:$missing"
+# shellcheck disable=SC2086 # lists
+missing=$(missing_of $packages) missing_optional=$(missing_of $optional)
+[ -n "$missing$missing_optional" ] || exit 0
+
+echo "Installing:$missing$missing_optional"
 as_root=
 [ "$(id -u)" -eq 0 ] || as_root=sudo
 export DEBIAN_FRONTEND=noninteractive
 # The package lists of a fresh machine may be missing or old: they are fetched when the first attempt fails.
-# shellcheck disable=SC2086 # $missing is a list
-if ! $as_root apt-get install -y --no-install-recommends $missing >/dev/null 2>&1; then
-    $as_root apt-get update
-    $as_root apt-get install -y --no-install-recommends $missing
-fi
+# shellcheck disable=SC2086 # $missing and $missing_optional are lists
+$as_root apt-get install -y --no-install-recommends $missing $missing_optional >/dev/null 2>&1 && exit 0
+$as_root apt-get update || [ -z "$missing" ]
+# shellcheck disable=SC2086
+[ -z "$missing" ] || $as_root apt-get install -y --no-install-recommends $missing
+# shellcheck disable=SC2086
+[ -z "$missing_optional" ] || $as_root apt-get install -y --no-install-recommends $missing_optional ||
+    echo "setup.sh: without$missing_optional, which is optional" >&2

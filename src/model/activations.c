@@ -71,6 +71,25 @@ static void carve_backward(mq_activations *a, mq_slab *slab, const mq_config *co
     }
 }
 
+static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w,
+                       const mq_context *context) {
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, linear);
+        if (linear == MQ_K || linear == MQ_V || linear == MQ_UP) {
+            a->input_bf16[linear] = a->input_bf16[linear == MQ_UP ? MQ_GATE : MQ_Q];
+        } else {
+            a->input_bf16[linear] = mq_carve(slab, w->tokens * in, sizeof(mq_bf16));
+        }
+        if (a->backward) {
+            a->d_bf16[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
+        }
+    }
+    a->gemm_scratch_size =
+        (mq_gemm_bf16_scratch(a->gemm) + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT;
+    a->gemm_scratch = mq_carve(slab, mq_context_threads(context), a->gemm_scratch_size);
+}
+
 /* Attention's tiles and the scratch of the other parts are never in use at the same time. */
 static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *config,
                           const widths *w, const mq_block_shape *largest,
@@ -80,8 +99,12 @@ static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *con
     mq_attention_shape attention = mq_block_attention_shape(config, largest);
     attention.window = 0;
     const size_t for_attention = mq_attention_scratch(&attention, context);
-    a->thread_scratch =
+    a->rounding_at =
         (run < w->tokens ? run : w->tokens) * (w->hidden + (a->backward ? 1 : 2) * w->ffn);
+    a->thread_scratch = a->rounding_at;
+    if (a->gemm) {
+        a->thread_scratch += MQ_ROUND_ROWS * (w->hidden > w->ffn ? w->hidden : w->ffn);
+    }
     const size_t for_parts = threads * a->thread_scratch;
     a->scratch =
         mq_carve(slab, for_parts > for_attention ? for_parts : for_attention, sizeof(float));
@@ -97,6 +120,13 @@ static bool countable(const widths *w, const mq_context *context) {
 
 mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, size_t max_sequences,
                                      size_t max_length, bool backward, const mq_context *context) {
+    return mq_activations_carve_bf16(slab, config, max_sequences, max_length, backward, NULL,
+                                     context);
+}
+
+mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config,
+                                          size_t max_sequences, size_t max_length, bool backward,
+                                          const mq_gemm_bf16 *gemm, const mq_context *context) {
     widths w = {.hidden = config->hidden_size,
                 .q = config->num_attention_heads * config->head_dim,
                 .kv = config->num_key_value_heads * config->head_dim,
@@ -106,11 +136,14 @@ mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, siz
         return NULL;
     }
     mq_activations *out = mq_carve(slab, 1, sizeof *out);
-    mq_activations a = {.max_tokens = w.tokens, .backward = backward};
+    mq_activations a = {.max_tokens = w.tokens, .backward = backward, .gemm = gemm};
     const mq_block_shape largest = {.sequences = max_sequences, .length = max_length};
     carve_forward(&a, slab, config, &w);
     if (backward) {
         carve_backward(&a, slab, config, &w);
+    }
+    if (gemm) {
+        carve_bf16(&a, slab, config, &w, context);
     }
     carve_scratch(&a, slab, config, &w, &largest, context);
     if (out) {

@@ -34,6 +34,14 @@ struct mq_activations {
 
     float *scratch;        /* [threads, thread_scratch], or attention's */
     size_t thread_scratch; /* floats */
+    size_t rounding_at;    /* where in it the rows for rounding begin: [MQ_ROUND_ROWS, H or I] */
+
+    /* Of products of bfloat16 operands; NULL where there is no such backend. */
+    const mq_gemm_bf16 *gemm;
+    mq_bf16 *input_bf16[MQ_LINEAR_COUNT]; /* [T, in]; q, k, v share theirs, and gate and up */
+    mq_bf16 *d_bf16[MQ_LINEAR_COUNT];     /* [T, out]: with backward only */
+    unsigned char *gemm_scratch;          /* [threads, gemm_scratch_size] */
+    size_t gemm_scratch_size;
 };
 
 /* One call of mq_block_forward or mq_block_backward. */
@@ -41,6 +49,7 @@ typedef struct mq_block_pass {
     const mq_kernels *kernels;
     const mq_config *config;
     const mq_block_weights *weights;
+    bool bf16; /* the operands of the linear layers' products */
     const mq_block_shape *shape;
     mq_activations *activations;
     const float *x;
@@ -59,22 +68,40 @@ typedef struct mq_block_pass {
 typedef struct mq_rows {
     size_t first, count;
     float *scratch;
+    float *rounding; /* part of scratch: see mq_block_input_rows */
 } mq_rows;
-
-/* Tokens of one run: so many that a product of their rows is nearly as fast as one of all (measured
- * with OpenBLAS: 512 rows), and with fewer than 2,048 tokens a quarter of them. It does not depend
- * on the number of threads, since OpenBLAS rounds small products otherwise than large ones. A
- * multiple of MQ_ROW_CHUNK. */
-size_t mq_block_run(size_t tokens);
 
 mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_block_shape *shape);
 
-/* y[rows, out] = x[rows, in]·wᵀ + bias of a linear layer. */
-void mq_block_linear(float *y, const float *x, const mq_block_pass *pass, mq_linear linear,
-                     size_t rows);
-/* dx[rows, in] = beta·dx + dy[rows, out]·w. */
-void mq_block_linear_backward(float *dx, const float *dy, const mq_block_pass *pass,
-                              mq_linear linear, size_t rows, float beta);
+/* Whether the weights are bfloat16 ones. */
+bool mq_block_is_bf16(const mq_block_weights *weights, const mq_activations *activations);
+
+/* y[rows, out] = x·wᵀ + bias of a linear layer for a run of tokens; x is the run's part of the
+ * layer's input among the activations, y begins at the run. */
+void mq_block_linear(float *y, const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
+/* dx[rows, in] = dy·w; dy is the run's part of pass->d_linear, dx begins at the run. Those of k, v
+ * and up are added to what q's and gate's left there. */
+void mq_block_linear_backward(float *dx, const mq_block_pass *pass, mq_linear linear,
+                              const mq_rows *rows);
+/* How a product's operand is made, a few rows at a time, so that rounding finds them in cache:
+ *   float *x = mq_block_input_rows(pass, linear, rows, r);     room for MQ_ROUND_ROWS rows
+ *   ... x is filled with the linear's input, rows r ... r + n of the run ...
+ *   mq_block_round_input(pass, linear, rows, r, n, x);
+ * In float32, x is the place in the activations and rounding does nothing. */
+#define MQ_ROUND_ROWS 32
+float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
+                           size_t r);
+void mq_block_round_input(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
+                          size_t r, size_t n, const float *x);
+/* Rounds rows r ... r + n of the run of pass->d_linear, the gradient by a linear's output. */
+void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
+                             size_t r, size_t n);
+
+/* A linear's weight gradient over all tokens is made in so many pieces, cut along the longer side.
+ */
+size_t mq_block_pieces(const mq_config *config, mq_linear linear);
+void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece);
+
 /* kernels->rmsnorm_backward for a run of tokens with `heads` rows of n each; arrays begin at the
  * run. The weight's gradient goes into norm_sums where it is wanted. */
 void mq_block_norm_backward(float *dx, const float *base, const float *dy, const float *x,

@@ -27,23 +27,6 @@ mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_bl
 
 /* --- what the parts share --------------------------------------------------------------------- */
 
-void mq_block_linear(float *y, const float *x, const mq_block_pass *pass, mq_linear linear,
-                     size_t rows) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, pass->config, linear);
-    mq_gemm_forward(y, x, pass->weights->linear[linear], rows, out, in, 0.0F);
-    if (pass->weights->bias[linear]) {
-        pass->kernels->add_bias(y, pass->weights->bias[linear], rows, out);
-    }
-}
-
-void mq_block_linear_backward(float *dx, const float *dy, const mq_block_pass *pass,
-                              mq_linear linear, size_t rows, float beta) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, pass->config, linear);
-    mq_gemm_input_grad(dx, dy, pass->weights->linear[linear], rows, out, in, beta);
-}
-
 void mq_block_norm_backward(float *dx, const float *base, const float *dy, const float *x,
                             const mq_block_pass *pass, mq_norm norm, const mq_rows *rows,
                             size_t heads) {
@@ -71,11 +54,12 @@ static void for_runs(void (*part)(const mq_block_pass *, const mq_rows *),
     mq_gemm_enter_single();
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
     for (size_t first = 0; first < tokens; first += run) {
+        const mq_activations *a = pass->activations;
+        float *scratch = a->scratch + (size_t)omp_get_thread_num() * a->thread_scratch;
         const mq_rows rows = {.first = first,
                               .count = tokens - first < run ? tokens - first : run,
-                              .scratch =
-                                  pass->activations->scratch +
-                                  (size_t)omp_get_thread_num() * pass->activations->thread_scratch};
+                              .scratch = scratch,
+                              .rounding = scratch + a->rounding_at};
         part(pass, &rows);
     }
     mq_gemm_leave_single(context);
@@ -90,6 +74,7 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
     const mq_block_pass pass = {.kernels = mq_kernels_get(),
                                 .config = shape->config,
                                 .weights = weights,
+                                .bf16 = mq_block_is_bf16(weights, activations),
                                 .shape = shape,
                                 .activations = activations,
                                 .x = x,
@@ -120,32 +105,8 @@ static void find_wanted(mq_block_pass *pass) {
                         wants_linear(grads, MQ_GATE) || wants_linear(grads, MQ_UP);
 }
 
-/* Pieces of weight gradients are about this many rows or columns. */
-#define PIECE 512
-
 static size_t piece_count(const mq_block_pass *pass, mq_linear linear) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, pass->config, linear);
-    return pass->grads->linear[linear] ? ((out > in ? out : in) + PIECE - 1) / PIECE : 0;
-}
-
-/* One of `pieces` pieces of a linear's gradient, cut along the longer side. */
-static void weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece,
-                            size_t pieces) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, pass->config, linear);
-    const size_t longer = out > in ? out : in;
-    const size_t begin = longer * piece / pieces, count = longer * (piece + 1) / pieces - begin;
-    const float *dy = pass->d_linear[linear], *x = mq_activations_input(pass->activations, linear);
-    float *dw = pass->grads->linear[linear];
-    const size_t tokens = pass->shape->sequences * pass->shape->length;
-    if (out > in) {
-        mq_gemm(dw + begin * in, in, dy + begin, out, true, x, in, false, count, in, tokens, 1.0F,
-                0.0F);
-    } else {
-        mq_gemm(dw + begin, in, dy, out, true, x + begin, in, false, out, count, tokens, 1.0F,
-                0.0F);
-    }
+    return pass->grads->linear[linear] ? mq_block_pieces(pass->config, linear) : 0;
 }
 
 static void bias_gradient(const mq_block_pass *pass, mq_linear linear) {
@@ -187,8 +148,8 @@ static void weight_gradients(const mq_block_pass *pass, const mq_context *contex
             while (task >= ends[i]) {
                 i++;
             }
-            const size_t pieces = piece_count(pass, order[i]);
-            weight_gradient(pass, order[i], task - (ends[i] - pieces), pieces);
+            const size_t begin = ends[i] - piece_count(pass, order[i]);
+            mq_block_weight_gradient(pass, order[i], task - begin);
         }
 #pragma omp for schedule(dynamic, 1) nowait
         for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
@@ -210,6 +171,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
     mq_block_pass pass = {.kernels = mq_kernels_get(),
                           .config = shape->config,
                           .weights = weights,
+                          .bf16 = mq_block_is_bf16(weights, a),
                           .shape = shape,
                           .activations = a,
                           .x = x,

@@ -10,13 +10,18 @@
 
 #include "base/context.h"
 #include "model/weights.h"
+#include "tensor/gemm_bf16.h"
 
-/* Pointers to float32 arrays that the caller owns. */
+/* Pointers to arrays that the caller owns. The linear layers' products are of float32 operands, or,
+ * if linear_bf16 has all of them, of bfloat16 ones (gemm_bf16.h): those weights, and activations
+ * and gradients rounded when they are made. Everything else, the sums inside a product and what
+ * comes out of it, is float32 in either case. */
 typedef struct mq_block_weights {
-    const float *linear[MQ_LINEAR_COUNT]; /* [out, in] */
-    const float *bias[MQ_LINEAR_COUNT];   /* [out]; NULL: none */
-    const float *norm[MQ_NORM_COUNT];     /* the multiplier itself (1 + weight where norm_plus_one);
-                                             NULL: none */
+    const float *linear[MQ_LINEAR_COUNT];        /* [out, in]; not read if there is linear_bf16 */
+    const mq_bf16 *linear_bf16[MQ_LINEAR_COUNT]; /* [out, in]; all of them or none (NULL) */
+    const float *bias[MQ_LINEAR_COUNT];          /* [out]; NULL: none */
+    const float *norm[MQ_NORM_COUNT]; /* the multiplier itself (1 + weight where norm_plus_one);
+                                         NULL: none */
 } mq_block_weights;
 
 /* Where gradients go; NULL: not wanted, and then not computed. They are overwritten, not added to.
@@ -44,6 +49,24 @@ typedef struct mq_activations mq_activations;
 mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, size_t max_sequences,
                                      size_t max_length, bool backward, const mq_context *context);
 
+/* The same with what products of bfloat16 operands take (about 40 % more). gemm stays the caller's,
+ * outlives the activations, and has been through mq_block_prepare for each number of tokens that
+ * they will be used with; NULL: as mq_activations_carve. */
+mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config,
+                                          size_t max_sequences, size_t max_length, bool backward,
+                                          const mq_gemm_bf16 *gemm, const mq_context *context);
+
+/* Tokens of one run: so many that a product of their rows is nearly as fast as one of all (measured
+ * with OpenBLAS: 512 rows), and with fewer than 2,048 tokens a quarter of them. It does not depend
+ * on the number of threads, since OpenBLAS rounds small products otherwise than large ones. A
+ * multiple of MQ_ROW_CHUNK. */
+size_t mq_block_run(size_t tokens);
+
+/* Makes gemm ready for the products of a block of config's with so many tokens, forward and, if
+ * wanted, backward. */
+mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t tokens,
+                           bool backward, mq_error *err);
+
 /* y[tokens, hidden_size] of x[tokens, hidden_size]; y may be x itself only if no backward follows.
  * x must stay unchanged until mq_block_backward. */
 void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
@@ -57,7 +80,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
                        const mq_block_weights *weights, const mq_block_shape *shape,
                        mq_activations *activations, const mq_context *context);
 
-/* After a forward: the input [tokens, in] of a linear layer (for Gram matrices). */
+/* After a forward in float32: the input [tokens, in] of a linear layer (for Gram matrices). */
 const float *mq_activations_input(const mq_activations *activations, mq_linear linear);
 
 /* --- a block's float32 parameters in memory --------------------------------------------------- */

@@ -19,8 +19,7 @@ static void project(float *rotated, float *raw, const mq_block_pass *pass, const
                     mq_linear linear, mq_norm norm, size_t heads) {
     const mq_activations *a = pass->activations;
     const size_t d = pass->config->head_dim, at = rows->first * heads * d;
-    mq_block_linear(raw + at, a->attn_in + rows->first * pass->config->hidden_size, pass, linear,
-                    rows->count);
+    mq_block_linear(raw + at, pass, linear, rows);
     if (pass->weights->norm[norm]) {
         pass->kernels->rmsnorm(rotated + at, a->inv_rms[norm] + rows->first * heads, raw + at,
                                pass->weights->norm[norm], rows->count * heads, d,
@@ -33,13 +32,19 @@ void mq_block_qkv_forward(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_config *config = pass->config;
     const mq_activations *a = pass->activations;
     const size_t at = rows->first * config->hidden_size;
-    pass->kernels->rmsnorm(a->attn_in + at, a->inv_rms[MQ_NORM_INPUT] + rows->first, pass->x + at,
-                           pass->weights->norm[MQ_NORM_INPUT], rows->count, config->hidden_size,
-                           (float)config->rms_norm_eps);
+    for (size_t r = 0; r < rows->count; r += MQ_ROUND_ROWS) {
+        const size_t n = rows->count - r < MQ_ROUND_ROWS ? rows->count - r : MQ_ROUND_ROWS;
+        float *attn_in = mq_block_input_rows(pass, MQ_Q, rows, r);
+        pass->kernels->rmsnorm(attn_in, a->inv_rms[MQ_NORM_INPUT] + rows->first + r,
+                               pass->x + at + r * config->hidden_size,
+                               pass->weights->norm[MQ_NORM_INPUT], n, config->hidden_size,
+                               (float)config->rms_norm_eps);
+        mq_block_round_input(pass, MQ_Q, rows, r, n, attn_in);
+    }
     project(a->q, a->q_raw, pass, rows, MQ_Q, MQ_NORM_Q, config->num_attention_heads);
     project(a->k, a->k_raw, pass, rows, MQ_K, MQ_NORM_K, config->num_key_value_heads);
-    mq_block_linear(a->v + rows->first * config->num_key_value_heads * config->head_dim,
-                    a->attn_in + at, pass, MQ_V, rows->count);
+    mq_block_linear(a->v + rows->first * config->num_key_value_heads * config->head_dim, pass, MQ_V,
+                    rows);
 }
 
 /* Backward of project: d[rows, heads, head_dim] becomes the gradient by the linear's output. */
@@ -55,18 +60,19 @@ static void project_backward(float *d, const float *raw, const mq_block_pass *pa
 void mq_block_qkv_backward(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_config *config = pass->config;
     const mq_activations *a = pass->activations;
-    const size_t q = config->num_attention_heads * config->head_dim;
-    const size_t kv = config->num_key_value_heads * config->head_dim,
-                 at = rows->first * config->hidden_size;
+    const size_t at = rows->first * config->hidden_size;
     project_backward(a->d_q, a->q_raw, pass, rows, MQ_NORM_Q, config->num_attention_heads);
     project_backward(a->d_k, a->k_raw, pass, rows, MQ_NORM_K, config->num_key_value_heads);
+    mq_block_round_gradient(pass, MQ_Q, rows, 0, rows->count);
+    mq_block_round_gradient(pass, MQ_K, rows, 0, rows->count);
+    mq_block_round_gradient(pass, MQ_V, rows, 0, rows->count);
     if (!pass->through_input) {
         return;
     }
     float *d_attn_in = rows->scratch; /* [rows, hidden_size] */
-    mq_block_linear_backward(d_attn_in, a->d_q + rows->first * q, pass, MQ_Q, rows->count, 0.0F);
-    mq_block_linear_backward(d_attn_in, a->d_k + rows->first * kv, pass, MQ_K, rows->count, 1.0F);
-    mq_block_linear_backward(d_attn_in, a->d_v + rows->first * kv, pass, MQ_V, rows->count, 1.0F);
+    mq_block_linear_backward(d_attn_in, pass, MQ_Q, rows);
+    mq_block_linear_backward(d_attn_in, pass, MQ_K, rows);
+    mq_block_linear_backward(d_attn_in, pass, MQ_V, rows);
     float *dx = pass->grads->input ? pass->grads->input + at : NULL;
     mq_block_norm_backward(dx, a->d_h + at, d_attn_in, pass->x + at, pass, MQ_NORM_INPUT, rows, 1);
 }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "model/arch.h"
+#include "tensor/bf16.h"
 
 /* Rows whose sum over tokens is taken in one go: partial sums are over runs of this many rows that
  * begin at multiples of it, whatever the number of threads. */
@@ -42,6 +43,9 @@ typedef struct mq_kernels {
     float (*dot)(const float *a, const float *b, size_t count);
     /* y[count] *= factor. */
     void (*scale)(float *y, float factor, size_t count);
+
+    /* y[count] = x rounded to bfloat16, the same with every instruction set. */
+    void (*to_bf16)(mq_bf16 *y, const float *x, size_t count);
 
     /* One token's heads, x[heads, 2·half] in place: (x1, x2) <- (x1·cos - x2·sin, x2·cos + x1·sin),
      * or, with inverse, the rotation back. cos_row and sin_row [half]. */

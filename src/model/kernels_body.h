@@ -256,6 +256,8 @@ static void softmax_backward(float *s, float *ds, size_t count, float lse, float
     }
 }
 
+static void to_bf16(mq_bf16 *y, const float *x, size_t count) { mq_bf16_round_all(y, x, count); }
+
 const mq_kernels MQ_KERNELS_TABLE = {
     .name = MQ_KERNELS_NAME,
     .rmsnorm = rmsnorm,
@@ -267,6 +269,7 @@ const mq_kernels MQ_KERNELS_TABLE = {
     .column_sum = column_sum,
     .dot = dot,
     .scale = scale,
+    .to_bf16 = to_bf16,
     .rope = rope,
     .glu = {[MQ_SILU] = silu_glu, [MQ_GELU_TANH] = gelu_glu},
     .glu_backward = {[MQ_SILU] = silu_glu_backward, [MQ_GELU_TANH] = gelu_glu_backward},

@@ -72,7 +72,7 @@ mq_status mq_block_params_load_rest(mq_block_params *params, const mq_model *mod
 }
 
 mq_block_weights mq_block_params_view(const mq_block_params *params) {
-    mq_block_weights view;
+    mq_block_weights view = {0};
     for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
         view.linear[i] = params->linear[i];
         view.bias[i] = params->bias[i];

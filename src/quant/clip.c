@@ -101,7 +101,7 @@ static inline void slices_of(float *s, float *inside, const float *q, unsigned w
     }
 }
 
-static void group_values(const mq_grid *grid, float *const values[], size_t group) {
+static void group_values(const mq_grid *grid, const mq_values values[], size_t group) {
     const size_t count = grid->in / grid->groups;
     const clip_range range = range_of(grid->state, group);
     float q[MQ_CHUNK], s[MQ_CHUNK], inside[MQ_CHUNK];
@@ -110,20 +110,22 @@ static void group_values(const mq_grid *grid, float *const values[], size_t grou
         const size_t at = group * count + done;
         codes_of(q, inside, grid->weight + at, range, n);
         for (size_t k = 0; k < grid->options->width_count; k++) {
-            if (values[k] == NULL) {
-                continue;
-            }
             const unsigned width = grid->options->widths[k];
             const float scale = range.alpha * (float)(1u << (MQ_MAX_WIDTH - width));
             slices_of(s, inside, q, width, n);
+            float unkept[MQ_CHUNK];
+            float *value = values[k].f32 != NULL ? values[k].f32 + at : unkept;
             for (size_t i = 0; i < n; i++) {
-                values[k][at + i] = scale * s[i] + range.lo;
+                value[i] = scale * s[i] + range.lo;
+            }
+            if (values[k].bf16 != NULL) {
+                mq_bf16_round_all(values[k].bf16 + at, value, n);
             }
         }
     }
 }
 
-static void clip_values(const mq_grid *grid, float *const values[]) {
+static void clip_values(const mq_grid *grid, const mq_values values[]) {
 #pragma omp parallel for
     for (size_t group = 0; group < grid->out * grid->groups; group++) {
         group_values(grid, values, group);
@@ -170,7 +172,7 @@ static void group_step(mq_grid *grid, const float *const gradients[], const mq_a
     }
 }
 
-static void clip_step(mq_grid *grid, const float *const gradients[], float *const values[],
+static void clip_step(mq_grid *grid, const float *const gradients[], const mq_values values[],
                       const mq_adam *adam) {
 #pragma omp parallel for
     for (size_t group = 0; group < grid->out * grid->groups; group++) {

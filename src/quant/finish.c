@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "quant/grid.h"
+#include "quant/lanes.h"
 #include "tensor/dtype.h"
 
 void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_options *options,
@@ -104,7 +105,7 @@ bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *g
     return good;
 }
 
-void mq_quantized_values(float *value, const mq_quantized *quantized, unsigned width,
+void mq_quantized_values(const mq_values *values, const mq_quantized *quantized, unsigned width,
                          mq_slice_rule rule) {
     const size_t count = quantized->in / quantized->groups;
 #pragma omp parallel for
@@ -112,9 +113,17 @@ void mq_quantized_values(float *value, const mq_quantized *quantized, unsigned w
         const float scale = mq_f16_to_f32(quantized->scales[width][group]);
         const float bias = mq_f16_to_f32(quantized->biases[width][group]);
         const uint8_t *codes = quantized->codes + group * count;
-        float *out = value + group * count;
-        for (size_t i = 0; i < count; i++) {
-            out[i] = scale * (float)mq_slice_code(codes[i], width, rule) + bias;
+        float chunk[MQ_CHUNK];
+        for (size_t done = 0; done < count; done += MQ_CHUNK) {
+            const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
+            const size_t at = group * count + done;
+            float *value = values->f32 != NULL ? values->f32 + at : chunk;
+            for (size_t i = 0; i < n; i++) {
+                value[i] = scale * (float)mq_slice_code(codes[done + i], width, rule) + bias;
+            }
+            if (values->bf16 != NULL) {
+                mq_bf16_round_all(values->bf16 + at, value, n);
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 #include "matquant/quantize.h"
 #include "quant/adam.h"
 #include "quant/quantized.h"
+#include "tensor/bf16.h"
 
 /* What all linears of a run have in common. */
 typedef struct mq_grid_options {
@@ -23,6 +24,13 @@ typedef struct mq_grid_options {
 
 typedef struct mq_grid mq_grid;
 
+/* Where the dequantized weights [out, in] of a width go: float32, the same rounded to bfloat16, or
+ * both; NULL: not wanted. */
+typedef struct mq_values {
+    float *f32;
+    mq_bf16 *bf16;
+} mq_values;
+
 typedef struct mq_grid_class {
     const char *name;
     /* Learning rates at the start of the cosine, for groups and for rounding offsets. */
@@ -32,11 +40,11 @@ typedef struct mq_grid_class {
     /* Sets the start from weight and from gram[in], the diagonal of XᵀX of the layer's input (NULL:
      * all ones). */
     void (*start)(mq_grid *grid, const float *weight, const float *gram);
-    /* values[i][out, in]: dequantized weight at widths[i]; NULL: not wanted. */
-    void (*values)(const mq_grid *grid, float *const values[]);
+    /* values[i]: the weights at widths[i]. */
+    void (*values)(const mq_grid *grid, const mq_values values[]);
     /* One step of Adam for gradients[i][out, in] of the loss by values[i] (NULL: this width was not
      * visited), and the new values, in one pass over the weights. */
-    void (*step)(mq_grid *grid, const float *const gradients[], float *const values[],
+    void (*step)(mq_grid *grid, const float *const gradients[], const mq_values values[],
                  const mq_adam *adam);
     /* codes[out, in], and for each trained width its float32 scale and the value of its middle
      * level, [out, groups]. */
@@ -78,9 +86,9 @@ bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *g
 void mq_quantized_carve(mq_quantized *quantized, size_t out, size_t in, size_t groups,
                         mq_slab *slab);
 
-/* value[out, in] of a width, from the stored numbers, exactly as a reader of the file computes it.
+/* The weights of a width, from the stored numbers, exactly as a reader of the file computes them.
  */
-void mq_quantized_values(float *value, const mq_quantized *quantized, unsigned width,
+void mq_quantized_values(const mq_values *values, const mq_quantized *quantized, unsigned width,
                          mq_slice_rule rule);
 
 #endif

@@ -41,15 +41,32 @@ static mq_block_shape shape_of(const mq_learner *learner, size_t layer, size_t s
     };
 }
 
-/* The block's weights with trained width k's values in place of the quantized linears. */
+/* The block's weights with trained width k's values in place of the quantized linears.
+ *
+ * With a bfloat16 gemm all that the students do is bfloat16 products: training, and also measuring
+ * and advancing their chains, which would take longer than training where AMX makes it. Rounding
+ * lies 50 dB and more below the activations, less than what int8 itself is off by, and it moves the
+ * chains no further than other text would: how good the stored numbers are is for eval to say, in
+ * float32. The teacher is float32 (mq_learner_teach): what is learned is what full precision says,
+ * and it passes once. */
 static mq_block_weights weights_of(const mq_learner *learner, size_t k) {
     mq_block_weights weights = mq_block_params_view(&learner->params);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        if (learner->grid[i].groups > 0) {
-            weights.linear[i] = learner->values[i][k];
+        const bool quantized = learner->grid[i].groups > 0;
+        if (learner->gemm != NULL) {
+            weights.linear_bf16[i] = quantized ? learner->values[i][k].bf16 : learner->rounded[i];
+        } else if (quantized) {
+            weights.linear[i] = learner->values[i][k].f32;
         }
     }
     return weights;
+}
+
+/* Whether to go on: between batches. */
+static mq_status check(const mq_learner *learner, mq_error *err) {
+    const mq_status status = mq_check_interrupt(learner->context, err);
+    return status == MQ_OK && learner->gemm != NULL ? mq_gemm_bf16_check(learner->gemm, err)
+                                                    : status;
 }
 
 /* --- teacher ---------------------------------------------------------------------------------- */
@@ -110,7 +127,7 @@ mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
     const mq_block_weights weights = mq_block_params_view(&learner->params);
     gram_begin(learner);
     for (size_t index = 0; index < batch_count(learner); index++) {
-        const mq_status status = mq_check_interrupt(learner->context, err);
+        const mq_status status = check(learner, err);
         if (status != MQ_OK) {
             return status;
         }
@@ -220,7 +237,7 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
         learner->order[i] = i;
     }
     for (size_t step = 0; step < steps; step++) {
-        const mq_status status = mq_check_interrupt(learner->context, err);
+        const mq_status status = check(learner, err);
         if (status != MQ_OK) {
             return status;
         }
@@ -257,7 +274,7 @@ mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_M
         double sum = 0.0;
         size_t tokens = 0;
         for (size_t index = 0; index < batches; index++) {
-            const mq_status status = mq_check_interrupt(learner->context, err);
+            const mq_status status = check(learner, err);
             if (status != MQ_OK) {
                 return status;
             }
@@ -284,7 +301,7 @@ mq_status mq_learner_advance(mq_learner *learner, size_t layer, double loss[MQ_M
         double sum = 0.0;
         size_t tokens = 0;
         for (size_t index = 0; index < batch_count(learner); index++) {
-            const mq_status status = mq_check_interrupt(learner->context, err);
+            const mq_status status = check(learner, err);
             if (status != MQ_OK) {
                 return status;
             }

@@ -29,6 +29,15 @@ static size_t most_groups(const mq_selection *selection, int linear) {
     return most;
 }
 
+static bool some_layer_keeps(const mq_selection *selection, int linear) {
+    for (size_t layer = 0; layer < selection->layers; layer++) {
+        if (selection->groups[layer][linear] == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
@@ -44,6 +53,9 @@ static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) 
     for (size_t c = 0; !learn && learner->gram[i] != NULL && c < in; c++) {
         learner->gram[i][c] = 1.0f; /* without text every input weighs the same */
     }
+    if (learn && learner->gemm != NULL && some_layer_keeps(learner->selection, i)) {
+        learner->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
+    }
     if (groups == 0) {
         return;
     }
@@ -52,7 +64,11 @@ static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) 
     mq_quantized_carve(&learner->quantized[i], out, in, groups, slab);
     mq_finish_scratch_carve(&learner->finish[i], &learner->grid_options, out, groups, slab);
     for (size_t k = 0; learn && k < learner->grid_options.width_count; k++) {
-        learner->values[i][k] = mq_carve(slab, out, in * sizeof(float));
+        if (learner->gemm != NULL) {
+            learner->values[i][k].bf16 = mq_carve(slab, out, in * sizeof(mq_bf16));
+        } else {
+            learner->values[i][k].f32 = mq_carve(slab, out, in * sizeof(float));
+        }
         learner->gradients[i][k] = mq_carve(slab, out, in * sizeof(float));
     }
 }
@@ -80,8 +96,8 @@ static void carve_chains(mq_learner *learner, mq_slab *slab) {
     }
     learner->order =
         mq_carve(slab, (chains->sequences + learner->batch - 1) / learner->batch, sizeof(size_t));
-    learner->activations =
-        mq_activations_carve(slab, config, learner->batch, chains->length, true, learner->context);
+    learner->activations = mq_activations_carve_bf16(slab, config, learner->batch, chains->length,
+                                                     true, learner->gemm, learner->context);
 }
 
 void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size_t length) {
@@ -113,6 +129,11 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         learner->grid[i].groups = learner->selection->groups[layer][i];
         learner->quantized[i].groups = learner->grid[i].groups;
+        if (learner->rounded[i] != NULL && learner->grid[i].groups == 0) {
+            size_t out, in;
+            mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
+            mq_bf16_round_all(learner->rounded[i], learner->params.linear[i], out * in);
+        }
     }
     return MQ_OK;
 }
@@ -145,7 +166,7 @@ mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err) {
         }
         for (size_t k = 0; learner->chains.sequences > 0 && k < learner->grid_options.width_count;
              k++) {
-            mq_quantized_values(learner->values[i][k], &learner->quantized[i],
+            mq_quantized_values(&learner->values[i][k], &learner->quantized[i],
                                 learner->grid_options.widths[k], learner->options->slice_rule);
         }
     }

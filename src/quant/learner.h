@@ -21,14 +21,17 @@ typedef struct mq_learner {
     const mq_model *model;
     const mq_selection *selection;
     const mq_context *context;
+    const mq_gemm_bf16 *gemm; /* NULL: all products in float32 */
     mq_grid_options grid_options;
     const mq_grid_class *grid_class;
     size_t batch; /* sequences a step */
 
     mq_chains chains;
-    mq_block_params params;        /* the block at full precision */
+    mq_block_params params; /* the block at full precision */
+    mq_bf16
+        *rounded[MQ_LINEAR_COUNT]; /* with gemm: its linears that are not quantized, [out, in] */
     mq_grid grid[MQ_LINEAR_COUNT]; /* grid.groups == 0: not quantized in this block */
-    float *values[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
+    mq_values values[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS]; /* f32, or with gemm bf16 */
     float *gradients[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
     double *gram_sum[MQ_LINEAR_COUNT]; /* [in]; linears with the same input share it */
     float *gram[MQ_LINEAR_COUNT];

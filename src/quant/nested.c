@@ -109,7 +109,7 @@ static void nested_start(mq_grid *grid, const float *weight, const float *gram) 
     }
 }
 
-static void nested_values(const mq_grid *grid, float *const values[]) {
+static void nested_values(const mq_grid *grid, const mq_values values[]) {
     const mq_nested_kernels *kernels = mq_nested_kernels_best();
 #pragma omp parallel for schedule(dynamic)
     for (size_t first = 0; first < grid->out; first += ROWS_PER_TASK) {
@@ -118,7 +118,7 @@ static void nested_values(const mq_grid *grid, float *const values[]) {
     }
 }
 
-static void nested_step(mq_grid *grid, const float *const gradients[], float *const values[],
+static void nested_step(mq_grid *grid, const float *const gradients[], const mq_values values[],
                         const mq_adam *adam) {
     const mq_nested_kernels *kernels = mq_nested_kernels_best();
 #pragma omp parallel for schedule(dynamic)

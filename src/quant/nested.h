@@ -51,8 +51,8 @@ typedef struct mq_nested_level {
 typedef struct mq_nested_kernels {
     const char *name;
     void (*start)(mq_grid *grid, const float *gram, size_t first, size_t last);
-    void (*values)(const mq_grid *grid, float *const values[], size_t first, size_t last);
-    void (*step)(mq_grid *grid, const float *const gradients[], float *const values[],
+    void (*values)(const mq_grid *grid, const mq_values values[], size_t first, size_t last);
+    void (*step)(mq_grid *grid, const float *const gradients[], const mq_values values[],
                  const mq_adam *adam, size_t first, size_t last);
 } mq_nested_kernels;
 

@@ -187,22 +187,27 @@ static inline void chunk_codes(chunk_state *chunk, const mq_nested *nested, cons
     }
 }
 
-static inline void chunk_values(float *const values[], const chunk_state *chunk,
+static inline void chunk_values(const mq_values values[], const chunk_state *chunk,
                                 const mq_nested *nested, const mq_nested_level *levels, size_t at,
                                 size_t n) {
     for (size_t j = 0; j < nested->level_count; j++) {
-        if (nested->width_index[j] >= MQ_MAX_WIDTHS || values[nested->width_index[j]] == NULL) {
+        if (nested->width_index[j] >= MQ_MAX_WIDTHS) {
             continue;
         }
-        float *value = values[nested->width_index[j]] + at;
+        const mq_values *wanted = &values[nested->width_index[j]];
+        float unkept[MQ_CHUNK];
+        float *value = wanted->f32 != NULL ? wanted->f32 + at : unkept;
         for (size_t i = 0; i < n; i++) {
             value[i] = levels[j].scale * chunk->code[j][i] + levels[j].bias;
+        }
+        if (wanted->bf16 != NULL) {
+            mq_bf16_round_all(wanted->bf16 + at, value, n);
         }
     }
 }
 
-static inline void group_values(const mq_grid *grid, float *const values[], size_t group, size_t at,
-                                size_t count) {
+static inline void group_values(const mq_grid *grid, const mq_values values[], size_t group,
+                                size_t at, size_t count) {
     const mq_nested *nested = grid->state;
     mq_nested_level levels[MQ_MAX_LEVELS];
     float lo, hi;
@@ -215,7 +220,7 @@ static inline void group_values(const mq_grid *grid, float *const values[], size
     }
 }
 
-static void values_rows(const mq_grid *grid, float *const values[], size_t first, size_t last) {
+static void values_rows(const mq_grid *grid, const mq_values values[], size_t first, size_t last) {
     const size_t count = grid->in / grid->groups;
     for (size_t group = first * grid->groups; group < last * grid->groups; group++) {
         group_values(grid, values, group, group * count, count);
@@ -304,7 +309,7 @@ static inline void group_update(mq_nested *nested, const group_sums *sums,
     }
 }
 
-static void step_rows(mq_grid *grid, const float *const gradients[], float *const values[],
+static void step_rows(mq_grid *grid, const float *const gradients[], const mq_values values[],
                       const mq_adam *adam, size_t first, size_t last) {
     mq_nested *nested = grid->state;
     const size_t count = grid->in / grid->groups;

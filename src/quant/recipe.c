@@ -1,6 +1,8 @@
 /* The recipes' defaults (design, section 2). */
 #include "quant/recipe.h"
 
+#include "tensor/gemm_bf16.h"
+
 #include <math.h>
 
 /* Design, section 2, gives 10, 3, 1 for 8, 4, 2 bits; between them straight lines. MatQuant,
@@ -126,10 +128,14 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
                        LARGEST_SEED);
     }
     if (options->recipe == MQ_RECIPE_RTN) {
-        return options->calib == NULL
+        return options->calib == NULL && options->gemm == MQ_GEMM_AUTO
                    ? MQ_OK
-                   : mq_fail(err, MQ_ERR_USAGE,
-                             "recipe rtn learns nothing: it has no use for --calib");
+                   : mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for %s",
+                             options->calib != NULL ? "--calib" : "--gemm");
+    }
+    if (options->gemm == MQ_GEMM_ONEDNN_BF16 && !mq_gemm_bf16_built()) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--gemm onednn-bf16: this matquant was built without oneDNN");
     }
     if (options->calib == NULL) {
         return mq_fail(

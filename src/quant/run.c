@@ -7,9 +7,13 @@
 #include "quant/recipe.h"
 
 static mq_learner learner_for(const mq_quantize_options *options, const mq_model *model,
-                              const mq_selection *selection, const mq_context *context) {
-    return (mq_learner){
-        .options = options, .model = model, .selection = selection, .context = context};
+                              const mq_selection *selection, const mq_backend *backend,
+                              const mq_context *context) {
+    return (mq_learner){.options = options,
+                        .model = model,
+                        .selection = selection,
+                        .gemm = backend->bf16,
+                        .context = context};
 }
 
 static void carve(mq_learner *learner, mq_slab *slab) {
@@ -20,8 +24,8 @@ static void carve(mq_learner *learner, mq_slab *slab) {
 
 static mq_status measure_slab(mq_slab *slab, const mq_quantize_options *options,
                               const mq_model *model, const mq_selection *selection,
-                              const mq_context *context, mq_error *err) {
-    mq_learner measuring = learner_for(options, model, selection, context);
+                              const mq_backend *backend, const mq_context *context, mq_error *err) {
+    mq_learner measuring = learner_for(options, model, selection, backend, context);
     *slab = (mq_slab){0};
     carve(&measuring, slab);
     if (slab->overflow) {
@@ -33,9 +37,10 @@ static mq_status measure_slab(mq_slab *slab, const mq_quantize_options *options,
 }
 
 mq_status mq_run_memory(size_t *out, const mq_quantize_options *options, const mq_model *model,
-                        const mq_selection *selection, const mq_context *context, mq_error *err) {
+                        const mq_selection *selection, const mq_backend *backend,
+                        const mq_context *context, mq_error *err) {
     mq_slab slab;
-    const mq_status status = measure_slab(&slab, options, model, selection, context, err);
+    const mq_status status = measure_slab(&slab, options, model, selection, backend, context, err);
     *out = slab.used;
     return status;
 }
@@ -143,10 +148,10 @@ static mq_status run_block(mq_learner *learner, size_t layer, double started,
 }
 
 mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
-                 const mq_selection *selection, const int32_t *ids, const mq_run_sink *sink,
-                 const mq_context *context, mq_error *err) {
+                 const mq_selection *selection, const mq_backend *backend, const int32_t *ids,
+                 const mq_run_sink *sink, const mq_context *context, mq_error *err) {
     mq_slab slab;
-    mq_status status = measure_slab(&slab, options, model, selection, context, err);
+    mq_status status = measure_slab(&slab, options, model, selection, backend, context, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -154,7 +159,7 @@ mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
     if (status != MQ_OK) {
         return status;
     }
-    mq_learner learner = learner_for(options, model, selection, context);
+    mq_learner learner = learner_for(options, model, selection, backend, context);
     carve(&learner, &slab);
     const double started = mq_seconds();
     if (ids != NULL) {

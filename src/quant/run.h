@@ -2,6 +2,7 @@
 #ifndef MQ_QUANT_RUN_H
 #define MQ_QUANT_RUN_H
 
+#include "quant/backend.h"
 #include "quant/learner.h"
 
 /* Where finished work goes; both are called in the order of the blocks. */
@@ -17,11 +18,12 @@ typedef struct mq_run_sink {
 /* Bytes of the slab that mq_run allocates: the same carving, measured. MQ_ERR_USAGE when a size
  * overflows. */
 mq_status mq_run_memory(size_t *out, const mq_quantize_options *options, const mq_model *model,
-                        const mq_selection *selection, const mq_context *context, mq_error *err);
+                        const mq_selection *selection, const mq_backend *backend,
+                        const mq_context *context, mq_error *err);
 
 /* ids[options->samples, options->seq_len] (NULL for recipe rtn). */
 mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
-                 const mq_selection *selection, const int32_t *ids, const mq_run_sink *sink,
-                 const mq_context *context, mq_error *err);
+                 const mq_selection *selection, const mq_backend *backend, const int32_t *ids,
+                 const mq_run_sink *sink, const mq_context *context, mq_error *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* mq_quantize: plan, run the blocks into a master's writer, commit. */
 #include "store/quantize.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct job {
@@ -59,8 +60,8 @@ static mq_status run_and_write(job *work, mq_error *err) {
         const mq_run_sink sink = {work, take_linear, take_block};
         read_ahead(plan, 0);
         read_ahead(plan, 1);
-        status = mq_run(options, plan->model, &plan->selection, plan->calibration.ids, &sink,
-                        plan->context, err);
+        status = mq_run(options, plan->model, &plan->selection, &plan->backend,
+                        plan->calibration.ids, &sink, plan->context, err);
     }
     if (status == MQ_OK && plan->refit_width_count > 0) {
         status = mq_quantize_refit(work->refits, plan, work->writer, err);
@@ -98,6 +99,10 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
         .refit_count = plan->options->dry_run ? 0 : plan->refit_width_count,
         .seconds = mq_seconds() - started,
     };
+    if (plan->backend.name != NULL) {
+        snprintf(report->gemm, sizeof report->gemm, "%s (%s)", plan->backend.name,
+                 plan->backend.kernel);
+    }
     if (!plan->options->dry_run) {
         report->memory_peak = mq_alloc_peak();
         memcpy(report->refit, work->refits, sizeof report->refit);

@@ -30,6 +30,7 @@ typedef struct mq_quantize_plan {
     size_t refit_train, refit_validation; /* sequences of the calibration */
     size_t refit_epochs;
     mq_master_layout layout;
+    mq_backend backend;
     size_t working_set, refit_memory,
         sampling; /* bytes: of a block's learner; of the refit; of --calib self's model and cache */
     size_t memory; /* predicted peak of allocated bytes */

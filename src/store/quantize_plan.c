@@ -197,7 +197,7 @@ static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
     size_t available;
     mq_status status = mq_run_memory(&plan->working_set, options, plan->model, &plan->selection,
-                                     plan->context, err);
+                                     &plan->backend, plan->context, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -264,6 +264,9 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = make_layout(plan, err);
     }
     if (status == MQ_OK) {
+        status = mq_backend_open(&plan->backend, options, &plan->model->config, context, err);
+    }
+    if (status == MQ_OK) {
         status = check_machine(plan, err);
     }
     if (status == MQ_OK) {
@@ -274,6 +277,7 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     }
     if (status == MQ_OK) {
         predict_memory(plan);
+        mq_backend_report(&plan->backend, context);
     }
     return status;
 }
@@ -288,6 +292,7 @@ void mq_quantize_plan_free(mq_quantize_plan *plan) {
     mq_free(plan->linears);
     mq_free(plan->linear_index);
     mq_sequences_free(&plan->calibration);
+    mq_backend_close(&plan->backend);
     mq_selection_free(&plan->selection);
     mq_tensors_close(plan->source);
     mq_model_free(plan->model);

@@ -186,6 +186,20 @@ static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
     }
 }
 
+/* What made the products of learning, so that --gemm can ask for it again; attention's are the
+ * BLAS's in either case. */
+static void put_backend(bool *good, cJSON *root, const mq_backend *backend) {
+    if (backend->name == NULL) {
+        return;
+    }
+    cJSON *gemm = cJSON_AddObjectToObject(root, "gemm");
+    put(good, gemm);
+    if (*good) {
+        put(good, cJSON_AddStringToObject(gemm, "backend", backend->name));
+        put(good, cJSON_AddStringToObject(gemm, "kernel", backend->kernel));
+    }
+}
+
 mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
                                  const mq_block_loss *blocks, const mq_refit_report *refits,
                                  mq_error *err) {
@@ -202,6 +216,7 @@ mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
     }
     if (good && status == MQ_OK) {
         put(&good, cJSON_AddStringToObject(root, "blas", mq_context_blas(plan->context)));
+        put_backend(&good, root, &plan->backend);
         put(&good, cJSON_AddStringToObject(root, "kernels", mq_nested_kernels_best()->name));
         put_blocks(&good, root, plan, blocks);
         put_refits(&good, root, plan, refits);

@@ -1,13 +1,18 @@
 /* layer: model */
-/* What a block's forward and backward cost beside the matrix products in them.
+/* What a block's forward and backward cost beside the matrix products in them, in float32 and,
+ * where there is such a thing, with bfloat16 products.
  *
  *   bench_block [THREADS [REPEATS [cpu]]]
  *
  * For SmolLM2-135M's and Gemma 3 270M's shapes, 4 sequences of 512 tokens: the best time of REPEATS
  * (default 10) of forward, backward with the gradients of the learning step (weights only), and of
  * the same products alone: those of the linear layers as single calls of cblas_sgemm with all
- * threads, those of attention by tiles as the block has them, one head a thread. What the block
- * takes longer than these is its non-GEMM share. */
+ * threads, or as the block's own calls of oneDNN, runs of tokens and pieces of gradients on all
+ * threads; those of attention by tiles as the block has them, one head a thread. What the block
+ * takes longer than these is its non-GEMM share. The last column is the rate of the linear layers'
+ * products alone, the one before it that of the whole block, attention's products included in its
+ * time and not in its operations. With `cpu`, processor time: rates are those of one thread then.
+ */
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,8 +21,8 @@
 
 #include "base/alloc.h"
 #include "base/random.h"
+#include "model/activations.h"
 #include "model/block.h"
-#include "model/ops.h"
 #include "tensor/gemm.h"
 
 #define SEQUENCES 4
@@ -27,8 +32,10 @@
 typedef struct bench {
     const char *name;
     mq_config config;
-    bool cpu;
+    bool cpu, bf16;
     mq_context *context;
+    mq_gemm_bf16 *gemm; /* NULL: there is none */
+    mq_bf16 *rounded[MQ_LINEAR_COUNT];
     mq_slab slab;
     mq_block_params weights, grads;
     mq_activations *activations;
@@ -45,7 +52,13 @@ static void carve(bench *b) {
     mq_slab *slab = &b->slab;
     mq_block_params_carve(&b->weights, slab, config);
     mq_block_params_carve(&b->grads, slab, config);
-    b->activations = mq_activations_carve(slab, config, SEQUENCES, LENGTH, true, b->context);
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, linear);
+        b->rounded[linear] = mq_carve(slab, out * in, sizeof(mq_bf16));
+    }
+    b->activations =
+        mq_activations_carve_bf16(slab, config, SEQUENCES, LENGTH, true, b->gemm, b->context);
     b->x = carve_floats(slab, TOKENS * config->hidden_size);
     b->y = carve_floats(slab, TOKENS * config->hidden_size);
     b->dy = carve_floats(slab, TOKENS * config->hidden_size);
@@ -70,6 +83,7 @@ static void fill(bench *b) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, &b->config, linear);
         randomize(b->weights.linear[linear], out * in, 0.05F, &random);
+        mq_bf16_round_all(b->rounded[linear], b->weights.linear[linear], out * in);
     }
     for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
         for (size_t i = 0; i < mq_config_norm_size(&b->config, norm); i++) {
@@ -104,6 +118,43 @@ static void linear_products(const bench *b, bool backward) {
         if (linear != MQ_Q && linear != MQ_K && linear != MQ_V) {
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, TOKENS, k, m, 1, x, m, w, k, 0,
                         y, k);
+        }
+    }
+}
+
+/* The same in bfloat16, by the block's own calls on its own arrays. */
+static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool backward) {
+    const mq_block_shape shape = {.config = &b->config, .sequences = SEQUENCES, .length = LENGTH};
+    mq_block_weights weights = {0};
+    memcpy(weights.linear_bf16, b->rounded, sizeof b->rounded);
+    const mq_block_pass pass = {.kernels = mq_kernels_get(),
+                                .config = &b->config,
+                                .weights = &weights,
+                                .bf16 = true,
+                                .shape = &shape,
+                                .activations = b->activations,
+                                .grads = grads};
+    const size_t run = mq_block_run(TOKENS);
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        const bool input = linear >= MQ_O;
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &b->config, linear);
+#pragma omp parallel
+        {
+#pragma omp for schedule(dynamic, 1) nowait
+            for (size_t first = 0; first < (backward && !input ? 0 : TOKENS); first += run) {
+                const mq_rows rows = {.first = first, .count = run};
+                if (backward) {
+                    mq_block_linear_backward(b->operand[2] + first * in, &pass, linear, &rows);
+                } else {
+                    mq_block_linear(b->operand[2] + first * out, &pass, linear, &rows);
+                }
+            }
+#pragma omp for schedule(dynamic, 1)
+            for (size_t piece = 0; piece < (backward ? mq_block_pieces(&b->config, linear) : 0);
+                 piece++) {
+                mq_block_weight_gradient(&pass, linear, piece);
+            }
         }
     }
 }
@@ -173,8 +224,11 @@ static double run_once(bench *b, int what) {
                                   .length = LENGTH,
                                   .cos_table = b->cos_table,
                                   .sin_table = b->sin_table};
-    const mq_block_weights weights = mq_block_params_view(&b->weights);
+    mq_block_weights weights = mq_block_params_view(&b->weights);
     mq_block_grads grads = {0};
+    if (b->bf16) {
+        memcpy(weights.linear_bf16, b->rounded, sizeof b->rounded);
+    }
     memcpy(grads.linear, b->grads.linear, sizeof grads.linear);
     const double start = now(b->cpu);
     switch (what) {
@@ -186,7 +240,11 @@ static double run_once(bench *b, int what) {
         break;
     case LINEAR_FORWARD:
     case LINEAR_BACKWARD:
-        linear_products(b, what == LINEAR_BACKWARD);
+        if (b->bf16) {
+            linear_products_bf16(b, &grads, what == LINEAR_BACKWARD);
+        } else {
+            linear_products(b, what == LINEAR_BACKWARD);
+        }
         break;
     default:
         attention_products(b, what == ATTENTION_BACKWARD);
@@ -210,9 +268,10 @@ static void report(const bench *b, const double *best) {
     for (int i = 0; i < 2; i++) {
         const double linear = best[LINEAR_FORWARD + i], attention = best[ATTENTION_FORWARD + i];
         const double alone = linear + attention, whole = best[FORWARD + i];
-        printf("%-14s %-9s %8.1f %8.1f %8.1f %8.1f %9.1f%% %10.0f\n", b->name, direction[i],
-               1e3 * whole, 1e3 * alone, 1e3 * linear, 1e3 * attention,
-               100.0 * (whole - alone) / whole, 1e-9 * linear_flops(&b->config, i == 1) / linear);
+        const double giga = 1e-9 * linear_flops(&b->config, i == 1);
+        printf("%-14s %-5s %-9s %8.1f %8.1f %8.1f %8.1f %9.1f%% %10.0f %10.0f\n", b->name,
+               b->bf16 ? "bf16" : "f32", direction[i], 1e3 * whole, 1e3 * alone, 1e3 * linear,
+               1e3 * attention, 100.0 * (whole - alone) / whole, giga / whole, giga / linear);
     }
 }
 
@@ -223,16 +282,19 @@ static bool run_shape(bench *b, int repeats) {
     }
     carve(b);
     fill(b);
-    double best[TIMES];
-    for (int r = 0; r < repeats; r++) {
-        for (int what = 0; what < TIMES; what++) {
-            const double seconds = run_once(b, what);
-            best[what] = r == 0 || seconds < best[what] ? seconds : best[what];
+    for (int type = 0; type < (b->gemm ? 2 : 1); type++) {
+        double best[TIMES];
+        b->bf16 = type == 1;
+        for (int r = 0; r < repeats; r++) {
+            for (int what = 0; what < TIMES; what++) {
+                const double seconds = run_once(b, what);
+                best[what] = r == 0 || seconds < best[what] ? seconds : best[what];
+            }
         }
+        report(b, best);
     }
-    report(b, best);
     mq_slab_free(&b->slab);
-    return true;
+    return b->gemm == NULL || mq_gemm_bf16_check(b->gemm, NULL) == MQ_OK;
 }
 
 int main(int argc, char **argv) {
@@ -260,10 +322,13 @@ int main(int argc, char **argv) {
                                    .head_dim = 256,
                                    .activation = MQ_GELU_TANH,
                                    .attention_scale = 0.0625}}};
-    printf("%s, %zu threads, %d x %d tokens, best of %d; ms\n", mq_context_blas(context),
-           mq_context_threads(context), SEQUENCES, LENGTH, repeats);
-    printf("%-14s %-9s %8s %8s %8s %8s %10s %10s\n", "", "", "block", "products", "linear",
-           "attention", "non-GEMM", "GFLOP/s");
+    char bf16[64];
+    mq_gemm_bf16_describe(bf16, sizeof bf16);
+    printf("%s; %s; %zu threads, %d x %d tokens, best of %d; ms and GFLOP/s%s\n",
+           mq_context_blas(context), bf16, mq_context_threads(context), SEQUENCES, LENGTH, repeats,
+           argc > 3 ? " of a thread" : "");
+    printf("%-14s %-5s %-9s %8s %8s %8s %8s %10s %10s %10s\n", "", "", "", "block", "products",
+           "linear", "attention", "non-GEMM", "block's", "products'");
     bool good = true;
     for (size_t i = 0; i < 2; i++) {
         shapes[i].context = context;
@@ -271,7 +336,14 @@ int main(int argc, char **argv) {
         shapes[i].config.num_hidden_layers = 1;
         shapes[i].config.rms_norm_eps = 1e-5;
         shapes[i].config.rope[0].rope_theta = 10000.0;
-        good = run_shape(&shapes[i], repeats) && good;
+        if (mq_gemm_bf16_usable()) {
+            good =
+                mq_gemm_bf16_new(&shapes[i].gemm, mq_context_threads(context), NULL) == MQ_OK &&
+                mq_block_prepare(shapes[i].gemm, &shapes[i].config, TOKENS, true, NULL) == MQ_OK &&
+                good;
+        }
+        good = good && run_shape(&shapes[i], repeats);
+        mq_gemm_bf16_free(shapes[i].gemm);
     }
     mq_context_free(context);
     return good ? 0 : 4;

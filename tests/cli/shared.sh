@@ -3,8 +3,8 @@
 tools=$CLI/../tools
 model=$DATA/demo-model
 
-# The smallest settings that still learn.
-small="--calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1 --group-size 32"
+# The smallest settings that still learn. No measurement decides about bytes.
+small="--calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1 --group-size 32 --gemm openblas"
 
 # broken DEFECT [SOURCE]: the folder `in` is the model (or SOURCE) with that defect.
 broken() {

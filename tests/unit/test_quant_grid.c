@@ -23,7 +23,8 @@ typedef struct fixture {
     mq_slab slab;
     size_t out, in, groups;
     float *gram;
-    float *values[3], *cotangent[3];
+    mq_values values[3];
+    float *cotangent[3];
 } fixture;
 
 static float *golden(fixture *f, const char *name, size_t *count) {
@@ -83,8 +84,8 @@ static void open_fixture(fixture *f, const char *file, const mq_grid_class *clas
         f->gram = golden(f, "gram", NULL);
     }
     for (size_t k = 0; k < 3; k++) {
-        f->values[k] = mq_alloc(f->out * f->in, sizeof(float));
-        assert_non_null(f->values[k]);
+        f->values[k].f32 = mq_alloc(f->out * f->in, sizeof(float));
+        assert_non_null(f->values[k].f32);
         f->cotangent[k] = golden_of(f, "cotangent", widths[k]);
     }
     class_->start(&f->grid, golden(f, "weight", NULL), f->gram);
@@ -94,7 +95,7 @@ static void close_fixture(fixture *f) {
     mq_free((void *)(uintptr_t)f->grid.weight);
     mq_free(f->gram);
     for (size_t k = 0; k < 3; k++) {
-        mq_free(f->values[k]);
+        mq_free(f->values[k].f32);
         mq_free(f->cotangent[k]);
     }
     mq_slab_free(&f->slab);
@@ -153,7 +154,7 @@ static void check_start(fixture *f) {
         snprintf(name, sizeof name, "start_delta.%u", widths[k]);
         params_close(f, params + 1, nested->param_count, name, 1.0, 1e-3);
         float *expected = golden_of(f, "start_value", widths[k]);
-        close_to("start_value", f->values[k], expected, f->out * f->in, 1e-4);
+        close_to("start_value", f->values[k].f32, expected, f->out * f->in, 1e-4);
         mq_free(expected);
     }
 }
@@ -212,7 +213,7 @@ static void check_values_and_codes(fixture *f) {
     f->grid.class_->values(&f->grid, f->values);
     for (size_t k = 0; k < 3; k++) {
         float *expected = golden_of(f, "value", widths[k]);
-        close_to("value", f->values[k], expected, count, 1e-5);
+        close_to("value", f->values[k].f32, expected, count, 1e-5);
         mq_free(expected);
         scale[k] = mq_alloc(f->out * f->groups, sizeof(float));
         middle[k] = mq_alloc(f->out * f->groups, sizeof(float));
@@ -225,7 +226,7 @@ static void check_values_and_codes(fixture *f) {
             const unsigned s = mq_slice_code(codes[i], widths[k], f->options.slice_rule);
             const float level = (float)s + 0.5f - (float)(1u << (widths[k] - 1));
             const float value = scale[k][i / group] * level + middle[k][i / group];
-            assert_true(fabsf(value - f->values[k][i]) <= 1e-5f);
+            assert_true(fabsf(value - f->values[k].f32[i]) <= 1e-5f);
         }
         mq_free(scale[k]);
         mq_free(middle[k]);
@@ -277,7 +278,7 @@ static void kernels_agree(void **state) {
     open_fixture(&f, "nested-64.safetensors", &mq_nested_grid, 64);
     const size_t count = f.out * f.in;
     const float *cotangents[3] = {f.cotangent[0], NULL, f.cotangent[2]};
-    float *kept[3];
+    mq_values kept[3] = {{NULL, NULL}};
     unsigned char *before = mq_alloc(f.slab.size, 1);
     unsigned char *after = mq_alloc(f.slab.size, 1);
     assert_non_null(before);
@@ -285,8 +286,10 @@ static void kernels_agree(void **state) {
     mq_nested_kernels_base.start(&f.grid, f.gram, 0, f.out);
     memcpy(before, f.slab.base, f.slab.size);
     for (size_t k = 0; k < 3; k++) {
-        kept[k] = mq_alloc(count, sizeof(float));
-        assert_non_null(kept[k]);
+        kept[k].f32 = mq_alloc(count, sizeof(float));
+        f.values[k].bf16 = mq_alloc(count, sizeof(mq_bf16));
+        assert_non_null(kept[k].f32);
+        assert_non_null(f.values[k].bf16);
     }
     for (size_t step = 0; step < 5; step++) {
         const mq_adam adam = mq_adam_at(2e-3f, 1e-1f, step, 5);
@@ -303,8 +306,12 @@ static void kernels_agree(void **state) {
     }
     assert_memory_equal(f.slab.base, after, f.slab.size);
     for (size_t k = 0; k < 3; k++) {
-        assert_memory_equal(f.values[k], kept[k], count * sizeof(float));
-        mq_free(kept[k]);
+        assert_memory_equal(f.values[k].f32, kept[k].f32, count * sizeof(float));
+        for (size_t i = 0; i < count; i++) {
+            assert_int_equal(f.values[k].bf16[i], mq_f32_to_bf16(kept[k].f32[i]));
+        }
+        mq_free(kept[k].f32);
+        mq_free(f.values[k].bf16);
     }
     mq_free(before);
     mq_free(after);
@@ -333,12 +340,12 @@ static void any_widths(void **state) {
         mq_quantized quantized;
         mq_finish_scratch scratch;
         float values[MQ_MAX_WIDTHS][OUT * IN];
-        float *value_list[MQ_MAX_WIDTHS];
+        mq_values value_list[MQ_MAX_WIDTHS];
         const float *gradients[MQ_MAX_WIDTHS];
         for (size_t k = 0; k < counts[list]; k++) {
             options.widths[k] = lists[list][k];
             options.lambda[k] = 1.0;
-            value_list[k] = values[k];
+            value_list[k] = (mq_values){.f32 = values[k]};
             gradients[k] = gradient;
         }
         for (int pass = 0; pass < 2; pass++) {
@@ -358,14 +365,15 @@ static void any_widths(void **state) {
         assert_true(mq_grid_finish(&quantized, &grid, gram, MQ_SLICE_TOP, &scratch));
         for (size_t k = 0; k < counts[list]; k++) {
             float stored[OUT * IN];
-            mq_quantized_values(stored, &quantized, lists[list][k], MQ_SLICE_TOP);
+            mq_quantized_values(&(mq_values){.f32 = stored}, &quantized, lists[list][k],
+                                MQ_SLICE_TOP);
             close_to("stored value", stored, values[k], (size_t)OUT * IN, 2e-3);
         }
         double before = INFINITY; /* more bits are never worse, trained or not */
         for (unsigned width = 2; width <= 8 && counts[list] == 1 && lists[list][0] == 8; width++) {
             float stored[OUT * IN];
             double error = 0.0;
-            mq_quantized_values(stored, &quantized, width, MQ_SLICE_TOP);
+            mq_quantized_values(&(mq_values){.f32 = stored}, &quantized, width, MQ_SLICE_TOP);
             for (size_t i = 0; i < (size_t)OUT * IN; i++) {
                 error += pow((double)stored[i] - (double)weight[i], 2);
             }
@@ -397,7 +405,7 @@ static void degenerate_groups(void **state) {
         mq_quantized quantized;
         mq_finish_scratch scratch;
         float ones[IN], values[3][ROWS * IN];
-        float *value_list[3] = {values[0], values[1], values[2]};
+        const mq_values value_list[3] = {{values[0], NULL}, {values[1], NULL}, {values[2], NULL}};
         const float *gradients[3] = {weight, weight, weight};
         for (size_t i = 0; i < IN; i++) {
             ones[i] = 1.0f;
@@ -415,7 +423,7 @@ static void degenerate_groups(void **state) {
         grid.class_->step(&grid, gradients, value_list, &adam);
         assert_true(mq_grid_finish(&quantized, &grid, ones, options.slice_rule, &scratch));
         for (unsigned width = 2; width <= 8; width++) {
-            mq_quantized_values(values[0], &quantized, width, options.slice_rule);
+            mq_quantized_values(&value_list[0], &quantized, width, options.slice_rule);
             for (size_t i = 0; i < (size_t)ROWS * IN; i++) {
                 assert_true(isfinite(values[0][i]));
             }

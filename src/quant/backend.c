@@ -1,0 +1,222 @@
+/* Choosing between float32 and bfloat16 products.
+ *
+ * Bytes depend on the choice, so it should not depend on chance. A thread's own processor time is
+ * measured, which other programs disturb less than the clock; of some repetitions the best; and
+ * bfloat16 has to win by a margin. Processors without the instructions are ruled out before. Of
+ * those with them, one with AVX512-BF16 (Zen 5) made products 2.1 times as fast as in float32, and
+ * twelve measurements while six other processes shared each core said 1.75 to 2.4; AMX makes them
+ * about ten times as fast. 1.3 is far from all of these, so that two runs on one machine choose the
+ * same. A gain of less would not be worth rounded operands: what is not a product of a linear layer
+ * is as slow as before. */
+#include "quant/backend.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "model/block.h"
+#include "tensor/gemm.h"
+
+/* --- measuring -------------------------------------------------------------------------------- */
+
+#define REPEATS 3
+
+/* The operands of a linear's three products over some rows, in both types; every thread has results
+ * and scratch of its own. */
+typedef struct trial {
+    size_t rows, out, in, threads;
+    float *x, *w, *dy, *result; /* [rows, in], [out, in], [rows, out]; [threads, largest] */
+    mq_bf16 *x_bf16, *w_bf16, *dy_bf16;
+    unsigned char *scratch; /* [threads, scratch_size] */
+    size_t scratch_size, largest;
+    mq_gemm_shape shapes[3]; /* forward, input gradient, weight gradient */
+} trial;
+
+static void trial_carve(trial *t, mq_slab *slab) {
+    t->x = mq_carve(slab, t->rows * t->in, sizeof(float));
+    t->w = mq_carve(slab, t->out * t->in, sizeof(float));
+    t->dy = mq_carve(slab, t->rows * t->out, sizeof(float));
+    t->result = mq_carve(slab, t->threads * t->largest, sizeof(float));
+    t->x_bf16 = mq_carve(slab, t->rows * t->in, sizeof(mq_bf16));
+    t->w_bf16 = mq_carve(slab, t->out * t->in, sizeof(mq_bf16));
+    t->dy_bf16 = mq_carve(slab, t->rows * t->out, sizeof(mq_bf16));
+    t->scratch = mq_carve(slab, t->threads, t->scratch_size);
+}
+
+static void fill(float *values, mq_bf16 *rounded, size_t count, uint64_t stream) {
+    mq_random random;
+    mq_random_seed(&random, 0, stream);
+    for (size_t i = 0; i < count; i++) {
+        values[i] = (float)(mq_random_unit(&random) - 0.5);
+    }
+    mq_bf16_round_all(rounded, values, count);
+}
+
+static double thread_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void product(const trial *t, const mq_gemm_bf16 *gemm, size_t kind) {
+    const size_t thread = (size_t)omp_get_thread_num();
+    const float *a[3] = {t->x, t->dy, t->dy}, *b[3] = {t->w, t->w, t->x};
+    const mq_bf16 *a16[3] = {t->x_bf16, t->dy_bf16, t->dy_bf16};
+    const mq_bf16 *b16[3] = {t->w_bf16, t->w_bf16, t->x_bf16};
+    const mq_gemm_shape *s = &t->shapes[kind];
+    float *c = t->result + thread * t->largest;
+    if (gemm != NULL) {
+        mq_gemm_bf16_run(gemm, c, a16[kind], b16[kind], s, t->scratch + thread * t->scratch_size);
+    } else {
+        mq_gemm(c, s->ldc, a[kind], s->lda, s->trans_a, b[kind], s->ldb, s->trans_b, s->m, s->n,
+                s->k, 1.0F, 0.0F);
+    }
+}
+
+/* Processor time of one product, in the mean of all threads, which make it at once; the best of
+ * REPEATS. */
+static double product_seconds(const trial *t, const mq_gemm_bf16 *gemm, size_t kind,
+                              const mq_context *context) {
+    double best = 0.0;
+    mq_gemm_enter_single();
+    for (int r = 0; r < REPEATS; r++) {
+        double sum = 0.0;
+#pragma omp parallel num_threads((int)t->threads) reduction(+ : sum)
+        {
+            const double begin = thread_seconds();
+            product(t, gemm, kind);
+            sum = thread_seconds() - begin;
+        }
+        best = r == 0 || sum < best ? sum : best;
+    }
+    mq_gemm_leave_single(context);
+    return best / (double)t->threads;
+}
+
+/* Adds one linear's floating-point operations and seconds a thread, float32 and bfloat16. */
+static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 *gemm,
+                            const mq_config *config, mq_linear linear, size_t rows,
+                            const mq_context *context, mq_error *err) {
+    trial t = {.rows = rows, .threads = mq_context_threads(context)};
+    mq_config_linear_shape(&t.out, &t.in, config, linear);
+    const size_t out = t.out, in = t.in;
+    t.shapes[0] = (mq_gemm_shape){
+        .m = rows, .n = out, .k = in, .lda = in, .ldb = in, .ldc = out, .trans_b = true};
+    t.shapes[1] = (mq_gemm_shape){.m = rows, .n = in, .k = out, .lda = out, .ldb = in, .ldc = in};
+    t.shapes[2] = (mq_gemm_shape){
+        .m = out, .n = in, .k = rows, .lda = out, .ldb = in, .ldc = in, .trans_a = true};
+    mq_status status = MQ_OK;
+    for (size_t kind = 0; status == MQ_OK && kind < 3; kind++) {
+        const size_t count = t.shapes[kind].m * t.shapes[kind].n;
+        t.largest = count > t.largest ? count : t.largest;
+        status = mq_gemm_bf16_prepare(gemm, &t.shapes[kind], err);
+    }
+    t.scratch_size = (mq_gemm_bf16_scratch(gemm) + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT;
+    mq_slab slab = {0};
+    trial_carve(&t, &slab);
+    if (status == MQ_OK) {
+        status = mq_slab_allocate(&slab, "measuring products", err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    trial_carve(&t, &slab);
+    fill(t.x, t.x_bf16, rows * in, 0);
+    fill(t.w, t.w_bf16, out * in, 1);
+    fill(t.dy, t.dy_bf16, rows * out, 2);
+    for (size_t kind = 0; kind < 3; kind++) {
+        *operations += 2.0 * (double)rows * (double)out * (double)in;
+        seconds[0] += product_seconds(&t, NULL, kind, context);
+        seconds[1] += product_seconds(&t, gemm, kind, context);
+    }
+    mq_slab_free(&slab);
+    return mq_gemm_bf16_check(gemm, err);
+}
+
+/* GFLOP/s of all threads: float32 and bfloat16, over products of a square-like and of an oblong
+ * layer. A gemm of its own, so that what the run keeps does not depend on having measured. */
+static mq_status measure(double rate[2], const mq_config *config, size_t tokens,
+                         const mq_context *context, mq_error *err) {
+    static const mq_linear linears[] = {MQ_Q, MQ_DOWN};
+    const size_t run = mq_block_run(tokens);
+    double operations = 0.0, seconds[2] = {0.0, 0.0};
+    mq_gemm_bf16 *gemm;
+    mq_status status = mq_gemm_bf16_new(&gemm, mq_context_threads(context), err);
+    for (size_t i = 0; status == MQ_OK && i < sizeof linears / sizeof *linears; i++) {
+        status = try_linear(&operations, seconds, gemm, config, linears[i], run, context, err);
+    }
+    mq_gemm_bf16_free(gemm);
+    for (size_t i = 0; status == MQ_OK && i < 2; i++) {
+        rate[i] = 1e-9 * operations * (double)mq_context_threads(context) / seconds[i];
+    }
+    return status;
+}
+
+/* --- choosing --------------------------------------------------------------------------------- */
+
+static mq_status choose(bool *bf16, mq_backend *backend, const mq_quantize_options *options,
+                        const mq_config *config, size_t tokens, const mq_context *context,
+                        mq_error *err) {
+    *bf16 = options->gemm == MQ_GEMM_ONEDNN_BF16;
+    if (options->gemm != MQ_GEMM_AUTO || !mq_gemm_bf16_usable()) {
+        return MQ_OK;
+    }
+    const mq_status status = measure(backend->rate, config, tokens, context, err);
+    *bf16 = status == MQ_OK && backend->rate[1] >= MQ_BACKEND_MARGIN * backend->rate[0];
+    return status;
+}
+
+void mq_backend_report(const mq_backend *backend, const mq_context *context) {
+    if (backend->rate[0] > 0.0) {
+        mq_log(context, MQ_LOG_INFO,
+               "products: openblas %.0f GFLOP/s, onednn-bf16 %.0f GFLOP/s; --gemm auto takes %s",
+               backend->rate[0], backend->rate[1], backend->name);
+    }
+}
+
+/* The numbers of tokens in a full batch and in the last one. */
+static mq_status batch_tokens(size_t tokens[2], const mq_quantize_options *options, mq_error *err) {
+    const size_t batch = options->batch < options->samples ? options->batch : options->samples;
+    const size_t rest = options->samples % batch;
+    size_t largest;
+    if (!mq_mul3_size(&largest, batch, options->seq_len, 4096)) {
+        return mq_fail(err, MQ_ERR_USAGE, "--batch %zu times --seq-len %zu is too large",
+                       options->batch, options->seq_len);
+    }
+    tokens[0] = batch * options->seq_len;
+    tokens[1] = rest * options->seq_len;
+    return MQ_OK;
+}
+
+mq_status mq_backend_open(mq_backend *backend, const mq_quantize_options *options,
+                          const mq_config *config, const mq_context *context, mq_error *err) {
+    *backend = (mq_backend){0};
+    if (options->recipe == MQ_RECIPE_RTN) {
+        return MQ_OK;
+    }
+    size_t tokens[2] = {0, 0};
+    bool bf16 = false;
+    mq_status status = batch_tokens(tokens, options, err);
+    if (status == MQ_OK) {
+        status = choose(&bf16, backend, options, config, tokens[0], context, err);
+    }
+    if (status != MQ_OK || !bf16) {
+        backend->name = "openblas";
+        snprintf(backend->kernel, sizeof backend->kernel, "%s", mq_context_blas(context));
+        return status;
+    }
+    backend->name = "onednn-bf16";
+    mq_gemm_bf16_describe(backend->kernel, sizeof backend->kernel);
+    status = mq_gemm_bf16_new(&backend->bf16, mq_context_threads(context), err);
+    for (size_t i = 0; status == MQ_OK && i < 2 && tokens[i] > 0; i++) {
+        status = mq_block_prepare(backend->bf16, config, tokens[i], true, err);
+    }
+    return status;
+}
+
+void mq_backend_close(mq_backend *backend) {
+    mq_gemm_bf16_free(backend->bf16);
+    *backend = (mq_backend){0};
+}

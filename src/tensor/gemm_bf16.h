@@ -1,0 +1,55 @@
+/* Matrix products of bfloat16 operands that are accumulated in float32, made by oneDNN with the
+ * processor's bfloat16 instructions (AVX512-BF16, AMX).
+ *
+ *   c[m, n] = (accumulate ? c : 0) + op(a)·op(b)      a, b bfloat16, c float32, row-major
+ *
+ * Each product runs on the calling thread alone. An operand that is rounded to bfloat16 (8
+ * significant bits) is off by at most 2^-8 of itself; the instructions add in float32 and take
+ * denormal numbers for 0. The order of the sum depends on shape and processor, never on the number
+ * of threads.
+ *
+ * oneDNN compiles code for each shape: all shapes are prepared before the first product, so that
+ * nothing is compiled or allocated in the loop; its scratch memory is the caller's. */
+#ifndef MQ_TENSOR_GEMM_BF16_H
+#define MQ_TENSOR_GEMM_BF16_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "tensor/bf16.h"
+
+typedef struct mq_gemm_bf16 mq_gemm_bf16;
+
+typedef struct mq_gemm_shape {
+    size_t m, n, k;       /* none is 0 */
+    size_t lda, ldb, ldc; /* elements between rows as they are stored */
+    bool trans_a, trans_b, accumulate;
+} mq_gemm_shape;
+
+/* Whether this program was built with oneDNN, and whether the processor has the instructions. */
+bool mq_gemm_bf16_built(void);
+bool mq_gemm_bf16_usable(void);
+
+/* For at most `threads` threads of an OpenMP team. *out is the caller's, to be freed with
+ * mq_gemm_bf16_free. MQ_ERR_USAGE when oneDNN is not built in, MQ_ERR_MACHINE when the processor
+ * has no such instructions or memory is short. */
+mq_status mq_gemm_bf16_new(mq_gemm_bf16 **out, size_t threads, mq_error *err);
+void mq_gemm_bf16_free(mq_gemm_bf16 *gemm); /* NULL is allowed */
+
+/* Makes a shape ready, unless it is already. Not while products run. MQ_ERR_MACHINE when oneDNN
+ * cannot. */
+mq_status mq_gemm_bf16_prepare(mq_gemm_bf16 *gemm, const mq_gemm_shape *shape, mq_error *err);
+/* Bytes of scratch memory, aligned to MQ_ALIGNMENT, that any prepared product needs. */
+size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm);
+
+/* A prepared product on the calling thread; within an OpenMP region all threads may. What goes
+ * wrong is kept for mq_gemm_bf16_check, and c is then not to be used. */
+void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
+                      const mq_gemm_shape *shape, void *scratch);
+/* MQ_ERR_MACHINE if any product since mq_gemm_bf16_new failed. */
+mq_status mq_gemm_bf16_check(const mq_gemm_bf16 *gemm, mq_error *err);
+
+/* "oneDNN 2.6.3 avx512_core_bf16" into out. */
+void mq_gemm_bf16_describe(char *out, size_t size);
+
+#endif

@@ -1,0 +1,233 @@
+/* layer: model */
+/* A block with products of bfloat16 against the same block in float32, and against itself with
+ * other threads; skipped where the program or the processor has no such products. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "model/block.h"
+#include "model/ops.h"
+
+/* 3 runs of 128 tokens and one of 66. */
+enum { SEQUENCES = 3, LENGTH = 150, TOKENS = SEQUENCES * LENGTH };
+
+typedef struct fixture {
+    mq_config config;
+    bool local[1];
+    mq_block_shape shape;
+    mq_context *context;
+    mq_gemm_bf16 *gemm;
+    mq_slab slab;
+    mq_block_params params, grads;
+    mq_bf16 *rounded[MQ_LINEAR_COUNT];
+    mq_activations *activations;
+    float *x, *y, *dy, *dx, *cos_table, *sin_table;
+} fixture;
+
+static void carve(fixture *f) {
+    const size_t size = sizeof(float), hidden = TOKENS * f->config.hidden_size;
+    const size_t angles = LENGTH * f->config.head_dim / 2;
+    mq_block_params_carve(&f->params, &f->slab, &f->config);
+    mq_block_params_carve(&f->grads, &f->slab, &f->config);
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &f->config, l);
+        f->rounded[l] = mq_carve(&f->slab, out * in, sizeof(mq_bf16));
+    }
+    f->activations = mq_activations_carve_bf16(&f->slab, &f->config, SEQUENCES, LENGTH, true,
+                                               f->gemm, f->context);
+    float **arrays[] = {&f->x, &f->y, &f->dy, &f->dx, &f->cos_table, &f->sin_table};
+    for (size_t i = 0; i < 6; i++) {
+        *arrays[i] = mq_carve(&f->slab, i < 4 ? hidden : angles, size);
+    }
+}
+
+static void randomize(float *out, size_t count, float centre, float width, mq_random *random) {
+    for (size_t i = 0; i < count; i++) {
+        out[i] = centre + width * (float)(2.0 * mq_random_unit(random) - 1.0);
+    }
+}
+
+static void fill(fixture *f) {
+    mq_random random;
+    mq_random_seed(&random, 7, 0);
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &f->config, l);
+        /* so wide that outputs are about as large as inputs, as in a trained model */
+        randomize(f->params.linear[l], out * in, 0.0F, sqrtf(3.0F / (float)in), &random);
+        mq_bf16_round_all(f->rounded[l], f->params.linear[l], out * in);
+    }
+    for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
+        randomize(f->params.norm[n], mq_config_norm_size(&f->config, n), 1.0F, 0.5F, &random);
+    }
+    randomize(f->x, TOKENS * f->config.hidden_size, 0.0F, 2.0F, &random);
+    mq_rope_tables(f->cos_table, f->sin_table, &f->config.rope[0], &f->config, LENGTH);
+    f->shape = (mq_block_shape){.config = &f->config,
+                                .sequences = SEQUENCES,
+                                .length = LENGTH,
+                                .cos_table = f->cos_table,
+                                .sin_table = f->sin_table};
+}
+
+static void open_fixture(fixture *f, const char *architecture, size_t threads) {
+    if (!mq_gemm_bf16_usable()) {
+        skip();
+    }
+    const mq_context_options options = {.threads = threads};
+    *f = (fixture){.config = {.arch = mq_arch_find(architecture),
+                              .hidden_size = 72,
+                              .intermediate_size = 200,
+                              .num_attention_heads = 6,
+                              .num_key_value_heads = 2,
+                              .head_dim = 16,
+                              .num_hidden_layers = 1,
+                              .rms_norm_eps = 1e-5,
+                              .attention_scale = 0.25}};
+    f->config.activation = f->config.arch->default_activation;
+    f->config.rope[0].rope_theta = 10000.0;
+    f->config.layer_is_local = f->local;
+    assert_int_equal(mq_context_new(&f->context, &options, NULL), MQ_OK);
+    assert_int_equal(mq_gemm_bf16_new(&f->gemm, threads, NULL), MQ_OK);
+    assert_int_equal(mq_block_prepare(f->gemm, &f->config, TOKENS, true, NULL), MQ_OK);
+    carve(f);
+    assert_int_equal(mq_slab_allocate(&f->slab, "the test", NULL), MQ_OK);
+    carve(f);
+    assert_false(f->slab.overflow);
+    fill(f);
+}
+
+static void close_fixture(fixture *f) {
+    mq_slab_free(&f->slab);
+    mq_gemm_bf16_free(f->gemm);
+    mq_context_free(f->context);
+}
+
+/* Forward and the gradients of everything, for one dy. */
+static void run(fixture *f, bool bf16) {
+    mq_block_weights weights = mq_block_params_view(&f->params);
+    mq_block_grads grads = {.input = f->dx};
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        weights.linear_bf16[l] = bf16 ? f->rounded[l] : NULL;
+        weights.linear[l] = bf16 ? NULL : weights.linear[l];
+        grads.linear[l] = f->grads.linear[l];
+    }
+    for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
+        grads.norm[n] = mq_config_norm_size(&f->config, n) > 0 ? f->grads.norm[n] : NULL;
+    }
+    mq_random random;
+    mq_random_seed(&random, 8, 0);
+    randomize(f->dy, TOKENS * f->config.hidden_size, 0.0F, 1.0F, &random);
+    mq_block_forward(f->y, f->x, &weights, &f->shape, f->activations, f->context);
+    mq_block_backward(&grads, f->dy, f->x, &weights, &f->shape, f->activations, f->context);
+    assert_int_equal(mq_gemm_bf16_check(f->gemm, NULL), MQ_OK);
+}
+
+/* Copies of all results: the output, the input's gradient, then those of linears and norms. */
+enum { RESULTS = 2 + MQ_LINEAR_COUNT + MQ_NORM_COUNT };
+
+static void results_of(const float *result[RESULTS], size_t count[RESULTS], const fixture *f) {
+    size_t i = 0;
+    result[i] = f->y;
+    count[i++] = TOKENS * f->config.hidden_size;
+    result[i] = f->dx;
+    count[i++] = TOKENS * f->config.hidden_size;
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &f->config, l);
+        result[i] = f->grads.linear[l];
+        count[i++] = out * in;
+    }
+    for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
+        result[i] = f->grads.norm[n];
+        count[i++] = mq_config_norm_size(&f->config, n);
+    }
+}
+
+static float *keep(const float *values, size_t count) {
+    float *copy = mq_alloc(count, sizeof *copy);
+    assert_non_null(copy);
+    if (count > 0) { /* else the architecture has no such norm, and values is NULL */
+        memcpy(copy, values, count * sizeof *copy);
+    }
+    return copy;
+}
+
+/* ‖a - b‖ / ‖b - base‖; base NULL: 0. */
+static double distance(const float *a, const float *b, const float *base, size_t count) {
+    double difference = 0.0, size = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        difference += pow((double)a[i] - (double)b[i], 2);
+        size += pow((double)b[i] - (base ? (double)base[i] : 0.0), 2);
+    }
+    return sqrt(difference / size);
+}
+
+/* A rounded operand is off by 2^-8 of itself at most, by 2^-8/√6 in the mean of squares (its error
+ * is anywhere within half a unit of the last of 8 bits, its size anywhere between two powers of 2).
+ * Ten operands lie on the longest way through a forward, twenty on that through forward and
+ * backward: independent errors add up to √10·2^-8/√6 and √20·2^-8/√6 of what passes, and softmax,
+ * norms and activations may enlarge them, for which a factor of 3 is allowed. That is 2^-6 of what
+ * the block adds to its input, and 2^-5.5 of each gradient. (Float32's own error is 2^-20.) */
+static void bf16_is_close_to_float32(void **state) {
+    (void)state;
+    static const char *const architectures[] = {"LlamaForCausalLM", "Gemma3ForCausalLM"};
+    for (size_t i = 0; i < 2; i++) {
+        fixture f;
+        const float *result[RESULTS];
+        float *expected[RESULTS];
+        size_t count[RESULTS];
+        open_fixture(&f, architectures[i], 2);
+        run(&f, false);
+        results_of(result, count, &f);
+        for (size_t r = 0; r < RESULTS; r++) {
+            expected[r] = keep(result[r], count[r]);
+        }
+        run(&f, true);
+        for (size_t r = 0; r < RESULTS; r++) {
+            if (count[r] > 0) {
+                const double error =
+                    distance(result[r], expected[r], r == 0 ? f.x : NULL, count[r]);
+                const double bound = r == 0 ? 0x1p-6 : exp2(-5.5);
+                if (!(error <= bound) || !(error > 0x1p-14)) { /* and it is bfloat16 */
+                    fail_msg("%s, result %zu: off by %.2g", architectures[i], r, error);
+                }
+            }
+            mq_free(expected[r]);
+        }
+        close_fixture(&f);
+    }
+}
+
+static void threads_give_the_same_bytes(void **state) {
+    (void)state;
+    fixture f[2];
+    const float *result[2][RESULTS];
+    size_t count[RESULTS];
+    for (size_t i = 0; i < 2; i++) {
+        open_fixture(&f[i], "Gemma3ForCausalLM", 1 + 2 * i);
+        run(&f[i], true);
+        results_of(result[i], count, &f[i]);
+    }
+    for (size_t r = 0; r < RESULTS; r++) {
+        if (count[r] > 0) {
+            assert_memory_equal(result[0][r], result[1][r], count[r] * sizeof(float));
+        }
+    }
+    close_fixture(&f[0]);
+    close_fixture(&f[1]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bf16_is_close_to_float32),
+        cmocka_unit_test(threads_give_the_same_bytes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
