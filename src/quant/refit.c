@@ -21,8 +21,9 @@ struct mq_refit {
     float *boundary;       /* [layers + 1, batch·length, hidden_size]: what enters each block */
     float *gradient[2];    /* [batch·length, hidden_size] */
     mq_block_params params, grads;
-    uint8_t *codes[MQ_LINEAR_COUNT]; /* of one block */
-    float *final_norm;               /* [hidden_size]: gradient */
+    mq_bf16 *rounded[MQ_LINEAR_COUNT]; /* params.linear, for products of bfloat16 operands */
+    uint8_t *codes[MQ_LINEAR_COUNT];   /* of one block */
+    float *final_norm;                 /* [hidden_size]: gradient */
     mq_activations *activations;
     mq_head_gradient *head;
     float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
@@ -43,6 +44,9 @@ static void carve_block(mq_refit *refit, mq_slab *slab) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, (mq_linear)i);
         refit->codes[i] = mq_carve(slab, out, in);
+        if (refit->setup.gemm != NULL) {
+            refit->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
+        }
     }
     for (size_t i = 0; i < 2; i++) {
         const size_t row = config->head_dim / 2 * sizeof(float);
@@ -75,15 +79,17 @@ static void carve(mq_refit *refit, mq_slab *slab) {
     refit->order = mq_carve(slab, setup->train, sizeof(size_t));
     refit->final_norm = mq_carve(slab, 1, row);
     carve_block(refit, slab);
-    refit->activations =
-        mq_activations_carve(slab, config, refit->batch, setup->length, true, refit->context);
+    refit->activations = mq_activations_carve_bf16(slab, config, refit->batch, setup->length, true,
+                                                   setup->gemm, refit->context);
     refit->head = mq_head_gradient_carve(slab, config, step, refit->context);
 }
 
+size_t mq_refit_batch(const mq_refit_setup *setup) {
+    return setup->batch < setup->train ? setup->batch : setup->train;
+}
+
 static mq_refit refit_for(const mq_refit_setup *setup, const mq_context *context) {
-    return (mq_refit){.setup = *setup,
-                      .context = context,
-                      .batch = setup->batch < setup->train ? setup->batch : setup->train};
+    return (mq_refit){.setup = *setup, .context = context, .batch = mq_refit_batch(setup)};
 }
 
 static mq_status measure_slab(mq_slab *slab, const mq_refit_setup *setup, const mq_context *context,
@@ -194,29 +200,24 @@ static mq_status validate(double *kl, mq_refit *refit, mq_error *err) {
 
 /* --- a step ----------------------------------------------------------------------------------- */
 
-typedef struct step_batch {
-    size_t count, tokens; /* sequences, and all their tokens */
-} step_batch;
-
-/* The sequences from `first` on in the order of the epoch. */
-static step_batch gather(mq_refit *refit, size_t first, size_t count) {
+/* The sequences from `first` on in the order of the epoch, a step's. */
+static void gather(mq_refit *refit, size_t first) {
     const mq_refit_setup *setup = &refit->setup;
     const size_t length = setup->length, row = length * setup->model->config.hidden_size;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < refit->batch; i++) {
         const size_t sequence = refit->order[first + i];
         memcpy(refit->ids + i * length, setup->ids + sequence * length, length * sizeof(int32_t));
         memcpy(refit->targets + i * row, refit->teacher_hidden + sequence * row,
                row * sizeof(float));
     }
-    return (step_batch){count, count * length};
 }
 
-static mq_block_shape shape_of(const mq_refit *refit, size_t layer, size_t sequences) {
+static mq_block_shape shape_of(const mq_refit *refit, size_t layer) {
     const mq_config *config = &refit->setup.model->config;
     const size_t rope = config->layer_is_local != NULL && config->layer_is_local[layer] ? 1 : 0;
     return (mq_block_shape){.config = config,
                             .layer = layer,
-                            .sequences = sequences,
+                            .sequences = refit->batch,
                             .length = refit->setup.length,
                             .cos_table = refit->cos_table[rope],
                             .sin_table = refit->sin_table[rope]};
@@ -227,24 +228,55 @@ static float *boundary_of(const mq_refit *refit, size_t layer) {
            layer * refit->batch * refit->setup.length * refit->setup.model->config.hidden_size;
 }
 
-static mq_status forward(mq_refit *refit, size_t layer, step_batch part, mq_error *err) {
+/* A wide width's codes are finer than bfloat16 is. */
+static bool is_wide(unsigned width) { return width >= 6; }
+
+static bool wants_bf16(const mq_refit *refit) {
+    return refit->setup.gemm != NULL && !is_wide(refit->student.width);
+}
+
+/* The layer's weights as products want them. */
+static mq_block_weights weights_of(const mq_refit *refit) {
+    mq_block_weights weights = mq_block_params_view(&refit->params);
+    for (int i = 0; wants_bf16(refit) && i < MQ_LINEAR_COUNT; i++) {
+        weights.linear_bf16[i] = refit->rounded[i];
+    }
+    return weights;
+}
+
+static void round_weights(mq_refit *refit) {
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &refit->setup.model->config, (mq_linear)i);
+#pragma omp parallel for schedule(static)
+        for (size_t row = 0; row < out; row++) {
+            mq_bf16_round_all(refit->rounded[i] + row * in, refit->params.linear[i] + row * in, in);
+        }
+    }
+}
+
+static mq_status forward(mq_refit *refit, size_t layer, mq_error *err) {
     const mq_status status =
         mq_student_load(&refit->params, refit->codes, &refit->student, layer, err);
-    if (status == MQ_OK) {
-        const mq_block_weights weights = mq_block_params_view(&refit->params);
-        const mq_block_shape shape = shape_of(refit, layer, part.count);
-        mq_block_forward(boundary_of(refit, layer + 1), boundary_of(refit, layer), &weights, &shape,
-                         refit->activations, refit->context);
+    if (status != MQ_OK) {
+        return status;
     }
-    return status;
+    if (wants_bf16(refit)) {
+        round_weights(refit);
+    }
+    const mq_block_weights weights = weights_of(refit);
+    const mq_block_shape shape = shape_of(refit, layer);
+    mq_block_forward(boundary_of(refit, layer + 1), boundary_of(refit, layer), &weights, &shape,
+                     refit->activations, refit->context);
+    return MQ_OK;
 }
 
 /* Through the layer, whose activations are there; its numbers take their step at once: no other
  * block's gradient depends on them any more. */
-static void backward(mq_refit *refit, size_t layer, step_batch part, const mq_adam *adam) {
+static void backward(mq_refit *refit, size_t layer, const mq_adam *adam) {
     mq_student *student = &refit->student;
-    const mq_block_weights weights = mq_block_params_view(&refit->params);
-    const mq_block_shape shape = shape_of(refit, layer, part.count);
+    const mq_block_weights weights = weights_of(refit);
+    const mq_block_shape shape = shape_of(refit, layer);
     mq_block_grads grads = {.input = layer > 0 ? refit->gradient[1] : NULL};
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         grads.linear[i] = student->pairs[layer][i].groups > 0 ? refit->grads.linear[i] : NULL;
@@ -270,24 +302,30 @@ static void backward(mq_refit *refit, size_t layer, step_batch part, const mq_ad
     refit->gradient[1] = next;
 }
 
-static mq_status train_step(mq_refit *refit, size_t first, size_t count, const mq_adam *adam,
-                            mq_error *err) {
+static mq_status step_forward(mq_refit *refit, size_t tokens, mq_error *err) {
     const mq_refit_setup *setup = &refit->setup;
     const size_t layers = setup->model->config.num_hidden_layers;
-    const step_batch part = gather(refit, first, count);
-    mq_status status =
-        mq_model_embed(boundary_of(refit, 0), setup->model, refit->ids, part.tokens, err);
+    mq_status status = mq_model_embed(boundary_of(refit, 0), setup->model, refit->ids, tokens, err);
     for (size_t layer = 0; status == MQ_OK && layer < layers; layer++) {
         status = mq_check_interrupt(refit->context, err);
         if (status == MQ_OK) {
-            status = forward(refit, layer, part, err);
+            status = forward(refit, layer, err);
         }
     }
+    return status;
+}
+
+static mq_status train_step(mq_refit *refit, size_t first, const mq_adam *adam, mq_error *err) {
+    const mq_refit_setup *setup = &refit->setup;
+    const size_t layers = setup->model->config.num_hidden_layers;
+    const size_t tokens = refit->batch * setup->length;
+    gather(refit, first);
+    mq_status status = step_forward(refit, tokens, err);
     if (status == MQ_OK) {
         status = mq_head_kl_gradient(refit->kl, refit->gradient[0], refit->final_norm, setup->model,
                                      refit->targets, refit->student.final_norm.value,
-                                     boundary_of(refit, layers), part.tokens,
-                                     1.0f / (float)part.tokens, refit->head, refit->context, err);
+                                     boundary_of(refit, layers), tokens, 1.0f / (float)tokens,
+                                     refit->head, refit->context, err);
     }
     if (status == MQ_OK) {
         mq_student_step_norm(&refit->student.final_norm, refit->final_norm, adam);
@@ -295,14 +333,14 @@ static mq_status train_step(mq_refit *refit, size_t first, size_t count, const m
     for (size_t layer = layers; status == MQ_OK && layer-- > 0;) {
         status = mq_check_interrupt(refit->context, err);
         if (status == MQ_OK &&
-            layer + 1 < layers) { /* the last block's activations are still there */
-            status = forward(refit, layer, part, err);
+            layer + 1 < layers) { /* the last one's activations are still there */
+            status = forward(refit, layer, err);
         }
         if (status == MQ_OK) {
-            backward(refit, layer, part, adam);
+            backward(refit, layer, adam);
         }
     }
-    return status;
+    return status == MQ_OK && setup->gemm != NULL ? mq_gemm_bf16_check(setup->gemm, err) : status;
 }
 
 /* --- a width ---------------------------------------------------------------------------------- */
@@ -345,11 +383,9 @@ static mq_status train_epoch(mq_refit *refit, width_run *run, mq_random *random,
     mq_status status = MQ_OK;
     for (size_t first = 0; status == MQ_OK && first < run->train; first += refit->batch) {
         const mq_adam adam = adam_at(refit, run);
-        const size_t left = run->train - first;
-        const size_t count = left < refit->batch ? left : refit->batch;
-        status = train_step(refit, first, count, &adam, err);
+        status = train_step(refit, first, &adam, err);
         run->step++;
-        const size_t tokens = count * refit->setup.length;
+        const size_t tokens = refit->batch * refit->setup.length;
         for (size_t t = 0; status == MQ_OK && t < tokens; t++) {
             run->sum += (double)refit->kl[t];
         }
@@ -390,9 +426,11 @@ static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run,
 }
 
 /* A wide width has little to gain (SmolLM2's int8: KL 0.0055, and so it stayed), and a step of it
- * costs as much as another's: it is shown a third of the sequences. */
-static size_t train_share(const mq_refit_setup *setup, unsigned width) {
-    return width < 6 || setup->train < 3 ? setup->train : setup->train / 3;
+ * costs as much as another's: it is shown a third of the sequences. Whole steps only. */
+static size_t train_share(const mq_refit *refit, unsigned width) {
+    const size_t share = is_wide(width) ? refit->setup.train / 3 : refit->setup.train;
+    const size_t steps = share / refit->batch;
+    return refit->batch * (steps > 1 ? steps : 1);
 }
 
 mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned width,
@@ -402,8 +440,8 @@ mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned widt
                      .index = index,
                      .count = count,
                      .started = mq_seconds(),
-                     .train = train_share(setup, width)};
-    run.steps = (run.train + refit->batch - 1) / refit->batch * setup->epochs;
+                     .train = train_share(refit, width)};
+    run.steps = run.train / refit->batch * setup->epochs;
     *result = (mq_refit_result){0};
     mq_status status = mq_student_start(&refit->student, width, store, err);
     if (status == MQ_OK) {

@@ -36,7 +36,9 @@ typedef struct mq_refit_setup {
     size_t train, validation, length;
     size_t batch, epochs;
     uint64_t seed;
-    double rate; /* of Adam; negative: mq_refit_rate of the width */
+    mq_gemm_bf16 *gemm; /* ready for a block of mq_refit_batch sequences; NULL: float32 products.
+                           What is measured on the validation sequences is float32 in either case */
+    double rate;        /* of Adam; negative: mq_refit_rate of the width */
 } mq_refit_setup;
 
 /* Adam's rate at the top of the schedule, for log scale, for the centre in halves of the range and
@@ -55,6 +57,10 @@ typedef struct mq_refit_result {
 } mq_refit_result;
 
 typedef struct mq_refit mq_refit;
+
+/* Sequences of a step: as many as a batch has, or all there are. Those that do not fill a step are
+ * left out. */
+size_t mq_refit_batch(const mq_refit_setup *setup);
 
 /* Bytes that a refit holds at most, by the same carving. MQ_ERR_USAGE when a size overflows. */
 mq_status mq_refit_memory(size_t *out, const mq_refit_setup *setup, const mq_context *context,

@@ -75,12 +75,20 @@ static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
                             .length = options->seq_len,
                             .batch = options->batch,
                             .epochs = plan->refit_epochs,
+                            .gemm = plan->backend.bf16,
                             .seed = options->seed,
                             .rate = -1.0};
 }
 
 mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err) {
     const mq_refit_setup setup = setup_of(plan);
+    if (setup.gemm != NULL) {
+        const mq_status status = mq_block_prepare(setup.gemm, &setup.model->config,
+                                                  mq_refit_batch(&setup) * setup.length, true, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+    }
     return mq_refit_memory(&plan->refit_memory, &setup, plan->context, err);
 }
 

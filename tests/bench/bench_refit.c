@@ -2,7 +2,7 @@
 /* The end-to-end refit alone, on a master that is there: for trials of its settings. Nothing is
  * written.
  *
- *   bench_refit MODEL MASTER CALIB WIDTH [SAMPLES [VALIDATION [EPOCHS [RATE [THREADS]]]]]
+ *   bench_refit MODEL MASTER CALIB WIDTH [SAMPLES [VALIDATION [EPOCHS [RATE [BF16]]]]]
  *
  * Sequences have 512 tokens, batches 4 sequences. */
 #include <stdio.h>
@@ -64,7 +64,7 @@ static mq_selection selection;
 int main(int argc, char **argv) {
     if (argc < 5) {
         fprintf(stderr, "usage: bench_refit MODEL MASTER CALIB WIDTH [SAMPLES [VALIDATION [EPOCHS "
-                        "[RATE [THREADS]]]]]\n");
+                        "[RATE [BF16]]]]]\n");
         return 2;
     }
     const unsigned width = (unsigned)strtoul(argv[4], NULL, 10);
@@ -74,8 +74,7 @@ int main(int argc, char **argv) {
                             .rate = argc > 8 ? strtod(argv[8], NULL) : -1.0,
                             .length = 512,
                             .batch = 4};
-    const mq_context_options options = {.threads = argc > 9 ? strtoul(argv[9], NULL, 10) : 0,
-                                        .sink = {NULL, message, NULL}};
+    const mq_context_options options = {.threads = 0, .sink = {NULL, message, NULL}};
     mq_error err = {0};
     mq_context *context;
     mq_model *model;
@@ -108,6 +107,14 @@ int main(int argc, char **argv) {
             }
         }
     }
+    mq_gemm_bf16 *gemm = NULL;
+    if (status == MQ_OK && argc > 9 && strtoul(argv[9], NULL, 10) > 0) {
+        status = mq_gemm_bf16_new(&gemm, mq_context_threads(context), &err);
+        status =
+            status ? status
+                   : mq_block_prepare(gemm, &model->config, setup.batch * setup.length, true, &err);
+    }
+    setup.gemm = gemm;
     setup.model = model;
     setup.source = source;
     setup.selection = &selection;
