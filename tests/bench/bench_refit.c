@@ -1,10 +1,14 @@
 /* layer: store */
-/* The end-to-end refit alone, on a master that is there: for trials of its settings. Nothing is
- * written.
+/* The end-to-end refit of one width alone, on a master that is there: for trials of its settings.
+ * Nothing is written. scripts/bench-refit.sh makes a table of several.
  *
- *   bench_refit MODEL MASTER CALIB WIDTH [SAMPLES [VALIDATION [EPOCHS [RATE [BF16]]]]]
+ *   bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE [GEMM]]]]
  *
- * Sequences have 512 tokens, batches 4 sequences. */
+ * TRAIN sequences of 512 tokens (default 192), 8 more to measure on, batches of 4; RATE below 0:
+ * that of the width; GEMM float32 (the default) or bf16. One row of a table:
+ *
+ *   | bits | sequences | epochs | rate | GEMM | KL before | KL after | seconds | MiB (predicted) |
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +17,26 @@
 #include "store/master.h"
 #include "text/corpus.h"
 
+#define LENGTH 512
+#define BATCH 4
+#define VALIDATION 8
+
 typedef struct trial {
+    mq_context *context;
+    mq_model *model;
+    mq_tensors *source;
     mq_master *master;
-    const mq_config *config;
+    mq_sequences text;
+    mq_selection selection;
+    mq_gemm_bf16 *gemm;
 } trial;
+
+/* --- the master as the refit's store -----------------------------------------------------------
+ */
 
 static const mq_master_view *view_of(const trial *self, size_t layer, mq_linear linear) {
     char name[MQ_NAME_SIZE];
-    mq_config_linear_name(name, self->config, layer, linear, "weight");
+    mq_config_linear_name(name, &self->model->config, layer, linear, "weight");
     name[strlen(name) - strlen(".weight")] = '\0';
     return mq_master_find(self->master, name);
 }
@@ -54,91 +70,138 @@ static mq_status put_norm(void *user, const char *name, unsigned width, const fl
     return MQ_OK;
 }
 
+/* --- what a trial needs ------------------------------------------------------------------------
+ */
+
 static void message(void *user, mq_log_level level, const char *text) {
     (void)user, (void)level;
     fprintf(stderr, "%s\n", text);
 }
 
-static mq_selection selection;
+static mq_status load_text(trial *self, const char *model, const char *calib, size_t count,
+                           mq_error *err) {
+    mq_tokenizer *tokenizer;
+    mq_status status = mq_tokenizer_open(&tokenizer, model, err);
+    if (status == MQ_OK) {
+        const mq_corpus_options corpus = {.length = LENGTH,
+                                          .max_count = count,
+                                          .bos = true,
+                                          .sample = true,
+                                          .vocab_size = self->model->config.vocab_size};
+        status = mq_corpus_load(&self->text, calib, tokenizer, &corpus, self->context, err);
+        mq_tokenizer_free(tokenizer);
+    }
+    return status;
+}
+
+static mq_status find_groups(trial *self, mq_error *err) {
+    mq_selection *selection = &self->selection;
+    selection->layers = self->model->config.num_hidden_layers;
+    mq_status status =
+        mq_new(&selection->groups, selection->layers, sizeof *selection->groups, "groups", err);
+    for (size_t i = 0; status == MQ_OK && i < selection->layers * MQ_LINEAR_COUNT; i++) {
+        const size_t layer = i / MQ_LINEAR_COUNT, linear = i % MQ_LINEAR_COUNT;
+        const mq_master_view *view = view_of(self, layer, (mq_linear)linear);
+        selection->groups[layer][linear] = view != NULL ? view->groups : 0;
+    }
+    return status;
+}
+
+static mq_status open_trial(trial *self, char **argv, size_t train, bool bf16, mq_error *err) {
+    const mq_context_options options = {.sink = {NULL, message, NULL}};
+    mq_status status = mq_context_new(&self->context, &options, err);
+    if (status == MQ_OK) {
+        status = mq_model_open_plain(&self->model, argv[1], err);
+    }
+    if (status == MQ_OK) {
+        status = mq_tensors_open(&self->source, argv[1], err);
+    }
+    if (status == MQ_OK) {
+        status = mq_master_open(&self->master, argv[2], err);
+    }
+    if (status == MQ_OK) {
+        status = load_text(self, argv[1], argv[3], train + VALIDATION, err);
+    }
+    if (status == MQ_OK) {
+        status = find_groups(self, err);
+    }
+    if (status == MQ_OK && bf16) {
+        status = mq_gemm_bf16_new(&self->gemm, mq_context_threads(self->context), err);
+    }
+    if (status == MQ_OK && bf16) {
+        status =
+            mq_block_prepare(self->gemm, &self->model->config, BATCH * (size_t)LENGTH, true, err);
+    }
+    return status;
+}
+
+static void close_trial(trial *self) {
+    mq_gemm_bf16_free(self->gemm);
+    mq_selection_free(&self->selection);
+    mq_sequences_free(&self->text);
+    mq_master_close(self->master);
+    mq_tensors_close(self->source);
+    mq_model_free(self->model);
+    mq_context_free(self->context);
+}
+
+static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, mq_error *err) {
+    const mq_refit_store store = {self, codes, pairs, put_pairs, put_norm};
+    size_t predicted;
+    mq_refit *refit = NULL;
+    mq_refit_result result;
+    mq_status status = mq_refit_memory(&predicted, setup, self->context, err);
+    const size_t before = mq_alloc_current();
+    mq_alloc_reset_peak();
+    if (status == MQ_OK) {
+        status = mq_refit_open(&refit, setup, self->context, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_refit_width(&result, refit, width, &store, 0, 1, err);
+    }
+    if (status == MQ_OK) {
+        const double rate = setup->rate < 0.0 ? mq_refit_rate(width) : setup->rate;
+        printf("| %u | %zu | %zu | %g | %s | %.5f | %.5f | %.0f | %.0f (%.0f) |\n", width,
+               setup->train, setup->epochs, rate, setup->gemm != NULL ? "bf16" : "float32",
+               result.kl_before, result.kl_after, result.seconds,
+               (double)(mq_alloc_peak() - before) / 1048576.0, (double)predicted / 1048576.0);
+    }
+    mq_refit_close(refit);
+    return status;
+}
 
 int main(int argc, char **argv) {
     if (argc < 5) {
-        fprintf(stderr, "usage: bench_refit MODEL MASTER CALIB WIDTH [SAMPLES [VALIDATION [EPOCHS "
-                        "[RATE [BF16]]]]]\n");
+        fprintf(stderr, "usage: bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE "
+                        "[GEMM]]]]\n");
         return 2;
     }
     const unsigned width = (unsigned)strtoul(argv[4], NULL, 10);
-    mq_refit_setup setup = {.train = argc > 5 ? strtoul(argv[5], NULL, 10) : 64,
-                            .validation = argc > 6 ? strtoul(argv[6], NULL, 10) : 8,
-                            .epochs = argc > 7 ? strtoul(argv[7], NULL, 10) : 3,
-                            .rate = argc > 8 ? strtod(argv[8], NULL) : -1.0,
-                            .length = 512,
-                            .batch = 4};
-    const mq_context_options options = {.threads = 0, .sink = {NULL, message, NULL}};
+    const size_t train = argc > 5 ? strtoul(argv[5], NULL, 10) : 192;
+    trial self = {0};
     mq_error err = {0};
-    mq_context *context;
-    mq_model *model;
-    mq_tensors *source;
-    mq_tokenizer *tokenizer;
-    mq_sequences text;
-    trial self;
-    mq_status status = mq_context_new(&context, &options, &err);
-    status = status ? status : mq_model_open_plain(&model, argv[1], &err);
-    status = status ? status : mq_tensors_open(&source, argv[1], &err);
-    status = status ? status : mq_master_open(&self.master, argv[2], &err);
-    status = status ? status : mq_tokenizer_open(&tokenizer, argv[1], &err);
+    mq_status status =
+        open_trial(&self, argv, train, argc > 8 && strcmp(argv[8], "bf16") == 0, &err);
     if (status == MQ_OK) {
-        self.config = &model->config;
-        const mq_corpus_options corpus = {.length = setup.length,
-                                          .max_count = setup.train + setup.validation,
-                                          .bos = true,
-                                          .sample = true,
-                                          .vocab_size = model->config.vocab_size};
-        status = mq_corpus_load(&text, argv[3], tokenizer, &corpus, context, &err);
+        const mq_refit_setup setup = {.model = self.model,
+                                      .source = self.source,
+                                      .selection = &self.selection,
+                                      .slice_rule = mq_master_slice_rule(self.master),
+                                      .ids = self.text.ids,
+                                      .train = train,
+                                      .validation = VALIDATION,
+                                      .length = LENGTH,
+                                      .batch = BATCH,
+                                      .epochs = argc > 6 ? strtoul(argv[6], NULL, 10) : 1,
+                                      .rate = argc > 7 ? strtod(argv[7], NULL) : -1.0,
+                                      .gemm = self.gemm};
+        status = run(&setup, &self, width, &err);
     }
-    if (status == MQ_OK) {
-        selection.layers = model->config.num_hidden_layers;
-        status =
-            mq_new(&selection.groups, selection.layers, sizeof *selection.groups, "groups", &err);
-        for (size_t layer = 0; layer < selection.layers; layer++) {
-            for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-                const mq_master_view *view = view_of(&self, layer, (mq_linear)i);
-                selection.groups[layer][i] = view ? view->groups : 0;
-            }
-        }
-    }
-    mq_gemm_bf16 *gemm = NULL;
-    if (status == MQ_OK && argc > 9 && strtoul(argv[9], NULL, 10) > 0) {
-        status = mq_gemm_bf16_new(&gemm, mq_context_threads(context), &err);
-        status =
-            status ? status
-                   : mq_block_prepare(gemm, &model->config, setup.batch * setup.length, true, &err);
-    }
-    setup.gemm = gemm;
-    setup.model = model;
-    setup.source = source;
-    setup.selection = &selection;
-    setup.slice_rule = mq_master_slice_rule(self.master);
-    setup.ids = text.ids;
-    size_t memory;
-    mq_refit *refit;
-    status = status ? status : mq_refit_memory(&memory, &setup, context, &err);
-    mq_alloc_reset_peak();
-    const size_t before = mq_alloc_current();
-    status = status ? status : mq_refit_open(&refit, &setup, context, &err);
-    const mq_refit_store store = {&self, codes, pairs, put_pairs, put_norm};
-    mq_refit_result result;
-    status = status ? status : mq_refit_width(&result, refit, width, &store, 0, 1, &err);
+    close_trial(&self);
     if (status != MQ_OK) {
         char line[1024];
         mq_error_format(line, sizeof line, &err);
         fprintf(stderr, "bench_refit: %s\n", line);
-        return 1;
     }
-    printf("int%u, %zu + %zu sequences, %zu epochs, rate %g: KL %.5f -> %.5f (epoch %zu), %.1f s; "
-           "%.0f MiB, %.0f predicted\n",
-           width, setup.train, setup.validation, setup.epochs, setup.rate, result.kl_before,
-           result.kl_after, result.kept_epoch, result.seconds,
-           (double)(mq_alloc_peak() - before) / 1048576.0, (double)memory / 1048576.0);
-    return 0;
+    return status == MQ_OK ? 0 : 1;
 }

@@ -1,0 +1,28 @@
+#!/bin/sh
+# What the end-to-end refit gains with more text, more passes and other rates: its own measure, KL from full precision on
+# eight calibration sequences that it is not trained on, before and after. Prints a table; nothing is written.
+#
+#   scripts/bench-refit.sh MODEL MASTER CALIB [TRIAL...]
+#
+# MASTER is one that was made without the refit (quantize --no-refit). A trial is WIDTH:SEQUENCES:EPOCHS:RATE:GEMM, with
+# RATE -1 for that of the width and GEMM float32 or bf16. The default trials take about half an hour on two cores with
+# SmolLM2-135M.
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+if [ $# -lt 3 ]; then
+    sed -n '5,9s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+model=$1 master=$2 calib=$3
+shift 3
+[ $# -gt 0 ] || set -- 2:64:3:1e-3:float32 2:64:3:4e-3:float32 2:192:1:4e-3:float32 2:192:1:-1:bf16 \
+    4:96:1:2e-3:float32 4:96:1:7e-4:float32 4:96:1:3e-4:float32 8:32:1:1e-4:float32
+
+echo "| bits | sequences | epochs | rate | products | KL before | KL after | seconds | MiB (predicted) |"
+echo "|---|---|---|---|---|---|---|---|---|"
+for trial in "$@"; do
+    # Split into its parts on purpose.
+    # shellcheck disable=SC2046
+    "$here/build/release/tests/bench/bench_refit" "$model" "$master" "$calib" $(echo "$trial" | tr ':' ' ')
+done
