@@ -116,12 +116,17 @@ static cli_parsed accept(const parser *self, const cli_option *option, const cha
                     : CLI_PARSED;
 }
 
-/* The value of an option that stands alone: the next word. */
+/* The value of an option that stands alone: the next word, or several. */
 static cli_parsed accept_next(parser *self, const cli_option *option) {
     if (self->next == self->count) {
         return wrong(self, "option '--%s' needs a value: %s", option->name, option->argument);
     }
-    return accept(self, option, self->argv[self->next++]);
+    cli_parsed parsed = accept(self, option, self->argv[self->next++]);
+    while (parsed == CLI_PARSED && option->several && self->next < self->count &&
+           self->argv[self->next][0] != '-') {
+        parsed = accept(self, option, self->argv[self->next++]);
+    }
+    return parsed;
 }
 
 static cli_parsed parse_long(parser *self, const char *word) {
