@@ -188,10 +188,23 @@ static bool is_unset(const cli_option *option) {
                                     : *(size_t *)option->value == 0;
 }
 
+/* An argument is not there; perhaps an option has it that takes all words that follow. */
+static cli_parsed argument_missing(const parser *self, const char *name) {
+    for (const cli_option *option = self->command->options; !is_end(option); option++) {
+        if (option->several && ((const cli_texts *)option->value)->count > 1) {
+            return wrong(self,
+                         "%s is missing: it belongs before '--%s', which takes all words up "
+                         "to the next option",
+                         name, option->name);
+        }
+    }
+    return wrong(self, "%s is missing", name);
+}
+
 static cli_parsed check_complete(const parser *self) {
     const cli_argument *argument = &self->command->arguments[self->arguments];
     if (argument->name) {
-        return wrong(self, "%s is missing", argument->name);
+        return argument_missing(self, argument->name);
     }
     for (const cli_option *option = self->command->options; !is_end(option); option++) {
         if (option->required && is_unset(option)) {
