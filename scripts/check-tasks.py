@@ -4,10 +4,10 @@
     pip install torch transformers
     scripts/check-tasks.py MATQUANT MODEL TASKS... [--items 50] [--tolerance 0.005]
 
-The first items of each task file go through transformers in float32 on the CPU, each choice's whole sequence by itself,
-tokens made with the model's own tokenizer as lm-evaluation-harness makes them. Prints the largest difference of a
+The first items of each task file go through transformers in float32 on the CPU, each choice's whole sequence, with
+tokens made by the model's own tokenizer as lm-evaluation-harness makes them. Prints the largest difference of a
 choice's log-likelihood for each file, and exits with 1 when one is larger than the tolerance (in nats), when a
-continuation has another number of tokens, or when an accuracy is not that of the log-likelihoods.
+continuation has another number of tokens or bytes, or when an accuracy is not that of the log-likelihoods.
 """
 
 import argparse
@@ -36,16 +36,23 @@ def encode_pair(tokenizer, context, continuation):
     return before, tokenizer(context + continuation).input_ids[len(before) :]
 
 
-def log_likelihood(network, before, after):
+def log_likelihoods(network, pairs):
+    """Of (context tokens, continuation tokens): whole sequences in one batch, padded on the right, where causal
+    attention does not look."""
     longest = network.config.max_position_embeddings
-    ids = torch.tensor([(before + after)[-(longest + 1) :]])
+    inputs = [(before + after)[-(longest + 1) :][:-1] for before, after in pairs]
+    ids = torch.zeros(len(pairs), max(map(len, inputs)), dtype=torch.long)
+    for row, tokens in zip(ids, inputs):
+        row[: len(tokens)] = torch.tensor(tokens)
+    cap = getattr(network.config, "final_logit_softcapping", None)
+    results = []
     with torch.no_grad():
-        hidden = network.model(ids[:, :-1]).last_hidden_state[0, -len(after) :]
-        logits = network.lm_head(hidden)
-        cap = getattr(network.config, "final_logit_softcapping", None)
-        if cap:
-            logits = cap * torch.tanh(logits / cap)
-        return torch.log_softmax(logits, -1).gather(1, ids[0, -len(after) :, None]).double().sum().item()
+        hidden = network.model(ids).last_hidden_state
+        for row, tokens, (_, after) in zip(hidden, inputs, pairs):
+            logits = network.lm_head(row[len(tokens) - len(after) : len(tokens)])
+            logits = cap * torch.tanh(logits / cap) if cap else logits
+            results.append(torch.log_softmax(logits, -1).gather(1, torch.tensor(after)[:, None]).double().sum().item())
+    return results
 
 
 def ours(program, model, path, count):
@@ -67,7 +74,7 @@ def compare(options, network, tokenizer, path):
     assert len(mine) == len(items), "another number of items"
     for item, row in zip(items, mine):
         pairs = [encode_pair(tokenizer, c["context"], c["continuation"]) for c in item["choices"]]
-        theirs = [log_likelihood(network, *pair) for pair in pairs]
+        theirs = log_likelihoods(network, pairs)
         sizes = [len(c["continuation"].encode()) for c in item["choices"]]
         tokens_differ += row["tokens"] != [len(after) for _, after in pairs] or row["bytes"] != sizes
         worst = max(worst, *(abs(a - b) for a, b in zip(theirs, row["loglikelihood"])))
