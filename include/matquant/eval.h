@@ -11,17 +11,78 @@ extern "C" {
 typedef struct mq_eval_options {
     const char *model;     /* plain checkpoint, master, or slice (MLX format) */
     unsigned width;        /* masters: 2 ... 8, 0: the widest; slices: 0 or their own; plain: 0 */
-    const char *text;      /* as for calibration: .txt, .jsonl, either gzipped, .npy */
-    const char *reference; /* plain checkpoint to compare with, or NULL */
+    const char *text;      /* as for calibration: .txt, .jsonl, either gzipped, .npy; NULL: none */
+    const char *reference; /* plain checkpoint to compare with on the text, or NULL */
     size_t windows;        /* at most so many windows; 0: all */
     size_t seq_len;        /* tokens a window */
-    size_t batch;          /* windows at once */
-    bool bos;              /* begin windows with the template's beginning-of-sequence token */
+    size_t batch;          /* windows at once; items of tasks are packed into as many tokens */
+    bool bos; /* begin windows and contexts with the template's beginning-of-sequence token */
+    const char *const *tasks; /* [task_count] files of zero-shot tasks, see below */
+    size_t task_count;
+    size_t max_items;  /* at most so many items of each, from the beginning; 0: all */
+    const char *items; /* where to write what each item came to, see below; NULL: nowhere */
+    bool force;        /* replace that file */
 } mq_eval_options;
 
 mq_eval_options mq_eval_defaults(void); /* seq_len 1024, batch 4, all windows, bos */
 
+/* Zero-shot tasks.
+ *
+ * A task file has one JSON object a line, plain or gzipped; blank lines are nothing:
+ *
+ *     {"id": "x/0", "choices": [{"context": "Q: ...\nA:", "continuation": " yes"}, ...], "gold": 0}
+ *
+ * id is text, choices are one or more, gold is the index of the right one; other members do not
+ * count. Choices may share the context, or the continuation (WinoGrande), or nothing. A line that
+ * is anything else is MQ_ERR_INPUT naming file and line.
+ *
+ * A choice is worth the log-likelihood of its continuation after its context, the sum over the
+ * continuation's tokens. Tokens are made as lm-evaluation-harness makes them (TemplateLM's
+ * _encode_pair): white space at the end of the context goes to the continuation; context and
+ * continuation are encoded together, the context is encoded alone, and what the former has beyond
+ * the latter's number of tokens is the continuation. Where the two disagree at the seam, the
+ * context's own tokens count. An input longer than max_position_embeddings loses tokens on the
+ * left, the beginning-of-sequence token first, and the item is counted as truncated; a continuation
+ * that is longer by itself is MQ_ERR_INPUT, as is one that adds no token.
+ *
+ * Other than there: with `bos` the template's beginning-of-sequence token stands before every
+ * context (the harness adds it for some model families only, or with add_bos_token); a context that
+ * is empty, or white space, is that token alone, and MQ_ERR_INPUT without one (the harness falls
+ * back to the end-of-text token); likelihoods are normalized by UTF-8 bytes of the continuation as
+ * it stands in the file (the harness's acc_norm: by characters of the choice without the space
+ * before it).
+ *
+ * The answer is the choice of the largest log-likelihood (acc), or of the largest one divided by
+ * the continuation's bytes (acc_norm); the first of equal ones. Standard errors are those of a mean
+ * over n items with the sample's variance, for a share p: sqrt(p (1 - p) / (n - 1)); NaN for one
+ * item. The mean over tasks weighs tasks alike; its standard error is sqrt(Σ stderr²) / tasks. A
+ * log-likelihood that is not a number makes the accuracy not a number.
+ *
+ * What the choices of an item begin with in common, token by token, is computed once.
+ *
+ * `items` gets one JSON object a line, in the order of the files:
+ *
+ *     {"task": "arc_easy", "id": "arc_easy/0", "gold": 0, "answer": 0, "answer_norm": 2,
+ *      "truncated": false, "loglikelihood": [-5.25, ...], "tokens": [2, ...], "bytes": [19, ...]}
+ *
+ * with arrays over choices: log-likelihood in nats, tokens and bytes of the continuation. */
+typedef struct mq_accuracy {
+    double acc, acc_stderr;
+    double acc_norm, acc_norm_stderr;
+} mq_accuracy;
+
+typedef struct mq_task_result {
+    char name[64]; /* the file's, without folder, ".gz" and ".jsonl" */
+    size_t items, choices;
+    size_t tokens;    /* of continuations: predictions counted */
+    size_t truncated; /* items */
+    mq_accuracy accuracy;
+} mq_task_result;
+
+/* Zero-initialized it holds nothing; what mq_evaluate made of it is freed by mq_eval_result_free.
+ */
 typedef struct mq_eval_result {
+    /* Of the text; 0 without one. */
     size_t windows, tokens; /* predictions counted: windows · (seq_len - 1) */
     double nll,
         nll_stderr; /* mean negative log-likelihood in nats and its standard error over windows */
@@ -30,11 +91,23 @@ typedef struct mq_eval_result {
     double kl, kl_stderr;  /* mean KL(reference ‖ model), nats a token */
     double top1_agreement; /* share of tokens with the same most likely next token */
     double reference_perplexity;
+
+    /* Of the tasks. */
+    mq_task_result *tasks; /* [task_count]; NULL without tasks */
+    size_t task_count;
+    mq_accuracy mean;   /* over tasks */
+    size_t task_tokens; /* that went through the model */
+    double task_seconds;
+
     double seconds;
 } mq_eval_result;
 
-/* Tokens are those of the model's own tokenizer.json (not needed for .npy). A master at width r and
- * the slice of width r give the same result to the last bit. */
+void mq_eval_result_free(mq_eval_result *result);
+
+/* Perplexity on a text, accuracy on tasks, or both; all inputs are read and checked before the
+ * model runs. On failure *result holds nothing. Tokens are those of the model's own tokenizer.json
+ * (not needed for .npy). A master at width r and the slice of width r give the same result to the
+ * last bit. */
 mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
                       const mq_context *context, mq_error *err);
 

@@ -79,6 +79,13 @@ mq_status mq_write_file(mq_output *output, const char *name, const void *data, s
                         mq_error *err);
 mq_status mq_copy_file(mq_output *output, const char *name, const char *source, mq_error *err);
 
+/* The same for an output that is a single small file: it is written as ".NAME.matquant-XXXXXX"
+ * beside path, fsynced and renamed. MQ_ERR_USAGE when path exists and replace is false, or when it
+ * is no plain file. The check says what can be known beforehand. */
+mq_status mq_output_file_check(const char *path, bool replace, mq_error *err);
+mq_status mq_output_file(const char *path, const void *data, size_t size, bool replace,
+                         mq_error *err);
+
 mq_status mq_disk_free(size_t *out, const char *path,
                        mq_error *err); /* bytes, of the nearest existing parent */
 

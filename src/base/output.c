@@ -18,7 +18,6 @@
 
 #include "base/fault.h"
 
-#define SUFFIX_LENGTH 6
 #define MAX_TRIES 100
 
 static const char suffix_letters[] =
@@ -72,7 +71,8 @@ static bool is_temporary_name(const char *name, const char *base) {
         return false;
     }
     rest += sizeof middle - 1;
-    return strlen(rest) == SUFFIX_LENGTH && strspn(rest, suffix_letters) == SUFFIX_LENGTH;
+    return strlen(rest) == MQ_OUTPUT_SUFFIX_LENGTH &&
+           strspn(rest, suffix_letters) == MQ_OUTPUT_SUFFIX_LENGTH;
 }
 
 static void remove_if_abandoned(const char *path) {
@@ -166,15 +166,15 @@ static mq_status split_path(mq_output *output, const char *path, mq_error *err) 
     return MQ_OK;
 }
 
-static bool random_suffix(char suffix[SUFFIX_LENGTH + 1]) {
-    unsigned char bytes[SUFFIX_LENGTH];
+bool mq_output_suffix(char suffix[MQ_OUTPUT_SUFFIX_LENGTH + 1]) {
+    unsigned char bytes[MQ_OUTPUT_SUFFIX_LENGTH];
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) {
         return false;
     }
-    for (size_t i = 0; i < SUFFIX_LENGTH; i++) {
+    for (size_t i = 0; i < MQ_OUTPUT_SUFFIX_LENGTH; i++) {
         suffix[i] = suffix_letters[bytes[i] % (sizeof suffix_letters - 1)];
     }
-    suffix[SUFFIX_LENGTH] = '\0';
+    suffix[MQ_OUTPUT_SUFFIX_LENGTH] = '\0';
     return true;
 }
 
@@ -202,8 +202,8 @@ static mq_status lock_folder(mq_output *output, bool *taken, mq_error *err) {
  * that to the umask. */
 static mq_status make_folder(mq_output *output, mq_error *err) {
     for (int i = 0; i < MAX_TRIES; i++) {
-        char suffix[SUFFIX_LENGTH + 1];
-        if (!random_suffix(suffix)) {
+        char suffix[MQ_OUTPUT_SUFFIX_LENGTH + 1];
+        if (!mq_output_suffix(suffix)) {
             return mq_fail_errno(err, errno, output->parent, "make a temporary name");
         }
         mq_free(output->folder);
@@ -296,8 +296,7 @@ const char *mq_output_folder(const mq_output *output) { return output->folder; }
 
 /* --- commit ----------------------------------------------------------------------------------- */
 
-/* Brings a folder's entries to the disk; file systems that have no such thing say EINVAL. */
-static int sync_folder(const char *path) {
+int mq_output_sync_folder(const char *path) {
     int fd = mq_sys_open(path, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0) {
         return -1;
@@ -313,9 +312,7 @@ static bool not_supported(int number) {
     return number == EINVAL || number == ENOSYS || number == ENOTSUP;
 }
 
-/* Moves the folder to a name where nothing is. rename(2) alone would take the place of an empty
- * folder. */
-static int move_to_free_name(const char *from, const char *to) {
+int mq_output_move_to_free_name(const char *from, const char *to) {
     if (mq_sys_rename(from, to, RENAME_NOREPLACE) == 0) {
         return 0;
     }
@@ -358,7 +355,7 @@ static int exchange(const char *folder, const char *path) {
 }
 
 mq_status mq_output_commit(mq_output *output, mq_error *err) {
-    if (sync_folder(output->folder) != 0) {
+    if (mq_output_sync_folder(output->folder) != 0) {
         return mq_fail_errno(err, errno, output->path, "bring to the disk");
     }
     bool exists = output->replace && mq_path_exists(output->path);
@@ -367,19 +364,19 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
         return status;
     }
     int result = exists ? exchange(output->folder, output->path)
-                        : move_to_free_name(output->folder, output->path);
+                        : mq_output_move_to_free_name(output->folder, output->path);
     if (result != 0) {
         return errno == EEXIST
                    ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "has appeared meanwhile")
                    : mq_fail_errno(err, errno, output->path, "rename the finished folder");
     }
-    if (sync_folder(output->parent) != 0) {
+    if (mq_output_sync_folder(output->parent) != 0) {
         /* Nobody was told that it is there: as if it had never been. */
         int number = errno;
         if (exists) {
             exchange(output->folder, output->path);
         } else {
-            move_to_free_name(output->path, output->folder);
+            mq_output_move_to_free_name(output->path, output->folder);
         }
         return mq_fail_errno(err, number, output->parent, "bring to the disk");
     }

@@ -1,71 +1,15 @@
-#include <math.h>
-
 #include "command.h"
-#include "matquant/eval.h"
-#include "table.h"
+#include "eval_result.h"
 
+/* What is demanded of the result; each as its option is given. */
 typedef struct eval_gates {
-    bool has_ppl, has_kl;
+    bool has_ppl, has_kl, has_acc;
     double ppl, kl; /* the most that is allowed */
+    double acc;     /* the least */
 } eval_gates;
 
-static void print_with_error(const char *label, double mean, double std_error, const char *unit) {
-    if (isfinite(std_error)) {
-        cli_print_field(stdout, label, "%.4f ± %.4f%s", mean, std_error, unit);
-    } else {
-        cli_print_field(stdout, label, "%.4f%s", mean, unit);
-    }
-}
-
-static void print_table(const mq_eval_result *result, const mq_eval_options *options) {
-    char time[CLI_CELL_SIZE];
-    if (options->width > 0) {
-        cli_print_field(stdout, "model", "%s at %u bits", options->model, options->width);
-    } else {
-        cli_print_field(stdout, "model", "%s", options->model);
-    }
-    cli_print_field(stdout, "text", "%s", options->text);
-    cli_print_field(stdout, "windows", "%zu of %zu tokens", result->windows, options->seq_len);
-    print_with_error("perplexity", result->perplexity, result->perplexity * result->nll_stderr, "");
-    print_with_error("negative log-lik.", result->nll, result->nll_stderr, " nats a token");
-    if (result->has_reference) {
-        cli_print_field(stdout, "reference", "%s", options->reference);
-        cli_print_field(stdout, "its perplexity", "%.4f", result->reference_perplexity);
-        print_with_error("KL divergence", result->kl, result->kl_stderr, " nats a token");
-        cli_print_field(stdout, "top-1 agreement", "%.2f %%", 100 * result->top1_agreement);
-    }
-    cli_print_field(stdout, "time", "%s", cli_show_seconds(time, result->seconds));
-}
-
-static mq_status print_json(const mq_eval_result *result, const mq_eval_options *options) {
-    cli_json json;
-    cli_json_begin(&json);
-    cli_json_text(&json, json.root, "model", options->model);
-    if (options->width > 0) {
-        cli_json_size(&json, json.root, "bits", options->width);
-    } else {
-        cli_json_null(&json, json.root, "bits");
-    }
-    cli_json_text(&json, json.root, "text", options->text);
-    cli_json_size(&json, json.root, "windows", result->windows);
-    cli_json_size(&json, json.root, "seq_len", options->seq_len);
-    cli_json_size(&json, json.root, "tokens", result->tokens);
-    cli_json_number(&json, json.root, "perplexity", result->perplexity);
-    cli_json_number(&json, json.root, "nll", result->nll);
-    cli_json_number(&json, json.root, "nll_stderr", result->nll_stderr);
-    if (result->has_reference) {
-        cli_json_text(&json, json.root, "reference", options->reference);
-        cli_json_number(&json, json.root, "reference_perplexity", result->reference_perplexity);
-        cli_json_number(&json, json.root, "kl", result->kl);
-        cli_json_number(&json, json.root, "kl_stderr", result->kl_stderr);
-        cli_json_number(&json, json.root, "top1_agreement", result->top1_agreement);
-    }
-    cli_json_number(&json, json.root, "seconds", result->seconds);
-    return cli_print_json(&json);
-}
-
 /* A value that is not a number passes no gate. */
-static bool passes(const char *what, double value, const char *option, double most) {
+static bool at_most(const char *what, double value, const char *option, double most) {
     if (value <= most) {
         return true;
     }
@@ -73,13 +17,24 @@ static bool passes(const char *what, double value, const char *option, double mo
     return false;
 }
 
+static bool at_least(const char *what, double value, const char *option, double least) {
+    if (value >= least) {
+        return true;
+    }
+    fprintf(stderr, "matquant: %s is %.6g, and --%s demands %.6g\n", what, value, option, least);
+    return false;
+}
+
 static mq_status check_gates(const mq_eval_result *result, const eval_gates *gates) {
     bool passed = true;
     if (gates->has_ppl) {
-        passed = passes("perplexity", result->perplexity, "max-ppl", gates->ppl);
+        passed = at_most("perplexity", result->perplexity, "max-ppl", gates->ppl);
     }
     if (gates->has_kl) {
-        passed = passes("the KL divergence", result->kl, "max-kl", gates->kl) && passed;
+        passed = at_most("the KL divergence", result->kl, "max-kl", gates->kl) && passed;
+    }
+    if (gates->has_acc) {
+        passed = at_least("the mean accuracy", result->mean.acc, "min-acc", gates->acc) && passed;
     }
     return passed ? MQ_OK : MQ_ERR_CHECK;
 }
@@ -100,25 +55,73 @@ static mq_status evaluate(const mq_eval_options *options, const eval_gates *gate
         return cli_print_error(&err);
     }
     if (common->json) {
-        status = print_json(&result, options);
+        status = cli_print_eval_json(&result, options);
     } else {
-        print_table(&result, options);
+        cli_print_eval_table(&result, options);
     }
-    return status == MQ_OK ? check_gates(&result, gates) : status;
+    status = status == MQ_OK ? check_gates(&result, gates) : status;
+    mq_eval_result_free(&result);
+    return status;
+}
+
+/* The first option that needs another one that is not there; NULL: none. */
+static const char *missing(const mq_eval_options *options, const eval_gates *gates) {
+    if (!options->text && options->task_count == 0) {
+        return "--text FILE or --tasks FILE... is needed";
+    }
+    if (!options->text && gates->has_ppl) {
+        return "--max-ppl needs --text FILE";
+    }
+    if (!options->text && options->reference) {
+        return "--reference needs --text FILE";
+    }
+    if (!options->reference && gates->has_kl) {
+        return "--max-kl needs --reference MODEL";
+    }
+    if (options->task_count == 0 && gates->has_acc) {
+        return "--min-acc needs --tasks FILE...";
+    }
+    if (options->task_count == 0 && options->max_items > 0) {
+        return "--max-items needs --tasks FILE...";
+    }
+    if (options->task_count == 0 && options->items) {
+        return "--items needs --tasks FILE...";
+    }
+    return NULL;
+}
+
+static void print_task_format(FILE *out) {
+    fputs("\nA task file has one JSON object a line, and may be gzipped:\n\n"
+          "{\"id\": \"1\", \"gold\": 0, \"choices\": [{\"context\": \"1+1=\", \"continuation\": "
+          "\"2\"}, ...]}\n\n",
+          out);
+    cli_print_wrapped(
+        out,
+        "The answer is the choice whose continuation has the largest log-likelihood after its "
+        "context (acc), or the largest one divided by its bytes of UTF-8 (acc_norm); gold is the "
+        "index of the right one. Tokens are made as lm-evaluation-harness makes them; contexts "
+        "longer than the model's positions are cut on the left.",
+        0, 0);
 }
 
 mq_status cmd_eval(int count, char *const *argv) {
     mq_eval_options options = mq_eval_defaults();
     eval_gates gates = {0};
     cli_common common = {0};
+    cli_texts tasks = {.count = 0};
     size_t bits = 0;
     const cli_argument arguments[] = {
         {"FOLDER", "plain model, master checkpoint, or slice in MLX's format", &options.model},
         {NULL, NULL, NULL}};
     const cli_option specs[] = {
         {CLI_TEXT, 0, "text", &options.text, "FILE",
-         "text to measure on (.txt, .jsonl, either gzipped, or token ids as .npy)",
-         .required = true},
+         .help =
+             "text to measure perplexity on (.txt, .jsonl, either gzipped, or token ids as .npy)"},
+        {CLI_TEXTS, 0, "tasks", &tasks, "FILE...",
+         .help = "zero-shot tasks to measure accuracy on, in the format below; all words up to the "
+                 "next "
+                 "option, and may be given several times",
+         .several = true},
         {CLI_COUNT, 0, "bits", &bits, "R", "width of a master checkpoint, 2 to 8 (default: 8)",
          .min = 2, .max = 8, .hide_default = true},
         {CLI_COUNT, 0, "windows", &options.windows, "N",
@@ -126,9 +129,12 @@ mq_status cmd_eval(int count, char *const *argv) {
          .hide_default = true},
         {CLI_COUNT, 0, "seq-len", &options.seq_len, "N",
          "tokens in a window; windows do not overlap", .min = 2},
+        {CLI_COUNT, 0, "max-items", &options.max_items, "N",
+         "at most so many items of each task, from the beginning (default: all)", .min = 1,
+         .hide_default = true},
         {CLI_CLEAR, 0, "no-bos", &options.bos,
-         .help = "do not begin them with the beginning-of-sequence token that the tokenizer's "
-                 "template puts there"},
+         .help = "do not begin windows and contexts with the beginning-of-sequence token that the "
+                 "tokenizer's template puts there"},
         {.type = CLI_HEADING, .help = "Comparison and gates"},
         {CLI_TEXT, 0, "reference", &options.reference, "MODEL",
          .help = "also compare with this plain model: mean KL divergence, and how often the most "
@@ -139,23 +145,31 @@ mq_status cmd_eval(int count, char *const *argv) {
         {CLI_NUMBER, 0, "max-kl", &gates.kl, "X",
          "end with status 1 if the divergence from the reference is higher, in nats a token",
          .hide_default = true, .given = &gates.has_kl},
+        {CLI_NUMBER, 0, "min-acc", &gates.acc, "X",
+         "end with status 1 if the mean accuracy (acc) over the tasks is lower, 0 to 1", .max = 1,
+         .hide_default = true, .given = &gates.has_acc},
         {.type = CLI_HEADING, .help = "Machine"},
-        {CLI_COUNT, 0, "batch", &options.batch, "N", "windows at once", .min = 1},
+        {CLI_COUNT, 0, "batch", &options.batch, "N",
+         "windows at once; items of tasks are packed into as many tokens", .min = 1},
         CLI_THREADS_OPTION(common),
+        {.type = CLI_HEADING, .help = "Items"},
+        {CLI_TEXT, 0, "items", &options.items, "FILE",
+         .help = "write the log-likelihood of every choice of every item, one JSON object a line"},
+        {CLI_FLAG, 0, "force", &options.force, .help = "replace that file if it exists"},
         CLI_COMMON_OPTIONS(common)};
     const cli_command command = {
         "eval",
-        "Measures the perplexity of a plain model, of a master checkpoint at any width, or of a "
-        "slice. A master at a "
-        "width and the slice of that width give the same result to the last bit.",
-        arguments, specs, NULL};
+        "Measures a plain model, a master checkpoint at any width, or a slice: the perplexity of a "
+        "text, the accuracy on zero-shot tasks, or both. A master at a width and the slice of that "
+        "width give the same result to the last bit.",
+        arguments, specs, print_task_format};
     mq_status status;
     if (!cli_read_line(&status, &command, count, argv)) {
         return status;
     }
-    if (gates.has_kl && !options.reference) {
-        return cli_usage_error("eval", "--max-kl needs --reference MODEL");
-    }
     options.width = (unsigned)bits;
-    return evaluate(&options, &gates, &common);
+    options.tasks = tasks.items;
+    options.task_count = tasks.count;
+    const char *lacks = missing(&options, &gates);
+    return lacks ? cli_usage_error("eval", "%s", lacks) : evaluate(&options, &gates, &common);
 }

@@ -116,12 +116,17 @@ static cli_parsed accept(const parser *self, const cli_option *option, const cha
                     : CLI_PARSED;
 }
 
-/* The value of an option that stands alone: the next word. */
+/* The value of an option that stands alone: the next word, or several. */
 static cli_parsed accept_next(parser *self, const cli_option *option) {
     if (self->next == self->count) {
         return wrong(self, "option '--%s' needs a value: %s", option->name, option->argument);
     }
-    return accept(self, option, self->argv[self->next++]);
+    cli_parsed parsed = accept(self, option, self->argv[self->next++]);
+    while (parsed == CLI_PARSED && option->several && self->next < self->count &&
+           self->argv[self->next][0] != '-') {
+        parsed = accept(self, option, self->argv[self->next++]);
+    }
+    return parsed;
 }
 
 static cli_parsed parse_long(parser *self, const char *word) {
@@ -183,10 +188,23 @@ static bool is_unset(const cli_option *option) {
                                     : *(size_t *)option->value == 0;
 }
 
+/* An argument is not there; perhaps an option has it that takes all words that follow. */
+static cli_parsed argument_missing(const parser *self, const char *name) {
+    for (const cli_option *option = self->command->options; !is_end(option); option++) {
+        if (option->several && ((const cli_texts *)option->value)->count > 1) {
+            return wrong(self,
+                         "%s is missing: it belongs before '--%s', which takes all words up "
+                         "to the next option",
+                         name, option->name);
+        }
+    }
+    return wrong(self, "%s is missing", name);
+}
+
 static cli_parsed check_complete(const parser *self) {
     const cli_argument *argument = &self->command->arguments[self->arguments];
     if (argument->name) {
-        return wrong(self, "%s is missing", argument->name);
+        return argument_missing(self, argument->name);
     }
     for (const cli_option *option = self->command->options; !is_end(option); option++) {
         if (option->required && is_unset(option)) {

@@ -52,6 +52,8 @@ typedef struct cli_option {
     double min, max;            /* max == 0: no upper bound */
     const char *const *choices; /* NULL-terminated */
     bool required; /* of CLI_TEXT or CLI_COUNT; what value points to begins as NULL or 0, unset */
+    bool several;  /* of CLI_TEXTS: a value that stands alone is followed by more of them, all words
+                      up to the next that begins with a dash */
     bool hide_default; /* the help text says it, or there is none */
     bool *given;       /* NULL, or set to true when the option is on the line */
 } cli_option;

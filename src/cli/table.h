@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 #define CLI_TABLE_COLUMNS 8
-#define CLI_TABLE_ROWS 32
+#define CLI_TABLE_ROWS 72
 #define CLI_CELL_SIZE 32
 
 /* Columns are as wide as their widest cell; the first is set flush left, the others flush right.

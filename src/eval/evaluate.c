@@ -5,6 +5,7 @@
 
 #include "eval/perplexity.h"
 #include "eval/score.h"
+#include "eval/tasks.h"
 #include "store/master.h"
 
 mq_eval_options mq_eval_defaults(void) {
@@ -12,8 +13,14 @@ mq_eval_options mq_eval_defaults(void) {
 }
 
 static mq_status check_options(const mq_eval_options *options, mq_error *err) {
-    if (!options->model || !options->text) {
-        return mq_fail(err, MQ_ERR_USAGE, "a model and a text are needed");
+    if (!options->model || (!options->text && options->task_count == 0)) {
+        return mq_fail(err, MQ_ERR_USAGE, "a model and a text or tasks are needed");
+    }
+    if (options->reference && !options->text) {
+        return mq_fail(err, MQ_ERR_USAGE, "a reference is compared with on a text");
+    }
+    if (options->items && options->task_count == 0) {
+        return mq_fail(err, MQ_ERR_USAGE, "there are items of tasks only");
     }
     if (options->seq_len < 2) {
         return mq_fail(err, MQ_ERR_USAGE,
@@ -26,26 +33,79 @@ static mq_status check_options(const mq_eval_options *options, mq_error *err) {
     return MQ_OK;
 }
 
-static mq_status load_windows(mq_sequences *out, const mq_eval_options *options,
-                              const mq_config *config, const mq_context *context, mq_error *err) {
-    mq_tokenizer *tokenizer = NULL;
-    if (!mq_corpus_is_ids(options->text)) {
-        mq_status status = mq_tokenizer_open(&tokenizer, options->model, err);
-        if (status != MQ_OK) {
-            return status;
+/* Where the items are written. */
+static mq_status check_items(const mq_eval_options *options, mq_error *err) {
+    if (mq_path_exists(options->items) && !options->force) {
+        return mq_fail_file(err, MQ_ERR_USAGE, options->items,
+                            "the file exists already; --force replaces it");
+    }
+    for (size_t i = 0; i < options->task_count; i++) {
+        if (mq_same_file(options->items, options->tasks[i])) {
+            return mq_fail_file(err, MQ_ERR_USAGE, options->items, "the items are a task's file");
         }
     }
+    return mq_output_file_check(options->items, options->force, err);
+}
+
+static mq_status load_windows(mq_sequences *out, const mq_eval_options *options,
+                              const mq_tokenizer *tokenizer, const mq_config *config,
+                              const mq_context *context, mq_error *err) {
     mq_corpus_options corpus = {.length = options->seq_len,
                                 .max_count = options->windows,
                                 .bos = options->bos,
                                 .vocab_size = config->vocab_size};
     mq_status status = mq_corpus_load(out, options->text, tokenizer, &corpus, context, err);
-    mq_tokenizer_free(tokenizer);
     if (status == MQ_OK && options->seq_len > config->max_position_embeddings) {
         mq_log(context, MQ_LOG_WARNING,
                "windows of %zu tokens are longer than the model's %zu positions", options->seq_len,
                config->max_position_embeddings);
     }
+    return status;
+}
+
+static mq_status load_tasks(mq_task_set *out, const mq_eval_options *options,
+                            const mq_tokenizer *tokenizer, const mq_config *config,
+                            const mq_context *context, mq_error *err) {
+    const mq_task_encoding encoding = {
+        .tokenizer = tokenizer,
+        .bos = options->bos ? mq_tokenizer_bos(tokenizer) : -1,
+        .vocab_size = config->vocab_size,
+        .max_input_tokens = config->max_position_embeddings,
+    };
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < options->task_count; i++) {
+        status =
+            mq_task_set_read(out, options->tasks[i], options->max_items, &encoding, context, err);
+    }
+    size_t truncated = 0;
+    for (size_t i = 0; i < out->item_count; i++) {
+        truncated += out->items[i].truncated;
+    }
+    if (status == MQ_OK && truncated > 0) {
+        mq_log(context, MQ_LOG_WARNING,
+               "%zu of %zu items are longer than the model's %zu positions: the beginning of their "
+               "context is cut",
+               truncated, out->item_count, config->max_position_embeddings);
+    }
+    return status;
+}
+
+/* Everything that is measured on. */
+static mq_status load_inputs(mq_sequences *windows, mq_task_set *tasks,
+                             const mq_eval_options *options, const mq_config *config,
+                             const mq_context *context, mq_error *err) {
+    mq_tokenizer *tokenizer = NULL;
+    mq_status status = MQ_OK;
+    if (options->task_count > 0 || !mq_corpus_is_ids(options->text)) {
+        status = mq_tokenizer_open(&tokenizer, options->model, err);
+    }
+    if (status == MQ_OK && options->task_count > 0) {
+        status = load_tasks(tasks, options, tokenizer, config, context, err);
+    }
+    if (status == MQ_OK && options->text) {
+        status = load_windows(windows, options, tokenizer, config, context, err);
+    }
+    mq_tokenizer_free(tokenizer);
     return status;
 }
 
@@ -130,6 +190,31 @@ static mq_status score(mq_eval_result *result, const mq_eval_options *options,
     return status;
 }
 
+static mq_status score_tasks(mq_eval_result *result, const mq_eval_options *options,
+                             const mq_model *model, mq_task_set *tasks, const mq_context *context,
+                             mq_error *err) {
+    const double start = mq_seconds();
+    size_t batch_rows;
+    if (!mq_mul_size(&batch_rows, options->batch, options->seq_len)) {
+        batch_rows = SIZE_MAX;
+    }
+    mq_status status = mq_task_score(tasks, &result->task_tokens, model, batch_rows,
+                                     MQ_EVAL_HIDDEN_BYTES, context, err);
+    result->task_seconds = mq_seconds() - start;
+    if (status == MQ_OK) {
+        status = mq_task_summarize(result, tasks, err);
+    }
+    if (status == MQ_OK && options->items) {
+        status = mq_task_write_items(options->items, options->force, tasks, err);
+    }
+    return status;
+}
+
+void mq_eval_result_free(mq_eval_result *result) {
+    mq_free(result->tasks);
+    *result = (mq_eval_result){0};
+}
+
 mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
                       const mq_context *context, mq_error *err) {
     double start = mq_seconds();
@@ -140,19 +225,33 @@ mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
     }
     mq_model *model = NULL, *reference = NULL;
     mq_sequences windows = {0};
-    status = mq_model_open_any(&model, options->model, options->width, err);
+    mq_task_set tasks = {0};
+    if (options->items) {
+        status = check_items(options, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_model_open_any(&model, options->model, options->width, err);
+    }
     if (status == MQ_OK && options->reference) {
         status = open_reference(&reference, options, model, context, err);
     }
     if (status == MQ_OK) {
-        status = load_windows(&windows, options, &model->config, context, err);
+        status = load_inputs(&windows, &tasks, options, &model->config, context, err);
     }
-    if (status == MQ_OK) {
+    if (status == MQ_OK && options->text) {
         status = score(result, options, model, reference, &windows, context, err);
     }
+    if (status == MQ_OK && options->task_count > 0) {
+        status = score_tasks(result, options, model, &tasks, context, err);
+    }
+    mq_task_set_free(&tasks);
     mq_sequences_free(&windows);
     mq_model_free(reference);
     mq_model_free(model);
+    if (status != MQ_OK) {
+        mq_eval_result_free(result);
+        return status;
+    }
     result->seconds = mq_seconds() - start;
-    return status;
+    return MQ_OK;
 }

@@ -4,16 +4,20 @@
 
 #include "eval/perplexity.h"
 
-/* Arithmetic of the forward passes as a share of everything, for progress: both parts are matrix
- * products, so their parameters say it. */
-static double forward_share(const mq_config *config) {
-    double block = 0;
+double mq_block_weight_count(const mq_config *config) {
+    double count = 0;
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, (mq_linear)i);
-        block += (double)out * (double)in;
+        count += (double)out * (double)in;
     }
-    double blocks = block * (double)config->num_hidden_layers;
+    return count;
+}
+
+/* Arithmetic of the forward passes as a share of everything, for progress: both parts are matrix
+ * products, so their parameters say it. */
+static double forward_share(const mq_config *config) {
+    double blocks = mq_block_weight_count(config) * (double)config->num_hidden_layers;
     return blocks / (blocks + (double)config->vocab_size * (double)config->hidden_size);
 }
 

@@ -9,6 +9,9 @@
  * in several passes. */
 #define MQ_EVAL_HIDDEN_BYTES ((size_t)256 << 20)
 
+/* Weights of a block's linear layers: what a token costs there, for progress. */
+double mq_block_weight_count(const mq_config *config);
+
 /* What each window is worth; arrays [windows], the caller's. kl, agreement and reference_nll are
  * NULL without a reference. */
 typedef struct mq_window_scores {

@@ -81,8 +81,14 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
                                 .y = y};
     const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
     for_runs(mq_block_qkv_forward, &pass, context);
-    mq_attention_forward(activations->attn, activations->lse, activations->q, activations->k,
-                         activations->v, &attention, activations->scratch, context);
+    if (shape->packed) {
+        mq_attention_forward_packed(activations->attn, activations->q, activations->k,
+                                    activations->v, shape->packed, &attention, activations->scratch,
+                                    context);
+    } else {
+        mq_attention_forward(activations->attn, activations->lse, activations->q, activations->k,
+                             activations->v, &attention, activations->scratch, context);
+    }
     for_runs(mq_block_ffn_forward, &pass, context);
 }
 
@@ -167,7 +173,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
                        const mq_block_weights *weights, const mq_block_shape *shape,
                        mq_activations *activations, const mq_context *context) {
     mq_activations *a = activations;
-    assert(a->backward && shape->sequences * shape->length <= a->max_tokens);
+    assert(a->backward && !shape->packed && shape->sequences * shape->length <= a->max_tokens);
     mq_block_pass pass = {.kernels = mq_kernels_get(),
                           .config = shape->config,
                           .weights = weights,

@@ -9,6 +9,7 @@
 #define MQ_MODEL_BLOCK_H
 
 #include "base/context.h"
+#include "model/packed.h"
 #include "model/weights.h"
 #include "tensor/gemm_bf16.h"
 
@@ -38,6 +39,9 @@ typedef struct mq_block_shape {
     size_t layer;                       /* decides window and rotary table */
     size_t sequences, length;           /* tokens = sequences · length */
     const float *cos_table, *sin_table; /* [length, head_dim/2] of this layer's mq_rope */
+    /* NULL: sequences of equal length. Otherwise the tokens are its rows: sequences 1, length rows,
+     * and the tables have its longest sequence's positions. Forward only. */
+    const mq_packed *packed;
 } mq_block_shape;
 
 /* Everything the block keeps between forward and backward, and its scratch; carved from one slab.

@@ -6,8 +6,10 @@
 static void rotate(float *x, const mq_block_pass *pass, const mq_rows *rows, size_t heads,
                    bool inverse) {
     const size_t half = pass->config->head_dim / 2;
+    const mq_packed *packed = pass->shape->packed;
     for (size_t r = 0; r < rows->count; r++) {
-        const size_t position = (rows->first + r) % pass->shape->length;
+        const size_t row = rows->first + r;
+        const size_t position = packed ? packed->positions[row] : row % pass->shape->length;
         pass->kernels->rope(x + r * heads * 2 * half, pass->shape->cos_table + position * half,
                             pass->shape->sin_table + position * half, heads, half, inverse);
     }

@@ -9,10 +9,15 @@ typedef struct forward {
     mq_slab memory;
 } forward;
 
-static void forward_carve(forward *f, mq_slab *slab, const mq_config *config, size_t sequences,
-                          size_t length, size_t batch, const mq_context *context) {
+/* What goes through a block at once, and the positions that it has. */
+typedef struct forward_size {
+    size_t sequences, length, positions;
+} forward_size;
+
+static void forward_carve(forward *f, mq_slab *slab, const mq_config *config,
+                          const forward_size *size, const mq_context *context) {
     size_t angles = 0;
-    if (!mq_mul_size(&angles, length, config->head_dim / 2)) {
+    if (!mq_mul_size(&angles, size->positions, config->head_dim / 2)) {
         slab->overflow = true;
     }
     mq_block_params_carve(&f->params, slab, config);
@@ -21,30 +26,60 @@ static void forward_carve(forward *f, mq_slab *slab, const mq_config *config, si
         f->cos_table[i] = shared ? f->cos_table[0] : mq_carve(slab, angles, sizeof(float));
         f->sin_table[i] = shared ? f->sin_table[0] : mq_carve(slab, angles, sizeof(float));
     }
-    f->activations = mq_activations_carve(slab, config, batch < sequences ? batch : sequences,
-                                          length, false, context);
+    f->activations =
+        mq_activations_carve(slab, config, size->sequences, size->length, false, context);
+}
+
+static mq_status forward_open(forward *f, const mq_config *config, const forward_size *size,
+                              const mq_context *context, mq_error *err) {
+    forward_carve(f, &f->memory, config, size, context);
+    mq_status status = mq_slab_allocate(&f->memory, "a block and its activations", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    forward_carve(f, &f->memory, config, size, context);
+    for (size_t i = 0; i < (config->arch->sliding_window ? 2u : 1u); i++) {
+        mq_rope_tables(f->cos_table[i], f->sin_table[i], &config->rope[i], config, size->positions);
+    }
+    return MQ_OK;
+}
+
+/* What a block of the model gets, but for the sequences. */
+static mq_block_shape shape_of(const forward *f, const mq_model *model, size_t layer) {
+    const size_t local = model->config.layer_is_local[layer] ? 1 : 0;
+    return (mq_block_shape){
+        .config = &model->config,
+        .layer = layer,
+        .cos_table = f->cos_table[local],
+        .sin_table = f->sin_table[local],
+    };
+}
+
+static void report(const char *phase, double done, size_t layers, double begin,
+                   const mq_context *context) {
+    const mq_progress progress = {
+        .phase = phase,
+        .unit = "block",
+        .done = done,
+        .total = (double)layers,
+        .elapsed_seconds = mq_seconds() - begin,
+    };
+    mq_report(context, &progress);
+}
+
+/* --- sequences of one length ------------------------------------------------------------------ */
+
+static forward_size equal_size(size_t sequences, size_t length, size_t batch) {
+    return (forward_size){batch < sequences ? batch : sequences, length, length};
 }
 
 size_t mq_model_forward_memory(const mq_config *config, size_t sequences, size_t length,
                                size_t batch, const mq_context *context) {
     forward f = {0};
     mq_slab slab = {0};
-    forward_carve(&f, &slab, config, sequences, length, batch, context);
+    const forward_size size = equal_size(sequences, length, batch);
+    forward_carve(&f, &slab, config, &size, context);
     return slab.overflow ? SIZE_MAX : slab.used;
-}
-
-static mq_status forward_open(forward *f, const mq_config *config, size_t sequences, size_t length,
-                              size_t batch, const mq_context *context, mq_error *err) {
-    forward_carve(f, &f->memory, config, sequences, length, batch, context);
-    mq_status status = mq_slab_allocate(&f->memory, "a block and its activations", err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    forward_carve(f, &f->memory, config, sequences, length, batch, context);
-    for (size_t i = 0; i < (config->arch->sliding_window ? 2u : 1u); i++) {
-        mq_rope_tables(f->cos_table[i], f->sin_table[i], &config->rope[i], config, length);
-    }
-    return MQ_OK;
 }
 
 static mq_status forward_block(float *hidden, forward *f, const mq_model *model, size_t layer,
@@ -56,15 +91,9 @@ static mq_status forward_block(float *hidden, forward *f, const mq_model *model,
     for (size_t first = 0; status == MQ_OK && first < sequences; first += batch) {
         status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {
-            const size_t local = model->config.layer_is_local[layer] ? 1 : 0;
-            const mq_block_shape shape = {
-                .config = &model->config,
-                .layer = layer,
-                .sequences = sequences - first < batch ? sequences - first : batch,
-                .length = length,
-                .cos_table = f->cos_table[local],
-                .sin_table = f->sin_table[local],
-            };
+            mq_block_shape shape = shape_of(f, model, layer);
+            shape.sequences = sequences - first < batch ? sequences - first : batch;
+            shape.length = length;
             float *rows = hidden + first * stride;
             mq_block_forward(rows, rows, &weights, &shape, f->activations, context);
         }
@@ -84,19 +113,80 @@ mq_status mq_model_forward(float *hidden, const mq_model *model, const int32_t *
     mq_status status = mq_model_embed(hidden, model, ids, sequences * length, err);
     forward f = {0};
     if (status == MQ_OK) {
-        status = forward_open(&f, &model->config, sequences, length, batch, context, err);
+        const forward_size size = equal_size(sequences, length, batch);
+        status = forward_open(&f, &model->config, &size, context, err);
     }
     for (size_t layer = 0; status == MQ_OK && layer < layers; layer++) {
         status = forward_block(hidden, &f, model, layer, sequences, length, batch, context, err);
         if (status == MQ_OK) {
-            const mq_progress progress = {
-                .phase = phase,
-                .unit = "block",
-                .done = (double)(layer + 1),
-                .total = (double)layers,
-                .elapsed_seconds = mq_seconds() - begin,
-            };
-            mq_report(context, &progress);
+            report(phase, (double)(layer + 1), layers, begin, context);
+        }
+    }
+    mq_slab_free(&f.memory);
+    return status;
+}
+
+/* --- packed batches --------------------------------------------------------------------------- */
+
+static mq_status packed_size(forward_size *out, size_t *rows, const mq_packed *batches,
+                             size_t count, const mq_config *config, mq_error *err) {
+    *out = (forward_size){.sequences = 1};
+    *rows = 0;
+    for (size_t i = 0; i < count; i++) {
+        *rows += batches[i].rows;
+        out->length = batches[i].rows > out->length ? batches[i].rows : out->length;
+        out->positions = batches[i].longest > out->positions ? batches[i].longest : out->positions;
+    }
+    if (out->positions > config->max_position_embeddings) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "a sequence of %zu tokens is longer than the model's %zu positions",
+                       out->positions, config->max_position_embeddings);
+    }
+    return MQ_OK;
+}
+
+static mq_status embed_packed(float *hidden, const mq_model *model, const mq_packed *batches,
+                              size_t count, mq_error *err) {
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        status = mq_model_embed(hidden, model, batches[i].ids, batches[i].rows, err);
+        hidden += batches[i].rows * model->config.hidden_size;
+    }
+    return status;
+}
+
+mq_status mq_packed_forward(float *hidden, const mq_model *model, const mq_packed *batches,
+                            size_t count, const char *phase, const mq_context *context,
+                            mq_error *err) {
+    const size_t layers = model->config.num_hidden_layers;
+    const double begin = mq_seconds();
+    size_t total;
+    forward_size size;
+    forward f = {0};
+    mq_status status = packed_size(&size, &total, batches, count, &model->config, err);
+    if (status != MQ_OK || total == 0) {
+        return status;
+    }
+    status = embed_packed(hidden, model, batches, count, err);
+    if (status == MQ_OK) {
+        status = forward_open(&f, &model->config, &size, context, err);
+    }
+    for (size_t layer = 0; status == MQ_OK && layer < layers; layer++) {
+        status = mq_block_params_load(&f.params, model, layer, err);
+        const mq_block_weights weights = mq_block_params_view(&f.params);
+        size_t done = 0;
+        for (size_t i = 0; status == MQ_OK && i < count; i++) {
+            status = mq_check_interrupt(context, err);
+            if (status == MQ_OK) {
+                mq_block_shape shape = shape_of(&f, model, layer);
+                shape.sequences = 1;
+                shape.length = batches[i].rows;
+                shape.packed = &batches[i];
+                float *rows = hidden + done * model->config.hidden_size;
+                mq_block_forward(rows, rows, &weights, &shape, f.activations, context);
+                done += batches[i].rows;
+                report(phase, (double)layer + (double)done / (double)total, layers, begin, context);
+            }
         }
     }
     mq_slab_free(&f.memory);

@@ -19,9 +19,8 @@ typedef struct tile {
     size_t ld; /* row stride of scores */
 } tile;
 
-/* Rows of scores are padded: a power of two as the stride would put a column of them into few sets
- * of the cache. */
-static size_t score_stride(const mq_attention_shape *shape) {
+/* Padded: a power of two as the stride would put a column of scores into few sets of the cache. */
+size_t mq_attention_score_stride(const mq_attention_shape *shape) {
     size_t keys = shape->length;
     if (shape->window > 0 && shape->window + MQ_ATTENTION_TILE < keys) {
         keys = shape->window + MQ_ATTENTION_TILE;
@@ -30,7 +29,7 @@ static size_t score_stride(const mq_attention_shape *shape) {
 }
 
 static tile tile_at(const mq_attention_shape *shape, size_t first) {
-    tile t = {.first = first, .ld = score_stride(shape)};
+    tile t = {.first = first, .ld = mq_attention_score_stride(shape)};
     t.rows = shape->length - first < MQ_ATTENTION_TILE ? shape->length - first : MQ_ATTENTION_TILE;
     t.first_key = shape->window > 0 && first + 1 > shape->window ? first + 1 - shape->window : 0;
     t.keys = first + t.rows - t.first_key;
@@ -51,7 +50,7 @@ static void clear_hidden(float *row, const tile *t, size_t begin, size_t end) {
 }
 
 static size_t tile_floats(const mq_attention_shape *shape) {
-    return (size_t)MQ_ATTENTION_TILE * score_stride(shape);
+    return (size_t)MQ_ATTENTION_TILE * mq_attention_score_stride(shape);
 }
 
 /* Two tiles and a row of MQ_ATTENTION_TILE numbers a thread. */

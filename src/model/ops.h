@@ -64,11 +64,20 @@ typedef struct mq_attention_shape {
 /* Scratch is one tile of scores (two for backward) a thread, [MQ_ATTENTION_TILE, keys that a tile
  * can see]. */
 #define MQ_ATTENTION_TILE 128
+/* Floats between rows of a tile of scores; of the shape, length and window count. */
+size_t mq_attention_score_stride(const mq_attention_shape *shape);
 size_t mq_attention_scratch(const mq_attention_shape *shape,
                             const mq_context *context); /* floats */
 void mq_attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
                           const mq_attention_shape *shape, float *scratch,
                           const mq_context *context);
+/* The same for the sequences of a packed batch (packed.h), arrays over its rows, without lse;
+ * shape->sequences and shape->length do not count. Scratch as above, for one sequence of as many
+ * tokens as the batch has rows. */
+struct mq_packed;
+void mq_attention_forward_packed(float *out, const float *q, const float *k, const float *v,
+                                 const struct mq_packed *packed, const mq_attention_shape *shape,
+                                 float *scratch, const mq_context *context);
 /* dq, dk, dv as q, k, v, overwritten. Scores are computed again from lse (Dao et al. 2022,
  * FlashAttention). */
 void mq_attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *out,

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "base/json.h"
 #include "text/corpus_internal.h"
+#include "text/lines.h"
 #include "text/utf8.h"
 
 #define SHUFFLE_STREAM 0x636f72707573ULL /* "corpus": apart from other uses of the seed */
@@ -20,23 +20,18 @@ static bool has_extension(const char *path, const char *extension) {
     return size >= length && memcmp(name + size - length, extension, length) == 0;
 }
 
-/* Appends the "text" of one line; begin is its offset in the file. */
-static mq_status append_document(mq_bytes *out, const char *line, size_t size, size_t begin,
-                                 bool first, const char *path, mq_error *err) {
+/* Appends the "text" of one line. */
+static mq_status append_document(mq_bytes *out, const mq_line *line, bool first, const char *path,
+                                 mq_error *err) {
     cJSON *object = NULL;
-    size_t offset;
-    if (mq_json_has_nul(&offset, line, size)) {
-        return mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, begin + offset,
-                              "a string that holds the character U+0000 is not supported");
-    }
-    if (mq_json_parse(&object, line, size, path, NULL)) {
-        return mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, begin, "a line that is not JSON");
+    mq_status status = mq_line_parse(&object, line, path, err);
+    if (status) {
+        return status;
     }
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(object, "text");
-    mq_status status = MQ_OK;
     if (!cJSON_IsString(text)) {
-        status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, begin,
-                                "a line without a string \"text\"");
+        status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, line->offset,
+                                "line %zu is without a string \"text\"", line->number);
     }
     if (!status && !first) {
         status = mq_bytes_append(out, "\n\n", 2, err);
@@ -48,33 +43,16 @@ static mq_status append_document(mq_bytes *out, const char *line, size_t size, s
     return status;
 }
 
-static bool is_blank(const char *line, size_t size) {
-    for (size_t i = 0; i < size; i++) {
-        if (line[i] != ' ' && line[i] != '\t' && line[i] != '\r') {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* The documents of a .jsonl file, joined by two newlines; blank lines are nothing. */
 static mq_status join_documents(mq_bytes *out, const char *text, size_t size, const char *path,
                                 const mq_context *context, mq_error *err) {
+    mq_status status = MQ_OK;
     bool first = true;
-    for (size_t at = 0; at < size;) {
-        const char *newline = memchr(text + at, '\n', size - at);
-        size_t length = newline ? (size_t)(newline - (text + at)) : size - at;
-        if (!is_blank(text + at, length)) {
-            mq_status status = append_document(out, text + at, length, at, first, path, err);
-            status = status ? status : mq_check_interrupt(context, err);
-            if (status) {
-                return status;
-            }
-            first = false;
-        }
-        at += length + 1;
+    for (mq_line line = {0}; !status && mq_next_line(&line, text, size); first = false) {
+        status = append_document(out, &line, first, path, err);
+        status = status ? status : mq_check_interrupt(context, err);
     }
-    return MQ_OK;
+    return status;
 }
 
 /* The whole text of the file; *out is the caller's. */

@@ -22,7 +22,7 @@ static struct {
     int colour;
     cli_counts bits;
     cli_numbers lambda;
-    cli_texts include;
+    cli_texts include, tasks;
     bool bits_given;
 } line;
 
@@ -42,6 +42,7 @@ static const cli_option options[] = {
      .given = &line.bits_given},
     {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST", "weights", .max = 100},
     {CLI_TEXTS, 0, "include", &line.include, "REGEX", .help = "names, one option each"},
+    {CLI_TEXTS, 't', "tasks", &line.tasks, "FILE...", .help = "files", .several = true},
     CLI_END};
 static const cli_command command = {"paint", "Paints a model.", arguments, options, NULL};
 
@@ -123,6 +124,32 @@ static void test_values(void **state) {
     assert_string_equal(line.include.items[1], "b");
     accepts("M -o o --bits 5");
     assert_int_equal(line.bits.count, 1);
+}
+
+static void expect_tasks(const char *text, const char *expected) {
+    accepts(text);
+    char found[128] = "";
+    for (size_t i = 0; i < line.tasks.count; i++) {
+        strcat(found, line.tasks.items[i]);
+    }
+    assert_string_equal(found, expected);
+    assert_string_equal(line.model, "M");
+}
+
+static void test_several_values(void **state) {
+    (void)state;
+    expect_tasks("M -o o --tasks a", "a");
+    expect_tasks("M --tasks a b c -o o", "abc");
+    expect_tasks("-o o --tasks a b -- M", "ab");
+    expect_tasks("M -t a b -t c -o o --tasks d", "abcd");
+    expect_tasks("--tasks=a M -o o", "a"); /* the value does not stand alone */
+    expect_tasks("-ta M -o o", "a");
+    expect_tasks("--tasks a --include x M -o o", "a");
+    refuses("-o o --tasks a M",
+            "MODEL is missing: it belongs before '--tasks', which takes all words "
+            "up to the next option");
+    refuses("-o o --tasks a", "MODEL is missing");
+    refuses("M -o o --tasks", "option '--tasks' needs a value: FILE...");
 }
 
 static void test_values_out_of_range(void **state) {
@@ -242,7 +269,8 @@ static void test_help_text(void **state) {
                                    "  --colour NAME           of the paint (default: red)\n"
                                    "  --bits LIST             widths (default: 8,4)\n"
                                    "  --lambda LIST           weights (default: 0.1,1)\n"
-                                   "  --include REGEX         names, one option each\n";
+                                   "  --include REGEX         names, one option each\n"
+                                   "  -t, --tasks FILE...     files\n";
     assert_string_equal(text, expected);
     free(text);
 }
@@ -274,17 +302,12 @@ static void test_closest(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms_of_an_option),
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_values_out_of_range),
-        cmocka_unit_test(test_sizes_out_of_range),
-        cmocka_unit_test(test_lists_out_of_range),
-        cmocka_unit_test(test_too_many_texts),
-        cmocka_unit_test(test_wrong_lines),
-        cmocka_unit_test(test_help_is_asked_for),
-        cmocka_unit_test(test_help_text),
-        cmocka_unit_test(test_wrapping),
-        cmocka_unit_test(test_closest),
+        cmocka_unit_test(test_forms_of_an_option), cmocka_unit_test(test_values),
+        cmocka_unit_test(test_several_values),     cmocka_unit_test(test_values_out_of_range),
+        cmocka_unit_test(test_sizes_out_of_range), cmocka_unit_test(test_lists_out_of_range),
+        cmocka_unit_test(test_too_many_texts),     cmocka_unit_test(test_wrong_lines),
+        cmocka_unit_test(test_help_is_asked_for),  cmocka_unit_test(test_help_text),
+        cmocka_unit_test(test_wrapping),           cmocka_unit_test(test_closest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,41 +1,10 @@
 /* layer: text */
 /* Calibration and evaluation text: windows, sampling, formats, and what is refused. */
-#include "temporary.h"
+#include "byte_tokenizer.h"
 
 #include <zlib.h>
 
-#include "base/file.h"
 #include "text/corpus.h"
-
-/* A tokenizer whose ids are the bytes: 'a' is 97. Id 256 is the beginning-of-sequence token of the
- * template. */
-static mq_tokenizer *byte_tokenizer(temporary *folder, bool bos) {
-    char vocab[8192] = "";
-    for (unsigned byte = 0; byte < 256; byte++) {
-        size_t used = strlen(vocab);
-        snprintf(vocab + used, sizeof vocab - used, "%s\"<0x%02X>\":%u", byte ? "," : "", byte,
-                 byte);
-    }
-    char *text = mq_asprintf(
-        "{\"added_tokens\":[{\"id\":256,\"content\":\"<s>\",\"single_word\":false,\"lstrip\":false,"
-        "\"rstrip\":false,"
-        "\"normalized\":false,\"special\":true}],\"post_processor\":%s,"
-        "\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{%s},\"merges\":[]}}",
-        bos ? "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
-              "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":["
-              "256]}}}"
-            : "null",
-        vocab);
-    assert_non_null(text);
-    temporary_write(folder, "tokenizer.json", text, strlen(text));
-    mq_free(text);
-    mq_tokenizer *tokenizer = NULL;
-    mq_error err = {0};
-    if (mq_tokenizer_open(&tokenizer, folder->path, &err)) {
-        fail_msg("%s", err.message);
-    }
-    return tokenizer;
-}
 
 static const char *write_text(temporary *folder, const char *name, const char *text) {
     return temporary_write(folder, name, text, strlen(text));
@@ -97,7 +66,8 @@ static void check_refused(const char *path, const mq_tokenizer *tokenizer,
 /* --- text ------------------------------------------------------------------------------------- */
 
 static void test_windows(void **state) {
-    mq_tokenizer *with_bos = byte_tokenizer(*state, true), *without = byte_tokenizer(*state, false);
+    mq_tokenizer *with_bos = byte_tokenizer(*state, true, false),
+                 *without = byte_tokenizer(*state, false, false);
     const char *path = write_text(*state, "a.txt", "abcdefghijk");
     check_rows(path, without, OPTIONS(.length = 4), "abcd|efgh");
     check_rows(path, without, OPTIONS(.length = 4, .max_count = 1), "abcd");
@@ -122,7 +92,7 @@ static void test_windows(void **state) {
 }
 
 static void test_documents(void **state) {
-    mq_tokenizer *t = byte_tokenizer(*state, true);
+    mq_tokenizer *t = byte_tokenizer(*state, true, false);
     static const char lines[] =
         "{\"text\": \"abc\"}\n\n{\"id\": 7, \"text\": \"\\u0064ef\"}\r\n{\"text\":\"ghi\"}";
     check_rows(write_text(*state, "a.jsonl", lines), t, OPTIONS(.length = 13), "abc\n\ndef\n\nghi");
@@ -146,7 +116,7 @@ static void test_documents(void **state) {
 }
 
 static void test_refused_text(void **state) {
-    mq_tokenizer *t = byte_tokenizer(*state, true);
+    mq_tokenizer *t = byte_tokenizer(*state, true, false);
     mq_sequences rows;
     mq_error err = {0};
     check_refused(write_text(*state, "a.txt", ""), t, OPTIONS(.length = 1), MQ_ERR_INPUT, "no text",
@@ -171,7 +141,7 @@ static void test_refused_text(void **state) {
 /* Sampling shuffles all windows by the seed: the same seed gives the same, a shorter choice is the
  * beginning of a longer one, every window comes once. */
 static void test_sampling(void **state) {
-    mq_tokenizer *t = byte_tokenizer(*state, true);
+    mq_tokenizer *t = byte_tokenizer(*state, true, false);
     const char *path = write_text(*state, "a.txt", "abcdefghijklmnopqrstuvwxyz");
     mq_corpus_options options = {.length = 2, .sample = true, .seed = 5, .vocab_size = 257};
     mq_sequences all, again, other, few;
@@ -336,7 +306,7 @@ static void test_npy_truncated(void **state) {
 /* --- lack of memory, a wish to stop ----------------------------------------------------------- */
 
 static void test_no_memory(void **state) {
-    mq_tokenizer *t = byte_tokenizer(*state, true);
+    mq_tokenizer *t = byte_tokenizer(*state, true, false);
     const char *paths[] = {
         write_gzip(*state, "a.jsonl.gz", "{\"text\":\"abc\"}\n{\"text\":\"def\"}\n"),
         write_npy(*state, 1, DICTIONARY("|u1", "(4,)"), "abcd", 4)};
@@ -359,7 +329,7 @@ static void test_no_memory(void **state) {
 }
 
 static void test_interrupted(void **state) {
-    mq_tokenizer *t = byte_tokenizer(*state, true);
+    mq_tokenizer *t = byte_tokenizer(*state, true, false);
     volatile sig_atomic_t flag = 1;
     struct mq_context context = {.options = {.interrupted = &flag}, .threads = 1};
     mq_sequences rows;

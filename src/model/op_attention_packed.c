@@ -1,0 +1,135 @@
+/* Causal attention of sequences that go on from rows of others (packed.h), forward only.
+ *
+ * As op_attention.c does it, a task is one head of one sequence and goes through its own queries a
+ * tile at a time. The keys that a tile sees lie in several runs of rows: each has its product into
+ * its own columns of the scores, and adds its values to the output. */
+#include <omp.h>
+#include <string.h>
+
+#include "model/kernels.h"
+#include "model/ops.h"
+#include "model/packed.h"
+#include "tensor/gemm.h"
+
+/* Own queries [first, first + rows) of a sequence and the positions [first_key, first_key + keys)
+ * of the keys that they see. */
+typedef struct tile {
+    size_t first, rows, first_key, keys;
+} tile;
+
+/* Keys that lie in consecutive rows: count rows from `row`, and their columns in the tile. */
+typedef struct part {
+    size_t row, column, count;
+} part;
+
+/* One head of one sequence. */
+typedef struct head_task {
+    const mq_packed_sequence *sequence;
+    const float *q, *k, *v; /* the head's, of row 0 */
+    float *out;
+    size_t q_stride, kv_stride; /* floats between rows */
+    float *scores, *sums;       /* [MQ_ATTENTION_TILE, ld], [MQ_ATTENTION_TILE] */
+    size_t ld;
+} head_task;
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* The first position that a query sees. */
+static size_t first_visible(size_t position, size_t window) {
+    return window > 0 && position + 1 > window ? position + 1 - window : 0;
+}
+
+static tile tile_at(const mq_packed_sequence *sequence, size_t first, size_t window) {
+    tile t = {.first = first, .rows = smaller(sequence->own.count - first, MQ_ATTENTION_TILE)};
+    t.first_key = first_visible(sequence->position + first, window);
+    t.keys = sequence->position + first + t.rows - t.first_key;
+    return t;
+}
+
+/* What the tile sees of the sequence's i-th run (its own comes last), whose first token is at
+ * *position; moves that on to the next run's. */
+static part part_at(size_t *position, const mq_packed_sequence *sequence, size_t i, const tile *t) {
+    const mq_row_run *run = i < sequence->before_count ? &sequence->before[i] : &sequence->own;
+    const size_t begin = larger(*position, t->first_key);
+    const size_t end = smaller(*position + run->count, t->first_key + t->keys);
+    part p = {0};
+    if (begin < end) {
+        p = (part){run->first + begin - *position, begin - t->first_key, end - begin};
+    }
+    *position += run->count;
+    return p;
+}
+
+/* scores[rows, keys] <- exp(scale · q·kᵀ - row's maximum), 0 where a key is hidden; sums[rows]. */
+static void tile_scores(const head_task *task, const tile *t, const mq_attention_shape *shape,
+                        const mq_kernels *kernels) {
+    const mq_packed_sequence *sequence = task->sequence;
+    const float *q = task->q + (sequence->own.first + t->first) * task->q_stride;
+    for (size_t i = 0, position = 0; i <= sequence->before_count; i++) {
+        const part p = part_at(&position, sequence, i, t);
+        mq_gemm(task->scores + p.column, task->ld, q, task->q_stride, false,
+                task->k + p.row * task->kv_stride, task->kv_stride, true, t->rows, p.count,
+                shape->head_dim, shape->scale, 0.0F);
+    }
+    for (size_t r = 0; r < t->rows; r++) {
+        const size_t query = sequence->position + t->first + r;
+        const size_t begin = first_visible(query, shape->window) - t->first_key;
+        const size_t end = query + 1 - t->first_key;
+        float *row = task->scores + r * task->ld;
+        float max;
+        kernels->softmax(row + begin, &max, &task->sums[r], end - begin, shape->softcap);
+        memset(row, 0, begin * sizeof *row);
+        memset(row + end, 0, (t->keys - end) * sizeof *row);
+    }
+}
+
+static void forward_tile(const head_task *task, const tile *t, const mq_attention_shape *shape,
+                         const mq_kernels *kernels) {
+    const mq_packed_sequence *sequence = task->sequence;
+    float *out = task->out + (sequence->own.first + t->first) * task->q_stride;
+    float beta = 0.0F;
+    tile_scores(task, t, shape, kernels);
+    for (size_t i = 0, position = 0; i <= sequence->before_count; i++) {
+        const part p = part_at(&position, sequence, i, t);
+        if (p.count > 0) {
+            mq_gemm(out, task->q_stride, task->scores + p.column, task->ld, false,
+                    task->v + p.row * task->kv_stride, task->kv_stride, false, t->rows,
+                    shape->head_dim, p.count, 1.0F, beta);
+            beta = 1.0F;
+        }
+    }
+    for (size_t r = 0; r < t->rows; r++) {
+        kernels->scale(out + r * task->q_stride, 1.0F / task->sums[r], shape->head_dim);
+    }
+}
+
+void mq_attention_forward_packed(float *out, const float *q, const float *k, const float *v,
+                                 const mq_packed *packed, const mq_attention_shape *shape,
+                                 float *scratch, const mq_context *context) {
+    const mq_kernels *kernels = mq_kernels_get();
+    const mq_attention_shape longest = {.length = packed->longest, .window = shape->window};
+    const size_t ld = mq_attention_score_stride(&longest);
+    const size_t tasks = packed->sequence_count * shape->heads;
+    mq_gemm_enter_single();
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
+    for (size_t index = 0; index < tasks; index++) {
+        const size_t head = index % shape->heads, group = shape->heads / shape->kv_heads;
+        head_task task = {.sequence = &packed->sequences[index / shape->heads],
+                          .q = q + head * shape->head_dim,
+                          .k = k + head / group * shape->head_dim,
+                          .v = v + head / group * shape->head_dim,
+                          .out = out + head * shape->head_dim,
+                          .q_stride = shape->heads * shape->head_dim,
+                          .kv_stride = shape->kv_heads * shape->head_dim,
+                          .ld = ld};
+        task.scores = scratch + (size_t)omp_get_thread_num() * MQ_ATTENTION_TILE * (ld + 1);
+        task.sums = task.scores + MQ_ATTENTION_TILE * ld;
+        for (size_t first = 0; first < task.sequence->own.count; first += MQ_ATTENTION_TILE) {
+            const tile t = tile_at(task.sequence, first, shape->window);
+            forward_tile(&task, &t, shape, kernels);
+        }
+    }
+    mq_gemm_leave_single(context);
+}

@@ -1,0 +1,48 @@
+#include "text/lines.h"
+
+#include <string.h>
+
+#include "text/utf8.h"
+
+static bool is_blank(const mq_line *line) {
+    for (size_t i = 0; i < line->size; i++) {
+        if (line->text[i] != ' ' && line->text[i] != '\t' && line->text[i] != '\r') {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool mq_next_line(mq_line *line, const char *text, size_t size) {
+    size_t at = line->number == 0 ? 0 : line->offset + line->size + 1;
+    for (; at < size; at = line->offset + line->size + 1) {
+        const char *newline = memchr(text + at, '\n', size - at);
+        line->text = text + at;
+        line->size = newline ? (size_t)(newline - line->text) : size - at;
+        line->offset = at;
+        line->number++;
+        if (!is_blank(line)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+mq_status mq_line_parse(cJSON **out, const mq_line *line, const char *path, mq_error *err) {
+    size_t offset;
+    if (mq_json_has_nul(&offset, line->text, line->size)) {
+        return mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, line->offset + offset,
+                              "line %zu: a string that holds the character U+0000 is not supported",
+                              line->number);
+    }
+    mq_error inner;
+    mq_status status = mq_json_parse(out, line->text, line->size, path, &inner);
+    if (status == MQ_ERR_INPUT) {
+        return mq_fail_offset(err, status, path, NULL, line->offset, "line %zu is not JSON",
+                              line->number);
+    }
+    if (status && err) {
+        *err = inner;
+    }
+    return status;
+}

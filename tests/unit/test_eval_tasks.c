@@ -1,0 +1,532 @@
+/* layer: eval */
+/* Log-likelihoods of packed items against each choice's whole sequence by itself, and what
+ * accuracies and lines they come to. */
+#include "temporary.h"
+
+#include <math.h>
+
+#include "base/json.h"
+#include "base/random.h"
+#include "eval/score.h"
+#include "eval/tasks.h"
+
+#define MODELS MATQUANT_GOLDEN_DIR "/models/"
+#define NO_LIMIT ((size_t)1 << 40)
+enum { VOCAB = 64 }; /* of the golden models */
+
+static mq_model *open_model(const char *name) {
+    char path[512];
+    snprintf(path, sizeof path, MODELS "%s", name);
+    mq_model *model = NULL;
+    mq_error err = {0};
+    if (mq_model_open_plain(&model, path, &err) != MQ_OK) {
+        fail_msg("%s", err.message);
+    }
+    assert_int_equal(model->config.vocab_size, VOCAB);
+    return model;
+}
+
+static mq_context *new_context(size_t threads, mq_sink sink,
+                               const volatile sig_atomic_t *interrupted) {
+    mq_context *context = NULL;
+    mq_context_options options = {.threads = threads, .sink = sink, .interrupted = interrupted};
+    assert_int_equal(mq_context_new(&context, &options, NULL), MQ_OK);
+    return context;
+}
+
+/* --- sets of random tokens -------------------------------------------------------------------- */
+
+enum { MAX_ITEMS = 16, MAX_CHOICES = 64, MAX_IDS = 4096 };
+
+static mq_task_set new_set(void) {
+    mq_task_set set = {.tasks = mq_calloc(1, sizeof(mq_task)),
+                       .items = mq_calloc(MAX_ITEMS, sizeof(mq_task_item)),
+                       .choices = mq_calloc(MAX_CHOICES, sizeof(mq_task_choice)),
+                       .ids = mq_calloc(MAX_IDS, sizeof(int32_t)),
+                       .task_count = 1};
+    set.tasks[0].path = "tasks/random.jsonl";
+    return set;
+}
+
+static void begin_item(mq_task_set *set, const char *id, size_t gold) {
+    assert_true(set->item_count < MAX_ITEMS);
+    set->items[set->item_count++] =
+        (mq_task_item){.id = mq_strdup(id), .first = set->choice_count, .gold = gold};
+    set->tasks[0].count++;
+}
+
+/* A choice: the first `kept` tokens of the set's choice `like`, then `context` - kept random ones,
+ * then `continuation` random ones. */
+static void add(mq_task_set *set, mq_random *random, size_t like, size_t kept, size_t context,
+                size_t continuation) {
+    const size_t length = context + continuation;
+    assert_true(set->choice_count < MAX_CHOICES && set->id_count + length <= MAX_IDS);
+    mq_task_choice *choice = &set->choices[set->choice_count++];
+    *choice = (mq_task_choice){.first = set->id_count,
+                               .length = length,
+                               .context = context,
+                               .bytes = 3 * continuation + set->choice_count % 5};
+    for (size_t i = 0; i < length; i++) {
+        set->ids[set->id_count++] = i < kept ? set->ids[set->choices[like].first + i]
+                                             : (int32_t)mq_random_below(random, VOCAB);
+    }
+    set->items[set->item_count - 1].count++;
+}
+
+/* All kinds of items. */
+static mq_task_set ragged_set(uint64_t seed) {
+    mq_task_set set = new_set();
+    mq_random random;
+    mq_random_seed(&random, seed, 0);
+    begin_item(&set, "a shared context", 2);
+    add(&set, &random, 0, 0, 20, 5);
+    add(&set, &random, 0, 20, 20, 9);
+    add(&set, &random, 0, 20, 20, 1);
+    add(&set, &random, 0, 20, 20, 13);
+    begin_item(&set, "one token each", 1); /* the rows of a context alone */
+    add(&set, &random, 0, 0, 31, 1);
+    add(&set, &random, 4, 31, 31, 1);
+    begin_item(&set, "contexts that differ", 0);
+    add(&set, &random, 0, 0, 12, 4);
+    add(&set, &random, 6, 9, 12, 4);
+    begin_item(&set, "nothing shared", 1);
+    add(&set, &random, 0, 0, 1, 3);
+    add(&set, &random, 0, 0, 40, 20);
+    begin_item(&set, "two contexts, twice", 3);
+    add(&set, &random, 0, 0, 10, 3);
+    add(&set, &random, 10, 10, 10, 6);
+    add(&set, &random, 10, 4, 10, 3);
+    add(&set, &random, 12, 10, 10, 30);
+    begin_item(&set, "beginnings of continuations", 0);
+    add(&set, &random, 0, 0, 5, 8);
+    add(&set, &random, 14, 9, 5, 9);
+    add(&set, &random, 15, 11, 5, 12);
+    add(&set, &random, 16, 17, 5, 12); /* the same sequence */
+    begin_item(&set, "one choice", 0);
+    add(&set, &random, 0, 0, 7, 7);
+    for (size_t i = 0; i < set.item_count; i++) {
+        mq_task_share(&set, &set.items[i]);
+    }
+    return set;
+}
+
+/* Σ log p of a choice, its whole sequence through the model by itself. */
+static double plain_loglikelihood(const mq_model *model, const mq_task_set *set, size_t c,
+                                  const mq_context *context) {
+    const mq_task_choice *choice = &set->choices[c];
+    const int32_t *ids = set->ids + choice->first;
+    const size_t input = choice->length - 1, width = model->config.hidden_size;
+    const size_t count = choice->length - choice->context;
+    float *hidden = malloc(input * width * sizeof *hidden), *nll = malloc(count * sizeof *nll);
+    assert_int_equal(mq_model_forward(hidden, model, ids, 1, input, 1, "test", context, NULL),
+                     MQ_OK);
+    assert_int_equal(mq_head_score(nll, NULL, model, hidden + (choice->context - 1) * width,
+                                   ids + choice->context, count, context, NULL),
+                     MQ_OK);
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        sum -= (double)nll[i];
+    }
+    free(hidden);
+    free(nll);
+    return sum;
+}
+
+static void score(mq_task_set *set, const mq_model *model, size_t batch_rows, size_t hidden_bytes,
+                  const mq_context *context) {
+    size_t rows;
+    mq_error err = {0};
+    if (mq_task_score(set, &rows, model, batch_rows, hidden_bytes, context, &err) != MQ_OK) {
+        fail_msg("%s", err.message);
+    }
+}
+
+/* --- log-likelihoods -------------------------------------------------------------------------- */
+
+static void test_against_each_sequence_alone(void **state) {
+    (void)state;
+    static const char *const names[] = {"llama",
+                                        "llama-biases",
+                                        "gemma3",
+                                        "gemma3-attention-softcap",
+                                        "rope-linear",
+                                        "gemma3-final-softcap",
+                                        "gemma3-wide-window",
+                                        "gemma3-own-head"};
+    mq_context *context = new_context(0, (mq_sink){0}, NULL);
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        mq_model *model = open_model(names[n]);
+        model->config.max_position_embeddings = VOCAB; /* some say less; tables are the same */
+        mq_task_set set = ragged_set(n);
+        score(&set, model, 100, NO_LIMIT, context);
+        for (size_t c = 0; c < set.choice_count; c++) {
+            const double expected = plain_loglikelihood(model, &set, c, context);
+            if (!(fabs(set.choices[c].loglikelihood - expected) < 1e-5 * fabs(expected))) {
+                fail_msg("%s, choice %zu: %.9g instead of %.9g", names[n], c,
+                         set.choices[c].loglikelihood, expected);
+            }
+        }
+        mq_task_set_free(&set);
+        mq_model_free(model);
+    }
+    mq_context_free(context);
+}
+
+/* The first item: 19 + 4 + … own rows; what is shared is not computed again. */
+static void test_rows(void **state) {
+    (void)state;
+    mq_model *model = open_model("llama");
+    mq_task_set set = new_set();
+    mq_random random;
+    mq_random_seed(&random, 1, 0);
+    begin_item(&set, "a", 0);
+    add(&set, &random, 0, 0, 20, 5);
+    add(&set, &random, 0, 20, 20, 9);
+    add(&set, &random, 0, 20, 20, 1);
+    set.ids[25 + 20] = (set.ids[20] + 1) % VOCAB; /* the continuations begin with other tokens */
+    mq_task_share(&set, &set.items[0]);
+    size_t rows;
+    assert_int_equal(mq_task_score(&set, &rows, model, 9, NO_LIMIT, NULL, NULL), MQ_OK);
+    assert_int_equal(rows, 24 + 8);
+    mq_task_set_free(&set);
+    mq_model_free(model);
+}
+
+static void assert_same_bits(const mq_task_set *a, const mq_task_set *b) {
+    for (size_t c = 0; c < a->choice_count; c++) {
+        assert_true(a->choices[c].loglikelihood == b->choices[c].loglikelihood);
+    }
+}
+
+static void test_groups_and_threads_do_not_show(void **state) {
+    (void)state;
+    mq_model *model = open_model("gemma3");
+    mq_context *one = new_context(1, (mq_sink){0}, NULL);
+    mq_task_set expected = ragged_set(3), set = ragged_set(3);
+    score(&expected, model, 60, NO_LIMIT, one);
+    const size_t row = model->config.hidden_size * sizeof(float);
+    const size_t limits[] = {0, 1, 70 * row, 150 * row};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        score(&set, model, 60, limits[i], one);
+        assert_same_bits(&set, &expected);
+    }
+    mq_context_free(one);
+    mq_context *three = new_context(3, (mq_sink){0}, NULL);
+    score(&set, model, 60, 70 * row, three);
+    assert_same_bits(&set, &expected);
+    /* Other batches may round differently, but no more than that. */
+    const size_t batches[] = {1, 40, 100, SIZE_MAX};
+    for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
+        score(&set, model, batches[i], NO_LIMIT, three);
+        for (size_t c = 0; c < set.choice_count; c++) {
+            assert_true(fabs(set.choices[c].loglikelihood - expected.choices[c].loglikelihood) <
+                        1e-5 * fabs(expected.choices[c].loglikelihood));
+        }
+    }
+    mq_context_free(three);
+    mq_task_set_free(&expected);
+    mq_task_set_free(&set);
+    mq_model_free(model);
+}
+
+/* --- on the way ------------------------------------------------------------------------------- */
+
+typedef struct recorder {
+    size_t reports;
+    double done, total;
+} recorder;
+
+static void record(void *user, const mq_progress *progress) {
+    recorder *self = user;
+    assert_string_equal(progress->phase, "tasks");
+    assert_string_equal(progress->unit, "item");
+    assert_true(progress->done >= self->done - 1e-9);
+    assert_true(progress->done <= progress->total);
+    self->done = progress->done;
+    self->total = progress->total;
+    self->reports++;
+}
+
+static void test_progress_rises_to_the_end(void **state) {
+    (void)state;
+    recorder seen = {0, 0, 0};
+    mq_context *context = new_context(1, (mq_sink){&seen, NULL, record}, NULL);
+    mq_model *model = open_model("gemma3");
+    mq_task_set set = ragged_set(4);
+    score(&set, model, 40, 1, context);
+    assert_true(seen.reports > 10);
+    assert_true(seen.total == (double)set.item_count && seen.done == seen.total);
+    mq_task_set_free(&set);
+    mq_model_free(model);
+    mq_context_free(context);
+}
+
+static void test_interrupt(void **state) {
+    (void)state;
+    static volatile sig_atomic_t flag = 1;
+    mq_context *context = new_context(1, (mq_sink){0}, &flag);
+    mq_model *model = open_model("llama");
+    mq_task_set set = ragged_set(5);
+    size_t rows;
+    assert_int_equal(mq_task_score(&set, &rows, model, 40, 1, context, NULL), MQ_ERR_INTERRUPTED);
+    mq_task_set_free(&set);
+    mq_model_free(model);
+    mq_context_free(context);
+}
+
+static void test_lack_of_memory(void **state) {
+    (void)state;
+    mq_model *model = open_model("llama");
+    mq_task_set set = ragged_set(6);
+    size_t failures = 0;
+    for (size_t countdown = 1;; countdown++, failures++) {
+        mq_eval_result result = {0};
+        size_t rows;
+        mq_alloc_fail_after(countdown);
+        mq_status status = mq_task_score(&set, &rows, model, 200, NO_LIMIT, NULL, NULL);
+        status = status ? status : mq_task_summarize(&result, &set, NULL);
+        mq_alloc_fail_after(0);
+        mq_eval_result_free(&result);
+        if (status == MQ_OK) {
+            break;
+        }
+        assert_int_equal(status, MQ_ERR_MACHINE);
+    }
+    assert_true(failures >= 8);
+    mq_task_set_free(&set);
+    mq_model_free(model);
+}
+
+/* --- results ---------------------------------------------------------------------------------- */
+
+/* Two tasks of given log-likelihoods: (-4, -6) in bytes (1, 2), and so on. */
+static mq_task_set given_set(void) {
+    static const struct {
+        double loglikelihood[2];
+        size_t bytes[2], gold;
+    } items[5] = {
+        {{-4, -6}, {1, 2}, 0},   /* right, wrong by bytes */
+        {{-4, -6}, {1, 2}, 1},   /* wrong, right by bytes */
+        {{-5, -5}, {3, 3}, 0},   /* equal: the first */
+        {{-9, -1}, {9, 1}, 1},   /* right; equal by bytes: the first, wrong */
+        {{-2, -30}, {1, 40}, 1}, /* the second task: wrong, right by bytes */
+    };
+    mq_task_set set = new_set();
+    mq_free(set.tasks);
+    set.tasks = mq_calloc(2, sizeof(mq_task));
+    set.task_count = 2;
+    set.tasks[0] = (mq_task){"x/one.jsonl.gz", 0, 4};
+    set.tasks[1] = (mq_task){"two", 4, 1};
+    for (size_t i = 0; i < 5; i++) {
+        set.items[i] =
+            (mq_task_item){mq_strdup(i == 3 ? "\"3\"" : "id"), 2 * i, 2, items[i].gold, i == 1};
+        for (size_t c = 0; c < 2; c++) {
+            set.choices[2 * i + c] = (mq_task_choice){.length = 5,
+                                                      .context = 3 + c,
+                                                      .bytes = items[i].bytes[c],
+                                                      .loglikelihood = items[i].loglikelihood[c]};
+        }
+    }
+    set.item_count = 5;
+    set.choice_count = 10;
+    return set;
+}
+
+static void assert_near(double value, double expected) {
+    if (!(fabs(value - expected) < 1e-12)) {
+        fail_msg("%.15g instead of %.15g", value, expected);
+    }
+}
+
+static void test_accuracies(void **state) {
+    (void)state;
+    mq_task_set set = given_set();
+    mq_eval_result result = {0};
+    assert_int_equal(mq_task_summarize(&result, &set, NULL), MQ_OK);
+    assert_int_equal(result.task_count, 2);
+    const mq_task_result *one = &result.tasks[0], *two = &result.tasks[1];
+    assert_string_equal(one->name, "one");
+    assert_string_equal(two->name, "two");
+    assert_int_equal(one->items, 4);
+    assert_int_equal(one->choices, 8);
+    assert_int_equal(one->tokens, 4 * (2 + 1));
+    assert_int_equal(one->truncated, 1);
+    assert_int_equal(two->truncated, 0);
+    assert_near(one->accuracy.acc, 0.75);
+    assert_near(one->accuracy.acc_norm, 0.5);
+    assert_near(one->accuracy.acc_stderr, sqrt(0.75 * 0.25 / 3));
+    assert_near(one->accuracy.acc_norm_stderr, sqrt(0.5 * 0.5 / 3));
+    assert_near(two->accuracy.acc, 0);
+    assert_near(two->accuracy.acc_norm, 1);
+    assert_true(isnan(two->accuracy.acc_stderr));
+    assert_near(result.mean.acc, 0.375);
+    assert_near(result.mean.acc_norm, 0.75);
+    assert_true(isnan(result.mean.acc_stderr));
+    mq_eval_result_free(&result);
+
+    /* With two items in both tasks the mean has an error. */
+    set.tasks[0].count = 3;
+    set.tasks[1] = (mq_task){"two", 3, 2};
+    assert_int_equal(mq_task_summarize(&result, &set, NULL), MQ_OK);
+    assert_near(result.tasks[0].accuracy.acc_stderr, 1.0 / 3);
+    assert_near(result.tasks[1].accuracy.acc_stderr, 0.5);
+    assert_near(result.mean.acc_stderr, sqrt(1.0 / 9 + 0.25) / 2);
+    mq_eval_result_free(&result);
+
+    /* What is not a number is no answer. */
+    set.choices[1].loglikelihood = NAN;
+    assert_int_equal(mq_task_summarize(&result, &set, NULL), MQ_OK);
+    assert_true(isnan(result.tasks[0].accuracy.acc) && isnan(result.mean.acc_norm));
+    assert_near(result.tasks[1].accuracy.acc, 0.5);
+    mq_eval_result_free(&result);
+    mq_task_set_free(&set);
+}
+
+static void test_item_lines(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_path(folder, "items.jsonl");
+    mq_task_set set = given_set();
+    set.choices[9].loglikelihood = NAN;
+    assert_int_equal(mq_task_write_items(path, false, &set, NULL), MQ_OK);
+    char *text = NULL;
+    size_t size = 0;
+    assert_int_equal(mq_read_file(&text, &size, path, 10000, NULL), MQ_OK);
+    assert_non_null(strstr(text, "{\"task\": \"one\", \"id\": \"id\", \"gold\": 1, \"answer\": 0, "
+                                 "\"answer_norm\": 1, \"truncated\": true, \"loglikelihood\": [-4, "
+                                 "-6], \"tokens\": [2, 1], \"bytes\": [1, 2]}\n"));
+    assert_non_null(strstr(text, "\"id\": \"\\\"3\\\"\""));
+    assert_non_null(strstr(text,
+                           "{\"task\": \"two\", \"id\": \"id\", \"gold\": 1, \"answer\": null, "
+                           "\"answer_norm\": null, \"truncated\": false, "
+                           "\"loglikelihood\": [-2, null]"));
+    size_t lines = 0;
+    for (const char *line = text; *line; line = strchr(line, '\n') + 1, lines++) {
+        cJSON *object = NULL;
+        const size_t length = (size_t)(strchr(line, '\n') - line);
+        assert_int_equal(mq_json_parse(&object, line, length, path, NULL), MQ_OK);
+        cJSON_Delete(object);
+    }
+    assert_int_equal(lines, 5);
+    mq_free(text);
+    mq_error err = {0};
+    assert_int_equal(mq_task_write_items(path, false, &set, &err), MQ_ERR_USAGE);
+    size_t failures = 0;
+    for (size_t countdown = 1;; countdown++, failures++) {
+        mq_alloc_fail_after(countdown);
+        const mq_status status = mq_task_write_items(path, true, &set, NULL);
+        mq_alloc_fail_after(0);
+        if (status == MQ_OK) {
+            break;
+        }
+        assert_int_equal(status, MQ_ERR_MACHINE);
+    }
+    assert_true(failures >= 3);
+    mq_task_set_free(&set);
+}
+
+/* --- from files to the result ----------------------------------------------------------------- */
+
+static const char demo_items[] =
+    "{\"id\": \"0\", \"choices\": [{\"context\": \"It was a dark and\", \"continuation\": \" "
+    "stormy night\"}, {\"context\": \"It was a dark and\", \"continuation\": \" qqqq xyzzy\"}], "
+    "\"gold\": 0}\n"
+    "{\"id\": \"1\", \"choices\": [{\"context\": \"The city was\", \"continuation\": \"#%&\"}, "
+    "{\"context\": \"He made his way down\", \"continuation\": \" the street\"}], \"gold\": 0}\n";
+
+static void test_evaluate(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_write(folder, "demo.jsonl", demo_items, strlen(demo_items));
+    const char *const files[] = {path, path};
+    mq_eval_options options = mq_eval_defaults();
+    options.model = MATQUANT_DATA_DIR "/demo-model";
+    options.tasks = files;
+    options.task_count = 2;
+    options.items = temporary_path(folder, "items.jsonl");
+    mq_eval_result result = {0};
+    mq_error err = {0};
+    if (mq_evaluate(&result, &options, NULL, &err) != MQ_OK) {
+        fail_msg("%s: %s", err.file, err.message);
+    }
+    assert_int_equal(result.windows, 0);
+    assert_int_equal(result.task_count, 2);
+    assert_int_equal(result.tasks[0].items, 2);
+    assert_near(result.tasks[0].accuracy.acc, 0.5); /* any English is likelier than none */
+    assert_near(result.mean.acc, 0.5);
+    assert_true(result.task_tokens > 0 && result.task_tokens < 200);
+    mq_eval_result_free(&result);
+
+    options.text = MATQUANT_DATA_DIR "/demo-eval.txt";
+    options.seq_len = 32;
+    options.windows = 2;
+    options.max_items = 1;
+    options.force = true;
+    assert_int_equal(mq_evaluate(&result, &options, NULL, &err), MQ_OK);
+    assert_int_equal(result.windows, 2);
+    assert_int_equal(result.tasks[1].items, 1);
+    assert_near(result.mean.acc, 1);
+    mq_eval_result_free(&result);
+}
+
+static void refuses(const mq_eval_options *options, mq_status status, const char *message) {
+    mq_eval_result result;
+    mq_error err = {0};
+    assert_int_equal(mq_evaluate(&result, options, NULL, &err), status);
+    if (!strstr(err.message, message)) {
+        fail_msg("'%s', expected '%s'", err.message, message);
+    }
+    assert_null(result.tasks);
+}
+
+static void test_what_is_refused(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_write(folder, "demo.jsonl", demo_items, strlen(demo_items));
+    mq_eval_options good = mq_eval_defaults();
+    good.model = MATQUANT_DATA_DIR "/demo-model";
+    good.tasks = &path;
+    good.task_count = 1;
+    mq_eval_options bad = good;
+    bad.task_count = 0;
+    refuses(&bad, MQ_ERR_USAGE, "a text or tasks");
+    bad.text = MATQUANT_DATA_DIR "/demo-eval.txt";
+    bad.items = temporary_path(folder, "items");
+    refuses(&bad, MQ_ERR_USAGE, "items of tasks only");
+    bad = good;
+    bad.reference = good.model;
+    refuses(&bad, MQ_ERR_USAGE, "on a text");
+    bad = good;
+    bad.items = path;
+    refuses(&bad, MQ_ERR_USAGE, "exists already; --force");
+    bad.force = true;
+    refuses(&bad, MQ_ERR_USAGE, "a task's file");
+    bad = good;
+    bad.items = temporary_path(folder, "none/items");
+    refuses(&bad, MQ_ERR_INPUT, "make a file in it");
+    /* A text that is no good is found before the tasks run, and the other way round. */
+    bad = good;
+    bad.text = "no-such-text";
+    bad.items = temporary_path(folder, "items");
+    refuses(&bad, MQ_ERR_INPUT, "cannot open");
+    bad = good;
+    const char *missing = "no-such-tasks";
+    bad.tasks = &missing;
+    refuses(&bad, MQ_ERR_INPUT, "cannot open");
+    assert_int_equal(temporary_entries(folder->path), 1);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, temporary_setup, temporary_teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_against_each_sequence_alone),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_groups_and_threads_do_not_show),
+        cmocka_unit_test(test_progress_rises_to_the_end),
+        cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_lack_of_memory),
+        cmocka_unit_test(test_accuracies),
+        TEST(test_item_lines),
+        TEST(test_evaluate),
+        TEST(test_what_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
