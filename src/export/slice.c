@@ -8,8 +8,8 @@
 #include "store/quantized_weights.h"
 
 /* The first is what `slice` writes unless --format says otherwise. */
-static const mq_export_format *const formats[] = {&mq_export_mlx, &mq_export_safetensors,
-                                                  &mq_export_matquant};
+static const mq_export_format *const formats[] = {&mq_export_mlx, &mq_export_gguf,
+                                                  &mq_export_safetensors, &mq_export_matquant};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 const mq_format_info *mq_format_at(size_t index) {
@@ -31,6 +31,17 @@ static mq_status find_format(const mq_export_format **out, const char *name, mq_
     return mq_fail(err, MQ_ERR_USAGE, "no format is called \"%s\"; known are %s", name, known);
 }
 
+/* A format that is one file says so by its name: a folder is expected elsewhere. */
+static mq_status check_name(const mq_export_format *format, const char *output, mq_error *err) {
+    const size_t length = strlen(output), end = format->suffix == NULL ? 0 : strlen(format->suffix);
+    if (length <= end || strcmp(output + length - end, end == 0 ? "" : format->suffix) != 0) {
+        return mq_fail_file(err, MQ_ERR_USAGE, output,
+                            "the format %s is one file; its name must end in %s", format->info.name,
+                            format->suffix == NULL ? "" : format->suffix);
+    }
+    return MQ_OK;
+}
+
 static mq_status check_options(const mq_export_format **format, const mq_slice_options *options,
                                mq_error *err) {
     if (options->width < MQ_MIN_WIDTH || options->width > MQ_MAX_WIDTH) {
@@ -38,6 +49,10 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
                        MQ_MAX_WIDTH, options->width);
     }
     mq_status status = find_format(format, options->format, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    status = check_name(*format, options->output, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -128,7 +143,10 @@ void mq_slice_report_free(mq_slice_report *report) {
 static mq_status write_output(mq_slice_report *report, mq_plan *plan,
                               const mq_export_format *format, mq_export_job *job, mq_error *err) {
     const mq_slice_options *options = job->options;
-    mq_status status = mq_output_begin(&job->output, options->output, options->force, err);
+    mq_status status = format->suffix == NULL
+                           ? mq_output_begin(&job->output, options->output, options->force, err)
+                           : mq_output_begin_file(&job->output, options->output, format->magic,
+                                                  options->force, err);
     if (status != MQ_OK) {
         return status;
     }
