@@ -21,8 +21,8 @@ typedef struct mq_export_format {
     const char *magic;  /* how such a file begins: --force replaces no other */
 } mq_export_format;
 
-extern const mq_export_format mq_export_mlx, mq_export_gguf, mq_export_safetensors,
-    mq_export_matquant;
+extern const mq_export_format mq_export_mlx, mq_export_gguf, mq_export_compressed_tensors,
+    mq_export_gptq, mq_export_safetensors, mq_export_matquant;
 
 /* Writes a folder that a reader loads by its name alone: tensors in safetensors files, config.json,
  * the small files of the master, matquant.json with where the slice comes from and the CRC-32 of

@@ -4,6 +4,9 @@
 
 #include "export/plan.h"
 
+/* Weights that are worth waking other threads for, when something is fitted to them. */
+#define MQ_WORTH_THREADS ((size_t)1 << 18)
+
 /* One row of the slice. */
 typedef struct mq_row {
     size_t in, groups;
