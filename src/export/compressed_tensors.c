@@ -1,9 +1,9 @@
 /* compressed-tensors' pack-quantized format, for transformers and vLLM.
  *
  * P.weight_packed I32 [out, words], each row an LSB-first bit stream of t; P.weight_scale [out,
- * groups]; P.weight_zero_point I32 [words of out, groups], packed along out; P.weight_shape I64 [2];
- * w = scale·(t - z). (The reader counts both from -2^(bits - 1) on, which cancels.) Scales have the
- * source's element type, since readers cast them to it. */
+ * groups]; P.weight_zero_point I32 [words of out, groups], packed along out; P.weight_shape I64
+ * [2]; w = scale·(t - z). (The reader counts both from -2^(bits - 1) on, which cancels.) Scales
+ * have the source's element type, since readers cast them to it. */
 #include "export/export.h"
 
 #include <string.h>
@@ -26,17 +26,16 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
     const unsigned width = plan->job->width;
     const mq_integer_layout *layout = &mq_integer_of(plan)->layout;
     const size_t groups = view->in / layout->group_size;
-    mq_status status =
-        mq_integer_add(plan, view, "weight_packed", MQ_I32, view->out,
-                       mq_packed_words(view->in, width), mq_fill_codes_by_row, err);
+    mq_status status = mq_integer_add(plan, view, "weight_packed", MQ_I32, view->out,
+                                      mq_packed_words(view->in, width), mq_fill_codes_by_row, err);
     if (status == MQ_OK) {
         status = mq_integer_add(plan, view, "weight_scale", layout->scale_dtype, view->out, groups,
                                 mq_fill_scales_by_row, err);
     }
     if (status == MQ_OK) {
-        status = mq_integer_add(plan, view, "weight_zero_point", MQ_I32,
-                                mq_packed_words(view->out, width), groups, mq_fill_zeros_by_words,
-                                err);
+        status =
+            mq_integer_add(plan, view, "weight_zero_point", MQ_I32,
+                           mq_packed_words(view->out, width), groups, mq_fill_zeros_by_words, err);
     }
     if (status == MQ_OK) {
         status = mq_integer_add(plan, view, "weight_shape", MQ_I64, 2, 1, fill_shape, err);
@@ -48,8 +47,8 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
 }
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
-    const mq_tensor_info *embedding = mq_tensors_find(mq_master_tensors(plan->job->master),
-                                                      plan->job->config->arch->embedding);
+    const mq_tensor_info *embedding =
+        mq_tensors_find(mq_master_tensors(plan->job->master), plan->job->config->arch->embedding);
     mq_status status = mq_integer_begin(plan, embedding != NULL ? embedding->dtype : MQ_BF16, err);
     return status == MQ_OK ? mq_plan_walk(plan, add_linear, mq_plan_add_copy, err) : status;
 }
@@ -122,7 +121,8 @@ const mq_export_format mq_export_compressed_tensors = {
     .info = {"compressed-tensors",
              "packed words with whole zero points (fitted), for transformers and vLLM", "2 to 8"},
     .library = "transformers",
-    .usage = "    from transformers import AutoModelForCausalLM, AutoTokenizer  # and compressed-tensors\n"
+    .usage = "    from transformers import AutoModelForCausalLM, AutoTokenizer  # and "
+             "compressed-tensors\n"
              "    model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"
              "    tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n",
     .plan = make_plan,

@@ -1,8 +1,8 @@
 /* GPTQ's format, version 2 of its zero points: what gptqmodel reads.
  *
  * P.qweight I32 [words of in, out]: t of an output, an LSB-first bit stream down the column;
- * P.qzeros I32 [groups, words of out]: z as it is (version 1 had z - 1); P.scales F16 [groups, out];
- * P.g_idx I32 [in]: the group of each input; w = scale·(t - z). */
+ * P.qzeros I32 [groups, words of out]: z as it is (version 1 had z - 1); P.scales F16 [groups,
+ * out]; P.g_idx I32 [in]: the group of each input; w = scale·(t - z). */
 #include "export/export.h"
 
 #include <stdio.h>

@@ -21,8 +21,9 @@ mq_status mq_integer_begin(mq_plan *plan, mq_dtype scale_dtype, mq_error *err) {
     own->layout.scale_dtype = scale_dtype;
     own->layout.group_size = plan->group_size = mq_integer_group_size(plan->job->master);
     return plan->group_size != 0 ? MQ_OK
-                                 : mq_fail(err, MQ_ERR_USAGE, "nothing in this master is "
-                                                              "quantized; use --format safetensors");
+                                 : mq_fail(err, MQ_ERR_USAGE,
+                                           "nothing in this master is "
+                                           "quantized; use --format safetensors");
 }
 
 mq_status mq_integer_add(mq_plan *plan, const mq_master_view *view, const char *part,
@@ -127,8 +128,8 @@ mq_status mq_fill_zeros_by_words(unsigned char *out, mq_plan *plan, mq_piece *pi
     const mq_integer_linear *linear = NULL;
     mq_status status = fitted(&linear, plan, piece, err);
     if (status == MQ_OK) {
-        pack_columns(out, piece, linear->zeros, first, count, 1, linear->groups,
-                     piece->linear->out, plan->job->width);
+        pack_columns(out, piece, linear->zeros, first, count, 1, linear->groups, piece->linear->out,
+                     plan->job->width);
     }
     return status;
 }

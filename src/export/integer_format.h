@@ -16,12 +16,12 @@ static inline mq_integer_own *mq_integer_of(const mq_plan *plan) { return plan->
 
 /* Fills (plan.h) of pieces with rows of int32 words or scales. Codes or zero points of a row that
  * are packed together: */
-mq_fill_rows mq_fill_codes_by_row;      /* [out, words of in] */
-mq_fill_rows mq_fill_codes_by_column;   /* [words of in, out] */
-mq_fill_rows mq_fill_zeros_by_group;    /* [groups, words of out] */
-mq_fill_rows mq_fill_zeros_by_words;    /* [words of out, groups] */
-mq_fill_rows mq_fill_scales_by_row;     /* [out, groups] */
-mq_fill_rows mq_fill_scales_by_group;   /* [groups, out] */
+mq_fill_rows mq_fill_codes_by_row;    /* [out, words of in] */
+mq_fill_rows mq_fill_codes_by_column; /* [words of in, out] */
+mq_fill_rows mq_fill_zeros_by_group;  /* [groups, words of out] */
+mq_fill_rows mq_fill_zeros_by_words;  /* [words of out, groups] */
+mq_fill_rows mq_fill_scales_by_row;   /* [out, groups] */
+mq_fill_rows mq_fill_scales_by_group; /* [groups, out] */
 
 /* A piece of a linear: name P.PART, shape [rows, columns] of the dtype. */
 mq_status mq_integer_add(mq_plan *plan, const mq_master_view *view, const char *part,

@@ -70,8 +70,7 @@ static void assign(grid *out, const histogram *levels, unsigned zero, double sca
     for (size_t i = 0; i < levels->count; i++) {
         const double at = levels->values[i] * inverse + zero;
         out->codes[i] = (uint8_t)(at <= 0 ? 0 : at >= last ? last : at + 0.5);
-        const double error =
-            out->scale * ((double)out->codes[i] - zero) - levels->values[i];
+        const double error = out->scale * ((double)out->codes[i] - zero) - levels->values[i];
         out->error += levels->times[i] * error * error;
     }
 }
@@ -112,9 +111,8 @@ static void fit_group(grid *best, const histogram *levels, mq_dtype dtype) {
     const unsigned middle = (unsigned)near, first = middle > reach ? middle - reach : 0;
     best->error = INFINITY;
     for (unsigned zero = first; zero <= middle + reach && zero <= levels->last; zero++) {
-        const double up = levels->high > 0 && zero < levels->last
-                              ? levels->high / (levels->last - zero)
-                              : 0;
+        const double up =
+            levels->high > 0 && zero < levels->last ? levels->high / (levels->last - zero) : 0;
         const double down = levels->low < 0 && zero > 0 ? -levels->low / zero : 0;
         improve(best, levels, zero, levels->step, dtype);
         improve(best, levels, zero, up > down ? up : down, dtype);

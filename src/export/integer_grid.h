@@ -8,17 +8,18 @@
 #include "export/plan.h"
 
 typedef struct mq_integer_layout {
-    size_t group_size;     /* of every layer: the pair of a larger group is fitted part by part */
-    mq_dtype scale_dtype;  /* F16, BF16 or F32: what scales are rounded to, before codes are chosen */
+    size_t group_size; /* of every layer: the pair of a larger group is fitted part by part */
+    mq_dtype
+        scale_dtype; /* F16, BF16 or F32: what scales are rounded to, before codes are chosen */
 } mq_integer_layout;
 
 /* A linear in such a grid. */
 typedef struct mq_integer_linear {
     const mq_master_view *view; /* NULL: empty */
     size_t groups;
-    uint8_t *codes;  /* [out, in], t */
-    uint8_t *zeros;  /* [out, groups], z */
-    float *scales;   /* [out, groups] */
+    uint8_t *codes; /* [out, in], t */
+    uint8_t *zeros; /* [out, groups], z */
+    float *scales;  /* [out, groups] */
     double error, power;
     mq_slab slab;
 } mq_integer_linear;

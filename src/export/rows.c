@@ -62,8 +62,9 @@ static mq_status encode_rows(unsigned char *out, row_error *errors, const mq_pla
                              mq_encode_row *encode, mq_error *err) {
     bool failed = false;
     /* What is exact is only moved, faster than a disk writes: waking threads would only cost. */
-#pragma omp parallel if (piece->is_inexact && count * piece->linear->in >= MQ_WORTH_THREADS)      \
-    reduction(|| : failed)
+#pragma omp parallel if (piece->is_inexact && count * piece->linear->in >= MQ_WORTH_THREADS)       \
+    reduction(||                                                                                   \
+              : failed)
     {
         scratch self = {0};
         carve(&self, piece->linear);

@@ -8,12 +8,9 @@
 #include "store/quantized_weights.h"
 
 /* The first is what `slice` writes unless --format says otherwise. */
-static const mq_export_format *const formats[] = {&mq_export_mlx,
-                                                  &mq_export_gguf,
-                                                  &mq_export_compressed_tensors,
-                                                  &mq_export_gptq,
-                                                  &mq_export_safetensors,
-                                                  &mq_export_matquant};
+static const mq_export_format *const formats[] = {
+    &mq_export_mlx,  &mq_export_gguf,        &mq_export_compressed_tensors,
+    &mq_export_gptq, &mq_export_safetensors, &mq_export_matquant};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 const mq_format_info *mq_format_at(size_t index) {

@@ -110,11 +110,11 @@ def check_config(master, config, added):
           {key: value for key, value in wanted.items() if key not in added}, "config.json has something else changed")
 
 
-def check_small_files(master, folder):
-    """What stood beside the tensors came along; the model card is there."""
+def check_small_files(master, folder, extra=()):
+    """What stood beside the tensors came along, and `extra` was added; the model card is there."""
     def small(path):
         return {name for name in os.listdir(path) if ".safetensors" not in name
-                and name not in ("config.json", "matquant.json", "README.md")}
+                and name not in ("config.json", "matquant.json", "README.md") + tuple(extra)}
     check(small(master.folder) == small(folder), "other small files")
     for name in small(folder):
         with open(os.path.join(folder, name), "rb") as copy, open(os.path.join(master.folder, name), "rb") as original:
