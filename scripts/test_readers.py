@@ -14,7 +14,8 @@ the file here, so that the comparison is of arithmetic alone; what the format co
 Bounds, and why. All readers but mlx and gguf run in float32 here: what is left is the order of sums, 1e-4. gptqmodel
 keeps scales in float16 and multiplies there. mlx computes in the model's 16-bit type: 3 significant digits a layer. llama.cpp
 rounds activations to 8 bits a block of 32 (Q8_0, Q8_1, Q8_K) before each product with a quantized matrix and to bf16 before one
-with a bf16 matrix; a model with large activations in few channels feels that most. A greedy token may differ only
+with a bf16 matrix; a model with large activations in few channels feels that most: SmolLM2's perplexity rises by about 1 %
+in Q4_1, Q5_1 and Q8_0 alike, and by a quarter of that when its matrices stay bf16. A greedy token may differ only
 where matquant's two best logits are closer than the logits' difference there.
 """
 import argparse
@@ -28,6 +29,7 @@ import sys
 import numpy as np
 
 BOUNDS = {"safetensors": 1e-4, "compressed-tensors": 1e-4, "gptq": 2e-3, "mlx": 5e-2, "gguf": 1e-1}
+PERPLEXITY = {"gguf": 2e-2}  # the others: 5e-3
 GREEDY = 32
 
 
@@ -174,7 +176,7 @@ def compare(reader, theirs, ours, windows):
     perplexity = [math.exp(np.concatenate(part).mean()) for part in nlls]
     ratio = perplexity[0] / perplexity[1] - 1
     same, tie = compare_greedy(theirs, ours, windows[0][:16])
-    good = error <= BOUNDS[reader] and abs(ratio) <= 5e-3 and tie
+    good = error <= BOUNDS[reader] and abs(ratio) <= PERPLEXITY.get(reader, 5e-3) and tie
     print("logits %.2e (bound %.0e)  perplexity %.4f, matquant %.4f (%+.3f %%)  greedy %d of %d%s  %s" %
           (error, BOUNDS[reader], *perplexity, 100 * ratio, same, GREEDY,
            "" if same == GREEDY else ", then a near tie" if tie else ", then another choice", "ok" if good else "FAILED"))
