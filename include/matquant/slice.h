@@ -12,20 +12,31 @@ typedef struct mq_slice_options {
     const char *master, *output;
     unsigned width;     /* 2 ... 8 */
     const char *format; /* a name of the table below; NULL: the first */
+    const char *dtype;  /* of plain weights: "bf16", "f16" or "f32"; NULL: the source's own */
     bool force;
     size_t max_shard_size; /* bytes; 0: one file */
 } mq_slice_options;
+
+/* What it cost that the format cannot hold a tensor's numbers as they are in the slice. */
+typedef struct mq_slice_cost {
+    char *tensor;          /* its name in the output */
+    double relative_error; /* Σ (w - slice's w)² / Σ (slice's w)² */
+} mq_slice_cost;
 
 typedef struct mq_slice_report {
     size_t tensors, bytes_read, bytes_written;
     double bits_per_weight; /* of the quantized weights: codes, scales and biases */
     double seconds;
+    double relative_error; /* over all tensors of costs together; 0 when the slice is exact */
+    mq_slice_cost *costs;  /* [cost_count], in the order of the output */
+    size_t cost_count;
 } mq_slice_report;
 
 /* What a format cannot hold is refused (MQ_ERR_USAGE) before anything is written, in a line that
- * says what to use. */
+ * says what to use. *report is the caller's in every case (mq_slice_report_free). */
 mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
                    const mq_context *context, mq_error *err);
+void mq_slice_report_free(mq_slice_report *report);
 
 typedef struct mq_format_info {
     const char *name, *summary, *widths; /* "mlx", one line for --help, "2, 3, 4, 5, 6, 8" */

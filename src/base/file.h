@@ -54,6 +54,12 @@ mq_status mq_output_check(const char *path, bool replace, mq_error *err);
 /* MQ_ERR_USAGE when path exists and replace is false; MQ_ERR_INPUT/MACHINE for what the file system
  * says. */
 mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err);
+/* The same for an output that is one file: it is written, under the name that mq_output_file_name
+ * says, into the temporary folder, and the file alone is renamed. With replace, only a plain file
+ * that begins with magic (static text) is replaced. */
+mq_status mq_output_begin_file(mq_output **out, const char *path, const char *magic, bool replace,
+                               mq_error *err);
+const char *mq_output_file_name(const mq_output *output);
 const char *mq_output_folder(const mq_output *output); /* where to write meanwhile */
 mq_status mq_output_commit(mq_output *output,
                            mq_error *err); /* on failure it still has to be discarded */

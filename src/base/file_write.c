@@ -20,7 +20,7 @@ mq_status mq_writer_open(mq_writer **out, mq_output *output, const char *name, m
     }
     mq_writer *writer = mq_calloc(1, sizeof *writer);
     char *temporary = mq_path_join(output->folder, name);
-    char *path = mq_path_join(output->path, name);
+    char *path = output->magic == NULL ? mq_path_join(output->path, name) : mq_strdup(output->path);
     mq_status status = MQ_OK;
     if (writer == NULL || temporary == NULL || path == NULL) {
         status = mq_fail_memory(err, "a file writer", sizeof *writer);

@@ -107,12 +107,32 @@ static void remove_leftovers(const char *parent, const char *base) {
 
 /* --- begin ------------------------------------------------------------------------------------ */
 
+/* A plain file that begins with magic. */
+static mq_status check_replaceable_file(const char *path, const struct stat *about,
+                                        const char *magic, mq_error *err) {
+    char begin[16];
+    const size_t length = strlen(magic);
+    const int fd = S_ISREG(about->st_mode) ? mq_sys_open(path, O_RDONLY, 0) : -1;
+    const bool same = fd >= 0 && length <= sizeof begin &&
+                      mq_sys_read(fd, begin, length) == (ssize_t)length &&
+                      memcmp(begin, magic, length) == 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return same ? MQ_OK
+                : mq_fail_file(err, MQ_ERR_USAGE, path,
+                               "is not replaced: it is no file that begins with \"%s\"", magic);
+}
+
 /* Whether what is at path may be replaced: a folder of plain files with a config.json among them
- * (that is what our runs write), or an empty one. */
-static mq_status check_replaceable(const char *path, mq_error *err) {
+ * (that is what our runs write), or an empty one; where one file is to be made, such a file. */
+static mq_status check_replaceable(const char *path, const char *magic, mq_error *err) {
     struct stat about;
     if (lstat(path, &about) != 0) {
         return mq_fail_errno(err, errno, path, "look at the output");
+    }
+    if (magic != NULL) {
+        return check_replaceable_file(path, &about, magic, err);
     }
     if (!S_ISDIR(about.st_mode)) {
         return mq_fail_file(err, MQ_ERR_USAGE, path, "exists and is not a folder");
@@ -238,20 +258,22 @@ static void free_output(mq_output *output) {
     mq_free(output->path);
     mq_free(output->parent);
     mq_free(output->folder);
+    mq_free(output->made);
     mq_free(output);
 }
 
 /* An output whose place is free, or may be freed; nothing is written yet. */
-static mq_status new_output(mq_output **out, const char *path, bool replace, mq_error *err) {
+static mq_status new_output(mq_output **out, const char *path, const char *magic, bool replace,
+                            mq_error *err) {
     mq_output *output = NULL;
     mq_status status = mq_new(&output, 1, sizeof *output, "the output", err);
     if (status != MQ_OK) {
         return status;
     }
-    *output = (mq_output){.lock = -1, .replace = replace};
+    *output = (mq_output){.lock = -1, .replace = replace, .magic = magic};
     status = split_path(output, path, err);
     if (status == MQ_OK && mq_path_exists(output->path)) {
-        status = replace ? check_replaceable(output->path, err)
+        status = replace ? check_replaceable(output->path, magic, err)
                          : mq_fail_file(err, MQ_ERR_USAGE, output->path, "exists already");
     }
     if (status != MQ_OK) {
@@ -264,7 +286,7 @@ static mq_status new_output(mq_output **out, const char *path, bool replace, mq_
 
 mq_status mq_output_check(const char *path, bool replace, mq_error *err) {
     mq_output *output = NULL;
-    mq_status status = new_output(&output, path, replace, err);
+    mq_status status = new_output(&output, path, NULL, replace, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -275,24 +297,43 @@ mq_status mq_output_check(const char *path, bool replace, mq_error *err) {
     return status;
 }
 
-mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err) {
+static mq_status begin(mq_output **out, const char *path, const char *magic, bool replace,
+                       mq_error *err) {
     mq_output *output = NULL;
-    mq_status status = new_output(&output, path, replace, err);
+    mq_status status = new_output(&output, path, magic, replace, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    remove_leftovers(output->parent, mq_path_base(output->path));
+    status = make_folder(output, err);
     if (status == MQ_OK) {
-        remove_leftovers(output->parent, mq_path_base(output->path));
-        status = make_folder(output, err);
-        if (status != MQ_OK) {
-            free_output(output);
+        output->made = magic == NULL ? mq_strdup(output->folder)
+                                     : mq_path_join(output->folder, mq_output_file_name(output));
+        if (output->made == NULL) {
+            remove_folder(output->folder);
+            status = mq_fail_memory(err, "a path", strlen(path));
         }
     }
     if (status != MQ_OK) {
+        free_output(output);
         return status;
     }
     *out = output;
     return MQ_OK;
 }
 
+mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err) {
+    return begin(out, path, NULL, replace, err);
+}
+
+mq_status mq_output_begin_file(mq_output **out, const char *path, const char *magic, bool replace,
+                               mq_error *err) {
+    return begin(out, path, magic, replace, err);
+}
+
 const char *mq_output_folder(const mq_output *output) { return output->folder; }
+
+const char *mq_output_file_name(const mq_output *output) { return mq_path_base(output->path); }
 
 /* --- commit ----------------------------------------------------------------------------------- */
 
@@ -326,8 +367,9 @@ int mq_output_move_to_free_name(const char *from, const char *to) {
     return mq_sys_rename(from, to, 0);
 }
 
-/* Exchanges two folders. Without the system's own exchange the old one is set aside for a moment,
- * under a name that no later run takes for a leftover: killed in between, both are there. */
+/* Exchanges two folders or files. Without the system's own exchange the old one is set aside for a
+ * moment, under a name that no later run takes for a leftover: killed in between, both are there.
+ */
 static int exchange(const char *folder, const char *path) {
     if (mq_sys_rename(folder, path, RENAME_EXCHANGE) == 0) {
         return 0;
@@ -359,30 +401,31 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
         return mq_fail_errno(err, errno, output->path, "bring to the disk");
     }
     bool exists = output->replace && mq_path_exists(output->path);
-    mq_status status = exists ? check_replaceable(output->path, err) : MQ_OK;
+    mq_status status = exists ? check_replaceable(output->path, output->magic, err) : MQ_OK;
     if (status != MQ_OK) {
         return status;
     }
-    int result = exists ? exchange(output->folder, output->path)
-                        : mq_output_move_to_free_name(output->folder, output->path);
+    int result = exists ? exchange(output->made, output->path)
+                        : mq_output_move_to_free_name(output->made, output->path);
     if (result != 0) {
         return errno == EEXIST
                    ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "has appeared meanwhile")
-                   : mq_fail_errno(err, errno, output->path, "rename the finished folder");
+                   : mq_fail_errno(err, errno, output->path, "rename the finished output");
     }
     if (mq_output_sync_folder(output->parent) != 0) {
         /* Nobody was told that it is there: as if it had never been. */
         int number = errno;
         if (exists) {
-            exchange(output->folder, output->path);
+            exchange(output->made, output->path);
         } else {
-            mq_output_move_to_free_name(output->path, output->folder);
+            mq_output_move_to_free_name(output->path, output->made);
         }
         return mq_fail_errno(err, number, output->parent, "bring to the disk");
     }
     output->committed = true;
-    if (exists) {
-        remove_folder(output->folder); /* it holds the old one now */
+    if (exists || output->magic != NULL) {
+        remove_folder(
+            output->folder); /* it is, or holds, the old one now; or the file has left it */
     }
     return MQ_OK;
 }

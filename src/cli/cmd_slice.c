@@ -10,8 +10,19 @@ static void print_formats(FILE *out) {
     for (size_t i = 0; (format = mq_format_at(i)) != NULL; i++) {
         char text[512];
         snprintf(text, sizeof text, "%s; widths %s", format->summary, format->widths);
-        fprintf(out, "  %-10s", format->name);
-        cli_print_wrapped(out, text, 12, 12);
+        fprintf(out, "  %-20s", format->name);
+        cli_print_wrapped(out, text, 22, 22);
+    }
+}
+
+/* Every tensor whose numbers are not quite the slice's. */
+static void add_costs(cli_json *json, const mq_slice_report *report) {
+    cli_json_number(json, json->root, "relative_error", report->relative_error);
+    cJSON *costs = cli_json_array(json, json->root, "inexact");
+    for (size_t i = 0; i < report->cost_count; i++) {
+        cJSON *entry = cli_json_element(json, costs);
+        cli_json_text(json, entry, "tensor", report->costs[i].tensor);
+        cli_json_number(json, entry, "relative_error", report->costs[i].relative_error);
     }
 }
 
@@ -26,6 +37,7 @@ static mq_status print_json(const mq_slice_report *report, const mq_slice_option
     cli_json_size(&json, json.root, "bytes_read", report->bytes_read);
     cli_json_size(&json, json.root, "bytes_written", report->bytes_written);
     cli_json_number(&json, json.root, "bits_per_weight", report->bits_per_weight);
+    add_costs(&json, report);
     cli_json_number(&json, json.root, "seconds", report->seconds);
     return cli_print_json(&json);
 }
@@ -39,6 +51,15 @@ static void print_table(const mq_slice_report *report, const mq_slice_options *o
     cli_print_field(stdout, "bytes", "%s, out of %s", cli_show_bytes(a, report->bytes_written),
                     cli_show_bytes(b, report->bytes_read));
     cli_print_field(stdout, "time", "%s", cli_show_seconds(a, report->seconds));
+    if (report->relative_error == 0) {
+        cli_print_field(stdout, "weights", "exactly the slice's");
+        return;
+    }
+    cli_print_field(stdout, "error", "%.3g of the weights' squares, %.1f dB, added by the format",
+                    report->relative_error, cli_decibels(report->relative_error));
+    for (size_t i = 0; i < report->cost_count; i++) {
+        printf("  %-58s %.3g\n", report->costs[i].tensor, report->costs[i].relative_error);
+    }
 }
 
 static mq_status slice(const mq_slice_options *options, const cli_common *common) {
@@ -58,6 +79,7 @@ static mq_status slice(const mq_slice_options *options, const cli_common *common
     } else {
         print_table(&report, options);
     }
+    mq_slice_report_free(&report);
     mq_context_free(context);
     return status;
 }
@@ -70,15 +92,19 @@ mq_status cmd_slice(int count, char *const *argv) {
     mq_slice_options options = {0};
     cli_common common = {0};
     size_t bits = 0;
-    int format = 0;
+    int format = 0, dtype = 0;
+    static const char *const dtypes[] = {"source", "bf16", "f16", "f32", NULL};
     const cli_argument arguments[] = {{"MASTER", "master checkpoint", &options.master},
                                       {NULL, NULL, NULL}};
     const cli_option specs[] = {
-        {CLI_TEXT, 'o', "output", &options.output, "FOLDER", "the slice to make", .required = true},
+        {CLI_TEXT, 'o', "output", &options.output, "OUT", "the slice to make", .required = true},
         {CLI_COUNT, 0, "bits", &bits, "R", "its width, 2 to 8", .min = 2, .max = 8,
          .required = true, .hide_default = true},
         {CLI_CHOICE, 0, "format", &format, "NAME", "what to write, see below", .choices = formats},
-        {CLI_FLAG, 0, "force", &options.force, .help = "replace the output folder if it exists"},
+        {CLI_CHOICE, 0, "dtype", &dtype, "TYPE",
+         "element type of --format safetensors: that of the source's embeddings, bf16, f16 or f32",
+         .choices = dtypes},
+        {CLI_FLAG, 0, "force", &options.force, .help = "replace the output if it exists"},
         CLI_SHARD_OPTION(options.max_shard_size),
         CLI_THREADS_OPTION(common),
         CLI_COMMON_OPTIONS(common)};
@@ -93,5 +119,6 @@ mq_status cmd_slice(int count, char *const *argv) {
     }
     options.width = (unsigned)bits;
     options.format = formats[format];
+    options.dtype = dtype == 0 ? NULL : dtypes[dtype];
     return slice(&options, &common);
 }

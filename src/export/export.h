@@ -1,31 +1,40 @@
-/* The table of formats that a slice can be written in: adding a format is adding a file and a row.
- */
+/* The table of formats that a slice can be written in: adding a format is adding a file and a row
+ * of the table in slice.c. */
 #ifndef MQ_EXPORT_EXPORT_H
 #define MQ_EXPORT_EXPORT_H
 
-#include "matquant/slice.h"
-#include "store/master.h"
-
-typedef struct mq_export_job {
-    const mq_master *master;
-    const char *folder; /* the master's */
-    unsigned width;
-    mq_output *output;
-    size_t max_shard_size;
-    const mq_context *context;
-} mq_export_job;
+#include "export/plan.h"
 
 typedef struct mq_export_format {
     mq_format_info info;
-    /* Refuses what the format cannot hold, before anything is written (job->output is NULL); else
-     * *bytes is what all tensors together will take. */
-    mq_status (*check)(size_t *bytes, const mq_export_job *job, mq_error *err);
-    /* Adds to the report what it knows: tensors, bytes_read, bits_per_weight. */
-    mq_status (*write)(const mq_export_job *job, mq_slice_report *report, mq_error *err);
+    bool takes_dtype;    /* --dtype means something to it */
+    const char *library; /* the reader, as the hub's model cards name it: "mlx", "transformers" */
+    const char *usage;   /* the lines that load it, for the model card */
+    /* Adds to the plan everything that the format will hold; refuses (MQ_ERR_USAGE, in a line that
+     * says what to use instead) what it cannot. Nothing has been written yet. */
+    mq_status (*plan)(mq_plan *plan, mq_error *err);
+    /* Writes the plan into job->output. Formats that are folders: mq_export_folder. */
+    mq_status (*write)(mq_plan *plan, const struct mq_export_format *format, mq_error *err);
+    /* Of folders: what config.json, which is the source's without any quantization, gets. */
+    mq_status (*config)(cJSON *config, mq_plan *plan, mq_error *err);
+    const char *suffix; /* of the output's name when it is one file; NULL: a folder */
+    const char *magic;  /* how such a file begins: --force replaces no other */
 } mq_export_format;
 
-extern const mq_export_format mq_export_mlx; /* MLX affine: exact */
-extern const mq_export_format
-    mq_export_matquant; /* codes of the master format, cut to the width: any width */
+extern const mq_export_format mq_export_mlx, mq_export_gguf, mq_export_compressed_tensors,
+    mq_export_gptq, mq_export_safetensors, mq_export_matquant;
+
+/* Writes a folder that a reader loads by its name alone: tensors in safetensors files, config.json,
+ * the small files of the master, matquant.json with where the slice comes from and the CRC-32 of
+ * every tensor, and README.md, the model card. */
+mq_status mq_export_folder(mq_plan *plan, const mq_export_format *format, mq_error *err);
+
+/* Where the slice comes from: format, width, the master's name and digest, its recipe and sources,
+ * and the tensors that are private to the width. The caller's. */
+mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export_format *format,
+                               mq_error *err);
+/* README.md; bits_per_weight as in the report. */
+mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
+                         const cJSON *provenance, mq_error *err);
 
 #endif

@@ -1,71 +1,82 @@
 /* The master's own format, cut to one width: codes of a byte each whose lower bits are 0. It saves
  * the other widths' scales and biases only, but holds every width and grouping, and reads as a
- * master that serves one width.
+ * master that serves one width. Exact.
  *
  * Its slice rule is "top" whatever the master's is: the slices are made already, and their top bits
  * are they. */
-#include "export/stream.h"
+#include "export/export.h"
 
 #include "store/folder.h"
 #include "store/master_config.h"
+#include "store/names.h"
+#include "store/pack.h"
 
-static mq_status check(size_t *bytes, const mq_export_job *job, mq_error *err) {
-    mq_slice_layout layout;
-    mq_status status =
-        mq_slice_layout_make(&layout, job->master, job->width, MQ_SLICE_MATQUANT, err);
-    if (status == MQ_OK) {
-        *bytes = layout.bytes;
-        mq_slice_layout_free(&layout);
+static mq_status fill_codes(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                            size_t count, mq_error *err) {
+    (void)err;
+    const size_t in = piece->linear->in, weights = count * in;
+    const unsigned width = plan->job->width;
+    mq_slice_codes(out, piece->linear->codes->data + first * in, weights, width,
+                   mq_master_slice_rule(plan->job->master));
+    for (size_t i = 0; i < weights; i++) {
+        out[i] = (uint8_t)(out[i] << (MQ_MAX_WIDTH - width));
+    }
+    return MQ_OK;
+}
+
+static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+    const unsigned width = plan->job->width;
+    char name[MQ_STORED_NAME_SIZE];
+    mq_piece piece = {.spec = {.dtype = MQ_U8, .dims = 2, .shape = {view->out, view->in}},
+                      .rows = view->out,
+                      .row_bytes = view->in,
+                      .fill = fill_codes,
+                      .sources = {view->codes},
+                      .linear = view};
+    mq_status status = mq_plan_add(plan, mq_name_make(name, view->prefix, "codes", 0), &piece, err);
+    static const char *const parts[] = {"scales", "biases"};
+    for (size_t i = 0; status == MQ_OK && i < 2; i++) {
+        const mq_tensor_info *source = i == 0 ? view->scales[width] : view->biases[width];
+        piece = (mq_piece){.spec = {.dtype = MQ_F16, .dims = 2, .shape = {view->out, view->groups}},
+                           .rows = 1,
+                           .row_bytes = source->bytes,
+                           .sources = {source},
+                           .linear = view};
+        status = mq_plan_add(plan, mq_name_make(name, view->prefix, parts[i], width), &piece, err);
     }
     return status;
 }
 
-static mq_status make_config(cJSON **out, const mq_export_job *job, mq_error *err) {
-    cJSON *config = cJSON_Duplicate(mq_master_config(job->master), true);
-    if (config == NULL) {
-        return mq_fail_memory(err, "config.json", 0);
-    }
-    cJSON *old = cJSON_DetachItemFromObjectCaseSensitive(config, "quantization_config");
+static mq_status make_plan(mq_plan *plan, mq_error *err) {
+    return mq_plan_walk(plan, add_linear, mq_plan_add_copy, err);
+}
+
+static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
+    const mq_master *master = plan->job->master;
     mq_master_settings settings = {.slice_rule = MQ_SLICE_TOP,
-                                   .group_size = mq_master_group_size(job->master),
-                                   .widths = {job->width},
+                                   .group_size = mq_master_group_size(master),
+                                   .widths = {plan->job->width},
                                    .width_count = 1};
     cJSON *made = mq_master_settings_json(&settings, NULL, 0);
     mq_status status = mq_json_add(config, "quantization_config", made, err);
+    const cJSON *old =
+        cJSON_GetObjectItemCaseSensitive(mq_master_config(master), "quantization_config");
     const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored");
     if (status == MQ_OK && ignored != NULL) {
         cJSON_DeleteItemFromObjectCaseSensitive(made, "ignored");
         status = mq_json_add(made, "ignored", cJSON_Duplicate(ignored, true), err);
     }
-    cJSON_Delete(old);
-    if (status != MQ_OK) {
-        cJSON_Delete(config);
-        return status;
-    }
-    *out = config;
-    return MQ_OK;
-}
-
-static mq_status write_slice(const mq_export_job *job, mq_slice_report *report, mq_error *err) {
-    mq_slice_layout layout;
-    mq_status status =
-        mq_slice_layout_make(&layout, job->master, job->width, MQ_SLICE_MATQUANT, err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    cJSON *config = NULL;
-    status = make_config(&config, job, err);
-    if (status == MQ_OK) {
-        status = mq_export_stream(job, &layout, config, mq_export_matquant.info.name, report, err);
-    }
-    cJSON_Delete(config);
-    mq_slice_layout_free(&layout);
     return status;
 }
 
 const mq_export_format mq_export_matquant = {
     .info = {"matquant", "the master's format with one width: a byte a weight, any grouping",
              "2 to 8"},
-    .check = check,
-    .write = write_slice,
+    .library = "matquant",
+    .usage = "    matquant inspect path/to/this/folder\n"
+             "    matquant verify path/to/this/folder\n"
+             "    matquant eval path/to/this/folder --text test.txt\n",
+    .plan = make_plan,
+    .write = mq_export_folder,
+    .config = add_config,
 };

@@ -1,83 +1,177 @@
-/* MLX's affine format: what mlx-lm's load() reads.
+/* MLX's affine format: what mlx-lm's load() reads. Exact.
  *
- * A layer is taken for quantized when its scales are there, so that layers without (embeddings,
- * ignored ones) need no entry. config.json names group size and bits once, and a layer whose group
- * size differs by its own entry, under the layer's path beside the two. The safetensors header's
- * "format" may stay "pt": MLX does not look at it and transformers accepts it. */
-#include "export/stream.h"
+ * P.weight U32 [out, in·r/32], each row an LSB-first bit stream, P.scales and P.biases F16 [out,
+ * in/group_size], w = scale·s + bias. A layer is taken for quantized when its scales are there, so
+ * that layers without (embeddings, ignored ones) need no entry. config.json names group size and
+ * bits once, and a layer whose group size differs by its own entry, under the layer's path beside
+ * the two. The safetensors header's "format" may stay "pt": MLX does not look at it and
+ * transformers accepts it. */
+#include "export/export.h"
+
+#include <string.h>
 
 #include "store/folder.h"
+#include "store/names.h"
+#include "store/pack.h"
+#include "store/slice_size.h"
 
-static mq_status check(size_t *bytes, const mq_export_job *job, mq_error *err) {
-    mq_slice_layout layout;
-    mq_status status = mq_slice_layout_make(&layout, job->master, job->width, MQ_SLICE_MLX, err);
-    if (status == MQ_OK) {
-        *bytes = layout.bytes;
-        mq_slice_layout_free(&layout);
+/* --- rows ------------------------------------------------------------------------------------- */
+
+/* One thread packs some gigabytes a second, more than disks write: waking others would only cost.
+ */
+static mq_status fill_codes(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                            size_t count, mq_error *err) {
+    (void)err;
+    const size_t in = piece->linear->in;
+    const mq_slice_rule rule = mq_master_slice_rule(plan->job->master);
+    for (size_t i = 0; i < count; i++) {
+        /* rows of words in an aligned block */
+        mq_pack_row((uint32_t *)(void *)(out + i * piece->row_bytes),
+                    piece->linear->codes->data + (first + i) * in, in, plan->job->width, rule);
+    }
+    return MQ_OK;
+}
+
+/* Rows of float16, each number `repeat` times. */
+static mq_status fill_repeated(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                               size_t count, mq_error *err) {
+    (void)plan;
+    (void)err;
+    const size_t groups = piece->linear->groups, half = sizeof(uint16_t);
+    const unsigned char *from = piece->sources[0]->data + first * groups * half;
+    for (size_t i = 0; i < count * groups; i++) {
+        for (size_t k = 0; k < piece->repeat; k++) {
+            memcpy(out, from + i * half, half);
+            out += half;
+        }
+    }
+    return MQ_OK;
+}
+
+/* --- the plan --------------------------------------------------------------------------------- */
+
+static mq_status check_linear(const mq_master *master, const mq_master_view *view, mq_error *err) {
+    if (mq_mlx_group_size(view) == 0) {
+        return mq_fail_tensor(
+            err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
+            "groups of %zu are no multiple of 32, 64 or 128, the only ones in MLX's format; use "
+            "--format matquant",
+            view->in / view->groups);
+    }
+    const mq_tensor_info *other = mq_mlx_name_clash(master, view);
+    return other == NULL
+               ? MQ_OK
+               : mq_fail_tensor(err, MQ_ERR_USAGE, other->file, other->name,
+                                "has a name that MLX's format needs; use --format matquant");
+}
+
+static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+    const unsigned width = plan->job->width;
+    mq_status status = check_linear(plan->job->master, view, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    char name[MQ_STORED_NAME_SIZE];
+    const size_t words = view->in / 32 * width;
+    mq_piece piece = {.spec = {.dtype = MQ_U32, .dims = 2, .shape = {view->out, words}},
+                      .rows = view->out,
+                      .row_bytes = words * sizeof(uint32_t),
+                      .fill = fill_codes,
+                      .sources = {view->codes},
+                      .linear = view};
+    status = mq_plan_add(plan, mq_name_make(name, view->prefix, "weight", 0), &piece, err);
+    const size_t groups = view->in / mq_mlx_group_size(view);
+    piece = (mq_piece){.spec = {.dtype = MQ_F16, .dims = 2, .shape = {view->out, groups}},
+                       .rows = view->out,
+                       .row_bytes = groups * sizeof(uint16_t),
+                       .fill = fill_repeated,
+                       .linear = view,
+                       .repeat = groups / view->groups};
+    static const char *const parts[] = {"scales", "biases"};
+    for (size_t i = 0; status == MQ_OK && i < 2; i++) {
+        piece.sources[0] = i == 0 ? view->scales[width] : view->biases[width];
+        status = mq_plan_add(plan, mq_name_make(name, view->prefix, parts[i], 0), &piece, err);
     }
     return status;
 }
 
-static mq_status add_exceptions(cJSON *quantization, const mq_export_job *job,
-                                const mq_slice_layout *layout, mq_error *err) {
+/* That of most layers, the largest of those. */
+static size_t common_group_size(const mq_master *master) {
+    static const size_t sizes[] = {128, 64, 32};
+    size_t best = 0, best_count = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        size_t count = 0;
+        for (size_t k = 0; k < mq_master_linear_count(master); k++) {
+            count += mq_mlx_group_size(mq_master_linear_at(master, k)) == sizes[i];
+        }
+        if (i == 0 || count > best_count) {
+            best = sizes[i];
+            best_count = count;
+        }
+    }
+    return best;
+}
+
+static mq_status make_plan(mq_plan *plan, mq_error *err) {
+    if (plan->job->width == 7) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "MLX's format has no 7 bits; --format matquant writes them as codes of the "
+                       "master's format");
+    }
+    plan->group_size = common_group_size(plan->job->master);
+    return mq_plan_walk(plan, add_linear, mq_plan_add_copy, err);
+}
+
+/* --- config.json ------------------------------------------------------------------------------ */
+
+/* {"group_size": N, "bits": R}, or NULL for lack of memory. */
+static cJSON *quantization_json(size_t group_size, unsigned width) {
+    cJSON *object = cJSON_CreateObject();
+    if (object == NULL ||
+        cJSON_AddNumberToObject(object, "group_size", (double)group_size) == NULL ||
+        cJSON_AddNumberToObject(object, "bits", width) == NULL) {
+        cJSON_Delete(object);
+        return NULL;
+    }
+    return object;
+}
+
+static mq_status add_exceptions(cJSON *quantization, const mq_plan *plan, mq_error *err) {
+    const mq_master *master = plan->job->master;
     mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < mq_master_linear_count(job->master); i++) {
-        const mq_master_view *view = mq_master_linear_at(job->master, i);
-        size_t group_size = mq_mlx_group_size(view);
-        if (group_size != layout->group_size) {
+    for (size_t i = 0; status == MQ_OK && i < mq_master_linear_count(master); i++) {
+        const mq_master_view *view = mq_master_linear_at(master, i);
+        const size_t group_size = mq_mlx_group_size(view);
+        if (group_size != plan->group_size) {
             status = mq_json_add(quantization, view->prefix,
-                                 mq_export_quantization(group_size, job->width), err);
+                                 quantization_json(group_size, plan->job->width), err);
         }
     }
     return status;
 }
 
-/* The source's config.json with "quantization", and the same as "quantization_config", which the
- * hub shows. */
-static mq_status make_config(cJSON **out, const mq_export_job *job, const mq_slice_layout *layout,
-                             mq_error *err) {
-    cJSON *config = cJSON_Duplicate(mq_master_config(job->master), true);
-    if (config == NULL) {
-        return mq_fail_memory(err, "config.json", 0);
-    }
-    cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization_config");
-    cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization");
-    cJSON *quantization = mq_export_quantization(layout->group_size, job->width);
+/* "quantization", and the same as "quantization_config", which the hub shows. */
+static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
+    cJSON *quantization = quantization_json(plan->group_size, plan->job->width);
     mq_status status = mq_json_add(config, "quantization", quantization, err);
     if (status == MQ_OK) {
-        status = add_exceptions(quantization, job, layout, err);
+        status = add_exceptions(quantization, plan, err);
     }
     if (status == MQ_OK) {
         status =
             mq_json_add(config, "quantization_config", cJSON_Duplicate(quantization, true), err);
     }
-    if (status != MQ_OK) {
-        cJSON_Delete(config);
-        return status;
-    }
-    *out = config;
-    return MQ_OK;
-}
-
-static mq_status write_slice(const mq_export_job *job, mq_slice_report *report, mq_error *err) {
-    mq_slice_layout layout;
-    mq_status status = mq_slice_layout_make(&layout, job->master, job->width, MQ_SLICE_MLX, err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    cJSON *config = NULL;
-    status = make_config(&config, job, &layout, err);
-    if (status == MQ_OK) {
-        status = mq_export_stream(job, &layout, config, mq_export_mlx.info.name, report, err);
-    }
-    cJSON_Delete(config);
-    mq_slice_layout_free(&layout);
     return status;
 }
 
 const mq_export_format mq_export_mlx = {
     .info = {"mlx", "MLX's affine format: packed words, for mlx-lm and for matquant eval",
              "2, 3, 4, 5, 6, 8"},
-    .check = check,
-    .write = write_slice,
+    .library = "mlx",
+    .usage = "    from mlx_lm import load, generate\n"
+             "    model, tokenizer = load(\"path/to/this/folder\")\n"
+             "    print(generate(model, tokenizer, \"Once upon a time\"))\n",
+    .plan = make_plan,
+    .write = mq_export_folder,
+    .config = add_config,
 };

@@ -5,9 +5,12 @@
 #include "export/export.h"
 #include "matquant/inspect.h"
 #include "store/folder.h"
+#include "store/quantized_weights.h"
 
 /* The first is what `slice` writes unless --format says otherwise. */
-static const mq_export_format *const formats[] = {&mq_export_mlx, &mq_export_matquant};
+static const mq_export_format *const formats[] = {
+    &mq_export_mlx,  &mq_export_gguf,        &mq_export_compressed_tensors,
+    &mq_export_gptq, &mq_export_safetensors, &mq_export_matquant};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
 const mq_format_info *mq_format_at(size_t index) {
@@ -29,6 +32,17 @@ static mq_status find_format(const mq_export_format **out, const char *name, mq_
     return mq_fail(err, MQ_ERR_USAGE, "no format is called \"%s\"; known are %s", name, known);
 }
 
+/* A format that is one file says so by its name: a folder is expected elsewhere. */
+static mq_status check_name(const mq_export_format *format, const char *output, mq_error *err) {
+    const size_t length = strlen(output), end = format->suffix == NULL ? 0 : strlen(format->suffix);
+    if (length <= end || strcmp(output + length - end, end == 0 ? "" : format->suffix) != 0) {
+        return mq_fail_file(err, MQ_ERR_USAGE, output,
+                            "the format %s is one file; its name must end in %s", format->info.name,
+                            format->suffix == NULL ? "" : format->suffix);
+    }
+    return MQ_OK;
+}
+
 static mq_status check_options(const mq_export_format **format, const mq_slice_options *options,
                                mq_error *err) {
     if (options->width < MQ_MIN_WIDTH || options->width > MQ_MAX_WIDTH) {
@@ -38,6 +52,15 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
     mq_status status = find_format(format, options->format, err);
     if (status != MQ_OK) {
         return status;
+    }
+    status = check_name(*format, options->output, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (options->dtype != NULL && !(*format)->takes_dtype) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--dtype is for plain weights, not for --format %s, which has its own types",
+                       (*format)->info.name);
     }
     if (mq_same_file(options->master, options->output)) {
         return mq_fail_file(err, MQ_ERR_USAGE, options->output,
@@ -80,15 +103,60 @@ static mq_status folder_size(size_t *out, const char *folder, mq_error *err) {
     return status;
 }
 
-static mq_status write_output(mq_slice_report *report, const mq_export_format *format,
-                              mq_export_job *job, const mq_slice_options *options, mq_error *err) {
-    mq_status status = mq_output_begin(&job->output, options->output, options->force, err);
+static mq_status report_costs(mq_slice_report *report, const mq_plan *plan, mq_error *err) {
+    size_t count = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        count += plan->pieces[i].is_inexact;
+    }
+    mq_status status = MQ_OK;
+    if (count > 0) {
+        status = mq_new(&report->costs, count, sizeof *report->costs, "the report", err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        if (piece->is_inexact) {
+            mq_slice_cost *cost = &report->costs[report->cost_count];
+            cost->relative_error = piece->power > 0 ? piece->error / piece->power : 0;
+            cost->tensor = mq_strdup(piece->spec.name);
+            status = cost->tensor == NULL ? mq_fail_memory(err, "the report", 0) : MQ_OK;
+            report->cost_count += cost->tensor != NULL;
+        }
+    }
+    return status;
+}
+
+static mq_status fill_report(mq_slice_report *report, const mq_plan *plan, mq_error *err) {
+    report->tensors = plan->count;
+    report->bytes_read = plan->bytes_read;
+    report->bits_per_weight = mq_plan_bits_per_weight(plan);
+    report->relative_error = mq_plan_relative_error(plan);
+    return report_costs(report, plan, err);
+}
+
+void mq_slice_report_free(mq_slice_report *report) {
+    for (size_t i = 0; i < report->cost_count; i++) {
+        mq_free(report->costs[i].tensor);
+    }
+    mq_free(report->costs);
+    *report = (mq_slice_report){0};
+}
+
+static mq_status write_output(mq_slice_report *report, mq_plan *plan,
+                              const mq_export_format *format, mq_export_job *job, mq_error *err) {
+    const mq_slice_options *options = job->options;
+    mq_status status = format->suffix == NULL
+                           ? mq_output_begin(&job->output, options->output, options->force, err)
+                           : mq_output_begin_file(&job->output, options->output, format->magic,
+                                                  options->force, err);
     if (status != MQ_OK) {
         return status;
     }
-    status = format->write(job, report, err);
+    status = format->write(plan, format, err);
     if (status == MQ_OK) {
         status = folder_size(&report->bytes_written, mq_output_folder(job->output), err);
+    }
+    if (status == MQ_OK) { /* before the output is there: nothing may fail after that */
+        status = fill_report(report, plan, err);
     }
     if (status == MQ_OK) {
         status = mq_check_interrupt(job->context, err);
@@ -97,6 +165,61 @@ static mq_status write_output(mq_slice_report *report, const mq_export_format *f
         status = mq_output_commit(job->output, err);
     }
     mq_output_discard(job->output);
+    job->output = NULL;
+    return status;
+}
+
+/* --- all of it -------------------------------------------------------------------------------- */
+
+static mq_status plan_and_write(mq_slice_report *report, const mq_export_format *format,
+                                mq_export_job *job, mq_error *err) {
+    mq_plan plan;
+    mq_status status = mq_plan_begin(&plan, job, err);
+    if (status == MQ_OK) {
+        status = format->plan(&plan, err);
+    }
+    if (status == MQ_OK) {
+        status = check_disk(job->options->output, plan.bytes, err);
+    }
+    if (status == MQ_OK) {
+        status = write_output(report, &plan, format, job, err);
+    }
+    mq_plan_free(&plan);
+    return status;
+}
+
+/* "int4" of "/models/int4/"; the caller's. NULL: no memory. */
+static char *name_of(const char *path) {
+    char *copy = mq_strdup(path);
+    for (size_t length = copy == NULL ? 0 : strlen(copy); length > 1 && copy[length - 1] == '/';
+         length--) {
+        copy[length - 1] = '\0';
+    }
+    char *name = copy == NULL ? NULL : mq_strdup(mq_path_base(copy));
+    mq_free(copy);
+    return name;
+}
+
+static mq_status slice_master(mq_slice_report *report, const mq_export_format *format,
+                              const mq_master *master, mq_export_job *job, mq_error *err) {
+    mq_weights *weights = NULL;
+    mq_config config = {0};
+    char *master_name = name_of(job->options->master);
+    mq_status status = master_name == NULL ? mq_fail_memory(err, "a path", 0)
+                                           : mq_config_read(&config, job->options->master, err);
+    if (status == MQ_OK && mq_master_serves(master, job->width)) {
+        status = mq_master_weights(&weights, master, job->width, err);
+    }
+    if (status == MQ_OK) {
+        job->master = master;
+        job->weights = weights;
+        job->config = &config;
+        job->master_name = master_name;
+        status = plan_and_write(report, format, job, err);
+    }
+    mq_weights_free(weights);
+    mq_config_free(&config);
+    mq_free(master_name);
     return status;
 }
 
@@ -111,21 +234,9 @@ mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
     }
     mq_master *master = NULL;
     status = mq_master_open(&master, options->master, err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    mq_export_job job = {.master = master,
-                         .folder = options->master,
-                         .width = options->width,
-                         .max_shard_size = options->max_shard_size,
-                         .context = context};
-    size_t bytes = 0;
-    status = format->check(&bytes, &job, err);
     if (status == MQ_OK) {
-        status = check_disk(options->output, bytes, err);
-    }
-    if (status == MQ_OK) {
-        status = write_output(report, format, &job, options, err);
+        mq_export_job job = {.options = options, .width = options->width, .context = context};
+        status = slice_master(report, format, master, &job, err);
     }
     mq_master_close(master);
     report->seconds = mq_seconds() - start;

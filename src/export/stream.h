@@ -1,18 +1,16 @@
-/* Writing a slice's tensors in row blocks: what the formats of this folder have in common. */
+/* Writing the pieces of a plan in blocks of rows: what all formats have in common. */
 #ifndef MQ_EXPORT_STREAM_H
 #define MQ_EXPORT_STREAM_H
 
-#include "export/export.h"
-#include "store/slice_layout.h"
+#include "export/plan.h"
 
-/* Writes all tensors of the layout, config (config.json), the small files of the master, and
- * matquant.json with where the slice comes from and the CRC-32 of every tensor. Never holds more
- * than a block of rows. */
-mq_status mq_export_stream(const mq_export_job *job, const mq_slice_layout *layout,
-                           const cJSON *config, const char *format, mq_slice_report *report,
-                           mq_error *err);
+/* Takes bytes [offset, offset + bytes) of piece number index; pieces in their order, bytes in
+ * rising order without gap. */
+typedef mq_status mq_put_part(void *user, size_t index, size_t offset, const void *data,
+                              size_t bytes, mq_error *err);
 
-/* {"group_size": N, "bits": R}, or NULL for lack of memory. */
-cJSON *mq_export_quantization(size_t group_size, unsigned width);
+/* Never holds more than a block of rows, and what the format's fill holds. Checks for an interrupt
+ * before each block. MQ_ERR_INPUT when a scale or a bias is not finite: it must not travel on. */
+mq_status mq_stream_pieces(mq_plan *plan, mq_put_part *put, void *user, mq_error *err);
 
 #endif

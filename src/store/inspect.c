@@ -5,7 +5,7 @@
 
 #include "store/folder.h"
 #include "store/quantized_weights.h"
-#include "store/slice_layout.h"
+#include "store/slice_size.h"
 
 /* --- what is the same for all kinds ----------------------------------------------------------- */
 
@@ -83,24 +83,14 @@ static bool was_trained(const cJSON *provenance, unsigned width) {
 
 /* The size of the slice that `matquant slice` writes: in MLX's format where that can hold it, else
  * in ours. */
-static mq_status measure_width(mq_width_size *out, const mq_master *master, unsigned width,
-                               mq_error *err) {
-    mq_slice_layout layout;
-    mq_status status = mq_slice_layout_make(&layout, master, width, MQ_SLICE_MLX, err);
-    if (status == MQ_ERR_USAGE) {
-        status = mq_slice_layout_make(&layout, master, width, MQ_SLICE_MATQUANT, err);
-    }
-    if (status != MQ_OK) {
-        return status;
-    }
-    double weights = (double)layout.quantized_weights;
-    *out = (mq_width_size){.width = width,
+static mq_width_size measure_width(const mq_master *master, unsigned width) {
+    const mq_slice_size size = mq_slice_size_of(master, width);
+    const double weights = (double)size.quantized_weights;
+    return (mq_width_size){.width = width,
                            .trained = was_trained(mq_master_provenance(master), width),
                            .bits_per_weight =
-                               weights > 0 ? 8.0 * (double)layout.quantized_bytes / weights : 0.0,
-                           .bytes = layout.bytes};
-    mq_slice_layout_free(&layout);
-    return MQ_OK;
+                               weights > 0 ? 8.0 * (double)size.quantized_bytes / weights : 0.0,
+                           .bytes = size.bytes};
 }
 
 static mq_status inspect_open_master(mq_inspection *out, const mq_master *master, mq_error *err) {
@@ -119,13 +109,10 @@ static mq_status inspect_open_master(mq_inspection *out, const mq_master *master
     out->slice_rule = mq_master_slice_rule(master);
     unsigned widths[7];
     out->width_count = mq_master_widths(widths, master);
-    mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < out->width_count; i++) {
-        status = measure_width(&out->widths[i], master, widths[i], err);
+    for (size_t i = 0; i < out->width_count; i++) {
+        out->widths[i] = measure_width(master, widths[i]);
     }
-    if (status == MQ_OK) {
-        status = add_file_sizes(&out->bytes, tensors, err);
-    }
+    mq_status status = add_file_sizes(&out->bytes, tensors, err);
     return status == MQ_OK ? take_provenance(out, mq_master_provenance(master), err) : status;
 }
 

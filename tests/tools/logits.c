@@ -1,12 +1,15 @@
-/* layer: model */
-/* logits MODEL IDS OUT: writes the logits of one sequence of token ids (raw int32) as raw float32
- * [length, vocab_size]; scripts/check-logits.py compares them with those of transformers. */
+/* layer: store */
+/* logits FOLDER IDS OUT [BITS]: writes the logits of one sequence of token ids (raw int32) as raw
+ * float32 [length, vocab_size], of a plain model, a slice, or a master at a width;
+ * scripts/check-logits.py and scripts/test-readers.sh compare them with those of other programs. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/context.h"
 #include "base/error.h"
 #include "model/block.h"
+#include "store/master.h"
 
 static int fail(const mq_error *err) {
     char line[1400];
@@ -15,14 +18,14 @@ static int fail(const mq_error *err) {
     return (int)err->status;
 }
 
-static mq_status run(const char *folder, const int32_t *ids, size_t length, FILE *out,
-                     mq_error *err) {
+static mq_status run(const char *folder, unsigned width, const int32_t *ids, size_t length,
+                     FILE *out, mq_error *err) {
     mq_context *context = NULL;
     mq_model *model = NULL;
     float *hidden = NULL, *logits = NULL;
     mq_status status = mq_context_new(&context, NULL, err);
     if (status == MQ_OK) {
-        status = mq_model_open_plain(&model, folder, err);
+        status = mq_model_open_any(&model, folder, width, err);
     }
     if (status == MQ_OK) {
         status = mq_new(&hidden, length, model->config.hidden_size * sizeof *hidden,
@@ -55,8 +58,8 @@ static mq_status run(const char *folder, const int32_t *ids, size_t length, FILE
 
 int main(int argc, char **argv) {
     mq_error err = {0};
-    if (argc != 4) {
-        fprintf(stderr, "usage: logits MODEL IDS OUT (raw int32 in, raw float32 out)\n");
+    if (argc != 4 && argc != 5) {
+        fprintf(stderr, "usage: logits FOLDER IDS OUT [BITS] (raw int32 in, raw float32 out)\n");
         return MQ_ERR_USAGE;
     }
     char *ids;
@@ -67,8 +70,9 @@ int main(int argc, char **argv) {
     FILE *out = fopen(argv[3], "wb");
     mq_status status = out == NULL ? mq_fail_errno(&err, errno, argv[3], "write") : MQ_OK;
     if (status == MQ_OK) {
-        status =
-            run(argv[1], (const int32_t *)(const void *)ids, size / sizeof(int32_t), out, &err);
+        const unsigned width = argc == 5 ? (unsigned)strtoul(argv[4], NULL, 10) : 0;
+        status = run(argv[1], width, (const int32_t *)(const void *)ids, size / sizeof(int32_t),
+                     out, &err);
     }
     if (out != NULL && fclose(out) != 0 && status == MQ_OK) {
         status = mq_fail(&err, MQ_ERR_MACHINE, "cannot write %s", argv[3]);

@@ -151,7 +151,11 @@ static UNUSED char *fixture_plain_sharded(size_t max_shard_size) {
     }
     must(mq_tensor_writer_close(writer, &err), &err);
     fixture_write_text(output, "config.json", fixture_config);
-    fixture_write_text(output, "tokenizer.json", "{\"model\": {}}");
+    fixture_write_text(
+        output, "tokenizer.json",
+        "{\"added_tokens\": [], \"pre_tokenizer\": {\"type\": \"ByteLevel\", "
+        "\"add_prefix_space\": false, \"use_regex\": true}, \"model\": {\"type\": \"BPE\", "
+        "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}}");
     fixture_write_text(output, "README.md", "not copied");
     fixture_write_text(output, "pytorch_model.bin", "not copied either");
     must(mq_output_commit(output, &err), &err);

@@ -25,10 +25,13 @@ static void interrupts_leave_nothing(void **state) {
 static void slicing_without_memory(void **state) {
     (void)state;
     const fixture_master_options few = {.group_size = 32, .linear_count = 1};
-    char *plain = fixture_plain(), *master = good_master(plain, &few),
-         *output = fixture_path("no-memory");
-    static const char *const formats[] = {"mlx", "matquant"};
-    for (size_t f = 0; f < 2; f++) {
+    char *plain = fixture_plain(), *master = good_master(plain, &few), *output = NULL;
+    const mq_format_info *format;
+    for (size_t f = 0; (format = mq_format_at(f)) != NULL; f++) {
+        char *folder = fixture_path("no-memory");
+        output =
+            strcmp(format->name, "gguf") == 0 ? mq_asprintf("%s.gguf", folder) : mq_strdup(folder);
+        mq_free(folder);
         mq_status status = MQ_ERR_MACHINE;
         size_t tried = 0;
         for (size_t at = 1; status != MQ_OK; at++) {
@@ -36,8 +39,9 @@ static void slicing_without_memory(void **state) {
             mq_slice_report report;
             size_t before = mq_alloc_current();
             mq_alloc_fail_after(at);
-            status = try_slice(&report, master, output, 4, formats[f], &err);
+            status = try_slice(&report, master, output, 4, format->name, &err);
             mq_alloc_fail_after(0);
+            mq_slice_report_free(&report);
             assert_true(status == MQ_OK || status == MQ_ERR_MACHINE);
             assert_int_equal(mq_alloc_current(), before);
             if (status != MQ_OK) {
@@ -47,9 +51,7 @@ static void slicing_without_memory(void **state) {
         }
         assert_true(tried > 40);
         mq_free(output);
-        output = fixture_path("no-memory");
     }
-    mq_free(output);
     mq_free(master);
     mq_free(plain);
 }

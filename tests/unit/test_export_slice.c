@@ -202,7 +202,8 @@ static void what_a_format_cannot_hold(void **state) {
     expect_refused(master, 7, "mlx", MQ_ERR_USAGE, "", "", "no 7 bits");
     expect_refused(master, 9, NULL, MQ_ERR_USAGE, "", "", "2 to 8 bits");
     expect_refused(master, 1, NULL, MQ_ERR_USAGE, "", "", "2 to 8 bits");
-    expect_refused(master, 4, "gguf", MQ_ERR_USAGE, "", "", "known are mlx, matquant");
+    expect_refused(master, 4, "exl2", MQ_ERR_USAGE, "", "",
+                   "known are mlx, gguf, compressed-tensors, gptq, safetensors, matquant");
     expect_refused(plain, 4, NULL, MQ_ERR_INPUT, "plain", "", "not quantized");
     char *cut = slice(master, 4, NULL);
     expect_refused(cut, 4, NULL, MQ_ERR_INPUT, "mlx", "", "a slice already");
@@ -254,9 +255,13 @@ static void outputs_that_are_there(void **state) {
 
 static void formats_are_listed(void **state) {
     (void)state;
-    assert_string_equal(mq_format_at(0)->name, "mlx");
-    assert_string_equal(mq_format_at(1)->name, "matquant");
-    assert_null(mq_format_at(2));
+    static const char *const names[] = {"mlx",  "gguf",        "compressed-tensors",
+                                        "gptq", "safetensors", "matquant"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_string_equal(mq_format_at(i)->name, names[i]);
+        assert_true(strlen(mq_format_at(i)->summary) > 20);
+    }
+    assert_null(mq_format_at(sizeof names / sizeof *names));
 }
 
 int main(void) {

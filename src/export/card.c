@@ -1,0 +1,107 @@
+/* The model card: what README.md of a slice says to whoever finds the folder. Nothing stands in it
+ * that the master's files do not say, nor where the folder lies: the same slice has the same bytes.
+ */
+#include <string.h>
+
+#include "base/buffer.h"
+#include "export/export.h"
+
+static const char *text_of(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsString(item) ? item->valuestring : NULL;
+}
+
+/* Numbers of a list, "8, 4, 2". */
+static void put_numbers(mq_buffer *card, const cJSON *list) {
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, list) {
+        mq_buffer_printf(card, "%s%g", item == list->child ? "" : ", ", item->valuedouble);
+    }
+}
+
+/* "FILE (SHA-256 ...)", one a line of a list. */
+static void put_files(mq_buffer *card, const cJSON *files) {
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, files) {
+        const char *file = text_of(item, "file"), *digest = text_of(item, "sha256");
+        if (file != NULL && digest != NULL) {
+            mq_buffer_put_text(card, "  - `");
+            mq_buffer_put_text(card, file);
+            mq_buffer_printf(card, "`, SHA-256 `%.64s`\n", digest);
+        }
+    }
+}
+
+static void put_base(mq_buffer *card, const mq_plan *plan, const cJSON *slice) {
+    const char *name = text_of(mq_master_config(plan->job->master), "_name_or_path");
+    mq_buffer_put_text(card, "- base model: ");
+    mq_buffer_put_text(card, plan->job->config->arch->architecture);
+    if (name != NULL && name[0] != '\0') {
+        mq_buffer_put_text(card, ", ");
+        mq_buffer_put_text(card, mq_path_base(name));
+    }
+    const cJSON *source = cJSON_GetObjectItemCaseSensitive(slice, "source");
+    mq_buffer_put_text(card, cJSON_IsArray(source) ? ", made from\n" : "\n");
+    put_files(card, source);
+}
+
+static void put_making(mq_buffer *card, const cJSON *slice) {
+    const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(slice, "recipe");
+    const char *name = text_of(recipe, "name"), *master = text_of(slice, "master");
+    mq_buffer_put_text(card, "- cut out of the master checkpoint `");
+    mq_buffer_put_text(card, master == NULL ? "" : master);
+    mq_buffer_put_text(card, "`");
+    if (name != NULL) {
+        mq_buffer_printf(card, ", recipe `%.32s`", name);
+        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits");
+        if (strcmp(name, "rtn") != 0 && cJSON_IsArray(bits)) {
+            mq_buffer_put_text(card, ", trained widths ");
+            put_numbers(card, bits);
+        }
+    }
+    mq_buffer_put_text(card, "\n");
+    const cJSON *calibration = cJSON_GetObjectItemCaseSensitive(slice, "calibration");
+    const cJSON *tokens = cJSON_GetObjectItemCaseSensitive(calibration, "tokens");
+    if (cJSON_IsNumber(tokens)) {
+        mq_buffer_printf(card, "- calibrated on %.0f tokens%s\n", tokens->valuedouble,
+                         cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(calibration, "self"))
+                             ? " that the model wrote itself"
+                             : " of");
+        put_files(card, cJSON_GetObjectItemCaseSensitive(calibration, "files"));
+    }
+}
+
+static void put_format(mq_buffer *card, const mq_plan *plan, const mq_export_format *format) {
+    mq_buffer_printf(card, "- %.3f bits a quantized weight, scales and zero points counted\n",
+                     mq_plan_bits_per_weight(plan));
+    const double error = mq_plan_relative_error(plan);
+    if (error > 0) {
+        mq_buffer_printf(card,
+                         "- this format cannot hold the slice's numbers exactly: relative squared "
+                         "error of the weights %.3g\n",
+                         error);
+    }
+    mq_buffer_put_text(card, "\n## Loading it\n\n");
+    mq_buffer_put_text(card, format->usage);
+}
+
+mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
+                         const cJSON *provenance, mq_error *err) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    mq_buffer card = {0};
+    mq_buffer_printf(&card, "---\nlibrary_name: %s\npipeline_tag: text-generation\n",
+                     format->library);
+    mq_buffer_put_text(&card, "tags:\n- matquant\n- quantized\n---\n\n# ");
+    mq_buffer_put_text(&card, plan->job->master_name);
+    mq_buffer_printf(&card, ", %u bits\n", plan->job->width);
+    mq_buffer_printf(&card, "\nA slice of %u bits, in the format `%s`, made by %s.\n\n",
+                     plan->job->width, format->info.name, text_of(provenance, "tool"));
+    put_base(&card, plan, slice);
+    put_making(&card, slice);
+    put_format(&card, plan, format);
+    mq_status status =
+        card.failed ? mq_fail_memory(err, "the model card", card.capacity)
+                    : mq_write_file(plan->job->output, "README.md", card.text, card.length, err);
+    mq_free(card.text);
+    return status;
+}

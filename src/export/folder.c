@@ -1,0 +1,86 @@
+/* Slices that are folders of the Hugging Face kind. */
+#include "export/stream.h"
+
+#include "export/export.h"
+#include "store/folder.h"
+
+static mq_status put_part(void *user, size_t index, size_t offset, const void *data, size_t bytes,
+                          mq_error *err) {
+    return mq_tensor_writer_put_part(user, index, offset, data, bytes, err);
+}
+
+static mq_status write_provenance(cJSON *provenance, const mq_plan *plan,
+                                  const mq_tensor_writer *writer, const mq_tensor_spec *specs,
+                                  mq_error *err) {
+    mq_status status = MQ_OK;
+    const double error = mq_plan_relative_error(plan);
+    if (error > 0) {
+        status = mq_json_add(cJSON_GetObjectItemCaseSensitive(provenance, "slice"),
+                             "relative_error", cJSON_CreateNumber(error), err);
+    }
+    if (status == MQ_OK) {
+        status = mq_json_add_crcs(provenance, writer, specs, plan->count, err);
+    }
+    return status == MQ_OK ? mq_write_json(plan->job->output, MQ_PROVENANCE_FILE, provenance, err)
+                           : status;
+}
+
+static mq_status write_tensors(mq_plan *plan, cJSON *provenance, mq_error *err) {
+    mq_tensor_spec *specs = NULL;
+    mq_tensor_writer *writer = NULL;
+    mq_status status = mq_new(&specs, plan->count, sizeof *specs, "the list of tensors", err);
+    for (size_t i = 0; status == MQ_OK && i < plan->count; i++) {
+        specs[i] = plan->pieces[i].spec;
+    }
+    if (status == MQ_OK) {
+        status = mq_tensor_writer_open(&writer, plan->job->output, specs, plan->count,
+                                       plan->job->options->max_shard_size, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_stream_pieces(plan, put_part, writer, err);
+    }
+    if (status == MQ_OK) {
+        status = write_provenance(provenance, plan, writer, specs, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_tensor_writer_close(writer, err);
+        writer = NULL;
+    }
+    mq_tensor_writer_abandon(writer);
+    mq_free(specs);
+    return status;
+}
+
+static mq_status write_config(mq_plan *plan, const mq_export_format *format, mq_error *err) {
+    cJSON *config = cJSON_Duplicate(mq_master_config(plan->job->master), true);
+    if (config == NULL) {
+        return mq_fail_memory(err, MQ_CONFIG_FILE, 0);
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization_config");
+    cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization");
+    mq_status status = format->config(config, plan, err);
+    if (status == MQ_OK) {
+        status = mq_write_json(plan->job->output, MQ_CONFIG_FILE, config, err);
+    }
+    cJSON_Delete(config);
+    return status;
+}
+
+mq_status mq_export_folder(mq_plan *plan, const mq_export_format *format, mq_error *err) {
+    cJSON *provenance = NULL;
+    mq_status status = mq_export_provenance(&provenance, plan, format, err);
+    if (status == MQ_OK) {
+        status = write_tensors(plan, provenance, err);
+    }
+    if (status == MQ_OK) {
+        status = write_config(plan, format, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_copy_small_files(plan->job->output, plan->job->options->master, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_export_card(plan, format, provenance, err);
+    }
+    cJSON_Delete(provenance);
+    return status;
+}

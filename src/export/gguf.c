@@ -1,0 +1,432 @@
+/* GGUF, one file: what llama.cpp reads.
+ *
+ * Slices of 4 and 5 bits are exact (Q4_1, Q5_1 have a float16 offset as our groups have); 8 bits
+ * become Q8_0, which has no offset, 2 bits Q2_K. A layer whose rows a type's blocks do not divide
+ * is stored in another: 2-bit codes exactly in Q4_1, the rest in F16. Embeddings and head keep
+ * their element type, norms and biases become F32, as llama.cpp wants them.
+ *
+ * What llama.cpp does otherwise than Hugging Face: it rotates neighbouring rows of q and k in
+ * Llama, so these rows are put in that order; Gemma's norms multiply by the weight itself, so 1 is
+ * added; llama3's rotary scaling is a tensor of factors. */
+#include "export/export.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/context.h"
+#include "export/gguf_blocks.h"
+#include "export/gguf_model.h"
+#include "export/stream.h"
+#include "store/folder.h"
+#include "store/names.h"
+
+enum { GGUF_VERSION = 3 };
+
+static const char *const linear_names[MQ_LINEAR_COUNT] = {
+    [MQ_Q] = "attn_q",      [MQ_K] = "attn_k",  [MQ_V] = "attn_v",      [MQ_O] = "attn_output",
+    [MQ_GATE] = "ffn_gate", [MQ_UP] = "ffn_up", [MQ_DOWN] = "ffn_down",
+};
+
+static const char *const norm_names[MQ_NORM_COUNT] = {
+    [MQ_NORM_INPUT] = "attn_norm",  [MQ_NORM_POST_ATTN] = "post_attention_norm",
+    [MQ_NORM_PRE_FFN] = "ffn_norm", [MQ_NORM_POST_FFN] = "post_ffw_norm",
+    [MQ_NORM_Q] = "attn_q_norm",    [MQ_NORM_K] = "attn_k_norm",
+};
+
+/* --- rows ------------------------------------------------------------------------------------- */
+
+#define ENCODER(name, type)                                                                        \
+    static void name(unsigned char *out, const mq_row *row, double *error) {                       \
+        mq_ggml_encode(out, row, type, error);                                                     \
+    }
+ENCODER(encode_f16, MQ_GGML_F16)
+ENCODER(encode_q4_1, MQ_GGML_Q4_1)
+ENCODER(encode_q5_1, MQ_GGML_Q5_1)
+ENCODER(encode_q8_0, MQ_GGML_Q8_0)
+ENCODER(encode_q2_k, MQ_GGML_Q2_K)
+
+static mq_status fill_linear(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                             size_t count, mq_error *err) {
+    mq_encode_row *const encode = piece->type == MQ_GGML_Q4_1   ? encode_q4_1
+                                  : piece->type == MQ_GGML_Q5_1 ? encode_q5_1
+                                  : piece->type == MQ_GGML_Q8_0 ? encode_q8_0
+                                  : piece->type == MQ_GGML_Q2_K ? encode_q2_k
+                                                                : encode_f16;
+    return mq_fill_encoded(out, plan, piece, first, count, encode, err);
+}
+
+/* Rows of the source's bytes, in the order that llama.cpp wants them. */
+static mq_status fill_rows(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                           size_t count, mq_error *err) {
+    (void)plan;
+    (void)err;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(out + i * piece->row_bytes,
+               piece->sources[0]->data + mq_source_row(piece, first + i) * piece->row_bytes,
+               piece->row_bytes);
+    }
+    return MQ_OK;
+}
+
+/* A vector as F32, one number a row; `repeat` is added: 1 to Gemma's norms. */
+static mq_status fill_vector(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                             size_t count, mq_error *err) {
+    (void)plan;
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        float value = 0;
+        status =
+            mq_tensor_read_f32(&value, piece->sources[0], mq_source_row(piece, first + i), 1, err);
+        value += (float)piece->repeat;
+        memcpy(out + i * sizeof value, &value, sizeof value);
+    }
+    return status;
+}
+
+/* llama3's rotary scaling: what each frequency is divided by (transformers:
+ * ROPE_INIT_FUNCTIONS["llama3"]). */
+static mq_status fill_rope_factors(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                                   size_t count, mq_error *err) {
+    (void)piece;
+    (void)err;
+    const mq_config *config = plan->job->config;
+    const mq_rope *rope = &config->rope[0];
+    const double length = (double)rope->original_max_position_embeddings;
+    for (size_t i = 0; i < count; i++) {
+        const double exponent = 2 * (double)(first + i) / (double)config->head_dim;
+        const double wavelength = 2 * M_PI * pow(rope->rope_theta, exponent);
+        const double smooth = (length / wavelength - rope->low_freq_factor) /
+                              (rope->high_freq_factor - rope->low_freq_factor);
+        float factor = (float)(1 / ((1 - smooth) / rope->factor + smooth));
+        if (wavelength < length / rope->high_freq_factor) {
+            factor = 1;
+        } else if (wavelength > length / rope->low_freq_factor) {
+            factor = (float)rope->factor;
+        }
+        memcpy(out + i * sizeof factor, &factor, sizeof factor);
+    }
+    return MQ_OK;
+}
+
+/* --- which type a layer is stored in ---------------------------------------------------------- */
+
+static bool holds_exactly(mq_ggml_type type, const mq_master_view *view) {
+    return (type == MQ_GGML_Q4_1 || type == MQ_GGML_Q5_1) &&
+           view->in / view->groups % mq_ggml_block(type) == 0;
+}
+
+static mq_ggml_type type_of_linear(const mq_master_view *view, unsigned width) {
+    const mq_ggml_type types[][2] = {[2] = {MQ_GGML_Q2_K, MQ_GGML_Q4_1},
+                                     [4] = {MQ_GGML_Q4_1, MQ_GGML_F16},
+                                     [5] = {MQ_GGML_Q5_1, MQ_GGML_F16},
+                                     [8] = {MQ_GGML_Q8_0, MQ_GGML_F16}};
+    for (size_t i = 0; i < 2; i++) {
+        if (view->in % mq_ggml_block(types[width][i]) == 0) {
+            return types[width][i];
+        }
+    }
+    return MQ_GGML_F16;
+}
+
+/* Layers that another type has to hold, in one line with what that costs. */
+static void warn_of_fallbacks(const mq_plan *plan) {
+    const unsigned width = plan->job->width;
+    const mq_ggml_type wanted = width == 2   ? MQ_GGML_Q2_K
+                                : width == 4 ? MQ_GGML_Q4_1
+                                : width == 5 ? MQ_GGML_Q5_1
+                                             : MQ_GGML_Q8_0;
+    size_t layers = 0, bytes = 0, wanted_bytes = 0;
+    const mq_piece *example = NULL;
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        if (piece->linear != NULL && piece->type != (unsigned)wanted) {
+            layers++;
+            bytes += piece->rows * piece->row_bytes;
+            const size_t weights = piece->linear->out * piece->linear->in;
+            wanted_bytes +=
+                weights / mq_ggml_block(wanted) * mq_ggml_row_bytes(wanted, mq_ggml_block(wanted));
+            example = piece;
+        }
+    }
+    if (layers > 0) {
+        mq_log(
+            plan->job->context, MQ_LOG_WARNING,
+            "%zu layers such as %s have rows of %zu, no multiple of the %zu of %s: stored as %s, "
+            "%.1f MiB instead of %.1f",
+            layers, example->spec.name, example->linear->in, mq_ggml_block(wanted),
+            mq_ggml_name(wanted), mq_ggml_name((mq_ggml_type)example->type), (double)bytes / 0x1p20,
+            (double)wanted_bytes / 0x1p20);
+    }
+}
+
+/* --- the plan: tensors ------------------------------------------------------------------------ */
+
+static mq_ggml_type type_of_dtype(mq_dtype dtype) {
+    return dtype == MQ_F32 ? MQ_GGML_F32 : dtype == MQ_F16 ? MQ_GGML_F16 : MQ_GGML_BF16;
+}
+
+static mq_status find(const mq_tensor_info **out, bool *is_private, const mq_plan *plan,
+                      const char *name, mq_error *err) {
+    const mq_tensor_info *info = mq_tensors_find(mq_master_tensors(plan->job->master), name);
+    if (info == NULL) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, plan->job->options->master, name, "missing");
+    }
+    *out = mq_plan_source(is_private, plan, info);
+    return mq_dtype_is_weight((*out)->dtype)
+               ? MQ_OK
+               : mq_fail_tensor(err, MQ_ERR_USAGE, info->file, name,
+                                "is %s, which GGUF holds no weights in; use --format safetensors",
+                                mq_dtype_name((*out)->dtype));
+}
+
+/* A matrix that is not quantized, rows as they are (heads 0) or for llama.cpp's rotation. */
+static mq_status add_matrix(mq_plan *plan, const char *source, const char *name, size_t heads,
+                            mq_error *err) {
+    mq_piece piece = {.heads = heads};
+    const mq_tensor_info *info = NULL;
+    mq_status status = find(&info, &piece.is_private, plan, source, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    piece.type = type_of_dtype(info->dtype);
+    piece.spec.dims = 2;
+    piece.spec.shape[0] = piece.rows = info->shape[0];
+    piece.spec.shape[1] = info->shape[1];
+    piece.row_bytes = info->shape[1] * mq_dtype_size(info->dtype);
+    piece.fill = fill_rows;
+    piece.sources[0] = info;
+    return mq_plan_add(plan, name, &piece, err);
+}
+
+static mq_status add_vector(mq_plan *plan, const char *source, const char *name, size_t heads,
+                            bool plus_one, mq_error *err) {
+    mq_piece piece = {.type = MQ_GGML_F32,
+                      .row_bytes = sizeof(float),
+                      .fill = fill_vector,
+                      .heads = heads,
+                      .repeat = plus_one};
+    const mq_tensor_info *info = NULL;
+    mq_status status = find(&info, &piece.is_private, plan, source, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    piece.spec.dims = 1;
+    piece.spec.shape[0] = piece.rows = info->elements;
+    piece.sources[0] = info;
+    return mq_plan_add(plan, name, &piece, err);
+}
+
+static mq_status add_quantized(mq_plan *plan, const mq_master_view *view, const char *name,
+                               size_t heads, mq_error *err) {
+    const mq_ggml_type type = type_of_linear(view, plan->job->width);
+    mq_piece piece = {.spec = {.dims = 2, .shape = {view->out, view->in}},
+                      .type = type,
+                      .rows = view->out,
+                      .row_bytes = mq_ggml_row_bytes(type, view->in),
+                      .fill = fill_linear,
+                      .heads = heads,
+                      .is_inexact = !holds_exactly(type, view)};
+    mq_piece_reads_all(&piece, plan, view);
+    plan->quantized_weights += view->out * view->in;
+    return mq_plan_add(plan, name, &piece, err);
+}
+
+static mq_status add_linear(mq_plan *plan, size_t layer, mq_linear linear, mq_error *err) {
+    const mq_config *config = plan->job->config;
+    size_t heads = 0;
+    if (mq_gguf_arch_of(plan)->interleaved && (linear == MQ_Q || linear == MQ_K)) {
+        heads = linear == MQ_Q ? config->num_attention_heads : config->num_key_value_heads;
+    }
+    char source[MQ_NAME_SIZE], name[MQ_NAME_SIZE];
+    mq_config_linear_name(source, config, layer, linear, "weight");
+    snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, linear_names[linear]);
+    const mq_name parsed = mq_name_parse(source);
+    const mq_master_view *view = mq_master_find(plan->job->master, parsed.stem);
+    mq_status status = view != NULL ? add_quantized(plan, view, name, heads, err)
+                                    : add_matrix(plan, source, name, heads, err);
+    if (status == MQ_OK && mq_config_has_bias(config, linear)) {
+        mq_config_linear_name(source, config, layer, linear, "bias");
+        snprintf(name, sizeof name, "blk.%zu.%s.bias", layer, linear_names[linear]);
+        status = add_vector(plan, source, name, heads, false, err);
+    }
+    return status;
+}
+
+static mq_status add_layer(mq_plan *plan, size_t layer, mq_error *err) {
+    const mq_config *config = plan->job->config;
+    mq_status status = MQ_OK;
+    for (int i = 0; status == MQ_OK && i < MQ_LINEAR_COUNT; i++) {
+        status = add_linear(plan, layer, (mq_linear)i, err);
+    }
+    for (int i = 0; status == MQ_OK && i < MQ_NORM_COUNT; i++) {
+        if (mq_config_norm_size(config, (mq_norm)i) != 0) {
+            char source[MQ_NAME_SIZE], name[MQ_NAME_SIZE];
+            mq_config_norm_name(source, config, layer, (mq_norm)i);
+            snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, norm_names[i]);
+            status = add_vector(plan, source, name, 0, config->arch->norm_plus_one, err);
+        }
+    }
+    return status;
+}
+
+static mq_status add_tensors(mq_plan *plan, mq_error *err) {
+    const mq_config *config = plan->job->config;
+    mq_status status = add_matrix(plan, config->arch->embedding, "token_embd.weight", 0, err);
+    for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
+        status = add_layer(plan, layer, err);
+    }
+    if (status == MQ_OK) {
+        status = add_vector(plan, config->arch->final_norm, "output_norm.weight", 0,
+                            config->arch->norm_plus_one, err);
+    }
+    if (status == MQ_OK && !config->tie_word_embeddings) {
+        status = add_matrix(plan, config->arch->head, "output.weight", 0, err);
+    }
+    if (status == MQ_OK && config->rope[0].type == MQ_ROPE_LLAMA3) {
+        const size_t count = config->head_dim / 2;
+        const mq_piece piece = {.spec = {.dims = 1, .shape = {count}},
+                                .type = MQ_GGML_F32,
+                                .rows = count,
+                                .row_bytes = sizeof(float),
+                                .fill = fill_rope_factors};
+        status = mq_plan_add(plan, "rope_freqs.weight", &piece, err);
+    }
+    return status;
+}
+
+static void free_gguf(void *own) {
+    mq_free(((mq_gguf *)own)->meta.bytes.text);
+    mq_free(own);
+}
+
+static mq_status check_options(const mq_plan *plan, mq_error *err) {
+    const unsigned width = plan->job->width;
+    if (width != 2 && width != 4 && width != 5 && width != 8) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "GGUF has no %u bits with an offset; use --bits 2, 4, 5 or 8, or --format "
+                       "%s",
+                       width, width == 7 ? "matquant" : "mlx");
+    }
+    if (plan->job->options->max_shard_size != 0) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--max-shard-size: a GGUF file is one file; llama.cpp's llama-gguf-split "
+                       "splits it");
+    }
+    return MQ_OK;
+}
+
+static mq_status make_plan(mq_plan *plan, mq_error *err) {
+    mq_gguf *own = mq_calloc(1, sizeof *own);
+    if (own == NULL) {
+        return mq_fail_memory(err, "the plan", sizeof *own);
+    }
+    plan->own = own;
+    plan->free_own = free_gguf;
+    mq_status status = check_options(plan, err);
+    if (status == MQ_OK) {
+        status = mq_gguf_check_model(own, plan, err);
+    }
+    if (status == MQ_OK) {
+        status = add_tensors(plan, err);
+    }
+    return status == MQ_OK ? mq_gguf_make_meta(&own->meta, plan, err) : status;
+}
+
+/* --- the file --------------------------------------------------------------------------------- */
+
+static size_t aligned(size_t bytes) {
+    return (bytes + MQ_GGUF_ALIGNMENT - 1) / MQ_GGUF_ALIGNMENT * MQ_GGUF_ALIGNMENT;
+}
+
+typedef struct file {
+    mq_writer *writer;
+    size_t *offsets; /* [count] of the pieces' data, from the beginning of the file */
+    size_t end;
+} file;
+
+/* Everything before the data: magic, metadata, and a line for each tensor, its dimensions from the
+ * innermost on. */
+static void put_head(mq_buffer *head, const mq_plan *plan, const mq_gguf_meta *meta, file *out) {
+    mq_buffer_put_text(head, "GGUF");
+    mq_gguf_put_u32(head, GGUF_VERSION);
+    mq_gguf_put_u64(head, plan->count);
+    mq_gguf_put_u64(head, meta->count);
+    mq_buffer_put(head, meta->bytes.text, meta->bytes.length);
+    size_t offset = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        mq_gguf_put_string(head, piece->spec.name, strlen(piece->spec.name));
+        mq_gguf_put_u32(head, (uint32_t)piece->spec.dims);
+        for (size_t k = piece->spec.dims; k-- > 0;) {
+            mq_gguf_put_u64(head, piece->spec.shape[k]);
+        }
+        mq_gguf_put_u32(head, piece->type);
+        mq_gguf_put_u64(head, offset);
+        out->offsets[i] = offset;
+        offset = aligned(offset + piece->rows * piece->row_bytes);
+    }
+    while (!head->failed && head->length % MQ_GGUF_ALIGNMENT != 0) {
+        mq_buffer_put(head, "", 1);
+    }
+    for (size_t i = 0; i < plan->count; i++) {
+        out->offsets[i] += head->length;
+    }
+    out->end = offset + head->length;
+}
+
+static mq_status put_part(void *user, size_t index, size_t offset, const void *data, size_t bytes,
+                          mq_error *err) {
+    const file *self = user;
+    return mq_write_at(self->writer, self->offsets[index] + offset, data, bytes, err);
+}
+
+static mq_status write_file(mq_plan *plan, const mq_gguf_meta *meta, file *out, mq_error *err) {
+    mq_buffer head = {0};
+    put_head(&head, plan, meta, out);
+    mq_status status = head.failed ? mq_fail_memory(err, "the head of the file", head.capacity)
+                                   : mq_writer_open(&out->writer, plan->job->output,
+                                                    mq_output_file_name(plan->job->output), err);
+    if (status == MQ_OK) {
+        status = mq_write_at(out->writer, 0, head.text, head.length, err);
+    }
+    mq_free(head.text);
+    if (status ==
+        MQ_OK) { /* between tensors the file has holes, which read as the zeros they are */
+        status = mq_write_at(out->writer, out->end - 1, "", 1, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_stream_pieces(plan, put_part, out, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_writer_close(out->writer, err);
+        out->writer = NULL;
+    }
+    mq_writer_abandon(out->writer);
+    return status;
+}
+
+static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_error *err) {
+    (void)format;
+    file out = {0};
+    mq_status status =
+        mq_new(&out.offsets, plan->count, sizeof *out.offsets, "the list of tensors", err);
+    if (status == MQ_OK) {
+        warn_of_fallbacks(plan);
+        status = write_file(plan, &((mq_gguf *)plan->own)->meta, &out, err);
+    }
+    mq_free(out.offsets);
+    return status;
+}
+
+const mq_export_format mq_export_gguf = {
+    .info = {"gguf",
+             "one file for llama.cpp, OUT must end in .gguf: exact in 4 and 5 bits, fitted "
+             "in 2 (Q2_K) and 8 (Q8_0)",
+             "2, 4, 5, 8"},
+    .library = "llama.cpp",
+    .plan = make_plan,
+    .write = write_slice,
+    .suffix = ".gguf",
+    .magic = "GGUF",
+};

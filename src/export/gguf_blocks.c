@@ -1,0 +1,382 @@
+#include "export/gguf_blocks.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "tensor/dtype.h"
+
+enum { SMALL = 32, SUPER = 256, SUB = 16, SUBS = SUPER / SUB };
+
+static const struct {
+    mq_ggml_type type;
+    const char *name;
+    size_t block, bytes;
+} types[] = {
+    {MQ_GGML_F32, "F32", 1, 4},        {MQ_GGML_F16, "F16", 1, 2},
+    {MQ_GGML_BF16, "BF16", 1, 2},      {MQ_GGML_Q4_1, "Q4_1", SMALL, 20},
+    {MQ_GGML_Q5_1, "Q5_1", SMALL, 24}, {MQ_GGML_Q8_0, "Q8_0", SMALL, 34},
+    {MQ_GGML_Q2_K, "Q2_K", SUPER, 84},
+};
+
+static size_t find_type(mq_ggml_type type) {
+    size_t i = 0;
+    while (types[i].type != type) {
+        i++;
+    }
+    return i;
+}
+
+const char *mq_ggml_name(mq_ggml_type type) { return types[find_type(type)].name; }
+size_t mq_ggml_block(mq_ggml_type type) { return types[find_type(type)].block; }
+
+size_t mq_ggml_row_bytes(mq_ggml_type type, size_t count) {
+    const size_t i = find_type(type);
+    return count / types[i].block * types[i].bytes;
+}
+
+/* Rounded to float16, as the file will hold it; an overflow stays the largest number. */
+static float to_half(unsigned char *out, double value) {
+    const double largest = 65504.0;
+    const uint16_t half = mq_f32_to_f16((float)(value > largest    ? largest
+                                                : value < -largest ? -largest
+                                                                   : value));
+    out[0] = (unsigned char)(half & 0xff);
+    out[1] = (unsigned char)(half >> 8);
+    return mq_f16_to_f32(half);
+}
+
+static float half_of(double value) {
+    unsigned char bytes[2];
+    return to_half(bytes, value);
+}
+
+static unsigned nearest(double value, unsigned last) {
+    const double rounded = nearbyint(value);
+    return rounded <= 0 ? 0 : rounded >= last ? last : (unsigned)rounded;
+}
+
+/* --- a float offset: Q4_1, Q5_1 --------------------------------------------------------------- */
+
+typedef struct affine {
+    double scale, bias, error;
+    uint8_t codes[SMALL];
+} affine;
+
+/* The nearest codes of a grid whose numbers are float16. */
+static void assign_affine(affine *out, const float *values, double scale, double bias,
+                          unsigned last) {
+    out->scale = half_of(scale);
+    out->bias = half_of(bias);
+    out->error = 0;
+    for (size_t i = 0; i < SMALL; i++) {
+        const double at = out->scale != 0 ? (values[i] - out->bias) / out->scale : 0;
+        out->codes[i] = (uint8_t)nearest(at, last);
+        const double error = out->scale * out->codes[i] + out->bias - values[i];
+        out->error += error * error;
+    }
+}
+
+/* Least squares for scale and bias with the codes as they are; false: they are all the same. */
+static bool solve_affine(double *scale, double *bias, const float *values, const uint8_t *codes) {
+    double q = 0, qq = 0, w = 0, qw = 0;
+    for (size_t i = 0; i < SMALL; i++) {
+        q += codes[i];
+        qq += (double)codes[i] * codes[i];
+        w += values[i];
+        qw += codes[i] * (double)values[i];
+    }
+    const double determinant = SMALL * qq - q * q;
+    if (determinant <= 0) {
+        return false;
+    }
+    *scale = (SMALL * qw - q * w) / determinant;
+    *bias = (w - *scale * q) / SMALL;
+    return true;
+}
+
+/* Alternates nearest codes and least squares, from the range on: each step can only improve. */
+static affine fit_affine(const float *values, unsigned last) {
+    double low = values[0], high = values[0];
+    for (size_t i = 1; i < SMALL; i++) {
+        low = values[i] < low ? values[i] : low;
+        high = values[i] > high ? values[i] : high;
+    }
+    affine best, next;
+    assign_affine(&best, values, (high - low) / last, low, last);
+    for (size_t step = 0; step < 8; step++) {
+        double scale, bias;
+        if (!solve_affine(&scale, &bias, values, best.codes)) {
+            break;
+        }
+        assign_affine(&next, values, scale, bias, last);
+        if (next.error >= best.error) {
+            break;
+        }
+        best = next;
+    }
+    return best;
+}
+
+/* The block's own codes where it lies in one group. */
+static affine affine_of(const mq_row *row, size_t first, unsigned last) {
+    const size_t group_size = row->in / row->groups, group = first / group_size;
+    if (group_size % SMALL != 0) {
+        return fit_affine(row->values + first, last);
+    }
+    affine exact = {.scale = row->scales[group], .bias = row->biases[group]};
+    memcpy(exact.codes, row->slices + first, SMALL);
+    return exact;
+}
+
+static void put_affine(unsigned char *out, const affine *block, bool fifth) {
+    to_half(out, block->scale);
+    to_half(out + 2, block->bias);
+    unsigned char *halves = out + (fifth ? 8 : 4);
+    uint32_t high = 0;
+    for (size_t i = 0; i < SMALL / 2; i++) {
+        const unsigned a = block->codes[i], b = block->codes[i + SMALL / 2];
+        halves[i] = (unsigned char)((a & 15) | (b & 15) << 4);
+        high |= (uint32_t)(a >> 4) << i | (uint32_t)(b >> 4) << (i + SMALL / 2);
+    }
+    if (fifth) {
+        for (size_t i = 0; i < 4; i++) {
+            out[4 + i] = (unsigned char)(high >> (8 * i) & 0xff);
+        }
+    }
+}
+
+static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error) {
+    const bool fifth = type == MQ_GGML_Q5_1;
+    for (size_t first = 0; first < row->in; first += SMALL) {
+        const affine block = affine_of(row, first, fifth ? 31 : 15);
+        put_affine(out, &block, fifth);
+        *error += block.error;
+        out += fifth ? 24 : 20;
+    }
+}
+
+/* --- no offset: Q8_0 -------------------------------------------------------------------------- */
+
+typedef struct symmetric {
+    double scale, error;
+    int8_t codes[SMALL];
+} symmetric;
+
+static void assign_symmetric(symmetric *out, const float *values, double scale) {
+    out->scale = half_of(scale);
+    out->error = 0;
+    for (size_t i = 0; i < SMALL; i++) {
+        /* -128 is left out, as llama.cpp does: its kernels negate codes. */
+        const double at = out->scale != 0 ? nearbyint(values[i] / out->scale) : 0;
+        out->codes[i] = (int8_t)(at < -127 ? -127 : at > 127 ? 127 : at);
+        const double error = out->scale * out->codes[i] - values[i];
+        out->error += error * error;
+    }
+}
+
+static double solve_symmetric(const float *values, const int8_t *codes) {
+    double qq = 0, qw = 0;
+    for (size_t i = 0; i < SMALL; i++) {
+        qq += (double)codes[i] * codes[i];
+        qw += codes[i] * (double)values[i];
+    }
+    return qq > 0 ? qw / qq : 0;
+}
+
+/* From the slice's own step, which is exact where its zero point is a whole number and in reach,
+ * and from the widest range. */
+static symmetric fit_symmetric(const float *values, double step) {
+    double largest = 0;
+    for (size_t i = 0; i < SMALL; i++) {
+        largest = fabs((double)values[i]) > largest ? fabs((double)values[i]) : largest;
+    }
+    const double starts[] = {largest / 127, largest / 126.5, largest / 127.4, fabs(step)};
+    symmetric best = {.error = INFINITY}, next;
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
+        assign_symmetric(&next, values, starts[i]);
+        for (size_t k = 0; k < 3; k++) {
+            if (next.error < best.error) {
+                best = next;
+            }
+            assign_symmetric(&next, values, solve_symmetric(values, next.codes));
+        }
+    }
+    return best;
+}
+
+static void encode_symmetric(unsigned char *out, const mq_row *row, double *error) {
+    const size_t group_size = row->in / row->groups;
+    for (size_t first = 0; first < row->in; first += SMALL) {
+        const symmetric block = fit_symmetric(row->values + first, row->scales[first / group_size]);
+        to_half(out, block.scale);
+        memcpy(out + 2, block.codes, SMALL);
+        *error += block.error;
+        out += 2 + SMALL;
+    }
+}
+
+/* --- super-blocks: Q2_K ----------------------------------------------------------------------- */
+
+typedef struct super {
+    double scale, minimum, error; /* d and dmin */
+    uint8_t scales[SUBS], minima[SUBS], codes[SUPER];
+} super;
+
+/* What a sub-block would take if it could: w ~ scale·q - minimum, both at least 0. */
+typedef struct wish {
+    double scale, minimum;
+} wish;
+
+static wish wish_of(const mq_row *row, size_t first) {
+    const size_t group_size = row->in / row->groups, group = first / group_size;
+    const float *values = row->values + first;
+    double low = values[0], high = values[0];
+    for (size_t i = 1; i < SUB; i++) {
+        low = values[i] < low ? values[i] : low;
+        high = values[i] > high ? values[i] : high;
+    }
+    double scale = (high - low) / 3, bias = low;
+    if (group_size % SUB == 0) { /* its own grid, counted upwards */
+        scale = row->scales[group];
+        bias = row->biases[group];
+        if (scale < 0) {
+            bias += 3 * scale;
+            scale = -scale;
+        }
+    }
+    if (bias > 0) { /* no negative minimum: levels 0, h/3, 2h/3, h */
+        scale = high / 3;
+        bias = 0;
+    }
+    return (wish){scale, -bias};
+}
+
+static double sub_error(uint8_t codes[SUB], const float *values, double scale, double minimum) {
+    double sum = 0;
+    for (size_t i = 0; i < SUB; i++) {
+        codes[i] = (uint8_t)nearest(scale != 0 ? (values[i] + minimum) / scale : 0, 3);
+        const double error = scale * codes[i] - minimum - values[i];
+        sum += error * error;
+    }
+    return sum;
+}
+
+/* For d and dmin as they are: for each sub-block the best 4-bit pair near the wish, and its codes.
+ */
+static void assign_super(super *out, const float *values, const wish wishes[SUBS], double scale,
+                         double minimum) {
+    out->scale = half_of(scale);
+    out->minimum = half_of(minimum);
+    out->error = 0;
+    for (size_t j = 0; j < SUBS; j++) {
+        const unsigned s = nearest(out->scale != 0 ? wishes[j].scale / out->scale : 0, 15);
+        const unsigned m = nearest(out->minimum != 0 ? wishes[j].minimum / out->minimum : 0, 15);
+        double best = INFINITY;
+        for (unsigned ds = s > 0 ? s - 1 : 0; ds <= s + 1 && ds <= 15; ds++) {
+            for (unsigned dm = m > 0 ? m - 1 : 0; dm <= m + 1 && dm <= 15; dm++) {
+                uint8_t codes[SUB];
+                const double error =
+                    sub_error(codes, values + j * SUB, out->scale * ds, out->minimum * dm);
+                if (error < best) {
+                    best = error;
+                    out->scales[j] = (uint8_t)ds;
+                    out->minima[j] = (uint8_t)dm;
+                    memcpy(out->codes + j * SUB, codes, SUB);
+                }
+            }
+        }
+        out->error += best;
+    }
+}
+
+/* Least squares for d and dmin with everything else as it is. */
+static bool solve_super(double *scale, double *minimum, const super *block, const float *values) {
+    double xx = 0, xy = 0, yy = 0, xw = 0, yw = 0;
+    for (size_t i = 0; i < SUPER; i++) {
+        const double x = (double)block->scales[i / SUB] * block->codes[i];
+        const double y = -(double)block->minima[i / SUB], w = values[i];
+        xx += x * x;
+        xy += x * y;
+        yy += y * y;
+        xw += x * w;
+        yw += y * w;
+    }
+    const double determinant = xx * yy - xy * xy;
+    if (determinant <= 1e-9 * xx * yy) {
+        return false;
+    }
+    *scale = (xw * yy - yw * xy) / determinant;
+    *minimum = (yw * xx - xw * xy) / determinant;
+    return true;
+}
+
+static super fit_super(const mq_row *row, size_t first) {
+    const float *values = row->values + first;
+    wish wishes[SUBS];
+    double largest_scale = 0, largest_minimum = 0;
+    for (size_t j = 0; j < SUBS; j++) {
+        wishes[j] = wish_of(row, first + j * SUB);
+        largest_scale = fmax(largest_scale, wishes[j].scale);
+        largest_minimum = fmax(largest_minimum, wishes[j].minimum);
+    }
+    super best = {.error = INFINITY}, next;
+    for (unsigned top = 15; top >= 11; top -= 2) { /* coarser steps may meet the wishes better */
+        assign_super(&next, values, wishes, largest_scale / top, largest_minimum / top);
+        for (size_t step = 0; step < 4 && next.error < best.error; step++) {
+            double scale, minimum;
+            best = next;
+            if (!solve_super(&scale, &minimum, &best, values)) {
+                break;
+            }
+            assign_super(&next, values, wishes, scale, minimum);
+        }
+    }
+    return best;
+}
+
+static void encode_super(unsigned char *out, const mq_row *row, double *error) {
+    for (size_t first = 0; first < row->in; first += SUPER) {
+        const super block = fit_super(row, first);
+        for (size_t j = 0; j < SUBS; j++) {
+            out[j] = (unsigned char)(block.scales[j] | block.minima[j] << 4);
+        }
+        memset(out + SUBS, 0, SUPER / 4);
+        for (size_t i = 0; i < SUPER; i++) {
+            out[SUBS + i / 128 * 32 + i % 32] |=
+                (unsigned char)(block.codes[i] << i % 128 / 32 * 2);
+        }
+        to_half(out + SUBS + SUPER / 4, block.scale);
+        to_half(out + SUBS + SUPER / 4 + 2, block.minimum);
+        *error += block.error;
+        out += SUBS + SUPER / 4 + 4;
+    }
+}
+
+/* --- a number each ---------------------------------------------------------------------------- */
+
+static void encode_half(unsigned char *out, const mq_row *row, double *error) {
+    for (size_t i = 0; i < row->in; i++) {
+        const double difference = to_half(out + 2 * i, row->values[i]) - row->values[i];
+        *error += difference * difference;
+    }
+}
+
+void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error) {
+    switch (type) {
+    case MQ_GGML_Q4_1:
+    case MQ_GGML_Q5_1:
+        encode_affine(out, row, type, error);
+        return;
+    case MQ_GGML_Q8_0:
+        encode_symmetric(out, row, error);
+        return;
+    case MQ_GGML_Q2_K:
+        encode_super(out, row, error);
+        return;
+    case MQ_GGML_F16:
+    case MQ_GGML_F32:
+    case MQ_GGML_BF16:
+        break;
+    }
+    encode_half(out, row, error); /* the one of these three that linears fall back to */
+}

@@ -1,0 +1,35 @@
+/* Element types of GGUF that slices are stored in, with the layout of their blocks (ggml-common.h).
+ *
+ *   F32, F16, BF16   a number each
+ *   Q4_1   32 weights: d, m (F16), 16 bytes: weight i in the low, i + 16 in the high half of byte i
+ *          w = d·q + m, q of 4 bits
+ *   Q5_1   the same with q of 5 bits: the fifth bits of weights 0 ... 31 in a U32 after m
+ *   Q8_0   32 weights: d (F16), 32 signed bytes; w = d·q
+ *   Q2_K   256 weights, in 16 sub-blocks of 16: 16 bytes with a scale in the low and a minimum in
+ * the high half, 64 bytes of codes (2 bits: in 32 bytes, weights l, l + 32, l + 64, l + 96 of 128
+ *          from the low bits on), d, dmin (F16); w = d·scale·q - dmin·minimum */
+#ifndef MQ_EXPORT_GGUF_BLOCKS_H
+#define MQ_EXPORT_GGUF_BLOCKS_H
+
+#include "export/rows.h"
+
+typedef enum mq_ggml_type {
+    MQ_GGML_F32 = 0,
+    MQ_GGML_F16 = 1,
+    MQ_GGML_Q4_1 = 3,
+    MQ_GGML_Q5_1 = 7,
+    MQ_GGML_Q8_0 = 8,
+    MQ_GGML_Q2_K = 10,
+    MQ_GGML_BF16 = 30
+} mq_ggml_type;
+
+const char *mq_ggml_name(mq_ggml_type type);
+size_t mq_ggml_block(mq_ggml_type type);                   /* weights a block; 1: a number each */
+size_t mq_ggml_row_bytes(mq_ggml_type type, size_t count); /* count: whole blocks */
+
+/* The row in blocks of the type, whole blocks. Q4_1 and Q5_1 hold codes of so many bits and less
+ * exactly, where a block lies in one group; everything else is fitted so that the squared error is
+ * small. */
+void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error);
+
+#endif

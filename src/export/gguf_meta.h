@@ -1,0 +1,40 @@
+/* The metadata of a GGUF file (its specification: docs/gguf.md of ggml, version 3): typed values
+ * under keys. */
+#ifndef MQ_EXPORT_GGUF_META_H
+#define MQ_EXPORT_GGUF_META_H
+
+#include "base/buffer.h"
+#include "export/plan.h"
+
+/* Starts as {0}. A lack of memory is remembered in bytes.failed; look once, at the end. */
+typedef struct mq_gguf_meta {
+    mq_buffer bytes; /* keys and values as they stand in the file; mq_free(bytes.text) */
+    uint64_t count;
+} mq_gguf_meta;
+
+void mq_gguf_u32(mq_gguf_meta *meta, const char *key, size_t value);
+void mq_gguf_f32(mq_gguf_meta *meta, const char *key, double value);
+void mq_gguf_bool(mq_gguf_meta *meta, const char *key, bool value);
+void mq_gguf_string(mq_gguf_meta *meta, const char *key, const char *value);
+
+/* Begins an array of count elements; then as many of the functions below. */
+typedef enum mq_gguf_type {
+    MQ_GGUF_U32 = 4,
+    MQ_GGUF_I32 = 5,
+    MQ_GGUF_F32 = 6,
+    MQ_GGUF_BOOL = 7,
+    MQ_GGUF_STRING = 8
+} mq_gguf_type;
+void mq_gguf_array(mq_gguf_meta *meta, const char *key, mq_gguf_type type, size_t count);
+
+/* Numbers as they stand in the file, little endian. */
+void mq_gguf_put_u32(mq_buffer *buffer, uint32_t value);
+void mq_gguf_put_u64(mq_buffer *buffer, uint64_t value);
+void mq_gguf_put_f32(mq_buffer *buffer, float value);
+void mq_gguf_put_string(mq_buffer *buffer, const char *text, size_t length);
+
+/* The tokenizer of the master's folder, and its chat template. MQ_ERR_USAGE for one that GGUF has
+ * no name for. */
+mq_status mq_gguf_put_tokenizer(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);
+
+#endif

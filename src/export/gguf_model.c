@@ -1,0 +1,174 @@
+#include "export/gguf_model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "export/export.h"
+
+static const mq_gguf_arch arches[] = {{"llama", "llama", true, MQ_SILU},
+                                      {"gemma3_text", "gemma3", false, MQ_GELU_TANH}};
+
+/* --- what is refused -------------------------------------------------------------------------- */
+
+#define INSTEAD "use --format safetensors or mlx"
+
+static mq_status check_rope(const mq_plan *plan, mq_error *err) {
+    const mq_config *config = plan->job->config;
+    const mq_rope *rope = &config->rope[0];
+    const bool gemma = !mq_gguf_arch_of(plan)->interleaved;
+    const char *wrong = NULL;
+    if (rope->type == MQ_ROPE_DYNAMIC) {
+        wrong = "dynamic";
+    } else if (gemma && rope->type != MQ_ROPE_NONE && rope->type != MQ_ROPE_LINEAR) {
+        wrong = "this";
+    } else if (rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || rope->mscale != 0 ||
+                                              rope->mscale_all_dim != 0 || !rope->truncate)) {
+        wrong = "yarn with an attention factor of its own or without truncation as";
+    } else if (config->sliding_window != 0 && config->rope[1].type != MQ_ROPE_NONE) {
+        wrong = "the local layers'";
+    }
+    return wrong == NULL
+               ? MQ_OK
+               : mq_fail(err, MQ_ERR_USAGE, "llama.cpp has not %s rotary scaling for %s; " INSTEAD,
+                         wrong, mq_gguf_arch_of(plan)->name);
+}
+
+static mq_status check_config(const mq_plan *plan, mq_error *err) {
+    const mq_config *config = plan->job->config;
+    const mq_gguf_arch *arch = mq_gguf_arch_of(plan);
+    const char *wrong = NULL;
+    /* llama.cpp takes Gemma's scale from the head size, but for the model of 62 layers. */
+    const size_t scalar = !arch->interleaved && config->num_hidden_layers == 62
+                              ? config->hidden_size / config->num_attention_heads
+                              : config->head_dim;
+    if (config->activation != arch->activation) {
+        wrong = "this activation";
+    } else if (fabs(config->attention_scale * sqrt((double)scalar) - 1) > 1e-6) {
+        wrong = "this query_pre_attn_scalar";
+    } else if (config->attn_logit_softcapping != 0) {
+        wrong = "attn_logit_softcapping";
+    } else if (!arch->interleaved && (config->attention_bias || config->mlp_bias)) {
+        wrong = "biases";
+    } else if (arch->interleaved && config->final_logit_softcapping != 0) {
+        wrong = "final_logit_softcapping";
+    }
+    return wrong == NULL ? check_rope(plan, err)
+                         : mq_fail(err, MQ_ERR_USAGE, "llama.cpp has not %s for %s; " INSTEAD,
+                                   wrong, arch->name);
+}
+
+static mq_status find_arch(mq_gguf *own, const mq_plan *plan, mq_error *err) {
+    const mq_arch *arch = plan->job->config->arch;
+    for (size_t i = 0; i < sizeof arches / sizeof *arches; i++) {
+        if (strcmp(arches[i].model_type, arch->model_type) == 0) {
+            own->arch = &arches[i];
+            return MQ_OK;
+        }
+    }
+    return mq_fail(err, MQ_ERR_USAGE, "%s has no name in GGUF here; " INSTEAD, arch->architecture);
+}
+
+mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err) {
+    mq_status status = find_arch(own, plan, err);
+    return status == MQ_OK ? check_config(plan, err) : status;
+}
+
+/* --- metadata --------------------------------------------------------------------------------- */
+
+/* "llama." and the rest of a key. */
+#define KEY_SIZE 96
+static const char *key(char out[KEY_SIZE], const mq_plan *plan, const char *end) {
+    snprintf(out, KEY_SIZE, "%s.%s", mq_gguf_arch_of(plan)->name, end);
+    return out;
+}
+
+static void put_rope(mq_gguf_meta *meta, const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
+    const mq_rope *rope = &config->rope[0];
+    char k[KEY_SIZE];
+    mq_gguf_u32(meta, key(k, plan, "rope.dimension_count"), config->head_dim);
+    mq_gguf_f32(meta, key(k, plan, "rope.freq_base"), rope->rope_theta);
+    if (rope->type == MQ_ROPE_LINEAR || rope->type == MQ_ROPE_YARN) {
+        const bool yarn = rope->type == MQ_ROPE_YARN;
+        mq_gguf_string(meta, key(k, plan, "rope.scaling.type"), yarn ? "yarn" : "linear");
+        mq_gguf_f32(meta, key(k, plan, "rope.scaling.factor"), rope->factor);
+        if (yarn) {
+            const size_t original = rope->original_max_position_embeddings;
+            mq_gguf_u32(meta, key(k, plan, "rope.scaling.original_context_length"),
+                        original != 0 ? original : config->max_position_embeddings);
+            mq_gguf_f32(meta, key(k, plan, "rope.scaling.yarn_beta_fast"), rope->beta_fast);
+            mq_gguf_f32(meta, key(k, plan, "rope.scaling.yarn_beta_slow"), rope->beta_slow);
+        }
+    }
+}
+
+/* Layers in windows: older readers know Gemma's every-sixth pattern only, newer ones this list. */
+static void put_windows(mq_gguf_meta *meta, const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
+    char k[KEY_SIZE];
+    if (config->sliding_window == 0) {
+        return;
+    }
+    mq_gguf_u32(meta, key(k, plan, "attention.sliding_window"), config->sliding_window);
+    mq_gguf_f32(meta, key(k, plan, "rope.freq_base_swa"), config->rope[1].rope_theta);
+    mq_gguf_array(meta, key(k, plan, "attention.sliding_window_pattern"), MQ_GGUF_BOOL,
+                  config->num_hidden_layers);
+    for (size_t i = 0; i < config->num_hidden_layers; i++) {
+        const char local = config->layer_is_local[i] ? 1 : 0;
+        mq_buffer_put(&meta->bytes, &local, 1);
+    }
+}
+
+static void put_sizes(mq_gguf_meta *meta, const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
+    char k[KEY_SIZE];
+    mq_gguf_u32(meta, key(k, plan, "context_length"), config->max_position_embeddings);
+    mq_gguf_u32(meta, key(k, plan, "embedding_length"), config->hidden_size);
+    mq_gguf_u32(meta, key(k, plan, "block_count"), config->num_hidden_layers);
+    mq_gguf_u32(meta, key(k, plan, "feed_forward_length"), config->intermediate_size);
+    mq_gguf_u32(meta, key(k, plan, "vocab_size"), config->vocab_size);
+    mq_gguf_u32(meta, key(k, plan, "attention.head_count"), config->num_attention_heads);
+    mq_gguf_u32(meta, key(k, plan, "attention.head_count_kv"), config->num_key_value_heads);
+    mq_gguf_u32(meta, key(k, plan, "attention.key_length"), config->head_dim);
+    mq_gguf_u32(meta, key(k, plan, "attention.value_length"), config->head_dim);
+    mq_gguf_f32(meta, key(k, plan, "attention.layer_norm_rms_epsilon"), config->rms_norm_eps);
+    if (config->final_logit_softcapping != 0) {
+        mq_gguf_f32(meta, key(k, plan, "final_logit_softcapping"), config->final_logit_softcapping);
+    }
+}
+
+static mq_status put_provenance(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
+    cJSON *provenance = NULL;
+    mq_status status = mq_export_provenance(&provenance, plan, &mq_export_gguf, err);
+    char *text = status == MQ_OK ? mq_json_print(provenance) : NULL;
+    if (status == MQ_OK && text == NULL) {
+        status = mq_fail_memory(err, "the provenance", 0);
+    }
+    if (status == MQ_OK) {
+        mq_gguf_string(meta, "matquant.provenance", text);
+    }
+    mq_free(text);
+    cJSON_Delete(provenance);
+    return status;
+}
+
+mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
+    static const size_t file_types[] = {[2] = 10, [4] = 3, [5] = 9, [8] = 7}; /* LLAMA_FTYPE_ */
+    mq_gguf_string(meta, "general.architecture", mq_gguf_arch_of(plan)->name);
+    mq_gguf_string(meta, "general.type", "model");
+    mq_gguf_string(meta, "general.name", plan->job->master_name);
+    mq_gguf_u32(meta, "general.file_type", file_types[plan->job->width]);
+    mq_gguf_u32(meta, "general.quantization_version", 2);
+    mq_gguf_u32(meta, "general.alignment", MQ_GGUF_ALIGNMENT);
+    put_sizes(meta, plan);
+    put_rope(meta, plan);
+    put_windows(meta, plan);
+    mq_status status = mq_gguf_put_tokenizer(meta, plan, err);
+    if (status == MQ_OK) {
+        status = put_provenance(meta, plan, err);
+    }
+    return status == MQ_OK && meta->bytes.failed
+               ? mq_fail_memory(err, "the metadata", meta->bytes.capacity)
+               : status;
+}

@@ -1,0 +1,493 @@
+/* tokenizer.json as GGUF's metadata.
+ *
+ * llama.cpp has two kinds of byte-pair encoding. "gpt2" is byte-level, with merges, and splits the
+ * text before by one of its own regular expressions, which a name chooses: known here are those
+ * whose pre_tokenizer we can compare. "llama" is SentencePiece's: no merges but a score for each
+ * token, and what makes the token of the best score is merged first. In a tokenizer.json of that
+ * kind the merges stand in the order of the scores, so the rank of the first merge that makes a
+ * token, negative, is one. */
+#include <stdio.h>
+#include <string.h>
+
+#include "export/gguf_meta.h"
+#include "store/folder.h"
+#include "text/tok_vocab.h"
+
+/* Token types of GGUF. */
+enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6 };
+
+static const char space_mark[] = "\xe2\x96\x81"; /* U+2581, SentencePiece's space */
+
+typedef struct token {
+    const char *text; /* in the JSON; NULL: no token has this id */
+    int32_t type;
+    float score;
+} token;
+
+typedef struct converter {
+    mq_gguf_meta *meta;
+    const mq_plan *plan;
+    mq_error *err;
+    cJSON *root;                                 /* tokenizer.json */
+    cJSON *config;                               /* tokenizer_config.json, or NULL */
+    const cJSON *model, *vocab, *merges, *added; /* of root */
+    bool sentencepiece;
+    token *tokens; /* [count] */
+    size_t count;  /* rows of the embeddings */
+} converter;
+
+static const cJSON *member(const cJSON *object, const char *name) {
+    return cJSON_GetObjectItemCaseSensitive(object, name);
+}
+
+static bool is_true(const cJSON *object, const char *name) {
+    return cJSON_IsTrue(member(object, name));
+}
+
+static const char *text_of(const cJSON *item) {
+    return cJSON_IsString(item) ? item->valuestring : NULL;
+}
+
+static mq_status refuse(const converter *self, const char *what) {
+    return mq_fail_file(self->err, MQ_ERR_USAGE, "tokenizer.json",
+                        "%s has no counterpart in GGUF; use --format safetensors or mlx", what);
+}
+
+/* --- which kind it is ------------------------------------------------------------------------- */
+
+/* What decides how text is cut, without fields that have no influence on ids. */
+typedef struct known_split {
+    const char *name; /* tokenizer.ggml.pre */
+    bool ignore_merges;
+    const char *pre_tokenizer;
+} known_split;
+
+#define BYTE_LEVEL(regex)                                                                          \
+    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":" regex "}"
+#define SPLIT_THEN_BYTES(pattern)                                                                  \
+    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":"        \
+    "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" pattern              \
+    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"     \
+    "\"behavior\":\"Isolated\",\"invert\":false}," BYTE_LEVEL("false") "]}"
+
+static const known_split splits[] = {
+    {"gpt-2", false, BYTE_LEVEL("true")},
+    {"smollm", false,
+     "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}"
+     "," BYTE_LEVEL("true") "]}"},
+    {"llama-bpe", true, SPLIT_THEN_BYTES("\\\\p{N}{1,3}")},
+    {"qwen2", false, SPLIT_THEN_BYTES("\\\\p{N}")},
+};
+
+static void drop_offsets(cJSON *item) {
+    cJSON_DeleteItemFromObjectCaseSensitive(item, "trim_offsets");
+    for (cJSON *child = item == NULL ? NULL : item->child; child != NULL; child = child->next) {
+        if (cJSON_IsObject(child) || cJSON_IsArray(child)) {
+            drop_offsets(child);
+        }
+    }
+}
+
+static mq_status same_json(bool *out, const cJSON *item, const char *text, mq_error *err) {
+    cJSON *copy = cJSON_Duplicate(item, true), *known = cJSON_Parse(text);
+    drop_offsets(copy);
+    *out = copy != NULL && known != NULL && cJSON_Compare(copy, known, true);
+    mq_status status =
+        copy == NULL || known == NULL ? mq_fail_memory(err, "the tokenizer", 0) : MQ_OK;
+    cJSON_Delete(copy);
+    cJSON_Delete(known);
+    return status;
+}
+
+static bool is_absent(const cJSON *item) { return item == NULL || cJSON_IsNull(item); }
+
+static mq_status put_byte_level(converter *self) {
+    const cJSON *pre = member(self->root, "pre_tokenizer");
+    if (!is_absent(member(self->root, "normalizer")) || is_absent(pre)) {
+        return refuse(self, is_absent(pre) ? "no pre_tokenizer" : "this normalizer");
+    }
+    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+        bool same = false;
+        mq_status status = same_json(&same, pre, splits[i].pre_tokenizer, self->err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        if (same && is_true(self->model, "ignore_merges") == splits[i].ignore_merges) {
+            mq_gguf_string(self->meta, "tokenizer.ggml.model", "gpt2");
+            mq_gguf_string(self->meta, "tokenizer.ggml.pre", splits[i].name);
+            return MQ_OK;
+        }
+    }
+    return refuse(self, "this pre_tokenizer");
+}
+
+/* Spaces become marks; a prefix is put before the text in Llama 2's kind, not in Gemma's. */
+static mq_status put_sentencepiece(converter *self) {
+    static const struct {
+        const char *normalizer;
+        bool prefix;
+    } known[] = {
+        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}",
+         false},
+        {"{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":"
+         "\"\xe2\x96\x81\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":"
+         "\"\xe2\x96\x81\"}]}",
+         true},
+    };
+    static const char split[] = "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":"
+                                "\"MergedWithPrevious\",\"invert\":false}";
+    const cJSON *pre = member(self->root, "pre_tokenizer");
+    bool same = is_absent(pre); /* the split finds nothing: no space is left */
+    mq_status status = same ? MQ_OK : same_json(&same, pre, split, self->err);
+    if (status == MQ_OK && !same) {
+        return refuse(self, "this pre_tokenizer");
+    }
+    for (size_t i = 0; status == MQ_OK && i < sizeof known / sizeof *known; i++) {
+        status = same_json(&same, member(self->root, "normalizer"), known[i].normalizer, self->err);
+        if (status == MQ_OK && same) {
+            mq_gguf_string(self->meta, "tokenizer.ggml.model", "llama");
+            mq_gguf_string(self->meta, "tokenizer.ggml.pre", "default");
+            mq_gguf_bool(self->meta, "tokenizer.ggml.add_space_prefix", known[i].prefix);
+            return MQ_OK;
+        }
+    }
+    return status == MQ_OK ? refuse(self, "this normalizer") : status;
+}
+
+/* --- tokens ----------------------------------------------------------------------------------- */
+
+static mq_status set_token(converter *self, const cJSON *id, const char *text, int32_t type) {
+    const double at = cJSON_IsNumber(id) ? id->valuedouble : -1;
+    if (text == NULL || !(at >= 0 && at < (double)self->count)) {
+        return mq_fail_file(self->err, MQ_ERR_INPUT, "tokenizer.json",
+                            "the token \"%.64s\" has an id that is none of the %zu rows of the "
+                            "embeddings",
+                            text == NULL ? "" : text, self->count);
+    }
+    self->tokens[(size_t)at] = (token){text, type, -1e9f};
+    return MQ_OK;
+}
+
+static bool is_byte_token(const char *text) {
+    static const char digits[] = "0123456789ABCDEF";
+    return strlen(text) == 6 && strncmp(text, "<0x", 3) == 0 && strchr(digits, text[3]) != NULL &&
+           strchr(digits, text[4]) != NULL && text[5] == '>';
+}
+
+static mq_status read_tokens(converter *self) {
+    mq_status status =
+        mq_new(&self->tokens, self->count, sizeof *self->tokens, "the vocabulary", self->err);
+    for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
+        self->tokens[i] = (token){NULL, UNUSED, -1e9f};
+    }
+    const char *unknown = text_of(member(self->model, "unk_token"));
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, self->vocab) {
+        if (status == MQ_OK) {
+            const bool byte = self->sentencepiece && is_byte_token(item->string);
+            const bool is_unknown = unknown != NULL && strcmp(item->string, unknown) == 0;
+            status = set_token(self, item, item->string,
+                               is_unknown ? UNKNOWN
+                               : byte     ? BYTE
+                                          : NORMAL);
+        }
+    }
+    cJSON_ArrayForEach(item, self->added) {
+        const char *text = text_of(member(item, "content"));
+        const bool is_unknown = unknown != NULL && text != NULL && strcmp(text, unknown) == 0;
+        if (status == MQ_OK) {
+            status = set_token(self, member(item, "id"), text,
+                               is_unknown                 ? UNKNOWN
+                               : is_true(item, "special") ? CONTROL
+                                                          : USER_DEFINED);
+        }
+    }
+    return status;
+}
+
+/* "left right", or ["left", "right"]; false: neither. */
+static bool halves(const char **left, size_t *left_length, const char **right, const cJSON *merge) {
+    if (cJSON_IsArray(merge) && cJSON_IsString(merge->child) &&
+        cJSON_IsString(merge->child->next)) {
+        *left = merge->child->valuestring;
+        *left_length = strlen(*left);
+        *right = merge->child->next->valuestring;
+        return true;
+    }
+    const char *text = text_of(merge), *space = text == NULL ? NULL : strchr(text, ' ');
+    if (space == NULL) {
+        return false;
+    }
+    *left = text;
+    *left_length = (size_t)(space - text);
+    *right = space + 1;
+    return true;
+}
+
+/* --- writing them ----------------------------------------------------------------------------- */
+
+/* llama.cpp matches user-defined tokens before it marks spaces. */
+static void put_plain_spaces(mq_buffer *text, const char *marked) {
+    const char *mark;
+    while ((mark = strstr(marked, space_mark)) != NULL) {
+        mq_buffer_put(text, marked, (size_t)(mark - marked));
+        mq_buffer_put_text(text, " ");
+        marked = mark + sizeof space_mark - 1;
+    }
+    mq_buffer_put_text(text, marked);
+}
+
+static void put_token(converter *self, size_t id) {
+    const token *t = &self->tokens[id];
+    mq_buffer text = {0};
+    if (t->text == NULL) { /* rows of the embeddings without a token */
+        mq_buffer_printf(&text, "[PAD%zu]", id);
+    } else if (self->sentencepiece && t->type == USER_DEFINED) {
+        put_plain_spaces(&text, t->text);
+    } else {
+        mq_buffer_put_text(&text, t->text);
+    }
+    if (text.failed) {
+        self->meta->bytes.failed = true;
+    } else {
+        mq_gguf_put_string(&self->meta->bytes, text.text, text.length);
+    }
+    mq_free(text.text);
+}
+
+static void put_tokens(converter *self) {
+    mq_gguf_array(self->meta, "tokenizer.ggml.tokens", MQ_GGUF_STRING, self->count);
+    for (size_t i = 0; i < self->count; i++) {
+        put_token(self, i);
+    }
+    mq_gguf_array(self->meta, "tokenizer.ggml.token_type", MQ_GGUF_I32, self->count);
+    for (size_t i = 0; i < self->count; i++) {
+        mq_gguf_put_u32(&self->meta->bytes, (uint32_t)self->tokens[i].type);
+    }
+}
+
+static mq_status put_merges(converter *self) {
+    const size_t count = (size_t)cJSON_GetArraySize(self->merges);
+    mq_gguf_array(self->meta, "tokenizer.ggml.merges", MQ_GGUF_STRING, count);
+    const cJSON *merge = NULL;
+    cJSON_ArrayForEach(merge, self->merges) {
+        const char *left, *right;
+        size_t length;
+        if (!halves(&left, &length, &right, merge)) {
+            return refuse(self, "a merge that is not two tokens");
+        }
+        mq_buffer *bytes = &self->meta->bytes;
+        mq_gguf_put_u64(bytes, length + 1 + strlen(right));
+        mq_buffer_put(bytes, left, length);
+        mq_buffer_put_text(bytes, " ");
+        mq_buffer_put_text(bytes, right);
+    }
+    return MQ_OK;
+}
+
+/* --- scores ----------------------------------------------------------------------------------- */
+
+static mq_status index_tokens(mq_vocab *index, const converter *self) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < self->count; i++) {
+        bytes += self->tokens[i].text == NULL ? 0 : strlen(self->tokens[i].text) + 1;
+    }
+    mq_status status = mq_vocab_init(index, self->count, bytes, self->count - 1, self->err);
+    for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
+        const char *text = self->tokens[i].text;
+        if (text != NULL) {
+            status = mq_vocab_add(index, text, strlen(text), (int32_t)i, self->err);
+        }
+    }
+    return status;
+}
+
+/* The rank of the first merge that makes a token. A token that none makes keeps the least score. */
+static mq_status score_tokens(converter *self, const mq_vocab *index) {
+    mq_buffer merged = {0};
+    const cJSON *merge = NULL;
+    float rank = 0;
+    mq_status status = MQ_OK;
+    cJSON_ArrayForEach(merge, self->merges) {
+        const char *left, *right;
+        size_t length;
+        if (!halves(&left, &length, &right, merge)) {
+            status = refuse(self, "a merge that is not two tokens");
+            break;
+        }
+        merged.length = 0;
+        mq_buffer_put(&merged, left, length);
+        mq_buffer_put_text(&merged, right);
+        if (merged.failed) {
+            status = mq_fail_memory(self->err, "a merge", merged.capacity);
+            break;
+        }
+        const int32_t id = mq_vocab_find(index, merged.text, merged.length);
+        if (id >= 0 && self->tokens[id].score <= -1e9f) {
+            self->tokens[id].score = -rank;
+        }
+        rank += 1; /* exact: there are fewer than 2^24 */
+    }
+    mq_free(merged.text);
+    return status;
+}
+
+static mq_status put_scores(converter *self) {
+    mq_vocab index = {0};
+    mq_status status = index_tokens(&index, self);
+    if (status == MQ_OK) {
+        status = score_tokens(self, &index);
+    }
+    mq_vocab_free(&index);
+    mq_gguf_array(self->meta, "tokenizer.ggml.scores", MQ_GGUF_F32, self->count);
+    for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
+        mq_gguf_put_f32(&self->meta->bytes, self->tokens[i].score);
+    }
+    return status;
+}
+
+/* --- special tokens --------------------------------------------------------------------------- */
+
+/* The id of a token's text, or the one that config.json has (a number, or the first of a list), or
+ * count. */
+static size_t special_id(const converter *self, const cJSON *named, const char *config_key) {
+    const char *text = cJSON_IsObject(named) ? text_of(member(named, "content")) : text_of(named);
+    for (size_t i = 0; text != NULL && i < self->count; i++) {
+        if (self->tokens[i].text != NULL && strcmp(self->tokens[i].text, text) == 0) {
+            return i;
+        }
+    }
+    const cJSON *id =
+        config_key == NULL ? NULL : member(mq_master_config(self->plan->job->master), config_key);
+    id = cJSON_IsArray(id) ? id->child : id;
+    return cJSON_IsNumber(id) && id->valuedouble >= 0 && id->valuedouble < (double)self->count
+               ? (size_t)id->valuedouble
+               : self->count;
+}
+
+/* The token that the template puts before (or after) a sequence; NULL: none. */
+static const cJSON *template_token(const cJSON *post, bool before) {
+    const char *type = text_of(member(post, "type"));
+    const cJSON *found = NULL;
+    if (type != NULL && strcmp(type, "Sequence") == 0) {
+        const cJSON *item = NULL;
+        cJSON_ArrayForEach(item, member(post, "processors")) {
+            const cJSON *inner = template_token(item, before);
+            found = inner != NULL ? inner : found;
+        }
+    } else if (type != NULL && strcmp(type, "TemplateProcessing") == 0) {
+        const cJSON *single = member(post, "single");
+        const int count = cJSON_GetArraySize(single);
+        const cJSON *piece = cJSON_GetArrayItem(single, before ? 0 : count - 1);
+        found = member(member(piece, "SpecialToken"), "id");
+    }
+    return found;
+}
+
+static void put_special(converter *self) {
+    static const struct {
+        const char *name, *config_key, *key;
+    } ids[] = {{"bos_token", "bos_token_id", "tokenizer.ggml.bos_token_id"},
+               {"eos_token", "eos_token_id", "tokenizer.ggml.eos_token_id"},
+               {"unk_token", NULL, "tokenizer.ggml.unknown_token_id"},
+               {"pad_token", "pad_token_id", "tokenizer.ggml.padding_token_id"}};
+    const cJSON *post = member(self->root, "post_processor");
+    const cJSON *around[] = {template_token(post, true), template_token(post, false)};
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+        const cJSON *named = i < 2 && around[i] != NULL ? around[i]
+                             : i == 2                   ? member(self->model, "unk_token")
+                                                        : member(self->config, ids[i].name);
+        const size_t id = special_id(self, named, ids[i].config_key);
+        if (id < self->count) {
+            mq_gguf_u32(self->meta, ids[i].key, id);
+        }
+    }
+    mq_gguf_bool(self->meta, "tokenizer.ggml.add_bos_token", around[0] != NULL);
+    mq_gguf_bool(self->meta, "tokenizer.ggml.add_eos_token", around[1] != NULL);
+}
+
+/* chat_template.jinja, or the one in tokenizer_config.json (of several, the one called default). */
+static mq_status put_chat_template(converter *self) {
+    char *path = mq_path_join(self->plan->job->options->master, "chat_template.jinja");
+    if (path == NULL) {
+        return mq_fail_memory(self->err, "a path", 0);
+    }
+    mq_status status = MQ_OK;
+    if (mq_path_exists(path)) {
+        char *text = NULL;
+        size_t size;
+        status = mq_read_file(&text, &size, path, (size_t)16 << 20, self->err);
+        if (status == MQ_OK) {
+            mq_gguf_string(self->meta, "tokenizer.chat_template", text);
+        }
+        mq_free(text);
+    } else {
+        const cJSON *item = member(self->config, "chat_template"), *of_list = NULL;
+        const char *text = text_of(item);
+        cJSON_ArrayForEach(of_list, item) {
+            const char *name = text_of(member(of_list, "name"));
+            if (name != NULL && strcmp(name, "default") == 0) {
+                text = text_of(member(of_list, "template"));
+            }
+        }
+        if (text != NULL) {
+            mq_gguf_string(self->meta, "tokenizer.chat_template", text);
+        }
+    }
+    mq_free(path);
+    return status;
+}
+
+/* --- all of it -------------------------------------------------------------------------------- */
+
+static mq_status read_files(converter *self) {
+    const char *folder = self->plan->job->options->master;
+    mq_status status = mq_read_folder_json(&self->root, folder, "tokenizer.json", false, self->err);
+    if (status == MQ_OK) {
+        status =
+            mq_read_folder_json(&self->config, folder, "tokenizer_config.json", true, self->err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    self->model = member(self->root, "model");
+    self->vocab = member(self->model, "vocab");
+    self->merges = member(self->model, "merges");
+    self->added = member(self->root, "added_tokens");
+    self->sentencepiece = is_true(self->model, "byte_fallback");
+    const char *type = text_of(member(self->model, "type"));
+    if (type == NULL || strcmp(type, "BPE") != 0 || !cJSON_IsObject(self->vocab) ||
+        !cJSON_IsArray(self->merges)) {
+        return refuse(self, "a model that is no byte-pair encoding");
+    }
+    return MQ_OK;
+}
+
+static mq_status convert(converter *self) {
+    mq_status status = read_files(self);
+    if (status == MQ_OK) {
+        status = read_tokens(self);
+    }
+    if (status == MQ_OK) {
+        status = self->sentencepiece ? put_sentencepiece(self) : put_byte_level(self);
+    }
+    if (status == MQ_OK) {
+        put_tokens(self);
+        status = self->sentencepiece ? put_scores(self) : put_merges(self);
+    }
+    if (status == MQ_OK) {
+        put_special(self);
+        status = put_chat_template(self);
+    }
+    return status;
+}
+
+mq_status mq_gguf_put_tokenizer(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
+    converter self = {
+        .meta = meta, .plan = plan, .err = err, .count = plan->job->config->vocab_size};
+    mq_status status = convert(&self);
+    mq_free(self.tokens);
+    cJSON_Delete(self.root);
+    cJSON_Delete(self.config);
+    return status;
+}

@@ -1,0 +1,146 @@
+/* GPTQ's format, version 2 of its zero points: what gptqmodel reads.
+ *
+ * P.qweight I32 [words of in, out]: t of an output, an LSB-first bit stream down the column;
+ * P.qzeros I32 [groups, words of out]: z as it is (version 1 had z - 1); P.scales F16 [groups,
+ * out]; P.g_idx I32 [in]: the group of each input; w = scale·(t - z). */
+#include "export/export.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "export/integer_format.h"
+#include "store/folder.h"
+
+static mq_status fill_groups(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                             size_t count, mq_error *err) {
+    (void)piece;
+    (void)err;
+    for (size_t i = 0; i < count; i++) {
+        const int32_t group = (int32_t)((first + i) / plan->group_size);
+        memcpy(out + i * sizeof group, &group, sizeof group);
+    }
+    return MQ_OK;
+}
+
+static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+    const unsigned width = plan->job->width;
+    const size_t groups = view->in / plan->group_size;
+    if (view->in % 32 != 0 || view->out % 32 != 0) {
+        return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
+                              "[%zu, %zu] is no multiple of 32 both ways, as GPTQ packs; use "
+                              "--format compressed-tensors",
+                              view->out, view->in);
+    }
+    mq_status status = mq_integer_add(plan, view, "qweight", MQ_I32, view->in / 32 * width,
+                                      view->out, mq_fill_codes_by_column, err);
+    if (status == MQ_OK) {
+        status = mq_integer_add(plan, view, "qzeros", MQ_I32, groups, view->out / 32 * width,
+                                mq_fill_zeros_by_group, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_integer_add(plan, view, "scales", MQ_F16, groups, view->out,
+                                mq_fill_scales_by_group, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_integer_add(plan, view, "g_idx", MQ_I32, view->in, 1, fill_groups, err);
+    }
+    if (status == MQ_OK) {
+        plan->pieces[plan->count - 1].spec.dims = 1;
+    }
+    return status;
+}
+
+static mq_status make_plan(mq_plan *plan, mq_error *err) {
+    static const size_t sizes[] = {1024, 512, 256, 128, 64, 32, 16};
+    const unsigned width = plan->job->width;
+    if (width != 2 && width != 3 && width != 4 && width != 8) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "GPTQ has no %u bits; use --bits 2, 3, 4 or 8, or --format "
+                       "compressed-tensors",
+                       width);
+    }
+    mq_status status = mq_integer_begin(plan, MQ_F16, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        if (plan->group_size % sizes[i] == 0) {
+            plan->group_size = mq_integer_of(plan)->layout.group_size = sizes[i];
+            return mq_plan_walk(plan, add_linear, mq_plan_add_copy, err);
+        }
+    }
+    return mq_fail(err, MQ_ERR_USAGE,
+                   "GPTQ has groups of 16, 32, 64 ... 1024, and none of these divides this "
+                   "master's; use --format compressed-tensors");
+}
+
+/* --- config.json ------------------------------------------------------------------------------ */
+
+/* Layers that the master left alone, as regular expressions that gptqmodel takes out. */
+static mq_status add_dynamic(cJSON *quantization, const mq_plan *plan, mq_error *err) {
+    const cJSON *old = cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master),
+                                                        "quantization_config");
+    const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored"), *item = NULL;
+    if (cJSON_GetArraySize(ignored) == 0) {
+        return MQ_OK;
+    }
+    cJSON *dynamic = cJSON_CreateObject();
+    mq_status status = mq_json_add(quantization, "dynamic", dynamic, err);
+    cJSON_ArrayForEach(item, ignored) {
+        mq_buffer pattern = {0};
+        mq_buffer_put_text(&pattern, "-:^");
+        for (const char *c = item->valuestring; *c != '\0'; c++) {
+            mq_buffer_put(&pattern, *c == '.' ? "\\." : c, *c == '.' ? 2 : 1);
+        }
+        mq_buffer_put_text(&pattern, "$");
+        if (status == MQ_OK) {
+            status = pattern.failed ? mq_fail_memory(err, MQ_CONFIG_FILE, 0)
+                                    : mq_json_add(dynamic, pattern.text, cJSON_CreateObject(), err);
+        }
+        mq_free(pattern.text);
+    }
+    return status;
+}
+
+static cJSON *settings_json(const mq_plan *plan) {
+    cJSON *made = cJSON_CreateObject();
+    const bool good =
+        made != NULL && cJSON_AddStringToObject(made, "quant_method", "gptq") != NULL &&
+        cJSON_AddStringToObject(made, "checkpoint_format", "gptq_v2") != NULL &&
+        cJSON_AddNumberToObject(made, "bits", plan->job->width) != NULL &&
+        cJSON_AddNumberToObject(made, "group_size", (double)plan->group_size) != NULL &&
+        cJSON_AddBoolToObject(made, "sym", false) != NULL &&
+        cJSON_AddBoolToObject(made, "desc_act", false) != NULL &&
+        cJSON_AddBoolToObject(made, "lm_head", false) != NULL &&
+        cJSON_AddStringToObject(made, "pack_dtype", "int32") != NULL;
+    if (!good) {
+        cJSON_Delete(made);
+        return NULL;
+    }
+    return made;
+}
+
+static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
+    cJSON *quantization = settings_json(plan);
+    mq_status status = mq_json_add(config, "quantization_config", quantization, err);
+    if (status == MQ_OK) {
+        status = add_dynamic(quantization, plan, err);
+    }
+    /* The same once more in the file that gptqmodel looks for first. */
+    return status == MQ_OK
+               ? mq_write_json(plan->job->output, "quantize_config.json", quantization, err)
+               : status;
+}
+
+const mq_export_format mq_export_gptq = {
+    .info = {"gptq", "GPTQ's words with whole zero points (fitted; version 2), for gptqmodel",
+             "2, 3, 4, 8"},
+    .library = "transformers",
+    .usage = "    from gptqmodel import GPTQModel\n"
+             "    model = GPTQModel.load(\"path/to/this/folder\")\n"
+             "    print(model.tokenizer.decode(model.generate(\"Once upon a time\")[0]))\n",
+    .plan = make_plan,
+    .write = mq_export_folder,
+    .config = add_config,
+};

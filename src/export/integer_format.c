@@ -1,0 +1,160 @@
+#include "export/integer_format.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "store/names.h"
+
+static void free_own(void *own) {
+    mq_integer_free(&((mq_integer_own *)own)->kept);
+    mq_free(own);
+}
+
+mq_status mq_integer_begin(mq_plan *plan, mq_dtype scale_dtype, mq_error *err) {
+    mq_integer_own *own = mq_calloc(1, sizeof *own);
+    if (own == NULL) {
+        return mq_fail_memory(err, "the plan", sizeof *own);
+    }
+    plan->own = own;
+    plan->free_own = free_own;
+    own->layout.scale_dtype = scale_dtype;
+    own->layout.group_size = plan->group_size = mq_integer_group_size(plan->job->master);
+    return plan->group_size != 0 ? MQ_OK
+                                 : mq_fail(err, MQ_ERR_USAGE,
+                                           "nothing in this master is "
+                                           "quantized; use --format safetensors");
+}
+
+mq_status mq_integer_add(mq_plan *plan, const mq_master_view *view, const char *part,
+                         mq_dtype dtype, size_t rows, size_t columns, mq_fill_rows *fill,
+                         mq_error *err) {
+    char name[MQ_STORED_NAME_SIZE + 32];
+    snprintf(name, sizeof name, "%s.%s", view->prefix, part);
+    mq_piece piece = {.spec = {.dtype = dtype, .dims = 2, .shape = {rows, columns}},
+                      .rows = rows,
+                      .row_bytes = columns * mq_dtype_size(dtype),
+                      .fill = fill};
+    const bool codes = fill == mq_fill_codes_by_row || fill == mq_fill_codes_by_column;
+    if (codes) {
+        mq_piece_reads_all(&piece, plan, view);
+        piece.is_inexact = true;
+    }
+    piece.linear = view;
+    return mq_plan_add(plan, name, &piece, err);
+}
+
+/* --- fills ------------------------------------------------------------------------------------ */
+
+static mq_status fitted(const mq_integer_linear **out, mq_plan *plan, mq_piece *piece,
+                        mq_error *err) {
+    mq_integer_own *own = mq_integer_of(plan);
+    mq_status status = mq_integer_fit(&own->kept, plan, piece->linear, &own->layout, err);
+    *out = &own->kept;
+    return status;
+}
+
+/* Each output row is one stream: `count` numbers, `stride` bytes apart, from first·next on. */
+static void pack_rows(unsigned char *out, const mq_piece *piece, const uint8_t *from, size_t first,
+                      size_t count, size_t next, size_t stride, size_t numbers, unsigned width) {
+    for (size_t i = 0; i < count; i++) {
+        /* rows of words in an aligned block */
+        mq_pack_strided((uint32_t *)(void *)(out + i * piece->row_bytes), from + (first + i) * next,
+                        stride, numbers, width);
+    }
+}
+
+/* Output rows are words: row w holds word w of each of `columns` streams. 32 numbers are `width`
+ * words, so that words [k·width, (k + 1)·width) come from numbers [32·k, 32·(k + 1)). */
+static void pack_columns(unsigned char *out, const mq_piece *piece, const uint8_t *from,
+                         size_t first, size_t count, size_t next, size_t stride, size_t numbers,
+                         unsigned width) {
+    const size_t columns = piece->spec.shape[1];
+    uint32_t *words = (uint32_t *)(void *)out;
+    for (size_t block = first / width; block * width < first + count; block++) {
+        const size_t left = numbers - 32 * block, now = left < 32 ? left : 32;
+        for (size_t c = 0; c < columns; c++) {
+            uint32_t packed[8] = {0};
+            mq_pack_strided(packed, from + c * next + 32 * block * stride, stride, now, width);
+            for (size_t k = 0; k < width; k++) {
+                const size_t row = block * width + k;
+                if (row >= first && row < first + count) {
+                    words[(row - first) * columns + c] = packed[k];
+                }
+            }
+        }
+    }
+}
+
+mq_status mq_fill_codes_by_row(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                               size_t count, mq_error *err) {
+    const mq_integer_linear *linear = NULL;
+    mq_status status = fitted(&linear, plan, piece, err);
+    if (status == MQ_OK) {
+        const size_t in = piece->linear->in;
+        pack_rows(out, piece, linear->codes, first, count, in, 1, in, plan->job->width);
+        piece->error = linear->error;
+        piece->power = linear->power;
+    }
+    return status;
+}
+
+mq_status mq_fill_codes_by_column(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                                  size_t count, mq_error *err) {
+    const mq_integer_linear *linear = NULL;
+    mq_status status = fitted(&linear, plan, piece, err);
+    if (status == MQ_OK) {
+        const size_t in = piece->linear->in;
+        pack_columns(out, piece, linear->codes, first, count, in, 1, in, plan->job->width);
+        piece->error = linear->error;
+        piece->power = linear->power;
+    }
+    return status;
+}
+
+mq_status mq_fill_zeros_by_group(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                                 size_t count, mq_error *err) {
+    const mq_integer_linear *linear = NULL;
+    mq_status status = fitted(&linear, plan, piece, err);
+    if (status == MQ_OK) {
+        pack_rows(out, piece, linear->zeros, first, count, 1, linear->groups, piece->linear->out,
+                  plan->job->width);
+    }
+    return status;
+}
+
+mq_status mq_fill_zeros_by_words(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                                 size_t count, mq_error *err) {
+    const mq_integer_linear *linear = NULL;
+    mq_status status = fitted(&linear, plan, piece, err);
+    if (status == MQ_OK) {
+        pack_columns(out, piece, linear->zeros, first, count, 1, linear->groups, piece->linear->out,
+                     plan->job->width);
+    }
+    return status;
+}
+
+mq_status mq_fill_scales_by_row(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                                size_t count, mq_error *err) {
+    const mq_integer_linear *linear = NULL;
+    mq_status status = fitted(&linear, plan, piece, err);
+    if (status == MQ_OK) {
+        mq_from_f32(out, piece->spec.dtype, linear->scales + first * linear->groups,
+                    count * linear->groups);
+    }
+    return status;
+}
+
+mq_status mq_fill_scales_by_group(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                                  size_t count, mq_error *err) {
+    const mq_integer_linear *linear = NULL;
+    mq_status status = fitted(&linear, plan, piece, err);
+    const size_t columns = piece->linear->out, size = mq_dtype_size(piece->spec.dtype);
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        for (size_t c = 0; c < columns; c++) {
+            mq_from_f32(out + (i * columns + c) * size, piece->spec.dtype,
+                        &linear->scales[c * linear->groups + first + i], 1);
+        }
+    }
+    return status;
+}

@@ -1,0 +1,31 @@
+/* What the formats with whole zero points share: the plan of a linear's tensors and their fills. */
+#ifndef MQ_EXPORT_INTEGER_FORMAT_H
+#define MQ_EXPORT_INTEGER_FORMAT_H
+
+#include "export/integer_grid.h"
+
+/* plan->own of these formats, to be freed with mq_integer_free_own. */
+typedef struct mq_integer_own {
+    mq_integer_layout layout;
+    mq_integer_linear kept;
+} mq_integer_own;
+
+/* Makes plan->own; scales are rounded to scale_dtype. MQ_ERR_USAGE when nothing is quantized. */
+mq_status mq_integer_begin(mq_plan *plan, mq_dtype scale_dtype, mq_error *err);
+static inline mq_integer_own *mq_integer_of(const mq_plan *plan) { return plan->own; }
+
+/* Fills (plan.h) of pieces with rows of int32 words or scales. Codes or zero points of a row that
+ * are packed together: */
+mq_fill_rows mq_fill_codes_by_row;    /* [out, words of in] */
+mq_fill_rows mq_fill_codes_by_column; /* [words of in, out] */
+mq_fill_rows mq_fill_zeros_by_group;  /* [groups, words of out] */
+mq_fill_rows mq_fill_zeros_by_words;  /* [words of out, groups] */
+mq_fill_rows mq_fill_scales_by_row;   /* [out, groups] */
+mq_fill_rows mq_fill_scales_by_group; /* [groups, out] */
+
+/* A piece of a linear: name P.PART, shape [rows, columns] of the dtype. */
+mq_status mq_integer_add(mq_plan *plan, const mq_master_view *view, const char *part,
+                         mq_dtype dtype, size_t rows, size_t columns, mq_fill_rows *fill,
+                         mq_error *err);
+
+#endif

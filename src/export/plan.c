@@ -1,0 +1,120 @@
+#include "export/plan.h"
+
+#include "store/master_config.h"
+#include "store/names.h"
+
+mq_status mq_plan_begin(mq_plan *plan, const mq_export_job *job, mq_error *err) {
+    *plan = (mq_plan){.job = job, .group_size = mq_master_group_size(job->master)};
+    if (mq_master_serves(job->master, job->width)) {
+        return MQ_OK;
+    }
+    unsigned widths[7];
+    char text[32];
+    mq_widths_text(text, sizeof text, widths, mq_master_widths(widths, job->master));
+    return mq_fail(err, MQ_ERR_USAGE, "%u bits are not served by this master; it serves %s",
+                   job->width, text);
+}
+
+void mq_plan_free(mq_plan *plan) {
+    for (size_t i = 0; i < plan->count; i++) {
+        mq_free((char *)(uintptr_t)plan->pieces[i].spec.name);
+    }
+    mq_free(plan->pieces);
+    if (plan->free_own != NULL) {
+        plan->free_own(plan->own);
+    }
+    *plan = (mq_plan){0};
+}
+
+mq_status mq_plan_add(mq_plan *plan, const char *name, const mq_piece *piece, mq_error *err) {
+    if (plan->count == plan->capacity) {
+        const size_t capacity = plan->capacity == 0 ? 64 : 2 * plan->capacity;
+        mq_piece *pieces = mq_realloc(plan->pieces, capacity, sizeof *pieces);
+        if (pieces == NULL) {
+            return mq_fail_memory(err, "the list of tensors", capacity * sizeof *pieces);
+        }
+        plan->pieces = pieces;
+        plan->capacity = capacity;
+    }
+    mq_piece *added = &plan->pieces[plan->count];
+    *added = *piece;
+    added->spec.name = mq_strdup(name);
+    if (added->spec.name == NULL) {
+        return mq_fail_memory(err, "the list of tensors", 0);
+    }
+    plan->count++;
+    const size_t bytes = piece->rows * piece->row_bytes;
+    plan->bytes += bytes;
+    plan->quantized_bytes += piece->linear != NULL ? bytes : 0;
+    for (size_t i = 0; i < 3 && piece->sources[i] != NULL; i++) {
+        plan->bytes_read += piece->sources[i]->bytes;
+    }
+    return MQ_OK;
+}
+
+const mq_tensor_info *mq_plan_source(bool *is_private, const mq_plan *plan,
+                                     const mq_tensor_info *info) {
+    const mq_tensor_info *own = mq_master_private(plan->job->master, info->name, plan->job->width);
+    *is_private = own != NULL;
+    return own != NULL ? own : info;
+}
+
+mq_status mq_plan_add_copy(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
+    mq_piece piece = {
+        .spec = {.dtype = info->dtype, .dims = info->dims}, .rows = 1, .row_bytes = info->bytes};
+    piece.sources[0] = mq_plan_source(&piece.is_private, plan, info);
+    for (size_t i = 0; i < info->dims; i++) {
+        piece.spec.shape[i] = info->shape[i];
+    }
+    return mq_plan_add(plan, info->name, &piece, err);
+}
+
+mq_status
+mq_plan_walk(mq_plan *plan,
+             mq_status (*add_linear)(mq_plan *plan, const mq_master_view *view, mq_error *err),
+             mq_status (*add_plain)(mq_plan *plan, const mq_tensor_info *info, mq_error *err),
+             mq_error *err) {
+    const mq_master *master = plan->job->master;
+    const mq_tensors *tensors = mq_master_tensors(master);
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < mq_tensors_count(tensors); i++) {
+        const mq_tensor_info *info = mq_tensors_at(tensors, i);
+        const mq_role role = mq_master_role(NULL, master, info);
+        if (role == MQ_ROLE_PLAIN) {
+            status = add_plain(plan, info, err);
+        } else if (role == MQ_ROLE_LINEAR) {
+            mq_name name = mq_name_parse(info->name);
+            const mq_master_view *view =
+                name.form == MQ_NAME_CODES ? mq_master_find(master, name.stem) : NULL;
+            if (view != NULL) { /* its scales and biases come with it */
+                plan->quantized_weights += view->out * view->in;
+                status = add_linear(plan, view, err);
+            }
+        }
+    }
+    return status;
+}
+
+void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_view *view) {
+    piece->linear = view;
+    piece->sources[0] = view->codes;
+    piece->sources[1] = view->scales[plan->job->width];
+    piece->sources[2] = view->biases[plan->job->width];
+}
+
+double mq_plan_relative_error(const mq_plan *plan) {
+    double error = 0, power = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        if (plan->pieces[i].is_inexact) {
+            error += plan->pieces[i].error;
+            power += plan->pieces[i].power;
+        }
+    }
+    return power > 0 ? error / power : 0;
+}
+
+double mq_plan_bits_per_weight(const mq_plan *plan) {
+    return plan->quantized_weights == 0
+               ? 0.0
+               : 8.0 * (double)plan->quantized_bytes / (double)plan->quantized_weights;
+}

@@ -1,0 +1,88 @@
+/* What a slice will hold, tensor for tensor: the plan that every format makes before anything is
+ * written, and writes by. */
+#ifndef MQ_EXPORT_PLAN_H
+#define MQ_EXPORT_PLAN_H
+
+#include "matquant/slice.h"
+#include "model/weights.h"
+#include "store/readers.h"
+
+typedef struct mq_export_job {
+    const mq_slice_options *options;
+    const mq_master *master;
+    const mq_weights *weights; /* the model of this width, as eval reads it */
+    const mq_config *config;
+    const char *master_name; /* of its path, without folders */
+    unsigned width;
+    mq_output *output; /* NULL while planning */
+    const mq_context *context;
+} mq_export_job;
+
+typedef struct mq_plan mq_plan;
+typedef struct mq_piece mq_piece;
+
+/* Rows [first, first + count) of a piece as the format stores them: [count, row_bytes]. Rows come
+ * in rising order, each once. */
+typedef mq_status mq_fill_rows(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                               size_t count, mq_error *err);
+
+/* One tensor of the output. */
+struct mq_piece {
+    mq_tensor_spec spec;    /* its name belongs to the plan; in GGUF its dtype means nothing */
+    unsigned type;          /* GGUF's element type */
+    size_t rows, row_bytes; /* what fill is asked for; rows · row_bytes are all bytes */
+    mq_fill_rows *fill;     /* NULL: the bytes of the one source */
+    const mq_tensor_info *sources[3]; /* of the master, what it is made from; NULL from the end */
+    const mq_master_view *linear;     /* NULL: not a part of a quantized linear */
+    bool is_private;                  /* made from NAME.wR, shipped as NAME */
+    size_t repeat;                    /* for fill */
+    size_t heads; /* rows are taken in the order of interleaved rotary pairs, in so many heads; 0:
+                     as they are */
+    /* What the format cost, when it cannot hold the slice's numbers: added up by fill. */
+    bool is_inexact;
+    double error, power; /* Σ (w - slice's w)², Σ (slice's w)² */
+};
+
+struct mq_plan {
+    const mq_export_job *job;
+    mq_piece *pieces; /* [count], in the order of the output */
+    size_t count, capacity;
+    size_t group_size;        /* what config.json says of most layers */
+    size_t quantized_weights; /* elements */
+    size_t quantized_bytes;   /* of pieces with a linear */
+    size_t bytes;             /* of all pieces, headers not counted */
+    size_t bytes_read;        /* of their sources, each time one is read */
+    void *own;                /* the format's */
+    void (*free_own)(void *own);
+};
+
+/* MQ_ERR_USAGE when the master does not serve job->width. */
+mq_status mq_plan_begin(mq_plan *plan, const mq_export_job *job, mq_error *err);
+void mq_plan_free(mq_plan *plan);
+
+/* Appends a piece; name is copied, sources are counted. */
+mq_status mq_plan_add(mq_plan *plan, const char *name, const mq_piece *piece, mq_error *err);
+
+/* A tensor that is not quantized, under its name: the one that is private to the width in place of
+ * NAME where there is one. */
+mq_status mq_plan_add_copy(mq_plan *plan, const mq_tensor_info *info, mq_error *err);
+/* The tensor whose numbers the slice has under this name. */
+const mq_tensor_info *mq_plan_source(bool *is_private, const mq_plan *plan,
+                                     const mq_tensor_info *info);
+
+/* Calls add_linear for every quantized linear and add_plain for every tensor that is not quantized,
+ * in the order of the master's files. */
+mq_status
+mq_plan_walk(mq_plan *plan,
+             mq_status (*add_linear)(mq_plan *plan, const mq_master_view *view, mq_error *err),
+             mq_status (*add_plain)(mq_plan *plan, const mq_tensor_info *info, mq_error *err),
+             mq_error *err);
+
+/* Codes, scales and biases of this width as sources. */
+void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_view *view);
+
+/* Σ error / Σ power over the pieces that are inexact; 0 when none is. */
+double mq_plan_relative_error(const mq_plan *plan);
+double mq_plan_bits_per_weight(const mq_plan *plan);
+
+#endif

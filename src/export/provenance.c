@@ -1,0 +1,93 @@
+/* Where a slice comes from. */
+#include <string.h>
+
+#include "export/export.h"
+#include "matquant/version.h"
+#include "store/folder.h"
+
+static mq_status add_string(cJSON *object, const char *key, const char *text, mq_error *err) {
+    return mq_json_add(object, key, cJSON_CreateString(text), err);
+}
+
+/* Which master: its name, and the digest of its matquant.json, which in turn has the CRC-32 of all
+ * its tensors. */
+static mq_status add_master(cJSON *slice, const mq_export_job *job, mq_error *err) {
+    const char *folder = job->options->master;
+    mq_status status = add_string(slice, "master", job->master_name, err);
+    if (status != MQ_OK || mq_master_provenance(job->master) == NULL) {
+        return status;
+    }
+    char *path = mq_path_join(folder, MQ_PROVENANCE_FILE);
+    if (path == NULL) {
+        return mq_fail_memory(err, "a path", strlen(folder));
+    }
+    char digest[65];
+    status = mq_sha256_file(digest, path, err);
+    mq_free(path);
+    if (status == MQ_OK) {
+        status = add_string(slice, "master_sha256", digest, err);
+    }
+    static const char *const kept[][2] = {{"tool", "master_tool"},
+                                          {"recipe", "recipe"},
+                                          {"source", "source"},
+                                          {"calibration", "calibration"}};
+    for (size_t i = 0; status == MQ_OK && i < sizeof kept / sizeof *kept; i++) {
+        const cJSON *item =
+            cJSON_GetObjectItemCaseSensitive(mq_master_provenance(job->master), kept[i][0]);
+        if (item != NULL) {
+            status = mq_json_add(slice, kept[i][1], cJSON_Duplicate(item, true), err);
+        }
+    }
+    return status;
+}
+
+static mq_status add_private(cJSON *slice, const mq_plan *plan, mq_error *err) {
+    cJSON *names = cJSON_AddArrayToObject(slice, "private");
+    if (names == NULL) {
+        return mq_fail_memory(err, "a JSON file", 0);
+    }
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < plan->count; i++) {
+        if (plan->pieces[i].is_private &&
+            !cJSON_AddItemToArray(names, cJSON_CreateString(plan->pieces[i].spec.name))) {
+            status = mq_fail_memory(err, "a JSON file", 0);
+        }
+    }
+    return status;
+}
+
+mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export_format *format,
+                               mq_error *err) {
+    cJSON *whole = cJSON_CreateObject();
+    cJSON *slice = whole == NULL ? NULL : cJSON_CreateObject();
+    mq_status status = slice == NULL ? mq_fail_memory(err, "a JSON file", 0) : MQ_OK;
+    if (status == MQ_OK) {
+        status = mq_json_add(whole, "format_version", cJSON_CreateNumber(MQ_FORMAT_VERSION), err);
+    }
+    if (status == MQ_OK) {
+        status = add_string(whole, "tool", "matquant " MQ_VERSION, err);
+    }
+    if (status == MQ_OK) {
+        status = add_string(slice, "format", format->info.name, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_json_add(slice, "width", cJSON_CreateNumber(plan->job->width), err);
+    }
+    if (status == MQ_OK) {
+        status = add_master(slice, plan->job, err);
+    }
+    if (status == MQ_OK) {
+        status = add_private(slice, plan, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_json_add(whole, "slice", slice, err);
+        slice = NULL;
+    }
+    cJSON_Delete(slice);
+    if (status != MQ_OK) {
+        cJSON_Delete(whole);
+        return status;
+    }
+    *out = whole;
+    return MQ_OK;
+}

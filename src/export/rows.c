@@ -1,0 +1,100 @@
+#include "export/rows.h"
+
+#include "base/error.h"
+#include "store/pack.h"
+#include "store/quantized_weights.h"
+
+/* What a thread works with. */
+typedef struct scratch {
+    uint8_t *slices;        /* [in] */
+    float *scales, *biases; /* [groups] */
+    float *values;          /* [in] */
+    mq_slab slab;
+} scratch;
+
+static void carve(scratch *self, const mq_master_view *view) {
+    self->values = mq_carve(&self->slab, view->in, sizeof *self->values);
+    self->scales = mq_carve(&self->slab, view->groups, sizeof *self->scales);
+    self->biases = mq_carve(&self->slab, view->groups, sizeof *self->biases);
+    self->slices = mq_carve(&self->slab, view->in, 1);
+}
+
+size_t mq_source_row(const mq_piece *piece, size_t row) {
+    if (piece->heads == 0) {
+        return row;
+    }
+    const size_t head_dim = piece->rows / piece->heads, at = row % head_dim;
+    return row - at + at % 2 * (head_dim / 2) + at / 2;
+}
+
+static mq_row read_row(const scratch *self, const mq_plan *plan, const mq_master_view *view,
+                       size_t row) {
+    const unsigned width = plan->job->width;
+    const size_t pairs = row * view->groups * sizeof(uint16_t);
+    mq_slice_codes(self->slices, view->codes->data + row * view->in, view->in, width,
+                   mq_master_slice_rule(plan->job->master));
+    mq_to_f32(self->scales, view->scales[width]->data + pairs, MQ_F16, view->groups);
+    mq_to_f32(self->biases, view->biases[width]->data + pairs, MQ_F16, view->groups);
+    mq_dequantize_row(self->values, self->slices, self->scales, self->biases, view->in,
+                      view->groups);
+    return (mq_row){view->in,     view->groups, width,       self->slices,
+                    self->scales, self->biases, self->values};
+}
+
+/* Σ (w - value)² and Σ value² of a row. */
+typedef struct row_error {
+    double error, power;
+} row_error;
+
+static row_error encode_row(unsigned char *out, const scratch *self, const mq_plan *plan,
+                            const mq_piece *piece, size_t row, mq_encode_row *encode) {
+    const mq_row read = read_row(self, plan, piece->linear, mq_source_row(piece, row));
+    row_error result = {0};
+    encode(out, &read, &result.error);
+    for (size_t k = 0; k < read.in; k++) {
+        result.power += (double)read.values[k] * (double)read.values[k];
+    }
+    return result;
+}
+
+static mq_status encode_rows(unsigned char *out, row_error *errors, const mq_plan *plan,
+                             const mq_piece *piece, size_t first, size_t count,
+                             mq_encode_row *encode, mq_error *err) {
+    bool failed = false;
+    /* What is exact is only moved, faster than a disk writes: waking threads would only cost. */
+#pragma omp parallel if (piece->is_inexact && count * piece->linear->in >= MQ_WORTH_THREADS)       \
+    reduction(||                                                                                   \
+              : failed)
+    {
+        scratch self = {0};
+        carve(&self, piece->linear);
+        failed = mq_slab_allocate(&self.slab, "a row of weights", NULL) != MQ_OK;
+        if (!failed) {
+            carve(&self, piece->linear);
+        }
+#pragma omp for schedule(dynamic, 8)
+        for (size_t i = 0; i < count; i++) {
+            if (!failed) {
+                errors[i] =
+                    encode_row(out + i * piece->row_bytes, &self, plan, piece, first + i, encode);
+            }
+        }
+        mq_slab_free(&self.slab);
+    }
+    return failed ? mq_fail_memory(err, "a row of weights", 0) : MQ_OK;
+}
+
+mq_status mq_fill_encoded(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                          size_t count, mq_encode_row *encode, mq_error *err) {
+    row_error *errors = NULL;
+    mq_status status = mq_new(&errors, count, sizeof *errors, "the errors of rows", err);
+    if (status == MQ_OK) {
+        status = encode_rows(out, errors, plan, piece, first, count, encode, err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        piece->error += errors[i].error;
+        piece->power += errors[i].power;
+    }
+    mq_free(errors);
+    return status;
+}

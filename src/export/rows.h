@@ -1,0 +1,32 @@
+/* Rows of a quantized linear, handed to the encoder of a format one by one. */
+#ifndef MQ_EXPORT_ROWS_H
+#define MQ_EXPORT_ROWS_H
+
+#include "export/plan.h"
+
+/* Weights that are worth waking other threads for, when something is fitted to them. */
+#define MQ_WORTH_THREADS ((size_t)1 << 18)
+
+/* One row of the slice. */
+typedef struct mq_row {
+    size_t in, groups;
+    unsigned width;
+    const uint8_t *slices;        /* [in] */
+    const float *scales, *biases; /* [groups], float16 numbers */
+    const float *values;          /* [in]: scale·slice + bias, as eval computes with them */
+} mq_row;
+
+/* Encodes a row into out; adds Σ (w - value)² to *error where it is not exact. Several rows may be
+ * encoded at once. */
+typedef void mq_encode_row(unsigned char *out, const mq_row *row, double *error);
+
+/* A fill (plan.h) of a piece that holds a whole linear, rows of piece->row_bytes: encode for each
+ * row, in parallel; error and power are added up in the order of the rows. */
+mq_status mq_fill_encoded(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                          size_t count, mq_encode_row *encode, mq_error *err);
+
+/* The row of the source that stands at this place of the piece: [heads, 2, n] becomes [heads, n,
+ * 2], since llama.cpp rotates neighbouring rows where Hugging Face rotates row i with row i + n. */
+size_t mq_source_row(const mq_piece *piece, size_t row);
+
+#endif

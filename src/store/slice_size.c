@@ -1,0 +1,58 @@
+#include "store/slice_size.h"
+
+#include "store/names.h"
+
+static const size_t mlx_group_sizes[] = {128, 64, 32};
+
+size_t mq_mlx_group_size(const mq_master_view *view) {
+    size_t group_size = view->in / view->groups;
+    for (size_t i = 0; i < sizeof mlx_group_sizes / sizeof *mlx_group_sizes; i++) {
+        if (group_size % mlx_group_sizes[i] == 0) {
+            return mlx_group_sizes[i];
+        }
+    }
+    return 0;
+}
+
+const mq_tensor_info *mq_mlx_name_clash(const mq_master *master, const mq_master_view *view) {
+    static const char *const parts[] = {"scales", "biases"};
+    const mq_tensor_info *found = NULL;
+    for (size_t i = 0; found == NULL && i < 2; i++) {
+        char name[MQ_STORED_NAME_SIZE];
+        found = mq_tensors_find(mq_master_tensors(master),
+                                mq_name_make(name, view->prefix, parts[i], 0));
+    }
+    return found;
+}
+
+static bool mlx_holds(const mq_master *master, unsigned width) {
+    bool holds = width != 7;
+    for (size_t i = 0; holds && i < mq_master_linear_count(master); i++) {
+        const mq_master_view *view = mq_master_linear_at(master, i);
+        holds = mq_mlx_group_size(view) != 0 && mq_mlx_name_clash(master, view) == NULL;
+    }
+    return holds;
+}
+
+mq_slice_size mq_slice_size_of(const mq_master *master, unsigned width) {
+    mq_slice_size size = {0};
+    const bool mlx = mlx_holds(master, width);
+    for (size_t i = 0; i < mq_master_linear_count(master); i++) {
+        const mq_master_view *view = mq_master_linear_at(master, i);
+        const size_t weights = view->out * view->in;
+        const size_t groups = mlx ? view->in / mq_mlx_group_size(view) : view->groups;
+        size.quantized_weights += weights;
+        size.quantized_bytes +=
+            mlx ? view->in / 32 * width * sizeof(uint32_t) * view->out : weights;
+        size.quantized_bytes += 2 * sizeof(uint16_t) * view->out * groups;
+    }
+    size.bytes = size.quantized_bytes;
+    const mq_tensors *tensors = mq_master_tensors(master);
+    for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
+        const mq_tensor_info *info = mq_tensors_at(tensors, i);
+        if (mq_master_role(NULL, master, info) == MQ_ROLE_PLAIN) {
+            size.bytes += info->bytes; /* that of a width's own tensor in its place is the same */
+        }
+    }
+    return size;
+}

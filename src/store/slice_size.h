@@ -1,0 +1,23 @@
+/* How large the slice of a width will be, and what MLX's affine format can hold: what inspect says
+ * without writing anything, and src/export holds itself to. */
+#ifndef MQ_STORE_SLICE_SIZE_H
+#define MQ_STORE_SLICE_SIZE_H
+
+#include "store/readers.h"
+
+/* MLX's group size for a layer: the largest of 128, 64 and 32 that divides in/groups; 0: none does.
+ */
+size_t mq_mlx_group_size(const mq_master_view *view);
+/* A tensor that already has a name that a packed layer needs, P.scales or P.biases; NULL: none. */
+const mq_tensor_info *mq_mlx_name_clash(const mq_master *master, const mq_master_view *view);
+
+typedef struct mq_slice_size {
+    size_t quantized_weights; /* elements */
+    size_t quantized_bytes;   /* codes, scales and biases */
+    size_t bytes;             /* of all tensors, headers not counted */
+} mq_slice_size;
+
+/* In MLX's format where that can hold the slice, else in the master's own. width must be served. */
+mq_slice_size mq_slice_size_of(const mq_master *master, unsigned width);
+
+#endif

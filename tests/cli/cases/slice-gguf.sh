@@ -1,0 +1,43 @@
+# needs: master
+# GGUF, read back by a program that shares no code with ours: 4 and 5 bits exact, 8 and 2 as close as was said.
+. "$CLI/shared.sh"
+master=$FIXTURES/master/m
+for bits in 4 5; do
+    run 0 matquant slice "$master" -o s$bits.gguf --bits $bits --format gguf
+    expect_out "^weights +exactly the slice's$"
+    run 0 python3 "$tools/read_gguf.py" "$master" s$bits.gguf $bits
+    expect_out '^[1-9][0-9]* numbers are the same$'
+done
+run 1 python3 "$tools/read_gguf.py" "$master" s5.gguf 4
+
+# 8 bits have no offset there: the difference that is reported is the one that is found.
+run 0 matquant slice "$master" -o s8.gguf --bits 8 --format gguf --json
+stdout >report.json
+run 0 python3 "$tools/read_gguf.py" "$master" s8.gguf 8
+stdout | python3 -c '
+import json, re, sys
+found = float(re.search(r"error (\S+)", sys.stdin.read()).group(1))
+report = json.load(open("report.json"))
+assert abs(report["relative_error"] / found - 1) < 1e-4, (report["relative_error"], found)
+assert found < 1e-4 and len(report["inexact"]) == 42, found' || fail "another error than reported"
+
+# Rows of 128 and 384 have no super-blocks of 256: 2-bit codes are then exact, in more bytes, and that is said.
+run 0 matquant slice "$master" -o s2.gguf --bits 2 --format gguf
+expect_err '^matquant: warning: 42 layers such as .* no multiple of the 256 of Q2_K: stored as Q4_1'
+run 0 python3 "$tools/read_gguf.py" "$master" s2.gguf 2
+
+# One file, replaced only by its like; nothing else is left behind.
+run 2 matquant slice "$master" -o s4.gguf --bits 5 --format gguf
+expect_one_error '^matquant: s4.gguf: .*exists.*'
+run 0 matquant slice "$master" -o s4.gguf --bits 5 --format gguf --force
+expect_same s4.gguf s5.gguf
+echo precious >other.gguf
+run 2 matquant slice "$master" -o other.gguf --bits 4 --format gguf --force
+expect_one_error '^matquant: other.gguf: is not replaced: .*GGUF'
+run 2 matquant slice "$master" -o folder --bits 4 --format gguf
+expect_one_error '^matquant: folder: .*\.gguf'
+run 2 matquant slice "$master" -o s3.gguf --bits 3 --format gguf
+expect_one_error '^matquant: GGUF has no 3 bits .*--format mlx'
+run 2 matquant slice "$master" -o s3.gguf --bits 4 --format gguf --max-shard-size 1M
+expect_one_error '^matquant: --max-shard-size: .*'
+expect_only s2.gguf s4.gguf s5.gguf s8.gguf other.gguf report.json

@@ -1,0 +1,123 @@
+"""Reading checkpoint folders with nothing but json and struct, and cutting a master's codes by hand as
+include/matquant/format.h says. What the readers of this folder (read_*.py) have in common; shares no code with matquant.
+"""
+import array
+import json
+import os
+import struct
+import sys
+
+
+def check(condition, message):
+    if not condition:
+        sys.exit("%s: %s" % (os.path.basename(sys.argv[0]), message))
+
+
+def read_json(folder, name):
+    with open(os.path.join(folder, name), encoding="utf-8") as file:
+        return json.load(file)
+
+
+def read_tensors(folder):
+    """{name: (dtype, shape, bytes)} of all safetensors files of a folder."""
+    tensors = {}
+    for name in sorted(os.listdir(folder)):
+        if not name.endswith(".safetensors"):
+            continue
+        with open(os.path.join(folder, name), "rb") as file:
+            data = file.read()
+        (length,) = struct.unpack_from("<Q", data)
+        header = json.loads(data[8:8 + length])
+        header.pop("__metadata__", None)
+        for tensor, entry in header.items():
+            begin, end = entry["data_offsets"]
+            check(tensor not in tensors, tensor + " is there twice")
+            tensors[tensor] = (entry["dtype"], entry["shape"], data[8 + length + begin:8 + length + end])
+    return tensors
+
+
+def halves(data):
+    return struct.unpack("<%de" % (len(data) // 2), data)
+
+
+def float32(values):
+    """Doubles, each rounded once to float32."""
+    return array.array("f", values)
+
+
+def numbers(tensor):
+    """The values of an F32, F16 or BF16 tensor as float32."""
+    dtype, _, data = tensor
+    if dtype == "F32":
+        return array.array("f", data)
+    if dtype == "F16":
+        return float32(halves(data))
+    check(dtype == "BF16", "a tensor of type " + dtype)
+    widened = bytearray(2 * len(data))
+    widened[2::4], widened[3::4] = data[0::2], data[1::2]
+    return array.array("f", bytes(widened))
+
+
+def cut(code, width, rule):
+    if rule == "top" or width == 8:
+        return code >> (8 - width)
+    return min((code + (1 << (7 - width))) >> (8 - width), (1 << width) - 1)
+
+
+class Master:
+    """The WIDTH-bit model in a master's folder."""
+
+    def __init__(self, folder, width):
+        self.folder, self.width, self.tensors = folder, width, read_tensors(folder)
+        self.config = read_json(folder, "config.json")
+        self.settings = self.config["quantization_config"]
+        self.prefixes = [name[:-6] for name in self.tensors if name.endswith(".codes")]
+
+    def linear(self, prefix):
+        """Rows, columns, groups; slices, scales, biases, one after the other."""
+        dtype, (rows, columns), codes = self.tensors[prefix + ".codes"]
+        check(dtype == "U8", prefix + ".codes is not U8")
+        scales, biases = (halves(self.tensors["%s.%s.w%d" % (prefix, part, self.width)][2])
+                          for part in ("scales", "biases"))
+        table = bytes(cut(code, self.width, self.settings["slice_rule"]) for code in range(256))
+        return rows, columns, len(scales) // rows, codes.translate(table), scales, biases
+
+    def weights(self, prefix):
+        """The weights as float32, one row after the other. scale * slice + bias of float16 numbers and a byte is exact in
+        a double."""
+        rows, columns, groups, slices, scales, biases = self.linear(prefix)
+        size = columns // groups
+        values = []
+        for group in range(rows * groups):
+            scale, bias = scales[group], biases[group]
+            values.extend(scale * s + bias for s in slices[group * size:(group + 1) * size])
+        return float32(values)
+
+    def plain(self):
+        """{name: tensor} of what is not quantized: a width's own in place of the common one."""
+        result = {}
+        for name in self.tensors:
+            _, _, end = name.rpartition(".")
+            if end != "codes" and not (len(end) == 2 and end[0] == "w" and end[1] in "2345678"):
+                result[name] = self.tensors.get("%s.w%d" % (name, self.width), self.tensors[name])
+        return result
+
+
+def check_config(master, config, added):
+    """config.json is the master's but for its quantization and the members in added."""
+    wanted = {key: value for key, value in master.config.items() if key != "quantization_config"}
+    check({key: value for key, value in config.items() if key not in added} ==
+          {key: value for key, value in wanted.items() if key not in added}, "config.json has something else changed")
+
+
+def check_small_files(master, folder, extra=()):
+    """What stood beside the tensors came along, and `extra` was added; the model card is there."""
+    def small(path):
+        return {name for name in os.listdir(path) if ".safetensors" not in name
+                and name not in ("config.json", "matquant.json", "README.md") + tuple(extra)}
+    check(small(master.folder) == small(folder), "other small files")
+    for name in small(folder):
+        with open(os.path.join(folder, name), "rb") as copy, open(os.path.join(master.folder, name), "rb") as original:
+            check(copy.read() == original.read(), name + " differs")
+    with open(os.path.join(folder, "README.md"), encoding="utf-8") as card:
+        check("A slice of %d bits" % master.width in card.read(), "README.md does not say what this is")

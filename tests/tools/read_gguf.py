@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""read_gguf.py MASTER FILE WIDTH: is the GGUF file the WIDTH-bit model of MASTER?
+
+Reads metadata and tensors with nothing but struct. In 4 and 5 bits, and where 2-bit codes are stored in Q4_1, the weights
+must be the master's bit for bit; in Q8_0 and Q2_K their squared difference is printed and must be small. Everything else
+must be the master's own, or its float32.
+"""
+import struct
+import sys
+
+from checkpoint import Master, check, float32, numbers, read_json
+
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+
+class File:
+    def __init__(self, path):
+        with open(path, "rb") as file:
+            self.data = file.read()
+        self.at = 0
+        check(self.take("4s") == b"GGUF" and self.take("I") == 3, "no GGUF of version 3")
+        tensors, pairs = self.take("Q"), self.take("Q")
+        self.meta = {}
+        for _ in range(pairs):
+            key = self.string()
+            check(key not in self.meta, key + " is there twice")
+            self.meta[key] = self.value(self.take("I"))
+        infos = []
+        for _ in range(tensors):
+            name, dims = self.string(), self.take("I")
+            infos.append((name, [self.take("Q") for _ in range(dims)][::-1], self.take("I"), self.take("Q")))
+        begin = -(-self.at // 32) * 32
+        self.tensors = {name: (shape, kind, begin + offset) for name, shape, kind, offset in infos}
+
+    def take(self, form):
+        (value,) = struct.unpack_from("<" + form, self.data, self.at)
+        self.at += struct.calcsize("<" + form)
+        return value
+
+    def string(self):
+        return self.take("%ds" % self.take("Q")).decode()
+
+    def value(self, kind):
+        if kind == 8:
+            return self.string()
+        if kind == 9:
+            inner, count = self.take("I"), self.take("Q")
+            return [self.value(inner) for _ in range(count)]
+        return self.take(SCALARS[kind])
+
+
+def weights(file, name):
+    """The values of a tensor, in the order of the file, as doubles or float32."""
+    shape, kind, at = file.tensors[name]
+    count = 1
+    for n in shape:
+        count *= n
+    data, values = file.data, []
+    if kind in (0, 1, 30):
+        size = 4 if kind == 0 else 2
+        return numbers(({0: "F32", 1: "F16", 30: "BF16"}[kind], shape, data[at:at + count * size]))
+    for _ in range(count // (256 if kind == 10 else 32)):
+        if kind == 3:
+            d, m = struct.unpack_from("<2e", data, at)
+            q = data[at + 4:at + 20]
+            values.extend(d * c + m for c in [b & 15 for b in q] + [b >> 4 for b in q])
+            at += 20
+        elif kind == 7:
+            d, m, high = struct.unpack_from("<2eI", data, at)
+            q = data[at + 8:at + 24]
+            codes = [b & 15 for b in q] + [b >> 4 for b in q]
+            values.extend(d * (c | (high >> i & 1) << 4) + m for i, c in enumerate(codes))
+            at += 24
+        elif kind == 8:
+            d, *q = struct.unpack_from("<e32b", data, at)
+            values.extend(d * c for c in q)
+            at += 34
+        else:
+            check(kind == 10, "%s has the unexpected type %d" % (name, kind))
+            scales, q = data[at:at + 16], data[at + 16:at + 80]
+            d, least = struct.unpack_from("<2e", data, at + 80)
+            for i in range(256):
+                scale = scales[i // 16]
+                code = q[i // 128 * 32 + i % 32] >> i % 128 // 32 * 2 & 3
+                values.append(d * (scale & 15) * code - least * (scale >> 4))
+            at += 84
+    return float32(values)
+
+
+NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+         "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+         "mlp.down_proj": "ffn_down", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+         "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
+         "post_feedforward_layernorm": "post_ffw_norm"}
+
+
+def gguf_name(name, gemma):
+    fixed = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+             "lm_head.weight": "output.weight"}
+    if name in fixed:
+        return fixed[name]
+    _, _, layer, middle = name.split(".", 3)
+    middle, _, end = middle.rpartition(".")
+    if middle == "post_attention_layernorm":
+        return "blk.%s.%s.%s" % (layer, "post_attention_norm" if gemma else "ffn_norm", end)
+    return "blk.%s.%s.%s" % (layer, NAMES[middle], end)
+
+
+def interleave(values, name, rows, config):
+    """Rows i and i + n of a head, rotated together, side by side."""
+    heads = config["num_attention_heads"] if ".attn_q." in name else config["num_key_value_heads"]
+    size, columns = rows // heads, len(values) // rows
+    result = values[:0]
+    for row in range(rows):
+        head, at = divmod(row, size)
+        source = head * size + at % 2 * (size // 2) + at // 2
+        result.extend(values[source * columns:(source + 1) * columns])
+    return result
+
+
+def check_meta(file, master):
+    config, meta = master.config, file.meta
+    arch = meta["general.architecture"]
+    wanted = {"embedding_length": "hidden_size", "block_count": "num_hidden_layers",
+              "feed_forward_length": "intermediate_size", "attention.head_count": "num_attention_heads",
+              "attention.head_count_kv": "num_key_value_heads", "context_length": "max_position_embeddings",
+              "vocab_size": "vocab_size"}
+    for key, field in wanted.items():
+        check(meta["%s.%s" % (arch, key)] == config[field], key + " differs")
+    tokenizer = read_json(master.folder, "tokenizer.json")
+    tokens = meta["tokenizer.ggml.tokens"]
+    check(len(tokens) == config["vocab_size"] == len(set(tokens)), "tokens: another number, or one twice")
+    check(all(tokens[i] == text for text, i in tokenizer["model"]["vocab"].items()
+              if meta["tokenizer.ggml.token_type"][i] != 4), "tokens differ")
+    if meta["tokenizer.ggml.model"] == "gpt2":
+        merges = [m if isinstance(m, str) else " ".join(m) for m in tokenizer["model"]["merges"]]
+        check(meta["tokenizer.ggml.merges"] == merges, "merges differ")
+    for token in tokenizer["added_tokens"]:
+        kind = meta["tokenizer.ggml.token_type"][token["id"]]
+        check(kind in ((2, 3) if token["special"] else (2, 4)), "the type of %s" % token["content"])
+    return arch == "gemma3"
+
+
+def main():
+    master, file = Master(sys.argv[1], int(sys.argv[3])), File(sys.argv[2])
+    gemma = check_meta(file, master)
+    exact = inexact = 0
+    error = power = 0.0
+    names = set()
+    linears = {prefix + ".weight": prefix for prefix in master.prefixes}
+    for name, tensor in list(master.plain().items()) + [(name, None) for name in linears]:
+        theirs = gguf_name(name, gemma)
+        names.add(theirs)
+        shape, kind, at = file.tensors[theirs]
+        check(at % 32 == 0, theirs + " is not aligned")
+        wanted = master.weights(linears[name]) if tensor is None else numbers(tensor)
+        original = master.tensors[linears[name] + ".codes"][1] if tensor is None else tensor[1]
+        check(shape == original, theirs + " has another shape")
+        if not gemma and (".attn_q." in theirs or ".attn_k." in theirs):
+            wanted = interleave(wanted, theirs, shape[0], master.config)
+        if gemma and theirs.endswith("norm.weight"):
+            wanted = float32(1 + w for w in wanted)
+        got = weights(file, theirs)
+        if kind in (8, 10) or (kind == 1 and tensor is None):
+            error += sum((a - b) ** 2 for a, b in zip(got, wanted))
+            power += sum(b * b for b in wanted)
+            inexact += len(got)
+        else:
+            check(got == wanted, theirs + " differs")
+            exact += len(got)
+    check(set(file.tensors) == names, "tensors that do not belong there: %s" % sorted(set(file.tensors) ^ names))
+    print("%d numbers are the same" % exact)
+    if inexact:
+        check(error < 0.2 * power, "the fitted weights are far from the master's")
+        print("%d numbers are fitted, relative squared error %.6g" % (inexact, error / power))
+
+
+main()

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""read_integer.py MASTER SLICE WIDTH: is SLICE (GPTQ version 2, or compressed-tensors' pack-quantized) close to the
+WIDTH-bit model of MASTER, and everything that is not quantized the same?
+
+Prints the relative squared error of the weights, which these formats' whole zero points cost, and ends with 0; or names
+what is wrong and ends with 1.
+"""
+import struct
+import sys
+
+from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_tensors
+
+
+def words(tensor):
+    check(tensor[0] == "I32", "words that are not I32")
+    return struct.unpack("<%dI" % (len(tensor[2]) // 4), tensor[2])
+
+
+def unpack(stream, count, width):
+    """count codes of a bit stream in words, least significant bits first."""
+    bits = int.from_bytes(struct.pack("<%dI" % len(stream), *stream), "little")
+    return [bits >> i * width & ((1 << width) - 1) for i in range(count)]
+
+
+def gptq(prefix, tensors, shape, width, settings):
+    """Rows of codes, of zero points and of scales."""
+    (out, columns), groups = shape, shape[1] // settings["group_size"]
+    packed, zeros = words(tensors[prefix + ".qweight"]), words(tensors[prefix + ".qzeros"])
+    check(tensors[prefix + ".qweight"][1] == [columns * width // 32, out], prefix + ".qweight: another shape")
+    check(tensors[prefix + ".qzeros"][1] == [groups, out * width // 32], prefix + ".qzeros: another shape")
+    check(tensors[prefix + ".scales"][:2] == ("F16", [groups, out]), prefix + ".scales: another form")
+    index = struct.unpack("<%di" % columns, tensors[prefix + ".g_idx"][2])
+    check(list(index) == [i // settings["group_size"] for i in range(columns)], prefix + ".g_idx differs")
+    scales, stride = numbers(tensors[prefix + ".scales"]), out * width // 32
+    by_group = [unpack(zeros[g * stride:(g + 1) * stride], out, width) for g in range(groups)]
+    return ([unpack(packed[row::out], columns, width) for row in range(out)],
+            [[by_group[g][row] for g in range(groups)] for row in range(out)],
+            [scales[row::out] for row in range(out)])
+
+
+def compressed(prefix, tensors, shape, width, settings):
+    (out, columns), groups = shape, shape[1] // settings["group_size"]
+    packed, zeros = words(tensors[prefix + ".weight_packed"]), words(tensors[prefix + ".weight_zero_point"])
+    stride = -(-columns * width // 32)
+    check(tensors[prefix + ".weight_packed"][1] == [out, stride], prefix + ".weight_packed: another shape")
+    check(tensors[prefix + ".weight_zero_point"][1] == [-(-out * width // 32), groups], prefix + ": zero points")
+    check(struct.unpack("<2q", tensors[prefix + ".weight_shape"][2]) == tuple(shape), prefix + ".weight_shape differs")
+    check(tensors[prefix + ".weight_shape"][:2] == ("I64", [2]), prefix + ".weight_shape: another form")
+    scales = numbers(tensors[prefix + ".weight_scale"])
+    by_group = [unpack(zeros[g::groups], out, width) for g in range(groups)]
+    return ([unpack(packed[row * stride:(row + 1) * stride], columns, width) for row in range(out)],
+            [[by_group[g][row] for g in range(groups)] for row in range(out)],
+            [scales[row * groups:(row + 1) * groups] for row in range(out)])
+
+
+def main():
+    master, tensors = Master(sys.argv[1], int(sys.argv[3])), read_tensors(sys.argv[2])
+    width, config = master.width, read_json(sys.argv[2], "config.json")
+    quantization, extra = config["quantization_config"], ()
+    if quantization["quant_method"] == "gptq":
+        check(quantization["checkpoint_format"] == "gptq_v2" and quantization["bits"] == width, "other settings")
+        check(read_json(sys.argv[2], "quantize_config.json") == quantization, "quantize_config.json differs")
+        settings, read, parts, extra = quantization, gptq, 4, ("quantize_config.json",)
+    else:
+        settings = quantization["config_groups"]["group_0"]["weights"]
+        check(settings["num_bits"] == width and quantization["format"] == "pack-quantized", "other settings")
+        read, parts = compressed, 4
+    check_config(master, config, ("quantization_config",))
+    check_small_files(master, sys.argv[2], extra)
+
+    error = power = 0.0
+    for prefix in master.prefixes:
+        shape, size = master.tensors[prefix + ".codes"][1], settings["group_size"]
+        codes, zeros, scales = read(prefix, tensors, shape, width, settings)
+        wanted = master.weights(prefix)
+        for row in range(shape[0]):
+            for i, code in enumerate(codes[row]):
+                w = wanted[row * shape[1] + i]
+                error += (scales[row][i // size] * (code - zeros[row][i // size]) - w) ** 2
+                power += w * w
+    others = master.plain()
+    for name, tensor in others.items():
+        check(tensors.get(name) == tensor, name + " differs")
+    check(len(tensors) == len(others) + parts * len(master.prefixes), "tensors that do not belong there")
+    print("%d other tensors are the same; relative squared error %.6g" % (len(others), error / power))
+
+
+main()

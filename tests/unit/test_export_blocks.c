@@ -1,0 +1,159 @@
+/* layer: export */
+/* Blocks of GGUF's types and whole zero points: exact where they can be, close where not. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "export/gguf_blocks.h"
+#include "export/integer_grid.h"
+#include "store/pack.h"
+
+enum { IN = 512 };
+
+typedef struct sample {
+    uint8_t slices[IN];
+    float scales[IN], biases[IN], values[IN];
+} sample;
+
+static uint32_t next_random(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+static float half(float value) { return mq_f16_to_f32(mq_f32_to_f16(value)); }
+
+/* A row of groups with steps about 0.1 and minima about -half of the range; offset moves them all.
+ */
+static mq_row make_row(sample *s, unsigned width, size_t groups, float offset) {
+    uint32_t state = width * 7 + (uint32_t)groups;
+    const size_t size = IN / groups;
+    for (size_t g = 0; g < groups; g++) {
+        s->scales[g] = half(0.05f + 0.1f * (float)(next_random(&state) % 1000) / 1000);
+        s->biases[g] =
+            half(offset - s->scales[g] * (float)((1u << width) - 1) *
+                              (0.4f + 0.2f * (float)(next_random(&state) % 1000) / 1000));
+        for (size_t i = g * size; i < (g + 1) * size; i++) {
+            s->slices[i] = (uint8_t)(next_random(&state) % (1u << width));
+            s->values[i] = s->scales[g] * (float)s->slices[i] + s->biases[g];
+        }
+    }
+    return (mq_row){IN, groups, width, s->slices, s->scales, s->biases, s->values};
+}
+
+static float half_at(const unsigned char *at) {
+    return mq_f16_to_f32((uint16_t)(at[0] | at[1] << 8));
+}
+
+/* The definitions of gguf_blocks.h, weight by weight. */
+static float decode(const unsigned char *row, mq_ggml_type type, size_t index) {
+    const size_t block = mq_ggml_block(type), i = index % block;
+    const unsigned char *b = row + index / block * mq_ggml_row_bytes(type, block);
+    if (type == MQ_GGML_Q4_1 || type == MQ_GGML_Q5_1) {
+        const unsigned char *codes = b + (type == MQ_GGML_Q5_1 ? 8 : 4);
+        unsigned code = i < 16 ? codes[i] & 15u : codes[i - 16] >> 4;
+        if (type == MQ_GGML_Q5_1) {
+            code |= (b[4 + i / 8] >> i % 8 & 1u) << 4;
+        }
+        return half_at(b) * (float)code + half_at(b + 2);
+    }
+    if (type == MQ_GGML_Q8_0) {
+        return half_at(b) * (float)(int8_t)b[2 + i];
+    }
+    if (type == MQ_GGML_F16) {
+        return half_at(b);
+    }
+    const unsigned code = b[16 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
+    return half_at(b + 80) * (float)(b[i / 16] & 15) * (float)code -
+           half_at(b + 82) * (float)(b[i / 16] >> 4);
+}
+
+/* Relative squared error of what was encoded; what encode says of it must be that. */
+static double encoded_error(const mq_row *row, mq_ggml_type type) {
+    unsigned char out[IN * 2];
+    double said = 0, error = 0, power = 0;
+    mq_ggml_encode(out, row, type, &said);
+    for (size_t i = 0; i < IN; i++) {
+        const double d = (double)decode(out, type, i) - (double)row->values[i];
+        error += d * d;
+        power += (double)row->values[i] * (double)row->values[i];
+    }
+    assert_true(fabs(said - error) <= 1e-5 * error + 1e-12);
+    return error / power;
+}
+
+static void an_offset_is_exact(void **state) {
+    (void)state;
+    sample s;
+    for (size_t groups = 1; groups <= IN / 32; groups *= 2) {
+        for (unsigned width = 2; width <= 5; width++) {
+            const mq_row row = make_row(&s, width, groups, 0.3f);
+            if (width <= 4) {
+                assert_true(encoded_error(&row, MQ_GGML_Q4_1) == 0);
+            }
+            assert_true(encoded_error(&row, MQ_GGML_Q5_1) == 0);
+        }
+    }
+}
+
+/* Uniform levels over a range R have an error of R²/12 of (levels - 1)²; a fit must come near what
+ * the type's step allows. */
+static void other_types_are_close(void **state) {
+    (void)state;
+    sample s;
+    mq_row row = make_row(&s, 8, 8, 0);
+    assert_true(encoded_error(&row, MQ_GGML_Q8_0) < 5e-5);
+    assert_true(encoded_error(&row, MQ_GGML_F16) < 1e-6);
+    row = make_row(&s, 2, 8, 0);
+    assert_true(encoded_error(&row, MQ_GGML_Q2_K) < 6e-3);
+    row = make_row(&s, 2, 32, 0);
+    assert_true(encoded_error(&row, MQ_GGML_Q2_K) < 1e-2);
+    row = make_row(&s, 2, 8, 5); /* far from 0 on the side that has no minimum */
+    assert_true(encoded_error(&row, MQ_GGML_Q2_K) < 2e-2);
+    row = make_row(&s, 4, 32, 0); /* two groups a block */
+    assert_true(encoded_error(&row, MQ_GGML_Q4_1) < 6e-3);
+    memset(s.values, 0, sizeof s.values);
+    memset(s.scales, 0, sizeof s.scales);
+    memset(s.biases, 0, sizeof s.biases);
+    unsigned char out[IN * 2];
+    double error = 0;
+    const mq_ggml_type types[] = {MQ_GGML_Q8_0, MQ_GGML_Q2_K, MQ_GGML_Q4_1};
+    for (size_t t = 0; t < 3; t++) {
+        mq_ggml_encode(out, &row, types[t], &error);
+        for (size_t i = 0; i < IN; i++) {
+            assert_true(decode(out, types[t], i) == 0);
+        }
+    }
+    assert_true(error == 0);
+}
+
+static void strided_packing_is_the_row_packing(void **state) {
+    (void)state;
+    uint8_t codes[64], spread[64 * 3];
+    uint32_t noise = 5;
+    for (unsigned width = 2; width <= 8; width++) {
+        for (size_t i = 0; i < 64; i++) {
+            codes[i] = (uint8_t)(next_random(&noise) & 0xff);
+            spread[3 * i] = (uint8_t)(codes[i] >> (8 - width));
+        }
+        uint32_t expected[16] = {0}, got[16] = {0};
+        mq_pack_row_reference(expected, codes, 64, width, MQ_SLICE_TOP);
+        mq_pack_strided(got, spread, 3, 64, width);
+        assert_memory_equal(got, expected, sizeof got);
+        assert_int_equal(mq_packed_words(64, width), 2 * width);
+    }
+    assert_int_equal(mq_packed_words(33, 3), 4);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_offset_is_exact),
+        cmocka_unit_test(other_types_are_close),
+        cmocka_unit_test(strided_packing_is_the_row_packing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
