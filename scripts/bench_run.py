@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+import typing
 
 GOAL = 0.85
 DISTURBED = 0.05  # others' share of the processors from which on times of the wall are not to be trusted
@@ -65,8 +66,15 @@ def machine():
     return {"cpu": model.group(1) if model else "unknown processor", "cores": len(os.sched_getaffinity(0))}
 
 
-def command(*words, text=None):
-    """Runs a command to its end: what it printed, its wall seconds and its largest resident set."""
+class Run(typing.NamedTuple):
+    printed: str
+    seconds: float
+    processor_seconds: float
+    max_rss: int
+
+
+def command(*words):
+    """Runs a command to its end."""
     start = time.monotonic()
     process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
     printed = process.stdout.read()
@@ -74,7 +82,7 @@ def command(*words, text=None):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"bench: {' '.join(str(word) for word in words)} ended with status {process.returncode}")
-    return printed, time.monotonic() - start, usage.ru_maxrss * 1024
+    return Run(printed, time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 # --- what is measured on ------------------------------------------------------------------------------------------
@@ -179,9 +187,9 @@ def learn(shape, threads, options):
     by_cpu = options.clock == "cpu" and threads == 1
     settings = {"threads": threads, "repeats": options.repeats, "cpu": int(by_cpu), **DEFAULTS, **shape.settings}
     others = Others()
-    printed, _, _ = command(options.build / "tests/bench/bench_learn", shape.folder, shape.calib, options.work / "never",
-                            *(f"{name}={value}" for name, value in settings.items()))
-    run = json.loads(printed)
+    program = command(options.build / "tests/bench/bench_learn", shape.folder, shape.calib, options.work / "never",
+                      *(f"{name}={value}" for name, value in settings.items()))
+    run = json.loads(program.printed)
     run["others"] = others.share()
     run.update(summary(run))
     return run
@@ -308,10 +316,10 @@ def memory(options):
     data = options.root / "data"
     words = [options.build / "matquant", "quantize", data / "demo-model", "--calib", data / "demo-calib.jsonl.gz",
              "--group-size", "64", "--json", "--quiet", "-o", options.work / "demo-master", "--force"]
-    predicted = json.loads(command(*words, "--dry-run")[0])["memory_predicted"]
-    printed, _, resident = command(*words)
-    run = json.loads(printed)
-    return {"predicted": predicted, "peak": run["memory_peak"], "max_rss": resident, "seconds": run["seconds"]}
+    predicted = json.loads(command(*words, "--dry-run").printed)["memory_predicted"]
+    program = command(*words)
+    run = json.loads(program.printed)
+    return {"predicted": predicted, "peak": run["memory_peak"], "max_rss": program.max_rss, "seconds": run["seconds"]}
 
 
 def tree_size(folder):
@@ -331,7 +339,7 @@ def files(name, shape, options):
     others = Others()
 
     def timed(*words):
-        return command(*words)[1]
+        return command(*words).seconds
 
     def copy(sync):
         shutil.rmtree(work / "copy", ignore_errors=True)
@@ -354,7 +362,7 @@ def files(name, shape, options):
             words = [matquant, "eval", *words, "--text", shape.text, "--windows", "4", "--json", "--quiet"]
 
             def seconds():
-                run = json.loads(command(*words)[0])
+                run = json.loads(command(*words).printed)
                 return run["seconds"] / run["tokens"]
 
             rates[f"eval of the {what}, tokens/s"] = 1 / best(min(times, 3), seconds)
@@ -391,7 +399,7 @@ def tokenizer(shape, options):
     text = options.text or shape.text
     ours = []
     for _ in range(options.repeats):
-        printed = command(options.build / "tests/bench/bench_tokenizer", shape.folder, text)[0]
+        printed = command(options.build / "tests/bench/bench_tokenizer", shape.folder, text).printed
         count, rate = re.search(r"(\d+) tokens in .* ([\d.]+) MB/s", printed).groups()
         ours.append(float(rate))
     result = {"ours": max(ours), "tokens": int(count), "text": text.name}
@@ -399,7 +407,7 @@ def tokenizer(shape, options):
     if python is not None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         version, rate, tokens = command(python, "-c", TOKENIZERS, shape.folder / "tokenizer.json", text,
-                                        options.repeats)[0].split()
+                                        options.repeats).printed.split()
         result.update(peer=float(rate), peer_version=version, same_count=int(tokens) == int(count))
     return result
 
@@ -474,7 +482,7 @@ def main():
     old = json.loads(options.compare.read_text()) if options.compare else None
 
     parts, shapes = options.parts.split(), find_shapes(options)
-    version = command(options.build / "matquant", "--version")[0].strip()
+    version = command(options.build / "matquant", "--version").printed.strip()
     results = {"version": version, "date": datetime.date.today().isoformat(), "machine": machine(),
                "repeats": options.repeats}
     if "learn" in parts:
