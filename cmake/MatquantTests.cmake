@@ -78,6 +78,21 @@ foreach(folder IN ITEMS bench tools)
     endforeach()
 endforeach()
 
+# Calls that bench_learn's timers stand between (tests/bench/learn_timers.h): those from one source file to another.
+if(TARGET bench_learn)
+    foreach(wrapped IN ITEMS mq_learner_load mq_learner_teach mq_learner_start mq_learner_measure mq_learner_train
+            mq_learner_finish mq_learner_advance mq_master_writer_put mq_block_forward mq_block_backward
+            mq_attention_forward mq_attention_backward mq_block_loss_gradient mq_block_loss_value
+            mq_recipe_grid_class mq_gemm mq_gemm_forward mq_gemm_input_grad mq_gemm_weight_grad)
+        target_link_options(bench_learn PRIVATE LINKER:--wrap=${wrapped})
+    endforeach()
+    # That they still do: the linker does not say when a name is gone.
+    set(data ${CMAKE_CURRENT_SOURCE_DIR}/data)
+    add_test(NAME bench.learn COMMAND bench_learn ${data}/demo-model ${data}/demo-calib.jsonl.gz
+        ${CMAKE_CURRENT_BINARY_DIR}/tests/bench/never samples=4 seq-len=32 epochs=1 repeats=1)
+    set_tests_properties(bench.learn PROPERTIES LABELS bench TIMEOUT 120 ENVIRONMENT "${matquant_test_environment}")
+endif()
+
 # --- structure -------------------------------------------------------------------------------------------------
 
 set(structure ${CMAKE_CURRENT_SOURCE_DIR}/tests/structure)

@@ -40,43 +40,81 @@ static inline void slice_levels(float *level, const float *code, unsigned width,
     }
 }
 
-/* Least squares of h·(scale·level + middle - w)² over a group at one level; returns the error. */
-static float fit_level(float *scale, float *middle, const float *w, const float *h, float lo,
-                       float inverse_step, unsigned width, float sum_h, float mean_w,
-                       size_t count) {
-    float code[MQ_CHUNK], level[MQ_CHUNK], weighted[MQ_CHUNK];
-    mq_lanes hl = {{0}}, hll = {{0}}, hlw = {{0}};
-    for (size_t at = 0; at < count; at += MQ_CHUNK) {
-        const size_t n = count - at < MQ_CHUNK ? count - at : MQ_CHUNK;
-        top_codes(code, w + at, lo, inverse_step, n);
-        slice_levels(level, code, width, n);
-        for (size_t i = 0; i < n; i++) {
-            weighted[i] = h[at + i] * level[i];
-        }
-        mq_lanes_add(&hl, weighted, n);
-        mq_lanes_add_product(&hll, weighted, level, n);
-        for (size_t i = 0; i < n; i++) {
-            weighted[i] *= w[at + i] - mean_w;
-        }
-        mq_lanes_add(&hlw, weighted, n);
+/* A candidate's codes of at most MQ_CHUNK weights, as the numbers at each level that they stand
+ * for: made once for all levels, since the search spends most of its time on them. */
+static inline void chunk_levels(float level[][MQ_CHUNK], const mq_nested *nested, const float *w,
+                                float lo, float inverse_step, size_t n) {
+    float code[MQ_CHUNK];
+    top_codes(code, w, lo, inverse_step, n);
+    for (size_t j = 0; j < nested->level_count; j++) {
+        slice_levels(level[j], code, nested->level[j], n);
     }
-    const float mean_level = mq_lanes_sum(&hl) / sum_h;
-    const float variance = mq_lanes_sum(&hll) - mean_level * mean_level * sum_h;
-    *scale = variance > 1e-12f * sum_h ? mq_lanes_sum(&hlw) / variance : 0.0f;
-    *middle = mean_w - *scale * mean_level;
+}
 
-    mq_lanes error = {{0}};
+/* Σ h·level, Σ h·level² and Σ h·level·(w - mean w) over a group at one level. */
+typedef struct level_sums {
+    mq_lanes hl, hll, hlw;
+} level_sums;
+
+static inline void add_chunk(level_sums *sums, const float *level, const float *w, const float *h,
+                             float mean_w, size_t n) {
+    float weighted[MQ_CHUNK];
+    for (size_t i = 0; i < n; i++) {
+        weighted[i] = h[i] * level[i];
+    }
+    mq_lanes_add(&sums->hl, weighted, n);
+    mq_lanes_add_product(&sums->hll, weighted, level, n);
+    for (size_t i = 0; i < n; i++) {
+        weighted[i] *= w[i] - mean_w;
+    }
+    mq_lanes_add(&sums->hlw, weighted, n);
+}
+
+static inline void add_error(mq_lanes *error, const float *level, const float *w, const float *h,
+                             float scale, float middle, size_t n) {
+    float weighted[MQ_CHUNK];
+    for (size_t i = 0; i < n; i++) {
+        const float e = scale * level[i] + middle - w[i];
+        weighted[i] = h[i] * e * e;
+    }
+    mq_lanes_add(error, weighted, n);
+}
+
+/* Least squares of h·(scale·level + middle - w)² over a group at every level for the clip in fit,
+ * and the errors that are left. */
+static void fit_levels(group_fit *fit, float error[MQ_MAX_LEVELS], const mq_nested *nested,
+                       const float *w, const float *h, float sum_h, float mean_w, size_t count) {
+    const float inverse_step = 256.0f / (fit->hi - fit->lo);
+    float level[MQ_MAX_LEVELS][MQ_CHUNK];
+    level_sums sums[MQ_MAX_LEVELS];
+    mq_lanes errors[MQ_MAX_LEVELS];
+    memset(sums, 0, nested->level_count * sizeof sums[0]);
+    memset(errors, 0, nested->level_count * sizeof errors[0]);
     for (size_t at = 0; at < count; at += MQ_CHUNK) {
         const size_t n = count - at < MQ_CHUNK ? count - at : MQ_CHUNK;
-        top_codes(code, w + at, lo, inverse_step, n);
-        slice_levels(level, code, width, n);
-        for (size_t i = 0; i < n; i++) {
-            const float e = *scale * level[i] + *middle - w[at + i];
-            weighted[i] = h[at + i] * e * e;
+        chunk_levels(level, nested, w + at, fit->lo, inverse_step, n);
+        for (size_t j = 0; j < nested->level_count; j++) {
+            add_chunk(&sums[j], level[j], w + at, h + at, mean_w, n);
         }
-        mq_lanes_add(&error, weighted, n);
     }
-    return mq_lanes_sum(&error);
+    for (size_t j = 0; j < nested->level_count; j++) {
+        const float mean_level = mq_lanes_sum(&sums[j].hl) / sum_h;
+        const float variance = mq_lanes_sum(&sums[j].hll) - mean_level * mean_level * sum_h;
+        fit->scale[j] = variance > 1e-12f * sum_h ? mq_lanes_sum(&sums[j].hlw) / variance : 0.0f;
+        fit->middle[j] = mean_w - fit->scale[j] * mean_level;
+    }
+    for (size_t at = 0; at < count; at += MQ_CHUNK) {
+        const size_t n = count - at < MQ_CHUNK ? count - at : MQ_CHUNK;
+        if (count > MQ_CHUNK) { /* else they are there still */
+            chunk_levels(level, nested, w + at, fit->lo, inverse_step, n);
+        }
+        for (size_t j = 0; j < nested->level_count; j++) {
+            add_error(&errors[j], level[j], w + at, h + at, fit->scale[j], fit->middle[j], n);
+        }
+    }
+    for (size_t j = 0; j < nested->level_count; j++) {
+        error[j] = mq_lanes_sum(&errors[j]);
+    }
 }
 
 static void fit_group(group_fit *best, const mq_grid *grid, const float *w, const float *h,
@@ -98,16 +136,14 @@ static void fit_group(group_fit *best, const mq_grid *grid, const float *w, cons
     for (int k = 0; k < candidates; k++) {
         const float shrink = 1.0f - 0.05f * (float)k;
         group_fit fit = {.lo = lo0 * shrink, .hi = hi0 * shrink};
-        float span = fit.hi - fit.lo;
-        if (!(span > 1e-8f)) { /* a constant group: any positive range will do */
+        if (!(fit.hi - fit.lo > 1e-8f)) { /* a constant group: any positive range will do */
             fit.hi = fit.lo + 1e-8f + fabsf(fit.lo) * 1e-6f;
-            span = fit.hi - fit.lo;
         }
+        float error[MQ_MAX_LEVELS];
+        fit_levels(&fit, error, nested, w, h, total_h, mean_w, count);
         for (size_t j = 0; j < nested->level_count; j++) {
-            const float e = fit_level(&fit.scale[j], &fit.middle[j], w, h, fit.lo, 256.0f / span,
-                                      nested->level[j], total_h, mean_w, count);
             if (nested->width_index[j] < options->width_count) {
-                fit.error += (float)options->lambda[nested->width_index[j]] * e;
+                fit.error += (float)options->lambda[nested->width_index[j]] * error[j];
             }
         }
         if (k == 0 || fit.error < best->error) {

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""What scripts/bench-peers.sh runs in the peers' environment.
+
+    bench_peers_run.py ids MODEL CALIB OUT.npy --samples 64 --seq-len 512
+    bench_peers_run.py autoround MODEL IDS.npy OUT --bits 2 --group-size 64 --iters 64 --batch 4 --threads 2
+    bench_peers_run.py gptq      MODEL IDS.npy OUT --bits 4 --group-size 64 --threads 2
+
+`ids` cuts calibration text into sequences of token ids, which all quantizers get. The others quantize, write OUT as a
+plain Hugging Face folder whose quantized weights are the dequantized numbers in float32, and print a JSON object; what
+they time is the quantizer alone, without importing it and without writing. Packages: requirements-peers.txt.
+"""
+import argparse
+import gzip
+import importlib.metadata
+import json
+import pathlib
+import random
+import shutil
+import tempfile
+import time
+
+import numpy
+
+
+def calibration_ids(options):
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_file(str(options.model / "tokenizer.json"))
+    opener = gzip.open if options.source.suffix == ".gz" else open
+    with opener(options.source, "rt", encoding="utf-8", newline="") as file:
+        if ".jsonl" in options.source.name:
+            text = "\n\n".join(json.loads(line)["text"] for line in file if line.strip())
+        else:
+            text = file.read()
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    length = options.seq_len
+    windows = [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
+    if len(windows) < options.samples:
+        raise SystemExit(f"{options.source}: {len(windows)} sequences of {length} tokens, {options.samples} are needed")
+    chosen = random.Random(options.seed).sample(windows, options.samples)
+    numpy.save(options.out, numpy.array(chosen, dtype=numpy.int32))
+
+
+def write_plain(options, weights):
+    """OUT: the source's folder with `weights` (by tensor name, float32) in place of its own."""
+    import safetensors.torch
+
+    options.out.mkdir(parents=True)
+    tensors = {}
+    for path in sorted(options.model.glob("*.safetensors")):
+        tensors.update(safetensors.torch.load_file(path))
+    for name, weight in weights.items():
+        if tensors[name].shape != weight.shape:
+            raise SystemExit(f"{name}: {tuple(weight.shape)} instead of {tuple(tensors[name].shape)}")
+        tensors[name] = weight
+    linears = [name for name in tensors if ".layers." in name and name.endswith("_proj.weight")]
+    if sorted(linears) != sorted(weights):
+        raise SystemExit("not the linears of all blocks were quantized: " + ", ".join(set(linears) ^ set(weights)))
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()},
+                                options.out / "model.safetensors")
+    for path in options.model.iterdir():
+        if path.name == "config.json" or path.name.startswith("tokenizer"):
+            shutil.copy(path, options.out)
+
+
+def unpack(packed, bits):
+    """int32 words [n, columns], the first code in the lowest bits: codes [n · 32/bits, columns]."""
+    import torch
+
+    per_word = 32 // bits
+    shifts = torch.arange(per_word, dtype=torch.int64) * bits
+    words = packed.to(torch.int64) & 0xFFFFFFFF
+    codes = (words.unsqueeze(1) >> shifts.view(1, -1, 1)) & ((1 << bits) - 1)
+    return codes.reshape(-1, packed.shape[1])
+
+
+def autoround(options, ids):
+    """AutoRound as it exports itself: its packed codes, zero points and float16 scales, multiplied out."""
+    import safetensors.torch
+    import torch
+    from auto_round import AutoRound
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(options.model)
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    batches = [{"input_ids": ids[at : at + options.batch]} for at in range(0, len(ids), options.batch)]
+    start = time.monotonic()
+    quantizer = AutoRound(model, tokenizer, bits=options.bits, group_size=options.group_size, sym=False, dataset=batches,
+                          iters=options.iters, nsamples=len(ids), seqlen=ids.shape[1], batch_size=options.batch,
+                          seed=options.seed, device_map="cpu")
+    weights = {}
+    with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
+        quantizer.quantize_and_save(folder, format="auto_round")
+        seconds = time.monotonic() - start
+        packed = {}
+        for path in pathlib.Path(folder).rglob("*.safetensors"):
+            packed.update(safetensors.torch.load_file(path))
+    for name in [name for name in packed if name.endswith(".qweight")]:
+        prefix = name[: -len(".qweight")]
+        codes = unpack(packed[name], options.bits).to(torch.float32)
+        zeros = unpack(packed[prefix + ".qzeros"].T, options.bits).T.to(torch.float32)
+        scales = packed[prefix + ".scales"].to(torch.float32)
+        spread = [array.repeat_interleave(options.group_size, 0) for array in (zeros, scales)]
+        weights[prefix + ".weight"] = ((codes - spread[0]) * spread[1]).T
+    return seconds, weights, {"iters": options.iters, "batch": options.batch}
+
+
+def gptq(options, ids):
+    """GPTQ as llmcompressor has it, with scales in float32, since the model is."""
+    import torch
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import GPTQModifier
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    numbers = QuantizationArgs(num_bits=options.bits, type="int", symmetric=False, strategy="group",
+                               group_size=options.group_size)
+    recipe = GPTQModifier(ignore=["lm_head"],
+                          config_groups={"group_0": QuantizationScheme(targets=["Linear"], weights=numbers)})
+    data = Dataset.from_dict({"input_ids": ids.tolist(), "attention_mask": torch.ones_like(ids).tolist()})
+    start = time.monotonic()
+    oneshot(model=model, dataset=data, recipe=recipe, max_seq_length=ids.shape[1], num_calibration_samples=len(ids))
+    seconds = time.monotonic() - start
+    weights = {}
+    for name, module in model.named_modules():
+        if not hasattr(module, "weight_scale"):
+            continue
+        scale, zero = (array.to(torch.float32).repeat_interleave(options.group_size, 1)
+                       for array in (module.weight_scale.data, module.weight_zero_point.data))
+        weight = module.weight.data.to(torch.float32)
+        codes = torch.round(weight / scale + zero)
+        if (weight - (codes - zero) * scale).abs().max() > 1e-4 * weight.abs().max():
+            raise SystemExit(f"{name}: its weights are not on its grid")
+        if codes.max() - codes.min() > (1 << options.bits) - 1:
+            raise SystemExit(f"{name}: more than {options.bits} bits")
+        weights[name + ".weight"] = weight
+    return seconds, weights, {}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("ids", "autoround", "gptq"))
+    parser.add_argument("model", type=pathlib.Path)
+    parser.add_argument("source", type=pathlib.Path, help="calibration text, or token ids")
+    parser.add_argument("out", type=pathlib.Path)
+    for name, default in (("samples", 64), ("seq-len", 512), ("bits", 4), ("group-size", 64), ("iters", 64), ("batch", 4),
+                          ("threads", 2), ("seed", 0)):
+        parser.add_argument("--" + name, type=int, default=default)
+    options = parser.parse_args()
+    if options.what == "ids":
+        calibration_ids(options)
+        return
+    import torch
+
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    ids = torch.from_numpy(numpy.load(options.source).astype(numpy.int64))
+    package = {"autoround": "auto-round", "gptq": "llmcompressor"}[options.what]
+    seconds, weights, settings = {"autoround": autoround, "gptq": gptq}[options.what](options, ids)
+    shutil.rmtree(options.out, ignore_errors=True)
+    write_plain(options, weights)
+    print(json.dumps({"package": package, "version": importlib.metadata.version(package), "bits": options.bits,
+                      "quantizer_seconds": seconds, **settings}))
+
+
+if __name__ == "__main__":
+    main()

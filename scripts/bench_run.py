@@ -1,0 +1,520 @@
+#!/usr/bin/env python3
+"""The measurements of scripts/bench.sh, which says how to call it (standard library only).
+
+A rate is the best of several repeats; the learning loop's is that of the fastest block. Each measurement says what share
+of the machine's processors was busy with something else meanwhile.
+"""
+import argparse
+import array
+import datetime
+import json
+import os
+import pathlib
+import random
+import re
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import typing
+
+GOAL = 0.85
+DISTURBED = 0.05  # others' share of the processors from which on times of the wall are not to be trusted
+DEFAULTS = {"samples": 64, "seq-len": 512, "epochs": 4, "batch": 4}  # those of matquant quantize
+LLAMA7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_key_value_heads": 32}
+
+
+# --- the machine --------------------------------------------------------------------------------------------------
+
+
+def busy_seconds():
+    """Processor seconds that anybody has used so far, and those that this script and its children have."""
+    fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    ticks = [int(field) for field in fields]
+    everybody = (sum(ticks[:8]) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
+    own = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        own += usage.ru_utime + usage.ru_stime
+    return everybody, own
+
+
+class Others:
+    """What share of the processors others used since this was made."""
+
+    def __init__(self):
+        self.begin, self.start = busy_seconds(), time.monotonic()
+
+    def share(self):
+        everybody, own = (now - then for now, then in zip(busy_seconds(), self.begin))
+        return max(0.0, (everybody - own) / ((time.monotonic() - self.start) * os.cpu_count()))
+
+
+def wait_for_quiet(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        others = Others()
+        time.sleep(2)
+        if others.share() < DISTURBED:
+            return
+
+
+def machine():
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return {"cpu": model.group(1) if model else "unknown processor", "cores": len(os.sched_getaffinity(0))}
+
+
+class Run(typing.NamedTuple):
+    printed: str
+    seconds: float
+    processor_seconds: float
+    max_rss: int
+
+
+def command(*words):
+    """Runs a command to its end."""
+    start = time.monotonic()
+    process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"bench: {' '.join(str(word) for word in words)} ended with status {process.returncode}")
+    return Run(printed, time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+# --- what is measured on ------------------------------------------------------------------------------------------
+
+
+def make_llama7b(folder):
+    """One block of Llama-2-7B's shape, random bfloat16 weights, a vocabulary of 256; and token ids for it."""
+    if (folder / "model.safetensors").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    hidden, ffn = LLAMA7B["hidden_size"], LLAMA7B["intermediate_size"]
+    shapes = {"model.embed_tokens.weight": (256, hidden), "model.norm.weight": (hidden,)}
+    block = "model.layers.0."
+    for name in "qkvo":
+        shapes[f"{block}self_attn.{name}_proj.weight"] = (hidden, hidden)
+    for name in ("gate", "up"):
+        shapes[f"{block}mlp.{name}_proj.weight"] = (ffn, hidden)
+    shapes[block + "mlp.down_proj.weight"] = (hidden, ffn)
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        shapes[f"{block}{name}.weight"] = (hidden,)
+    generator = random.Random(1)
+    numbers = array.array("f", (generator.gauss(0.0, 0.02) for _ in range(1 << 18))).tobytes()
+    weights = bytearray(len(numbers) // 2)
+    weights[0::2], weights[1::2] = numbers[2::4], numbers[3::4]  # bfloat16: the upper half of a float32
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    with open(folder / "partial", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in shapes.items():
+            left = header[name]["data_offsets"][1] - header[name]["data_offsets"][0]
+            if len(shape) == 1:
+                file.write(b"\x80\x3f" * shape[0])  # norms of ones
+                continue
+            while left > 0:
+                begin = 2 * generator.randrange(len(weights) // 4)  # so that rows differ
+                piece = weights[begin : begin + left]
+                file.write(piece)
+                left -= len(piece)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "max_position_embeddings": 4096,
+        "num_hidden_layers": 1,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "vocab_size": 256,
+        **LLAMA7B,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    os.rename(folder / "partial", folder / "model.safetensors")
+
+
+def write_npy(path, rows, length):
+    ids = array.array("i", (random.Random(2).randrange(256) for _ in range(rows * length)))
+    head = f"{{'descr': '<i4', 'fortran_order': False, 'shape': ({rows}, {length}), }}"
+    head += " " * (63 - (10 + len(head)) % 64) + "\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + ids.tobytes())
+
+
+class Shape:
+    def __init__(self, title, folder, calib, text, settings):
+        self.title, self.folder, self.calib, self.text, self.settings = title, folder, calib, text, settings
+
+
+def find_shapes(options):
+    data, found = options.root / "data", {}
+    for name in options.shapes.split():
+        if name == "demo":
+            found[name] = Shape("demo model", data / "demo-model", data / "demo-calib.jsonl.gz", data / "demo-eval.txt",
+                                {"blocks": 6})
+        elif name == "smollm2":
+            folder = pathlib.Path(os.environ.get("MATQUANT_SMOLLM2", options.root / "models/smollm2"))
+            if not folder.is_dir():
+                print(f"bench: {folder} is not there: left out", file=sys.stderr)
+                continue
+            # 30,000 tokens of text in the demo's files are too few for 64 x 512: the training text has enough.
+            found[name] = Shape("SmolLM2-135M", folder, data / "demo-train.jsonl.gz", data / "demo-eval.txt",
+                                {"blocks": 1})
+        elif name == "llama7b":
+            folder = options.work / "llama7b-block"
+            make_llama7b(folder)
+            write_npy(folder / "ids.npy", 4, DEFAULTS["seq-len"])
+            found[name] = Shape("Llama-2-7B block", folder, folder / "ids.npy", None,
+                                {"blocks": 1, "samples": 4, "epochs": 2})
+        else:
+            sys.exit(f"bench: no shape {name}")
+    return found
+
+
+# --- learning -----------------------------------------------------------------------------------------------------
+
+
+def learn(shape, threads, options):
+    """One run of bench_learn, and what follows from it."""
+    by_cpu = options.clock == "cpu" and threads == 1
+    settings = {"threads": threads, "repeats": options.repeats, "cpu": int(by_cpu), **DEFAULTS, **shape.settings}
+    others = Others()
+    program = command(options.build / "tests/bench/bench_learn", shape.folder, shape.calib, options.work / "never",
+                      *(f"{name}={value}" for name, value in settings.items()))
+    run = json.loads(program.printed)
+    run["others"] = others.share()
+    run.update(summary(run))
+    return run
+
+
+def seconds_of(block):
+    return sum(phase["seconds"] for phase in block.values())
+
+
+def summary(run):
+    """Rates and shares of the fastest block."""
+    block = min(run["blocks"], key=seconds_of)
+    seconds = seconds_of(block)
+    learning = [block[name] for name in ("teacher", "train", "advance")]
+
+    def total(field, phases=learning):
+        return sum(phase[field] for phase in phases)
+
+    needed = total("linear_flops_needed") + total("attention_flops_needed")
+    bare = total("linear_flops_needed") / total("bare_seconds") * 1e-9
+    train, advance, teacher = block["train"], block["advance"], block["teacher"]
+    parts = {
+        "products of linears": total("linear_products"),
+        "products of attention": total("attention_products"),
+        "attention's elementwise": total("attention") - total("attention_products"),
+        "norms, rope, activation": total("block") - total("attention") - total("linear_products"),
+        "fake quantization, Adam": train["values"],
+        "loss": train["loss"],
+        "rest of the step": train["seconds"] - train["block"] - train["values"] - train["loss"],
+        "rest of teacher": teacher["seconds"] - teacher["block"],
+        "start (clip search)": block["start"]["seconds"],
+        "measuring": block["measure"]["seconds"] + advance["loss"],
+        "rest of advancing": advance["seconds"] - advance["block"] - advance["loss"],
+        "finish": block["finish"]["seconds"],
+        "reading, writing": block["read"]["seconds"] + block["write"]["seconds"],
+    }
+    cpu = sum(phase["cpu_seconds"] for phase in block.values())
+    return {
+        "bare_gflops": bare,
+        "loop_gflops": needed / seconds * 1e-9,
+        "ratio": needed / seconds * 1e-9 / bare,
+        "loop_gflops_by_cpu_time": needed / cpu * run["settings"]["threads"] * 1e-9,
+        "linear_share_of_bare": total("bare_seconds") / total("linear_products"),
+        "rates": {direction: rate_of(run["products"], direction) for direction in ("forward", "input_grad", "weight_grad")},
+        "block_seconds": seconds,
+        "shares": {name: part / seconds for name, part in parts.items()},
+        **at_defaults(run["settings"], block, bare),
+    }
+
+
+def rate_of(products, direction):
+    """GFLOP/s over all linears in one direction, each in the faster of its two ways."""
+    chosen = [product for product in products if product["direction"] == direction]
+    sizes = [product["out"] * product["in"] for product in chosen]
+    times = [size / max(product["gflops_one_call"], product["gflops_call_a_thread"])
+             for size, product in zip(sizes, chosen)]
+    return sum(sizes) / sum(times)
+
+
+def at_defaults(settings, block, bare):
+    """The ratio that the same times give at the default number of tokens, for a run with fewer."""
+    if all(settings[name] == value for name, value in DEFAULTS.items()):
+        return {}
+    measured, all_measured = (min(16, count) for count in (settings["samples"], DEFAULTS["samples"]))
+    factor = dict.fromkeys(block, 1.0)
+    factor["teacher"] = factor["advance"] = DEFAULTS["samples"] / settings["samples"]
+    factor["measure"] = all_measured / measured
+    factor["train"] = factor["teacher"] * DEFAULTS["epochs"] / settings["epochs"]
+    needed = sum(factor[name] * (phase["linear_flops_needed"] + phase["attention_flops_needed"])
+                 for name, phase in block.items())
+    seconds = sum(factor[name] * phase["seconds"] for name, phase in block.items())
+    return {"ratio_at_defaults": needed / seconds * 1e-9 / bare}
+
+
+def verdict(run):
+    """A disturbed run decides nothing: when others came between, (a) may have suffered more than (b)."""
+    if run["others"] > DISTURBED and not run["settings"]["cpu"]:
+        return "disturbed"
+    return "reached" if run["ratio"] >= GOAL else "missed"
+
+
+def print_learn(runs):
+    def row(name, *cells):
+        print(f"{name:26}" + "".join(f"{cell:>17}" for cell in cells))
+
+    def field(name, key, form):
+        row(name, *(form.format(key(run)) for run in runs))
+
+    print("\nLearning a block. GFLOP/s; (a) the bare library on the shapes of the calibration pass,")
+    print("(b) the whole loop, counting only what the algorithm needs.")
+    row("", *(run["shape"] for run in runs))
+    field("threads", lambda run: run["settings"]["threads"], "{}")
+    field("samples x tokens x epochs", lambda run: "{samples} x {seq-len} x {epochs}".format(**run["settings"]), "{}")
+    field("(a) best of", lambda run: 2 * ((run["settings"]["repeats"] + 1) // 2), "{}")
+    field("  forward", lambda run: run["rates"]["forward"], "{:.0f}")
+    field("  input gradient", lambda run: run["rates"]["input_grad"], "{:.0f}")
+    field("  weight gradient", lambda run: run["rates"]["weight_grad"], "{:.0f}")
+    field("(a)", lambda run: run["bare_gflops"], "{:.0f}")
+    field("(b)", lambda run: run["loop_gflops"], "{:.0f}")
+    field("(b)/(a)", lambda run: run["ratio"], "{:.3f}")
+    field(f"goal: >= {GOAL}", verdict, "{}")
+    if any("ratio_at_defaults" in run for run in runs):
+        field("(b)/(a) for {samples} x {seq-len} x {epochs}".format(**DEFAULTS),
+              lambda run: "{:.3f}".format(run.get("ratio_at_defaults", run["ratio"])), "{}")
+    field("(b) by processor time", lambda run: run["loop_gflops_by_cpu_time"], "{:.0f}")
+    field("linears in the loop / bare", lambda run: run["linear_share_of_bare"], "{:.3f}")
+    field("timed by", lambda run: "processor" if run["settings"]["cpu"] else "wall", "{}")
+    field("others on the machine", lambda run: 100 * run["others"], "{:.0f} %")
+    field("seconds of the block", lambda run: run["block_seconds"], "{:.2f}")
+    print("Share of these, %:")
+    for name in runs[0]["shares"]:
+        field("  " + name, lambda run: 100 * run["shares"][name], "{:.1f}")
+    print("Memory, MiB:")
+    field("  predicted", lambda run: run["memory_predicted"] / 2**20, "{:.0f}")
+    field("  allocated at most", lambda run: run["memory_peak"] / 2**20, "{:.0f}")
+    field("  resident at most", lambda run: run["max_rss"] / 2**20, "{:.0f}")
+
+
+# --- the other verbs ----------------------------------------------------------------------------------------------
+
+
+def memory(options):
+    """A whole run of the demo model beside what --dry-run says of it."""
+    data = options.root / "data"
+    words = [options.build / "matquant", "quantize", data / "demo-model", "--calib", data / "demo-calib.jsonl.gz",
+             "--group-size", "64", "--json", "--quiet", "-o", options.work / "demo-master", "--force"]
+    predicted = json.loads(command(*words, "--dry-run").printed)["memory_predicted"]
+    program = command(*words)
+    run = json.loads(program.printed)
+    return {"predicted": predicted, "peak": run["memory_peak"], "max_rss": program.max_rss, "seconds": run["seconds"]}
+
+
+def tree_size(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def best(times, function):
+    return min(function() for _ in range(times))
+
+
+def files(name, shape, options):
+    """A master of recipe rtn: eval, slice and verify of it, beside copies of the same bytes."""
+    matquant, master, work = options.build / "matquant", options.work / f"{name}-master", options.work
+    command(matquant, "quantize", shape.folder, "-o", master, "--force", "--recipe", "rtn", "--group-size", "64", "--quiet",
+            "--json")
+    size, times, result = tree_size(master), options.repeats, {}
+    others = Others()
+
+    def timed(*words):
+        return command(*words).seconds
+
+    def copy(sync):
+        shutil.rmtree(work / "copy", ignore_errors=True)
+        start = time.monotonic()
+        command("cp", "-r", master, work / "copy")
+        if sync:
+            command("sync", *(path for path in (work / "copy").iterdir()))
+        return time.monotonic() - start
+
+    result["cp"] = size / best(times, lambda: copy(False)) / 1e6
+    result["cp, sync"] = size / best(times, lambda: copy(True)) / 1e6
+    result["verify"] = size / best(times, lambda: timed(matquant, "verify", master, "--json", "--quiet")) / 1e6
+    for bits in (8, 4, 2):
+        words = (matquant, "slice", master, "-o", work / "slice", "--force", "--bits", bits, "--json", "--quiet")
+        result[f"slice --bits {bits}"] = size / best(times, lambda: timed(*words)) / 1e6
+    shutil.rmtree(work / "copy", ignore_errors=True)
+    rates = {f"{key}, MB/s": value for key, value in result.items()}
+    if shape.text is not None:
+        for what, words in (("plain", [shape.folder]), ("master at 4 bits", [master, "--bits", "4"])):
+            words = [matquant, "eval", *words, "--text", shape.text, "--windows", "4", "--json", "--quiet"]
+
+            def seconds():
+                run = json.loads(command(*words).printed)
+                return run["seconds"] / run["tokens"]
+
+            rates[f"eval of the {what}, tokens/s"] = 1 / best(min(times, 3), seconds)
+    shutil.rmtree(master)
+    shutil.rmtree(work / "slice", ignore_errors=True)
+    return {"bytes": size, "rates": rates, "others": others.share()}
+
+
+TOKENIZERS = """
+import sys, time, tokenizers
+tokenizer = tokenizers.Tokenizer.from_file(sys.argv[1])
+text = open(sys.argv[2], newline="").read()
+best = 1e9
+for _ in range(int(sys.argv[3])):
+    start = time.perf_counter()
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    best = min(best, time.perf_counter() - start)
+print(tokenizers.__version__, len(text.encode()) / 1e6 / best, len(ids))
+"""
+
+
+def peer_python(options):
+    venv = pathlib.Path(os.environ.get("MATQUANT_PEERS_VENV", options.root / "build/peers-venv"))
+    for python in (venv / "bin/python", "python3"):
+        try:
+            if subprocess.run([python, "-c", "import tokenizers"], capture_output=True).returncode == 0:
+                return python
+        except OSError:
+            pass
+    return None
+
+
+def tokenizer(shape, options):
+    text = options.text or shape.text
+    ours = []
+    for _ in range(options.repeats):
+        printed = command(options.build / "tests/bench/bench_tokenizer", shape.folder, text).printed
+        count, rate = re.search(r"(\d+) tokens in .* ([\d.]+) MB/s", printed).groups()
+        ours.append(float(rate))
+    result = {"ours": max(ours), "tokens": int(count), "text": text.name}
+    python = peer_python(options)
+    if python is not None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        version, rate, tokens = command(python, "-c", TOKENIZERS, shape.folder / "tokenizer.json", text,
+                                        options.repeats).printed.split()
+        result.update(peer=float(rate), peer_version=version, same_count=int(tokens) == int(count))
+    return result
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+def flat(value, prefix=""):
+    """The numbers of nested objects, by path; rows of arrays are left out."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield from flat(member, f"{prefix}{key}/")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield prefix[:-1], value
+
+
+def comparable(results):
+    numbers = {}
+    for run in results.get("learn", []):
+        keys = ("bare_gflops", "loop_gflops", "ratio", "block_seconds", "step_median", "memory_peak", "rates")
+        numbers.update(flat({key: run[key] for key in keys if key in run},
+                            f"{run['shape']}, {run['settings']['threads']} threads/"))
+    for part in ("memory", "files", "tokenizer"):
+        numbers.update(flat(results.get(part, {}), part + "/"))
+    return {name: value for name, value in numbers.items() if not name.endswith(("others", "bytes", "tokens"))}
+
+
+def print_comparison(old, new):
+    print(f"\nBeside {old['version']} of {old['date']} on {old['machine']['cpu']}:")
+    before, now = comparable(old), comparable(new)
+    for name in now:
+        if before.get(name):
+            print(f"  {name:60} {before[name]:>14.5g} {now[name]:>14.5g} {now[name] / before[name]:>8.3f}")
+
+
+def print_rest(results):
+    if "memory" in results:
+        run = results["memory"]
+        print("\nMemory of a whole run, demo model, MiB: " + ", ".join(
+            f"{name} {run[key] / 2**20:.1f}"
+            for name, key in (("predicted", "predicted"), ("allocated at most", "peak"), ("resident at most", "max_rss"))))
+    for name, run in results.get("files", {}).items():
+        print(f"\nFiles, {name}: a master of {run['bytes'] / 1e6:.1f} MB, warm cache, best of {results['repeats']}, "
+              f"others {100 * run['others']:.0f} %")
+        for key, value in run["rates"].items():
+            print(f"  {key:36} {value:>10.0f}")
+    for name, run in results.get("tokenizer", {}).items():
+        peer = (f"tokenizers {run['peer_version']} {run['peer']:.1f}" if "peer" in run
+                else "tokenizers not measured (no Python that has it)")
+        print(f"\nTokenizer, {name}, {run['text']}, one thread, MB/s: ours {run['ours']:.1f}, {peer}"
+              + ("" if run.get("same_count", True) else " (and they differ in the number of tokens)"))
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__)
+    parser.add_argument("--root", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--build", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--shapes", default="demo smollm2 llama7b")
+    parser.add_argument("--threads", default="1 2")
+    parser.add_argument("--parts", default="learn memory files tokenizer")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--text", type=pathlib.Path, help="for the tokenizers (default: data/demo-eval.txt)")
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--compare", type=pathlib.Path)
+    parser.add_argument("--wait", type=float, default=0.0)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--work", type=pathlib.Path)
+    options = parser.parse_args()
+    options.work = options.work or options.root / "build/bench-work"
+    options.out = options.out or options.root / "build/bench.json"
+    options.work.mkdir(parents=True, exist_ok=True)
+    old = json.loads(options.compare.read_text()) if options.compare else None
+
+    parts, shapes = options.parts.split(), find_shapes(options)
+    version = command(options.build / "matquant", "--version").printed.strip()
+    results = {"version": version, "date": datetime.date.today().isoformat(), "machine": machine(),
+               "repeats": options.repeats}
+    if "learn" in parts:
+        results["learn"] = []
+        for shape in shapes.values():
+            for threads in options.threads.split():
+                wait_for_quiet(options.wait)
+                print(f"bench: {shape.title}, {threads} thread(s)", file=sys.stderr)
+                results["learn"].append({"shape": shape.title, **learn(shape, int(threads), options)})
+        results["machine"]["blas"] = results["learn"][0]["blas"]
+    if "memory" in parts:
+        results["memory"] = memory(options)
+    for part, function in (("files", files), ("tokenizer", None)):
+        if part in parts:
+            results[part] = {}
+            for name, shape in shapes.items():
+                wait_for_quiet(options.wait)
+                if part == "files" and name != "demo":  # of the demo model one would see the start of a program
+                    results[part][shape.title] = files(name, shape, options)
+                elif part == "tokenizer" and shape.text is not None:
+                    results[part][shape.title] = tokenizer(shape, options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"{version}; {results['machine'].get('blas', '')}; {results['machine']['cpu']}, "
+          f"{results['machine']['cores']} cores; {results['date']}")
+    if results.get("learn"):
+        print_learn(results["learn"])
+    print_rest(results)
+    if old:
+        print_comparison(old, results)
+    print(f"\nAll numbers: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
