@@ -1,6 +1,6 @@
 /* layer: store */
-/* Learns blocks of a model with timers around the parts of it, beside the bare library's rate on
- * the same shapes, and prints one JSON object.
+/* Learns blocks of a model, in float32, with timers around the parts of it, beside the bare
+ * library's rate on the same shapes, and prints one JSON object.
  *
  *   bench_learn MODEL CALIB OUT [NAME=NUMBER ...]
  *
@@ -227,6 +227,8 @@ static mq_status learn(bench *b, char *const *argv, mq_error *err) {
     options.epochs = b->setting[EPOCHS];
     options.batch = b->setting[BATCH];
     options.group_size = b->setting[GROUP_SIZE];
+    options.gemm = MQ_GEMM_OPENBLAS; /* what the bare library beside it is */
+    options.refit = false;           /* the blocks are what is measured here */
     options.dry_run = true;
     mq_quantize_report report = {0};
     mq_status status = mq_quantize(&report, &options, b->context, err);

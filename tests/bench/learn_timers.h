@@ -225,7 +225,7 @@ double __wrap_mq_block_loss_value(const float *y, const float *target, size_t to
 /* The grid's class as it is, but for a timer around its step. */
 static const mq_grid_class *timed_class;
 
-static void timed_step(mq_grid *grid, const float *const gradients[], float *const values[],
+static void timed_step(mq_grid *grid, const float *const gradients[], const mq_values values[],
                        const mq_adam *adam) {
     TIMED(values, timed_class->step(grid, gradients, values, adam));
 }
