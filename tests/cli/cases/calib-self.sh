@@ -20,9 +20,9 @@ if cmp -s one/model.safetensors other/model.safetensors; then fail "another seed
 
 # What is sampled needs the whole model and a cache: the dry run has counted it.
 for length in 32 1024; do
-    run 0 $self -o more --seq-len $length --batch 1 --dry-run --force
+    run 0 $self -o more --seq-len $length --batch 1 --no-refit --dry-run --force
     stdout >dry.json
-    run 0 $self -o more --seq-len $length --batch 1 --force
+    run 0 $self -o more --seq-len $length --batch 1 --no-refit --force
     stdout >wet.json
     [ "$(number wet.json memory_peak)" -le "$(number dry.json memory_predicted)" ] ||
         fail "peak $(number wet.json memory_peak), predicted $(number dry.json memory_predicted)"
