@@ -66,6 +66,7 @@ static void learning_lowers_the_losses(void **state) {
     options.samples = 32;
     options.seq_len = 128;
     options.epochs = 4;
+    options.refit = false;
     mq_quantize_report report = quantize(&options, 0);
     assert_non_null(report.block);
     for (size_t layer = 0; layer < report.blocks; layer++) {
@@ -283,6 +284,68 @@ static void senseless_options_are_refused(void **state) {
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
 }
 
+/* The tensor NAME of the master `out`, read again. */
+static void read_back(float *values, size_t count, mq_dtype dtype, const char *name) {
+    mq_tensors *tensors;
+    assert_int_equal(mq_tensors_open(&tensors, out, NULL), MQ_OK);
+    const mq_tensor_info *info = mq_tensors_find(tensors, name);
+    assert_non_null(info);
+    assert_int_equal(info->dtype, dtype);
+    assert_int_equal(info->elements, count);
+    assert_int_equal(mq_tensor_read_f32(values, info, 0, count, NULL), MQ_OK);
+    mq_tensors_close(tensors);
+}
+
+static uint32_t crc_of(const char *name) {
+    mq_tensors *tensors;
+    assert_int_equal(mq_tensors_open(&tensors, out, NULL), MQ_OK);
+    const mq_tensor_info *info = mq_tensors_find(tensors, name);
+    assert_non_null(info);
+    const uint32_t crc = mq_crc32(0, info->data, info->bytes);
+    mq_tensors_close(tensors);
+    return crc;
+}
+
+/* The widths asked for, trained or not, have norms of their own and numbers that are no worse than
+ * before; the codes are those of a run without the refit. */
+static void the_refit_touches_what_it_may(void **state) {
+    (void)state;
+    enum { HIDDEN = 128 };
+    static const char scales[] = "model.layers.0.mlp.up_proj.scales.w3";
+    mq_quantize_options options = small(MQ_RECIPE_BEST);
+    float norm[2][HIDDEN], plain[768], fitted[768];
+    options.refit = false;
+    mq_quantize_report report = quantize(&options, 0);
+    assert_int_equal(report.refit_count, 0);
+    read_back(plain, 768, MQ_F16, scales);
+    const uint32_t codes = crc_of("model.layers.0.mlp.up_proj.codes");
+    const uint32_t int8 = crc_of("model.layers.0.mlp.up_proj.scales.w8");
+    mq_quantize_report_free(&report);
+
+    options.refit = true;
+    options.refit_width_count = 2;
+    options.refit_widths[0] = 3;
+    options.refit_widths[1] = 2;
+    options.refit_tokens = 16 * 64;
+    options.refit_epochs = 8;
+    report = quantize(&options, 0);
+    assert_int_equal(report.refit_count, 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(report.refit[i].width, 3 - i);
+        assert_true(report.refit[i].kl_after < report.refit[i].kl_before);
+        assert_true(report.refit[i].kept_epoch > 0);
+    }
+    read_back(norm[0], HIDDEN, MQ_BF16, "model.norm.weight");
+    read_back(norm[1], HIDDEN, MQ_BF16, "model.norm.weight.w2");
+    assert_memory_not_equal(norm[0], norm[1], sizeof norm[0]);
+    read_back(norm[1], HIDDEN, MQ_BF16, "model.layers.5.input_layernorm.weight.w3");
+    read_back(fitted, 768, MQ_F16, scales);
+    assert_memory_not_equal(plain, fitted, sizeof plain);
+    mq_quantize_report_free(&report);
+    assert_int_equal(crc_of("model.layers.0.mlp.up_proj.codes"), codes);
+    assert_int_equal(crc_of("model.layers.0.mlp.up_proj.scales.w8"), int8);
+}
+
 static volatile sig_atomic_t stop;
 
 static void stop_in_the_second_block(void *user, const mq_progress *progress) {
@@ -349,11 +412,11 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(learning_lowers_the_losses),    TEST(memory_is_predicted),
-        TEST(two_runs_give_the_same_bytes),  TEST(threads_change_no_tensor),
-        TEST(bf16_products_learn_too),       TEST(every_option_makes_a_master),
-        TEST(senseless_options_are_refused), TEST(an_interrupted_run_leaves_nothing),
-        TEST(every_allocation_may_fail),
+        TEST(learning_lowers_the_losses),        TEST(memory_is_predicted),
+        TEST(two_runs_give_the_same_bytes),      TEST(threads_change_no_tensor),
+        TEST(bf16_products_learn_too),           TEST(every_option_makes_a_master),
+        TEST(the_refit_touches_what_it_may),     TEST(senseless_options_are_refused),
+        TEST(an_interrupted_run_leaves_nothing), TEST(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
