@@ -24,7 +24,7 @@ for seed in 0 1 2; do
     for gemm in openblas onednn-bf16; do
         # user: processor time of all threads, which other programs disturb less than the clock
         /usr/bin/env bash -c 'TIMEFORMAT=%U; time "$@" >"$0.json" 2>/dev/null' "$work/run" \
-            "$matquant" quantize "$here/data/demo-model" -o "$work/master" --force \
+            "$matquant" quantize "$here/data/demo-model" -o "$work/master" --force --no-refit \
             --calib "$here/data/demo-calib.jsonl.gz" --group-size 32 --samples 64 --seq-len 256 --seed $seed \
             --gemm $gemm --json 2>"$work/time"
         row="$gemm $seed $(number seconds "$work/run.json") $(tail -n 1 "$work/time")"

@@ -22,8 +22,8 @@ number() {
 printf '| int8 visited | seed | seconds | int8 | int4 | int2 |\n|---|---|---|---|---|---|\n'
 for seed in 0 1 2; do
     for period in 1 2 4 8; do
-        "$matquant" quantize "$model" -o "$work/master" --force --calib "$calib" --group-size 64 --samples 64 \
-            --seq-len 256 --seed $seed --int8-period $period --json >"$work/run.json" 2>/dev/null
+        "$matquant" quantize "$model" -o "$work/master" --force --no-refit --gemm openblas --calib "$calib" \
+            --group-size 64 --samples 64 --seq-len 256 --seed $seed --int8-period $period --json >"$work/run.json" 2>/dev/null
         row="| every ${period} step(s) | $seed | $(printf '%.1f' "$(number seconds "$work/run.json")")"
         for width in 8 4 2; do
             "$matquant" eval "$work/master" --bits $width --text "$text" --seq-len 256 --json \
