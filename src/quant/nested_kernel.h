@@ -347,8 +347,7 @@ static inline void group_update(mq_nested *nested, const group_sums *sums,
 
 /* Fetches what the step will touch so many weights later, before `end`: a dozen arrays are more
  * than a processor foresees by itself, and without this the step waits for memory a third of its
- * time.
- */
+ * time. */
 #define FETCH_AHEAD (2 * MQ_CHUNK)
 
 static inline void fetch_ahead(const mq_grid *grid, const float *const gradients[],

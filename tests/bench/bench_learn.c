@@ -1,32 +1,32 @@
 /* layer: store */
-/* Learns blocks of a model, in float32, with timers around the parts of it, beside the bare
+/* Learns blocks of a model with timers around the parts of it, beside the bare
  * library's rate on the same shapes, and prints one JSON object.
  *
  *   bench_learn MODEL CALIB OUT [NAME=NUMBER ...]
  *
  * MODEL and CALIB are those of `matquant quantize`, which is what runs; OUT is where it would write
  * if it came to the end. Names and their defaults: threads 0 (all), blocks 1, repeats 5, samples
- * 64, seq-len 512, epochs 4, batch 4, group-size 64, cpu 0. It stops after so many blocks; best of
- * so many repeats is the bare library's time for a product, half of them before the learning and
- * half after it; with cpu=1 (for one thread) all times are of the processor, not of the wall.
- * scripts/bench.sh calls this and makes a table of it. */
-#include <cblas.h>
+ * 64, seq-len 512, epochs 4, batch 4, group-size 64, cpu 0, bf16 0. It stops after so many blocks;
+ * best of so many repeats is the bare library's time for a product, half of them before the
+ * learning and half after it; with cpu=1 (for one thread) all times are of the processor, not of
+ * the wall. bf16=1 learns with --gemm onednn-bf16, and the bare library is oneDNN where the loop's
+ * products are. scripts/bench.sh calls this and makes a table of it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
+#include "bare_products.h"
 #include "base/alloc.h"
 #include "base/json.h"
-#include "learn_timers.h"
 #include "matquant/quantize.h"
 #include "matquant/version.h"
 
-enum { THREADS, BLOCKS, REPEATS, SAMPLES, SEQ_LEN, EPOCHS, BATCH, GROUP_SIZE, CPU, SETTINGS };
-static const char *const setting_names[SETTINGS] = {
-    "threads", "blocks", "repeats", "samples", "seq-len", "epochs", "batch", "group-size", "cpu"};
+enum { THREADS, BLOCKS, REPEATS, SAMPLES, SEQ_LEN, EPOCHS, BATCH, GROUP_SIZE, CPU, BF16, SETTINGS };
+static const char *const setting_names[SETTINGS] = {"threads", "blocks", "repeats", "samples",
+                                                    "seq-len", "epochs", "batch",   "group-size",
+                                                    "cpu",     "bf16"};
 
-typedef enum direction { FORWARD, INPUT_GRAD, WEIGHT_GRAD, DIRECTIONS } direction;
 static const char *const direction_names[DIRECTIONS] = {"forward", "input_grad", "weight_grad"};
 
 #define MAX_BLOCKS 64
@@ -41,117 +41,9 @@ typedef struct bench {
     phase_times times[MAX_BLOCKS][PHASES];
     double step_begin, step[MAX_STEPS];
     size_t steps;
-    /* Best seconds of the bare library for one product over a batch: by one call that the library
-     * spreads over the threads, and by one single-threaded call for each thread. */
-    double by_library[MQ_LINEAR_COUNT][DIRECTIONS], by_threads[MQ_LINEAR_COUNT][DIRECTIONS];
+    bare bare;
     size_t memory_predicted, memory_peak;
 } bench;
-
-/* --- the bare library ------------------------------------------------------------------------- */
-
-/* Operands of any product of the block, x[tokens, in], w[out, in] and y[tokens, out], and room for
- * its result. */
-typedef struct operands {
-    float *x, *w, *y, *result;
-    size_t tokens, out, in;
-} operands;
-
-/* Rows [first, first + count) of the product's result. */
-static void product_rows(const operands *o, direction which, size_t first, size_t count) {
-    const int tokens = (int)o->tokens, out = (int)o->out, in = (int)o->in, rows = (int)count;
-    if (rows == 0) {
-        return;
-    }
-    if (which == FORWARD) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, out, in, 1, o->x + first * o->in,
-                    in, o->w, in, 0, o->result + first * o->out, out);
-    } else if (which == INPUT_GRAD) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, in, out, 1,
-                    o->y + first * o->out, out, o->w, in, 0, o->result + first * o->in, in);
-    } else {
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, rows, in, tokens, 1, o->y + first, out,
-                    o->x, in, 0, o->result + first * o->in, in);
-    }
-}
-
-static void product_by_threads(const operands *o, direction which, size_t threads) {
-    const size_t rows = which == WEIGHT_GRAD ? o->out : o->tokens;
-    openblas_set_num_threads(1);
-#pragma omp parallel for num_threads((int)threads)
-    for (size_t i = 0; i < threads; i++) {
-        const size_t first = rows * i / threads;
-        product_rows(o, which, first, rows * (i + 1) / threads - first);
-    }
-    openblas_set_num_threads((int)threads);
-}
-
-static void keep_least(double *best, double seconds) {
-    *best = *best == 0.0 || seconds < *best ? seconds : *best;
-}
-
-static float *some_numbers(size_t count) {
-    float *numbers = mq_alloc(count, sizeof *numbers);
-    for (size_t i = 0; numbers && i < count; i++) {
-        numbers[i] = (float)(i % 251) / 251.0F - 0.5F;
-    }
-    return numbers;
-}
-
-/* So many times at least, and so long that a moment's disturbance is not all there is. */
-#define LEAST_SECONDS 0.1
-
-static void time_product(bench *b, const operands *o, mq_linear linear, direction which,
-                         size_t repeats) {
-    const double start = mq_seconds();
-    for (size_t r = 0; r < repeats || (repeats > 1 && mq_seconds() - start < LEAST_SECONDS); r++) {
-        double begin = seconds_now();
-        product_rows(o, which, 0, which == WEIGHT_GRAD ? o->out : o->tokens);
-        keep_least(&b->by_library[linear][which], seconds_now() - begin);
-        begin = seconds_now();
-        product_by_threads(o, which, mq_context_threads(b->context));
-        keep_least(&b->by_threads[linear][which], seconds_now() - begin);
-    }
-}
-
-/* Every product `repeats` times in both ways. */
-static bool time_products(bench *b, size_t repeats) {
-    const size_t tokens = b->setting[BATCH] * b->setting[SEQ_LEN];
-    size_t widest = 0, weights = 0, out, in;
-    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
-        mq_config_linear_shape(&out, &in, &b->config, linear);
-        widest = out > widest ? out : widest;
-        widest = in > widest ? in : widest;
-        weights = out * in > weights ? out * in : weights;
-    }
-    operands o = {.x = some_numbers(tokens * widest),
-                  .w = some_numbers(weights),
-                  .y = some_numbers(tokens * widest),
-                  .result = some_numbers(tokens * widest > weights ? tokens * widest : weights),
-                  .tokens = tokens};
-    const bool good = o.x && o.w && o.y && o.result;
-    for (mq_linear linear = 0; good && linear < MQ_LINEAR_COUNT; linear++) {
-        mq_config_linear_shape(&o.out, &o.in, &b->config, linear);
-        for (direction which = 0; which < DIRECTIONS; which++) {
-            time_product(b, &o, linear, which, repeats);
-        }
-    }
-    mq_free(o.x);
-    mq_free(o.w);
-    mq_free(o.y);
-    mq_free(o.result);
-    return good;
-}
-
-static double best_seconds(const bench *b, mq_linear linear, direction which) {
-    const double library = b->by_library[linear][which], threads = b->by_threads[linear][which];
-    return library < threads ? library : threads;
-}
-
-static double linear_flops(const bench *b, mq_linear linear) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, &b->config, linear);
-    return 2.0 * (double)(b->setting[BATCH] * b->setting[SEQ_LEN]) * (double)out * (double)in;
-}
 
 /* --- what the algorithm needs ----------------------------------------------------------------- */
 
@@ -165,15 +57,19 @@ static bool needed(mq_linear linear, direction which, bool backward) {
            (which == INPUT_GRAD && linear != MQ_Q && linear != MQ_K && linear != MQ_V);
 }
 
-/* Operations and the bare library's seconds for the linears of one token. */
-static void linear_need(double *flops, double *seconds, const bench *b, bool backward) {
+/* Operations and the bare library's seconds for the linears of one token; `bf16` is the share of
+ * products with operands in bfloat16. */
+static void linear_need(double *flops, double *seconds, const bench *b, bool backward,
+                        double bf16) {
     const double tokens = (double)(b->setting[BATCH] * b->setting[SEQ_LEN]);
     *flops = *seconds = 0.0;
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         for (direction which = 0; which < DIRECTIONS; which++) {
             if (needed(linear, which, backward)) {
-                *flops += linear_flops(b, linear) / tokens;
-                *seconds += best_seconds(b, linear, which) / tokens;
+                *flops += bare_flops(&b->bare, linear) / tokens;
+                *seconds += ((1.0 - bf16) * bare_seconds(&b->bare, linear, which) +
+                             bf16 * b->bare.by_bf16[linear][which]) /
+                            tokens;
             }
         }
     }
@@ -227,8 +123,8 @@ static mq_status learn(bench *b, char *const *argv, mq_error *err) {
     options.epochs = b->setting[EPOCHS];
     options.batch = b->setting[BATCH];
     options.group_size = b->setting[GROUP_SIZE];
-    options.gemm = MQ_GEMM_OPENBLAS; /* what the bare library beside it is */
-    options.refit = false;           /* the blocks are what is measured here */
+    options.gemm = b->setting[BF16] ? MQ_GEMM_ONEDNN_BF16 : MQ_GEMM_OPENBLAS;
+    options.refit = false; /* the blocks are what is measured here */
     options.dry_run = true;
     mq_quantize_report report = {0};
     mq_status status = mq_quantize(&report, &options, b->context, err);
@@ -268,9 +164,13 @@ static cJSON *products_json(const bench *b) {
             put(product, "out", (double)out);
             put(product, "in", (double)in);
             put(product, "gflops_one_call",
-                1e-9 * linear_flops(b, linear) / b->by_library[linear][which]);
+                1e-9 * bare_flops(&b->bare, linear) / b->bare.by_library[linear][which]);
             put(product, "gflops_call_a_thread",
-                1e-9 * linear_flops(b, linear) / b->by_threads[linear][which]);
+                1e-9 * bare_flops(&b->bare, linear) / b->bare.by_threads[linear][which]);
+            if (b->bare.bf16) {
+                put(product, "gflops_bf16",
+                    1e-9 * bare_flops(&b->bare, linear) / b->bare.by_bf16[linear][which]);
+            }
             cJSON_AddItemToArray(array, product);
         }
     }
@@ -279,8 +179,9 @@ static cJSON *products_json(const bench *b) {
 
 static cJSON *phase_json(const bench *b, size_t layer, const phase_times *times, phase which) {
     double forward, backward, forward_seconds, backward_seconds;
-    linear_need(&forward, &forward_seconds, b, false);
-    linear_need(&backward, &backward_seconds, b, true);
+    const double bf16 = times->linear_flops > 0.0 ? times->bf16_flops / times->linear_flops : 0.0;
+    linear_need(&forward, &forward_seconds, b, false, bf16);
+    linear_need(&backward, &backward_seconds, b, true, bf16);
     /* Measuring is no part of the algorithm. */
     const double tokens = which == MEASURE ? 0.0 : times->forward_tokens;
     const double threads = (double)mq_context_threads(b->context);
@@ -355,7 +256,7 @@ static bool print_results(bench *b) {
 /* --- main ------------------------------------------------------------------------------------- */
 
 static bool parse(bench *b, int argc, char **argv) {
-    static const size_t defaults[SETTINGS] = {0, 1, 5, 64, 512, 4, 4, 64, 0};
+    static const size_t defaults[SETTINGS] = {0, 1, 5, 64, 512, 4, 4, 64, 0, 0};
     memcpy(b->setting, defaults, sizeof defaults);
     for (int i = 4; i < argc; i++) {
         const char *equals = strchr(argv[i], '=');
@@ -378,8 +279,8 @@ static bool parse(bench *b, int argc, char **argv) {
  * products that were seen tell. */
 static mq_status check_timers(const bench *b, mq_error *err) {
     double forward, backward, seconds;
-    linear_need(&forward, &seconds, b, false);
-    linear_need(&backward, &seconds, b, true);
+    linear_need(&forward, &seconds, b, false, 0.0);
+    linear_need(&backward, &seconds, b, true, 0.0);
     const phase_times *train = &b->times[0][TRAIN];
     const double needed = train->forward_tokens * forward + train->backward_tokens * backward;
     if (needed > 0.0 && train->linear_flops > 0.999 * needed && train->attention_flops > 0.0 &&
@@ -407,11 +308,17 @@ static mq_status run(bench *b, char *const *argv, mq_error *err) {
     if (status == MQ_OK) {
         timers.by_cpu = b->setting[CPU] != 0;
         b->config = model->config;
+        b->bare = (bare){.config = &b->config,
+                         .tokens = b->setting[BATCH] * b->setting[SEQ_LEN],
+                         .threads = mq_context_threads(b->context),
+                         .bf16 = b->setting[BF16] != 0};
         const size_t half = (b->setting[REPEATS] + 1) / 2;
-        status = time_products(b, half) ? learn(b, argv, err) : MQ_ERR_MACHINE;
+        status = time_products(&b->bare, half, err);
+        status = status == MQ_OK ? learn(b, argv, err) : status;
         status = status == MQ_OK ? check_timers(b, err) : status;
-        if (status == MQ_OK) {
-            status = time_products(b, half) && print_results(b) ? MQ_OK : MQ_ERR_MACHINE;
+        status = status == MQ_OK ? time_products(&b->bare, half, err) : status;
+        if (status == MQ_OK && !print_results(b)) {
+            status = mq_fail(err, MQ_ERR_MACHINE, "the results cannot be printed");
         }
     }
     mq_model_free(model);
