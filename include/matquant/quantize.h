@@ -82,6 +82,8 @@ typedef struct mq_refit_report {
     double kl_before, kl_after; /* KL(full precision ‖ this width) in nats a token, on calibration
                                    text that the refit is not trained on */
     size_t kept_epoch;          /* whose numbers are stored; 0: those from before the refit */
+    size_t tokens;              /* that it was trained on, each as often as it was: widths of 6 bits
+                                   and more get a third */
 } mq_refit_report;
 
 typedef struct mq_quantize_report {

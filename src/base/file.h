@@ -20,9 +20,9 @@ void mq_unmap_file(mq_mapping *mapping);
 void mq_map_will_need(const mq_mapping *mapping, size_t offset, size_t size);
 void mq_map_dont_need(const mq_mapping *mapping, size_t offset, size_t size);
 
-/* Whole file, gunzipped if it begins with the gzip magic, with a 0 byte after the end (not
- * counted). *out is the caller's (mq_free). More than max_size bytes, or a broken gzip stream, is
- * MQ_ERR_INPUT. */
+/* Whole file, gunzipped if it begins with the gzip magic (which a file named .gz must, unless it is
+ * empty), with a 0 byte after the end (not counted). *out is the caller's (mq_free). More than
+ * max_size bytes, or a broken gzip stream, is MQ_ERR_INPUT. */
 mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_size, mq_error *err);
 
 bool mq_path_exists(const char *path); /* also a broken link */

@@ -237,6 +237,13 @@ static mq_status first_piece(reader *r, mq_error *err) {
     return MQ_OK;
 }
 
+/* A name is a promise: what ends in .gz and is something else was cut off in front, or is not the
+ * file that was meant. */
+static bool is_named_gzip(const char *path) {
+    const size_t length = strlen(path);
+    return length > 3 && strcmp(path + length - 3, ".gz") == 0;
+}
+
 static mq_status read_contents(contents *c, reader *r, size_t expected, mq_error *err) {
     mq_status status = first_piece(r, err);
     if (status != MQ_OK) {
@@ -244,6 +251,9 @@ static mq_status read_contents(contents *c, reader *r, size_t expected, mq_error
     }
     if (r->length >= 2 && r->piece[0] == 0x1f && r->piece[1] == 0x8b) {
         status = read_gzip(c, r, err);
+    } else if (r->length > 0 && is_named_gzip(c->path)) {
+        status = mq_fail_offset(err, MQ_ERR_INPUT, c->path, NULL, 0,
+                                "broken gzip stream: it does not begin as one");
     } else if (expected > c->max_size) {
         status = mq_fail_file(err, MQ_ERR_INPUT, c->path, "more than %zu bytes", c->max_size);
     } else {

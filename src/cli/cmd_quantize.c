@@ -239,6 +239,7 @@ static void add_refits(cli_json *json, const mq_quantize_report *report) {
         cli_json_number(json, refit, "kl_before", report->refit[i].kl_before);
         cli_json_number(json, refit, "kl_after", report->refit[i].kl_after);
         cli_json_size(json, refit, "kept_epoch", report->refit[i].kept_epoch);
+        cli_json_size(json, refit, "trained_tokens", report->refit[i].tokens);
     }
 }
 

@@ -73,7 +73,19 @@ static mq_status check_widths(const mq_quantize_options *options, mq_error *err)
     return MQ_OK;
 }
 
+/* More passes than anybody wants, and few enough that steps can be counted. */
+#define MOST_EPOCHS 1000000
+
 static mq_status check_refit(const mq_quantize_options *options, mq_error *err) {
+    if (!options->refit && (options->refit_epochs > 0 || options->refit_tokens > 0 ||
+                            options->refit_width_count > 0)) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--refit-bits, --refit-tokens and --refit-epochs want the refit, which is "
+                       "off: recipe best has it, recipe paper with --refit");
+    }
+    if (options->refit_epochs > MOST_EPOCHS) {
+        return mq_fail(err, MQ_ERR_USAGE, "--refit-epochs is at most %d", MOST_EPOCHS);
+    }
     if (options->refit_width_count > MQ_MAX_WIDTHS) {
         return mq_fail(err, MQ_ERR_USAGE, "--refit-bits wants at most %d widths", MQ_MAX_WIDTHS);
     }
@@ -127,9 +139,12 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
                        LARGEST_SEED);
     }
+    if (options->recipe == MQ_RECIPE_RTN && options->refit) {
+        return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for --refit");
+    }
     if (options->recipe == MQ_RECIPE_RTN) {
         return options->calib == NULL && options->gemm == MQ_GEMM_AUTO
-                   ? MQ_OK
+                   ? check_refit(options, err)
                    : mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for %s",
                              options->calib != NULL ? "--calib" : "--gemm");
     }

@@ -442,7 +442,7 @@ mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned widt
                      .started = mq_seconds(),
                      .train = train_share(refit, width)};
     run.steps = run.train / refit->batch * setup->epochs;
-    *result = (mq_refit_result){0};
+    *result = (mq_refit_result){.tokens = run.steps * refit->batch * setup->length};
     mq_status status = mq_student_start(&refit->student, width, store, err);
     if (status == MQ_OK) {
         status = train(result, refit, &run, err);

@@ -53,13 +53,14 @@ static inline double mq_refit_rate(unsigned width) { return 1.2e-2 / (double)(1u
 typedef struct mq_refit_result {
     double kl_before, kl_after; /* nats a token, on the validation sequences, stored numbers */
     size_t kept_epoch;          /* that the stored numbers are of; 0: those of the start */
+    size_t tokens;              /* that it was trained on, each as often as it was */
     double seconds;
 } mq_refit_result;
 
 typedef struct mq_refit mq_refit;
 
-/* Sequences of a step: as many as a batch has, or all there are. Those that do not fill a step are
- * left out. */
+/* Sequences of a step: as many as a batch has, or all there are. The last ones, which do not fill a
+ * step, are left out. */
 size_t mq_refit_batch(const mq_refit_setup *setup);
 
 /* Bytes that a refit holds at most, by the same carving. MQ_ERR_USAGE when a size overflows. */

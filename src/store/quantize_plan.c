@@ -46,6 +46,12 @@ static mq_status check_finite(const mq_quantize_plan *plan, mq_error *err) {
 
 #define SELF_TEMPERATURE 1.0
 
+/* Sequences that are sampled; the refit needs one to train and one to measure on. */
+static size_t self_count(const mq_quantize_plan *plan) {
+    const size_t least = plan->refit_width_count > 0 ? 2 : 1;
+    return plan->options->samples > least ? plan->options->samples : least;
+}
+
 /* The tokenizer is only asked for its first token and does not stay while the model is sampled. */
 static mq_status calibration_from_self(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
@@ -56,8 +62,7 @@ static mq_status calibration_from_self(mq_quantize_plan *plan, mq_error *err) {
     }
     const int32_t bos = options->bos ? mq_tokenizer_bos(tokenizer) : -1;
     mq_tokenizer_free(tokenizer);
-    const size_t least = plan->refit_width_count > 0 ? 2 : 1; /* one to train, one to measure on */
-    const size_t count = options->samples > least ? options->samples : least;
+    const size_t count = self_count(plan);
     plan->calibration = (mq_sequences){.count = count, .length = options->seq_len};
     size_t row;
     if (!mq_mul_size(&row, options->seq_len, sizeof(int32_t))) {
@@ -107,14 +112,8 @@ static mq_status load_calibration(mq_quantize_plan *plan, mq_error *err) {
     if (plan->options->recipe == MQ_RECIPE_RTN) {
         return MQ_OK;
     }
-    mq_status status = is_self(plan->options) ? calibration_from_self(plan, err)
-                                              : calibration_from_file(plan, err);
-    if (status == MQ_OK && plan->refit_width_count > 0) { /* what the text is enough for */
-        size_t wanted;
-        mq_quantize_refit_share(plan, plan->calibration.count, &wanted);
-        status = mq_quantize_refit_memory(plan, err);
-    }
-    return status;
+    return is_self(plan->options) ? calibration_from_self(plan, err)
+                                  : calibration_from_file(plan, err);
 }
 
 /* --- layout ----------------------------------------------------------------------------------- */
@@ -191,34 +190,50 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
+static mq_status check_memory(size_t needed, const char *advice, mq_error *err) {
+    size_t available;
+    if (mq_memory_available(&available) && available < needed) {
+        return mq_fail(err, MQ_ERR_MACHINE,
+                       "%.0f MiB of memory are needed and %.0f MiB are free; %s need less",
+                       (double)needed / 1048576.0, (double)available / 1048576.0, advice);
+    }
+    return MQ_OK;
+}
+
+/* The refit of so many sequences as the text has (0: as it wants). */
+static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error *err) {
+    if (plan->refit_width_count == 0) {
+        return MQ_OK;
+    }
+    size_t wanted;
+    mq_quantize_refit_share(plan, available, &wanted);
+    const mq_status status = mq_quantize_refit_memory(plan, err);
+    return status != MQ_OK
+               ? status
+               : check_memory(plan->refit_memory,
+                              "fewer --refit-tokens, a smaller --batch or --no-refit", err);
+}
+
 /* Called before the calibration text is there, which may take minutes to sample: what is missing
  * then (its ids) is small. */
 static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
-    size_t available;
     mq_status status = mq_run_memory(&plan->working_set, options, plan->model, &plan->selection,
                                      &plan->backend, plan->context, err);
     if (status != MQ_OK) {
         return status;
     }
-    if (plan->refit_width_count > 0) {
-        size_t wanted;
-        mq_quantize_refit_share(plan, is_self(options) ? options->samples : 0, &wanted);
-        status = mq_quantize_refit_memory(plan, err);
+    if (is_self(options)) { /* what is sampled is what there is for the refit as well */
+        const size_t count = self_count(plan);
+        plan->sampling = mq_generate_memory(plan->model, count, options->seq_len);
+        status = check_refit(plan, count, err);
+    }
+    if (status == MQ_OK) {
+        status = check_memory(larger(plan->working_set, plan->sampling),
+                              "fewer --samples, a shorter --seq-len or a smaller --batch", err);
     }
     if (status != MQ_OK) {
         return status;
-    }
-    if (is_self(options)) {
-        plan->sampling = mq_generate_memory(plan->model, options->samples, options->seq_len);
-    }
-    const size_t needed = larger(larger(plan->working_set, plan->refit_memory), plan->sampling);
-    if (mq_memory_available(&available) && available < needed) {
-        return mq_fail(err, MQ_ERR_MACHINE,
-                       "%.0f MiB of memory are needed and %.0f MiB are free; fewer --samples, a "
-                       "shorter --seq-len or a "
-                       "smaller --batch need less",
-                       (double)needed / 1048576.0, (double)available / 1048576.0);
     }
     status = mq_disk_free(&plan->disk_free, options->output, err);
     if (status == MQ_OK && plan->disk_free < plan->output_bytes) {
@@ -274,6 +289,9 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     }
     if (status == MQ_OK) {
         status = load_calibration(plan, err);
+    }
+    if (status == MQ_OK) {
+        status = check_refit(plan, plan->calibration.count, err);
     }
     if (status == MQ_OK) {
         predict_memory(plan);

@@ -166,7 +166,6 @@ static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
     put(good, refit);
     if (*good) {
         put(good, cJSON_AddNumberToObject(refit, "epochs", (double)plan->refit_epochs));
-        put(good, cJSON_AddNumberToObject(refit, "tokens", (double)plan->refit_train * length));
         put(good, cJSON_AddNumberToObject(refit, "validation_tokens",
                                           (double)plan->refit_validation * length));
     }
@@ -178,6 +177,7 @@ static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
         if (*good) {
             put(good, cJSON_AddNumberToObject(width, "bits", refits[i].width));
             put(good, cJSON_AddNumberToObject(width, "rate", mq_refit_rate(refits[i].width)));
+            put(good, cJSON_AddNumberToObject(width, "trained_tokens", (double)refits[i].tokens));
             put(good, cJSON_AddNumberToObject(width, "kl_before", refits[i].kl_before));
             put(good, cJSON_AddNumberToObject(width, "kl_after", refits[i].kl_after));
             put(good, cJSON_AddNumberToObject(width, "kept_epoch", (double)refits[i].kept_epoch));

@@ -145,7 +145,8 @@ mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *pl
             reports[i] = (mq_refit_report){.width = plan->refit_widths[i],
                                            .kl_before = result.kl_before,
                                            .kl_after = result.kl_after,
-                                           .kept_epoch = result.kept_epoch};
+                                           .kept_epoch = result.kept_epoch,
+                                           .tokens = result.tokens};
         }
     }
     mq_refit_close(refit);

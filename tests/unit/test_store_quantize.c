@@ -353,10 +353,13 @@ static void stop_in_the_second_block(void *user, const mq_progress *progress) {
     stop = progress->done > 1.2;
 }
 
-static void an_interrupted_run_leaves_nothing(void **state) {
-    (void)state;
-    const mq_context_options settings = {.sink = {.progress = stop_in_the_second_block},
-                                         .interrupted = &stop};
+static void stop_in_the_refit(void *user, const mq_progress *progress) {
+    (void)user;
+    stop = strcmp(progress->phase, "refit") == 0 && progress->done > 1.2;
+}
+
+static void interrupt(void (*progress)(void *, const mq_progress *)) {
+    const mq_context_options settings = {.sink = {.progress = progress}, .interrupted = &stop};
     char nowhere[600];
     mq_quantize_options options = small(MQ_RECIPE_BEST);
     mq_context *context;
@@ -368,6 +371,12 @@ static void an_interrupted_run_leaves_nothing(void **state) {
     assert_int_equal(mq_quantize(&report, &options, context, &err), MQ_ERR_INTERRUPTED);
     assert_false(mq_path_exists(nowhere));
     mq_context_free(context);
+}
+
+static void an_interrupted_run_leaves_nothing(void **state) {
+    (void)state;
+    interrupt(stop_in_the_second_block);
+    interrupt(stop_in_the_refit);
 }
 
 /* An allocation fails, here and there along the way: an error that says so, and nothing left behind

@@ -25,6 +25,8 @@ head -c 2000 "$DATA/demo-eval.txt" | gzip | head -c 300 >texts/cut.txt.gz
 refused_text cut.txt.gz '.*gzip.*'
 { head -c 2000 "$DATA/demo-eval.txt" | gzip | head -c 100; head -c 100 /dev/zero; } >texts/garbled.txt.gz
 refused_text garbled.txt.gz '.*gzip.*'
+cp "$DATA/demo-eval.txt" texts/plain.txt.gz
+refused_text plain.txt.gz '.*gzip.*'
 printf '{"text": "one"}\n{"text": 2}\n' >texts/number.jsonl
 refused_text number.jsonl '.*'
 expect_err 'line 2|at byte 1[67]'

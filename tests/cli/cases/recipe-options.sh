@@ -14,4 +14,12 @@ run 0 matquant quantize "$model" -o out $rest --bits 8,6,3
 [ "$(stdout | python3 -c 'import json, sys
 print([(w["bits"], w["lambda"]) for w in json.load(sys.stdin)["widths"]])')" = "[(8, 10), (6, 6.5), (3, 2)]" ] ||
     fail "widths that the recipe has no weight for"
+# Options of a refit that there is none of are not passed over.
+for line in "--recipe paper --refit-bits 4" "--recipe paper --refit-tokens 64" "--no-refit --refit-epochs 2"; do
+    run 2 matquant quantize "$model" -o out $rest $line
+    expect_one_error '^matquant: .*want the refit, which is off.*'
+done
+run 2 matquant quantize "$model" -o out --recipe rtn --refit
+expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --refit$'
+run 0 matquant quantize "$model" -o out $rest --recipe paper --refit --refit-bits 3
 expect_only
