@@ -23,6 +23,7 @@ import typing
 GOAL = 0.85
 DISTURBED = 0.05  # others' share of the processors from which on times of the wall are not to be trusted
 DEFAULTS = {"samples": 64, "seq-len": 512, "epochs": 4, "batch": 4}  # those of matquant quantize
+WAYS = ("gflops_one_call", "gflops_call_a_thread", "gflops_bf16")
 LLAMA7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_key_value_heads": 32}
 
 
@@ -185,7 +186,8 @@ def find_shapes(options):
 def learn(shape, threads, options):
     """One run of bench_learn, and what follows from it."""
     by_cpu = options.clock == "cpu" and threads == 1
-    settings = {"threads": threads, "repeats": options.repeats, "cpu": int(by_cpu), **DEFAULTS, **shape.settings}
+    settings = {"threads": threads, "repeats": options.repeats, "cpu": int(by_cpu), "bf16": int(options.gemm == "bf16"),
+                **DEFAULTS, **shape.settings}
     others = Others()
     program = command(options.build / "tests/bench/bench_learn", shape.folder, shape.calib, options.work / "never",
                       *(f"{name}={value}" for name, value in settings.items()))
@@ -241,11 +243,10 @@ def summary(run):
 
 
 def rate_of(products, direction):
-    """GFLOP/s over all linears in one direction, each in the faster of its two ways."""
+    """GFLOP/s over all linears in one direction, each in the fastest way."""
     chosen = [product for product in products if product["direction"] == direction]
     sizes = [product["out"] * product["in"] for product in chosen]
-    times = [size / max(product["gflops_one_call"], product["gflops_call_a_thread"])
-             for size, product in zip(sizes, chosen)]
+    times = [size / max(product[way] for way in WAYS if way in product) for size, product in zip(sizes, chosen)]
     return sum(sizes) / sum(times)
 
 
@@ -282,6 +283,7 @@ def print_learn(runs):
     print("(b) the whole loop, counting only what the algorithm needs.")
     row("", *(run["shape"] for run in runs))
     field("threads", lambda run: run["settings"]["threads"], "{}")
+    field("products", lambda run: "bfloat16" if run["settings"]["bf16"] else "float32", "{}")
     field("samples x tokens x epochs", lambda run: "{samples} x {seq-len} x {epochs}".format(**run["settings"]), "{}")
     field("(a) best of", lambda run: 2 * ((run["settings"]["repeats"] + 1) // 2), "{}")
     field("  forward", lambda run: run["rates"]["forward"], "{:.0f}")
@@ -473,6 +475,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--compare", type=pathlib.Path)
     parser.add_argument("--wait", type=float, default=0.0)
+    parser.add_argument("--gemm", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--work", type=pathlib.Path)
     options = parser.parse_args()

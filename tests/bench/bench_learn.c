@@ -1,15 +1,16 @@
 /* layer: store */
-/* Learns blocks of a model, in float32, with timers around the parts of it, beside the bare
+/* Learns blocks of a model with timers around the parts of it, beside the bare
  * library's rate on the same shapes, and prints one JSON object.
  *
  *   bench_learn MODEL CALIB OUT [NAME=NUMBER ...]
  *
  * MODEL and CALIB are those of `matquant quantize`, which is what runs; OUT is where it would write
  * if it came to the end. Names and their defaults: threads 0 (all), blocks 1, repeats 5, samples
- * 64, seq-len 512, epochs 4, batch 4, group-size 64, cpu 0. It stops after so many blocks; best of
- * so many repeats is the bare library's time for a product, half of them before the learning and
- * half after it; with cpu=1 (for one thread) all times are of the processor, not of the wall.
- * scripts/bench.sh calls this and makes a table of it. */
+ * 64, seq-len 512, epochs 4, batch 4, group-size 64, cpu 0, bf16 0. It stops after so many blocks;
+ * best of so many repeats is the bare library's time for a product, half of them before the
+ * learning and half after it; with cpu=1 (for one thread) all times are of the processor, not of
+ * the wall. bf16=1 learns with --gemm onednn-bf16, and the bare library is oneDNN where the loop's
+ * products are. scripts/bench.sh calls this and makes a table of it. */
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,9 +23,10 @@
 #include "matquant/quantize.h"
 #include "matquant/version.h"
 
-enum { THREADS, BLOCKS, REPEATS, SAMPLES, SEQ_LEN, EPOCHS, BATCH, GROUP_SIZE, CPU, SETTINGS };
-static const char *const setting_names[SETTINGS] = {
-    "threads", "blocks", "repeats", "samples", "seq-len", "epochs", "batch", "group-size", "cpu"};
+enum { THREADS, BLOCKS, REPEATS, SAMPLES, SEQ_LEN, EPOCHS, BATCH, GROUP_SIZE, CPU, BF16, SETTINGS };
+static const char *const setting_names[SETTINGS] = {"threads", "blocks", "repeats", "samples",
+                                                    "seq-len", "epochs", "batch",   "group-size",
+                                                    "cpu",     "bf16"};
 
 typedef enum direction { FORWARD, INPUT_GRAD, WEIGHT_GRAD, DIRECTIONS } direction;
 static const char *const direction_names[DIRECTIONS] = {"forward", "input_grad", "weight_grad"};
@@ -44,6 +46,7 @@ typedef struct bench {
     /* Best seconds of the bare library for one product over a batch: by one call that the library
      * spreads over the threads, and by one single-threaded call for each thread. */
     double by_library[MQ_LINEAR_COUNT][DIRECTIONS], by_threads[MQ_LINEAR_COUNT][DIRECTIONS];
+    double by_bf16[MQ_LINEAR_COUNT][DIRECTIONS]; /* oneDNN: one call for each thread */
     size_t memory_predicted, memory_peak;
 } bench;
 
@@ -113,8 +116,110 @@ static void time_product(bench *b, const operands *o, mq_linear linear, directio
     }
 }
 
-/* Every product `repeats` times in both ways. */
-static bool time_products(bench *b, size_t repeats) {
+/* --- the bare library in bfloat16 ------------------------------------------------------------- */
+
+/* What thread i of `threads` multiplies, as a shape and where in its operands it begins. */
+typedef struct share {
+    mq_gemm_shape shape;
+    const mq_bf16 *a, *b;
+    float *c;
+} share;
+
+static share share_of(const operands *o, const mq_bf16 *numbers, direction which, size_t i,
+                      size_t threads) {
+    const size_t rows = which == WEIGHT_GRAD ? o->out : o->tokens;
+    const size_t first = rows * i / threads, m = rows * (i + 1) / threads - first;
+    const size_t out = o->out, in = o->in;
+    if (which == FORWARD) {
+        return (share){{m, out, in, in, in, out, false, true, false},
+                       numbers + first * in,
+                       numbers,
+                       o->result + first * out};
+    }
+    if (which == INPUT_GRAD) {
+        return (share){{m, in, out, out, in, in, false, false, false},
+                       numbers + first * out,
+                       numbers,
+                       o->result + first * in};
+    }
+    return (share){{m, in, o->tokens, out, in, in, true, false, false},
+                   numbers + first,
+                   numbers,
+                   o->result + first * in};
+}
+
+static void run_shares(const mq_gemm_bf16 *gemm, const operands *o, const mq_bf16 *numbers,
+                       direction which, size_t threads, unsigned char *scratch, size_t size) {
+#pragma omp parallel for num_threads((int)threads)
+    for (size_t i = 0; i < threads; i++) {
+        const share part = share_of(o, numbers, which, i, threads);
+        if (part.shape.m > 0) {
+            mq_gemm_bf16_run(gemm, part.c, part.a, part.b, &part.shape, scratch + i * size);
+        }
+    }
+}
+
+/* Any numbers will do as any operand: `numbers` are as many as the largest has. */
+static mq_status time_bf16(bench *b, const operands *o, const mq_bf16 *numbers, mq_linear linear,
+                           size_t repeats, mq_error *err) {
+    const size_t threads = mq_context_threads(b->context);
+    mq_gemm_bf16 *gemm = NULL;
+    mq_status status = mq_gemm_bf16_new(&gemm, threads, err);
+    for (direction which = 0; which < DIRECTIONS; which++) {
+        for (size_t i = 0; status == MQ_OK && i < threads; i++) {
+            const share part = share_of(o, numbers, which, i, threads);
+            status = part.shape.m > 0 ? mq_gemm_bf16_prepare(gemm, &part.shape, err) : MQ_OK;
+        }
+    }
+    const size_t size = (mq_gemm_bf16_scratch(gemm) / MQ_ALIGNMENT + 1) * MQ_ALIGNMENT;
+    unsigned char *scratch = NULL;
+    if (status == MQ_OK) {
+        status = mq_new(&scratch, threads, size, "scratch of products", err);
+    }
+    for (direction which = 0; status == MQ_OK && which < DIRECTIONS; which++) {
+        const double start = mq_seconds();
+        for (size_t r = 0; r < repeats || (repeats > 1 && mq_seconds() - start < LEAST_SECONDS);
+             r++) {
+            const double begin = seconds_now();
+            run_shares(gemm, o, numbers, which, threads, scratch, size);
+            keep_least(&b->by_bf16[linear][which], seconds_now() - begin);
+        }
+    }
+    if (status == MQ_OK) {
+        status = mq_gemm_bf16_check(gemm, err);
+    }
+    mq_free(scratch);
+    mq_gemm_bf16_free(gemm);
+    return status;
+}
+
+static mq_bf16 *some_rounded(size_t count) {
+    mq_bf16 *numbers = mq_alloc(count, sizeof *numbers);
+    for (size_t i = 0; numbers && i < count; i++) {
+        numbers[i] = mq_bf16_round((float)(i % 251) / 251.0F - 0.5F);
+    }
+    return numbers;
+}
+
+/* --- both ------------------------------------------------------------------------------------- */
+
+static mq_status time_linears(bench *b, operands *o, const mq_bf16 *rounded, size_t repeats,
+                              mq_error *err) {
+    mq_status status = MQ_OK;
+    for (mq_linear linear = 0; status == MQ_OK && linear < MQ_LINEAR_COUNT; linear++) {
+        mq_config_linear_shape(&o->out, &o->in, &b->config, linear);
+        for (direction which = 0; which < DIRECTIONS; which++) {
+            time_product(b, o, linear, which, repeats);
+        }
+        if (b->setting[BF16]) {
+            status = time_bf16(b, o, rounded, linear, repeats, err);
+        }
+    }
+    return status;
+}
+
+/* Every product `repeats` times in every way. */
+static mq_status time_products(bench *b, size_t repeats, mq_error *err) {
     const size_t tokens = b->setting[BATCH] * b->setting[SEQ_LEN];
     size_t widest = 0, weights = 0, out, in;
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
@@ -123,23 +228,22 @@ static bool time_products(bench *b, size_t repeats) {
         widest = in > widest ? in : widest;
         weights = out * in > weights ? out * in : weights;
     }
+    const size_t largest = tokens * widest > weights ? tokens * widest : weights;
     operands o = {.x = some_numbers(tokens * widest),
                   .w = some_numbers(weights),
                   .y = some_numbers(tokens * widest),
-                  .result = some_numbers(tokens * widest > weights ? tokens * widest : weights),
+                  .result = some_numbers(largest),
                   .tokens = tokens};
-    const bool good = o.x && o.w && o.y && o.result;
-    for (mq_linear linear = 0; good && linear < MQ_LINEAR_COUNT; linear++) {
-        mq_config_linear_shape(&o.out, &o.in, &b->config, linear);
-        for (direction which = 0; which < DIRECTIONS; which++) {
-            time_product(b, &o, linear, which, repeats);
-        }
-    }
+    mq_bf16 *rounded = some_rounded(largest);
+    mq_status status = o.x && o.w && o.y && o.result && rounded
+                           ? time_linears(b, &o, rounded, repeats, err)
+                           : mq_fail(err, MQ_ERR_MACHINE, "no memory for the products");
     mq_free(o.x);
     mq_free(o.w);
     mq_free(o.y);
     mq_free(o.result);
-    return good;
+    mq_free(rounded);
+    return status;
 }
 
 static double best_seconds(const bench *b, mq_linear linear, direction which) {
@@ -165,15 +269,19 @@ static bool needed(mq_linear linear, direction which, bool backward) {
            (which == INPUT_GRAD && linear != MQ_Q && linear != MQ_K && linear != MQ_V);
 }
 
-/* Operations and the bare library's seconds for the linears of one token. */
-static void linear_need(double *flops, double *seconds, const bench *b, bool backward) {
+/* Operations and the bare library's seconds for the linears of one token; `bf16` is the share of
+ * products with operands in bfloat16. */
+static void linear_need(double *flops, double *seconds, const bench *b, bool backward,
+                        double bf16) {
     const double tokens = (double)(b->setting[BATCH] * b->setting[SEQ_LEN]);
     *flops = *seconds = 0.0;
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         for (direction which = 0; which < DIRECTIONS; which++) {
             if (needed(linear, which, backward)) {
                 *flops += linear_flops(b, linear) / tokens;
-                *seconds += best_seconds(b, linear, which) / tokens;
+                *seconds += ((1.0 - bf16) * best_seconds(b, linear, which) +
+                             bf16 * b->by_bf16[linear][which]) /
+                            tokens;
             }
         }
     }
@@ -227,8 +335,8 @@ static mq_status learn(bench *b, char *const *argv, mq_error *err) {
     options.epochs = b->setting[EPOCHS];
     options.batch = b->setting[BATCH];
     options.group_size = b->setting[GROUP_SIZE];
-    options.gemm = MQ_GEMM_OPENBLAS; /* what the bare library beside it is */
-    options.refit = false;           /* the blocks are what is measured here */
+    options.gemm = b->setting[BF16] ? MQ_GEMM_ONEDNN_BF16 : MQ_GEMM_OPENBLAS;
+    options.refit = false; /* the blocks are what is measured here */
     options.dry_run = true;
     mq_quantize_report report = {0};
     mq_status status = mq_quantize(&report, &options, b->context, err);
@@ -271,6 +379,10 @@ static cJSON *products_json(const bench *b) {
                 1e-9 * linear_flops(b, linear) / b->by_library[linear][which]);
             put(product, "gflops_call_a_thread",
                 1e-9 * linear_flops(b, linear) / b->by_threads[linear][which]);
+            if (b->setting[BF16]) {
+                put(product, "gflops_bf16",
+                    1e-9 * linear_flops(b, linear) / b->by_bf16[linear][which]);
+            }
             cJSON_AddItemToArray(array, product);
         }
     }
@@ -279,8 +391,9 @@ static cJSON *products_json(const bench *b) {
 
 static cJSON *phase_json(const bench *b, size_t layer, const phase_times *times, phase which) {
     double forward, backward, forward_seconds, backward_seconds;
-    linear_need(&forward, &forward_seconds, b, false);
-    linear_need(&backward, &backward_seconds, b, true);
+    const double bf16 = times->linear_flops > 0.0 ? times->bf16_flops / times->linear_flops : 0.0;
+    linear_need(&forward, &forward_seconds, b, false, bf16);
+    linear_need(&backward, &backward_seconds, b, true, bf16);
     /* Measuring is no part of the algorithm. */
     const double tokens = which == MEASURE ? 0.0 : times->forward_tokens;
     const double threads = (double)mq_context_threads(b->context);
@@ -355,7 +468,7 @@ static bool print_results(bench *b) {
 /* --- main ------------------------------------------------------------------------------------- */
 
 static bool parse(bench *b, int argc, char **argv) {
-    static const size_t defaults[SETTINGS] = {0, 1, 5, 64, 512, 4, 4, 64, 0};
+    static const size_t defaults[SETTINGS] = {0, 1, 5, 64, 512, 4, 4, 64, 0, 0};
     memcpy(b->setting, defaults, sizeof defaults);
     for (int i = 4; i < argc; i++) {
         const char *equals = strchr(argv[i], '=');
@@ -378,8 +491,8 @@ static bool parse(bench *b, int argc, char **argv) {
  * products that were seen tell. */
 static mq_status check_timers(const bench *b, mq_error *err) {
     double forward, backward, seconds;
-    linear_need(&forward, &seconds, b, false);
-    linear_need(&backward, &seconds, b, true);
+    linear_need(&forward, &seconds, b, false, 0.0);
+    linear_need(&backward, &seconds, b, true, 0.0);
     const phase_times *train = &b->times[0][TRAIN];
     const double needed = train->forward_tokens * forward + train->backward_tokens * backward;
     if (needed > 0.0 && train->linear_flops > 0.999 * needed && train->attention_flops > 0.0 &&
@@ -408,10 +521,12 @@ static mq_status run(bench *b, char *const *argv, mq_error *err) {
         timers.by_cpu = b->setting[CPU] != 0;
         b->config = model->config;
         const size_t half = (b->setting[REPEATS] + 1) / 2;
-        status = time_products(b, half) ? learn(b, argv, err) : MQ_ERR_MACHINE;
+        status = time_products(b, half, err);
+        status = status == MQ_OK ? learn(b, argv, err) : status;
         status = status == MQ_OK ? check_timers(b, err) : status;
-        if (status == MQ_OK) {
-            status = time_products(b, half) && print_results(b) ? MQ_OK : MQ_ERR_MACHINE;
+        status = status == MQ_OK ? time_products(b, half, err) : status;
+        if (status == MQ_OK && !print_results(b)) {
+            status = mq_fail(err, MQ_ERR_MACHINE, "the results cannot be printed");
         }
     }
     mq_model_free(model);

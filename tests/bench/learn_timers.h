@@ -18,6 +18,7 @@
 #include "quant/recipe.h"
 #include "store/master.h"
 #include "tensor/gemm.h"
+#include "tensor/gemm_bf16.h"
 
 #define MAX_TIMED_THREADS 256
 
@@ -30,13 +31,14 @@ typedef struct phase_times {
                                               quantization, its backward and Adam */
     double linear_products, attention_products;
     double linear_flops, attention_flops; /* of the products as they were made */
+    double bf16_flops;                    /* those of linear_flops with bfloat16 operands */
     double forward_tokens, backward_tokens;
 } phase_times;
 
 /* One thread's products, apart from the others' by more than a cache line. */
 typedef struct thread_times {
-    double linear_products, attention_products, linear_flops, attention_flops;
-    double padding[12];
+    double linear_products, attention_products, linear_flops, attention_flops, bf16_flops;
+    double padding[11];
 } thread_times;
 
 static struct {
@@ -81,6 +83,7 @@ static void leave(phase_begin begin) {
         times->attention_products += timers.thread[i].attention_products;
         times->linear_flops += timers.thread[i].linear_flops;
         times->attention_flops += timers.thread[i].attention_flops;
+        times->bf16_flops += timers.thread[i].bf16_flops;
     }
 }
 
@@ -244,6 +247,7 @@ REAL(mq_gemm);
 REAL(mq_gemm_forward);
 REAL(mq_gemm_input_grad);
 REAL(mq_gemm_weight_grad);
+REAL(mq_gemm_bf16_run);
 
 /* A product that all threads make together counts for each of them. */
 static void count_product(double begin, double flops) {
@@ -294,6 +298,17 @@ void __wrap_mq_gemm_weight_grad(float *dw, const float *dy, const float *x, size
     const double begin = seconds_now();
     __real_mq_gemm_weight_grad(dw, dy, x, rows, out, in, beta);
     count_product(begin, product_flops(rows, out, in));
+}
+
+void __wrap_mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
+                             const mq_gemm_shape *shape, void *scratch) {
+    const double begin = seconds_now();
+    const double flops = product_flops(shape->m, shape->n, shape->k);
+    __real_mq_gemm_bf16_run(gemm, c, a, b, shape, scratch);
+    count_product(begin, flops);
+    if ((size_t)omp_get_thread_num() < MAX_TIMED_THREADS) {
+        timers.thread[omp_get_thread_num()].bf16_flops += flops;
+    }
 }
 
 #endif
