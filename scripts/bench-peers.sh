@@ -19,7 +19,8 @@ if [ ! -x "$build/matquant" ]; then
     echo "$0: $build is not built: cmake --preset release && cmake --build --preset release" >&2
     exit 2
 fi
-if ! "$venv/bin/python" -c 'import auto_round, llmcompressor' 2>/dev/null; then
+found='import importlib.util as u, sys; sys.exit(not (u.find_spec("auto_round") and u.find_spec("llmcompressor")))'
+if ! "$venv/bin/python" -c "$found" 2>/dev/null; then
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
     # Before the packages that need it: else pip takes the build with CUDA, several GB.
     # shellcheck disable=SC2086  # a list of words

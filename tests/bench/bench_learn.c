@@ -11,15 +11,14 @@
  * learning and half after it; with cpu=1 (for one thread) all times are of the processor, not of
  * the wall. bf16=1 learns with --gemm onednn-bf16, and the bare library is oneDNN where the loop's
  * products are. scripts/bench.sh calls this and makes a table of it. */
-#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
+#include "bare_products.h"
 #include "base/alloc.h"
 #include "base/json.h"
-#include "learn_timers.h"
 #include "matquant/quantize.h"
 #include "matquant/version.h"
 
@@ -28,7 +27,6 @@ static const char *const setting_names[SETTINGS] = {"threads", "blocks", "repeat
                                                     "seq-len", "epochs", "batch",   "group-size",
                                                     "cpu",     "bf16"};
 
-typedef enum direction { FORWARD, INPUT_GRAD, WEIGHT_GRAD, DIRECTIONS } direction;
 static const char *const direction_names[DIRECTIONS] = {"forward", "input_grad", "weight_grad"};
 
 #define MAX_BLOCKS 64
@@ -43,219 +41,9 @@ typedef struct bench {
     phase_times times[MAX_BLOCKS][PHASES];
     double step_begin, step[MAX_STEPS];
     size_t steps;
-    /* Best seconds of the bare library for one product over a batch: by one call that the library
-     * spreads over the threads, and by one single-threaded call for each thread. */
-    double by_library[MQ_LINEAR_COUNT][DIRECTIONS], by_threads[MQ_LINEAR_COUNT][DIRECTIONS];
-    double by_bf16[MQ_LINEAR_COUNT][DIRECTIONS]; /* oneDNN: one call for each thread */
+    bare bare;
     size_t memory_predicted, memory_peak;
 } bench;
-
-/* --- the bare library ------------------------------------------------------------------------- */
-
-/* Operands of any product of the block, x[tokens, in], w[out, in] and y[tokens, out], and room for
- * its result. */
-typedef struct operands {
-    float *x, *w, *y, *result;
-    size_t tokens, out, in;
-} operands;
-
-/* Rows [first, first + count) of the product's result. */
-static void product_rows(const operands *o, direction which, size_t first, size_t count) {
-    const int tokens = (int)o->tokens, out = (int)o->out, in = (int)o->in, rows = (int)count;
-    if (rows == 0) {
-        return;
-    }
-    if (which == FORWARD) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, out, in, 1, o->x + first * o->in,
-                    in, o->w, in, 0, o->result + first * o->out, out);
-    } else if (which == INPUT_GRAD) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, in, out, 1,
-                    o->y + first * o->out, out, o->w, in, 0, o->result + first * o->in, in);
-    } else {
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, rows, in, tokens, 1, o->y + first, out,
-                    o->x, in, 0, o->result + first * o->in, in);
-    }
-}
-
-static void product_by_threads(const operands *o, direction which, size_t threads) {
-    const size_t rows = which == WEIGHT_GRAD ? o->out : o->tokens;
-    openblas_set_num_threads(1);
-#pragma omp parallel for num_threads((int)threads)
-    for (size_t i = 0; i < threads; i++) {
-        const size_t first = rows * i / threads;
-        product_rows(o, which, first, rows * (i + 1) / threads - first);
-    }
-    openblas_set_num_threads((int)threads);
-}
-
-static void keep_least(double *best, double seconds) {
-    *best = *best == 0.0 || seconds < *best ? seconds : *best;
-}
-
-static float *some_numbers(size_t count) {
-    float *numbers = mq_alloc(count, sizeof *numbers);
-    for (size_t i = 0; numbers && i < count; i++) {
-        numbers[i] = (float)(i % 251) / 251.0F - 0.5F;
-    }
-    return numbers;
-}
-
-/* So many times at least, and so long that a moment's disturbance is not all there is. */
-#define LEAST_SECONDS 0.1
-
-static void time_product(bench *b, const operands *o, mq_linear linear, direction which,
-                         size_t repeats) {
-    const double start = mq_seconds();
-    for (size_t r = 0; r < repeats || (repeats > 1 && mq_seconds() - start < LEAST_SECONDS); r++) {
-        double begin = seconds_now();
-        product_rows(o, which, 0, which == WEIGHT_GRAD ? o->out : o->tokens);
-        keep_least(&b->by_library[linear][which], seconds_now() - begin);
-        begin = seconds_now();
-        product_by_threads(o, which, mq_context_threads(b->context));
-        keep_least(&b->by_threads[linear][which], seconds_now() - begin);
-    }
-}
-
-/* --- the bare library in bfloat16 ------------------------------------------------------------- */
-
-/* What thread i of `threads` multiplies, as a shape and where in its operands it begins. */
-typedef struct share {
-    mq_gemm_shape shape;
-    const mq_bf16 *a, *b;
-    float *c;
-} share;
-
-static share share_of(const operands *o, const mq_bf16 *numbers, direction which, size_t i,
-                      size_t threads) {
-    const size_t rows = which == WEIGHT_GRAD ? o->out : o->tokens;
-    const size_t first = rows * i / threads, m = rows * (i + 1) / threads - first;
-    const size_t out = o->out, in = o->in;
-    if (which == FORWARD) {
-        return (share){{m, out, in, in, in, out, false, true, false},
-                       numbers + first * in,
-                       numbers,
-                       o->result + first * out};
-    }
-    if (which == INPUT_GRAD) {
-        return (share){{m, in, out, out, in, in, false, false, false},
-                       numbers + first * out,
-                       numbers,
-                       o->result + first * in};
-    }
-    return (share){{m, in, o->tokens, out, in, in, true, false, false},
-                   numbers + first,
-                   numbers,
-                   o->result + first * in};
-}
-
-static void run_shares(const mq_gemm_bf16 *gemm, const operands *o, const mq_bf16 *numbers,
-                       direction which, size_t threads, unsigned char *scratch, size_t size) {
-#pragma omp parallel for num_threads((int)threads)
-    for (size_t i = 0; i < threads; i++) {
-        const share part = share_of(o, numbers, which, i, threads);
-        if (part.shape.m > 0) {
-            mq_gemm_bf16_run(gemm, part.c, part.a, part.b, &part.shape, scratch + i * size);
-        }
-    }
-}
-
-/* Any numbers will do as any operand: `numbers` are as many as the largest has. */
-static mq_status time_bf16(bench *b, const operands *o, const mq_bf16 *numbers, mq_linear linear,
-                           size_t repeats, mq_error *err) {
-    const size_t threads = mq_context_threads(b->context);
-    mq_gemm_bf16 *gemm = NULL;
-    mq_status status = mq_gemm_bf16_new(&gemm, threads, err);
-    for (direction which = 0; which < DIRECTIONS; which++) {
-        for (size_t i = 0; status == MQ_OK && i < threads; i++) {
-            const share part = share_of(o, numbers, which, i, threads);
-            status = part.shape.m > 0 ? mq_gemm_bf16_prepare(gemm, &part.shape, err) : MQ_OK;
-        }
-    }
-    const size_t size = (mq_gemm_bf16_scratch(gemm) / MQ_ALIGNMENT + 1) * MQ_ALIGNMENT;
-    unsigned char *scratch = NULL;
-    if (status == MQ_OK) {
-        status = mq_new(&scratch, threads, size, "scratch of products", err);
-    }
-    for (direction which = 0; status == MQ_OK && which < DIRECTIONS; which++) {
-        const double start = mq_seconds();
-        for (size_t r = 0; r < repeats || (repeats > 1 && mq_seconds() - start < LEAST_SECONDS);
-             r++) {
-            const double begin = seconds_now();
-            run_shares(gemm, o, numbers, which, threads, scratch, size);
-            keep_least(&b->by_bf16[linear][which], seconds_now() - begin);
-        }
-    }
-    if (status == MQ_OK) {
-        status = mq_gemm_bf16_check(gemm, err);
-    }
-    mq_free(scratch);
-    mq_gemm_bf16_free(gemm);
-    return status;
-}
-
-static mq_bf16 *some_rounded(size_t count) {
-    mq_bf16 *numbers = mq_alloc(count, sizeof *numbers);
-    for (size_t i = 0; numbers && i < count; i++) {
-        numbers[i] = mq_bf16_round((float)(i % 251) / 251.0F - 0.5F);
-    }
-    return numbers;
-}
-
-/* --- both ------------------------------------------------------------------------------------- */
-
-static mq_status time_linears(bench *b, operands *o, const mq_bf16 *rounded, size_t repeats,
-                              mq_error *err) {
-    mq_status status = MQ_OK;
-    for (mq_linear linear = 0; status == MQ_OK && linear < MQ_LINEAR_COUNT; linear++) {
-        mq_config_linear_shape(&o->out, &o->in, &b->config, linear);
-        for (direction which = 0; which < DIRECTIONS; which++) {
-            time_product(b, o, linear, which, repeats);
-        }
-        if (b->setting[BF16]) {
-            status = time_bf16(b, o, rounded, linear, repeats, err);
-        }
-    }
-    return status;
-}
-
-/* Every product `repeats` times in every way. */
-static mq_status time_products(bench *b, size_t repeats, mq_error *err) {
-    const size_t tokens = b->setting[BATCH] * b->setting[SEQ_LEN];
-    size_t widest = 0, weights = 0, out, in;
-    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
-        mq_config_linear_shape(&out, &in, &b->config, linear);
-        widest = out > widest ? out : widest;
-        widest = in > widest ? in : widest;
-        weights = out * in > weights ? out * in : weights;
-    }
-    const size_t largest = tokens * widest > weights ? tokens * widest : weights;
-    operands o = {.x = some_numbers(tokens * widest),
-                  .w = some_numbers(weights),
-                  .y = some_numbers(tokens * widest),
-                  .result = some_numbers(largest),
-                  .tokens = tokens};
-    mq_bf16 *rounded = some_rounded(largest);
-    mq_status status = o.x && o.w && o.y && o.result && rounded
-                           ? time_linears(b, &o, rounded, repeats, err)
-                           : mq_fail(err, MQ_ERR_MACHINE, "no memory for the products");
-    mq_free(o.x);
-    mq_free(o.w);
-    mq_free(o.y);
-    mq_free(o.result);
-    mq_free(rounded);
-    return status;
-}
-
-static double best_seconds(const bench *b, mq_linear linear, direction which) {
-    const double library = b->by_library[linear][which], threads = b->by_threads[linear][which];
-    return library < threads ? library : threads;
-}
-
-static double linear_flops(const bench *b, mq_linear linear) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, &b->config, linear);
-    return 2.0 * (double)(b->setting[BATCH] * b->setting[SEQ_LEN]) * (double)out * (double)in;
-}
 
 /* --- what the algorithm needs ----------------------------------------------------------------- */
 
@@ -278,9 +66,9 @@ static void linear_need(double *flops, double *seconds, const bench *b, bool bac
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         for (direction which = 0; which < DIRECTIONS; which++) {
             if (needed(linear, which, backward)) {
-                *flops += linear_flops(b, linear) / tokens;
-                *seconds += ((1.0 - bf16) * best_seconds(b, linear, which) +
-                             bf16 * b->by_bf16[linear][which]) /
+                *flops += bare_flops(&b->bare, linear) / tokens;
+                *seconds += ((1.0 - bf16) * bare_seconds(&b->bare, linear, which) +
+                             bf16 * b->bare.by_bf16[linear][which]) /
                             tokens;
             }
         }
@@ -376,12 +164,12 @@ static cJSON *products_json(const bench *b) {
             put(product, "out", (double)out);
             put(product, "in", (double)in);
             put(product, "gflops_one_call",
-                1e-9 * linear_flops(b, linear) / b->by_library[linear][which]);
+                1e-9 * bare_flops(&b->bare, linear) / b->bare.by_library[linear][which]);
             put(product, "gflops_call_a_thread",
-                1e-9 * linear_flops(b, linear) / b->by_threads[linear][which]);
-            if (b->setting[BF16]) {
+                1e-9 * bare_flops(&b->bare, linear) / b->bare.by_threads[linear][which]);
+            if (b->bare.bf16) {
                 put(product, "gflops_bf16",
-                    1e-9 * linear_flops(b, linear) / b->by_bf16[linear][which]);
+                    1e-9 * bare_flops(&b->bare, linear) / b->bare.by_bf16[linear][which]);
             }
             cJSON_AddItemToArray(array, product);
         }
@@ -520,11 +308,15 @@ static mq_status run(bench *b, char *const *argv, mq_error *err) {
     if (status == MQ_OK) {
         timers.by_cpu = b->setting[CPU] != 0;
         b->config = model->config;
+        b->bare = (bare){.config = &b->config,
+                         .tokens = b->setting[BATCH] * b->setting[SEQ_LEN],
+                         .threads = mq_context_threads(b->context),
+                         .bf16 = b->setting[BF16] != 0};
         const size_t half = (b->setting[REPEATS] + 1) / 2;
-        status = time_products(b, half, err);
+        status = time_products(&b->bare, half, err);
         status = status == MQ_OK ? learn(b, argv, err) : status;
         status = status == MQ_OK ? check_timers(b, err) : status;
-        status = status == MQ_OK ? time_products(b, half, err) : status;
+        status = status == MQ_OK ? time_products(&b->bare, half, err) : status;
         if (status == MQ_OK && !print_results(b)) {
             status = mq_fail(err, MQ_ERR_MACHINE, "the results cannot be printed");
         }
