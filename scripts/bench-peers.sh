@@ -5,9 +5,10 @@
 #   scripts/bench-peers.sh --calib FILE --text FILE [--model DIR] [--work DIR] [--runs "autoround-2 ..."] [--iters N]
 #                          [--threads N] [--samples N] [--windows N] [--results FILE]
 #
-# Runs: full, matquant, rtn, autoround-2, autoround-4, autoround-8, gptq-4 (all, unless named). Each is a JSON file in the
-# work folder; what is there already is not measured again. AutoRound's --iters is by default that at which it visits as
-# many tokens as we do: 4 epochs of 64 sequences in batches of 4 are 64 iterations.
+# Runs: full, matquant, blocks (matquant without its refit), rtn, autoround-8, autoround-4, autoround-2, gptq-4 (all,
+# unless named). Each is a JSON file in the work folder; what is there already is not measured again. AutoRound's --iters
+# is by default that at which it visits as many tokens as a block of ours does: 4 epochs of 64 sequences in batches of 4
+# are 64 iterations.
 # The peers are installed into build/peers-venv (MATQUANT_PEERS_VENV: another place) from the Python package index;
 # MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0), to name its CPU build where that takes more.
 set -eu

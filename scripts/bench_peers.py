@@ -12,7 +12,12 @@ from bench_run import DISTURBED, Others, command, machine
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 EPOCHS, BATCH, SEQ_LEN, GROUP_SIZE, WINDOW = 4, 4, 512, 64, 1024
 TEXTS = {"wikitext2-test.raw": "WikiText-2 test"}
-RUNS = ("full", "matquant", "rtn", "autoround-8", "autoround-4", "autoround-2", "gptq-4")
+OURS = {  # what they are called, and their options
+    "matquant": ("matquant, blocks and refit", ["--recipe", "best"]),
+    "blocks": ("matquant without refit", ["--recipe", "best", "--no-refit"]),
+    "rtn": ("matquant --recipe rtn", ["--recipe", "rtn"]),
+}
+RUNS = ("full", *OURS, "autoround-8", "autoround-4", "autoround-2", "gptq-4")
 WIDTHS = (8, 4, 2)
 
 
@@ -22,17 +27,17 @@ def evaluate(folder, options, bits=None):
     return json.loads(command(*words, *(["--bits", bits] if bits else [])).printed)["perplexity"]
 
 
-def ours(recipe, ids, options):
+def ours(name, ids, options):
     """One run, and every width of its master."""
-    master = options.work / f"matquant-{recipe}"
-    words = [options.build / "matquant", "quantize", options.model, "-o", master, "--force", "--recipe", recipe,
-             "--group-size", GROUP_SIZE, "--threads", options.threads, "--json", "--quiet"]
-    if recipe != "rtn":
+    title, recipe = OURS[name]
+    master = options.work / f"master-{name}"
+    words = [options.build / "matquant", "quantize", options.model, "-o", master, "--force", *recipe, "--group-size",
+             GROUP_SIZE, "--threads", options.threads, "--json", "--quiet"]
+    if name != "rtn":
         words += ["--calib", ids, "--samples", options.samples, "--seq-len", SEQ_LEN, "--epochs", EPOCHS, "--batch", BATCH]
     run = command(*words)
     version = command(options.build / "matquant", "--version").printed.split()[-1]
-    report = {"package": f"matquant --recipe {recipe}", "version": version,
-              "quantizer_seconds": json.loads(run.printed)["seconds"]}
+    report = {"package": title, "version": version, "quantizer_seconds": json.loads(run.printed)["seconds"]}
     return run, report, lambda: {bits: evaluate(master, options, bits) for bits in WIDTHS}
 
 
@@ -55,8 +60,8 @@ def measure(name, ids, options):
     if name == "full":
         return {"perplexity": {"full": evaluate(options.model, options)}, "text": options.text.name}
     others = Others()
-    if name in ("matquant", "rtn"):
-        run, report, perplexities = ours("best" if name == "matquant" else "rtn", ids, options)
+    if name in OURS:
+        run, report, perplexities = ours(name, ids, options)
     else:
         tool, bits = name.split("-")
         run, report, perplexities = peer(tool, int(bits), ids, options)
@@ -101,16 +106,13 @@ def table(found, options):
         "## Beside other quantizers",
         "",
         f"{options.title}: the same {some['samples']} x {SEQ_LEN} calibration tokens, groups of {GROUP_SIZE} (scale and"
-        " offset),",
-        f"{some['threads']} threads. AutoRound and GPTQ make one width a run; matquant's row is one run for all. Perplexity"
-        f" on {TEXTS.get(found['full']['text'], found['full']['text'])}",
-        f"({some['windows']} windows of {WINDOW} tokens; full precision {number(found['full']['perplexity']['full'])}), all"
-        " by `matquant eval`: the peers'",
-        "weights were multiplied out to float32 (AutoRound's from the codes and float16 scales of its own export; GPTQ's"
-        " scales are",
-        "float32). Minutes of the wall and of all processors, and the largest resident set, are of the whole process: of the"
-        " peers'",
-        "with loading PyTorch and writing the result. Made by `scripts/bench-peers.sh`.",
+        f" offset), {some['threads']} thread(s).",
+        "AutoRound and GPTQ make one width a run; each of matquant's rows is one run for all widths. Perplexity on",
+        f"{TEXTS.get(found['full']['text'], found['full']['text'])} ({some['windows']} windows of {WINDOW} tokens; full"
+        f" precision {number(found['full']['perplexity']['full'])}), all by `matquant eval`: the",
+        "peers' weights were multiplied out to float32 (AutoRound's from the codes and float16 scales of its own export;",
+        "GPTQ's scales are float32). Minutes of the wall and of all processors, and the largest resident set, are of the",
+        "whole process: of the peers' with loading PyTorch and writing the result. Made by `scripts/bench-peers.sh`.",
         "",
         f"{machine()['cpu']}, {machine()['cores']} cores; {max(r['date'] for n, r in found.items() if n != 'full')}.",
         "",
