@@ -200,6 +200,19 @@ static char *name_of(const char *path) {
     return name;
 }
 
+/* A slice is not made of less than the model that config.json says. */
+static mq_status check_model(const mq_config *config, mq_weights *weights, const char *folder,
+                             mq_error *err) {
+    char *name = mq_strdup(folder);
+    if (name == NULL) {
+        return mq_fail_memory(err, "a path", strlen(folder));
+    }
+    const mq_model model = {.config = *config, .weights = weights, .folder = name};
+    const mq_status status = mq_model_check(&model, err);
+    mq_free(name);
+    return status;
+}
+
 static mq_status slice_master(mq_slice_report *report, const mq_export_format *format,
                               const mq_master *master, mq_export_job *job, mq_error *err) {
     mq_weights *weights = NULL;
@@ -209,6 +222,9 @@ static mq_status slice_master(mq_slice_report *report, const mq_export_format *f
                                            : mq_config_read(&config, job->options->master, err);
     if (status == MQ_OK && mq_master_serves(master, job->width)) {
         status = mq_master_weights(&weights, master, job->width, err);
+    }
+    if (status == MQ_OK && weights != NULL) {
+        status = check_model(&config, weights, job->options->master, err);
     }
     if (status == MQ_OK) {
         job->master = master;

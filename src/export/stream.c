@@ -28,6 +28,20 @@ static mq_status check_pairs(const mq_piece *piece, mq_error *err) {
     return MQ_OK;
 }
 
+/* A piece of a tensor that is passed on: what no reader would take is not. */
+static mq_status check_finite(const mq_tensor_info *info, size_t done, size_t bytes,
+                              mq_error *err) {
+    if (!mq_dtype_is_weight(info->dtype)) {
+        return MQ_OK;
+    }
+    const size_t size = mq_dtype_size(info->dtype), count = bytes / size;
+    const size_t at = mq_first_non_finite(info->data + done, info->dtype, count);
+    return at == count ? MQ_OK
+                       : mq_fail_offset(err, MQ_ERR_INPUT, info->file, info->name,
+                                        info->file_offset + done + at * size,
+                                        "weight number %zu is not finite", done / size + at);
+}
+
 /* Bytes as they are; the mapping is written from, nothing is copied. */
 static mq_status copy_piece(const stream *self, size_t index, mq_error *err) {
     const mq_tensor_info *info = self->plan->pieces[index].sources[0];
@@ -36,6 +50,9 @@ static mq_status copy_piece(const stream *self, size_t index, mq_error *err) {
         const size_t left = info->bytes - done;
         const size_t bytes = left < MQ_STREAM_BYTES ? left : MQ_STREAM_BYTES;
         mq_status status = mq_check_interrupt(self->plan->job->context, err);
+        if (status == MQ_OK) {
+            status = check_finite(info, done, bytes, err);
+        }
         if (status == MQ_OK) {
             status = self->put(self->user, index, done, info->data + done, bytes, err);
         }
