@@ -463,6 +463,12 @@ def print_rest(results):
               + ("" if run.get("same_count", True) else " (and they differ in the number of tokens)"))
 
 
+def save(results, options):
+    """After each measurement: a bench that is stopped keeps what it has."""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__)
     parser.add_argument("--root", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
@@ -495,9 +501,11 @@ def main():
                 wait_for_quiet(options.wait)
                 print(f"bench: {shape.title}, {threads} thread(s)", file=sys.stderr)
                 results["learn"].append({"shape": shape.title, **learn(shape, int(threads), options)})
+                save(results, options)
         results["machine"]["blas"] = results["learn"][0]["blas"]
     if "memory" in parts:
         results["memory"] = memory(options)
+        save(results, options)
     for part, function in (("files", files), ("tokenizer", None)):
         if part in parts:
             results[part] = {}
@@ -507,8 +515,7 @@ def main():
                     results[part][shape.title] = files(name, shape, options)
                 elif part == "tokenizer" and shape.text is not None:
                     results[part][shape.title] = tokenizer(shape, options)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1) + "\n")
+                save(results, options)
     print(f"{version}; {results['machine'].get('blas', '')}; {results['machine']['cpu']}, "
           f"{results['machine']['cores']} cores; {results['date']}")
     if results.get("learn"):
