@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "model/head_kernels.h"
+#include "model/kernels.h"
 #include "model/ops.h"
 #include "tensor/gemm.h"
 
@@ -23,18 +24,23 @@ enum {
 };
 
 struct mq_head_gradient {
-    size_t slab;            /* tokens */
-    float *reference_norm;  /* [hidden_size] */
-    float *normed[2];       /* [slab, hidden_size] */
-    float *inv_rms[2];      /* [slab]: the model's is needed again backward */
-    float *logits[2];       /* [slab, vocab_size] */
-    float *max[2], *sum[2]; /* [PIECES, slab] */
-    float *lse[2];          /* [slab] */
-    float *kl;              /* [PIECES, slab] */
-    float *d_normed;        /* [PIECES, slab, hidden_size]; the sum goes into the first */
-    float *d_norm;          /* [hidden_size]: of one slab */
-    float *norm_scratch;    /* [chunks, hidden_size] of mq_rmsnorm_backward */
-    float *rows;            /* [threads, CHUNK_ROWS, hidden_size] */
+    size_t slab;             /* tokens */
+    float *reference_norm;   /* [hidden_size] */
+    float *normed[2];        /* [slab, hidden_size] */
+    float *inv_rms[2];       /* [slab]: the model's is needed again backward */
+    float *logits[2];        /* [slab, vocab_size] */
+    float *max[2], *sum[2];  /* [PIECES, slab] */
+    float *lse[2];           /* [slab] */
+    float *kl;               /* [PIECES, slab] */
+    float *d_normed;         /* [PIECES, slab, hidden_size]; the sum goes into the first */
+    float *d_norm;           /* [hidden_size]: of one slab */
+    float *norm_scratch;     /* [chunks, hidden_size] of mq_rmsnorm_backward */
+    float *rows;             /* [threads, CHUNK_ROWS, hidden_size] */
+    mq_bf16 *normed_bf16[2]; /* for products of bfloat16: normed, rows, */
+    mq_bf16 *rows_bf16;
+    mq_bf16 *d_logits; /* [threads, slab, CHUNK_ROWS] and the logits' gradients, rounded */
+    unsigned char *gemm_scratch;
+    size_t gemm_scratch_size; /* a thread's */
     mq_status status[PIECES];
     mq_error error[PIECES];
 };
@@ -43,7 +49,9 @@ struct mq_head_gradient {
 typedef struct pass {
     mq_head_gradient *memory;
     const mq_model *model;
+    const mq_gemm_bf16 *gemm; /* NULL: float32 */
     const mq_head_kernels *kernels;
+    const mq_kernels *elementwise;
     size_t tokens; /* of the slab */
     size_t threads;
     float weight, softcap;
@@ -57,8 +65,21 @@ static size_t slab_tokens(const mq_config *config, size_t max_tokens) {
     return smaller(smaller(slab > MIN_SLAB ? slab : MIN_SLAB, MAX_SLAB), max_tokens);
 }
 
+static void carve_bf16(mq_head_gradient *m, mq_slab *slab, const mq_config *config,
+                       const mq_gemm_bf16 *gemm, size_t threads) {
+    const size_t row = config->hidden_size * sizeof(mq_bf16);
+    for (size_t i = 0; i < 2; i++) {
+        m->normed_bf16[i] = mq_carve(slab, m->slab, row);
+    }
+    m->rows_bf16 = mq_carve(slab, threads * CHUNK_ROWS, row);
+    m->d_logits = mq_carve(slab, threads * m->slab, CHUNK_ROWS * sizeof(mq_bf16));
+    m->gemm_scratch_size =
+        (mq_gemm_bf16_scratch(gemm) + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT;
+    m->gemm_scratch = mq_carve(slab, threads, m->gemm_scratch_size);
+}
+
 mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config, size_t max_tokens,
-                                         const mq_context *context) {
+                                         const mq_gemm_bf16 *gemm, const mq_context *context) {
     mq_head_gradient *out = mq_carve(slab, 1, sizeof *out);
     mq_head_gradient local = {.slab = slab_tokens(config, max_tokens)};
     const size_t n = local.slab, row = config->hidden_size * sizeof(float);
@@ -76,42 +97,145 @@ mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config,
     local.d_norm = mq_carve(slab, 1, row);
     local.norm_scratch = mq_carve(slab, mq_rmsnorm_chunks(n), row);
     local.rows = mq_carve(slab, mq_context_threads(context) * CHUNK_ROWS, row);
+    if (gemm != NULL) {
+        carve_bf16(&local, slab, config, gemm, mq_context_threads(context));
+    }
     if (out != NULL) {
         *out = local;
     }
     return out;
 }
 
-/* --- pieces ----------------------------------------------------------------------------------- */
+/* --- products --------------------------------------------------------------------------------- */
 
-/* Rows [first, first + count) of the head, as float32 in the thread's own memory. */
-static mq_status read_rows(const float **out, const pass *p, size_t first, size_t count,
+static mq_gemm_shape logits_shape(const mq_config *config, size_t tokens, size_t count) {
+    const size_t width = config->hidden_size;
+    return (mq_gemm_shape){.m = tokens,
+                           .n = count,
+                           .k = width,
+                           .lda = width,
+                           .ldb = width,
+                           .ldc = config->vocab_size,
+                           .trans_b = true};
+}
+
+static mq_gemm_shape gradient_shape(const mq_config *config, size_t tokens, size_t count,
+                                    bool begins) {
+    const size_t width = config->hidden_size;
+    return (mq_gemm_shape){.m = tokens,
+                           .n = width,
+                           .k = count,
+                           .lda = CHUNK_ROWS,
+                           .ldb = width,
+                           .ldc = width,
+                           .accumulate = !begins};
+}
+
+static size_t piece_begin(const mq_config *config, size_t piece) {
+    return config->vocab_size * piece / PIECES;
+}
+
+static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_t tokens,
+                              mq_error *err) {
+    mq_status status = MQ_OK;
+    for (size_t piece = 0; piece < PIECES; piece++) {
+        const size_t begin = piece_begin(config, piece), end = piece_begin(config, piece + 1);
+        for (size_t first = begin; status == MQ_OK && first < end; first += CHUNK_ROWS) {
+            const size_t count = smaller(CHUNK_ROWS, end - first);
+            const mq_gemm_shape shapes[] = {logits_shape(config, tokens, count),
+                                            gradient_shape(config, tokens, count, first == begin)};
+            status = mq_gemm_bf16_prepare(gemm, &shapes[0], err);
+            if (status == MQ_OK) {
+                status = mq_gemm_bf16_prepare(gemm, &shapes[1], err);
+            }
+        }
+    }
+    return status;
+}
+
+mq_status mq_head_gradient_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t max_tokens,
+                                   mq_error *err) {
+    const size_t slab = slab_tokens(config, max_tokens), rest = max_tokens % slab;
+    mq_status status = prepare_slab(gemm, config, slab, err);
+    if (status == MQ_OK && rest > 0) {
+        status = prepare_slab(gemm, config, rest, err);
+    }
+    return status;
+}
+
+static unsigned char *scratch_of(const pass *p) {
+    return p->memory->gemm_scratch + (size_t)omp_get_thread_num() * p->memory->gemm_scratch_size;
+}
+
+/* Rows [first, first + count) of the head, in the thread's own memory: float32, and bfloat16 where
+ * the products want that. */
+typedef struct head_rows {
+    const float *f32;
+    const mq_bf16 *bf16;
+} head_rows;
+
+static mq_status read_rows(head_rows *out, const pass *p, size_t first, size_t count,
                            mq_error *err) {
     const mq_config *config = &p->model->config;
     const mq_weights *weights = p->model->weights;
     const char *name = config->tie_word_embeddings ? config->arch->embedding : config->arch->head;
-    float *rows = p->memory->rows + (size_t)omp_get_thread_num() * CHUNK_ROWS * config->hidden_size;
-    *out = rows;
-    return weights->class_->read(rows, weights, name, first, count, err);
+    const size_t at = (size_t)omp_get_thread_num() * CHUNK_ROWS * config->hidden_size;
+    float *rows = p->memory->rows + at;
+    *out = (head_rows){.f32 = rows};
+    const mq_status status = weights->class_->read(rows, weights, name, first, count, err);
+    if (status == MQ_OK && p->gemm != NULL) {
+        out->bf16 = p->memory->rows_bf16 + at;
+        p->elementwise->to_bf16(p->memory->rows_bf16 + at, rows, count * config->hidden_size);
+    }
+    return status;
 }
 
-static size_t piece_begin(const pass *p, size_t piece) {
-    return p->model->config.vocab_size * piece / PIECES;
+/* logits[tokens, count] (rows of vocab_size) = normed·rowsᵀ */
+static void logits_product(float *logits, const pass *p, size_t side, const head_rows *rows,
+                           size_t count) {
+    const mq_head_gradient *m = p->memory;
+    const size_t vocab = p->model->config.vocab_size, width = p->model->config.hidden_size;
+    if (p->gemm != NULL) {
+        const mq_gemm_shape shape = logits_shape(&p->model->config, p->tokens, count);
+        mq_gemm_bf16_run(p->gemm, logits, m->normed_bf16[side], rows->bf16, &shape, scratch_of(p));
+    } else {
+        mq_gemm(logits, vocab, m->normed[side], width, false, rows->f32, width, true, p->tokens,
+                count, width, 1.0F, 0.0F);
+    }
 }
+
+/* d_normed[tokens, hidden_size] (+)= d_logits[tokens, count]·rows */
+static void gradient_product(float *d_normed, const pass *p, const float *d_logits,
+                             const head_rows *rows, size_t count, bool begins) {
+    const mq_head_gradient *m = p->memory;
+    const size_t vocab = p->model->config.vocab_size, width = p->model->config.hidden_size;
+    if (p->gemm == NULL) {
+        mq_gemm(d_normed, width, d_logits, vocab, false, rows->f32, width, false, p->tokens, width,
+                count, 1.0F, begins ? 0.0F : 1.0F);
+        return;
+    }
+    const mq_gemm_shape shape = gradient_shape(&p->model->config, p->tokens, count, begins);
+    mq_bf16 *rounded = m->d_logits + (size_t)omp_get_thread_num() * m->slab * CHUNK_ROWS;
+    for (size_t t = 0; t < p->tokens; t++) {
+        p->elementwise->to_bf16(rounded + t * CHUNK_ROWS, d_logits + t * vocab, count);
+    }
+    mq_gemm_bf16_run(p->gemm, d_normed, rounded, rows->bf16, &shape, scratch_of(p));
+}
+
+/* --- pieces ----------------------------------------------------------------------------------- */
 
 /* Logits of both sides for a chunk of the vocabulary, and the piece's log-sum-exp with it. */
 static mq_status chunk_logits(const pass *p, size_t piece, size_t first, size_t count, bool begins,
                               mq_error *err) {
-    const size_t vocab = p->model->config.vocab_size, width = p->model->config.hidden_size;
-    const float *rows;
+    const size_t vocab = p->model->config.vocab_size;
+    head_rows rows;
     const mq_status status = read_rows(&rows, p, first, count, err);
     if (status != MQ_OK) {
         return status;
     }
     for (size_t side = 0; side < 2; side++) {
         float *logits = p->memory->logits[side] + first;
-        mq_gemm(logits, vocab, p->memory->normed[side], width, false, rows, width, true, p->tokens,
-                count, width, 1.0F, 0.0F);
+        logits_product(logits, p, side, &rows, count);
         for (size_t t = 0; t < p->tokens; t++) {
             const size_t at = piece * p->memory->slab + t;
             float *max = &p->memory->max[side][at], *sum = &p->memory->sum[side][at];
@@ -138,7 +262,7 @@ static mq_status chunk_gradients(const pass *p, size_t piece, size_t first, size
                                  bool begins, mq_error *err) {
     const mq_head_gradient *m = p->memory;
     const size_t vocab = p->model->config.vocab_size, width = p->model->config.hidden_size;
-    const float *rows;
+    head_rows rows;
     const mq_status status = read_rows(&rows, p, first, count, err);
     if (status != MQ_OK) {
         return status;
@@ -149,8 +273,8 @@ static mq_status chunk_gradients(const pass *p, size_t piece, size_t first, size
                                                  m->lse[0][t], m->lse[1][t], p->weight, p->softcap);
         m->kl[piece * m->slab + t] = begins ? kl : m->kl[piece * m->slab + t] + kl;
     }
-    mq_gemm(m->d_normed + piece * m->slab * width, width, m->logits[0] + first, vocab, false, rows,
-            width, false, p->tokens, width, count, 1.0F, begins ? 0.0F : 1.0F);
+    gradient_product(m->d_normed + piece * m->slab * width, p, m->logits[0] + first, &rows, count,
+                     begins);
     return MQ_OK;
 }
 
@@ -158,7 +282,8 @@ typedef mq_status (*chunk_function)(const pass *p, size_t piece, size_t first, s
                                     bool begins, mq_error *err);
 
 static mq_status for_chunks(const pass *p, size_t piece, chunk_function function, mq_error *err) {
-    const size_t begin = piece_begin(p, piece), end = piece_begin(p, piece + 1);
+    const mq_config *config = &p->model->config;
+    const size_t begin = piece_begin(config, piece), end = piece_begin(config, piece + 1);
     mq_status status = MQ_OK;
     for (size_t first = begin; status == MQ_OK && first < end; first += CHUNK_ROWS) {
         status = function(p, piece, first, smaller(CHUNK_ROWS, end - first), first == begin, err);
@@ -184,7 +309,7 @@ static mq_status for_pieces(const pass *p, chunk_function function, mq_error *er
 }
 
 static bool is_empty(const pass *p, size_t piece) {
-    return piece_begin(p, piece) == piece_begin(p, piece + 1);
+    return piece_begin(&p->model->config, piece) == piece_begin(&p->model->config, piece + 1);
 }
 
 /* --- slabs ------------------------------------------------------------------------------------ */
@@ -249,13 +374,15 @@ static mq_status load_reference_norm(const pass *p, mq_error *err) {
 
 mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *reference,
                               const float *reference_hidden, const float *norm, const float *hidden,
-                              size_t count, float weight, mq_head_gradient *memory,
-                              const mq_context *context, mq_error *err) {
+                              size_t count, float weight, const mq_gemm_bf16 *gemm,
+                              mq_head_gradient *memory, const mq_context *context, mq_error *err) {
     const size_t width = reference->config.hidden_size;
     const float eps = (float)reference->config.rms_norm_eps;
     pass p = {.memory = memory,
               .model = reference,
+              .gemm = gemm,
               .kernels = mq_head_kernels_get(),
+              .elementwise = mq_kernels_get(),
               .threads = mq_context_threads(context),
               .weight = weight,
               .softcap = (float)reference->config.final_logit_softcapping};
@@ -269,6 +396,10 @@ mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const m
         for (size_t side = 0; side < 2; side++) {
             mq_rmsnorm_forward(memory->normed[side], memory->inv_rms[side], inputs[side],
                                norms[side], p.tokens, width, eps);
+            if (gemm != NULL) {
+                p.elementwise->to_bf16(memory->normed_bf16[side], memory->normed[side],
+                                       p.tokens * width);
+            }
         }
         status = for_pieces(&p, chunk_logits, err);
         if (status == MQ_OK) {
@@ -284,6 +415,9 @@ mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const m
                 d_norm[i] += memory->d_norm[i];
             }
             status = mq_check_interrupt(context, err);
+        }
+        if (status == MQ_OK && gemm != NULL) {
+            status = mq_gemm_bf16_check(gemm, err);
         }
     }
     mq_gemm_leave_single(context);

@@ -81,11 +81,21 @@ static void carve(mq_refit *refit, mq_slab *slab) {
     carve_block(refit, slab);
     refit->activations = mq_activations_carve_bf16(slab, config, refit->batch, setup->length, true,
                                                    setup->gemm, refit->context);
-    refit->head = mq_head_gradient_carve(slab, config, step, refit->context);
+    refit->head = mq_head_gradient_carve(slab, config, step, setup->gemm, refit->context);
 }
 
 size_t mq_refit_batch(const mq_refit_setup *setup) {
     return setup->batch < setup->train ? setup->batch : setup->train;
+}
+
+mq_status mq_refit_prepare(const mq_refit_setup *setup, mq_error *err) {
+    if (setup->gemm == NULL) {
+        return MQ_OK;
+    }
+    const mq_config *config = &setup->model->config;
+    const size_t tokens = mq_refit_batch(setup) * setup->length;
+    const mq_status status = mq_block_prepare(setup->gemm, config, tokens, true, err);
+    return status == MQ_OK ? mq_head_gradient_prepare(setup->gemm, config, tokens, err) : status;
 }
 
 static mq_refit refit_for(const mq_refit_setup *setup, const mq_context *context) {
@@ -325,7 +335,8 @@ static mq_status train_step(mq_refit *refit, size_t first, const mq_adam *adam, 
         status = mq_head_kl_gradient(refit->kl, refit->gradient[0], refit->final_norm, setup->model,
                                      refit->targets, refit->student.final_norm.value,
                                      boundary_of(refit, layers), tokens, 1.0f / (float)tokens,
-                                     refit->head, refit->context, err);
+                                     wants_bf16(refit) ? setup->gemm : NULL, refit->head,
+                                     refit->context, err);
     }
     if (status == MQ_OK) {
         mq_student_step_norm(&refit->student.final_norm, refit->final_norm, adam);

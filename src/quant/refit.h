@@ -36,7 +36,7 @@ typedef struct mq_refit_setup {
     size_t train, validation, length;
     size_t batch, epochs;
     uint64_t seed;
-    mq_gemm_bf16 *gemm; /* ready for a block of mq_refit_batch sequences; NULL: float32 products.
+    mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products.
                            What is measured on the validation sequences is float32 in either case */
     double rate;        /* of Adam; negative: mq_refit_rate of the width */
 } mq_refit_setup;
@@ -62,6 +62,9 @@ typedef struct mq_refit mq_refit;
 /* Sequences of a step: as many as a batch has, or all there are. The last ones, which do not fill a
  * step, are left out. */
 size_t mq_refit_batch(const mq_refit_setup *setup);
+
+/* Makes setup's gemm, if it has one, ready for all products of the refit. */
+mq_status mq_refit_prepare(const mq_refit_setup *setup, mq_error *err);
 
 /* Bytes that a refit holds at most, by the same carving. MQ_ERR_USAGE when a size overflows. */
 mq_status mq_refit_memory(size_t *out, const mq_refit_setup *setup, const mq_context *context,

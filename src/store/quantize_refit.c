@@ -82,14 +82,9 @@ static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
 
 mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err) {
     const mq_refit_setup setup = setup_of(plan);
-    if (setup.gemm != NULL) {
-        const mq_status status = mq_block_prepare(setup.gemm, &setup.model->config,
-                                                  mq_refit_batch(&setup) * setup.length, true, err);
-        if (status != MQ_OK) {
-            return status;
-        }
-    }
-    return mq_refit_memory(&plan->refit_memory, &setup, plan->context, err);
+    const mq_status status = mq_refit_prepare(&setup, err);
+    return status == MQ_OK ? mq_refit_memory(&plan->refit_memory, &setup, plan->context, err)
+                           : status;
 }
 
 /* --- between the refit and the writer --------------------------------------------------------- */

@@ -2,12 +2,14 @@
 /* The end-to-end refit of one width alone, on a master that is there: for trials of its settings.
  * Nothing is written. scripts/bench-refit.sh makes a table of several.
  *
- *   bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE [GEMM]]]]
+ *   bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE [GEMM [BATCH]]]]]
  *
- * TRAIN sequences of 512 tokens (default 192), 8 more to measure on, batches of 4; RATE below 0:
- * that of the width; GEMM float32 (the default) or bf16. One row of a table:
+ * TRAIN sequences of 512 tokens (default 192), 8 more to measure on; RATE below 0: that of the
+ * width; GEMM float32 (the default) or bf16; BATCH sequences a step (default 4). One row of a
+ * table:
  *
- *   | bits | sequences | epochs | rate | GEMM | KL before | KL after | seconds | MiB (predicted) |
+ *   | bits | sequences | epochs | rate | GEMM | batch | KL before | KL after | seconds | MiB
+ * (predicted) |
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +20,6 @@
 #include "text/corpus.h"
 
 #define LENGTH 512
-#define BATCH 4
 #define VALIDATION 8
 
 typedef struct trial {
@@ -128,10 +129,6 @@ static mq_status open_trial(trial *self, char **argv, size_t train, bool bf16, m
     if (status == MQ_OK && bf16) {
         status = mq_gemm_bf16_new(&self->gemm, mq_context_threads(self->context), err);
     }
-    if (status == MQ_OK && bf16) {
-        status =
-            mq_block_prepare(self->gemm, &self->model->config, BATCH * (size_t)LENGTH, true, err);
-    }
     return status;
 }
 
@@ -150,7 +147,10 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
     size_t predicted;
     mq_refit *refit = NULL;
     mq_refit_result result;
-    mq_status status = mq_refit_memory(&predicted, setup, self->context, err);
+    mq_status status = mq_refit_prepare(setup, err);
+    if (status == MQ_OK) {
+        status = mq_refit_memory(&predicted, setup, self->context, err);
+    }
     const size_t before = mq_alloc_current();
     mq_alloc_reset_peak();
     if (status == MQ_OK) {
@@ -161,9 +161,9 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
     }
     if (status == MQ_OK) {
         const double rate = setup->rate < 0.0 ? mq_refit_rate(width) : setup->rate;
-        printf("| %u | %zu | %zu | %g | %s | %.5f | %.5f | %.0f | %.0f (%.0f) |\n", width,
+        printf("| %u | %zu | %zu | %g | %s | %zu | %.5f | %.5f | %.0f | %.0f (%.0f) |\n", width,
                setup->train, setup->epochs, rate, setup->gemm != NULL ? "bf16" : "float32",
-               result.kl_before, result.kl_after, result.seconds,
+               setup->batch, result.kl_before, result.kl_after, result.seconds,
                (double)(mq_alloc_peak() - before) / 1048576.0, (double)predicted / 1048576.0);
     }
     mq_refit_close(refit);
@@ -173,7 +173,7 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
 int main(int argc, char **argv) {
     if (argc < 5) {
         fprintf(stderr, "usage: bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE "
-                        "[GEMM]]]]\n");
+                        "[GEMM [BATCH]]]]]\n");
         return 2;
     }
     const unsigned width = (unsigned)strtoul(argv[4], NULL, 10);
@@ -191,7 +191,7 @@ int main(int argc, char **argv) {
                                       .train = train,
                                       .validation = VALIDATION,
                                       .length = LENGTH,
-                                      .batch = BATCH,
+                                      .batch = argc > 9 ? strtoul(argv[9], NULL, 10) : 4,
                                       .epochs = argc > 6 ? strtoul(argv[6], NULL, 10) : 1,
                                       .rate = argc > 7 ? strtod(argv[7], NULL) : -1.0,
                                       .gemm = self.gemm};

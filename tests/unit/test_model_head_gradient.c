@@ -65,27 +65,38 @@ typedef struct result {
     float *kl, *d_hidden, *d_norm;
 } result;
 
-static result compute(const sides *m, const shape *s, float weight, size_t threads) {
+static result compute_with(const sides *m, const shape *s, float weight, size_t threads,
+                           bool bf16) {
     const mq_context_options options = {.threads = threads};
     mq_context *context;
     mq_error err;
     assert_int_equal(mq_context_new(&context, &options, &err), MQ_OK);
+    mq_gemm_bf16 *gemm = NULL;
+    const mq_config *config = &m->reference->config;
+    if (bf16) {
+        assert_int_equal(mq_gemm_bf16_new(&gemm, threads, &err), MQ_OK);
+        assert_int_equal(mq_head_gradient_prepare(gemm, config, s->count, &err), MQ_OK);
+    }
     mq_slab slab = {0};
-    mq_head_gradient_carve(&slab, &m->reference->config, s->count, context);
+    mq_head_gradient_carve(&slab, config, s->count, gemm, context);
     assert_false(slab.overflow);
     assert_int_equal(mq_slab_allocate(&slab, "the test", &err), MQ_OK);
-    mq_head_gradient *memory =
-        mq_head_gradient_carve(&slab, &m->reference->config, s->count, context);
+    mq_head_gradient *memory = mq_head_gradient_carve(&slab, config, s->count, gemm, context);
     result r = {mq_alloc(s->count, sizeof(float)), mq_alloc(s->count * s->width, sizeof(float)),
                 mq_alloc(s->width, sizeof(float))};
     assert_true(memory != NULL && r.kl != NULL && r.d_hidden != NULL && r.d_norm != NULL);
     assert_int_equal(mq_head_kl_gradient(r.kl, r.d_hidden, r.d_norm, m->reference, m->other,
-                                         m->norm, m->hidden, s->count, weight, memory, context,
-                                         &err),
+                                         m->norm, m->hidden, s->count, weight, gemm, memory,
+                                         context, &err),
                      MQ_OK);
     mq_slab_free(&slab);
+    mq_gemm_bf16_free(gemm);
     mq_context_free(context);
     return r;
+}
+
+static result compute(const sides *m, const shape *s, float weight, size_t threads) {
+    return compute_with(m, s, weight, threads, false);
 }
 
 static void free_result(result *r) {
@@ -150,6 +161,41 @@ static void threads_change_nothing(void **state) {
     free_sides(&m);
 }
 
+/* The largest difference as a share of the largest value of b[count]. */
+static double difference(const float *a, const float *b, size_t count) {
+    double largest = 0.0, most = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        most = fmax(most, fabs((double)a[i] - (double)b[i]));
+        largest = fmax(largest, fabs((double)b[i]));
+    }
+    return most / largest;
+}
+
+/* Rounded operands are off by 2^-9 of themselves, errors of either sign: the sums by less than 2^-6
+ * of the largest. The threads change nothing there either. */
+static void bf16_is_float32_with_rounded_operands(void **state) {
+    (void)state;
+    if (!mq_gemm_bf16_usable()) {
+        skip();
+    }
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const shape *s = &shapes[i];
+        sides m = make_sides(s);
+        result exact = compute(&m, s, 0.25f, 2), rounded = compute_with(&m, s, 0.25f, 2, true);
+        result again = compute_with(&m, s, 0.25f, 3, true);
+        const size_t values = s->count * s->width;
+        assert_true(difference(rounded.kl, exact.kl, s->count) < 0x1p-6);
+        assert_true(difference(rounded.d_hidden, exact.d_hidden, values) < 0x1p-6);
+        assert_true(difference(rounded.d_norm, exact.d_norm, s->width) < 0x1p-6);
+        assert_memory_not_equal(rounded.d_hidden, exact.d_hidden, values * sizeof(float));
+        assert_memory_equal(rounded.d_hidden, again.d_hidden, values * sizeof(float));
+        free_result(&exact);
+        free_result(&rounded);
+        free_result(&again);
+        free_sides(&m);
+    }
+}
+
 static void equal_sides_have_no_gradient(void **state) {
     (void)state;
     const shape s = {500, 8, 40, 0.0};
@@ -177,13 +223,13 @@ static void a_broken_row_is_reported(void **state) {
     mq_error err = {0};
     mq_context *context;
     assert_int_equal(mq_context_new(&context, NULL, &err), MQ_OK);
-    mq_head_gradient_carve(&slab, &m.reference->config, s.count, context);
+    mq_head_gradient_carve(&slab, &m.reference->config, s.count, NULL, context);
     assert_int_equal(mq_slab_allocate(&slab, "the test", &err), MQ_OK);
     mq_head_gradient *memory =
-        mq_head_gradient_carve(&slab, &m.reference->config, s.count, context);
+        mq_head_gradient_carve(&slab, &m.reference->config, s.count, NULL, context);
     float kl[3], d_hidden[12], d_norm[4];
     assert_int_equal(mq_head_kl_gradient(kl, d_hidden, d_norm, m.reference, m.other, m.norm,
-                                         m.hidden, s.count, 1.0f, memory, context, &err),
+                                         m.hidden, s.count, 1.0f, NULL, memory, context, &err),
                      MQ_ERR_INPUT);
     assert_non_null(strstr(err.message, "broken"));
     mq_slab_free(&slab);
@@ -195,6 +241,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_those_of_finite_differences),
         cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(bf16_is_float32_with_rounded_operands),
         cmocka_unit_test(equal_sides_have_no_gradient),
         cmocka_unit_test(a_broken_row_is_reported),
     };

@@ -203,6 +203,7 @@ static mq_refit *refit(mq_refit_result *result, fixture *f, size_t epochs, doubl
     f->store = (mq_refit_store){f, codes, pairs, put_pairs, put_norm};
     mq_refit *out;
     mq_error err;
+    assert_int_equal(mq_refit_prepare(&setup, &err), MQ_OK);
     assert_int_equal(mq_refit_open(&out, &setup, f->context, &err), MQ_OK);
     if (mq_refit_width(result, out, f->width, &f->store, 0, 1, &err) != MQ_OK) {
         fail_with("refit", &err);
@@ -382,8 +383,6 @@ static void other_settings_keep_the_promise(void **state) {
         fixture bf16 = make_fixture("llama", 2);
         mq_error err;
         assert_int_equal(mq_gemm_bf16_new(&bf16.gemm, 2, &err), MQ_OK);
-        assert_int_equal(
-            mq_block_prepare(bf16.gemm, &bf16.model->config, TRAIN * LENGTH, true, &err), MQ_OK);
         check_worth(&bf16, 12, 5e-3);
         mq_gemm_bf16_free(bf16.gemm);
         free_fixture(&bf16);
