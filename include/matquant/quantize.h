@@ -54,6 +54,7 @@ typedef struct mq_quantize_options {
     size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: three times as many as
                             the blocks learn from. An eighth of it more is read to decide when to
                             stop. Where the text has no more, they get what there is */
+    size_t refit_batch;  /* sequences of one of its steps */
     size_t refit_width_count;             /* 0: the trained widths */
     unsigned refit_widths[MQ_MAX_WIDTHS]; /* descending, each once */
     mq_gemm_choice gemm;

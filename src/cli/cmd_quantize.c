@@ -359,6 +359,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",
          "passes over them (default: as many as make three times the blocks' tokens)", .min = 1,
          .hide_default = true},
+        {CLI_COUNT, 0, "refit-batch", &options->refit_batch, "N",
+         "sequences in a step of the refit", .min = 1},
         {CLI_COUNTS, 0, "refit-bits", &line.refit_bits, "LIST",
          "widths to refit, 2 to 8 (default: those of --bits)", .min = MQ_MIN_WIDTH,
          .max = MQ_MAX_WIDTH, .hide_default = true, .given = &line.refit_bits_given},

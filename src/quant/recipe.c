@@ -26,7 +26,8 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         .samples = 64,
         .seq_len = 512,
         .epochs = 4,
-        .batch = 4,
+        .batch = 2,
+        .refit_batch = 1,
         /* A step of int8 costs as much as one of int2 and moves little: its loss is small from the
          * start, and what it asks of the narrower widths' rounding changes slowly. The trial is in
          * tests/bench/RESULTS.md. */
@@ -39,6 +40,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         options.lambda[i] = mq_quantize_default_lambda(recipe, options.widths[i]);
     }
     if (recipe == MQ_RECIPE_PAPER) {
+        options.batch = 4;
         options.int8_period = 1;
         options.loss = MQ_LOSS_L2;
         options.slice_rule = MQ_SLICE_ROUND;
@@ -82,6 +84,9 @@ static mq_status check_refit(const mq_quantize_options *options, mq_error *err) 
         return mq_fail(err, MQ_ERR_USAGE,
                        "--refit-bits, --refit-tokens and --refit-epochs want the refit, which is "
                        "off: recipe best has it, recipe paper with --refit");
+    }
+    if (options->refit_batch < 1) {
+        return mq_fail(err, MQ_ERR_USAGE, "--refit-batch must be at least 1");
     }
     if (options->refit_epochs > MOST_EPOCHS) {
         return mq_fail(err, MQ_ERR_USAGE, "--refit-epochs is at most %d", MOST_EPOCHS);

@@ -109,7 +109,7 @@ static mq_status measure_slab(mq_slab *slab, const mq_refit_setup *setup, const 
     carve(&measuring, slab);
     return slab->overflow ? mq_fail(err, MQ_ERR_USAGE,
                                     "the memory of the refit overflows; use fewer --refit-tokens "
-                                    "or a smaller --batch")
+                                    "or a smaller --refit-batch")
                           : MQ_OK;
 }
 
@@ -126,10 +126,11 @@ mq_status mq_refit_memory(size_t *out, const mq_refit_setup *setup, const mq_con
     /* Beside the slab: full precision's pass over all sequences, the student's over those of the
      * validation, and their head. */
     const size_t all = setup->train + setup->validation;
-    const size_t full = mq_model_forward_memory(config, all, setup->length, setup->batch, context);
-    const size_t student =
-        mq_model_forward_memory(config, setup->validation, setup->length, setup->batch, context) +
-        mq_student_read_memory(config);
+    const size_t full =
+        mq_model_forward_memory(config, all, setup->length, setup->pass_batch, context);
+    const size_t student = mq_model_forward_memory(config, setup->validation, setup->length,
+                                                   setup->pass_batch, context) +
+                           mq_student_read_memory(config);
     const size_t head = mq_head_memory(config, setup->validation * setup->length);
     const size_t beside = larger(full, larger(student, head));
     return mq_add_size(out, slab.used, beside) ? MQ_OK : mq_fail_memory(err, "the refit", SIZE_MAX);
@@ -159,8 +160,8 @@ mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_co
                            setup->length);
         }
         status = mq_model_forward(refit->teacher_hidden, setup->model, setup->ids,
-                                  setup->train + setup->validation, setup->length, setup->batch,
-                                  "full precision", context, err);
+                                  setup->train + setup->validation, setup->length,
+                                  setup->pass_batch, "full precision", context, err);
     }
     if (status != MQ_OK) {
         mq_refit_close(refit);
@@ -192,7 +193,7 @@ static mq_status validate(double *kl, mq_refit *refit, mq_error *err) {
     refit->student.rounded = true;
     mq_status status =
         mq_model_forward(refit->hidden, &refit->student.model, setup->ids + at, setup->validation,
-                         setup->length, setup->batch, "refit", &quiet, err);
+                         setup->length, setup->pass_batch, "refit", &quiet, err);
     if (status == MQ_OK) {
         status = mq_head_compare(NULL, refit->kl, NULL, &refit->student.model, refit->hidden,
                                  setup->model,

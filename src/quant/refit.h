@@ -34,7 +34,9 @@ typedef struct mq_refit_setup {
     /* ids[train + validation, length]: sequences to train on, then those to measure on. */
     const int32_t *ids;
     size_t train, validation, length;
-    size_t batch, epochs;
+    size_t batch;      /* sequences of a step */
+    size_t pass_batch; /* sequences at once where nothing is trained */
+    size_t epochs;
     uint64_t seed;
     mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products.
                            What is measured on the validation sequences is float32 in either case */
@@ -43,10 +45,10 @@ typedef struct mq_refit_setup {
 
 /* Adam's rate at the top of the schedule, for log scale, for the centre in halves of the range and
  * for a norm in units of its own size. The design's 1e-3 for all is too little for 2 bits and too
- * much for 8: what a number may be off by is a part of the width's step, and so is what helps it
- * (SmolLM2's KL on text kept back, 98k token visits: int2 1.103 -> 0.895 at 1e-3, 0.863 at 4e-3;
- * 49k: int4 0.0838 -> 0.0762 at 7e-4, no gain at 2e-3). */
-static inline double mq_refit_rate(unsigned width) { return 1.2e-2 / (double)(1u << width); }
+ * much for 8: what a number may be off by is a part of the width's step, and so is what helps it.
+ * With one sequence of 512 tokens a step, half of what four want (trials in
+ * tests/bench/RESULTS.md). */
+static inline double mq_refit_rate(unsigned width) { return 6e-3 / (double)(1u << width); }
 
 #define MQ_REFIT_WARMUP 10 /* steps */
 

@@ -56,6 +56,16 @@ static mq_status embed(mq_learner *learner, const int32_t *ids, mq_error *err) {
     return status;
 }
 
+/* Whether the block that is loaded has anything to learn: --include may leave out all of it. */
+static bool quantizes(const mq_learner *learner) {
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (learner->grid[i].groups > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Teacher, start, training and stored numbers of one block, with its losses. */
 static mq_status learn_block(mq_learner *learner, size_t layer, double started, mq_block_loss *loss,
                              mq_error *err) {
@@ -65,7 +75,7 @@ static mq_status learn_block(mq_learner *learner, size_t layer, double started, 
     }
     mq_learner_start(learner);
     status = mq_learner_measure(learner, layer, loss->before, err);
-    if (status == MQ_OK) {
+    if (status == MQ_OK && quantizes(learner)) {
         status = mq_learner_train(learner, layer, started, err);
     }
     if (status == MQ_OK) {

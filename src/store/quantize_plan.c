@@ -211,7 +211,7 @@ static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error 
     return status != MQ_OK
                ? status
                : check_memory(plan->refit_memory,
-                              "fewer --refit-tokens, a smaller --batch or --no-refit", err);
+                              "fewer --refit-tokens, a smaller --refit-batch or --no-refit", err);
 }
 
 /* Called before the calibration text is there, which may take minutes to sample: what is missing

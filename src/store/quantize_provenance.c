@@ -166,6 +166,7 @@ static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
     put(good, refit);
     if (*good) {
         put(good, cJSON_AddNumberToObject(refit, "epochs", (double)plan->refit_epochs));
+        put(good, cJSON_AddNumberToObject(refit, "batch", (double)plan->options->refit_batch));
         put(good, cJSON_AddNumberToObject(refit, "validation_tokens",
                                           (double)plan->refit_validation * length));
     }

@@ -191,6 +191,7 @@ int main(int argc, char **argv) {
                                       .train = train,
                                       .validation = VALIDATION,
                                       .length = LENGTH,
+                                      .pass_batch = 4,
                                       .batch = argc > 9 ? strtoul(argv[9], NULL, 10) : 4,
                                       .epochs = argc > 6 ? strtoul(argv[6], NULL, 10) : 1,
                                       .rate = argc > 7 ? strtod(argv[7], NULL) : -1.0,

@@ -194,6 +194,7 @@ static mq_refit_setup setup_of(const fixture *f, size_t epochs, double rate) {
                             .validation = VALIDATION,
                             .length = LENGTH,
                             .batch = f->batch,
+                            .pass_batch = f->batch,
                             .epochs = epochs,
                             .rate = rate};
 }
