@@ -88,6 +88,11 @@ static void carve_chains(mq_learner *learner, mq_slab *slab) {
         chains->student[k] = mq_carve(slab, tokens, row);
     }
     learner->output = mq_carve(slab, learner->batch * chains->length, row);
+    for (size_t k = 0; k < learner->grid_options.width_count; k++) {
+        learner->guide[k] = mq_recipe_is_teacher(learner->options, learner->grid_options.widths[k])
+                                ? mq_carve(slab, learner->batch * chains->length, row)
+                                : NULL;
+    }
     for (size_t i = 0; i < 2; i++) {
         learner->cos_table[i] =
             mq_carve(slab, chains->length, config->head_dim / 2 * sizeof(float));

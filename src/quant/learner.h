@@ -39,6 +39,8 @@ typedef struct mq_learner {
     mq_finish_scratch finish[MQ_LINEAR_COUNT];
     mq_activations *activations;
     float *output;                      /* y [batch·length, hidden_size] */
+    float *guide[MQ_MAX_WIDTHS];        /* the same of a width that narrower ones learn from in
+                                           co-distillation; NULL: none does */
     float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
     size_t *order;                      /* batches in the order of the epoch */
 } mq_learner;

@@ -24,6 +24,23 @@ static void put_strings(bool *good, cJSON *object, const char *key, const char *
     }
 }
 
+/* Absent where there is none of it. */
+static void put_codistill(bool *good, cJSON *recipe, const mq_quantize_options *options) {
+    cJSON *terms =
+        options->codistill_count > 0 ? cJSON_AddArrayToObject(recipe, "codistill") : NULL;
+    put(good, options->codistill_count > 0 ? terms : recipe);
+    for (size_t i = 0; *good && i < options->codistill_count; i++) {
+        cJSON *term = cJSON_CreateObject();
+        put(good, term);
+        if (*good) {
+            put(good, cJSON_AddNumberToObject(term, "teacher", options->codistill[i].teacher));
+            put(good, cJSON_AddNumberToObject(term, "student", options->codistill[i].student));
+            put(good, cJSON_AddNumberToObject(term, "lambda", options->codistill[i].lambda));
+            put(good, cJSON_AddItemToArray(terms, term) ? terms : NULL);
+        }
+    }
+}
+
 static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *options) {
     cJSON *recipe = cJSON_AddObjectToObject(root, "recipe");
     put(good, recipe);
@@ -40,6 +57,7 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
         put(good,
             cJSON_AddItemToArray(lambda, cJSON_CreateNumber(options->lambda[i])) ? lambda : NULL);
     }
+    put_codistill(good, recipe, options);
     put(good, cJSON_AddStringToObject(recipe, "slice_rule",
                                       options->slice_rule == MQ_SLICE_TOP ? "top" : "round"));
     put(good, cJSON_AddNumberToObject(recipe, "group_size", (double)options->group_size));
