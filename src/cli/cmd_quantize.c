@@ -6,7 +6,7 @@
 static const char *const recipes[] = {"best", "paper", "rtn",
                                       NULL}; /* in the order of the enumerations */
 static const char *const losses[] = {"relative", "l2", NULL};
-static const char *const rules[] = {"top", "round", NULL};
+static const char *const rules[] = {"top", "round", "round-extra", NULL};
 static const char *const scopes[] = {"all", "ffn", NULL};
 static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
 
@@ -381,7 +381,9 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "relative: each token's squared error divided by its own square; l2: not divided",
          .choices = losses},
         {CLI_CHOICE, 0, "slice-rule", &line.rule, "NAME",
-         "top: a slice is the top bits of a code; round: the code rounded to so many bits",
+         "top: a slice is the top bits of a code; round: the code rounded to so many bits; "
+         "round-extra: "
+         "the same without a clamp, one level more, for recipe paper",
          .choices = rules},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1},

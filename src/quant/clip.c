@@ -5,6 +5,8 @@
  *   q = clamp(⌊(w - lo)/α + ½⌋, 0, 255)
  *   s_r = clamp(⌊q/2^(8-r) + ½⌋, 0, 2^r - 1), ŵ_r = α·2^(8-r)·s_r + lo
  *
+ * With slice rule round-extra, the paper's extra precision, s_r = ⌊q/2^(8-r) + ½⌋ goes up to 2^r.
+ *
  * γ and β (both 4 at the start) are all that is learned: one pair a group for all widths. Straight
  * through both roundings; both clamps stop the gradient of q. OmniQuant rounds the zero point
  * -lo/α; here, as in MatQuant's eq. 3, it stays real. */
@@ -91,9 +93,9 @@ static inline void codes_of(float *q, float *inside, const float *w, clip_range 
 
 /* s[count] for a width, and inside[count] = 1 where the slice's own clamp does not bind. */
 static inline void slices_of(float *s, float *inside, const float *q, unsigned width,
-                             size_t count) {
+                             mq_slice_rule rule, size_t count) {
     const float shrink = 1.0f / (float)(1u << (MQ_MAX_WIDTH - width));
-    const float last = (float)(1u << width) - 1.0f;
+    const float last = (float)(1u << width) - (rule == MQ_SLICE_ROUND ? 1.0f : 0.0f);
     for (size_t i = 0; i < count; i++) {
         const float rounded = (float)(int)(q[i] * shrink + 0.5f);
         inside[i] = rounded <= last ? 1.0f : 0.0f;
@@ -112,7 +114,7 @@ static void group_values(const mq_grid *grid, const mq_values values[], size_t g
         for (size_t k = 0; k < grid->options->width_count; k++) {
             const unsigned width = grid->options->widths[k];
             const float scale = range.alpha * (float)(1u << (MQ_MAX_WIDTH - width));
-            slices_of(s, inside, q, width, n);
+            slices_of(s, inside, q, width, grid->options->slice_rule, n);
             float unkept[MQ_CHUNK];
             float *value = values[k].f32 != NULL ? values[k].f32 + at : unkept;
             for (size_t i = 0; i < n; i++) {
@@ -152,7 +154,7 @@ static void group_step(mq_grid *grid, const float *const gradients[], const mq_a
             }
             const unsigned width = grid->options->widths[k];
             const float step = (float)(1u << (MQ_MAX_WIDTH - width));
-            slices_of(s, in_slice, q, width, n);
+            slices_of(s, in_slice, q, width, grid->options->slice_rule, n);
             for (size_t i = 0; i < n; i++) {
                 const float free_ = in_code[i] * in_slice[i];
                 const float t = (grid->weight[at + i] - range.lo) / range.alpha;

@@ -192,9 +192,10 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
             "recipe best decides each width's bits on its own and slices by --slice-rule top; "
             "rounding slices are recipe paper's");
     }
-    if (options->recipe == MQ_RECIPE_PAPER && options->slice_rule != MQ_SLICE_ROUND) {
+    if (options->recipe == MQ_RECIPE_PAPER && options->slice_rule == MQ_SLICE_TOP) {
         return mq_fail(err, MQ_ERR_USAGE,
-                       "recipe paper slices by --slice-rule round; top bits are recipe best's");
+                       "recipe paper slices by --slice-rule round or round-extra; top bits are "
+                       "recipe best's");
     }
     if (options->seed > LARGEST_SEED) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
@@ -250,5 +251,5 @@ mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {
 }
 
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options) {
-    return options->slice_rule == MQ_SLICE_ROUND ? &mq_clip_grid : &mq_nested_grid;
+    return options->slice_rule == MQ_SLICE_TOP ? &mq_nested_grid : &mq_clip_grid;
 }

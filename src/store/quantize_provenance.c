@@ -5,6 +5,7 @@
 #include "quant/nested.h"
 #include "quant/recipe.h"
 #include "quant/refit.h"
+#include "store/master_config.h"
 #include "store/quantize.h"
 
 static const char *recipe_name(mq_recipe recipe) {
@@ -58,8 +59,8 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
             cJSON_AddItemToArray(lambda, cJSON_CreateNumber(options->lambda[i])) ? lambda : NULL);
     }
     put_codistill(good, recipe, options);
-    put(good, cJSON_AddStringToObject(recipe, "slice_rule",
-                                      options->slice_rule == MQ_SLICE_TOP ? "top" : "round"));
+    put(good,
+        cJSON_AddStringToObject(recipe, "slice_rule", mq_slice_rule_name(options->slice_rule)));
     put(good, cJSON_AddNumberToObject(recipe, "group_size", (double)options->group_size));
     if (options->has_group_fallback) {
         put(good,
