@@ -52,6 +52,8 @@ typedef struct mq_quantize_options {
                                 an error */
     size_t group_fallback;
     mq_scope scope;
+    bool let; /* recipe paper: learn an equivalent transformation of the feed-forward part, whose
+                 norms then are private to every width */
     const char *const *include; /* regular expressions on tensor names without ".weight"; a linear
                                    is quantized when */
     size_t include_count; /* it matches one of include (or there are none) and none of exclude */

@@ -293,6 +293,7 @@ static mq_status print_json(const mq_quantize_report *report, const mq_quantize_
     cli_json_text(&json, json.root, "loss", losses[options->loss]);
     cli_json_text(&json, json.root, "slice_rule", rules[options->slice_rule]);
     cli_json_size(&json, json.root, "group_size", options->group_size);
+    cli_json_bool(&json, json.root, "let", options->let);
     add_widths(&json, report, options);
     add_codistill(&json, options);
     cli_json_size(&json, json.root, "quantized_tensors", report->quantized_tensors);
@@ -385,6 +386,9 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "round-extra: "
          "the same without a clamp, one level more, for recipe paper",
          .choices = rules},
+        {CLI_FLAG, 0, "let", &options->let,
+         .help = "recipe paper: also learn a scale for each channel of the feed-forward networks "
+                 "that changes nothing at full precision (OmniQuant's LET, without its shift)"},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},

@@ -197,6 +197,9 @@ static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k
             grads.linear[i] = learner->gradients[i][k];
         }
     }
+    if (learner->options->let) {
+        grads.norm[MQ_NORM_PRE_FFN] = learner->let.norm_part;
+    }
     mq_goal goals[MQ_MAX_GOALS];
     const size_t goal_count = goals_of(goals, learner, part, k, factor);
     forward_of(learner, layer, part, k);
@@ -204,6 +207,22 @@ static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k
                            learner->model->config.hidden_size, learner->options->loss);
     mq_block_backward(&grads, learner->output, learner->chains.student[k] + part.offset, &weights,
                       &shape, learner->activations, learner->context);
+    if (learner->options->let) {
+        mq_let_add_norm(&learner->let);
+    }
+}
+
+/* The equivalent transformation's step, when the grids' are done, and the values that follow from
+ * it. */
+static void step_let(mq_learner *learner, size_t step, size_t steps) {
+    const mq_adam adam = mq_adam_at(MQ_LET_RATE, 0.0f, step, steps);
+    mq_let_step(&learner->let, &adam);
+    for (int i = MQ_GATE; i <= MQ_DOWN; i++) {
+        const mq_grid *grid = &learner->grid[i];
+        if (grid->groups > 0 && grid->weight_gradient != NULL) {
+            grid->class_->values(grid, learner->values[i]);
+        }
+    }
 }
 
 /* Whether a step visits trained width k, and how much more its loss weighs for the steps that pass
@@ -242,6 +261,9 @@ static bool visits(double *factor, const mq_learner *learner, size_t k, size_t s
 static void train_step(mq_learner *learner, size_t layer, batch part, size_t step, size_t steps) {
     const mq_grid_options *options = &learner->grid_options;
     bool visited[MQ_MAX_WIDTHS];
+    if (learner->options->let) {
+        mq_let_clear(&learner->let);
+    }
     /* Widths fall, so that a guide is there before those that learn from it. */
     for (size_t k = 0; k < options->width_count; k++) {
         double factor;
@@ -264,6 +286,9 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
             gradients[k] = visited[k] ? learner->gradients[i][k] : NULL;
         }
         grid->class_->step(grid, gradients, learner->values[i], &adam);
+    }
+    if (learner->options->let) {
+        step_let(learner, step, steps);
     }
 }
 

@@ -118,6 +118,9 @@ void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size
     if (learn) {
         carve_chains(learner, slab);
     }
+    if (learn && learner->options->let) {
+        mq_let_carve(&learner->let, slab, &learner->model->config, &learner->params, learner->grid);
+    }
     if (learn && slab->base != NULL && !slab->overflow) {
         for (size_t i = 0; i < 2; i++) {
             mq_rope_tables(learner->cos_table[i], learner->sin_table[i],
@@ -143,7 +146,10 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
     return MQ_OK;
 }
 
-void mq_learner_start(mq_learner *learner) {
+void mq_learner_start(mq_learner *learner, size_t layer) {
+    if (learner->options->let) {
+        mq_let_begin(&learner->let, learner->selection, layer, &learner->model->config);
+    }
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         mq_grid *grid = &learner->grid[i];
         if (grid->groups == 0) {
@@ -157,6 +163,10 @@ void mq_learner_start(mq_learner *learner) {
 }
 
 mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err) {
+    if (learner->options->let) {
+        mq_let_finish(&learner->let, learner->model->config.arch->norm_plus_one,
+                      learner->gram[MQ_GATE], learner->gram[MQ_DOWN]);
+    }
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         const mq_grid *grid = &learner->grid[i];
         if (grid->groups == 0) {

@@ -197,6 +197,13 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
                        "recipe paper slices by --slice-rule round or round-extra; top bits are "
                        "recipe best's");
     }
+    if (options->let && options->recipe != MQ_RECIPE_PAPER) {
+        return mq_fail(err, MQ_ERR_USAGE, "--let is recipe paper's");
+    }
+    if (options->let && options->refit) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--let and --refit both make norms of each width's own: choose one");
+    }
     if (options->seed > LARGEST_SEED) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
                        LARGEST_SEED);

@@ -114,9 +114,9 @@ mq_status __wrap_mq_learner_teach(mq_learner *learner, size_t layer, mq_error *e
     return status;
 }
 
-void __wrap_mq_learner_start(mq_learner *learner) {
+void __wrap_mq_learner_start(mq_learner *learner, size_t layer) {
     const phase_begin begin = enter(START);
-    __real_mq_learner_start(learner);
+    __real_mq_learner_start(learner, layer);
     leave(begin);
 }
 

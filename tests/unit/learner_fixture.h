@@ -54,7 +54,7 @@ static inline void open_learner(learner_fixture *f, const char *name,
                tokens * f->model->config.hidden_size * sizeof(float));
     }
     assert_int_equal(mq_learner_teach(&f->learner, 0, &err), MQ_OK);
-    mq_learner_start(&f->learner);
+    mq_learner_start(&f->learner, 0);
 }
 
 static inline void close_learner(learner_fixture *f) {
