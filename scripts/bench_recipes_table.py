@@ -36,6 +36,18 @@ def number(value):
     return "-" if value is None else f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
 
 
+def write_section(results, lines):
+    """Puts lines, which begin and end with the section's markers, in its place in a file, or at the end of it."""
+    begin, end, section = lines[0], lines[-1], "\n".join(lines)
+    old = results.read_text() if results.exists() else "# Results\n"
+    if begin in old and end in old:
+        new = old[: old.index(begin)] + section + old[old.index(end) + len(end):]
+    else:
+        new = old.rstrip("\n") + "\n\n" + section + "\n"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(new)
+
+
 def model_table(work, name):
     full = load(work / f"{name}-full.json")
     lines = [
@@ -77,14 +89,7 @@ def main():
     ]
     for name in names:
         lines += model_table(work, name)
-    section = "\n".join(lines + [END])
-    old = results.read_text() if results.exists() else "# Results\n"
-    if BEGIN in old and END in old:
-        new = old[: old.index(BEGIN)] + section + old[old.index(END) + len(END):]
-    else:
-        new = old.rstrip("\n") + "\n\n" + section + "\n"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(new)
+    write_section(results, lines + [END])
 
 
 if __name__ == "__main__":

@@ -12,10 +12,13 @@
  *
  *   s = q >> (8 - r)                            slice_rule "top"
  *   s = min((q + 2^(7-r)) >> (8 - r), 2^r - 1)  slice_rule "round", r < 8; s = q for 8
+ *   s = (q + 2^(7-r)) >> (8 - r)                slice_rule "round-extra", r < 8; s = q for 8
  *   w = scale_r · s + bias_r                    both widened to float32, product and sum rounded
  *                                               to float32 one after the other
  *
- * ("round" is MatQuant's, arXiv 2502.06786, eq. 6.)
+ * "round" is MatQuant's, arXiv 2502.06786, eq. 6. "round-extra" is the same without the clamp, its
+ * extra precision: s is one of the 2^r + 1 levels 0 ... 2^r, so that a reader which keeps slices
+ * keeps r + 1 bits of each, and one which reads q needs no more than the line above.
  *
  * A tensor NAME (a norm's weight) may be private to a width: then NAME.wR, of the dtype and shape
  * of NAME, stands beside it, and the r-bit model uses it in place of NAME. Every other tensor is
@@ -24,7 +27,7 @@
  * config.json is the source's with one member added:
  *
  *   "quantization_config": {"quant_method": "matquant", "format_version": 1,
- *                           "slice_rule": "top" | "round",
+ *                           "slice_rule": "top" | "round" | "round-extra",
  *                           "group_size": N (0: one group a row),
  *                           "widths": [8, ...] (served, descending),
  *                           "ignored": [names P of the blocks' linear layers not quantized]}
@@ -53,7 +56,7 @@
 extern "C" {
 #endif
 
-typedef enum mq_slice_rule { MQ_SLICE_TOP, MQ_SLICE_ROUND } mq_slice_rule;
+typedef enum mq_slice_rule { MQ_SLICE_TOP, MQ_SLICE_ROUND, MQ_SLICE_ROUND_EXTRA } mq_slice_rule;
 
 /* The slice of `width` bits of a code, 2 <= width <= 8. */
 static inline unsigned mq_slice_code(unsigned code, unsigned width, mq_slice_rule rule) {
@@ -63,9 +66,14 @@ static inline unsigned mq_slice_code(unsigned code, unsigned width, mq_slice_rul
     if (rule == MQ_SLICE_TOP) {
         return code >> (MQ_MAX_WIDTH - width);
     }
-    unsigned slice = (code + (1u << (MQ_MAX_WIDTH - 1u - width))) >> (MQ_MAX_WIDTH - width);
-    unsigned last = (1u << width) - 1u;
+    const unsigned slice = (code + (1u << (MQ_MAX_WIDTH - 1u - width))) >> (MQ_MAX_WIDTH - width);
+    const unsigned last = (1u << width) - (rule == MQ_SLICE_ROUND ? 1u : 0u);
     return slice < last ? slice : last;
+}
+
+/* Bits that hold such a slice. */
+static inline unsigned mq_slice_bits(unsigned width, mq_slice_rule rule) {
+    return rule == MQ_SLICE_ROUND_EXTRA && width < MQ_MAX_WIDTH ? width + 1u : width;
 }
 
 #ifdef __cplusplus

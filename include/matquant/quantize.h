@@ -25,6 +25,15 @@ typedef enum mq_gemm_choice {
 } mq_gemm_choice;
 
 #define MQ_MAX_WIDTHS 7 /* 2 ... 8 */
+#define MQ_MAX_CODISTILL 7
+
+/* A term of co-distillation (MatQuant, arXiv 2502.06786: "teacher -> student"): the loss of the
+ * student's output against the teacher's output of the same batch in place of full precision's. No
+ * gradient goes through the teacher's. */
+typedef struct mq_codistill {
+    unsigned teacher, student; /* trained widths, teacher > student */
+    double lambda;             /* positive */
+} mq_codistill;
 
 typedef struct mq_quantize_options {
     const char *model, *output; /* folders */
@@ -33,7 +42,9 @@ typedef struct mq_quantize_options {
     size_t width_count; /* trained widths, descending, each once; 8 need not be one of them */
     unsigned widths[MQ_MAX_WIDTHS];
     double lambda[MQ_MAX_WIDTHS]; /* weight of each width's loss, beside widths; not negative, not
-                                     all 0 */
+                                     all 0 unless a term of co-distillation is there */
+    size_t codistill_count;
+    mq_codistill codistill[MQ_MAX_CODISTILL]; /* each pair once */
     mq_loss loss;
     mq_slice_rule slice_rule;
     size_t group_size;       /* 0: one group a row */
@@ -41,6 +52,8 @@ typedef struct mq_quantize_options {
                                 an error */
     size_t group_fallback;
     mq_scope scope;
+    bool let; /* recipe paper: learn an equivalent transformation of the feed-forward part, whose
+                 norms then are private to every width */
     const char *const *include; /* regular expressions on tensor names without ".weight"; a linear
                                    is quantized when */
     size_t include_count; /* it matches one of include (or there are none) and none of exclude */

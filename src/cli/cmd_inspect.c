@@ -5,7 +5,8 @@
 #include "table.h"
 
 static const char *const kinds[] = {"plain", "master", "slice"}; /* in the order of mq_kind */
-static const char *const rules[] = {"top", "round"};             /* in the order of mq_slice_rule */
+static const char *const rules[] = {"top", "round",
+                                    "round-extra"}; /* in the order of mq_slice_rule */
 
 /* Prints every number, text and list of the provenance under its path, "recipe.seed"; lists on one
  * line. */

@@ -6,14 +6,14 @@
 static const char *const recipes[] = {"best", "paper", "rtn",
                                       NULL}; /* in the order of the enumerations */
 static const char *const losses[] = {"relative", "l2", NULL};
-static const char *const rules[] = {"top", "round", NULL};
+static const char *const rules[] = {"top", "round", "round-extra", NULL};
 static const char *const scopes[] = {"all", "ffn", NULL};
 static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
 
 typedef struct quantize_line {
     mq_quantize_options options;
     int recipe, loss, rule, scope, gemm; /* the enumerations, as the parser writes them */
-    cli_counts bits;
+    cli_terms bits;
     cli_numbers lambda;
     bool bits_given, lambda_given;
     cli_counts refit_bits;
@@ -32,31 +32,56 @@ static void set_defaults(quantize_line *line, int recipe) {
     line->scope = (int)line->options.scope;
     line->bits.count = line->lambda.count = line->options.width_count;
     for (size_t i = 0; i < line->options.width_count; i++) {
-        line->bits.items[i] = line->options.widths[i];
+        line->bits.to[i] = line->options.widths[i];
         line->lambda.items[i] = line->options.lambda[i];
     }
 }
 
-/* The pairs of width and weight that the line says, into the options, in descending order of
- * widths. */
+/* A trained width into the options, in descending order, unless it is there. */
+static void add_width(mq_quantize_options *options, unsigned width, double lambda) {
+    size_t at = options->width_count;
+    for (size_t i = 0; i < options->width_count; i++) {
+        if (options->widths[i] == width) {
+            return;
+        }
+    }
+    for (; at > 0 && options->widths[at - 1] < width; at--) {
+        options->widths[at] = options->widths[at - 1];
+        options->lambda[at] = options->lambda[at - 1];
+    }
+    options->widths[at] = width;
+    options->lambda[at] = lambda;
+    options->width_count++;
+}
+
+/* The terms and weights that the line says, into the options. A width that stands in a pair only
+ * learns from the wider one alone. */
 static mq_status set_widths(quantize_line *line) {
     mq_quantize_options *options = &line->options;
-    if (line->lambda_given && line->lambda.count != line->bits.count) {
+    const cli_terms *bits = &line->bits;
+    if (line->lambda_given && line->lambda.count != bits->count) {
         return cli_usage_error("quantize", "--lambda has %zu numbers, but --bits %zu widths",
-                               line->lambda.count, line->bits.count);
+                               line->lambda.count, bits->count);
     }
-    options->width_count = line->bits.count;
-    for (size_t i = 0; i < line->bits.count; i++) {
-        size_t width = line->bits.items[i], at = i;
-        for (; at > 0 && options->widths[at - 1] < width; at--) {
-            options->widths[at] = options->widths[at - 1];
-            options->lambda[at] = options->lambda[at - 1];
+    options->width_count = 0;
+    for (size_t pass = 0; pass < 2; pass++) { /* widths, then pairs */
+        for (size_t i = 0; i < bits->count; i++) {
+            const unsigned width = (unsigned)bits->to[i];
+            const double lambda = line->lambda_given
+                                      ? line->lambda.items[i]
+                                      : mq_quantize_default_lambda((mq_recipe)line->recipe, width);
+            if (pass == 0 && bits->from[i] == 0) {
+                add_width(options, width, lambda);
+            } else if (pass == 1 && bits->from[i] > 0) {
+                add_width(options, width, 0.0);
+                if (options->codistill_count == MQ_MAX_CODISTILL) {
+                    return cli_usage_error("quantize", "--bits takes at most %d pairs",
+                                           MQ_MAX_CODISTILL);
+                }
+                options->codistill[options->codistill_count++] =
+                    (mq_codistill){(unsigned)bits->from[i], width, lambda};
+            }
         }
-        options->widths[at] = (unsigned)width;
-        options->lambda[at] =
-            line->lambda_given
-                ? line->lambda.items[i]
-                : mq_quantize_default_lambda((mq_recipe)line->recipe, (unsigned)width);
     }
     return MQ_OK;
 }
@@ -125,6 +150,11 @@ static double mean_after(const mq_quantize_report *report, size_t width) {
 }
 
 static void print_losses(const mq_quantize_report *report, const mq_quantize_options *options) {
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        const mq_codistill *term = &options->codistill[i];
+        printf("int%u also learns from int%u's output (lambda %g)\n", term->student, term->teacher,
+               term->lambda);
+    }
     puts("Mean loss over the blocks, in dB below 1 (more is better)");
     cli_table table = {0};
     cli_table_row(&table);
@@ -213,6 +243,16 @@ static void add_widths(cli_json *json, const mq_quantize_report *report,
     }
 }
 
+static void add_codistill(cli_json *json, const mq_quantize_options *options) {
+    cJSON *terms = cli_json_array(json, json->root, "codistill");
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        cJSON *term = cli_json_element(json, terms);
+        cli_json_size(json, term, "teacher", options->codistill[i].teacher);
+        cli_json_size(json, term, "student", options->codistill[i].student);
+        cli_json_number(json, term, "lambda", options->codistill[i].lambda);
+    }
+}
+
 static void add_blocks(cli_json *json, const mq_quantize_report *report,
                        const mq_quantize_options *options) {
     cJSON *blocks = cli_json_array(json, json->root, "blocks");
@@ -253,7 +293,9 @@ static mq_status print_json(const mq_quantize_report *report, const mq_quantize_
     cli_json_text(&json, json.root, "loss", losses[options->loss]);
     cli_json_text(&json, json.root, "slice_rule", rules[options->slice_rule]);
     cli_json_size(&json, json.root, "group_size", options->group_size);
+    cli_json_bool(&json, json.root, "let", options->let);
     add_widths(&json, report, options);
+    add_codistill(&json, options);
     cli_json_size(&json, json.root, "quantized_tensors", report->quantized_tensors);
     cli_json_size(&json, json.root, "quantized_weights", report->quantized_weights);
     cli_json_size(&json, json.root, "other_tensors", report->other_tensors);
@@ -329,18 +371,24 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "best: each width decides its own bits; paper: MatQuant as published; rtn: rounding, "
          "nothing is learned",
          .choices = recipes},
-        {CLI_COUNTS, 0, "bits", &line.bits, "LIST",
-         "widths to train, 2 to 8; the others can be used all the same", .min = MQ_MIN_WIDTH,
-         .max = MQ_MAX_WIDTH, .given = &line.bits_given},
+        {CLI_TERMS, 0, "bits", &line.bits, "LIST",
+         "widths to train, 2 to 8; the others can be used all the same. 8>2 among them (quoted for "
+         "the shell, or 8:2): the 2-bit model also learns from the 8-bit model's output",
+         .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH, .given = &line.bits_given},
         {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST",
-         "weight of each width's loss, in the order of --bits", .max = 1e9,
+         "weight of each width's (and each pair's) loss, in the order of --bits", .max = 1e9,
          .given = &line.lambda_given},
         {CLI_CHOICE, 0, "loss", &line.loss, "NAME",
          "relative: each token's squared error divided by its own square; l2: not divided",
          .choices = losses},
         {CLI_CHOICE, 0, "slice-rule", &line.rule, "NAME",
-         "top: a slice is the top bits of a code; round: the code rounded to so many bits",
+         "top: a slice is the top bits of a code; round: the code rounded to so many bits; "
+         "round-extra: "
+         "the same without a clamp, one level more, for recipe paper",
          .choices = rules},
+        {CLI_FLAG, 0, "let", &options->let,
+         .help = "recipe paper: also learn a scale for each channel of the feed-forward networks "
+                 "that changes nothing at full precision (OmniQuant's LET, without its shift)"},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},

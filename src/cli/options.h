@@ -21,10 +21,11 @@ typedef enum cli_option_type {
     CLI_NUMBER, /* double in [min, max] */
     CLI_CHOICE, /* int: index of the word in choices */
     CLI_COUNTS, /* cli_counts: whole numbers in [min, max], comma-separated, each at most once */
+    CLI_TERMS,  /* cli_terms: as CLI_COUNTS, and pairs A>B (or A:B) of two such numbers */
     CLI_NUMBERS /* cli_numbers: numbers in [min, max], comma-separated */
 } cli_option_type;
 
-#define CLI_LIST_SIZE 7 /* there are so many widths */
+#define CLI_LIST_SIZE 14 /* there are seven widths, and as many pairs of them may be trained */
 #define CLI_TEXTS_SIZE 64
 
 typedef struct cli_texts {
@@ -36,6 +37,11 @@ typedef struct cli_counts {
     size_t items[CLI_LIST_SIZE];
     size_t count;
 } cli_counts;
+
+typedef struct cli_terms {
+    size_t from[CLI_LIST_SIZE], to[CLI_LIST_SIZE]; /* from is 0 for a number that stands alone */
+    size_t count;
+} cli_terms;
 
 typedef struct cli_numbers {
     double items[CLI_LIST_SIZE];

@@ -128,29 +128,61 @@ static const char *read_choice(const cli_option *option, const char *text, char 
     return expected;
 }
 
-static const char *read_counts(const cli_option *option, const char *text, char *expected,
-                               size_t size) {
-    cli_counts list = {.count = 0};
-    const char *at = text;
-    bool good = true;
-    while (good) {
-        uint64_t value = 0;
-        const char *end = at;
-        good = list.count < CLI_LIST_SIZE && read_digits(&value, at, &end) && value <= SIZE_MAX &&
-               in_range((double)value, option) && (*end == ',' || *end == 0);
-        for (size_t i = 0; good && i < list.count; i++) {
-            good = list.items[i] != value;
-        }
-        if (good) {
-            list.items[list.count++] = (size_t)value;
-            at = end + 1;
-            if (*end == 0) {
-                *(cli_counts *)option->value = list;
-                return NULL;
-            }
+static bool read_in_range(size_t *out, const cli_option *option, const char **at) {
+    uint64_t value;
+    if (!read_digits(&value, *at, at) || value > SIZE_MAX || !in_range((double)value, option)) {
+        return false;
+    }
+    *out = (size_t)value;
+    return true;
+}
+
+/* One term up to a comma or the end; a pair only where the option takes them. */
+static bool read_term(cli_terms *list, const cli_option *option, const char **at) {
+    size_t from = 0, to = 0;
+    if (list->count == CLI_LIST_SIZE || !read_in_range(&to, option, at)) {
+        return false;
+    }
+    if (option->type == CLI_TERMS && (**at == '>' || **at == ':')) {
+        ++*at;
+        from = to;
+        if (!read_in_range(&to, option, at)) {
+            return false;
         }
     }
-    return expect_range(option, "different whole numbers, separated by commas,", expected, size);
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->from[i] == from && list->to[i] == to) {
+            return false;
+        }
+    }
+    list->from[list->count] = from;
+    list->to[list->count++] = to;
+    return **at == ',' || **at == 0;
+}
+
+static const char *read_terms(const cli_option *option, const char *text, char *expected,
+                              size_t size) {
+    cli_terms list = {.count = 0};
+    const char *at = text;
+    while (read_term(&list, option, &at)) {
+        if (*at == 0) {
+            if (option->type == CLI_TERMS) {
+                *(cli_terms *)option->value = list;
+            } else {
+                cli_counts *counts = option->value;
+                counts->count = list.count;
+                memcpy(counts->items, list.to, sizeof counts->items);
+            }
+            return NULL;
+        }
+        at++;
+    }
+    return expect_range(option,
+                        option->type == CLI_TERMS
+                            ? "different whole numbers or pairs of them such as 8>2, separated by "
+                              "commas, each number"
+                            : "different whole numbers, separated by commas,",
+                        expected, size);
 }
 
 static const char *read_numbers(const cli_option *option, const char *text, char *expected,
@@ -211,7 +243,8 @@ const char *cli_read_value(const cli_option *option, const char *text, char *exp
     case CLI_CHOICE:
         return read_choice(option, text, expected, size);
     case CLI_COUNTS:
-        return read_counts(option, text, expected, size);
+    case CLI_TERMS:
+        return read_terms(option, text, expected, size);
     case CLI_NUMBERS:
         return read_numbers(option, text, expected, size);
     case CLI_HEADING:
@@ -261,6 +294,20 @@ void cli_show_value(char *out, size_t size, const cli_option *option) {
         const cli_counts *list = option->value;
         for (size_t i = 0; i < list->count; i++) {
             append_number(out, size, &used, i ? "," : "", (double)list->items[i]);
+        }
+        break;
+    }
+    case CLI_TERMS: {
+        const cli_terms *list = option->value;
+        for (size_t i = 0; i < list->count; i++) {
+            if (list->from[i] > 0) {
+                append_number(out, size, &used, i ? "," : "", (double)list->from[i]);
+            }
+            append_number(out, size, &used,
+                          list->from[i] > 0 ? ">"
+                          : i               ? ","
+                                            : "",
+                          (double)list->to[i]);
         }
         break;
     }

@@ -2,8 +2,9 @@
  * the other widths' scales and biases only, but holds every width and grouping, and reads as a
  * master that serves one width. Exact.
  *
- * Its slice rule is "top" whatever the master's is: the slices are made already, and their top bits
- * are they. */
+ * Its slice rule is "top" where the master's is "round": the slices are made already, and their top
+ * bits are they. It stays "round-extra", whose last level no top bits can say: 255 rounds to it,
+ * and every other slice's code to that slice. */
 #include "export/export.h"
 
 #include "store/folder.h"
@@ -19,7 +20,8 @@ static mq_status fill_codes(unsigned char *out, mq_plan *plan, mq_piece *piece, 
     mq_slice_codes(out, piece->linear->codes->data + first * in, weights, width,
                    mq_master_slice_rule(plan->job->master));
     for (size_t i = 0; i < weights; i++) {
-        out[i] = (uint8_t)(out[i] << (MQ_MAX_WIDTH - width));
+        const unsigned code = (unsigned)out[i] << (MQ_MAX_WIDTH - width);
+        out[i] = (uint8_t)(code < 255 ? code : 255);
     }
     return MQ_OK;
 }
@@ -53,7 +55,8 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
 
 static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
     const mq_master *master = plan->job->master;
-    mq_master_settings settings = {.slice_rule = MQ_SLICE_TOP,
+    const mq_slice_rule rule = mq_master_slice_rule(master);
+    mq_master_settings settings = {.slice_rule = rule == MQ_SLICE_ROUND_EXTRA ? rule : MQ_SLICE_TOP,
                                    .group_size = mq_master_group_size(master),
                                    .widths = {plan->job->width},
                                    .width_count = 1};
@@ -72,6 +75,7 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
 const mq_export_format mq_export_matquant = {
     .info = {"matquant", "the master's format with one width: a byte a weight, any grouping",
              "2 to 8"},
+    .has_extra = true,
     .library = "matquant",
     .usage = "    matquant inspect path/to/this/folder\n"
              "    matquant verify path/to/this/folder\n"

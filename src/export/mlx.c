@@ -1,11 +1,12 @@
 /* MLX's affine format: what mlx-lm's load() reads. Exact.
  *
  * P.weight U32 [out, in·r/32], each row an LSB-first bit stream, P.scales and P.biases F16 [out,
- * in/group_size], w = scale·s + bias. A layer is taken for quantized when its scales are there, so
- * that layers without (embeddings, ignored ones) need no entry. config.json names group size and
- * bits once, and a layer whose group size differs by its own entry, under the layer's path beside
- * the two. The safetensors header's "format" may stay "pt": MLX does not look at it and
- * transformers accepts it. */
+ * in/group_size], w = scale·s + bias. Slices with an extra level (slice rule round-extra) take one
+ * bit more: MLX reads an int2 model of five levels as one of 3 bits. A layer is taken for quantized
+ * when its scales are there, so that layers without (embeddings, ignored ones) need no entry.
+ * config.json names group size and bits once, and a layer whose group size differs by its own
+ * entry, under the layer's path beside the two. The safetensors header's "format" may stay "pt":
+ * MLX does not look at it and transformers accepts it. */
 #include "export/export.h"
 
 #include <string.h>
@@ -65,6 +66,10 @@ static mq_status check_linear(const mq_master *master, const mq_master_view *vie
                                 "has a name that MLX's format needs; use --format matquant");
 }
 
+static unsigned bits_of(const mq_plan *plan) {
+    return mq_mlx_bits(plan->job->width, mq_master_slice_rule(plan->job->master));
+}
+
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
     const unsigned width = plan->job->width;
     mq_status status = check_linear(plan->job->master, view, err);
@@ -72,7 +77,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
         return status;
     }
     char name[MQ_STORED_NAME_SIZE];
-    const size_t words = view->in / 32 * width;
+    const size_t words = view->in / 32 * bits_of(plan);
     mq_piece piece = {.spec = {.dtype = MQ_U32, .dims = 2, .shape = {view->out, words}},
                       .rows = view->out,
                       .row_bytes = words * sizeof(uint32_t),
@@ -113,10 +118,14 @@ static size_t common_group_size(const mq_master *master) {
 }
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
-    if (plan->job->width == 7) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "MLX's format has no 7 bits; --format matquant writes them as codes of the "
-                       "master's format");
+    if (bits_of(plan) == 0) {
+        return mq_fail(
+            err, MQ_ERR_USAGE,
+            "MLX's format has no 7 bits%s; --format matquant writes them as codes of the "
+            "master's format",
+            plan->job->width == 7
+                ? ""
+                : ", which slices of 6 with the extra level of slice rule round-extra need");
     }
     plan->group_size = common_group_size(plan->job->master);
     return mq_plan_walk(plan, add_linear, mq_plan_add_copy, err);
@@ -144,7 +153,7 @@ static mq_status add_exceptions(cJSON *quantization, const mq_plan *plan, mq_err
         const size_t group_size = mq_mlx_group_size(view);
         if (group_size != plan->group_size) {
             status = mq_json_add(quantization, view->prefix,
-                                 quantization_json(group_size, plan->job->width), err);
+                                 quantization_json(group_size, bits_of(plan)), err);
         }
     }
     return status;
@@ -152,7 +161,7 @@ static mq_status add_exceptions(cJSON *quantization, const mq_plan *plan, mq_err
 
 /* "quantization", and the same as "quantization_config", which the hub shows. */
 static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
-    cJSON *quantization = quantization_json(plan->group_size, plan->job->width);
+    cJSON *quantization = quantization_json(plan->group_size, bits_of(plan));
     mq_status status = mq_json_add(config, "quantization", quantization, err);
     if (status == MQ_OK) {
         status = add_exceptions(quantization, plan, err);
@@ -167,6 +176,7 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
 const mq_export_format mq_export_mlx = {
     .info = {"mlx", "MLX's affine format: packed words, for mlx-lm and for matquant eval",
              "2, 3, 4, 5, 6, 8"},
+    .has_extra = true,
     .library = "mlx",
     .usage = "    from mlx_lm import load, generate\n"
              "    model, tokenizer = load(\"path/to/this/folder\")\n"

@@ -213,6 +213,18 @@ static mq_status check_model(const mq_config *config, mq_weights *weights, const
     return status;
 }
 
+static mq_status check_rule(const mq_export_format *format, const mq_master *master, unsigned width,
+                            mq_error *err) {
+    const mq_slice_rule rule = mq_master_slice_rule(master);
+    if (format->has_extra || mq_slice_bits(width, rule) == width) {
+        return MQ_OK;
+    }
+    return mq_fail(err, MQ_ERR_USAGE,
+                   "--format %s has no room for the extra level of slice rule round-extra; mlx (in "
+                   "%u bits), safetensors and matquant hold it",
+                   format->info.name, width + 1);
+}
+
 static mq_status slice_master(mq_slice_report *report, const mq_export_format *format,
                               const mq_master *master, mq_export_job *job, mq_error *err) {
     mq_weights *weights = NULL;
@@ -250,6 +262,9 @@ mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
     }
     mq_master *master = NULL;
     status = mq_master_open(&master, options->master, err);
+    if (status == MQ_OK) {
+        status = check_rule(format, master, options->width, err);
+    }
     if (status == MQ_OK) {
         mq_export_job job = {.options = options, .width = options->width, .context = context};
         status = slice_master(report, format, master, &job, err);

@@ -5,6 +5,8 @@
  *   q = clamp(⌊(w - lo)/α + ½⌋, 0, 255)
  *   s_r = clamp(⌊q/2^(8-r) + ½⌋, 0, 2^r - 1), ŵ_r = α·2^(8-r)·s_r + lo
  *
+ * With slice rule round-extra, the paper's extra precision, s_r = ⌊q/2^(8-r) + ½⌋ goes up to 2^r.
+ *
  * γ and β (both 4 at the start) are all that is learned: one pair a group for all widths. Straight
  * through both roundings; both clamps stop the gradient of q. OmniQuant rounds the zero point
  * -lo/α; here, as in MatQuant's eq. 3, it stays real. */
@@ -33,16 +35,12 @@ static void clip_carve(mq_grid *grid, mq_slab *slab) {
     clip->v = mq_carve(slab, groups, 2 * sizeof(float));
 }
 
-static void clip_start(mq_grid *grid, const float *weight, const float *gram) {
-    (void)gram; /* OmniQuant starts from min and max whatever the input */
+static void clip_follow(mq_grid *grid) {
     mq_clip *clip = grid->state;
     const size_t count = grid->in / grid->groups;
-    const size_t groups = grid->out * grid->groups;
-    grid->weight = weight;
-    const float logit = grid->options->full_range ? FULL_RANGE_LOGIT : START_LOGIT;
 #pragma omp parallel for
-    for (size_t group = 0; group < groups; group++) {
-        const float *w = weight + group * count;
+    for (size_t group = 0; group < grid->out * grid->groups; group++) {
+        const float *w = grid->weight + group * count;
         float smallest = w[0], largest = w[0];
         for (size_t i = 1; i < count; i++) {
             smallest = w[i] < smallest ? w[i] : smallest;
@@ -50,7 +48,18 @@ static void clip_start(mq_grid *grid, const float *weight, const float *gram) {
         }
         clip->smallest[group] = smallest;
         clip->largest[group] = largest;
-        clip->params[2 * group] = clip->params[2 * group + 1] = logit;
+    }
+}
+
+static void clip_start(mq_grid *grid, const float *weight, const float *gram) {
+    (void)gram; /* OmniQuant starts from min and max whatever the input */
+    mq_clip *clip = grid->state;
+    const size_t groups = grid->out * grid->groups;
+    const float logit = grid->options->full_range ? FULL_RANGE_LOGIT : START_LOGIT;
+    grid->weight = weight;
+    clip_follow(grid);
+    for (size_t p = 0; p < 2 * groups; p++) {
+        clip->params[p] = logit;
     }
     memset(clip->m, 0, groups * 2 * sizeof(float));
     memset(clip->v, 0, groups * 2 * sizeof(float));
@@ -58,7 +67,8 @@ static void clip_start(mq_grid *grid, const float *weight, const float *gram) {
 
 typedef struct clip_range {
     float lo, alpha;
-    float dlo, dhi; /* derivatives of lo by β and of hi by γ */
+    float dlo, dhi;  /* derivatives of lo by β and of hi by γ */
+    float low, high; /* of lo by min(w) and of hi by max(w) */
 } clip_range;
 
 static clip_range range_of(const mq_clip *clip, size_t group) {
@@ -68,6 +78,8 @@ static clip_range range_of(const mq_clip *clip, size_t group) {
         .lo = low * clip->smallest[group],
         .dlo = low * (1.0f - low) * clip->smallest[group],
         .dhi = high * (1.0f - high) * clip->largest[group],
+        .low = low,
+        .high = high,
     };
     float span = high * clip->largest[group] - range.lo;
     if (!(span > 1e-8f)) { /* constant, or all of one sign and nearly so */
@@ -91,9 +103,9 @@ static inline void codes_of(float *q, float *inside, const float *w, clip_range 
 
 /* s[count] for a width, and inside[count] = 1 where the slice's own clamp does not bind. */
 static inline void slices_of(float *s, float *inside, const float *q, unsigned width,
-                             size_t count) {
+                             mq_slice_rule rule, size_t count) {
     const float shrink = 1.0f / (float)(1u << (MQ_MAX_WIDTH - width));
-    const float last = (float)(1u << width) - 1.0f;
+    const float last = (float)(1u << width) - (rule == MQ_SLICE_ROUND ? 1.0f : 0.0f);
     for (size_t i = 0; i < count; i++) {
         const float rounded = (float)(int)(q[i] * shrink + 0.5f);
         inside[i] = rounded <= last ? 1.0f : 0.0f;
@@ -112,7 +124,7 @@ static void group_values(const mq_grid *grid, const mq_values values[], size_t g
         for (size_t k = 0; k < grid->options->width_count; k++) {
             const unsigned width = grid->options->widths[k];
             const float scale = range.alpha * (float)(1u << (MQ_MAX_WIDTH - width));
-            slices_of(s, inside, q, width, n);
+            slices_of(s, inside, q, width, grid->options->slice_rule, n);
             float unkept[MQ_CHUNK];
             float *value = values[k].f32 != NULL ? values[k].f32 + at : unkept;
             for (size_t i = 0; i < n; i++) {
@@ -132,6 +144,31 @@ static void clip_values(const mq_grid *grid, const mq_values values[]) {
     }
 }
 
+/* by_weight += gradient where neither clamp binds: ŵ follows w there, straight through the
+ * roundings at a fixed lo and α. */
+static inline void add_by_weight(float *by_weight, const float *gradient, const float *fixed,
+                                 size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        by_weight[i] += (1.0f - fixed[i]) * gradient[i];
+    }
+}
+
+/* The smallest and the largest weight of a group carry the clip: what it gets is theirs. */
+static void add_by_clip(float *by_weight, const mq_clip *clip, const float *weight, size_t group,
+                        size_t count, float by_smallest, float by_largest) {
+    bool smallest = false, largest = false; /* the first of several */
+    for (size_t i = 0; i < count; i++) {
+        if (!smallest && weight[i] <= clip->smallest[group]) {
+            by_weight[i] += by_smallest;
+            smallest = true;
+        }
+        if (!largest && weight[i] >= clip->largest[group]) {
+            by_weight[i] += by_largest;
+            largest = true;
+        }
+    }
+}
+
 /* Gradients by lo and hi: with c = 2^(8-r) and t = (w - lo)/α, ŵ = α·c·s + lo has ∂ŵ/∂α = c·s -
  * [free]·t and ∂ŵ/∂lo (α fixed) = 1 - [free], where free means that neither clamp binds; α = (hi -
  * lo)/255. */
@@ -142,6 +179,10 @@ static void group_step(mq_grid *grid, const float *const gradients[], const mq_a
     const clip_range range = range_of(clip, group);
     float q[MQ_CHUNK], s[MQ_CHUNK], in_code[MQ_CHUNK], in_slice[MQ_CHUNK], by_alpha[MQ_CHUNK];
     mq_lanes alpha = {{0}}, low = {{0}};
+    float *by_weight = grid->weight_gradient != NULL ? grid->weight_gradient + group * count : NULL;
+    if (by_weight != NULL) {
+        memset(by_weight, 0, count * sizeof(float));
+    }
     for (size_t done = 0; done < count; done += MQ_CHUNK) {
         const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
         const size_t at = group * count + done;
@@ -152,7 +193,7 @@ static void group_step(mq_grid *grid, const float *const gradients[], const mq_a
             }
             const unsigned width = grid->options->widths[k];
             const float step = (float)(1u << (MQ_MAX_WIDTH - width));
-            slices_of(s, in_slice, q, width, n);
+            slices_of(s, in_slice, q, width, grid->options->slice_rule, n);
             for (size_t i = 0; i < n; i++) {
                 const float free_ = in_code[i] * in_slice[i];
                 const float t = (grid->weight[at + i] - range.lo) / range.alpha;
@@ -161,10 +202,18 @@ static void group_step(mq_grid *grid, const float *const gradients[], const mq_a
             }
             mq_lanes_add_product(&alpha, gradients[k] + at, by_alpha, n);
             mq_lanes_add_product(&low, gradients[k] + at, in_slice, n);
+            if (by_weight != NULL) {
+                add_by_weight(by_weight + done, gradients[k] + at, in_slice, n);
+            }
         }
     }
     const float by_span = mq_lanes_sum(&alpha) / 255.0f;
-    const float gradient[2] = {(mq_lanes_sum(&low) - by_span) * range.dlo, by_span * range.dhi};
+    const float by_lo = mq_lanes_sum(&low) - by_span;
+    const float gradient[2] = {by_lo * range.dlo, by_span * range.dhi};
+    if (by_weight != NULL) {
+        add_by_clip(by_weight, clip, grid->weight + group * count, group, count, by_lo * range.low,
+                    by_span * range.high);
+    }
     for (size_t p = 0; p < 2; p++) {
         const size_t i = 2 * group + p;
         clip->params[i] = mq_adam_update(adam, adam->rate_group, clip->params[i], gradient[p],
@@ -212,4 +261,5 @@ const mq_grid_class mq_clip_grid = {
     .values = clip_values,
     .step = clip_step,
     .finish = clip_finish,
+    .follow = clip_follow,
 };

@@ -71,9 +71,9 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
         index++;
     }
     /* A width whose loss weighs nothing has numbers that no gradient looked after while the clip
-     * moved. Under the rounding slice all widths share theirs. */
+     * moved. Under the rounding slices all widths share theirs. */
     const bool trained =
-        index < options->width_count && (options->lambda[index] > 0.0 || rule == MQ_SLICE_ROUND);
+        index < options->width_count && (options->lambda[index] > 0.0 || rule != MQ_SLICE_TOP);
     const size_t count = grid->in / grid->groups;
     const double middle_at = (double)(1u << (width - 1)) - 0.5;
     int good = 1;

@@ -50,6 +50,9 @@ typedef struct mq_grid_class {
      * level, [out, groups]. */
     void (*finish)(const mq_grid *grid, uint8_t *codes, float *const scale[],
                    float *const middle[]);
+    /* What grid->weight points at has changed (let.h): what start derived from it, again; what was
+     * learned stays. NULL: this grid cannot. */
+    void (*follow)(mq_grid *grid);
 } mq_grid_class;
 
 struct mq_grid {
@@ -57,6 +60,8 @@ struct mq_grid {
     const mq_grid_options *options;
     size_t out, in, groups; /* groups a row; groups divides in */
     const float *weight;    /* [out, in], set by start; stays the caller's */
+    float *weight_gradient; /* [out, in], or NULL: step writes the loss's gradient by weight here;
+                               for grids that can follow */
     void *state;            /* the implementation's, carved */
 };
 

@@ -150,24 +150,79 @@ mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
 
 /* --- training --------------------------------------------------------------------------------- */
 
-/* Forward, loss gradient and backward of one batch at trained width k, into
- * learner->gradients[..][k]. */
-static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k, double weight) {
-    const mq_chains *chains = &learner->chains;
+/* What trained width k's output should be: full precision's, and that of the wider widths which it
+ * learns from (co-distillation), whose outputs of this batch are in guide. factor: on all
+ * weights. Their number. */
+static size_t goals_of(mq_goal goals[MQ_MAX_GOALS], const mq_learner *learner, batch part, size_t k,
+                       double factor) {
+    const mq_quantize_options *options = learner->options;
+    size_t count = 0;
+    if (options->lambda[k] > 0.0) {
+        goals[count++] =
+            (mq_goal){learner->chains.target + part.offset, options->lambda[k] * factor};
+    }
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        for (size_t wide = 0; wide < k; wide++) {
+            if (options->codistill[i].student == options->widths[k] &&
+                options->codistill[i].teacher == options->widths[wide]) {
+                goals[count++] =
+                    (mq_goal){learner->guide[wide], options->codistill[i].lambda * factor};
+            }
+        }
+    }
+    return count;
+}
+
+/* The block's output of one batch at trained width k, also into guide[k] if narrower widths learn
+ * from it. */
+static void forward_of(mq_learner *learner, size_t layer, batch part, size_t k) {
     const mq_block_weights weights = weights_of(learner, k);
     const mq_block_shape shape = shape_of(learner, layer, part.count);
-    const float *x = chains->student[k] + part.offset;
+    mq_block_forward(learner->output, learner->chains.student[k] + part.offset, &weights, &shape,
+                     learner->activations, learner->context);
+    if (learner->guide[k] != NULL) {
+        memcpy(learner->guide[k], learner->output,
+               part.tokens * learner->model->config.hidden_size * sizeof(float));
+    }
+}
+
+/* Forward, loss gradient and backward of one batch at trained width k, into
+ * learner->gradients[..][k]. */
+static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k, double factor) {
+    const mq_block_weights weights = weights_of(learner, k);
+    const mq_block_shape shape = shape_of(learner, layer, part.count);
     mq_block_grads grads = {0};
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         if (learner->grid[i].groups > 0) {
             grads.linear[i] = learner->gradients[i][k];
         }
     }
-    mq_block_forward(learner->output, x, &weights, &shape, learner->activations, learner->context);
-    mq_block_loss_gradient(learner->output, chains->target + part.offset, part.tokens,
-                           learner->model->config.hidden_size, learner->options->loss, weight);
-    mq_block_backward(&grads, learner->output, x, &weights, &shape, learner->activations,
-                      learner->context);
+    if (learner->options->let) {
+        grads.norm[MQ_NORM_PRE_FFN] = learner->let.norm_part;
+    }
+    mq_goal goals[MQ_MAX_GOALS];
+    const size_t goal_count = goals_of(goals, learner, part, k, factor);
+    forward_of(learner, layer, part, k);
+    mq_block_loss_gradient(learner->output, goals, goal_count, part.tokens,
+                           learner->model->config.hidden_size, learner->options->loss);
+    mq_block_backward(&grads, learner->output, learner->chains.student[k] + part.offset, &weights,
+                      &shape, learner->activations, learner->context);
+    if (learner->options->let) {
+        mq_let_add_norm(&learner->let);
+    }
+}
+
+/* The equivalent transformation's step, when the grids' are done, and the values that follow from
+ * it. */
+static void step_let(mq_learner *learner, size_t step, size_t steps) {
+    const mq_adam adam = mq_adam_at(MQ_LET_RATE, 0.0f, step, steps);
+    mq_let_step(&learner->let, &adam);
+    for (int i = MQ_GATE; i <= MQ_DOWN; i++) {
+        const mq_grid *grid = &learner->grid[i];
+        if (grid->groups > 0 && grid->weight_gradient != NULL) {
+            grid->class_->values(grid, learner->values[i]);
+        }
+    }
 }
 
 /* Whether a step visits trained width k, and how much more its loss weighs for the steps that pass
@@ -206,11 +261,17 @@ static bool visits(double *factor, const mq_learner *learner, size_t k, size_t s
 static void train_step(mq_learner *learner, size_t layer, batch part, size_t step, size_t steps) {
     const mq_grid_options *options = &learner->grid_options;
     bool visited[MQ_MAX_WIDTHS];
+    if (learner->options->let) {
+        mq_let_clear(&learner->let);
+    }
+    /* Widths fall, so that a guide is there before those that learn from it. */
     for (size_t k = 0; k < options->width_count; k++) {
         double factor;
         visited[k] = visits(&factor, learner, k, step);
         if (visited[k]) {
-            gradients_of(learner, layer, part, k, options->lambda[k] * factor);
+            gradients_of(learner, layer, part, k, factor);
+        } else if (learner->guide[k] != NULL) {
+            forward_of(learner, layer, part, k);
         }
     }
     const mq_adam adam = mq_adam_at(learner->grid_class->rate_group,
@@ -225,6 +286,9 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
             gradients[k] = visited[k] ? learner->gradients[i][k] : NULL;
         }
         grid->class_->step(grid, gradients, learner->values[i], &adam);
+    }
+    if (learner->options->let) {
+        step_let(learner, step, steps);
     }
 }
 

@@ -88,6 +88,11 @@ static void carve_chains(mq_learner *learner, mq_slab *slab) {
         chains->student[k] = mq_carve(slab, tokens, row);
     }
     learner->output = mq_carve(slab, learner->batch * chains->length, row);
+    for (size_t k = 0; k < learner->grid_options.width_count; k++) {
+        learner->guide[k] = mq_recipe_is_teacher(learner->options, learner->grid_options.widths[k])
+                                ? mq_carve(slab, learner->batch * chains->length, row)
+                                : NULL;
+    }
     for (size_t i = 0; i < 2; i++) {
         learner->cos_table[i] =
             mq_carve(slab, chains->length, config->head_dim / 2 * sizeof(float));
@@ -112,6 +117,9 @@ void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size
     }
     if (learn) {
         carve_chains(learner, slab);
+    }
+    if (learn && learner->options->let) {
+        mq_let_carve(&learner->let, slab, &learner->model->config, &learner->params, learner->grid);
     }
     if (learn && slab->base != NULL && !slab->overflow) {
         for (size_t i = 0; i < 2; i++) {
@@ -138,7 +146,10 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
     return MQ_OK;
 }
 
-void mq_learner_start(mq_learner *learner) {
+void mq_learner_start(mq_learner *learner, size_t layer) {
+    if (learner->options->let) {
+        mq_let_begin(&learner->let, learner->selection, layer, &learner->model->config);
+    }
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         mq_grid *grid = &learner->grid[i];
         if (grid->groups == 0) {
@@ -152,6 +163,10 @@ void mq_learner_start(mq_learner *learner) {
 }
 
 mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err) {
+    if (learner->options->let) {
+        mq_let_finish(&learner->let, learner->model->config.arch->norm_plus_one,
+                      learner->gram[MQ_GATE], learner->gram[MQ_DOWN]);
+    }
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         const mq_grid *grid = &learner->grid[i];
         if (grid->groups == 0) {

@@ -5,6 +5,7 @@
 
 #include "model/block.h"
 #include "quant/grid.h"
+#include "quant/let.h"
 #include "quant/select.h"
 
 /* The calibration's hidden states between blocks, each [sequences·length, hidden_size]. Bigger than
@@ -30,6 +31,7 @@ typedef struct mq_learner {
     mq_block_params params; /* the block at full precision */
     mq_bf16
         *rounded[MQ_LINEAR_COUNT]; /* with gemm: its linears that are not quantized, [out, in] */
+    mq_let let;                    /* of options->let */
     mq_grid grid[MQ_LINEAR_COUNT]; /* grid.groups == 0: not quantized in this block */
     mq_values values[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS]; /* f32, or with gemm bf16 */
     float *gradients[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
@@ -39,6 +41,8 @@ typedef struct mq_learner {
     mq_finish_scratch finish[MQ_LINEAR_COUNT];
     mq_activations *activations;
     float *output;                      /* y [batch·length, hidden_size] */
+    float *guide[MQ_MAX_WIDTHS];        /* the same of a width that narrower ones learn from in
+                                           co-distillation; NULL: none does */
     float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
     size_t *order;                      /* batches in the order of the epoch */
 } mq_learner;
@@ -56,7 +60,7 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err);
 mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err);
 
 /* The grids' start, and their first values. */
-void mq_learner_start(mq_learner *learner);
+void mq_learner_start(mq_learner *learner, size_t layer);
 
 /* Mean loss of each trained width over the first MQ_MEASURED_SEQUENCES sequences (all, if there are
  * fewer; whole batches, so up to a batch more), with the values as they are. */

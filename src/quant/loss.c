@@ -1,5 +1,7 @@
 #include "quant/loss.h"
 
+#include <assert.h>
+
 /* A token whose target is this small in square counts as if it were this large: nothing is divided
  * by zero. */
 #define SMALLEST_NORM 1e-20
@@ -44,19 +46,32 @@ double mq_block_loss_value(const float *y, const float *target, size_t tokens, s
     return total / (double)tokens;
 }
 
-void mq_block_loss_gradient(float *y, const float *target, size_t tokens, size_t hidden_size,
-                            mq_loss loss, double weight) {
+/* The slope of a goal at one token is this times (y - target). */
+static float slope_factor(const mq_goal *goal, const float *y, size_t t, size_t tokens,
+                          size_t hidden_size, mq_loss loss) {
+    double norm = (double)hidden_size;
+    if (loss == MQ_LOSS_RELATIVE) {
+        token_error(&norm, y, goal->target + t * hidden_size, hidden_size);
+    }
+    return (float)(2.0 * goal->weight / (norm * (double)tokens));
+}
+
+void mq_block_loss_gradient(float *y, const mq_goal goals[], size_t count, size_t tokens,
+                            size_t hidden_size, mq_loss loss) {
+    assert(count >= 1 && count <= MQ_MAX_GOALS);
 #pragma omp parallel for
     for (size_t t = 0; t < tokens; t++) {
         float *row = y + t * hidden_size;
-        const float *goal = target + t * hidden_size;
-        double norm = (double)hidden_size;
-        if (loss == MQ_LOSS_RELATIVE) {
-            token_error(&norm, row, goal, hidden_size);
+        float factor[MQ_MAX_GOALS];
+        for (size_t g = 0; g < count; g++) {
+            factor[g] = slope_factor(&goals[g], row, t, tokens, hidden_size, loss);
         }
-        const float factor = (float)(2.0 * weight / (norm * (double)tokens));
         for (size_t i = 0; i < hidden_size; i++) {
-            row[i] = factor * (row[i] - goal[i]);
+            float slope = factor[0] * (row[i] - goals[0].target[t * hidden_size + i]);
+            for (size_t g = 1; g < count; g++) {
+                slope += factor[g] * (row[i] - goals[g].target[t * hidden_size + i]);
+            }
+            row[i] = slope;
         }
     }
 }

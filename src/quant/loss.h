@@ -13,8 +13,18 @@
 double mq_block_loss_value(const float *y, const float *target, size_t tokens, size_t hidden_size,
                            mq_loss loss);
 
-/* Overwrites y with weight · ∂loss/∂y. */
-void mq_block_loss_gradient(float *y, const float *target, size_t tokens, size_t hidden_size,
-                            mq_loss loss, double weight);
+/* The block's target, and the output of every wider width. */
+#define MQ_MAX_GOALS MQ_MAX_WIDTHS
+
+/* One term of a loss: what y should be, and how much that weighs. */
+typedef struct mq_goal {
+    const float *target; /* [tokens, hidden_size] */
+    double weight;
+} mq_goal;
+
+/* Overwrites y with ∂/∂y of the sum over goals[count], 1 <= count <=
+ * MQ_MAX_GOALS, of weight · loss(y, target). */
+void mq_block_loss_gradient(float *y, const mq_goal goals[], size_t count, size_t tokens,
+                            size_t hidden_size, mq_loss loss);
 
 #endif

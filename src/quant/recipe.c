@@ -68,11 +68,69 @@ static mq_status check_widths(const mq_quantize_options *options, mq_error *err)
         }
         sum += options->lambda[i];
     }
+    for (size_t i = 0; i < options->codistill_count && i < MQ_MAX_CODISTILL; i++) {
+        sum += options->codistill[i].lambda;
+    }
     if (!(sum > 0.0)) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "--lambda: all weights are 0, so nothing would be learned");
     }
     return MQ_OK;
+}
+
+static bool is_trained(const mq_quantize_options *options, unsigned width) {
+    bool found = false;
+    for (size_t i = 0; i < options->width_count; i++) {
+        found = found || options->widths[i] == width;
+    }
+    return found;
+}
+
+static mq_status check_codistill(const mq_quantize_options *options, mq_error *err) {
+    if (options->codistill_count > MQ_MAX_CODISTILL) {
+        return mq_fail(err, MQ_ERR_USAGE, "--bits wants at most %d pairs of widths",
+                       MQ_MAX_CODISTILL);
+    }
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        const mq_codistill *term = &options->codistill[i];
+        if (options->recipe == MQ_RECIPE_RTN) {
+            return mq_fail(err, MQ_ERR_USAGE,
+                           "recipe rtn learns nothing: it has no use for %u>%u in --bits",
+                           term->teacher, term->student);
+        }
+        if (term->teacher <= term->student) {
+            return mq_fail(err, MQ_ERR_USAGE,
+                           "--bits %u>%u: the width that is learned from must be the wider",
+                           term->teacher, term->student);
+        }
+        if (!is_trained(options, term->teacher) || !is_trained(options, term->student)) {
+            return mq_fail(err, MQ_ERR_USAGE,
+                           "--bits %u>%u: the width that is learned from, %u, must be trained too",
+                           term->teacher, term->student, term->teacher);
+        }
+        if (!(term->lambda > 0.0) || !isfinite(term->lambda)) {
+            return mq_fail(err, MQ_ERR_USAGE,
+                           "--lambda: the weight of %u>%u must be positive; leave the pair out "
+                           "instead",
+                           term->teacher, term->student);
+        }
+        for (size_t j = 0; j < i; j++) {
+            if (options->codistill[j].teacher == term->teacher &&
+                options->codistill[j].student == term->student) {
+                return mq_fail(err, MQ_ERR_USAGE, "--bits wants %u>%u once only", term->teacher,
+                               term->student);
+            }
+        }
+    }
+    return MQ_OK;
+}
+
+bool mq_recipe_is_teacher(const mq_quantize_options *options, unsigned width) {
+    bool found = false;
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        found = found || options->codistill[i].teacher == width;
+    }
+    return found;
 }
 
 /* More passes than anybody wants, and few enough that steps can be counted. */
@@ -127,6 +185,9 @@ size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_
 
 mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
     mq_status status = check_widths(options, err);
+    if (status == MQ_OK) {
+        status = check_codistill(options, err);
+    }
     if (status != MQ_OK) {
         return status;
     }
@@ -136,9 +197,17 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
             "recipe best decides each width's bits on its own and slices by --slice-rule top; "
             "rounding slices are recipe paper's");
     }
-    if (options->recipe == MQ_RECIPE_PAPER && options->slice_rule != MQ_SLICE_ROUND) {
+    if (options->recipe == MQ_RECIPE_PAPER && options->slice_rule == MQ_SLICE_TOP) {
         return mq_fail(err, MQ_ERR_USAGE,
-                       "recipe paper slices by --slice-rule round; top bits are recipe best's");
+                       "recipe paper slices by --slice-rule round or round-extra; top bits are "
+                       "recipe best's");
+    }
+    if (options->let && options->recipe != MQ_RECIPE_PAPER) {
+        return mq_fail(err, MQ_ERR_USAGE, "--let is recipe paper's");
+    }
+    if (options->let && options->refit) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--let and --refit both make norms of each width's own: choose one");
     }
     if (options->seed > LARGEST_SEED) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
@@ -181,6 +250,11 @@ mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {
     for (size_t i = 0; i < options->width_count; i++) {
         grid.widths[i] = options->widths[i];
         grid.lambda[i] = options->lambda[i];
+        for (size_t j = 0; j < options->codistill_count; j++) {
+            if (options->codistill[j].student == options->widths[i]) {
+                grid.lambda[i] += options->codistill[j].lambda;
+            }
+        }
     }
     if (options->recipe == MQ_RECIPE_RTN) {
         grid.width_count = 0; /* nothing is learned: every width gets its least-squares pair */
@@ -189,5 +263,5 @@ mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {
 }
 
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options) {
-    return options->slice_rule == MQ_SLICE_ROUND ? &mq_clip_grid : &mq_nested_grid;
+    return options->slice_rule == MQ_SLICE_TOP ? &mq_nested_grid : &mq_clip_grid;
 }

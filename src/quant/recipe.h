@@ -11,6 +11,10 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err);
  * refit. */
 size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_options *options);
 
+/* Whether a narrower width learns from this one's output. */
+bool mq_recipe_is_teacher(const mq_quantize_options *options, unsigned width);
+
+/* A width's lambda for the grid is the sum of all its terms, co-distillation's too. */
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options);
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options);
 

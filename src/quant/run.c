@@ -73,7 +73,7 @@ static mq_status learn_block(mq_learner *learner, size_t layer, double started, 
     if (status != MQ_OK) {
         return status;
     }
-    mq_learner_start(learner);
+    mq_learner_start(learner, layer);
     status = mq_learner_measure(learner, layer, loss->before, err);
     if (status == MQ_OK && quantizes(learner)) {
         status = mq_learner_train(learner, layer, started, err);
@@ -97,6 +97,10 @@ static mq_status emit(mq_learner *learner, size_t layer, const mq_run_sink *sink
         if (status != MQ_OK) {
             return status;
         }
+    }
+    if (learner->options->let && learner->let.scales_norm) {
+        return sink->norm(sink->user, layer, MQ_NORM_PRE_FFN, learner->params.norm[MQ_NORM_PRE_FFN],
+                          err);
     }
     return MQ_OK;
 }
@@ -141,7 +145,7 @@ static mq_status run_block(mq_learner *learner, size_t layer, double started,
     if (learn) {
         status = learn_block(learner, layer, started, &loss, err);
     } else {
-        mq_learner_start(learner);
+        mq_learner_start(learner, layer);
         status = mq_learner_finish(learner, layer, err);
     }
     if (status == MQ_OK) {

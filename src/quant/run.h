@@ -11,6 +11,9 @@ typedef struct mq_run_sink {
     /* One linear; quantized is valid during the call. */
     mq_status (*linear)(void *user, size_t layer, mq_linear linear, const mq_quantized *quantized,
                         mq_error *err);
+    /* A norm that options->let divided: values[size] are the multipliers (1 + weight where the
+     * architecture adds 1), after the block's linears. NULL where options->let is not set. */
+    mq_status (*norm)(void *user, size_t layer, mq_norm norm, const float *values, mq_error *err);
     /* A block is done; loss is NULL when nothing was learned. */
     mq_status (*block)(void *user, size_t layer, const mq_block_loss *loss, mq_error *err);
 } mq_run_sink;

@@ -3,7 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const rule_names[] = {[MQ_SLICE_TOP] = "top", [MQ_SLICE_ROUND] = "round"};
+static const char *const rule_names[] = {
+    [MQ_SLICE_TOP] = "top", [MQ_SLICE_ROUND] = "round", [MQ_SLICE_ROUND_EXTRA] = "round-extra"};
+
+const char *mq_slice_rule_name(mq_slice_rule rule) { return rule_names[rule]; }
 
 bool mq_serves(const mq_master_settings *settings, unsigned width) {
     for (size_t i = 0; i < settings->width_count; i++) {
@@ -80,14 +83,15 @@ static mq_status parse_rule(mq_slice_rule *out, const cJSON *object, const char 
     if (status != MQ_OK) {
         return status;
     }
-    for (int rule = MQ_SLICE_TOP; rule <= MQ_SLICE_ROUND; rule++) {
+    for (int rule = MQ_SLICE_TOP; rule <= MQ_SLICE_ROUND_EXTRA; rule++) {
         if (strcmp(name, rule_names[rule]) == 0) {
             *out = (mq_slice_rule)rule;
             return MQ_OK;
         }
     }
     return mq_fail_file(err, MQ_ERR_INPUT, file,
-                        "slice_rule is \"%s\", known are \"top\" and \"round\"", name);
+                        "slice_rule is \"%s\", known are \"top\", \"round\" and \"round-extra\"",
+                        name);
 }
 
 static mq_status parse_widths(mq_master_settings *out, const cJSON *object, const char *file,

@@ -21,11 +21,13 @@ void mq_slice_codes(uint8_t *slices, const uint8_t *codes, size_t count, unsigne
             slices[i] = (uint8_t)(codes[i] >> shift);
         }
     } else {
-        /* The clamp to the last slice is the clamp of the rounded code to 255. */
-        unsigned half = 1u << (shift - 1);
+        /* The clamp to the last slice is the clamp of the rounded code to 255; without one it goes
+         * up to 2^width. */
+        const unsigned half = 1u << (shift - 1);
+        const unsigned last = rule == MQ_SLICE_ROUND ? 255 : 256;
         for (size_t i = 0; i < count; i++) {
             unsigned rounded = codes[i] + half;
-            slices[i] = (uint8_t)((rounded < 255 ? rounded : 255) >> shift);
+            slices[i] = (uint8_t)((rounded < last ? rounded : last) >> shift);
         }
     }
 }
@@ -113,24 +115,25 @@ static void pack_block(unsigned char *stream, const uint8_t *slices, size_t coun
 
 void mq_pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsigned width,
                  mq_slice_rule rule) {
-    assert(count * width % 32 == 0);
+    const unsigned bits = mq_slice_bits(width, rule);
+    assert(count * bits % 32 == 0);
     unsigned char *stream = (unsigned char *)words;
-    if (width == MQ_MAX_WIDTH) {
-        memcpy(stream, codes, count);
+    if (bits == 8) {
+        mq_slice_codes(stream, codes, count, width, rule);
         return;
     }
     uint8_t slices[4096]; /* stays in the first-level cache between the two passes */
     for (size_t first = 0; first < count; first += sizeof slices) {
         size_t block = count - first < sizeof slices ? count - first : sizeof slices;
         mq_slice_codes(slices, codes + first, block, width, rule);
-        pack_block(stream + first / 8 * width, slices, block, width);
+        pack_block(stream + first / 8 * bits, slices, block, bits);
     }
 }
 
-void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigned width) {
-    assert(count * width % 32 == 0);
+void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigned bits) {
+    assert(count * bits % 32 == 0);
     const unsigned char *stream = (const unsigned char *)words;
-    switch (width) {
+    switch (bits) {
     case 2:
         unpack_slices(slices, stream, count, 2);
         return;
@@ -157,21 +160,22 @@ void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigne
 
 void mq_pack_row_reference(uint32_t *words, const uint8_t *codes, size_t count, unsigned width,
                            mq_slice_rule rule) {
-    memset(words, 0, count * width / 32 * sizeof *words);
+    const unsigned bits = mq_slice_bits(width, rule);
+    memset(words, 0, count * bits / 32 * sizeof *words);
     for (size_t i = 0; i < count; i++) {
         unsigned slice = mq_slice_code(codes[i], width, rule);
-        for (unsigned bit = 0; bit < width; bit++) {
-            size_t position = i * width + bit;
+        for (unsigned bit = 0; bit < bits; bit++) {
+            size_t position = i * bits + bit;
             words[position / 32] |= (uint32_t)(slice >> bit & 1u) << position % 32;
         }
     }
 }
 
-void mq_unpack_row_reference(uint8_t *slices, const uint32_t *words, size_t count, unsigned width) {
+void mq_unpack_row_reference(uint8_t *slices, const uint32_t *words, size_t count, unsigned bits) {
     for (size_t i = 0; i < count; i++) {
         unsigned slice = 0;
-        for (unsigned bit = 0; bit < width; bit++) {
-            size_t position = i * width + bit;
+        for (unsigned bit = 0; bit < bits; bit++) {
+            size_t position = i * bits + bit;
             slice |= (words[position / 32] >> position % 32 & 1u) << bit;
         }
         slices[i] = (uint8_t)slice;

@@ -12,16 +12,16 @@
 void mq_slice_codes(uint8_t *slices, const uint8_t *codes, size_t count, unsigned width,
                     mq_slice_rule rule);
 
-/* words[count·width/32] from codes[count] (the 8-bit master codes, sliced on the way by rule).
- * count·width must be a multiple of 32. */
+/* words[count·bits/32] from codes[count] (the 8-bit master codes, sliced on the way by rule), bits
+ * = mq_slice_bits(width, rule). count·bits must be a multiple of 32. */
 void mq_pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsigned width,
                  mq_slice_rule rule);
-/* slices[count], each below 2^width. */
-void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigned width);
+/* slices[count] from words of so many bits each. */
+void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigned bits);
 
 /* The definition, bit by bit: what the tests hold the two above against. */
 void mq_pack_row_reference(uint32_t *words, const uint8_t *codes, size_t count, unsigned width,
                            mq_slice_rule rule);
-void mq_unpack_row_reference(uint8_t *slices, const uint32_t *words, size_t count, unsigned width);
+void mq_unpack_row_reference(uint8_t *slices, const uint32_t *words, size_t count, unsigned bits);
 
 #endif

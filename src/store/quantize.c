@@ -33,6 +33,28 @@ static void read_ahead(const mq_quantize_plan *plan, size_t layer) {
     }
 }
 
+/* A norm that the equivalent transformation divided: every width's own. */
+static mq_status take_norm(void *user, size_t layer, mq_norm norm, const float *values,
+                           mq_error *err) {
+    job *work = user;
+    const mq_config *config = &work->plan.model->config;
+    const size_t size = mq_config_norm_size(config, norm);
+    char name[MQ_NAME_SIZE];
+    mq_config_norm_name(name, config, layer, norm);
+    float *weight = NULL;
+    mq_status status = mq_new(&weight, size, sizeof *weight, "a norm", err);
+    for (size_t i = 0; status == MQ_OK && i < size; i++) {
+        weight[i] = config->arch->norm_plus_one ? values[i] - 1.0f : values[i];
+    }
+    const mq_master_layout *layout = &work->plan.layout;
+    for (size_t k = 0; status == MQ_OK && k < layout->private_width_count; k++) {
+        status = mq_master_writer_put_private(work->writer, name, layout->private_widths[k], weight,
+                                              size, err);
+    }
+    mq_free(weight);
+    return status;
+}
+
 static mq_status take_block(void *user, size_t layer, const mq_block_loss *loss, mq_error *err) {
     (void)err;
     job *work = user;
@@ -57,7 +79,7 @@ static mq_status run_and_write(job *work, mq_error *err) {
             mq_master_writer_open(&work->writer, &plan->layout, plan->source, work->output, err);
     }
     if (status == MQ_OK) {
-        const mq_run_sink sink = {work, take_linear, take_block};
+        const mq_run_sink sink = {work, take_linear, take_norm, take_block};
         read_ahead(plan, 0);
         read_ahead(plan, 1);
         status = mq_run(options, plan->model, &plan->selection, &plan->backend,

@@ -49,8 +49,9 @@ void mq_quantize_plan_free(mq_quantize_plan *plan);
 /* How many sequences the refit trains and measures on, of `available` (0: of as many as it wants);
  * *wanted is how many the job reads. */
 void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted);
-/* The norms that refitted widths get copies of, for the layout. */
-mq_status mq_quantize_refit_names(mq_quantize_plan *plan, mq_error *err);
+/* The norms that refitted widths, or with options->let all widths, get copies of, for the layout.
+ */
+mq_status mq_quantize_private_names(mq_quantize_plan *plan, mq_error *err);
 /* Bytes of it, from the shares that are set. */
 mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err);
 /* Refits every width of the plan in the writer's tensors; reports[refit_width_count]. */

@@ -156,8 +156,8 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
         status = add_linear(plan, i / MQ_LINEAR_COUNT, (mq_linear)(i % MQ_LINEAR_COUNT), &at, err);
     }
     plan->refit_width_count = mq_recipe_refit_widths(plan->refit_widths, options);
-    if (status == MQ_OK && plan->refit_width_count > 0) {
-        status = mq_quantize_refit_names(plan, err);
+    if (status == MQ_OK && (plan->refit_width_count > 0 || options->let)) {
+        status = mq_quantize_private_names(plan, err);
     }
     if (status != MQ_OK) {
         return status;
@@ -178,6 +178,10 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
     memcpy(plan->layout.private_widths, plan->refit_widths, sizeof plan->refit_widths);
     for (unsigned width = MQ_MAX_WIDTH; width >= MQ_MIN_WIDTH; width--) {
         plan->layout.widths[plan->layout.width_count++] = width;
+    }
+    if (options->let) { /* all widths' are the same and none is the source's */
+        memcpy(plan->layout.private_widths, plan->layout.widths, sizeof plan->layout.widths);
+        plan->layout.private_width_count = plan->layout.width_count;
     }
     return mq_master_size(&plan->output_bytes, &plan->layout, plan->source, err);
 }
@@ -252,7 +256,7 @@ static void predict_memory(mq_quantize_plan *plan) {
     const size_t now = mq_alloc_current();
     const size_t stored = mq_tensors_count(plan->source) +
                           plan->layout.linear_count * 2 * plan->layout.width_count +
-                          plan->norm_count * plan->refit_width_count;
+                          plan->norm_count * plan->layout.private_width_count;
     plan->memory =
         now + larger(plan->working_set, plan->refit_memory) + stored * WRITER_BYTES_PER_TENSOR;
     plan->memory = larger(plan->memory, mq_alloc_peak());

@@ -5,6 +5,7 @@
 #include "quant/nested.h"
 #include "quant/recipe.h"
 #include "quant/refit.h"
+#include "store/master_config.h"
 #include "store/quantize.h"
 
 static const char *recipe_name(mq_recipe recipe) {
@@ -24,6 +25,23 @@ static void put_strings(bool *good, cJSON *object, const char *key, const char *
     }
 }
 
+/* Absent where there is none of it. */
+static void put_codistill(bool *good, cJSON *recipe, const mq_quantize_options *options) {
+    cJSON *terms =
+        options->codistill_count > 0 ? cJSON_AddArrayToObject(recipe, "codistill") : NULL;
+    put(good, options->codistill_count > 0 ? terms : recipe);
+    for (size_t i = 0; *good && i < options->codistill_count; i++) {
+        cJSON *term = cJSON_CreateObject();
+        put(good, term);
+        if (*good) {
+            put(good, cJSON_AddNumberToObject(term, "teacher", options->codistill[i].teacher));
+            put(good, cJSON_AddNumberToObject(term, "student", options->codistill[i].student));
+            put(good, cJSON_AddNumberToObject(term, "lambda", options->codistill[i].lambda));
+            put(good, cJSON_AddItemToArray(terms, term) ? terms : NULL);
+        }
+    }
+}
+
 static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *options) {
     cJSON *recipe = cJSON_AddObjectToObject(root, "recipe");
     put(good, recipe);
@@ -40,8 +58,9 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
         put(good,
             cJSON_AddItemToArray(lambda, cJSON_CreateNumber(options->lambda[i])) ? lambda : NULL);
     }
-    put(good, cJSON_AddStringToObject(recipe, "slice_rule",
-                                      options->slice_rule == MQ_SLICE_TOP ? "top" : "round"));
+    put_codistill(good, recipe, options);
+    put(good,
+        cJSON_AddStringToObject(recipe, "slice_rule", mq_slice_rule_name(options->slice_rule)));
     put(good, cJSON_AddNumberToObject(recipe, "group_size", (double)options->group_size));
     if (options->has_group_fallback) {
         put(good,
@@ -65,6 +84,10 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put(good, cJSON_AddNumberToObject(recipe, "seed", (double)options->seed));
     put(good, cJSON_AddBoolToObject(recipe, "bos", options->bos));
     put(good, cJSON_AddNumberToObject(recipe, "int8_period", (double)options->int8_period));
+    if (options->let) {
+        put(good, cJSON_AddTrueToObject(recipe, "let"));
+        put(good, cJSON_AddNumberToObject(recipe, "rate_let", (double)MQ_LET_RATE));
+    }
     put(good, cJSON_AddNumberToObject(recipe, "rate_group", (double)grid->rate_group));
     put(good, cJSON_AddNumberToObject(recipe, "rate_rounding", (double)grid->rate_rounding));
 }

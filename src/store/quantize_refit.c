@@ -38,7 +38,7 @@ static int compare_pointers(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-mq_status mq_quantize_refit_names(mq_quantize_plan *plan, mq_error *err) {
+mq_status mq_quantize_private_names(mq_quantize_plan *plan, mq_error *err) {
     const mq_config *config = &plan->model->config;
     const size_t most = plan->selection.layers * MQ_NORM_COUNT + 1;
     mq_status status = mq_new(&plan->norms, most, sizeof *plan->norms, "the layout", err);
@@ -50,12 +50,16 @@ mq_status mq_quantize_refit_names(mq_quantize_plan *plan, mq_error *err) {
     }
     for (size_t i = 0; i < plan->selection.layers * MQ_NORM_COUNT; i++) {
         const mq_norm norm = (mq_norm)(i % MQ_NORM_COUNT);
-        if (mq_config_norm_size(config, norm) > 0) {
+        const bool divided = plan->options->let && norm == MQ_NORM_PRE_FFN &&
+                             mq_let_scales_norm(&plan->selection, i / MQ_NORM_COUNT);
+        if (mq_config_norm_size(config, norm) > 0 && (plan->refit_width_count > 0 || divided)) {
             mq_config_norm_name(plan->norms[plan->norm_count++], config, i / MQ_NORM_COUNT, norm);
         }
     }
-    memcpy(plan->norms[plan->norm_count++], config->arch->final_norm,
-           strlen(config->arch->final_norm) + 1);
+    if (plan->refit_width_count > 0) {
+        memcpy(plan->norms[plan->norm_count++], config->arch->final_norm,
+               strlen(config->arch->final_norm) + 1);
+    }
     for (size_t i = 0; i < plan->norm_count; i++) {
         plan->norm_names[i] = plan->norms[i];
     }

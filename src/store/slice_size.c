@@ -14,6 +14,11 @@ size_t mq_mlx_group_size(const mq_master_view *view) {
     return 0;
 }
 
+unsigned mq_mlx_bits(unsigned width, mq_slice_rule rule) {
+    const unsigned bits = mq_slice_bits(width, rule);
+    return bits == 7 ? 0 : bits;
+}
+
 const mq_tensor_info *mq_mlx_name_clash(const mq_master *master, const mq_master_view *view) {
     static const char *const parts[] = {"scales", "biases"};
     const mq_tensor_info *found = NULL;
@@ -26,7 +31,7 @@ const mq_tensor_info *mq_mlx_name_clash(const mq_master *master, const mq_master
 }
 
 static bool mlx_holds(const mq_master *master, unsigned width) {
-    bool holds = width != 7;
+    bool holds = mq_mlx_bits(width, mq_master_slice_rule(master)) != 0;
     for (size_t i = 0; holds && i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
         holds = mq_mlx_group_size(view) != 0 && mq_mlx_name_clash(master, view) == NULL;
@@ -37,13 +42,13 @@ static bool mlx_holds(const mq_master *master, unsigned width) {
 mq_slice_size mq_slice_size_of(const mq_master *master, unsigned width) {
     mq_slice_size size = {0};
     const bool mlx = mlx_holds(master, width);
+    const unsigned bits = mq_mlx_bits(width, mq_master_slice_rule(master));
     for (size_t i = 0; i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
         const size_t weights = view->out * view->in;
         const size_t groups = mlx ? view->in / mq_mlx_group_size(view) : view->groups;
         size.quantized_weights += weights;
-        size.quantized_bytes +=
-            mlx ? view->in / 32 * width * sizeof(uint32_t) * view->out : weights;
+        size.quantized_bytes += mlx ? view->in / 32 * bits * sizeof(uint32_t) * view->out : weights;
         size.quantized_bytes += 2 * sizeof(uint16_t) * view->out * groups;
     }
     size.bytes = size.quantized_bytes;

@@ -8,6 +8,8 @@
 /* MLX's group size for a layer: the largest of 128, 64 and 32 that divides in/groups; 0: none does.
  */
 size_t mq_mlx_group_size(const mq_master_view *view);
+/* Bits of MLX's format that hold a width's slices as they are; 0: it has none such. */
+unsigned mq_mlx_bits(unsigned width, mq_slice_rule rule);
 /* A tensor that already has a name that a packed layer needs, P.scales or P.biases; NULL: none. */
 const mq_tensor_info *mq_mlx_name_clash(const mq_master *master, const mq_master_view *view);
 

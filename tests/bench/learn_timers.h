@@ -114,9 +114,9 @@ mq_status __wrap_mq_learner_teach(mq_learner *learner, size_t layer, mq_error *e
     return status;
 }
 
-void __wrap_mq_learner_start(mq_learner *learner) {
+void __wrap_mq_learner_start(mq_learner *learner, size_t layer) {
     const phase_begin begin = enter(START);
-    __real_mq_learner_start(learner);
+    __real_mq_learner_start(learner, layer);
     leave(begin);
 }
 
@@ -213,9 +213,9 @@ void __wrap_mq_attention_backward(float *dq, float *dk, float *dv, const float *
     timers.in_attention = false;
 }
 
-void __wrap_mq_block_loss_gradient(float *y, const float *target, size_t tokens, size_t hidden_size,
-                                   mq_loss loss, double weight) {
-    TIMED(loss, __real_mq_block_loss_gradient(y, target, tokens, hidden_size, loss, weight));
+void __wrap_mq_block_loss_gradient(float *y, const mq_goal goals[], size_t count, size_t tokens,
+                                   size_t hidden_size, mq_loss loss) {
+    TIMED(loss, __real_mq_block_loss_gradient(y, goals, count, tokens, hidden_size, loss));
 }
 
 double __wrap_mq_block_loss_value(const float *y, const float *target, size_t tokens,

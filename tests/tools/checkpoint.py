@@ -61,7 +61,8 @@ def numbers(tensor):
 def cut(code, width, rule):
     if rule == "top" or width == 8:
         return code >> (8 - width)
-    return min((code + (1 << (7 - width))) >> (8 - width), (1 << width) - 1)
+    rounded = (code + (1 << (7 - width))) >> (8 - width)
+    return rounded if rule == "round-extra" else min(rounded, (1 << width) - 1)
 
 
 class Master:
@@ -71,6 +72,8 @@ class Master:
         self.folder, self.width, self.tensors = folder, width, read_tensors(folder)
         self.config = read_json(folder, "config.json")
         self.settings = self.config["quantization_config"]
+        # Bits that a slice takes: one more where there is an extra level.
+        self.slice_bits = width + (self.settings["slice_rule"] == "round-extra" and width < 8)
         self.prefixes = [name[:-6] for name in self.tensors if name.endswith(".codes")]
 
     def linear(self, prefix):

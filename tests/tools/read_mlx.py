@@ -10,7 +10,7 @@ from checkpoint import Master, check, check_config, check_small_files, float32, 
 
 def compare_linear(prefix, master, cut_out, group_size):
     rows, columns, groups, slices, _, _ = master.linear(prefix)
-    width = master.width
+    width = master.slice_bits
     dtype, shape, words = cut_out[prefix + ".weight"]
     check(dtype == "U32" and shape == [rows, columns * width // 32], prefix + ".weight has another form")
     their_scales, their_biases = (cut_out[prefix + "." + part] for part in ("scales", "biases"))
@@ -34,7 +34,7 @@ def main():
     config = read_json(sys.argv[2], "config.json")
     quantization = config["quantization"]
     check(config["quantization_config"] == quantization, "the two quantization objects differ")
-    check(quantization["bits"] == master.width, "bits are not the width")
+    check(quantization["bits"] == master.slice_bits, "bits are not the width (and one for an extra level)")
     check_config(master, config, ("quantization", "quantization_config"))
     check_small_files(master, sys.argv[2])
 

@@ -29,12 +29,17 @@ static void an_independent_reader_agrees(void **state) {
         {.group_size = 32, .max_shard_size = 50000},
         {.group_size = 0, .rule = MQ_SLICE_ROUND},
         {.group_size = 64, .down_group_size = 32},
+        {.group_size = 32, .rule = MQ_SLICE_ROUND_EXTRA},
     };
     static const unsigned widths[] = {2, 3, 4, 5, 6, 8};
     char *plain = fixture_plain();
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         char *master = good_master(plain, &cases[c]);
-        for (size_t i = c == 0 ? 0 : c; i < 6; i += c == 0 ? 1 : 3) {
+        const bool all = c == 0 || c == 3;
+        for (size_t i = all ? 0 : c; i < 6; i += all ? 1 : 3) {
+            if (mq_slice_bits(widths[i], cases[c].rule) == 7) {
+                continue; /* which MLX has not */
+            }
             char *cut = slice(master, widths[i], NULL);
             expect_independent_reader_agrees(master, cut, widths[i]);
             /* It can fail: another width's model is not this one, nor is one with a byte changed.

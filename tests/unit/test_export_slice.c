@@ -10,6 +10,7 @@ static void slices_are_the_masters_models(void **state) {
     const fixture_master_options cases[] = {
         {.group_size = 32},
         {.group_size = 64, .rule = MQ_SLICE_ROUND},
+        {.group_size = 64, .rule = MQ_SLICE_ROUND_EXTRA},
         {.group_size = 0},
         {.group_size = 64, .down_group_size = 128, .max_shard_size = 60000},
     };
@@ -20,9 +21,10 @@ static void slices_are_the_masters_models(void **state) {
             char *cut = slice(master, width, "matquant");
             expect_same_model(master, width, cut, 0);
             mq_free(cut);
-            if (width != 7) {
+            const unsigned bits = mq_slice_bits(width, cases[c].rule);
+            if (bits != 7) {
                 cut = slice(master, width, NULL);
-                expect_same_model(master, width, cut, width);
+                expect_same_model(master, width, cut, bits);
                 if (c == 0 || width == 3) {
                     expect_same_model(master, width, cut, 0);
                 }
@@ -91,16 +93,19 @@ static size_t tensor_bytes(const char *folder) {
 static void inspect_predicts_slices(void **state) {
     (void)state;
     char *plain = fixture_plain();
-    const fixture_master_options cases[] = {
-        {.group_size = 32}, {.group_size = 0}, {.group_size = 16}};
-    for (size_t c = 0; c < 3; c++) {
+    const fixture_master_options cases[] = {{.group_size = 32},
+                                            {.group_size = 0},
+                                            {.group_size = 16},
+                                            {.group_size = 32, .rule = MQ_SLICE_ROUND_EXTRA}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         char *master = good_master(plain, &cases[c]);
         mq_error err;
         mq_inspection found, sliced;
         must(mq_inspect(&found, master, &err), &err);
         for (size_t i = 0; i < found.width_count; i++) {
             unsigned width = found.widths[i].width;
-            bool mlx = width != 7 && cases[c].group_size != 16;
+            const unsigned bits = mq_slice_bits(width, cases[c].rule);
+            const bool mlx = bits != 7 && cases[c].group_size != 16;
             mq_slice_report report;
             char *cut = fixture_path("sized");
             must(try_slice(&report, master, cut, width, mlx ? "mlx" : "matquant", &err), &err);
@@ -109,7 +114,7 @@ static void inspect_predicts_slices(void **state) {
             must(mq_inspect(&sliced, cut, &err), &err);
             assert_int_equal(sliced.kind, mlx ? MQ_KIND_SLICE : MQ_KIND_MASTER);
             assert_int_equal(sliced.width_count, 1);
-            assert_int_equal(sliced.widths[0].width, width);
+            assert_int_equal(sliced.widths[0].width, mlx ? bits : width);
             assert_int_equal(sliced.widths[0].bytes, found.widths[i].bytes);
             assert_true(sliced.widths[0].bits_per_weight == found.widths[i].bits_per_weight);
             assert_int_equal(sliced.weights, found.weights);
@@ -223,6 +228,20 @@ static void what_a_format_cannot_hold(void **state) {
     char *clashing = fixture_rewrite(master, &clash, 1);
     expect_refused(clashing, 4, NULL, MQ_ERR_USAGE, "model.safetensors", clash.name,
                    "--format matquant");
+    const fixture_master_options extra_level = {.group_size = 32, .rule = MQ_SLICE_ROUND_EXTRA};
+    char *extra = good_master(plain, &extra_level);
+    expect_refused(extra, 6, "mlx", MQ_ERR_USAGE, "", "", "slices of 6 with the extra level");
+    static const char *const without[] = {"gguf", "gptq", "compressed-tensors"};
+    for (size_t i = 0; i < 3; i++) {
+        mq_error err;
+        mq_slice_report report;
+        char *output = mq_asprintf("%s/refused%s", fixture_root, i == 0 ? ".gguf" : "");
+        expect_error(try_slice(&report, extra, output, 2, without[i], &err), MQ_ERR_USAGE, &err, "",
+                     "", "no room for the extra level of slice rule round-extra; mlx (in 3 bits)");
+        expect_nothing_left(output);
+        mq_free(output);
+    }
+    mq_free(extra);
     mq_free(clashing);
     mq_free(mixed);
     mq_free(grouped);

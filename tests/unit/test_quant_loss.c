@@ -64,7 +64,7 @@ static void gradient_is_the_slope(void **state) {
     static float gradient[TOKENS * HIDDEN];
     for (int loss = 0; loss < 2; loss++) {
         memcpy(gradient, y, sizeof gradient);
-        mq_block_loss_gradient(gradient, target, TOKENS, HIDDEN, (mq_loss)loss, 2.5);
+        mq_block_loss_gradient(gradient, &(mq_goal){target, 2.5}, 1, TOKENS, HIDDEN, (mq_loss)loss);
         for (size_t i = 0; i < (size_t)TOKENS * HIDDEN; i += 101) {
             const float kept = y[i];
             const float step = fmaxf(fabsf(kept), 1.0f) * 0.0078125f;
@@ -93,7 +93,7 @@ static void a_token_of_zeros_divides_by_nothing(void **state) {
     memset(target, 0, HIDDEN * sizeof(float));
     memset(y, 0, HIDDEN * sizeof(float));
     assert_true(isfinite(mq_block_loss_value(y, target, TOKENS, HIDDEN, MQ_LOSS_RELATIVE)));
-    mq_block_loss_gradient(y, target, TOKENS, HIDDEN, MQ_LOSS_RELATIVE, 1.0);
+    mq_block_loss_gradient(y, &(mq_goal){target, 1.0}, 1, TOKENS, HIDDEN, MQ_LOSS_RELATIVE);
     for (size_t i = 0; i < (size_t)TOKENS * HIDDEN; i++) {
         assert_true(isfinite(y[i]));
     }

@@ -1,6 +1,8 @@
 /* layer: store */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -11,7 +13,7 @@
 #include "base/alloc.h"
 #include "store/pack.h"
 
-static const mq_slice_rule rules[] = {MQ_SLICE_TOP, MQ_SLICE_ROUND};
+static const mq_slice_rule rules[] = {MQ_SLICE_TOP, MQ_SLICE_ROUND, MQ_SLICE_ROUND_EXTRA};
 
 static uint8_t *all_codes_shuffled(size_t count) {
     uint8_t *codes = mq_alloc(count, 1);
@@ -31,7 +33,7 @@ static void slices_follow_the_rule(void **state) {
         codes[i] = (uint8_t)i;
     }
     for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
-        for (size_t r = 0; r < 2; r++) {
+        for (size_t r = 0; r < 3; r++) {
             mq_slice_codes(slices, codes, 256, width, rules[r]);
             for (unsigned q = 0; q < 256; q++) {
                 assert_int_equal(slices[q], mq_slice_code(q, width, rules[r]));
@@ -44,6 +46,27 @@ static void slices_follow_the_rule(void **state) {
     assert_int_equal(mq_slice_code(96, 2, MQ_SLICE_ROUND), 2);
     assert_int_equal(mq_slice_code(255, 2, MQ_SLICE_ROUND), 3);
     assert_int_equal(mq_slice_code(127, 2, MQ_SLICE_TOP), 1);
+    /* Without the clamp 224 = 256 - 32 is the first code of a fifth level, which takes a third bit.
+     */
+    assert_int_equal(mq_slice_code(223, 2, MQ_SLICE_ROUND_EXTRA), 3);
+    assert_int_equal(mq_slice_code(224, 2, MQ_SLICE_ROUND_EXTRA), 4);
+    assert_int_equal(mq_slice_bits(2, MQ_SLICE_ROUND_EXTRA), 3);
+    assert_int_equal(mq_slice_bits(2, MQ_SLICE_ROUND), 2);
+    for (unsigned width = MQ_MIN_WIDTH; width < MQ_MAX_WIDTH; width++) {
+        bool seen[256] = {false};
+        size_t levels = 0;
+        for (unsigned q = 0; q < 256; q++) {
+            const unsigned s = mq_slice_code(q, width, MQ_SLICE_ROUND_EXTRA);
+            assert_int_equal(s, (unsigned)floor((double)q / (double)(1u << (8 - width)) + 0.5));
+            levels += !seen[s];
+            seen[s] = true;
+        }
+        assert_int_equal(levels, (1u << width) + 1);
+    }
+    for (unsigned q = 0; q < 256; q++) {
+        assert_int_equal(mq_slice_code(q, 8, MQ_SLICE_ROUND_EXTRA), q);
+    }
+    assert_int_equal(mq_slice_bits(8, MQ_SLICE_ROUND_EXTRA), 8);
 }
 
 static void packs_like_the_reference(void **state) {
@@ -54,15 +77,16 @@ static void packs_like_the_reference(void **state) {
         uint8_t *codes = all_codes_shuffled(count), *slices = mq_alloc(count, 1),
                 *again = mq_alloc(count, 1);
         for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
-            size_t words = count * width / 32;
-            uint32_t *fast = mq_alloc(words + 1, 4), *slow = mq_alloc(words + 1, 4);
-            for (size_t r = 0; r < 2; r++) {
+            uint32_t *fast = mq_alloc(count / 4 + 1, 4), *slow = mq_alloc(count / 4 + 1, 4);
+            for (size_t r = 0; r < 3; r++) {
+                const unsigned bits = mq_slice_bits(width, rules[r]);
+                const size_t words = count * bits / 32;
                 fast[words] = slow[words] = 0xdeadbeef; /* nothing is written past the row */
                 mq_pack_row(fast, codes, count, width, rules[r]);
                 mq_pack_row_reference(slow, codes, count, width, rules[r]);
                 assert_memory_equal(fast, slow, (words + 1) * 4);
-                mq_unpack_row(slices, fast, count, width);
-                mq_unpack_row_reference(again, fast, count, width);
+                mq_unpack_row(slices, fast, count, bits);
+                mq_unpack_row_reference(again, fast, count, bits);
                 assert_memory_equal(slices, again, count);
                 for (size_t i = 0; i < count; i++) {
                     assert_int_equal(slices[i], mq_slice_code(codes[i], width, rules[r]));

@@ -90,10 +90,15 @@ static void learning_lowers_the_losses(void **state) {
  * and writes nothing. */
 static void memory_is_predicted(void **state) {
     (void)state;
-    const size_t samples[] = {4, 16};
-    const size_t batches[] = {1, 4};
-    for (size_t i = 0; i < 2; i++) {
-        mq_quantize_options options = small(MQ_RECIPE_BEST);
+    const size_t samples[] = {4, 16, 8};
+    const size_t batches[] = {1, 4, 4};
+    for (size_t i = 0; i < 3; i++) {
+        mq_quantize_options options = small(i == 2 ? MQ_RECIPE_PAPER : MQ_RECIPE_BEST);
+        if (i == 2) { /* with all that the paper's recipe can be told to carry */
+            options.let = true;
+            options.codistill[options.codistill_count++] = (mq_codistill){8, 2, 1.0};
+            options.codistill[options.codistill_count++] = (mq_codistill){4, 2, 1.0};
+        }
         options.samples = samples[i];
         options.batch = batches[i];
         mq_quantize_report report = quantize(&options, 0);

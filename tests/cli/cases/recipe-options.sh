@@ -23,3 +23,18 @@ run 2 matquant quantize "$model" -o out --recipe rtn --refit
 expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --refit$'
 run 0 matquant quantize "$model" -o out $rest --recipe paper --refit --refit-bits 3
 expect_only
+# Co-distillation: terms of --bits beside the widths, with a weight each; a width in a pair alone has no loss of its own.
+terms() { stdout | python3 -c 'import json, sys
+out = json.load(sys.stdin)
+print([(w["bits"], w["lambda"]) for w in out["widths"]],
+      [(t["teacher"], t["student"], t["lambda"]) for t in out["codistill"]])'; }
+run 0 matquant quantize "$model" -o out $rest --recipe paper --bits '8>2,8,4,2' --lambda 5,1,2,3
+[ "$(terms)" = "[(8, 1), (4, 2), (2, 3)] [(8, 2, 5)]" ] || fail "--lambda is not beside the terms of --bits"
+run 0 matquant quantize "$model" -o out $rest --recipe paper --bits 8,4,8:4,8:2
+[ "$(terms)" = "[(8, 0.1), (4, 0.1), (2, 0)] [(8, 4, 0.1), (8, 2, 1)]" ] || fail "not the recipe's weights"
+run 2 matquant quantize "$model" -o out $rest --recipe paper --bits '8,4,2>8'
+expect_one_error '^matquant: --bits 2>8: the width that is learned from must be the wider$'
+run 2 matquant quantize "$model" -o out $rest --recipe paper --bits '8,4,8>2>2'
+expect_one_error '^matquant quantize: .*--bits.*pairs.*'
+run 2 matquant quantize "$model" -o out $rest --recipe paper --refit-bits '8>2'
+expect_one_error '^matquant quantize: .*--refit-bits.*whole numbers.*'

@@ -1,0 +1,116 @@
+#!/bin/sh
+# Makes the MatQuant paper's table (arXiv 2502.06786) on a model: log perplexity and zero-shot accuracy of int8, 4 and 2, and
+# of int6 and 3, which no loss saw, for what the paper compares; of the feed-forward networks only, and of all linears.
+#
+#   scripts/bench-paper.sh --model NAME=FOLDER --calib FILE --text FILE [--tasks "FILE..."] [--work DIR] [--scopes "ffn all"]
+#                          [--rows "sliced matquant ..."] [--settings "--samples 64 ..."] [--windows N] [--seq-len N]
+#                          [--results FILE]
+#
+# Rows: sliced (learned for int8 alone, and sliced), dedicated (a model for each width alone), matquant, single (only int2's
+# loss), extra (extra precision), codistill (int2 also learns from int8's output), let (matquant with --let).
+# --settings are further options of `matquant quantize`. Measurements are kept in the work folder as JSON, one file each; what
+# is there already is not measured again, so that an interrupted bench goes on where it stopped. Without --results the
+# table goes to standard output.
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+model='' calib='' text='' tasks='' results=''
+work="$here/build/bench-paper"
+scopes='ffn all'
+rows='sliced dedicated matquant single extra codistill let'
+settings='--samples 64 --seq-len 512 --epochs 4 --group-size 64'
+windows=32 seq_len=1024
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --model) model=$2 ;;
+    --calib) calib=$2 ;;
+    --text) text=$2 ;;
+    --tasks) tasks=$2 ;;
+    --work) work=$2 ;;
+    --scopes) scopes=$2 ;;
+    --rows) rows=$2 ;;
+    --settings) settings=$2 ;;
+    --windows) windows=$2 ;;
+    --seq-len) seq_len=$2 ;;
+    --results) results=$2 ;;
+    *)
+        sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+        exit 2
+        ;;
+    esac
+    shift 2
+done
+if [ -z "$calib" ] || [ -z "$text" ] || [ "${model%%=*}" = "$model" ]; then
+    echo "$0: --model NAME=FOLDER, --calib and --text are needed" >&2
+    exit 2
+fi
+name=${model%%=*} folder=${model#*=}
+
+matquant=${MATQUANT:-$here/build/release/matquant}
+mkdir -p "$work"
+
+# measure FILE COMMAND...: the command's JSON into FILE, unless it is there
+measure() {
+    file=$work/$1
+    shift
+    if [ -s "$file" ]; then
+        return
+    fi
+    echo "+ $*" >&2
+    "$@" >"$file.part"
+    mv "$file.part" "$file"
+}
+
+# evaluate FILE FOLDER [OPTION...]: on the text and, if there are any, the tasks
+evaluate() {
+    output=$1
+    shift
+    # Split into words on purpose: the paths in $tasks may hold no spaces.
+    # shellcheck disable=SC2086
+    measure "$output" "$matquant" eval "$@" --text "$text" --windows "$windows" --seq-len "$seq_len" \
+        ${tasks:+--tasks $tasks} --json
+}
+
+# make_master NAME SCOPE OPTION...: the master NAME
+make_master() {
+    made=$1 layers=$2
+    shift 2
+    # Split into words on purpose.
+    # shellcheck disable=SC2086
+    measure "$made.json" "$matquant" quantize "$folder" -o "$work/$made" --force --recipe paper --scope "$layers" \
+        --calib "$calib" $settings "$@" --json
+}
+
+# Every width stands in --bits, since a width that does not gets scales and biases of its own by least squares, where the
+# paper has one pair for all; int6 and int3 weigh nothing in the loss.
+all='8,6,4,3,2'
+evaluate "$name-full.json" "$folder"
+for scope in $scopes; do
+    for row in $rows; do
+        master=$name-$scope-$row
+        case $row in
+        sliced) make_master "$master" "$scope" --bits $all --lambda 1,0,0,0,0 ;;
+        matquant) make_master "$master" "$scope" --bits $all --lambda 0.1,0,0.1,0,1 ;;
+        single) make_master "$master" "$scope" --bits $all --lambda 0,0,0,0,1 ;;
+        extra) make_master "$master" "$scope" --bits $all --lambda 0.1,0,0.1,0,1 --slice-rule round-extra ;;
+        codistill) make_master "$master" "$scope" --bits "$all,8>2" --lambda 0.1,0,0.1,0,1,1 ;;
+        let) make_master "$master" "$scope" --bits $all --lambda 0.1,0,0.1,0,1 --let ;;
+        dedicated) ;;
+        *)
+            echo "$0: no row is called $row" >&2
+            exit 2
+            ;;
+        esac
+        for width in 8 4 2 6 3; do
+            if [ "$row" = dedicated ]; then
+                make_master "$master$width" "$scope" --bits $width
+                evaluate "$master-w$width.json" "$work/$master$width" --bits $width
+            else
+                evaluate "$master-w$width.json" "$work/$master" --bits $width
+            fi
+        done
+    done
+done
+
+python3 "$here/scripts/bench_paper_table.py" "$work" "$name" "$matquant" ${results:+"$results"}

@@ -1,0 +1,100 @@
+/* A learner at the first block of a small golden model, as mq_run would have it before training. */
+#ifndef LEARNER_FIXTURE_H
+#define LEARNER_FIXTURE_H
+
+#include "base/random.h"
+#include "model_test.h"
+#include "quant/learner.h"
+
+typedef struct learner_fixture {
+    mq_quantize_options options;
+    mq_model *model;
+    mq_selection selection;
+    mq_context *context;
+    mq_slab slab;
+    mq_learner learner;
+} learner_fixture;
+
+/* options: its numbers for the loop are replaced by small ones. `name`: of a golden model. */
+static inline void open_learner(learner_fixture *f, const char *name,
+                                const mq_quantize_options *options, size_t epochs) {
+    *f = (learner_fixture){.options = *options, .model = open_golden(name)};
+    f->options.group_size = 8;
+    f->options.samples = f->options.batch = 4;
+    f->options.seq_len = 12;
+    f->options.epochs = epochs;
+    f->options.calib = "none";
+    const mq_context_options one = {.threads = 1}; /* too little work to share */
+    mq_error err = {0};
+    if (mq_select(&f->selection, &f->options, &f->model->config, &err) != MQ_OK ||
+        mq_context_new(&f->context, &one, &err) != MQ_OK) {
+        fail_with(name, &err);
+    }
+    f->learner = (mq_learner){.options = &f->options,
+                              .model = f->model,
+                              .selection = &f->selection,
+                              .context = f->context};
+    mq_learner_carve(&f->learner, &f->slab, f->options.samples, f->options.seq_len);
+    assert_false(f->slab.overflow);
+    assert_int_equal(mq_slab_allocate(&f->slab, "the test's learner", &err), MQ_OK);
+    mq_learner_carve(&f->learner, &f->slab, f->options.samples, f->options.seq_len);
+    mq_chains *chains = &f->learner.chains;
+    const size_t tokens = chains->sequences * chains->length;
+    int32_t ids[4 * 12];
+    assert_true(tokens <= sizeof ids / sizeof ids[0]);
+    mq_random random;
+    mq_random_seed(&random, 11, 0);
+    for (size_t i = 0; i < tokens; i++) {
+        ids[i] = (int32_t)mq_random_below(&random, f->model->config.vocab_size);
+    }
+    assert_int_equal(mq_learner_load(&f->learner, 0, &err), MQ_OK);
+    assert_int_equal(mq_model_embed(chains->teacher, f->model, ids, tokens, &err), MQ_OK);
+    for (size_t k = 0; k < f->options.width_count; k++) {
+        memcpy(chains->student[k], chains->teacher,
+               tokens * f->model->config.hidden_size * sizeof(float));
+    }
+    assert_int_equal(mq_learner_teach(&f->learner, 0, &err), MQ_OK);
+    mq_learner_start(&f->learner, 0);
+}
+
+static inline void close_learner(learner_fixture *f) {
+    mq_slab_free(&f->slab);
+    mq_selection_free(&f->selection);
+    mq_model_free(f->model);
+    mq_context_free(f->context);
+}
+
+static inline size_t learner_floats(const learner_fixture *f) {
+    return f->learner.chains.sequences * f->learner.chains.length * f->model->config.hidden_size;
+}
+
+/* The block at trained width k with the values as they are; what weights and shape point at lives
+ * as long as the fixture. */
+static inline void learner_block(mq_block_weights *weights, mq_block_shape *shape,
+                                 const learner_fixture *f, size_t k) {
+    *weights = mq_block_params_view(&f->learner.params);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (f->learner.grid[i].groups > 0) {
+            weights->linear[i] = f->learner.values[i][k].f32;
+        }
+    }
+    const mq_config *config = &f->model->config;
+    const size_t rope = config->layer_is_local != NULL && config->layer_is_local[0] ? 1 : 0;
+    *shape = (mq_block_shape){.config = config,
+                              .layer = 0,
+                              .sequences = f->learner.chains.sequences,
+                              .length = f->learner.chains.length,
+                              .cos_table = f->learner.cos_table[rope],
+                              .sin_table = f->learner.sin_table[rope]};
+}
+
+/* y: the block's output at trained width k. */
+static inline void learner_forward(float *y, learner_fixture *f, size_t k) {
+    mq_block_weights weights;
+    mq_block_shape shape;
+    learner_block(&weights, &shape, f, k);
+    mq_block_forward(y, f->learner.chains.student[k], &weights, &shape, f->learner.activations,
+                     f->context);
+}
+
+#endif
