@@ -70,6 +70,24 @@ def gguf_weights(path, config):
     return result
 
 
+def gguf_offsets(path, config):
+    """{P: [out, blocks]} the offsets m of the layers in Q4_1 and Q5_1, rows in Hugging Face's order."""
+    from gguf import GGUFReader
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    result = {}
+    for tensor in GGUFReader(path).tensors:
+        size = {"Q4_1": 20, "Q5_1": 24}.get(tensor.tensor_type.name)
+        if size is not None and tensor.name.startswith("blk."):
+            _, layer, name, _ = tensor.name.split(".")
+            blocks = np.array(tensor.data).reshape(int(tensor.shape[1]), -1, size)
+            offsets = np.ascontiguousarray(blocks[:, :, 2:4]).view(np.float16)[..., 0].astype(np.float32)
+            if config["model_type"] == "llama" and name in heads:
+                offsets = offsets.reshape(heads[name], -1, 2, offsets.shape[1]).swapaxes(1, 2)
+                offsets = offsets.reshape(-1, offsets.shape[3])
+            result["model.layers.%s.%s" % (layer, GGUF_NAMES[name])] = offsets
+    return result
+
+
 def gguf_head_type(path):
     from gguf import GGUFReader
     types = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}

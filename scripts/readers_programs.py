@@ -88,24 +88,40 @@ def llama_cpp(path, length, exact):
 
 def round_blocks(x, block, half):
     """Activations as ggml rounds them before a product with a quantized matrix: 8 bits, one scale a block, d = max / 127,
-    which is a float16 in Q8_0 and Q8_1 and a float32 in Q8_K."""
+    which is a float16 in Q8_0 and Q8_1 and a float32 in Q8_K. Also by how much the sums of the blocks that Q8_1 keeps,
+    in float16, differ from those of the rounded numbers: [..., blocks]."""
     import torch
     blocks = x.reshape(*x.shape[:-1], -1, block)
     scale = blocks.abs().amax(-1, keepdim=True) / 127
     codes = torch.round(blocks / torch.where(scale > 0, scale, torch.ones_like(scale)))
-    return (codes * (scale.half().float() if half else scale)).reshape(x.shape)
+    kept = scale.half().float() if half else scale
+    return (codes * kept).reshape(x.shape), ((scale * codes.sum(-1, keepdim=True)).half().float() -
+                                             kept * codes.sum(-1, keepdim=True))[..., 0]
 
 
-ROUNDING = {"Q2_K": lambda x: round_blocks(x, 256, False), "F16": lambda x: x.half().float(),
-            "BF16": lambda x: x.bfloat16().float(), "F32": lambda x: x}
+def emulated_layer(module, kind, offsets):
+    """A linear layer that multiplies as llama.cpp does with a matrix of this type."""
+    import torch
+    plain = module.forward
+    if kind in ("F32", "F16", "BF16"):
+        dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[kind]
+        module.forward = lambda x: plain(x.to(dtype).float())
+        return
+    block, half = (256, False) if kind.endswith("_K") else (32, True)
+    moved = None if offsets is None else torch.from_numpy(offsets.T.copy())
+
+    def forward(x):
+        rounded, difference = round_blocks(x, block, half)
+        result = plain(rounded)
+        return result if moved is None else result + difference @ moved  # the offset m multiplies the kept sum
+    module.forward = forward
 
 
-def emulated_llama_cpp(folder, weights, head_type):
-    """transformers in float32 on these numbers, the inputs of each linear layer rounded as ggml rounds them."""
+def emulated_llama_cpp(folder, weights, offsets, head_type):
+    """transformers in float32 on these numbers, with llama.cpp's products in its linear layers."""
     reader = transformers(folder)
     modules = dict(reader.model.named_modules())
-    layers = [(prefix, kind) for prefix, (_, kind) in weights.items()] + [("lm_head", head_type)]
-    for prefix, kind in layers:
-        rounding = ROUNDING.get(kind, lambda x: round_blocks(x, 32, True))
-        modules[prefix].register_forward_pre_hook(lambda _, given, rounding=rounding: (rounding(given[0]),))
+    for prefix, (_, kind) in weights.items():
+        emulated_layer(modules[prefix], kind, offsets.get(prefix))
+    emulated_layer(modules["lm_head"], head_type, None)
     return reader

@@ -9,6 +9,7 @@
 # BITS        the widths (default: 8,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
 # TEXT        what is measured on (default: data/demo-eval.txt), in WINDOWS windows (4) of TOKENS tokens (256)
 # RESULTS     a Markdown file whose section on readers is written anew, for the masters of this run
+# ROWS        a file that keeps the rows, so that several runs (say, with fewer TOKENS for a slow reader) make one section
 # BUILD       the build (default: build/release)
 #
 # The readers come from the Python package index into build/readers-venv (MATQUANT_READERS_VENV: another place), once;
@@ -62,7 +63,7 @@ for master; do
     echo "$(basename "$master"):"
     for reader in ${READERS:-safetensors mlx gguf compressed-tensors gptq}; do
         "$venv/bin/python" "$root/scripts/test_readers.py" "$reader" "$master" --build "$build" --work "$work" \
-            --text "${TEXT:-$root/data/demo-eval.txt}" --rows "$work/rows" --bits "${BITS:-8,6,5,4,3,2}" \
+            --text "${TEXT:-$root/data/demo-eval.txt}" --rows "${ROWS:-$work/rows}" --bits "${BITS:-8,6,5,4,3,2}" \
             --windows "${WINDOWS:-4}" --tokens "${TOKENS:-256}" 2>"$work/log" || {
             failed=1
             tail -n 5 "$work/log"
@@ -70,6 +71,6 @@ for master; do
     done
 done
 if [ -n "${RESULTS:-}" ]; then
-    "$venv/bin/python" "$root/scripts/readers_table.py" "$work/rows" "$RESULTS" "$("$build/matquant" --version | head -n 1)"
+    "$venv/bin/python" "$root/scripts/readers_table.py" "${ROWS:-$work/rows}" "$RESULTS" "$("$build/matquant" --version | head -n 1)"
 fi
 exit $failed

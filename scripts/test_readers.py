@@ -216,7 +216,8 @@ class Test:
             self.check(bits, "float16", readers_programs.gptqmodel(output), ours, HALF, cost)
         else:
             folder = ours.folder if cost > 0 else self.plain(bits)
-            emulation = readers_programs.emulated_llama_cpp(folder, weights, report["head_type"])
+            emulation = readers_programs.emulated_llama_cpp(
+                folder, weights, readers_files.gguf_offsets(output, self.config), report["head_type"])
             reader = readers_programs.llama_cpp(output, max(self.options.tokens, 64), False)
             types = " and ".join(sorted({kind for _, kind in weights.values()}))
             self.check(bits, types, reader, ours, None, cost, emulation)
