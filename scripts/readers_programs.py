@@ -117,11 +117,22 @@ def emulated_layer(module, kind, offsets):
     module.forward = forward
 
 
+def emulate_gelu(function):
+    """ggml looks GELU up in a table of float16; beyond 10 it is 0 or x."""
+    import torch
+    plain = function.forward
+    function.forward = lambda x: torch.where(x <= -10, torch.zeros_like(x), torch.where(
+        x >= 10, x, plain(x.half().float()).half().float()))
+
+
 def emulated_llama_cpp(folder, weights, offsets, head_type):
-    """transformers in float32 on these numbers, with llama.cpp's products in its linear layers."""
+    """transformers in float32 on these numbers, with llama.cpp's products in its linear layers and its GELU."""
     reader = transformers(folder)
     modules = dict(reader.model.named_modules())
     for prefix, (_, kind) in weights.items():
         emulated_layer(modules[prefix], kind, offsets.get(prefix))
     emulated_layer(modules["lm_head"], head_type, None)
+    for layer in reader.model.model.layers:
+        if "GELU" in type(layer.mlp.act_fn).__name__:
+            emulate_gelu(layer.mlp.act_fn)
     return reader
