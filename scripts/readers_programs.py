@@ -1,4 +1,5 @@
 """The programs that read slices, for test_readers.py: each makes a Reader of a slice."""
+import importlib
 import importlib.metadata
 import itertools
 
@@ -52,6 +53,15 @@ def gptqmodel(folder):
     return of_torch(model, version("gptqmodel") + ", torch backend")
 
 
+class Float32:
+    """mlx.core for a module of mlx-lm that asks for bfloat16 by name: Gemma's scale of embeddings, sqrt(hidden_size), is
+    25.25 there instead of 25.298."""
+
+    def __getattr__(self, name):
+        import mlx.core
+        return getattr(mlx.core, "float32" if name == "bfloat16" else name)
+
+
 def mlx(folder, exact):
     import mlx.core as mx
     import mlx_lm
@@ -59,6 +69,8 @@ def mlx(folder, exact):
     model, _ = mlx_lm.load(folder)
     if exact:
         model.set_dtype(mx.float32)
+    gemma = importlib.import_module("mlx_lm.models.gemma3_text")
+    gemma.mx = Float32() if exact else mx
 
     def generate(ids, count):
         steps = generate_step(mx.array(ids), model, max_tokens=count)

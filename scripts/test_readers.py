@@ -18,6 +18,7 @@ read out of the file here (readers_files.py), so that the comparison is of arith
 Bounds (logits), and why:
 
   float32 (transformers; mlx and llama.cpp told to)  1e-4: only the order of sums differs. Perplexity 0.5 %, as elsewhere.
+                                                     (Gemma in mlx-lm: with its one bfloat16 constant made float32, too.)
   llama.cpp in float32 with GELU                     1e-3: ggml looks it up in a table of float16, 2^-11 a number.
   transformers, compressed-tensors                   1e-4: it unpacks weights into the bfloat16 of their scales, and so do we.
   gptqmodel, torch backend                           1e-2: it has float16 and bfloat16 only; float16 has 11 bits a number.
