@@ -1,58 +1,76 @@
 #!/bin/sh
-# Do the programs that slices are written for compute what matquant computes? Cuts slices of masters in every format, loads them
-# with their own readers on the CPU, and compares logits, perplexity and greedily chosen tokens; test_readers.py
-# says how, and within which bounds.
+# Do the programs that slices are written for compute what matquant computes? Cuts slices of masters in every format,
+# loads them with their own readers on the CPU, and compares logits, perplexity and 32 greedily generated tokens;
+# test_readers.py says how, and within which bounds and why.
 #
-#   scripts/test-readers.sh [MASTER...]    (default: the demo model, and SmolLM2 and Gemma 3 where models/ has them,
-#                                           quantized with recipe rtn)
+#   scripts/test-readers.sh [MASTER...]    (default: the demo model, quantized with recipe rtn)
 #
-# Needs network the first time: the readers come from the Python package index into build/readers-venv (MATQUANT_VENV
-# names another place); llama-cpp-python is compiled, which takes about 10 minutes. BUILD names the build (default
-# build/release), TEXT the text (default data/demo-eval.txt), READERS and BITS what is tried, WINDOWS how many windows of
-# 256 tokens. Prints a line for each; ends with 1 if one is out of its bounds.
+# READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
+# BITS        the widths (default: 8,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
+# TEXT        what is measured on (default: data/demo-eval.txt), in WINDOWS windows (4) of TOKENS tokens (256)
+# RESULTS     a Markdown file whose section on readers is written anew, for the masters of this run
+# ROWS        a file that keeps the rows, so that several runs (say, with fewer TOKENS for a slow reader) make one section
+# BUILD       the build (default: build/release)
+#
+# The readers come from the Python package index into build/readers-venv (MATQUANT_READERS_VENV: another place), once;
+# llama-cpp-python is compiled, in a few minutes. MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0),
+# to name its CPU build where that takes more. SETUP_LIMIT (default: 15m) bounds that.
+#
+# Prints a line for each comparison. Ends with 0; with 1 if one is out of its bounds; with 77 and "skipped: ..." if the
+# readers could not be installed.
 set -eu
 
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 build=${BUILD:-$root/build/release}
-text=${TEXT:-$root/data/demo-eval.txt}
-venv=${MATQUANT_VENV:-$root/build/readers-venv}
+venv=${MATQUANT_READERS_VENV:-$root/build/readers-venv}
+export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY=passive
 
 if [ ! -x "$build/matquant" ] || [ ! -x "$build/tests/tools/logits" ]; then
     echo "test-readers: build first (cmake --preset release && cmake --build --preset release)" >&2
-    exit 1
+    exit 2
 fi
-if [ ! -x "$venv/bin/python" ]; then
-    "${PYTHON:-python3}" -m venv "$venv"
-fi
-if [ -z "${MATQUANT_VENV:-}" ]; then
-    "$venv/bin/python" -m pip install --quiet -r "$root/scripts/requirements-readers.txt"
+
+skip() {
+    echo "skipped: $1"
+    exit 77
+}
+found='import importlib.util as u, sys
+sys.exit(not all(map(u.find_spec, ["torch", "transformers", "compressed_tensors", "gptqmodel", "mlx", "mlx_lm",
+                                   "llama_cpp", "gguf"])))'
+if ! "$venv/bin/python" -c "$found" 2>/dev/null; then
+    [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv" || skip "no virtual environment can be made"
+    # Before the packages that need it: else pip takes the build with CUDA, several GB.
+    # shellcheck disable=SC2016,SC2086 # the first for the inner shell; the second may be several words
+    CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="${CMAKE_ARGS:--DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF}" \
+        timeout "${SETUP_LIMIT:-15m}" sh -c 'python=$1 list=$2; shift 2
+            "$python" -m pip install --quiet --retries 1 "$@" && "$python" -m pip install --quiet --retries 1 -r "$list" "$@"' \
+        sh "$venv/bin/python" "$root/scripts/requirements-readers.txt" ${MATQUANT_TORCH:-torch==2.13.0} >&2 ||
+        skip "the readers could not be installed from the Python package index within ${SETUP_LIMIT:-15m}"
 fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/test-readers.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT
+failed=0
+trap '[ $failed = 0 ] || exit 1; skip "ended before all readers were tried; those before agreed"' TERM
 
 if [ $# -eq 0 ]; then
-    for model in "$root/data/demo-model" "$root/models/smollm2" "$root/models/gemma3"; do
-        if [ -e "$model/model.safetensors" ]; then
-            "$build/matquant" quantize "$model" -o "$work/$(basename "$model")" --recipe rtn --group-size 32 --quiet >/dev/null
-            set -- "$@" "$work/$(basename "$model")"
-        fi
-    done
+    "$build/matquant" quantize "$root/data/demo-model" -o "$work/demo-model" --recipe rtn --group-size 32 --quiet >/dev/null
+    set -- "$work/demo-model"
 fi
 
-failed=0
 for master; do
     echo "$(basename "$master"):"
     for reader in ${READERS:-safetensors mlx gguf compressed-tensors gptq}; do
-        for bits in ${BITS:-8 4 2}; do
-            OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-2} "$venv/bin/python" "$root/scripts/test_readers.py" "$reader" "$master" \
-                --build "$build" --work "$work" --text "$text" --bits "$bits" --windows "${WINDOWS:-8}" \
-                2>"$work/log" || {
-                failed=1
-                tail -n 3 "$work/log"
-            }
-        done
+        "$venv/bin/python" "$root/scripts/test_readers.py" "$reader" "$master" --build "$build" --work "$work" \
+            --text "${TEXT:-$root/data/demo-eval.txt}" --rows "${ROWS:-$work/rows}" --bits "${BITS:-8,6,5,4,3,2}" \
+            --windows "${WINDOWS:-4}" --tokens "${TOKENS:-256}" 2>"$work/log" || {
+            failed=1
+            tail -n 5 "$work/log"
+        }
     done
 done
+if [ -n "${RESULTS:-}" ]; then
+    "$venv/bin/python" "$root/scripts/readers_table.py" "${ROWS:-$work/rows}" "$RESULTS" "$("$build/matquant" --version | head -n 1)"
+fi
 exit $failed

@@ -1,22 +1,36 @@
 #!/usr/bin/env python3
 """Does the program that a slice was written for compute what matquant computes? Called by test-readers.sh.
 
-    test_readers.py READER MASTER --build FOLDER --work FOLDER --text FILE [--bits R] [--tokens N] [--windows N]
+    test_readers.py READER MASTER --build FOLDER --work FOLDER --text FILE --rows FILE
+                    [--bits R,R...] [--tokens N] [--windows N]
 
-READER is mlx, gguf, compressed-tensors, gptq or safetensors. The slice is cut, loaded by its reader, and compared with
-matquant's logits (float32) of the numbers that the file holds. Where a format cannot hold the slice exactly, these are read out of
-the file here, so that the comparison is of arithmetic alone; what the format cost is what `slice` reports. Compared are
+READER is mlx, gguf, compressed-tensors, gptq or safetensors. Slices are cut, loaded by their reader, and compared with
+matquant's logits (float32) of the numbers that the file holds. Where a format cannot hold the slice exactly, these are
+read out of the file here (readers_files.py), so that the comparison is of arithmetic alone; what the format cost is what
+`slice` reports, and the first column here. Compared are
 
   logits      root of the mean squared difference, divided by that of the logits about their mean
   perplexity  of both, over the same windows of text
-  greedy      32 tokens that the reader continues a text with: matquant's first choice at each place
+  greedy      32 tokens that the reader's own generation continues a text with: matquant's first choice at each place. One
+              may differ only where matquant's two best logits are closer than twice the logits' difference there, and
+              none in float32
 
-Bounds, and why. transformers runs in float32 here: what is left is the order of sums, 1e-4. gptqmodel's torch kernel has
-float16 and bfloat16 only, and runs in the first: 11 bits a number, 1e-2. mlx computes in the model's bfloat16: 8 bits. llama.cpp
-rounds activations to 8 bits a block of 32 (Q8_0, Q8_1, Q8_K) before each product with a quantized matrix and to bf16 before one
-with a bf16 matrix; a model with large activations in few channels feels that most: SmolLM2's perplexity rises by about 1 %
-in Q4_1, Q5_1 and Q8_0 alike, and by a quarter of that when its matrices stay bf16. A greedy token may differ only
-where matquant's two best logits are closer than the logits' difference there.
+Bounds (logits), and why:
+
+  float32 (transformers; mlx and llama.cpp told to)  1e-4: only the order of sums differs. Perplexity 0.5 %, as elsewhere.
+                                                     (Gemma in mlx-lm: with its one bfloat16 constant made float32, too.)
+  llama.cpp in float32 with GELU                     1e-3: ggml looks it up in a table of float16, 2^-11 a number.
+  transformers, compressed-tensors                   1e-4: it unpacks weights into the bfloat16 of their scales, and so do we.
+  gptqmodel, torch backend                           1e-2: it has float16 and bfloat16 only; float16 has 11 bits a number.
+  mlx as it loads                                    5e-2: it computes in the model's bfloat16, 8 bits a number.
+  llama.cpp, F16 file                                1e-2: it rounds activations and its cache to float16.
+  llama.cpp, quantized types                         it rounds activations to 8 bits a block before each product with a
+      quantized matrix. What that alone does is computed here (emulated_llama_cpp): the same numbers in float32, with the
+      inputs of every layer rounded in that way. llama.cpp may be 1.25 times as far from matquant as the emulation is, and
+      its perplexity must be the emulation's to 0.5 %. It cannot be nearer the emulation's logits: a sum in another order
+      moves an activation across a rounding edge, and a few blocks later nothing is rounded alike.
+
+A row is printed for each, and appended to --rows as JSON. A width that a format refuses is a row, too.
 """
 import argparse
 import json
@@ -28,213 +42,210 @@ import sys
 
 import numpy as np
 
-BOUNDS = {"safetensors": 1e-4, "compressed-tensors": 1e-4, "gptq": 1e-2, "mlx": 5e-2, "gguf": 1e-1}
-PERPLEXITY = {"gguf": 2e-2}  # the others: 5e-3
-GREEDY = 32
+import readers_files
+import readers_programs
 
+READERS = ["safetensors", "mlx", "gguf", "compressed-tensors", "gptq"]
+EXACT, TABLE, HALF, BFLOAT = 1e-4, 1e-3, 1e-2, 5e-2
+PERPLEXITY = 5e-3
+EMULATED = 1.25
+GREEDY, PROMPT = 32, 16
 
-# --- what a file holds, as plain weights ---------------------------------------------------------
-
-def unpack(words, count, width):
-    """[..., words] of uint32 to [..., count] codes: a bit stream, least significant bits first."""
-    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")
-    bits = bits[..., :count * width].reshape(*words.shape[:-1], count, width)
-    return (bits << np.arange(width, dtype=np.uint8)).sum(-1).astype(np.float32)
-
-
-def gptq_weights(tensors, prefix, width):
-    packed, zeros = tensors[prefix + ".qweight"].view(np.uint32), tensors[prefix + ".qzeros"].view(np.uint32)
-    index, scales = tensors[prefix + ".g_idx"], tensors[prefix + ".scales"].astype(np.float32)
-    codes = unpack(packed.T.copy(), len(index), width)
-    return scales.T[:, index] * (codes - unpack(zeros, scales.shape[1], width).T[:, index])
-
-
-def compressed_weights(tensors, prefix, width):
-    packed, scales = tensors[prefix + ".weight_packed"].view(np.uint32), tensors[prefix + ".weight_scale"]
-    out, columns = tensors[prefix + ".weight_shape"]
-    codes = unpack(packed, columns, width)
-    zeros = unpack(tensors[prefix + ".weight_zero_point"].view(np.uint32).T.copy(), out, width).T
-    size = columns // scales.shape[1]
-    return np.repeat(scales, size, 1) * (codes - np.repeat(zeros, size, 1))
-
-
-def folder_weights(folder, width, read, marker):
-    """{P: weights} of the packed layers of a folder; bf16 scales need torch to be read."""
-    from safetensors.torch import load_file
-    tensors = {}
-    for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
-        for name, tensor in load_file(path).items():
-            tensors[name] = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
-    return {name[:-len(marker)]: read(tensors, name[:-len(marker)], width) for name in tensors if name.endswith(marker)}
-
-
-def gguf_weights(path, config):
-    """{P: weights} of the matrices of a GGUF file's blocks, rows in Hugging Face's order."""
-    from gguf import GGUFReader
-    from gguf.quants import dequantize
-    names = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-             "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
-             "ffn_down": "mlp.down_proj"}
-    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    result = {}
-    for tensor in GGUFReader(path).tensors:
-        parts = tensor.name.split(".")
-        if parts[0] == "blk" and parts[2] in names and parts[3] == "weight":
-            weights = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-            if config["model_type"] == "llama" and parts[2] in heads:
-                weights = weights.reshape(heads[parts[2]], -1, 2, weights.shape[1]).swapaxes(1, 2)
-                weights = weights.reshape(-1, weights.shape[3])
-            result["model.layers.%s.%s" % (parts[1], names[parts[2]])] = weights
-    return result
-
-
-# --- the readers: each gives logits(ids) -> float32 [length, vocab] ------------------------------
-
-def transformers_logits(folder, reader):
-    import torch
-    if reader == "gptq":
-        from gptqmodel import BACKEND, GPTQModel
-        model = GPTQModel.load(folder, backend=BACKEND.TORCH, device="cpu", dtype=torch.float16).model
-    else:
-        from transformers import AutoModelForCausalLM
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-    def logits(ids):
-        with torch.no_grad():
-            return model(torch.tensor([ids])).logits[0].float().numpy()
-    return logits
-
-
-def mlx_logits(folder):
-    import mlx.core as mx
-    import mlx_lm
-    model, _ = mlx_lm.load(folder)
-    return lambda ids: np.array(model(mx.array([ids]))[0].astype(mx.float32))
-
-
-def llama_logits(path, length):
-    import llama_cpp
-    model = llama_cpp.Llama(path, logits_all=True, n_ctx=length, n_batch=length, verbose=False)
-
-    def logits(ids):
-        model.reset()
-        model.eval(list(ids))
-        return np.array(model.scores[:len(ids)], dtype=np.float32)
-    logits.model = model
-    return logits
-
-
-# --- comparing ------------------------------------------------------------------------------------
 
 class Matquant:
+    """matquant's own logits of a folder."""
+
     def __init__(self, build, folder, bits, work):
         self.program, self.folder, self.bits, self.work = build / "tests/tools/logits", folder, bits, work
+        self.known = {}
 
-    def __call__(self, ids):
+    def logits(self, ids):
         given, got = self.work / "ids", self.work / "logits"
         given.write_bytes(np.array(ids, dtype=np.int32).tobytes())
         subprocess.run([self.program, self.folder, given, got] + self.bits, check=True, stderr=subprocess.DEVNULL)
         return np.fromfile(got, dtype=np.float32).reshape(len(ids), -1)
 
+    def window(self, ids):
+        """The same, kept: several readers are compared on a window."""
+        key = tuple(ids)
+        if key not in self.known:
+            self.known[key] = self.logits(ids)
+        return self.known[key]
+
 
 def nll(logits, ids):
-    logits = logits[:-1].astype(np.float64)
-    top = logits.max(1)
-    return np.log(np.exp(logits - top[:, None]).sum(1)) + top - logits[np.arange(len(logits)), ids[1:]]
+    result = np.empty(len(ids) - 1)
+    for i in range(len(ids) - 1):
+        row = logits[i].astype(np.float64)
+        top = row.max()
+        result[i] = np.log(np.exp(row - top).sum()) + top - row[ids[i + 1]]
+    return result
 
 
-def continue_text(theirs, ids):
-    ids = list(ids)
-    for _ in range(GREEDY):
-        ids.append(int(theirs(ids)[-1].argmax()))
-    return ids
-
-
-def compare_greedy(theirs, ours, prompt):
-    """How many of the reader's tokens are matquant's, and whether the first other one is a near tie."""
-    ids = continue_text(theirs, prompt)
-    mine = ours(ids)[len(prompt) - 1:-1]
-    chosen = np.array(ids[len(prompt):])
-    same = mine.argmax(1) == chosen
-    if same.all():
-        return GREEDY, True
-    at = int(same.argmin())
-    difference = np.abs(theirs(ids[:len(prompt) + at])[-1] - mine[at]).max()
-    return at, bool(mine[at].max() - mine[at][chosen[at]] <= 2 * difference)
-
-
-def compare(reader, theirs, ours, windows):
+def compare_windows(theirs, ours, windows):
+    """Relative difference of the logits, and both perplexities."""
     squares = power = 0.0
     nlls = ([], [])
     for ids in windows:
         a, b = theirs(ids), ours(ids)
-        squares += float(((a - b) ** 2).sum())
-        power += float(((b - b.mean(1, keepdims=True)) ** 2).sum())
+        squares += float(np.sum((a - b) ** 2, dtype=np.float64))
+        power += float(np.sum((b - b.mean(1, keepdims=True)) ** 2, dtype=np.float64))
         nlls[0].append(nll(a, ids))
         nlls[1].append(nll(b, ids))
-    error = math.sqrt(squares / power)
-    perplexity = [math.exp(np.concatenate(part).mean()) for part in nlls]
-    ratio = perplexity[0] / perplexity[1] - 1
-    same, tie = compare_greedy(theirs, ours, windows[0][:16])
-    good = error <= BOUNDS[reader] and abs(ratio) <= PERPLEXITY.get(reader, 5e-3) and tie
-    print("logits %.2e (bound %.0e)  perplexity %.4f, matquant %.4f (%+.3f %%)  greedy %d of %d%s  %s" %
-          (error, BOUNDS[reader], *perplexity, 100 * ratio, same, GREEDY,
-           "" if same == GREEDY else ", then a near tie" if tie else ", then another choice", "ok" if good else "FAILED"))
-    return good
+    return math.sqrt(squares / power), *(math.exp(np.concatenate(part).mean()) for part in nlls)
+
+
+def compare_greedy(reader, ours, prompt):
+    """How many of the tokens that the reader generates are matquant's, and whether the first other one is a near tie."""
+    chosen = np.array(reader.generate(prompt, GREEDY))
+    ids = list(prompt) + chosen.tolist()
+    mine = ours.logits(ids)[len(prompt) - 1:-1]
+    same = mine.argmax(1) == chosen
+    if len(chosen) == GREEDY and same.all():
+        return GREEDY, True
+    if len(chosen) != GREEDY:
+        return len(chosen), False
+    at = int(same.argmin())
+    difference = np.abs(reader.logits(ids[:len(prompt) + at])[-1] - mine[at]).max()
+    return at, bool(mine[at].max() - mine[at][chosen[at]] <= 2 * difference)
+
+
+class Test:
+    def __init__(self, options, rows):
+        self.options, self.work, self.failed, self.rows = options, options.work, False, rows
+        self.config = json.load(open(os.path.join(options.master, "config.json")))
+        from tokenizers import Tokenizer
+        self.tokenizer = Tokenizer.from_file(os.path.join(options.master, "tokenizer.json"))
+        self.text = options.text.read_text(errors="replace")[:20 * options.tokens * options.windows]
+        ids = self.tokenizer.encode(self.text).ids
+        windows = [ids[i * options.tokens:(i + 1) * options.tokens] for i in range(options.windows)]
+        self.windows = [window for window in windows if len(window) == options.tokens]
+
+    def cut(self, form, output, bits, *more):
+        """The report of `slice`; text: why it refused."""
+        done = subprocess.run([self.options.build / "matquant", "slice", self.options.master, "-o", output, "--bits",
+                               str(bits), "--format", form, "--force", "--json", "-q", *more], capture_output=True,
+                              text=True)
+        if done.returncode == 2:
+            return done.stderr.strip().removeprefix("matquant: ")
+        if done.returncode != 0:
+            raise SystemExit(done.stderr)
+        return json.loads(done.stdout)
+
+    def row(self, **row):
+        row = {"model": os.path.basename(os.path.normpath(self.options.master)), "format": self.options.reader,
+               "windows": len(self.windows), "tokens": self.options.tokens, **row}
+        with open(self.options.rows, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        if "refused" in row:
+            print("%-18s int%d  refused: %s" % (row["format"], row["bits"], row["refused"]), file=self.rows, flush=True)
+            return
+        greedy = "greedy %d of %d" % (row["greedy"], GREEDY)
+        if row["greedy"] < GREEDY:
+            greedy += ", then a near tie" if row["tie"] else ", then another choice"
+        print("%-18s int%d %-28s cost %.1e  logits %.1e (bound %.1e)  perplexity %.4f, %s %.4f (%+.3f %%)  %s  %s" %
+              (row["format"], row["bits"], row["how"], row["cost"], row["error"], row["bound"], row["perplexity"],
+               "emulated" if "emulated" in row else "matquant", row.get("emulated", row["matquant"]),
+               100 * row["ratio"], greedy, "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
+        self.failed |= not row["ok"]
+
+    def check(self, bits, how, reader, ours, bound, cost, emulation=None):
+        error, perplexity, mine = compare_windows(reader.logits, ours.window, self.windows)
+        same, tie = compare_greedy(reader, ours, self.windows[0][:PROMPT])
+        row = {"bits": bits, "how": how, "reader": reader.name, "cost": cost, "error": error,
+               "perplexity": perplexity, "matquant": mine, "greedy": same, "tie": tie}
+        wanted = mine
+        if emulation is not None:
+            apart, row["emulated"], _ = compare_windows(emulation.logits, ours.window, self.windows)
+            bound, wanted = EMULATED * apart, row["emulated"]
+        row["bound"], row["ratio"] = bound, perplexity / wanted - 1
+        row["ok"] = error <= bound and abs(row["ratio"]) <= PERPLEXITY and (same == GREEDY if bound in (EXACT, TABLE) else tie)
+        self.row(**row)
+
+    def check_vocabulary(self, reader):
+        """The vocabulary came along in the GGUF file: the same ids from the same text."""
+        part = self.text[:4000]
+        if reader.model.tokenize(part.encode(), add_bos=True, special=True) != self.tokenizer.encode(part).ids:
+            print("llama.cpp makes other tokens of the text", file=self.rows, flush=True)
+            self.failed = True
+
+    def plain(self, bits, weights=None):
+        """A folder of float32 weights: the slice's, or those that a file holds."""
+        folder = str(self.work / "plain")
+        self.cut("safetensors", folder, bits, "--dtype", "f32")
+        if weights:
+            readers_files.put_weights(folder, weights)
+        return folder
+
+    def run_plain_gguf(self, bits):
+        """The slice's very numbers: what is not the types' arithmetic."""
+        gelu = self.config.get("hidden_activation", self.config.get("hidden_act", "")).startswith("gelu")
+        for dtype, bound in (("f32", TABLE if gelu else EXACT), ("f16", HALF)):
+            output = str(self.work / "plain.gguf")
+            report = self.cut("gguf", output, bits, "--dtype", dtype)
+            reader = readers_programs.llama_cpp(output, max(self.options.tokens, 64), dtype == "f32")
+            ours = Matquant(self.options.build, self.options.master, [str(bits)], self.work)
+            self.check(bits, dtype.upper() + (", float32 cache" if dtype == "f32" else ""), reader, ours, bound,
+                       report["relative_error"])
+
+    def run(self, bits):
+        name = self.options.reader
+        output = str(self.work / ("slice.gguf" if name == "gguf" else "slice"))
+        report = self.cut(name, output, bits, *(["--dtype", "f32"] if name == "safetensors" else []))
+        if isinstance(report, str):
+            self.row(bits=bits, refused=report)
+            if name == "gguf":
+                self.run_plain_gguf(bits)
+            return
+        ours = Matquant(self.options.build, self.options.master, [str(bits)], self.work)
+        weights = None
+        if name == "gguf":
+            weights = readers_files.gguf_weights(output, self.config)
+            report["head_type"] = readers_files.gguf_head_type(output)
+        elif name in readers_files.MARKERS:
+            weights = readers_files.folder_weights(output, bits, name)
+        if weights and (report["relative_error"] > 0 or name == "compressed-tensors"):
+            values = {prefix: entry[0] if name == "gguf" else entry for prefix, entry in weights.items()}
+            ours = Matquant(self.options.build, self.plain(bits, values), [], self.work)
+        cost = report["relative_error"]
+        if name == "mlx":
+            self.check(bits, "bfloat16, as it loads", readers_programs.mlx(output, False), ours, BFLOAT, cost)
+            self.check(bits, "float32", readers_programs.mlx(output, True), ours, EXACT, cost)
+        elif name == "safetensors":
+            self.check(bits, "float32", readers_programs.transformers(output), ours, EXACT, cost)
+        elif name == "compressed-tensors":
+            self.check(bits, "float32", readers_programs.compressed_tensors(output), ours, EXACT, cost)
+        elif name == "gptq":
+            self.check(bits, "float16", readers_programs.gptqmodel(output), ours, HALF, cost)
+        else:
+            folder = ours.folder if cost > 0 else self.plain(bits)
+            emulation = readers_programs.emulated_llama_cpp(
+                folder, weights, readers_files.gguf_offsets(output, self.config), report["head_type"])
+            reader = readers_programs.llama_cpp(output, max(self.options.tokens, 64), False)
+            types = " and ".join(sorted({kind for _, kind in weights.values()}))
+            self.check(bits, types, reader, ours, None, cost, emulation)
+            self.check_vocabulary(reader)
+            if bits == 4:
+                self.run_plain_gguf(bits)
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("reader", choices=BOUNDS)
+    parser.add_argument("reader", choices=READERS)
     parser.add_argument("master")
-    parser.add_argument("--build", type=pathlib.Path, required=True)
-    parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--text", type=pathlib.Path, required=True)
-    parser.add_argument("--bits", default="4")
-    parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--windows", type=int, default=8)
+    for name in ("build", "work", "text", "rows"):
+        parser.add_argument("--" + name, type=pathlib.Path, required=True)
+    parser.add_argument("--bits", default="8,4,2")
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--windows", type=int, default=4)
     options = parser.parse_args()
-    work, bits = options.work, options.bits
-
-    def cut(form, output, *more):
-        subprocess.run([options.build / "matquant", "slice", options.master, "-o", output, "--bits", bits, "--format",
-                        form, "--force", "--json", "-q", *more], check=True, stdout=open(work / "report.json", "w"))
-        return json.load(open(work / "report.json"))
-
-    output = str(work / ("slice.gguf" if options.reader == "gguf" else "slice"))
-    more = ["--dtype", "f32"] if options.reader == "safetensors" else []
-    report = cut(options.reader, output, *more)
-    ours = Matquant(options.build, options.master, [bits], work)
-    if report["relative_error"] > 0:
-        config = json.load(open(os.path.join(options.master, "config.json")))
-        cut("safetensors", str(work / "plain"), "--dtype", "f32")
-        weights = (gguf_weights(output, config) if options.reader == "gguf" else
-                   folder_weights(output, int(bits), gptq_weights, ".qweight") if options.reader == "gptq" else
-                   folder_weights(output, int(bits), compressed_weights, ".weight_packed"))
-        from safetensors.numpy import load_file, save_file
-        tensors = load_file(work / "plain/model.safetensors")
-        for prefix, values in weights.items():
-            tensors[prefix + ".weight"] = np.ascontiguousarray(values, dtype=np.float32)
-        save_file(tensors, work / "plain/model.safetensors", metadata={"format": "pt"})
-        ours = Matquant(options.build, str(work / "plain"), [], work)
-
-    from tokenizers import Tokenizer
-    text = options.text.read_text(errors="replace")[:20 * options.tokens * options.windows]
-    ids = Tokenizer.from_file(os.path.join(options.master, "tokenizer.json")).encode(text).ids
-    windows = [ids[i * options.tokens:(i + 1) * options.tokens] for i in range(options.windows)]
-    windows = [window for window in windows if len(window) == options.tokens]
-    theirs = (mlx_logits(output) if options.reader == "mlx" else
-              llama_logits(output, max(options.tokens, 64)) if options.reader == "gguf" else
-              transformers_logits(output, options.reader))
-    print("%-18s int%s  cost %.2e  " % (options.reader, bits, report["relative_error"]), end="")
-    good = compare(options.reader, theirs, ours, windows)
-    if options.reader == "gguf":  # the vocabulary came along: the same ids from the same text
-        part = text[:4000]
-        if theirs.model.tokenize(part.encode(), add_bos=True, special=True) != Tokenizer.from_file(
-                os.path.join(options.master, "tokenizer.json")).encode(part).ids:
-            print("llama.cpp makes other tokens of the text")
-            good = False
-    sys.exit(0 if good else 1)
+    rows = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # some readers talk on stdout
+    test = Test(options, rows)
+    for bits in options.bits.split(","):
+        test.run(int(bits))
+    sys.stderr.flush()
+    os._exit(1 if test.failed else 0)  # llama-cpp-python trips over its own clean-up at exit
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ typedef struct mq_eval_options {
     size_t max_items;  /* at most so many items of each, from the beginning; 0: all */
     const char *items; /* where to write what each item came to, see below; NULL: nowhere */
     bool force;        /* replace that file */
+    bool record;       /* put the text's result into the master's provenance (format.h) */
 } mq_eval_options;
 
 mq_eval_options mq_eval_defaults(void); /* seq_len 1024, batch 4, all windows, bos */

@@ -34,7 +34,14 @@
  *
  * matquant.json is the provenance (MQ_PROVENANCE_FILE): "format_version", "tool", "recipe",
  * "source", "calibration", "blas", "blocks" (losses), and "tensors": {NAME: {"crc32": "8
- * hexadecimal digits"}} for every tensor of the folder.
+ * hexadecimal digits"}} for every tensor of the folder. `eval --record` adds to it
+ *
+ *   "evaluations": [{"bits": R, "text": {"file": NAME, "sha256": DIGEST}, "windows": N,
+ *                    "seq_len": N, "bos": true | false, "perplexity": X, "nll": X,
+ *                    "nll_stderr": X, "tool": "matquant VERSION"}, ...]
+ *
+ * with "reference": {"model": NAME, "perplexity": X}, "kl" (nats a token) and "top1_agreement"
+ * where it was compared with one; the members are those of mq_eval_result.
  *
  * A reader must reject (and mq_verify does): another quant_method or a newer format_version; a
  * slice_rule, width or group_size that is none of the above; codes that are not U8 of two

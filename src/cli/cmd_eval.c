@@ -75,6 +75,9 @@ static const char *missing(const mq_eval_options *options, const eval_gates *gat
     if (!options->text && options->reference) {
         return "--reference needs --text FILE";
     }
+    if (!options->text && options->record) {
+        return "--record needs --text FILE";
+    }
     if (!options->reference && gates->has_kl) {
         return "--max-kl needs --reference MODEL";
     }
@@ -156,6 +159,11 @@ mq_status cmd_eval(int count, char *const *argv) {
         {CLI_TEXT, 0, "items", &options.items, "FILE",
          .help = "write the log-likelihood of every choice of every item, one JSON object a line"},
         {CLI_FLAG, 0, "force", &options.force, .help = "replace that file if it exists"},
+        {.type = CLI_HEADING, .help = "Provenance"},
+        {CLI_FLAG, 0, "record", &options.record,
+         .help =
+             "put the text's result into matquant.json of the master: inspect shows it, and the "
+             "model card of every slice of that width"},
         CLI_COMMON_OPTIONS(common)};
     const cli_command command = {
         "eval",

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <string.h>
 
 #include "command.h"
@@ -7,6 +8,29 @@
 static const char *const kinds[] = {"plain", "master", "slice"}; /* in the order of mq_kind */
 static const char *const rules[] = {"top", "round",
                                     "round-extra"}; /* in the order of mq_slice_rule */
+
+static double number_of(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNumber(item) ? item->valuedouble : NAN;
+}
+
+/* "evaluations" of the provenance (matquant/format.h). */
+static void print_evaluations(const cJSON *list) {
+    puts("\nEvaluations");
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, list) {
+        const cJSON *text = cJSON_GetObjectItemCaseSensitive(item, "text");
+        const cJSON *file = cJSON_GetObjectItemCaseSensitive(text, "file");
+        char label[CLI_CELL_SIZE], kl[CLI_CELL_SIZE] = "";
+        snprintf(label, sizeof label, "%.0f bits", number_of(item, "bits"));
+        if (isfinite(number_of(item, "kl"))) {
+            snprintf(kl, sizeof kl, ", KL %.4f", number_of(item, "kl"));
+        }
+        cli_print_field(stdout, label, "perplexity %.4f%s, %.0f windows of %.0f tokens of %s",
+                        number_of(item, "perplexity"), kl, number_of(item, "windows"),
+                        number_of(item, "seq_len"), cJSON_IsString(file) ? file->valuestring : "?");
+    }
+}
 
 /* Prints every number, text and list of the provenance under its path, "recipe.seed"; lists on one
  * line. */
@@ -76,6 +100,11 @@ static void print_table(const mq_inspection *inspection, const char *folder) {
     }
     cJSON *provenance = inspection->provenance ? cJSON_Parse(inspection->provenance) : NULL;
     if (provenance) {
+        cJSON *evaluations = cJSON_DetachItemFromObjectCaseSensitive(provenance, "evaluations");
+        if (cJSON_IsArray(evaluations) && evaluations->child) {
+            print_evaluations(evaluations);
+        }
+        cJSON_Delete(evaluations);
         puts("\nProvenance");
         print_provenance(provenance, "");
         cJSON_Delete(provenance);

@@ -102,7 +102,9 @@ mq_status cmd_slice(int count, char *const *argv) {
          .required = true, .hide_default = true},
         {CLI_CHOICE, 0, "format", &format, "NAME", "what to write, see below", .choices = formats},
         {CLI_CHOICE, 0, "dtype", &dtype, "TYPE",
-         "element type of --format safetensors: that of the source's embeddings, bf16, f16 or f32",
+         "element type of plain weights, bf16, f16 or f32: of --format safetensors (default: that "
+         "of the "
+         "source's embeddings), and of gguf instead of its quantized types",
          .choices = dtypes},
         {CLI_FLAG, 0, "force", &options.force, .help = "replace the output if it exists"},
         CLI_SHARD_OPTION(options.max_shard_size),

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "eval/perplexity.h"
+#include "eval/record.h"
 #include "eval/score.h"
 #include "eval/tasks.h"
 #include "store/master.h"
@@ -229,6 +230,9 @@ mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
     if (options->items) {
         status = check_items(options, err);
     }
+    if (status == MQ_OK && options->record) {
+        status = mq_record_check(options, err);
+    }
     if (status == MQ_OK) {
         status = mq_model_open_any(&model, options->model, options->width, err);
     }
@@ -243,6 +247,9 @@ mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
     }
     if (status == MQ_OK && options->task_count > 0) {
         status = score_tasks(result, options, model, &tasks, context, err);
+    }
+    if (status == MQ_OK && options->record) {
+        status = mq_record_write(result, options, err);
     }
     mq_task_set_free(&tasks);
     mq_sequences_free(&windows);

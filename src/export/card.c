@@ -71,7 +71,37 @@ static void put_making(mq_buffer *card, const cJSON *slice) {
     }
 }
 
-static void put_format(mq_buffer *card, const mq_plan *plan, const mq_export_format *format) {
+static const cJSON *number_of(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNumber(item) ? item : NULL;
+}
+
+/* One measurement of the master at this width (matquant/format.h); what is not whole is left out.
+ */
+static void put_evaluation(mq_buffer *card, const cJSON *item, bool inexact) {
+    const cJSON *text = cJSON_GetObjectItemCaseSensitive(item, "text");
+    const cJSON *reference = cJSON_GetObjectItemCaseSensitive(item, "reference");
+    const char *file = text_of(text, "file"), *digest = text_of(text, "sha256");
+    const cJSON *perplexity = number_of(item, "perplexity"), *kl = number_of(item, "kl");
+    const cJSON *windows = number_of(item, "windows"), *length = number_of(item, "seq_len");
+    if (file == NULL || digest == NULL || perplexity == NULL || windows == NULL || length == NULL) {
+        return;
+    }
+    mq_buffer_printf(card, "- perplexity %.4f on `", perplexity->valuedouble);
+    mq_buffer_put_text(card, file);
+    mq_buffer_printf(card, "` (%.0f windows of %.0f tokens; SHA-256 `%.64s`)", windows->valuedouble,
+                     length->valuedouble, digest);
+    const cJSON *full = number_of(reference, "perplexity");
+    if (full != NULL && kl != NULL) {
+        mq_buffer_printf(
+            card, "; KL divergence from the reference %.4g nats a token, whose perplexity is %.4f",
+            kl->valuedouble, full->valuedouble);
+    }
+    mq_buffer_put_text(card, ", measured by `matquant eval`");
+    mq_buffer_put_text(card, inexact ? " before this format's rounding\n" : "\n");
+}
+
+static void put_format(mq_buffer *card, const mq_plan *plan) {
     mq_buffer_printf(card, "- %.3f bits a quantized weight, scales and zero points counted\n",
                      mq_plan_bits_per_weight(plan));
     const double error = mq_plan_relative_error(plan);
@@ -81,8 +111,6 @@ static void put_format(mq_buffer *card, const mq_plan *plan, const mq_export_for
                          "error of the weights %.3g\n",
                          error);
     }
-    mq_buffer_put_text(card, "\n## Loading it\n\n");
-    mq_buffer_put_text(card, format->usage);
 }
 
 mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
@@ -98,7 +126,13 @@ mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
                      plan->job->width, format->info.name, text_of(provenance, "tool"));
     put_base(&card, plan, slice);
     put_making(&card, slice);
-    put_format(&card, plan, format);
+    put_format(&card, plan);
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(slice, "evaluations")) {
+        put_evaluation(&card, item, mq_plan_relative_error(plan) > 0);
+    }
+    mq_buffer_put_text(&card, "\n## Loading it\n\n");
+    mq_buffer_put_text(&card, format->usage);
     mq_status status =
         card.failed ? mq_fail_memory(err, "the model card", card.capacity)
                     : mq_write_file(plan->job->output, "README.md", card.text, card.length, err);

@@ -111,6 +111,12 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
     for (size_t i = 0; status == MQ_OK && i < sizeof texts / sizeof *texts; i++) {
         status = mq_json_add(quantization, texts[i][0], cJSON_CreateString(texts[i][1]), err);
     }
+    /* Versions from 0.18 on plan unpacked zero points for a layer that stays packed in
+     * transformers, and then refuse packed ones; unpacked when the folder is loaded, they are read.
+     */
+    if (status == MQ_OK) {
+        status = mq_json_add(quantization, "dequantize", cJSON_CreateTrue(), err);
+    }
     if (status == MQ_OK) {
         status = add_groups(quantization, plan, err);
     }

@@ -3,7 +3,8 @@
  * Slices of 4 and 5 bits are exact (Q4_1, Q5_1 have a float16 offset as our groups have); 8 bits
  * become Q8_0, which has no offset, 2 bits Q2_K. A layer whose rows a type's blocks do not divide
  * is stored in another: 2-bit codes exactly in Q4_1, the rest in F16. Embeddings and head keep
- * their element type, norms and biases become F32, as llama.cpp wants them.
+ * their element type, norms and biases become F32, as llama.cpp wants them. With --dtype all
+ * matrices are plain (gguf_plain.h).
  *
  * What llama.cpp does otherwise than Hugging Face: it rotates neighbouring rows of q and k in
  * Llama, so these rows are put in that order; Gemma's norms multiply by the weight itself, so 1 is
@@ -17,6 +18,7 @@
 #include "base/context.h"
 #include "export/gguf_blocks.h"
 #include "export/gguf_model.h"
+#include "export/gguf_plain.h"
 #include "export/stream.h"
 #include "store/folder.h"
 #include "store/names.h"
@@ -162,10 +164,6 @@ static void warn_of_fallbacks(const mq_plan *plan) {
 
 /* --- the plan: tensors ------------------------------------------------------------------------ */
 
-static mq_ggml_type type_of_dtype(mq_dtype dtype) {
-    return dtype == MQ_F32 ? MQ_GGML_F32 : dtype == MQ_F16 ? MQ_GGML_F16 : MQ_GGML_BF16;
-}
-
 static mq_status find(const mq_tensor_info **out, bool *is_private, const mq_plan *plan,
                       const char *name, mq_error *err) {
     const mq_tensor_info *info = mq_tensors_find(mq_master_tensors(plan->job->master), name);
@@ -189,13 +187,17 @@ static mq_status add_matrix(mq_plan *plan, const char *source, const char *name,
     if (status != MQ_OK) {
         return status;
     }
-    piece.type = type_of_dtype(info->dtype);
+    piece.type = mq_gguf_type_of(info->dtype);
     piece.spec.dims = 2;
     piece.spec.shape[0] = piece.rows = info->shape[0];
     piece.spec.shape[1] = info->shape[1];
     piece.row_bytes = info->shape[1] * mq_dtype_size(info->dtype);
     piece.fill = fill_rows;
     piece.sources[0] = info;
+    const mq_gguf *own = plan->own;
+    if (own->is_plain) {
+        mq_gguf_make_plain(&piece, own->dtype);
+    }
     return mq_plan_add(plan, name, &piece, err);
 }
 
@@ -228,6 +230,10 @@ static mq_status add_quantized(mq_plan *plan, const mq_master_view *view, const 
                       .heads = heads,
                       .is_inexact = !holds_exactly(type, view)};
     mq_piece_reads_all(&piece, plan, view);
+    const mq_gguf *own = plan->own;
+    if (own->is_plain) {
+        mq_gguf_make_plain(&piece, own->dtype);
+    }
     plan->quantized_weights += view->out * view->in;
     return mq_plan_add(plan, name, &piece, err);
 }
@@ -300,12 +306,12 @@ static void free_gguf(void *own) {
     mq_free(own);
 }
 
-static mq_status check_options(const mq_plan *plan, mq_error *err) {
+static mq_status check_options(const mq_gguf *own, const mq_plan *plan, mq_error *err) {
     const unsigned width = plan->job->width;
-    if (width != 2 && width != 4 && width != 5 && width != 8) {
+    if (!own->is_plain && width != 2 && width != 4 && width != 5 && width != 8) {
         return mq_fail(err, MQ_ERR_USAGE,
-                       "GGUF has no %u bits with an offset; use --bits 2, 4, 5 or 8, or --format "
-                       "%s",
+                       "GGUF has no %u bits with an offset; use --bits 2, 4, 5 or 8, --dtype f16 "
+                       "for plain weights, or --format %s",
                        width, width == 7 ? "matquant" : "mlx");
     }
     if (plan->job->options->max_shard_size != 0) {
@@ -323,7 +329,11 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     }
     plan->own = own;
     plan->free_own = free_gguf;
-    mq_status status = check_options(plan, err);
+    own->is_plain = plan->job->options->dtype != NULL;
+    mq_status status = own->is_plain ? mq_plan_dtype(&own->dtype, plan, err) : MQ_OK;
+    if (status == MQ_OK) {
+        status = check_options(own, plan, err);
+    }
     if (status == MQ_OK) {
         status = mq_gguf_check_model(own, plan, err);
     }
@@ -412,8 +422,11 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
     mq_status status =
         mq_new(&out.offsets, plan->count, sizeof *out.offsets, "the list of tensors", err);
     if (status == MQ_OK) {
-        warn_of_fallbacks(plan);
-        status = write_file(plan, &((mq_gguf *)plan->own)->meta, &out, err);
+        const mq_gguf *own = plan->own;
+        if (!own->is_plain) {
+            warn_of_fallbacks(plan);
+        }
+        status = write_file(plan, &own->meta, &out, err);
     }
     mq_free(out.offsets);
     return status;
@@ -422,8 +435,9 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
 const mq_export_format mq_export_gguf = {
     .info = {"gguf",
              "one file for llama.cpp, OUT must end in .gguf: exact in 4 and 5 bits, fitted "
-             "in 2 (Q2_K) and 8 (Q8_0)",
+             "in 2 (Q2_K) and 8 (Q8_0); with --dtype plain weights of 2 to 8 bits",
              "2, 4, 5, 8"},
+    .takes_dtype = true,
     .library = "llama.cpp",
     .plan = make_plan,
     .write = write_slice,

@@ -354,9 +354,18 @@ static void encode_super(unsigned char *out, const mq_row *row, double *error) {
 
 /* --- a number each ---------------------------------------------------------------------------- */
 
+/* float16 has to be finite (to_half). */
 static void encode_half(unsigned char *out, const mq_row *row, double *error) {
     for (size_t i = 0; i < row->in; i++) {
         const double difference = to_half(out + 2 * i, row->values[i]) - row->values[i];
+        *error += difference * difference;
+    }
+}
+
+static void encode_bfloat(unsigned char *out, const mq_row *row, double *error) {
+    mq_from_f32(out, MQ_BF16, row->values, row->in);
+    for (size_t i = 0; i < row->in; i++) {
+        const double difference = mq_bf16_to_f32(mq_f32_to_bf16(row->values[i])) - row->values[i];
         *error += difference * difference;
     }
 }
@@ -374,9 +383,13 @@ void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, do
         encode_super(out, row, error);
         return;
     case MQ_GGML_F16:
-    case MQ_GGML_F32:
+        encode_half(out, row, error);
+        return;
     case MQ_GGML_BF16:
-        break;
+        encode_bfloat(out, row, error);
+        return;
+    case MQ_GGML_F32:
+        mq_from_f32(out, MQ_F32, row->values, row->in);
+        return;
     }
-    encode_half(out, row, error); /* the one of these three that linears fall back to */
 }

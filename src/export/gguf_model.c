@@ -158,7 +158,10 @@ mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *e
     mq_gguf_string(meta, "general.architecture", mq_gguf_arch_of(plan)->name);
     mq_gguf_string(meta, "general.type", "model");
     mq_gguf_string(meta, "general.name", plan->job->master_name);
-    mq_gguf_u32(meta, "general.file_type", file_types[plan->job->width]);
+    static const size_t plain_types[] = {[MQ_F32] = 0, [MQ_F16] = 1, [MQ_BF16] = 32};
+    const mq_gguf *own = plan->own;
+    mq_gguf_u32(meta, "general.file_type",
+                own->is_plain ? plain_types[own->dtype] : file_types[plan->job->width]);
     mq_gguf_u32(meta, "general.quantization_version", 2);
     mq_gguf_u32(meta, "general.alignment", MQ_GGUF_ALIGNMENT);
     put_sizes(meta, plan);

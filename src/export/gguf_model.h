@@ -16,6 +16,8 @@ typedef struct mq_gguf_arch {
 /* plan->own of this format. */
 typedef struct mq_gguf {
     const mq_gguf_arch *arch;
+    bool is_plain; /* --dtype: every matrix in `dtype` */
+    mq_dtype dtype;
     mq_gguf_meta meta; /* made with the plan: a tokenizer may have to be refused */
 } mq_gguf;
 

@@ -1,5 +1,7 @@
 #include "export/plan.h"
 
+#include <string.h>
+
 #include "store/master_config.h"
 #include "store/names.h"
 
@@ -117,4 +119,24 @@ double mq_plan_bits_per_weight(const mq_plan *plan) {
     return plan->quantized_weights == 0
                ? 0.0
                : 8.0 * (double)plan->quantized_bytes / (double)plan->quantized_weights;
+}
+
+mq_status mq_plan_dtype(mq_dtype *out, const mq_plan *plan, mq_error *err) {
+    static const char *const names[] = {"f32", "f16", "bf16"};
+    static const mq_dtype types[] = {MQ_F32, MQ_F16, MQ_BF16};
+    const char *wanted = plan->job->options->dtype;
+    for (size_t i = 0; wanted != NULL && i < 3; i++) {
+        if (strcmp(wanted, names[i]) == 0) {
+            *out = types[i];
+            return MQ_OK;
+        }
+    }
+    if (wanted != NULL) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "no element type is called \"%s\"; known are bf16, f16, f32", wanted);
+    }
+    const mq_tensor_info *embedding =
+        mq_tensors_find(mq_master_tensors(plan->job->master), plan->job->config->arch->embedding);
+    *out = embedding != NULL && mq_dtype_is_weight(embedding->dtype) ? embedding->dtype : MQ_BF16;
+    return MQ_OK;
 }

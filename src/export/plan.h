@@ -78,6 +78,9 @@ mq_plan_walk(mq_plan *plan,
              mq_status (*add_plain)(mq_plan *plan, const mq_tensor_info *info, mq_error *err),
              mq_error *err);
 
+/* The element type of plain weights: --dtype, or that of the source's embeddings. */
+mq_status mq_plan_dtype(mq_dtype *out, const mq_plan *plan, mq_error *err);
+
 /* Codes, scales and biases of this width as sources. */
 void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_view *view);
 

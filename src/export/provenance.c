@@ -41,6 +41,29 @@ static mq_status add_master(cJSON *slice, const mq_export_job *job, mq_error *er
     return status;
 }
 
+/* What was measured at this width. */
+static mq_status add_evaluations(cJSON *slice, const mq_export_job *job, mq_error *err) {
+    const cJSON *all =
+        cJSON_GetObjectItemCaseSensitive(mq_master_provenance(job->master), "evaluations");
+    cJSON *own = NULL;
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, all) {
+        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
+        if (!cJSON_IsNumber(bits) || bits->valuedouble != job->width) {
+            continue;
+        }
+        if (own == NULL) {
+            own = cJSON_AddArrayToObject(slice, "evaluations");
+        }
+        cJSON *copy = own == NULL ? NULL : cJSON_Duplicate(item, true);
+        if (copy == NULL || !cJSON_AddItemToArray(own, copy)) {
+            cJSON_Delete(copy);
+            return mq_fail_memory(err, "a JSON file", 0);
+        }
+    }
+    return MQ_OK;
+}
+
 static mq_status add_private(cJSON *slice, const mq_plan *plan, mq_error *err) {
     cJSON *names = cJSON_AddArrayToObject(slice, "private");
     if (names == NULL) {
@@ -75,6 +98,9 @@ mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export
     }
     if (status == MQ_OK) {
         status = add_master(slice, plan->job, err);
+    }
+    if (status == MQ_OK) {
+        status = add_evaluations(slice, plan->job, err);
     }
     if (status == MQ_OK) {
         status = add_private(slice, plan, err);

@@ -89,26 +89,6 @@ static mq_status add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *
     return mq_plan_add(plan, info->name, &piece, err);
 }
 
-static mq_status choose_dtype(mq_dtype *out, const mq_plan *plan, mq_error *err) {
-    static const char *const names[] = {"f32", "f16", "bf16"};
-    static const mq_dtype types[] = {MQ_F32, MQ_F16, MQ_BF16};
-    const char *wanted = plan->job->options->dtype;
-    for (size_t i = 0; wanted != NULL && i < 3; i++) {
-        if (strcmp(wanted, names[i]) == 0) {
-            *out = types[i];
-            return MQ_OK;
-        }
-    }
-    if (wanted != NULL) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "no element type is called \"%s\"; known are bf16, f16, f32", wanted);
-    }
-    const mq_tensor_info *embedding =
-        mq_tensors_find(mq_master_tensors(plan->job->master), plan->job->config->arch->embedding);
-    *out = embedding != NULL && mq_dtype_is_weight(embedding->dtype) ? embedding->dtype : MQ_BF16;
-    return MQ_OK;
-}
-
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
     plain *own = mq_calloc(1, sizeof *own);
     if (own == NULL) {
@@ -116,7 +96,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     }
     plan->own = own;
     plan->free_own = mq_free;
-    mq_status status = choose_dtype(&own->dtype, plan, err);
+    mq_status status = mq_plan_dtype(&own->dtype, plan, err);
     return status == MQ_OK ? mq_plan_walk(plan, add_linear, add_plain, err) : status;
 }
 

@@ -2,8 +2,8 @@
 """read_gguf.py MASTER FILE WIDTH: is the GGUF file the WIDTH-bit model of MASTER?
 
 Reads metadata and tensors with nothing but struct. In 4 and 5 bits, and where 2-bit codes are stored in Q4_1, the weights
-must be the master's bit for bit; in Q8_0 and Q2_K their squared difference is printed and must be small. Everything else
-must be the master's own, or its float32.
+must be the master's bit for bit, as in F32; in Q8_0, Q2_K, F16 and BF16 their squared difference is printed and must be
+small. Everything else must be the master's own, or its float32.
 """
 import struct
 import sys
@@ -161,7 +161,8 @@ def main():
         if gemma and theirs.endswith("norm.weight"):
             wanted = float32(1 + w for w in wanted)
         got = weights(file, theirs)
-        if kind in (8, 10) or (kind == 1 and tensor is None):
+        rounded = kind in (1, 30) and (tensor is None or tensor[0] != {1: "F16", 30: "BF16"}[kind])
+        if kind in (8, 10) or rounded:
             error += sum((a - b) ** 2 for a, b in zip(got, wanted))
             power += sum(b * b for b in wanted)
             inexact += len(got)

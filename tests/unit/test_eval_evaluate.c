@@ -177,6 +177,9 @@ static void test_what_is_refused(void **state) {
     bad.model = "no-such-folder";
     refuses(&bad, MQ_ERR_INPUT, "", "no-such-folder");
     bad = good;
+    bad.record = true; /* nor has it a provenance */
+    refuses(&bad, MQ_ERR_USAGE, "no master", "llama");
+    bad = good;
     bad.reference = DEMO;
     refuses(&bad, MQ_ERR_INPUT, "vocabulary of 1024", "demo-model");
     bad = good;

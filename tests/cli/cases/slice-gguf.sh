@@ -26,6 +26,23 @@ run 0 matquant slice "$master" -o s2.gguf --bits 2 --format gguf
 expect_err '^matquant: warning: 42 layers such as .* no multiple of the 256 of Q2_K: stored as Q4_1'
 run 0 python3 "$tools/read_gguf.py" "$master" s2.gguf 2
 
+# --dtype: plain weights, of any width; exact in f32.
+run 0 matquant slice "$master" -o f32.gguf --bits 3 --format gguf --dtype f32
+expect_out "^weights +exactly the slice's$"
+run 0 python3 "$tools/read_gguf.py" "$master" f32.gguf 3
+expect_out '^[1-9][0-9]* numbers are the same$'
+for type in f16 bf16; do
+    run 0 matquant slice "$master" -o $type.gguf --bits 7 --format gguf --dtype $type --json
+    stdout >report.json
+    run 0 python3 "$tools/read_gguf.py" "$master" $type.gguf 7
+    stdout | LIMIT=$type python3 -c '
+import json, os, re, sys
+found = float(re.search(r"error (\S+)", sys.stdin.read()).group(1))
+reported = json.load(open("report.json"))["relative_error"]
+limit = {"f16": 1e-7, "bf16": 1e-5}[os.environ["LIMIT"]]
+assert 0 < found < limit and abs(reported / found - 1) < 1e-2, (reported, found)' || fail "$type: another error"
+done
+
 # One file, replaced only by its like; nothing else is left behind.
 run 2 matquant slice "$master" -o s4.gguf --bits 5 --format gguf
 expect_one_error '^matquant: s4.gguf: .*exists.*'
@@ -40,4 +57,4 @@ run 2 matquant slice "$master" -o s3.gguf --bits 3 --format gguf
 expect_one_error '^matquant: GGUF has no 3 bits .*--format mlx'
 run 2 matquant slice "$master" -o s3.gguf --bits 4 --format gguf --max-shard-size 1M
 expect_one_error '^matquant: --max-shard-size: .*'
-expect_only s2.gguf s4.gguf s5.gguf s8.gguf other.gguf report.json
+expect_only f32.gguf f16.gguf bf16.gguf s2.gguf s4.gguf s5.gguf s8.gguf other.gguf report.json

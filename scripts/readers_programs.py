@@ -1,0 +1,150 @@
+"""The programs that read slices, for test_readers.py: each makes a Reader of a slice."""
+import importlib
+import importlib.metadata
+import itertools
+
+import numpy as np
+
+
+class Reader:
+    """logits(ids) -> float32 [length, vocab]; generate(ids, count) -> ids that it chooses by itself, greedily."""
+
+    def __init__(self, name, logits, generate, model=None):
+        self.name, self.logits, self.generate, self.model = name, logits, generate, model
+
+
+def version(package):
+    return "%s %s" % (package, importlib.metadata.version(package))
+
+
+def of_torch(model, name):
+    import torch
+    from transformers import GenerationConfig
+    model.generation_config = GenerationConfig()  # greedy, and an end-of-text token is a token like others
+
+    def logits(ids):
+        with torch.no_grad():
+            return model(torch.tensor([ids])).logits[0].float().numpy()
+
+    def generate(ids, count):
+        given = torch.tensor([ids])
+        with torch.no_grad():
+            result = model.generate(given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=count)
+        return result[0, len(ids):].tolist()
+    return Reader(name, logits, generate, model)
+
+
+def transformers(folder):
+    import torch
+    from transformers import AutoModelForCausalLM
+    return of_torch(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), version("transformers"))
+
+
+def compressed_tensors(folder):
+    reader = transformers(folder)
+    reader.name += ", " + version("compressed-tensors")
+    return reader
+
+
+def gptqmodel(folder):
+    import torch
+    from gptqmodel import BACKEND, GPTQModel
+    model = GPTQModel.load(folder, backend=BACKEND.TORCH, device="cpu", dtype=torch.float16).model
+    return of_torch(model, version("gptqmodel") + ", torch backend")
+
+
+class Float32:
+    """mlx.core for a module of mlx-lm that asks for bfloat16 by name: Gemma's scale of embeddings, sqrt(hidden_size), is
+    25.25 there instead of 25.298."""
+
+    def __getattr__(self, name):
+        import mlx.core
+        return getattr(mlx.core, "float32" if name == "bfloat16" else name)
+
+
+def mlx(folder, exact):
+    import mlx.core as mx
+    import mlx_lm
+    from mlx_lm.generate import generate_step
+    model, _ = mlx_lm.load(folder)
+    if exact:
+        model.set_dtype(mx.float32)
+    gemma = importlib.import_module("mlx_lm.models.gemma3_text")
+    gemma.mx = Float32() if exact else mx
+
+    def generate(ids, count):
+        steps = generate_step(mx.array(ids), model, max_tokens=count)
+        return [int(token) for token, _ in itertools.islice(steps, count)]
+    return Reader(version("mlx") + ", " + version("mlx-lm"),
+                  lambda ids: np.array(model(mx.array([ids]))[0].astype(mx.float32)), generate, model)
+
+
+def llama_cpp(path, length, exact):
+    import llama_cpp as binding
+    cache = {"type_k": 0, "type_v": 0} if exact else {}  # float32 instead of float16
+    model = binding.Llama(path, logits_all=True, n_ctx=length, n_batch=length, n_ubatch=length, verbose=False, **cache)
+
+    def logits(ids):
+        model.reset()
+        model.eval(list(ids))
+        return np.array(model.scores[:len(ids)], dtype=np.float32)
+
+    def generate(ids, count):
+        model.reset()
+        steps = model.generate(list(ids), temp=0.0, top_k=1, repeat_penalty=1.0)
+        return [int(token) for token in itertools.islice(steps, count)]
+    return Reader(version("llama_cpp_python"), logits, generate, model)
+
+
+# --- llama.cpp's arithmetic, emulated -------------------------------------------------------------
+
+def round_blocks(x, block, half):
+    """Activations as ggml rounds them before a product with a quantized matrix: 8 bits, one scale a block, d = max / 127,
+    which is a float16 in Q8_0 and Q8_1 and a float32 in Q8_K. Also by how much the sums of the blocks that Q8_1 keeps,
+    in float16, differ from those of the rounded numbers: [..., blocks]."""
+    import torch
+    blocks = x.reshape(*x.shape[:-1], -1, block)
+    scale = blocks.abs().amax(-1, keepdim=True) / 127
+    codes = torch.round(blocks / torch.where(scale > 0, scale, torch.ones_like(scale)))
+    kept = scale.half().float() if half else scale
+    return (codes * kept).reshape(x.shape), ((scale * codes.sum(-1, keepdim=True)).half().float() -
+                                             kept * codes.sum(-1, keepdim=True))[..., 0]
+
+
+def emulated_layer(module, kind, offsets):
+    """A linear layer that multiplies as llama.cpp does with a matrix of this type."""
+    import torch
+    plain = module.forward
+    if kind in ("F32", "F16", "BF16"):
+        dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[kind]
+        module.forward = lambda x: plain(x.to(dtype).float())
+        return
+    block, half = (256, False) if kind.endswith("_K") else (32, True)
+    moved = None if offsets is None else torch.from_numpy(offsets.T.copy())
+
+    def forward(x):
+        rounded, difference = round_blocks(x, block, half)
+        result = plain(rounded)
+        return result if moved is None else result + difference @ moved  # the offset m multiplies the kept sum
+    module.forward = forward
+
+
+def emulate_gelu(function):
+    """ggml looks GELU up in a table of float16; beyond 10 it is 0 or x."""
+    import torch
+    plain = function.forward
+    function.forward = lambda x: torch.where(x <= -10, torch.zeros_like(x), torch.where(
+        x >= 10, x, plain(x.half().float()).half().float()))
+
+
+def emulated_llama_cpp(folder, weights, offsets, head_type):
+    """transformers in float32 on these numbers, with llama.cpp's products in its linear layers and its GELU."""
+    reader = transformers(folder)
+    modules = dict(reader.model.named_modules())
+    for prefix, (_, kind) in weights.items():
+        emulated_layer(modules[prefix], kind, offsets.get(prefix))
+    emulated_layer(modules["lm_head"], head_type, None)
+    for layer in reader.model.model.layers:
+        if "GELU" in type(layer.mlp.act_fn).__name__:
+            emulate_gelu(layer.mlp.act_fn)
+    return reader

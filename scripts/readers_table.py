@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""readers_table.py ROWS RESULTS VERSION: writes what test-readers.sh found as a section of a Markdown file, in place of
+the section that is there; masters that this run has not tried keep their rows."""
+import datetime
+import json
+import os
+import re
+import sys
+
+BEGIN, END = "<!-- readers: begin -->", "<!-- readers: end -->"
+HEAD = """## Readers
+
+What the programs that slices are written for compute, beside `matquant eval` of the same width, on a CPU. Made by
+`scripts/test-readers.sh` with RESULTS set; `scripts/test_readers.py` says what is compared and why the bounds are what they
+are.
+
+- cost: squared error of the weights that the format adds to the slice, divided by their squares; 0: exact.
+- logits: root of the mean squared difference to matquant's of the numbers in the file, divided by that of the logits about
+  their mean; in parentheses the bound.
+- perplexity: the reader's, matquant's of the numbers in the file, and the difference. llama.cpp's quantized types round
+  activations to 8 bits a block; what that alone does (emulated, in float32 otherwise) is the third number, which the
+  reader has to meet to 0.5 % as others meet matquant's.
+- greedy: how many of 32 tokens that the reader generates by itself are matquant's first choice; where a word follows, the
+  two best were nearer than the arithmetic resolves."""
+
+
+def cells(row):
+    if "refused" in row:
+        return [str(row["bits"]), "", "", "refused: " + row["refused"], "", "", ""]
+    perplexity = "%.4f, %.4f" % (row["perplexity"], row["matquant"])
+    if "emulated" in row:
+        perplexity += " (%+.2f %%), emulated %.4f" % (100 * (row["perplexity"] / row["matquant"] - 1), row["emulated"])
+    greedy = str(row["greedy"]) + ("" if row["greedy"] == 32 else ", near tie" if row["tie"] else ", ANOTHER CHOICE")
+    return [str(row["bits"]), row["how"], "%.1e" % row["cost"] if row["cost"] else "0",
+            "%.1e (%.1e)" % (row["error"], row["bound"]), "%s (%+.3f %%)" % (perplexity, 100 * row["ratio"]), greedy,
+            "yes" if row["ok"] else "NO"]
+
+
+def table(model, rows, version):
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    lines = ["### " + model, "", "%s; %s, %d cores; %s." %
+             (version, cpu, len(os.sched_getaffinity(0)), datetime.date.today())]
+    for name in dict.fromkeys(row["format"] for row in rows):
+        own = [row for row in rows if row["format"] == name]
+        readers = ", ".join(dict.fromkeys(row["reader"] for row in own if "reader" in row))
+        lines += ["", "`%s`: %s; %d windows of %d tokens." % (name, readers, own[0]["windows"], own[0]["tokens"]), "",
+                  "| bits | arithmetic | cost | logits | perplexity | greedy | agrees |", "|---|---|---|---|---|---|---|"]
+        lines += ["| " + " | ".join(cells(row)) + " |" for row in own]
+    return "\n".join(lines)
+
+
+def main():
+    path, results, version = sys.argv[1:]
+    rows = [json.loads(line) for line in open(path)]
+    tables = {model: table(model, [row for row in rows if row["model"] == model], version)
+              for model in dict.fromkeys(row["model"] for row in rows)}
+    text = open(results).read() if os.path.exists(results) else "# Results\n"
+    old = re.search(re.escape(BEGIN) + "(.*?)" + re.escape(END), text, flags=re.S)
+    kept = dict(re.findall(r"^### (.*?)\n(.*?)(?=^### |\Z)", old.group(1), flags=re.S | re.M)) if old else {}
+    parts = {model: "### %s\n%s" % (model, rest) for model, rest in kept.items()}
+    parts.update(tables)
+    section = "\n\n".join([BEGIN + "\n" + HEAD, *(part.strip() for part in parts.values()), END])
+    text = text.replace(old.group(0), section) if old else text.rstrip("\n") + "\n\n" + section + "\n"
+    open(results, "w").write(text)
+    print("written: " + results, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

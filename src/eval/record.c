@@ -1,0 +1,167 @@
+#include "eval/record.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "matquant/inspect.h"
+#include "matquant/version.h"
+#include "store/folder.h"
+#include "store/master.h"
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+mq_status mq_record_check(const mq_eval_options *options, mq_error *err) {
+    if (options->text == NULL) {
+        return mq_fail(err, MQ_ERR_USAGE, "what is recorded is measured on a text");
+    }
+    int kind = MQ_KIND_PLAIN;
+    mq_status status = mq_folder_kind(&kind, options->model, err);
+    if (status == MQ_OK && kind != MQ_KIND_MASTER) {
+        status = mq_fail_file(err, MQ_ERR_USAGE, options->model,
+                              "is no master checkpoint: there is no provenance to record it in");
+    }
+    cJSON *provenance = NULL;
+    if (status == MQ_OK) {
+        status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
+    }
+    cJSON_Delete(provenance);
+    return status;
+}
+
+/* The width that was measured. */
+static mq_status find_width(unsigned *out, const mq_eval_options *options, mq_error *err) {
+    *out = options->width;
+    if (*out != 0) {
+        return MQ_OK;
+    }
+    mq_master *master = NULL;
+    mq_status status = mq_master_open(&master, options->model, err);
+    if (status == MQ_OK) {
+        unsigned widths[7];
+        mq_master_widths(widths, master);
+        *out = widths[0];
+    }
+    mq_master_close(master);
+    return status;
+}
+
+/* --- the entry -------------------------------------------------------------------------------- */
+
+static void put(bool *good, const void *made) { *good = *good && made != NULL; }
+
+/* Numbers that are none have no place in JSON. */
+static void put_number(bool *good, cJSON *object, const char *key, double value) {
+    if (isfinite(value)) {
+        put(good, cJSON_AddNumberToObject(object, key, value));
+    }
+}
+
+static void put_reference(bool *good, cJSON *entry, const mq_eval_result *result,
+                          const mq_eval_options *options) {
+    cJSON *reference = cJSON_AddObjectToObject(entry, "reference");
+    put(good, reference);
+    put(good, cJSON_AddStringToObject(reference, "model", mq_path_base(options->reference)));
+    put_number(good, reference, "perplexity", result->reference_perplexity);
+    put_number(good, entry, "kl", result->kl);
+    put_number(good, entry, "top1_agreement", result->top1_agreement);
+}
+
+static mq_status make_entry(cJSON **out, const mq_eval_result *result,
+                            const mq_eval_options *options, unsigned width, mq_error *err) {
+    char digest[65];
+    mq_status status = mq_sha256_file(digest, options->text, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    bool good = true;
+    cJSON *entry = cJSON_CreateObject();
+    put(&good, cJSON_AddNumberToObject(entry, "bits", width));
+    cJSON *text = cJSON_AddObjectToObject(entry, "text");
+    put(&good, cJSON_AddStringToObject(text, "file", mq_path_base(options->text)));
+    put(&good, cJSON_AddStringToObject(text, "sha256", digest));
+    put(&good, cJSON_AddNumberToObject(entry, "windows", (double)result->windows));
+    put(&good, cJSON_AddNumberToObject(entry, "seq_len", (double)options->seq_len));
+    put(&good, cJSON_AddBoolToObject(entry, "bos", options->bos));
+    put_number(&good, entry, "perplexity", result->perplexity);
+    put_number(&good, entry, "nll", result->nll);
+    put_number(&good, entry, "nll_stderr", result->nll_stderr);
+    if (result->has_reference) {
+        put_reference(&good, entry, result, options);
+    }
+    put(&good, cJSON_AddStringToObject(entry, "tool", "matquant " MQ_VERSION));
+    if (!good) {
+        cJSON_Delete(entry);
+        return mq_fail_memory(err, "the provenance", 0);
+    }
+    *out = entry;
+    return MQ_OK;
+}
+
+/* The same width on the same windows: what replaces an earlier measurement. */
+static bool same_windows(const cJSON *a, const cJSON *b) {
+    static const char *const keys[] = {"bits", "windows", "seq_len", "bos"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (!cJSON_Compare(cJSON_GetObjectItemCaseSensitive(a, keys[i]),
+                           cJSON_GetObjectItemCaseSensitive(b, keys[i]), true)) {
+            return false;
+        }
+    }
+    const cJSON *texts[] = {cJSON_GetObjectItemCaseSensitive(a, "text"),
+                            cJSON_GetObjectItemCaseSensitive(b, "text")};
+    return cJSON_Compare(cJSON_GetObjectItemCaseSensitive(texts[0], "sha256"),
+                         cJSON_GetObjectItemCaseSensitive(texts[1], "sha256"), true);
+}
+
+/* Puts entry, which becomes the provenance's, into its list. */
+static mq_status put_entry(cJSON *provenance, cJSON *entry, mq_error *err) {
+    cJSON *list = cJSON_GetObjectItemCaseSensitive(provenance, "evaluations");
+    if (!cJSON_IsArray(list)) {
+        cJSON_DeleteItemFromObjectCaseSensitive(provenance, "evaluations");
+        list = cJSON_AddArrayToObject(provenance, "evaluations");
+    }
+    cJSON *old = list == NULL ? NULL : list->child;
+    while (old != NULL && !same_windows(old, entry)) {
+        old = old->next;
+    }
+    if (list != NULL && (old != NULL ? cJSON_ReplaceItemViaPointer(list, old, entry)
+                                     : cJSON_AddItemToArray(list, entry))) {
+        return MQ_OK;
+    }
+    cJSON_Delete(entry);
+    return mq_fail_memory(err, "the provenance", 0);
+}
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+static mq_status write_back(const cJSON *provenance, const char *folder, mq_error *err) {
+    char *path = mq_path_join(folder, MQ_PROVENANCE_FILE);
+    char *text = path == NULL ? NULL : mq_json_print(provenance);
+    mq_status status = text == NULL ? mq_fail_memory(err, "the provenance", 0)
+                                    : mq_output_file(path, text, strlen(text), true, err);
+    mq_free(text);
+    mq_free(path);
+    return status;
+}
+
+mq_status mq_record_write(const mq_eval_result *result, const mq_eval_options *options,
+                          mq_error *err) {
+    unsigned width = 0;
+    cJSON *entry = NULL, *provenance = NULL;
+    mq_status status = find_width(&width, options, err);
+    if (status == MQ_OK) {
+        status = make_entry(&entry, result, options, width, err);
+    }
+    if (status == MQ_OK) { /* read as late as can be: another eval may have recorded meanwhile */
+        status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
+    }
+    if (status == MQ_OK) {
+        status = put_entry(provenance, entry, err);
+        entry = NULL;
+    }
+    if (status == MQ_OK) {
+        status = write_back(provenance, options->model, err);
+    }
+    cJSON_Delete(entry);
+    cJSON_Delete(provenance);
+    return status;
+}

@@ -1,0 +1,17 @@
+/* An evaluation in the provenance of the master that was measured. */
+#ifndef MQ_EVAL_RECORD_H
+#define MQ_EVAL_RECORD_H
+
+#include "matquant/eval.h"
+
+/* What can be known before anything is measured: a text is needed, and the model has to be a master
+ * whose matquant.json is there. */
+mq_status mq_record_check(const mq_eval_options *options, mq_error *err);
+
+/* Writes the result into "evaluations" of the master's matquant.json (matquant/format.h), in place
+ * of an earlier one of the same width on the same windows. The file is written anew beside it and
+ * renamed; nothing else in the folder is touched. */
+mq_status mq_record_write(const mq_eval_result *result, const mq_eval_options *options,
+                          mq_error *err);
+
+#endif

@@ -1,0 +1,58 @@
+#include "export/gguf_plain.h"
+
+#include "base/error.h"
+#include "tensor/safetensors.h"
+
+mq_ggml_type mq_gguf_type_of(mq_dtype dtype) {
+    return dtype == MQ_F32 ? MQ_GGML_F32 : dtype == MQ_F16 ? MQ_GGML_F16 : MQ_GGML_BF16;
+}
+
+static void encode_f32(unsigned char *out, const mq_row *row, double *error) {
+    mq_ggml_encode(out, row, MQ_GGML_F32, error);
+}
+static void encode_f16(unsigned char *out, const mq_row *row, double *error) {
+    mq_ggml_encode(out, row, MQ_GGML_F16, error);
+}
+static void encode_bf16(unsigned char *out, const mq_row *row, double *error) {
+    mq_ggml_encode(out, row, MQ_GGML_BF16, error);
+}
+
+static mq_status fill_quantized(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                                size_t count, mq_error *err) {
+    mq_encode_row *const encode = piece->spec.dtype == MQ_F32   ? encode_f32
+                                  : piece->spec.dtype == MQ_F16 ? encode_f16
+                                                                : encode_bf16;
+    return mq_fill_encoded(out, plan, piece, first, count, encode, err);
+}
+
+/* Rows of a matrix that is not quantized. */
+static mq_status fill_rows(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                           size_t count, mq_error *err) {
+    (void)plan;
+    const size_t columns = piece->spec.shape[1];
+    float *values = NULL;
+    mq_status status = mq_new(&values, columns, sizeof *values, "a row of weights", err);
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        status = mq_tensor_read_f32(values, piece->sources[0],
+                                    mq_source_row(piece, first + i) * columns, columns, err);
+        if (status == MQ_OK) {
+            const mq_row row = {.in = columns, .values = values};
+            mq_ggml_encode(out + i * piece->row_bytes, &row, (mq_ggml_type)piece->type,
+                           &piece->error);
+            for (size_t k = 0; k < columns; k++) {
+                piece->power += (double)values[k] * (double)values[k];
+            }
+        }
+    }
+    mq_free(values);
+    return status;
+}
+
+void mq_gguf_make_plain(mq_piece *piece, mq_dtype dtype) {
+    piece->spec.dtype = dtype;
+    piece->type = mq_gguf_type_of(dtype);
+    piece->row_bytes = piece->spec.shape[1] * mq_dtype_size(dtype);
+    piece->fill = piece->linear != NULL ? fill_quantized : fill_rows;
+    piece->is_inexact =
+        dtype != MQ_F32 && (piece->linear != NULL || piece->sources[0]->dtype != dtype);
+}

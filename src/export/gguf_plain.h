@@ -1,0 +1,15 @@
+/* GGUF with a number a weight (--dtype f16, bf16 or f32) instead of blocks: every width, and every
+ * matrix in the one type. llama.cpp multiplies such matrices without rounding activations to 8
+ * bits. */
+#ifndef MQ_EXPORT_GGUF_PLAIN_H
+#define MQ_EXPORT_GGUF_PLAIN_H
+
+#include "export/gguf_blocks.h"
+#include "export/plan.h"
+
+mq_ggml_type mq_gguf_type_of(mq_dtype dtype); /* F32, F16 or BF16 */
+
+/* Makes a matrix that was planned with its rows, columns and sources one of the element type. */
+void mq_gguf_make_plain(mq_piece *piece, mq_dtype dtype);
+
+#endif

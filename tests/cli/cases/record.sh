@@ -1,0 +1,69 @@
+# needs: master
+# eval --record: the result stands in the master's provenance, and nothing else of the folder changes.
+. "$CLI/shared.sh"
+cp -r "$FIXTURES/master/m" m
+cp -r m before
+measure="matquant eval m --text $DATA/demo-eval.txt --seq-len 64 --windows 2 -q --json"
+recorded() { python3 - "$@" <<'END'
+import hashlib, json, sys
+text, *wanted = sys.argv[1:]
+old, new = (json.load(open(folder + "/matquant.json")) for folder in ("before", "m"))
+entries = new.pop("evaluations", [])
+assert old == new, "something else changed"
+assert [str(e["bits"]) for e in entries] == wanted, entries
+digest = hashlib.sha256(open(text, "rb").read()).hexdigest()
+assert all(e["text"] == {"file": "demo-eval.txt", "sha256": digest} for e in entries), entries
+for e in entries:
+    result = json.load(open("result-%d" % e["bits"]))
+    for key in set(e) & set(result) - {"bits", "text", "reference"}:
+        assert abs(e[key] - result[key]) <= 1e-14 * abs(result[key]), (key, e, result) # eval prints 15 digits
+    assert ("kl" in e) == ("kl" in result), e
+    assert "kl" not in e or e["reference"] == {"model": "demo-model", "perplexity": result["reference_perplexity"]}
+END
+}
+unchanged_but_provenance() {
+    for file in m/*; do
+        [ $file = m/matquant.json ] || cmp -s $file before/${file#m/} || fail "$file changed"
+    done
+    [ "$(ls -A m)" = "$(ls -A before)" ] || fail "other files: $(ls -A m)"
+    run 0 matquant verify m --against "$model" -q
+}
+run 0 $measure --bits 4 --record
+stdout >result-4
+run 0 $measure --bits 2 --record --reference "$model"
+stdout >result-2
+recorded "$DATA/demo-eval.txt" 4 2 || fail "not what was measured"
+unchanged_but_provenance
+
+# The same again takes the place of the first; without --bits it is the widest.
+run 0 $measure --bits 4 --record --reference "$model"
+stdout >result-4
+run 0 $measure --record
+stdout >result-8
+recorded "$DATA/demo-eval.txt" 4 2 8 || fail "not replaced"
+unchanged_but_provenance
+
+# Where it shows: inspect, and the cards of slices of that width.
+run 0 matquant inspect m
+expect_out '^4 bits +perplexity [0-9.]+, KL [0-9.]+, 2 windows of 64 tokens of demo-eval\.txt$'
+expect_out '^8 bits +perplexity [0-9.]+, 2 windows of 64 tokens of demo-eval\.txt$'
+run 0 matquant slice m -o s4 --bits 4 -q
+grep -q '^- perplexity [0-9.]* on `demo-eval.txt` (2 windows of 64 tokens; SHA-256 `[0-9a-f]*`); KL divergence' s4/README.md ||
+    fail "not in the card"
+[ "$(grep -c perplexity s4/README.md)" = 1 ] || fail "another width's in the card"
+run 0 matquant slice m -o s3 --bits 3 -q
+grep -q perplexity s3/README.md && fail "3 bits were not measured"
+
+# A failure leaves the provenance as it was.
+cp m/matquant.json kept
+run 4 env MATQUANT_FAULT=write:1:ENOSPC $measure --bits 3 --record
+expect_same m/matquant.json kept
+run 4 env MATQUANT_FAULT=rename:1:EIO $measure --bits 3 --record
+expect_same m/matquant.json kept
+unchanged_but_provenance
+
+# Only a master has one, and only a text is recorded.
+run 2 matquant eval s4 --text "$DATA/demo-eval.txt" --seq-len 64 --windows 1 --record -q
+expect_one_error '^matquant: s4: is no master checkpoint.*'
+run 2 matquant eval m --tasks none.jsonl --record
+expect_one_error '^matquant eval: --record needs --text FILE'

@@ -1,0 +1,125 @@
+/* layer: eval */
+/* Evaluations in a master's provenance: what is kept, what replaces what, what is refused. */
+#include "eval/record.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "store/folder.h"
+#include "store_fixture.h"
+
+static const cJSON *member(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    assert_non_null(item);
+    return item;
+}
+
+static cJSON *provenance_of(const char *folder) {
+    cJSON *provenance = NULL;
+    mq_error err = {0};
+    must(mq_read_folder_json(&provenance, folder, MQ_PROVENANCE_FILE, false, &err), &err);
+    return provenance;
+}
+
+static char *make_text(void) {
+    char *path = fixture_path("text.txt");
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_true(fputs("abc", file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    return path;
+}
+
+static void test_entries(void **state) {
+    (void)state;
+    mq_error err = {0};
+    char *plain = fixture_plain(), *text = make_text();
+    const fixture_master_options none = {0};
+    char *master = fixture_master(plain, &none);
+    cJSON *before = provenance_of(master);
+
+    mq_eval_options options = mq_eval_defaults();
+    options.model = master;
+    options.text = text;
+    options.width = 4;
+    options.seq_len = 16;
+    mq_eval_result result = {
+        .windows = 3, .nll = log(7.5), .nll_stderr = NAN, .perplexity = 7.5}; /* of one window */
+    must(mq_record_check(&options, &err), &err);
+    must(mq_record_write(&result, &options, &err), &err);
+    options.width = 0; /* the widest */
+    must(mq_record_write(&result, &options, &err), &err);
+    options.width = 4;
+    result.perplexity = 7.25; /* measured again, and compared */
+    result.has_reference = true;
+    result.reference_perplexity = 7;
+    result.kl = 0.125;
+    options.reference = plain;
+    must(mq_record_write(&result, &options, &err), &err);
+    options.bos = false; /* other windows */
+    must(mq_record_write(&result, &options, &err), &err);
+
+    cJSON *after = provenance_of(master);
+    cJSON *list = cJSON_DetachItemFromObjectCaseSensitive(after, "evaluations");
+    assert_int_equal(cJSON_GetArraySize(list), 3);
+    const cJSON *first = cJSON_GetArrayItem(list, 0), *second = cJSON_GetArrayItem(list, 1);
+    assert_true(member(first, "bits")->valuedouble == 4);
+    assert_true(member(first, "perplexity")->valuedouble == 7.25);
+    assert_true(member(first, "kl")->valuedouble == 0.125);
+    assert_true(member(member(first, "reference"), "perplexity")->valuedouble == 7);
+    assert_true(member(first, "windows")->valuedouble == 3);
+    assert_true(member(first, "seq_len")->valuedouble == 16);
+    assert_true(member(second, "bits")->valuedouble == 8);
+    assert_true(member(second, "perplexity")->valuedouble == 7.5);
+    assert_null(cJSON_GetObjectItemCaseSensitive(second, "nll_stderr"));
+    assert_null(cJSON_GetObjectItemCaseSensitive(second, "reference"));
+    assert_string_equal(member(member(second, "text"), "file")->valuestring, mq_path_base(text));
+    /* SHA-256 of "abc", FIPS 180-2, B.1 */
+    assert_string_equal(member(member(second, "text"), "sha256")->valuestring,
+                        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_true(cJSON_Compare(before, after, true)); /* all the rest */
+
+    cJSON_Delete(list);
+    cJSON_Delete(after);
+    cJSON_Delete(before);
+    mq_free(master);
+    mq_free(plain);
+    mq_free(text);
+}
+
+static void test_what_is_refused(void **state) {
+    (void)state;
+    mq_error err = {0};
+    char *plain = fixture_plain();
+    const fixture_master_options none = {0};
+    char *master = fixture_master(plain, &none);
+    mq_eval_options options = mq_eval_defaults();
+    options.model = master;
+    assert_int_equal(mq_record_check(&options, &err), MQ_ERR_USAGE);
+    assert_non_null(strstr(err.message, "text"));
+    options.text = "t.txt";
+    options.model = plain;
+    assert_int_equal(mq_record_check(&options, &err), MQ_ERR_USAGE);
+    assert_non_null(strstr(err.message, "no master"));
+    options.model = master;
+    char *file = fixture_file(master, MQ_PROVENANCE_FILE);
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(mq_record_check(&options, &err), MQ_ERR_INPUT);
+    mq_free(file);
+    mq_free(master);
+    mq_free(plain);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_entries),
+                                       cmocka_unit_test(test_what_is_refused)};
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
