@@ -4,9 +4,9 @@
 #
 #   scripts/bench-refit.sh MODEL MASTER CALIB [TRIAL...]
 #
-# MASTER is one that was made without the refit (quantize --no-refit). A trial is WIDTH:SEQUENCES:EPOCHS:RATE:GEMM, with
-# RATE -1 for that of the width and GEMM float32 or bf16. The default trials take about half an hour on two cores with
-# SmolLM2-135M.
+# MASTER is one that was made without the refit (quantize --no-refit). A trial is WIDTH:SEQUENCES:EPOCHS:RATE:GEMM:BATCH,
+# with RATE -1 for that of the width, GEMM float32 or bf16, and BATCH sequences a step. The default trials take about an
+# hour on two cores with SmolLM2-135M.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -16,11 +16,13 @@ if [ $# -lt 3 ]; then
 fi
 model=$1 master=$2 calib=$3
 shift 3
-[ $# -gt 0 ] || set -- 2:64:3:1e-3:float32 2:64:3:4e-3:float32 2:192:1:4e-3:float32 2:192:1:-1:bf16 \
-    4:96:1:2e-3:float32 4:96:1:7e-4:float32 4:96:1:3e-4:float32 8:32:1:1e-4:float32
+[ $# -gt 0 ] || set -- 2:64:3:1e-3:float32:4 2:64:3:4e-3:float32:4 2:192:1:4e-3:float32:4 \
+    4:96:1:2e-3:float32:4 4:96:1:7e-4:float32:4 4:96:1:3e-4:float32:4 8:32:1:1e-4:float32:4 \
+    2:192:1:3e-3:bf16:4 2:192:1:3e-3:bf16:2 2:192:1:3e-3:bf16:1 2:192:1:1.5e-3:bf16:1 2:192:1:6e-3:bf16:1 \
+    4:192:1:7.5e-4:bf16:4 4:192:1:7.5e-4:bf16:1 4:192:1:3.75e-4:bf16:1
 
-echo "| bits | sequences | epochs | rate | products | KL before | KL after | seconds | MiB (predicted) |"
-echo "|---|---|---|---|---|---|---|---|---|"
+echo "| bits | sequences | epochs | rate | products | batch | KL before | KL after | seconds | MiB (predicted) |"
+echo "|---|---|---|---|---|---|---|---|---|---|"
 for trial in "$@"; do
     # Split into its parts on purpose.
     # shellcheck disable=SC2046
