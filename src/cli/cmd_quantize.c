@@ -7,12 +7,15 @@ static const char *const recipes[] = {"best", "paper", "rtn",
                                       NULL}; /* in the order of the enumerations */
 static const char *const losses[] = {"relative", "l2", NULL};
 static const char *const rules[] = {"top", "round", NULL};
+static const char *const zero_points[] = {"float", "symmetric", NULL};
 static const char *const scopes[] = {"all", "ffn", NULL};
 static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
 
 typedef struct quantize_line {
     mq_quantize_options options;
-    int recipe, loss, rule, scope, gemm; /* the enumerations, as the parser writes them */
+    int recipe, loss, rule, zero_point, scope,
+        gemm; /* the enumerations, as the parser writes them */
+    bool rule_given;
     cli_counts bits;
     cli_numbers lambda;
     bool bits_given, lambda_given;
@@ -95,6 +98,10 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
     options->recipe = (mq_recipe)line->recipe;
     options->loss = (mq_loss)line->loss;
     options->slice_rule = (mq_slice_rule)line->rule;
+    options->zero_point = (mq_zero_point)line->zero_point;
+    if (options->zero_point == MQ_ZERO_SYMMETRIC && !line->rule_given) {
+        options->slice_rule = MQ_SLICE_ROUND; /* whatever the recipe has otherwise */
+    }
     options->scope = (mq_scope)line->scope;
     options->gemm = (mq_gemm_choice)line->gemm;
     options->include = line->include.items;
@@ -252,6 +259,7 @@ static mq_status print_json(const mq_quantize_report *report, const mq_quantize_
     cli_json_text(&json, json.root, "recipe", recipes[options->recipe]);
     cli_json_text(&json, json.root, "loss", losses[options->loss]);
     cli_json_text(&json, json.root, "slice_rule", rules[options->slice_rule]);
+    cli_json_text(&json, json.root, "zero_point", zero_points[options->zero_point]);
     cli_json_size(&json, json.root, "group_size", options->group_size);
     add_widths(&json, report, options);
     cli_json_size(&json, json.root, "quantized_tensors", report->quantized_tensors);
@@ -340,7 +348,12 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .choices = losses},
         {CLI_CHOICE, 0, "slice-rule", &line.rule, "NAME",
          "top: a slice is the top bits of a code; round: the code rounded to so many bits",
-         .choices = rules},
+         .choices = rules, .given = &line.rule_given},
+        {CLI_CHOICE, 0, "zero-point", &line.zero_point, "NAME",
+         "float: any number, by a bias; symmetric: half of the codes at every width, which GPTQ "
+         "and "
+         "compressed-tensors hold exactly (--slice-rule round)",
+         .choices = zero_points},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},

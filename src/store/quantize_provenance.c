@@ -42,6 +42,9 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     }
     put(good, cJSON_AddStringToObject(recipe, "slice_rule",
                                       options->slice_rule == MQ_SLICE_TOP ? "top" : "round"));
+    if (options->zero_point == MQ_ZERO_SYMMETRIC) {
+        put(good, cJSON_AddStringToObject(recipe, "zero_point", "symmetric"));
+    }
     put(good, cJSON_AddNumberToObject(recipe, "group_size", (double)options->group_size));
     if (options->has_group_fallback) {
         put(good,
