@@ -20,6 +20,14 @@
  * extra precision: s is one of the 2^r + 1 levels 0 ... 2^r, so that a reader which keeps slices
  * keeps r + 1 bits of each, and one which reads q needs no more than the line above.
  *
+ * With zero_point "symmetric" the zero point is half the codes at every width, so that formats with
+ * whole zero points (GPTQ, compressed-tensors) hold the r-bit model as it is:
+ *
+ *   bias_r = -2^(r-1) · scale_r exactly, so w = scale_r · (s - 2^(r-1))
+ *
+ * scale_r, which may be negative, has at most 8 significant bits, as many as bfloat16 has, and no
+ * code is 0: 8 bits stand for -127 ... 127.
+ *
  * A tensor NAME (a norm's weight) may be private to a width: then NAME.wR, of the dtype and shape
  * of NAME, stands beside it, and the r-bit model uses it in place of NAME. Every other tensor is
  * byte for byte the source's, under its name.
@@ -28,6 +36,7 @@
  *
  *   "quantization_config": {"quant_method": "matquant", "format_version": 1,
  *                           "slice_rule": "top" | "round" | "round-extra",
+ *                           "zero_point": "float" | "symmetric" (not there: "float"),
  *                           "group_size": N (0: one group a row),
  *                           "widths": [8, ...] (served, descending),
  *                           "ignored": [names P of the blocks' linear layers not quantized]}
@@ -44,12 +53,12 @@
  * where it was compared with one; the members are those of mq_eval_result.
  *
  * A reader must reject (and mq_verify does): another quant_method or a newer format_version; a
- * slice_rule, width or group_size that is none of the above; codes that are not U8 of two
- * dimensions; scales or biases of a served width that are missing, not F16, not [out, groups] with
- * groups dividing in, or differ in shape from one another; both P.codes and P.weight; a scale or
- * bias that is not finite; scales or biases without codes, or of a width that is not served; a
- * NAME.wR of a served width beside a NAME of another dtype or shape. Unknown members of
- * config.json's object and of matquant.json are ignored. */
+ * slice_rule, zero_point, width or group_size that is none of the above; codes that are not U8 of
+ * two dimensions; scales or biases of a served width that are missing, not F16, not [out, groups]
+ * with groups dividing in, or differ in shape from one another; both P.codes and P.weight; a scale
+ * or bias that is not finite, or not as a symmetric zero point has it; scales or biases without
+ * codes, or of a width that is not served; a NAME.wR of a served width beside a NAME of another
+ * dtype or shape. Unknown members of config.json's object and of matquant.json are ignored. */
 #ifndef MATQUANT_FORMAT_H
 #define MATQUANT_FORMAT_H
 
@@ -64,6 +73,7 @@ extern "C" {
 #endif
 
 typedef enum mq_slice_rule { MQ_SLICE_TOP, MQ_SLICE_ROUND, MQ_SLICE_ROUND_EXTRA } mq_slice_rule;
+typedef enum mq_zero_point { MQ_ZERO_FLOAT, MQ_ZERO_SYMMETRIC } mq_zero_point;
 
 /* The slice of `width` bits of a code, 2 <= width <= 8. */
 static inline unsigned mq_slice_code(unsigned code, unsigned width, mq_slice_rule rule) {

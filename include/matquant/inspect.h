@@ -27,6 +27,7 @@ typedef struct mq_inspection {
     size_t bytes;                      /* all tensor files */
     size_t group_size;
     mq_slice_rule slice_rule; /* masters */
+    mq_zero_point zero_point; /* masters */
     size_t width_count;
     mq_width_size widths[8];
     char *provenance; /* text of matquant.json without its "tensors" and "blocks", or NULL; freed

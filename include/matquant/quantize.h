@@ -47,7 +47,8 @@ typedef struct mq_quantize_options {
     mq_codistill codistill[MQ_MAX_CODISTILL]; /* each pair once */
     mq_loss loss;
     mq_slice_rule slice_rule;
-    size_t group_size;       /* 0: one group a row */
+    mq_zero_point zero_point; /* MQ_ZERO_SYMMETRIC wants MQ_SLICE_ROUND */
+    size_t group_size;        /* 0: one group a row */
     bool has_group_fallback; /* use group_fallback for tensors that group_size does not divide; else
                                 an error */
     size_t group_fallback;

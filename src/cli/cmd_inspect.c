@@ -32,6 +32,8 @@ static void print_evaluations(const cJSON *list) {
     }
 }
 
+static const char *const zero_points[] = {"float", "symmetric"}; /* in that of mq_zero_point */
+
 /* Prints every number, text and list of the provenance under its path, "recipe.seed"; lists on one
  * line. */
 static void print_provenance(const cJSON *object, const char *path) {
@@ -94,6 +96,7 @@ static void print_table(const mq_inspection *inspection, const char *folder) {
     }
     if (inspection->kind == MQ_KIND_MASTER) {
         cli_print_field(stdout, "slice rule", "%s", rules[inspection->slice_rule]);
+        cli_print_field(stdout, "zero point", "%s", zero_points[inspection->zero_point]);
     }
     if (inspection->width_count > 0) {
         print_widths(inspection);
@@ -130,6 +133,7 @@ static mq_status print_json(const mq_inspection *inspection, const char *folder)
     }
     if (inspection->kind == MQ_KIND_MASTER) {
         cli_json_text(&json, json.root, "slice_rule", rules[inspection->slice_rule]);
+        cli_json_text(&json, json.root, "zero_point", zero_points[inspection->zero_point]);
     }
     cJSON *widths = cli_json_array(&json, json.root, "widths");
     for (size_t i = 0; i < inspection->width_count; i++) {

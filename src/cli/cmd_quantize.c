@@ -7,12 +7,15 @@ static const char *const recipes[] = {"best", "paper", "rtn",
                                       NULL}; /* in the order of the enumerations */
 static const char *const losses[] = {"relative", "l2", NULL};
 static const char *const rules[] = {"top", "round", "round-extra", NULL};
+static const char *const zero_points[] = {"float", "symmetric", NULL};
 static const char *const scopes[] = {"all", "ffn", NULL};
 static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
 
 typedef struct quantize_line {
     mq_quantize_options options;
-    int recipe, loss, rule, scope, gemm; /* the enumerations, as the parser writes them */
+    int recipe, loss, rule, zero_point, scope,
+        gemm; /* the enumerations, as the parser writes them */
+    bool rule_given;
     cli_terms bits;
     cli_numbers lambda;
     bool bits_given, lambda_given;
@@ -120,6 +123,10 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
     options->recipe = (mq_recipe)line->recipe;
     options->loss = (mq_loss)line->loss;
     options->slice_rule = (mq_slice_rule)line->rule;
+    options->zero_point = (mq_zero_point)line->zero_point;
+    if (options->zero_point == MQ_ZERO_SYMMETRIC && !line->rule_given) {
+        options->slice_rule = MQ_SLICE_ROUND; /* whatever the recipe has otherwise */
+    }
     options->scope = (mq_scope)line->scope;
     options->gemm = (mq_gemm_choice)line->gemm;
     options->include = line->include.items;
@@ -292,6 +299,7 @@ static mq_status print_json(const mq_quantize_report *report, const mq_quantize_
     cli_json_text(&json, json.root, "recipe", recipes[options->recipe]);
     cli_json_text(&json, json.root, "loss", losses[options->loss]);
     cli_json_text(&json, json.root, "slice_rule", rules[options->slice_rule]);
+    cli_json_text(&json, json.root, "zero_point", zero_points[options->zero_point]);
     cli_json_size(&json, json.root, "group_size", options->group_size);
     cli_json_bool(&json, json.root, "let", options->let);
     add_widths(&json, report, options);
@@ -385,10 +393,15 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "top: a slice is the top bits of a code; round: the code rounded to so many bits; "
          "round-extra: "
          "the same without a clamp, one level more, for recipe paper",
-         .choices = rules},
+         .choices = rules, .given = &line.rule_given},
         {CLI_FLAG, 0, "let", &options->let,
          .help = "recipe paper: also learn a scale for each channel of the feed-forward networks "
                  "that changes nothing at full precision (OmniQuant's LET, without its shift)"},
+        {CLI_CHOICE, 0, "zero-point", &line.zero_point, "NAME",
+         "float: any number, by a bias; symmetric: half of the codes at every width, which GPTQ "
+         "and "
+         "compressed-tensors hold exactly (--slice-rule round)",
+         .choices = zero_points},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},

@@ -9,7 +9,11 @@
  *
  * γ and β (both 4 at the start) are all that is learned: one pair a group for all widths. Straight
  * through both roundings; both clamps stop the gradient of q. OmniQuant rounds the zero point
- * -lo/α; here, as in MatQuant's eq. 3, it stays real. */
+ * -lo/α; here, as in MatQuant's eq. 3, it stays real, unless the zero point is to be symmetric:
+ *
+ *   α = sigmoid(γ)·max|w|/127, lo = -128·α, q = clamp(⌊w/α + 128 + ½⌋, 1, 255)
+ *
+ * with γ alone to be learned. */
 #include "quant/clip.h"
 
 #include <string.h>
@@ -35,6 +39,10 @@ static void clip_carve(mq_grid *grid, mq_slab *slab) {
     clip->v = mq_carve(slab, groups, 2 * sizeof(float));
 }
 
+static bool is_symmetric(const mq_grid *grid) {
+    return grid->options->zero_point == MQ_ZERO_SYMMETRIC;
+}
+
 static void clip_follow(mq_grid *grid) {
     mq_clip *clip = grid->state;
     const size_t count = grid->in / grid->groups;
@@ -45,6 +53,10 @@ static void clip_follow(mq_grid *grid) {
         for (size_t i = 1; i < count; i++) {
             smallest = w[i] < smallest ? w[i] : smallest;
             largest = w[i] > largest ? w[i] : largest;
+        }
+        if (is_symmetric(grid)) {
+            largest = largest > -smallest ? largest : -smallest;
+            smallest = -largest;
         }
         clip->smallest[group] = smallest;
         clip->largest[group] = largest;
@@ -69,9 +81,28 @@ typedef struct clip_range {
     float lo, alpha;
     float dlo, dhi;  /* derivatives of lo by β and of hi by γ */
     float low, high; /* of lo by min(w) and of hi by max(w) */
+    float dalpha;    /* symmetric: of α by γ */
+    float first;     /* the least code */
 } clip_range;
 
-static clip_range range_of(const mq_clip *clip, size_t group) {
+/* With a symmetric zero point: α of the larger end, and its derivative by γ in dalpha. */
+static clip_range symmetric_range(const mq_clip *clip, size_t group) {
+    const float high = 1.0f / (1.0f + expf(-clip->params[2 * group + 1]));
+    clip_range range = {.alpha = high * clip->largest[group] / 127.0f,
+                        .dalpha = high * (1.0f - high) * clip->largest[group] / 127.0f,
+                        .first = 1.0f};
+    if (!(range.alpha > 1e-10f)) { /* all zero, or nearly so */
+        range.alpha = 1e-10f;
+    }
+    range.lo = -128.0f * range.alpha;
+    return range;
+}
+
+static clip_range range_of(const mq_grid *grid, size_t group) {
+    const mq_clip *clip = grid->state;
+    if (is_symmetric(grid)) {
+        return symmetric_range(clip, group);
+    }
     const float low = 1.0f / (1.0f + expf(-clip->params[2 * group]));
     const float high = 1.0f / (1.0f + expf(-clip->params[2 * group + 1]));
     clip_range range = {
@@ -95,8 +126,8 @@ static inline void codes_of(float *q, float *inside, const float *w, clip_range 
     const float inverse = 1.0f / range.alpha;
     for (size_t i = 0; i < count; i++) {
         const float u = (w[i] - range.lo) * inverse + 0.5f;
-        inside[i] = u >= 0.0f && u < 256.0f ? 1.0f : 0.0f;
-        const float bounded = u > 0.0f ? (u < 255.0f ? u : 255.0f) : 0.0f;
+        inside[i] = u >= range.first && u < 256.0f ? 1.0f : 0.0f;
+        const float bounded = u > range.first ? (u < 255.0f ? u : 255.0f) : range.first;
         q[i] = (float)(int)bounded;
     }
 }
@@ -115,7 +146,7 @@ static inline void slices_of(float *s, float *inside, const float *q, unsigned w
 
 static void group_values(const mq_grid *grid, const mq_values values[], size_t group) {
     const size_t count = grid->in / grid->groups;
-    const clip_range range = range_of(grid->state, group);
+    const clip_range range = range_of(grid, group);
     float q[MQ_CHUNK], s[MQ_CHUNK], inside[MQ_CHUNK];
     for (size_t done = 0; done < count; done += MQ_CHUNK) {
         const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
@@ -176,7 +207,7 @@ static void group_step(mq_grid *grid, const float *const gradients[], const mq_a
                        size_t group) {
     mq_clip *clip = grid->state;
     const size_t count = grid->in / grid->groups;
-    const clip_range range = range_of(clip, group);
+    const clip_range range = range_of(grid, group);
     float q[MQ_CHUNK], s[MQ_CHUNK], in_code[MQ_CHUNK], in_slice[MQ_CHUNK], by_alpha[MQ_CHUNK];
     mq_lanes alpha = {{0}}, low = {{0}};
     float *by_weight = grid->weight_gradient != NULL ? grid->weight_gradient + group * count : NULL;
@@ -209,7 +240,11 @@ static void group_step(mq_grid *grid, const float *const gradients[], const mq_a
     }
     const float by_span = mq_lanes_sum(&alpha) / 255.0f;
     const float by_lo = mq_lanes_sum(&low) - by_span;
-    const float gradient[2] = {by_lo * range.dlo, by_span * range.dhi};
+    float gradient[2] = {by_lo * range.dlo, by_span * range.dhi};
+    if (is_symmetric(grid)) { /* lo moves with α */
+        gradient[0] = 0.0f;
+        gradient[1] = (mq_lanes_sum(&alpha) - 128.0f * mq_lanes_sum(&low)) * range.dalpha;
+    }
     if (by_weight != NULL) {
         add_by_clip(by_weight, clip, grid->weight + group * count, group, count, by_lo * range.low,
                     by_span * range.high);
@@ -235,7 +270,7 @@ static void clip_finish(const mq_grid *grid, uint8_t *codes, float *const scale[
     const size_t count = grid->in / grid->groups;
 #pragma omp parallel for
     for (size_t group = 0; group < grid->out * grid->groups; group++) {
-        const clip_range range = range_of(grid->state, group);
+        const clip_range range = range_of(grid, group);
         float q[MQ_CHUNK], inside[MQ_CHUNK];
         for (size_t done = 0; done < count; done += MQ_CHUNK) {
             const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;

@@ -39,6 +39,26 @@ static bool store_pair(uint16_t *scale, uint16_t *bias, double exact_scale, doub
     return isfinite(stored) && isfinite(mq_f16_to_f32(*bias));
 }
 
+bool mq_symmetric_pair(uint16_t *scale, uint16_t *bias, double exact_scale, unsigned width) {
+    *scale = mq_f32_to_f16(mq_bf16_to_f32(mq_f32_to_bf16((float)exact_scale)));
+    *bias = mq_f32_to_f16(-(float)(1u << (width - 1)) * mq_f16_to_f32(*scale));
+    return isfinite(mq_f16_to_f32(*bias)); /* exact, as it has the scale's digits: or infinite */
+}
+
+/* Least squares of h·(scale·(s - 2^(r-1)) - w)² over one group. */
+static bool fit_symmetric(uint16_t *scale, uint16_t *bias, const uint8_t *codes, const float *w,
+                          const float *h, size_t count, unsigned width, mq_slice_rule rule) {
+    const double zero = (double)(1u << (width - 1));
+    double tw = 0, tt = 0, sum_h = 0;
+    for (size_t i = 0; i < count; i++) {
+        const double t = (double)mq_slice_code(codes[i], width, rule) - zero;
+        tw += (double)h[i] * t * (double)w[i];
+        tt += (double)h[i] * t * t;
+        sum_h += (double)h[i];
+    }
+    return mq_symmetric_pair(scale, bias, tt > 1e-12 * sum_h ? tw / tt : 0.0, width);
+}
+
 /* Least squares of h·(scale·s + bias - w)² over one group (design, section 2: widths that were not
  * trained). */
 static bool fit_pair(uint16_t *scale, uint16_t *bias, const uint8_t *codes, const float *w,
@@ -71,9 +91,10 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
         index++;
     }
     /* A width whose loss weighs nothing has numbers that no gradient looked after while the clip
-     * moved. Under the rounding slices all widths share theirs. */
-    const bool trained =
-        index < options->width_count && (options->lambda[index] > 0.0 || rule != MQ_SLICE_TOP);
+     * moved. In the clip grid all widths share theirs. */
+    const bool trained = index < options->width_count &&
+                         (options->lambda[index] > 0.0 || grid->class_ == &mq_clip_grid);
+    const bool symmetric = options->zero_point == MQ_ZERO_SYMMETRIC;
     const size_t count = grid->in / grid->groups;
     const double middle_at = (double)(1u << (width - 1)) - 0.5;
     int good = 1;
@@ -81,14 +102,19 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
     for (size_t group = 0; group < grid->out * grid->groups; group++) {
         uint16_t *scale = &quantized->scales[width][group];
         uint16_t *bias = &quantized->biases[width][group];
+        const float *h = gram + (group % grid->groups) * count;
+        const uint8_t *codes = quantized->codes + group * count;
+        const float *w = grid->weight + group * count;
         bool fits;
-        if (trained) {
+        if (trained && symmetric) {
+            fits = mq_symmetric_pair(scale, bias, (double)scratch->scale[index][group], width);
+        } else if (symmetric) {
+            fits = fit_symmetric(scale, bias, codes, w, h, count, width, rule);
+        } else if (trained) {
             fits = store_pair(scale, bias, (double)scratch->scale[index][group],
                               (double)scratch->middle[index][group], middle_at);
         } else {
-            const float *h = gram + (group % grid->groups) * count;
-            fits = fit_pair(scale, bias, quantized->codes + group * count,
-                            grid->weight + group * count, h, count, width, rule);
+            fits = fit_pair(scale, bias, codes, w, h, count, width, rule);
         }
         good = good && fits;
     }

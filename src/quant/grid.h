@@ -1,7 +1,8 @@
 /* A grid: how one linear layer's weights become codes, and what of that is learned.
  *
- * There are two: mq_nested_grid (design, sections 1 and 2: recipe best, and rtn without learning)
- * and mq_clip_grid (OmniQuant's learned clipping under MatQuant's rounding slice: recipe paper).
+ * There are two: mq_nested_grid (design, sections 1 and 2: recipe best, and rtn without learning;
+ * under the rounding slice with a symmetric zero point only) and mq_clip_grid (OmniQuant's learned
+ * clipping under MatQuant's rounding slice: recipe paper).
  * The learning loop knows only this. */
 #ifndef MQ_QUANT_GRID_H
 #define MQ_QUANT_GRID_H
@@ -18,6 +19,7 @@ typedef struct mq_grid_options {
     unsigned widths[MQ_MAX_WIDTHS];
     double lambda[MQ_MAX_WIDTHS];
     mq_slice_rule slice_rule;
+    mq_zero_point zero_point;
     bool full_range; /* the clip is min/max and no search or logit moves it at the start (recipe
                         rtn) */
 } mq_grid_options;
@@ -76,7 +78,8 @@ void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_opt
 
 /* Fills quantized (its arrays exist, for every width to serve): codes; for trained widths the
  * learned pair; for all others the least-squares pair under gram. Pairs are rounded to
- * float16, the bias so that it makes up for the rounding of its scale. scratch: 2·width_count
+ * float16, the bias so that it makes up for the rounding of its scale; or by mq_symmetric_pair,
+ * where the grid's zero point is. scratch: 2·width_count
  * arrays [out, groups] as mq_finish_scratch carves them. */
 typedef struct mq_finish_scratch {
     float *scale[MQ_MAX_WIDTHS], *middle[MQ_MAX_WIDTHS];
@@ -87,6 +90,10 @@ void mq_finish_scratch_carve(mq_finish_scratch *scratch, const mq_grid_options *
 /* False when a pair does not fit in float16 (never for weights that themselves would). */
 bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *gram,
                     mq_slice_rule rule, const mq_finish_scratch *scratch);
+
+/* A pair with a symmetric zero point (matquant/format.h), the scale as near as its 8 significant
+ * bits come. False when it does not fit in float16. */
+bool mq_symmetric_pair(uint16_t *scale, uint16_t *bias, double exact_scale, unsigned width);
 
 void mq_quantized_carve(mq_quantized *quantized, size_t out, size_t in, size_t groups,
                         mq_slab *slab);

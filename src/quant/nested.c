@@ -5,6 +5,7 @@
 
 static void levels_of(mq_nested *nested, const mq_grid_options *options) {
     nested->level_count = 0;
+    nested->symmetric = options->zero_point == MQ_ZERO_SYMMETRIC;
     for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
         size_t index = 0;
         while (index < options->width_count && options->widths[index] != width) {
@@ -63,8 +64,30 @@ const mq_nested_kernels *mq_nested_kernels_best(void) {
     return &mq_nested_kernels_base;
 }
 
+/* lo = -hi, of either sign, at least a thousandth of what it was at the start. */
+static void symmetric_group(float *lo, float *hi, mq_nested_level levels[MQ_MAX_LEVELS],
+                            const mq_nested *nested, size_t group) {
+    const float *params = nested->params + group * nested->param_count;
+    const float ratio = 1.0f + 2.0f * params[1]; /* in units of the span, which is twice hi0 */
+    *hi = nested->hi0[group] * (ratio > 1e-3f ? ratio : 1e-3f);
+    *lo = -*hi;
+    for (size_t j = 0; j < nested->level_count; j++) {
+        const unsigned width = nested->level[j];
+        mq_nested_level *level = &levels[j];
+        level->step = (*hi - *lo) / (float)(1u << width);
+        level->factor = expf(params[2 + 2 * j]);
+        level->scale = level->step * level->factor;
+        level->bias = -level->scale * (float)(1u << (width - 1));
+        level->middle = -0.5f * level->scale;
+    }
+}
+
 void mq_nested_group(float *lo, float *hi, mq_nested_level levels[MQ_MAX_LEVELS],
                      const mq_nested *nested, size_t group) {
+    if (nested->symmetric) {
+        symmetric_group(lo, hi, levels, nested, group);
+        return;
+    }
     const float *params = nested->params + group * nested->param_count;
     const float first_span = nested->hi0[group] - nested->lo0[group];
     *lo = nested->lo0[group] + params[0] * first_span;
@@ -147,6 +170,28 @@ static uint8_t code_of(const mq_nested *nested, float z, size_t at) {
     return (uint8_t)code;
 }
 
+/* The same with a symmetric zero point: the codes from a to b are left by the levels before. */
+static uint8_t symmetric_code_of(const mq_nested *nested, float z, size_t at) {
+    unsigned a = 1, b = 255, code = 0;
+    for (size_t j = 0; j < nested->level_count; j++) {
+        const unsigned width = nested->level[j], step = 1u << (MQ_MAX_WIDTH - width);
+        const float first = (float)mq_slice_code(a, width, MQ_SLICE_ROUND);
+        const float last = (float)mq_slice_code(b, width, MQ_SLICE_ROUND);
+        float soft = z * (float)(1u << width) + 0.5f;
+        if (nested->has_offset[j]) {
+            soft += nested->offset[j][at];
+        }
+        soft = soft > first ? soft : first;
+        soft = soft < last ? soft : last;
+        code = (unsigned)soft;
+        const unsigned begin = code * step > step / 2 ? code * step - step / 2 : 0;
+        const unsigned end = code + 1 < 1u << width ? code * step + step / 2 - 1 : 255;
+        a = begin > a ? begin : a;
+        b = width < MQ_MAX_WIDTH && end < b ? end : b;
+    }
+    return (uint8_t)code;
+}
+
 static void nested_finish(const mq_grid *grid, uint8_t *codes, float *const scale[],
                           float *const middle[]) {
     const mq_nested *nested = grid->state;
@@ -158,7 +203,9 @@ static void nested_finish(const mq_grid *grid, uint8_t *codes, float *const scal
         mq_nested_group(&lo, &hi, levels, nested, group);
         const float inverse_span = 1.0f / (hi - lo);
         for (size_t at = group * count; at < (group + 1) * count; at++) {
-            codes[at] = code_of(nested, (grid->weight[at] - lo) * inverse_span, at);
+            const float z = (grid->weight[at] - lo) * inverse_span;
+            codes[at] =
+                nested->symmetric ? symmetric_code_of(nested, z, at) : code_of(nested, z, at);
         }
         for (size_t j = 0; j < nested->level_count; j++) {
             if (nested->width_index[j] < MQ_MAX_WIDTHS) {

@@ -13,7 +13,17 @@
  *   middle_k = (lo + hi)/2 + δ_k · step_k
  *
  * Gradients: straight through the floor; through the clamp to u_k where it does not bind, else to
- * `first_k`, that is 2^(k-p) times to soft_p; the step in δ_k · step_k is held constant. */
+ * `first_k`, that is 2^(k-p) times to soft_p; the step in δ_k · step_k is held constant.
+ *
+ * With a symmetric zero point and the rounding slice, lo = -hi (hi may be negative: which end of
+ * the range gets the level more is chosen), ŵ_k = scale_k · (s_k - 2^(k-1)), there is no δ, and
+ *
+ *   u_k      = 2^k · z + ½ + V_k
+ *   first_k  = slice_k(a), end_k = slice_k(b) + 1
+ *
+ * where slice_k is the rounding slice of a code, and [a, b] are the codes whose slices are what the
+ * narrower levels decided, 1 ... 255 before the first: their buckets overlap those of wider levels,
+ * so that a level's edge may be decided by any level before it. */
 #ifndef MQ_QUANT_NESTED_H
 #define MQ_QUANT_NESTED_H
 
@@ -30,6 +40,7 @@ typedef struct mq_nested {
     unsigned level[MQ_MAX_LEVELS];
     size_t width_index[MQ_MAX_LEVELS]; /* position in options->widths; MQ_MAX_WIDTHS: not trained */
     bool has_offset[MQ_MAX_LEVELS];
+    bool symmetric;               /* the zero point, and the slice is rounded */
     size_t param_count;           /* 2 + 2·level_count: floats a group in params, m, v */
     float *lo0, *hi0;             /* [out·groups] */
     float *params, *m, *v;        /* [out·groups, param_count] */

@@ -22,7 +22,16 @@ typedef struct group_fit {
 
 /* z·256 as a whole number 0 ... 255, kept as float. */
 static inline void top_codes(float *code, const float *weight, float lo, float inverse_step,
-                             size_t count) {
+                             bool symmetric, size_t count) {
+    if (symmetric) { /* to the nearest, from 1 on */
+        for (size_t i = 0; i < count; i++) {
+            float u = (weight[i] - lo) * inverse_step + 0.5f;
+            u = u > 1.0f ? u : 1.0f;
+            u = u < 255.0f ? u : 255.0f;
+            code[i] = (float)(int)u;
+        }
+        return;
+    }
     for (size_t i = 0; i < count; i++) {
         float u = (weight[i] - lo) * inverse_step;
         u = u > 0.0f ? u : 0.0f;
@@ -31,9 +40,18 @@ static inline void top_codes(float *code, const float *weight, float lo, float i
     }
 }
 
-/* level[i] = (code >> (8 - r)) + 1/2 - 2^(r-1) */
-static inline void slice_levels(float *level, const float *code, unsigned width, size_t count) {
+/* level[i] = (code >> (8 - r)) + 1/2 - 2^(r-1); symmetric: the rounding slice - 2^(r-1) */
+static inline void slice_levels(float *level, const float *code, unsigned width, bool symmetric,
+                                size_t count) {
     const float shrink = 1.0f / (float)(1u << (MQ_MAX_WIDTH - width));
+    if (symmetric) {
+        const float half = (float)(1u << (width - 1));
+        for (size_t i = 0; i < count; i++) {
+            const float t = (float)(int)(code[i] * shrink + 0.5f) - half;
+            level[i] = t < half - 1.0f ? t : half - 1.0f;
+        }
+        return;
+    }
     const float centre = 0.5f - (float)(1u << (width - 1));
     for (size_t i = 0; i < count; i++) {
         level[i] = (float)(int)(code[i] * shrink) + centre;
@@ -45,9 +63,9 @@ static inline void slice_levels(float *level, const float *code, unsigned width,
 static inline void chunk_levels(float level[][MQ_CHUNK], const mq_nested *nested, const float *w,
                                 float lo, float inverse_step, size_t n) {
     float code[MQ_CHUNK];
-    top_codes(code, w, lo, inverse_step, n);
+    top_codes(code, w, lo, inverse_step, nested->symmetric, n);
     for (size_t j = 0; j < nested->level_count; j++) {
-        slice_levels(level[j], code, nested->level[j], n);
+        slice_levels(level[j], code, nested->level[j], nested->symmetric, n);
     }
 }
 
@@ -98,6 +116,13 @@ static void fit_levels(group_fit *fit, float error[MQ_MAX_LEVELS], const mq_nest
         }
     }
     for (size_t j = 0; j < nested->level_count; j++) {
+        if (nested->symmetric) { /* Σ h·level·w / Σ h·level² */
+            const float squares = mq_lanes_sum(&sums[j].hll);
+            const float product = mq_lanes_sum(&sums[j].hlw) + mean_w * mq_lanes_sum(&sums[j].hl);
+            fit->scale[j] = squares > 1e-12f * sum_h ? product / squares : 0.0f;
+            fit->middle[j] = 0.0f;
+            continue;
+        }
         const float mean_level = mq_lanes_sum(&sums[j].hl) / sum_h;
         const float variance = mq_lanes_sum(&sums[j].hll) - mean_level * mean_level * sum_h;
         fit->scale[j] = variance > 1e-12f * sum_h ? mq_lanes_sum(&sums[j].hlw) / variance : 0.0f;
@@ -132,11 +157,19 @@ static void fit_group(group_fit *best, const mq_grid *grid, const float *w, cons
     const float total_h = mq_lanes_sum(&sum_h);
     const float mean_w = mq_lanes_sum(&sum_hw) / total_h;
 
-    const int candidates = options->full_range ? 1 : 14; /* t = 1.00, 0.95, ... 0.35 */
+    if (nested->symmetric) { /* the largest is code 1: the end with a level more at narrow widths */
+        const float largest = (hi0 > -lo0 ? hi0 : -lo0) * (128.0f / 127.0f) + 1e-8f;
+        hi0 = hi0 > -lo0 ? -largest : largest;
+        lo0 = -hi0;
+    }
+    const int shrinks = 14; /* t = 1.00, 0.95, ... 0.35; symmetric: and then the other sign */
+    const int candidates = options->full_range ? 1 : nested->symmetric ? 2 * shrinks : shrinks;
     for (int k = 0; k < candidates; k++) {
-        const float shrink = 1.0f - 0.05f * (float)k;
+        const float sign = k < shrinks ? 1.0f : -1.0f;
+        const float shrink = sign * (1.0f - 0.05f * (float)(k % shrinks));
         group_fit fit = {.lo = lo0 * shrink, .hi = hi0 * shrink};
-        if (!(fit.hi - fit.lo > 1e-8f)) { /* a constant group: any positive range will do */
+        if (!nested->symmetric &&
+            !(fit.hi - fit.lo > 1e-8f)) { /* a constant group: any positive range will do */
             fit.hi = fit.lo + 1e-8f + fabsf(fit.lo) * 1e-6f;
         }
         float error[MQ_MAX_LEVELS];
@@ -171,7 +204,8 @@ static void start_rows(mq_grid *grid, const float *gram, size_t first, size_t la
                 ratio = ratio > 0.25f ? ratio : 0.25f;
                 ratio = ratio < 4.0f ? ratio : 4.0f;
                 params[2 + 2 * j] = logf(ratio);
-                params[3 + 2 * j] = (fit.middle[j] - (fit.lo + fit.hi) * 0.5f) / step;
+                params[3 + 2 * j] =
+                    nested->symmetric ? 0.0f : (fit.middle[j] - (fit.lo + fit.hi) * 0.5f) / step;
             }
         }
     }
@@ -187,10 +221,52 @@ typedef struct chunk_state {
     float free_[MQ_MAX_LEVELS][MQ_CHUNK];
 } chunk_state;
 
+/* The same with a symmetric zero point: [low, high] are the codes that the levels before left. */
+static inline void symmetric_codes(chunk_state *chunk, const mq_nested *nested, size_t at,
+                                   size_t n) {
+    float low[MQ_CHUNK], high[MQ_CHUNK];
+    for (size_t i = 0; i < n; i++) {
+        low[i] = 1.0f;
+        high[i] = 255.0f;
+    }
+    for (size_t j = 0; j < nested->level_count; j++) {
+        const float levels = (float)(1u << nested->level[j]);
+        const float step = 256.0f / levels, shrink = levels / 256.0f, half = 0.5f * step;
+        const float *offset = nested->has_offset[j] ? nested->offset[j] + at : NULL;
+        float *code = chunk->code[j];
+        float *free_ = chunk->free_[j];
+        for (size_t i = 0; i < n; i++) {
+            code[i] = chunk->z[i] * levels + 0.5f;
+        }
+        for (size_t i = 0; offset != NULL && i < n; i++) {
+            code[i] += offset[i];
+        }
+        for (size_t i = 0; i < n; i++) {
+            const float first = (float)(int)(low[i] * shrink + 0.5f);
+            const float rounded = (float)(int)(high[i] * shrink + 0.5f);
+            const float last = rounded < levels - 1.0f ? rounded : levels - 1.0f;
+            float soft = code[i];
+            free_[i] = soft > first && soft < last + 1.0f ? 1.0f : 0.0f;
+            soft = soft > first ? soft : first;
+            soft = soft < last ? soft : last;
+            soft = (float)(int)soft;
+            code[i] = soft;
+            const float begin = soft * step - half;
+            const float end = soft < levels - 1.0f ? soft * step + half - 1.0f : 255.0f;
+            low[i] = begin > low[i] ? begin : low[i];
+            high[i] = end < high[i] ? end : high[i];
+        }
+    }
+}
+
 static inline void chunk_codes(chunk_state *chunk, const mq_nested *nested, const float *w,
                                size_t at, float lo, float inverse_span, size_t n) {
     for (size_t i = 0; i < n; i++) {
         chunk->z[i] = (w[i] - lo) * inverse_span;
+    }
+    if (nested->symmetric) {
+        symmetric_codes(chunk, nested, at, n);
+        return;
     }
     unsigned parent = 0;
     for (size_t j = 0; j < nested->level_count; j++) {
@@ -326,13 +402,18 @@ static inline void group_update(mq_nested *nested, const group_sums *sums,
     float dhi = -uz / span;
     for (size_t j = 0; j < nested->level_count; j++) {
         const float value = mq_lanes_sum(&sums->value[j]);
-        const float centre = (float)(1u << (nested->level[j] - 1)) - 0.5f;
+        const float half = (float)(1u << (nested->level[j] - 1));
+        const float centre = nested->symmetric ? half : half - 0.5f;
         const float level = mq_lanes_sum(&sums->level[j]) - centre * value;
         const float by_span = level * levels[j].factor / (float)(1u << nested->level[j]);
         dlo += 0.5f * value - by_span;
         dhi += 0.5f * value + by_span;
         gradient[2 + 2 * j] = level * levels[j].scale;
-        gradient[3 + 2 * j] = value * levels[j].step;
+        gradient[3 + 2 * j] = nested->symmetric ? 0.0f : value * levels[j].step;
+    }
+    if (nested->symmetric) { /* lo is -hi */
+        dhi -= dlo;
+        dlo = 0.0f;
     }
     const float first_span = nested->hi0[group] - nested->lo0[group];
     gradient[0] = dlo * first_span;

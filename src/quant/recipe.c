@@ -191,11 +191,18 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
-    if (options->recipe == MQ_RECIPE_BEST && options->slice_rule != MQ_SLICE_TOP) {
+    if (options->zero_point == MQ_ZERO_SYMMETRIC) {
+        if (options->slice_rule != MQ_SLICE_ROUND) {
+            return mq_fail(
+                err, MQ_ERR_USAGE,
+                "--zero-point symmetric wants --slice-rule round: top bits have no level "
+                "at zero");
+        }
+    } else if (options->recipe == MQ_RECIPE_BEST && options->slice_rule != MQ_SLICE_TOP) {
         return mq_fail(
             err, MQ_ERR_USAGE,
             "recipe best decides each width's bits on its own and slices by --slice-rule top; "
-            "rounding slices are recipe paper's");
+            "rounding slices are recipe paper's, or want --zero-point symmetric");
     }
     if (options->recipe == MQ_RECIPE_PAPER && options->slice_rule == MQ_SLICE_TOP) {
         return mq_fail(err, MQ_ERR_USAGE,
@@ -204,6 +211,9 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
     }
     if (options->let && options->recipe != MQ_RECIPE_PAPER) {
         return mq_fail(err, MQ_ERR_USAGE, "--let is recipe paper's");
+    }
+    if (options->let && options->zero_point == MQ_ZERO_SYMMETRIC) {
+        return mq_fail(err, MQ_ERR_USAGE, "--let wants --zero-point float");
     }
     if (options->let && options->refit) {
         return mq_fail(err, MQ_ERR_USAGE,
@@ -245,6 +255,7 @@ mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {
     mq_grid_options grid = {
         .width_count = options->width_count,
         .slice_rule = options->slice_rule,
+        .zero_point = options->zero_point,
         .full_range = options->recipe == MQ_RECIPE_RTN,
     };
     for (size_t i = 0; i < options->width_count; i++) {
@@ -263,5 +274,8 @@ mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {
 }
 
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options) {
-    return options->slice_rule == MQ_SLICE_TOP ? &mq_nested_grid : &mq_clip_grid;
+    const bool nests =
+        options->slice_rule == MQ_SLICE_TOP ||
+        (options->zero_point == MQ_ZERO_SYMMETRIC && options->recipe != MQ_RECIPE_PAPER);
+    return nests ? &mq_nested_grid : &mq_clip_grid;
 }

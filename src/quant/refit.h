@@ -31,6 +31,7 @@ typedef struct mq_refit_setup {
     const mq_tensors *source; /* its tensors: private norms are rounded to the dtype of theirs */
     const mq_selection *selection;
     mq_slice_rule slice_rule;
+    mq_zero_point zero_point; /* symmetric: biases follow their scales */
     /* ids[train + validation, length]: sequences to train on, then those to measure on. */
     const int32_t *ids;
     size_t train, validation, length;

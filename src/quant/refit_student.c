@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/grid.h"
 #include "quant/lanes.h"
 #include "tensor/dtype.h"
 
@@ -126,9 +127,19 @@ static const mq_student_name *find(const mq_student *student, const char *name) 
 
 static float centre_of(unsigned width) { return (float)(1u << (width - 1)) - 0.5f; }
 
-/* A pair as it is stored: the bias makes up for the rounding of its scale at the centre. */
+static bool is_symmetric(const mq_student *student) {
+    return student->setup->zero_point == MQ_ZERO_SYMMETRIC;
+}
+
+/* A pair as it is stored: the bias makes up for the rounding of its scale at the centre, unless it
+ * has to follow it. */
 static void round_pair(uint16_t *scale, uint16_t *bias, float exact_scale, float middle,
-                       unsigned width) {
+                       const mq_student *student) {
+    const unsigned width = student->width;
+    if (is_symmetric(student)) {
+        mq_symmetric_pair(scale, bias, (double)exact_scale, width);
+        return;
+    }
     *scale = mq_f32_to_f16(exact_scale);
     *bias = mq_f32_to_f16(middle - mq_f16_to_f32(*scale) * centre_of(width));
 }
@@ -145,7 +156,7 @@ static void make_row(float *out, const uint8_t *codes, const mq_student *student
         if (student->rounded) {
             uint16_t stored_scale, stored_bias;
             round_pair(&stored_scale, &stored_bias, scale, pairs->middle[row * pairs->groups + g],
-                       width);
+                       student);
             scale = mq_f16_to_f32(stored_scale);
             bias = mq_f16_to_f32(stored_bias);
         }
@@ -364,12 +375,20 @@ void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
     const unsigned width = student->width;
     const float half = (float)(1u << (width - 1)); /* steps in half the range */
     const mq_slice_rule rule = student->setup->slice_rule;
+    const bool symmetric = is_symmetric(student);
 #pragma omp parallel for schedule(static)
     for (size_t g = 0; g < pairs->out * pairs->groups; g++) {
         float sum, sum_s;
         group_sums(&sum, &sum_s, gradient + g * count, codes + g * count, count, width, rule);
         const float scale = pairs->scale[g], unit = fabsf(scale) * half;
         float *m = pairs->m + 2 * g, *v = pairs->v + 2 * g;
+        if (symmetric) { /* a weight is scale·(s - centre - ½) */
+            const float by_log = scale * (sum_s - 0.5f * sum);
+            const float step = mq_adam_update(adam, adam->rate_group, 0.0f, by_log, &m[0], &v[0]);
+            pairs->scale[g] = scale * expf(step);
+            pairs->middle[g] = -0.5f * pairs->scale[g];
+            continue;
+        }
         const float log_step =
             mq_adam_update(adam, adam->rate_group, 0.0f, scale * sum_s, &m[0], &v[0]);
         const float middle_step =
@@ -386,11 +405,11 @@ void mq_student_step_norm(mq_student_norm *norm, const float *gradient, const mq
     }
 }
 
-static void keep_pairs(mq_student_pairs *pairs, unsigned width) {
+static void keep_pairs(mq_student_pairs *pairs, const mq_student *student) {
 #pragma omp parallel for schedule(static)
     for (size_t g = 0; g < pairs->out * pairs->groups; g++) {
         round_pair(&pairs->best_scale[g], &pairs->best_bias[g], pairs->scale[g], pairs->middle[g],
-                   width);
+                   student);
     }
 }
 
@@ -398,7 +417,7 @@ void mq_student_keep(mq_student *student) {
     const bool plus_one = student->setup->model->config.arch->norm_plus_one;
     for (size_t layer = 0; layer < student->setup->selection->layers; layer++) {
         for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-            keep_pairs(&student->pairs[layer][i], student->width);
+            keep_pairs(&student->pairs[layer][i], student);
         }
         for (int i = 0; i < MQ_NORM_COUNT; i++) {
             mq_student_norm *norm = &student->norms[layer][i];

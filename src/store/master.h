@@ -17,6 +17,7 @@ typedef struct mq_master_layout {
     const char *source; /* folder of the plain checkpoint */
     size_t group_size;  /* as asked for; 0: one a row */
     mq_slice_rule slice_rule;
+    mq_zero_point zero_point;
     unsigned widths[7]; /* served, descending */
     size_t width_count;
     const mq_master_linear *linears; /* in the order of the blocks */
@@ -81,6 +82,7 @@ const cJSON *mq_master_config(const mq_master *master); /* config.json */
 const cJSON *
 mq_master_provenance(const mq_master *master); /* matquant.json, or NULL when there is none */
 mq_slice_rule mq_master_slice_rule(const mq_master *master);
+mq_zero_point mq_master_zero_point(const mq_master *master);
 size_t mq_master_group_size(const mq_master *master);
 size_t mq_master_widths(unsigned widths[7],
                         const mq_master *master); /* served, descending; their number */

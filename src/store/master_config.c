@@ -7,6 +7,8 @@ static const char *const rule_names[] = {
     [MQ_SLICE_TOP] = "top", [MQ_SLICE_ROUND] = "round", [MQ_SLICE_ROUND_EXTRA] = "round-extra"};
 
 const char *mq_slice_rule_name(mq_slice_rule rule) { return rule_names[rule]; }
+static const char *const zero_point_names[] = {
+    [MQ_ZERO_FLOAT] = "float", [MQ_ZERO_SYMMETRIC] = "symmetric"};
 
 bool mq_serves(const mq_master_settings *settings, unsigned width) {
     for (size_t i = 0; i < settings->width_count; i++) {
@@ -36,6 +38,9 @@ cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *c
         cJSON_AddStringToObject(object, "quant_method", MQ_QUANT_METHOD) == NULL ||
         cJSON_AddNumberToObject(object, "format_version", MQ_FORMAT_VERSION) == NULL ||
         cJSON_AddStringToObject(object, "slice_rule", rule_names[settings->slice_rule]) == NULL ||
+        (settings->zero_point != MQ_ZERO_FLOAT &&
+         cJSON_AddStringToObject(object, "zero_point", zero_point_names[settings->zero_point]) ==
+             NULL) ||
         cJSON_AddNumberToObject(object, "group_size", (double)settings->group_size) == NULL ||
         (widths = cJSON_AddArrayToObject(object, "widths")) == NULL ||
         (names = cJSON_AddArrayToObject(object, "ignored")) == NULL) {
@@ -94,6 +99,23 @@ static mq_status parse_rule(mq_slice_rule *out, const cJSON *object, const char 
                         name);
 }
 
+static mq_status parse_zero_point(mq_zero_point *out, const cJSON *object, const char *file,
+                                  mq_error *err) {
+    const char *name = zero_point_names[MQ_ZERO_FLOAT];
+    mq_status status = mq_json_get_string(&name, object, "zero_point", false, file, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    for (int kind = MQ_ZERO_FLOAT; kind <= MQ_ZERO_SYMMETRIC; kind++) {
+        if (strcmp(name, zero_point_names[kind]) == 0) {
+            *out = (mq_zero_point)kind;
+            return MQ_OK;
+        }
+    }
+    return mq_fail_file(err, MQ_ERR_INPUT, file,
+                        "zero_point is \"%s\", known are \"float\" and \"symmetric\"", name);
+}
+
 static mq_status parse_widths(mq_master_settings *out, const cJSON *object, const char *file,
                               mq_error *err) {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, "widths");
@@ -146,6 +168,7 @@ mq_status mq_master_settings_parse(mq_master_settings *out, const cJSON *config,
     }
     if ((status = parse_version(object, file, err)) != MQ_OK ||
         (status = parse_rule(&out->slice_rule, object, file, err)) != MQ_OK ||
+        (status = parse_zero_point(&out->zero_point, object, file, err)) != MQ_OK ||
         (status = mq_json_get_size(&out->group_size, object, "group_size", true, file, err)) !=
             MQ_OK ||
         (status = parse_widths(out, object, file, err)) != MQ_OK) {

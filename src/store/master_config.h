@@ -7,6 +7,7 @@
 
 typedef struct mq_master_settings {
     mq_slice_rule slice_rule;
+    mq_zero_point zero_point;
     size_t group_size;  /* 0: one a row */
     unsigned widths[7]; /* descending */
     size_t width_count;

@@ -232,6 +232,7 @@ const mq_tensors *mq_master_tensors(const mq_master *master) { return master->te
 const cJSON *mq_master_config(const mq_master *master) { return master->config; }
 const cJSON *mq_master_provenance(const mq_master *master) { return master->provenance; }
 mq_slice_rule mq_master_slice_rule(const mq_master *master) { return master->settings.slice_rule; }
+mq_zero_point mq_master_zero_point(const mq_master *master) { return master->settings.zero_point; }
 size_t mq_master_group_size(const mq_master *master) { return master->settings.group_size; }
 
 size_t mq_master_widths(unsigned widths[7], const mq_master *master) {

@@ -255,6 +255,7 @@ static mq_status make_config(mq_master_writer *writer, const mq_master_layout *l
 static mq_status writer_fill(mq_master_writer *writer, const mq_master_layout *layout,
                              mq_error *err) {
     writer->settings.slice_rule = layout->slice_rule;
+    writer->settings.zero_point = layout->zero_point;
     writer->settings.group_size = layout->group_size;
     writer->settings.width_count = layout->width_count;
     memcpy(writer->settings.widths, layout->widths, sizeof writer->settings.widths);

@@ -166,6 +166,7 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
         .source = options->model,
         .group_size = options->group_size,
         .slice_rule = options->slice_rule,
+        .zero_point = options->zero_point,
         .linears = plan->linears,
         .linear_count = at,
         .ignored = (const char *const *)plan->ignored,

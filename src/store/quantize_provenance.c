@@ -61,6 +61,9 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put_codistill(good, recipe, options);
     put(good,
         cJSON_AddStringToObject(recipe, "slice_rule", mq_slice_rule_name(options->slice_rule)));
+    if (options->zero_point == MQ_ZERO_SYMMETRIC) {
+        put(good, cJSON_AddStringToObject(recipe, "zero_point", "symmetric"));
+    }
     put(good, cJSON_AddNumberToObject(recipe, "group_size", (double)options->group_size));
     if (options->has_group_fallback) {
         put(good,

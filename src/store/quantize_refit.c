@@ -73,6 +73,7 @@ static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
                             .source = plan->source,
                             .selection = &plan->selection,
                             .slice_rule = options->slice_rule,
+                            .zero_point = options->zero_point,
                             .ids = plan->calibration.ids,
                             .train = plan->refit_train,
                             .validation = plan->refit_validation,

@@ -1,5 +1,7 @@
 #include "store/verify.h"
 
+#include <string.h>
+
 #include "store/folder.h"
 #include "store/quantized_weights.h"
 
@@ -33,11 +35,75 @@ mq_status mq_verify_shapes(const mq_verification *self, mq_error *err) {
     return status == MQ_OK ? MQ_OK : mq_problem(self->problems, &problem, err);
 }
 
+/* --- symmetric zero points -------------------------------------------------------------------- */
+
+/* The first group whose pair is none of a symmetric zero point, or their number. */
+static size_t first_asymmetric(const mq_master_view *view, unsigned width) {
+    const size_t groups = view->out * view->groups;
+    for (size_t g = 0; g < groups; g++) {
+        float scale, bias;
+        mq_to_f32(&scale, view->scales[width]->data + g * sizeof(uint16_t), MQ_F16, 1);
+        mq_to_f32(&bias, view->biases[width]->data + g * sizeof(uint16_t), MQ_F16, 1);
+        if (bias != -(float)(1u << (width - 1)) * scale ||
+            mq_bf16_to_f32(mq_f32_to_bf16(scale)) != scale) {
+            return g;
+        }
+    }
+    return groups;
+}
+
+static mq_status check_symmetric(const mq_verification *self, const mq_master_view *view,
+                                 mq_error *err) {
+    mq_status status = MQ_OK;
+    const unsigned char *zero = memchr(view->codes->data, 0, view->codes->bytes);
+    if (zero != NULL && mq_master_serves(self->master, MQ_MAX_WIDTH)) {
+        const size_t at = (size_t)(zero - view->codes->data);
+        mq_error problem;
+        mq_fail_offset(&problem, MQ_ERR_INPUT, view->codes->file, view->codes->name,
+                       view->codes->file_offset + at,
+                       "a code is 0, which a symmetric zero point leaves out");
+        status = mq_problem(self->problems, &problem, err);
+    }
+    for (unsigned width = MQ_MIN_WIDTH; status == MQ_OK && width <= MQ_MAX_WIDTH; width++) {
+        if (view->scales[width] == NULL) {
+            continue;
+        }
+        const size_t g = first_asymmetric(view, width);
+        if (g < view->out * view->groups) {
+            mq_error problem;
+            mq_fail_tensor(&problem, MQ_ERR_INPUT, view->biases[width]->file,
+                           view->biases[width]->name,
+                           "row %zu, group %zu: the zero point is symmetric, but the bias is not "
+                           "-%u times a scale of 8 significant bits",
+                           g / view->groups, g % view->groups, 1u << (width - 1));
+            status = mq_problem(self->problems, &problem, err);
+        }
+    }
+    return status;
+}
+
+mq_status mq_verify_zero_points(const mq_verification *self, mq_error *err) {
+    mq_status status = MQ_OK;
+    if (self->master == NULL || mq_master_zero_point(self->master) != MQ_ZERO_SYMMETRIC) {
+        return MQ_OK;
+    }
+    for (size_t i = 0; status == MQ_OK && i < mq_master_linear_count(self->master); i++) {
+        status = mq_check_interrupt(self->context, err);
+        if (status == MQ_OK) {
+            status = check_symmetric(self, mq_master_linear_at(self->master, i), err);
+        }
+    }
+    return status;
+}
+
 /* --- all of it -------------------------------------------------------------------------------- */
 
 static mq_status verify_open(const mq_verification *self, const char *against, mq_error *err) {
     bool readable = self->problems->count == 0;
     mq_status status = mq_verify_tensors(self, err);
+    if (status == MQ_OK) {
+        status = mq_verify_zero_points(self, err);
+    }
     if (status == MQ_OK && readable) { /* a layer that was left out would only be called missing */
         status = mq_verify_shapes(self, err);
     }

@@ -21,6 +21,8 @@ typedef struct mq_verification {
 
 /* Every tensor's CRC-32 against matquant.json, and that its values are finite. */
 mq_status mq_verify_tensors(const mq_verification *self, mq_error *err);
+/* Of a master with a symmetric zero point: that its codes and pairs are as the format has them. */
+mq_status mq_verify_zero_points(const mq_verification *self, mq_error *err);
 /* That the configuration is known and all tensors have the shapes that it makes. */
 mq_status mq_verify_shapes(const mq_verification *self, mq_error *err);
 /* Everything that is not quantized against the source; MQ_ERR_INPUT when that is no plain
