@@ -25,8 +25,8 @@
  *
  *   bias_r = -2^(r-1) · scale_r exactly, so w = scale_r · (s - 2^(r-1))
  *
- * scale_r, which may be negative, has at most 8 significant bits, as many as bfloat16 has, and no
- * code is 0: 8 bits stand for -127 ... 127.
+ * scale_r, which may be negative, has at most 8 significant bits, as many as bfloat16 has; where 8
+ * bits are served no code is 0, so that they stand for -127 ... 127.
  *
  * A tensor NAME (a norm's weight) may be private to a width: then NAME.wR, of the dtype and shape
  * of NAME, stands beside it, and the r-bit model uses it in place of NAME. Every other tensor is

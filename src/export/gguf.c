@@ -1,10 +1,11 @@
 /* GGUF, one file: what llama.cpp reads.
  *
  * Slices of 4 and 5 bits are exact (Q4_1, Q5_1 have a float16 offset as our groups have); 8 bits
- * become Q8_0, which has no offset, 2 bits Q2_K. A layer whose rows a type's blocks do not divide
- * is stored in another: 2-bit codes exactly in Q4_1, the rest in F16. Embeddings and head keep
- * their element type, norms and biases become F32, as llama.cpp wants them. With --dtype all
- * matrices are plain (gguf_plain.h).
+ * become Q8_0, which has no offset, 2 bits Q2_K. Of a master with a symmetric zero point 4, 5 and 8
+ * bits are exact in types without an offset (Q4_0, Q5_0, Q8_0). A layer whose rows a type's blocks
+ * do not divide is stored in another: 2-bit codes exactly in Q4_1, the rest in F16. Embeddings and
+ * head keep their element type, norms and biases become F32, as llama.cpp wants them. With --dtype
+ * all matrices are plain (gguf_plain.h).
  *
  * What llama.cpp does otherwise than Hugging Face: it rotates neighbouring rows of q and k in
  * Llama, so these rows are put in that order; Gemma's norms multiply by the weight itself, so 1 is
@@ -43,14 +44,18 @@ static const char *const norm_names[MQ_NORM_COUNT] = {
         mq_ggml_encode(out, row, type, error);                                                     \
     }
 ENCODER(encode_f16, MQ_GGML_F16)
+ENCODER(encode_q4_0, MQ_GGML_Q4_0)
 ENCODER(encode_q4_1, MQ_GGML_Q4_1)
+ENCODER(encode_q5_0, MQ_GGML_Q5_0)
 ENCODER(encode_q5_1, MQ_GGML_Q5_1)
 ENCODER(encode_q8_0, MQ_GGML_Q8_0)
 ENCODER(encode_q2_k, MQ_GGML_Q2_K)
 
 static mq_status fill_linear(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                              size_t count, mq_error *err) {
-    mq_encode_row *const encode = piece->type == MQ_GGML_Q4_1   ? encode_q4_1
+    mq_encode_row *const encode = piece->type == MQ_GGML_Q4_0   ? encode_q4_0
+                                  : piece->type == MQ_GGML_Q4_1 ? encode_q4_1
+                                  : piece->type == MQ_GGML_Q5_0 ? encode_q5_0
                                   : piece->type == MQ_GGML_Q5_1 ? encode_q5_1
                                   : piece->type == MQ_GGML_Q8_0 ? encode_q8_0
                                   : piece->type == MQ_GGML_Q2_K ? encode_q2_k
@@ -113,19 +118,35 @@ static mq_status fill_rope_factors(unsigned char *out, mq_plan *plan, mq_piece *
 
 /* --- which type a layer is stored in ---------------------------------------------------------- */
 
-static bool holds_exactly(mq_ggml_type type, const mq_master_view *view) {
-    return (type == MQ_GGML_Q4_1 || type == MQ_GGML_Q5_1) &&
+static bool is_symmetric(const mq_plan *plan) {
+    return mq_master_zero_point(plan->job->master) == MQ_ZERO_SYMMETRIC;
+}
+
+static bool holds_exactly(mq_ggml_type type, const mq_plan *plan, const mq_master_view *view) {
+    const bool offset = type == MQ_GGML_Q4_1 || type == MQ_GGML_Q5_1;
+    const bool none = type == MQ_GGML_Q4_0 || type == MQ_GGML_Q5_0 || type == MQ_GGML_Q8_0;
+    return (offset || (none && is_symmetric(plan))) &&
            view->in / view->groups % mq_ggml_block(type) == 0;
 }
 
-static mq_ggml_type type_of_linear(const mq_master_view *view, unsigned width) {
+/* The type in its place that needs no offset, where the slice has none. */
+static mq_ggml_type without_offset(mq_ggml_type type, const mq_plan *plan,
+                                   const mq_master_view *view) {
+    const mq_ggml_type other = type == MQ_GGML_Q4_1   ? MQ_GGML_Q4_0
+                               : type == MQ_GGML_Q5_1 ? MQ_GGML_Q5_0
+                                                      : type;
+    return holds_exactly(other, plan, view) ? other : type;
+}
+
+static mq_ggml_type type_of_linear(const mq_plan *plan, const mq_master_view *view) {
+    const unsigned width = plan->job->width;
     const mq_ggml_type types[][2] = {[2] = {MQ_GGML_Q2_K, MQ_GGML_Q4_1},
                                      [4] = {MQ_GGML_Q4_1, MQ_GGML_F16},
                                      [5] = {MQ_GGML_Q5_1, MQ_GGML_F16},
                                      [8] = {MQ_GGML_Q8_0, MQ_GGML_F16}};
     for (size_t i = 0; i < 2; i++) {
         if (view->in % mq_ggml_block(types[width][i]) == 0) {
-            return types[width][i];
+            return without_offset(types[width][i], plan, view);
         }
     }
     return MQ_GGML_F16;
@@ -142,7 +163,8 @@ static void warn_of_fallbacks(const mq_plan *plan) {
     const mq_piece *example = NULL;
     for (size_t i = 0; i < plan->count; i++) {
         const mq_piece *piece = &plan->pieces[i];
-        if (piece->linear != NULL && piece->type != (unsigned)wanted) {
+        if (piece->linear != NULL &&
+            piece->type != (unsigned)without_offset(wanted, plan, piece->linear)) {
             layers++;
             bytes += piece->rows * piece->row_bytes;
             const size_t weights = piece->linear->out * piece->linear->in;
@@ -221,14 +243,14 @@ static mq_status add_vector(mq_plan *plan, const char *source, const char *name,
 
 static mq_status add_quantized(mq_plan *plan, const mq_master_view *view, const char *name,
                                size_t heads, mq_error *err) {
-    const mq_ggml_type type = type_of_linear(view, plan->job->width);
+    const mq_ggml_type type = type_of_linear(plan, view);
     mq_piece piece = {.spec = {.dims = 2, .shape = {view->out, view->in}},
                       .type = type,
                       .rows = view->out,
                       .row_bytes = mq_ggml_row_bytes(type, view->in),
                       .fill = fill_linear,
                       .heads = heads,
-                      .is_inexact = !holds_exactly(type, view)};
+                      .is_inexact = !holds_exactly(type, plan, view)};
     mq_piece_reads_all(&piece, plan, view);
     const mq_gguf *own = plan->own;
     if (own->is_plain) {

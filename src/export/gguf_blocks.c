@@ -13,7 +13,8 @@ static const struct {
     size_t block, bytes;
 } types[] = {
     {MQ_GGML_F32, "F32", 1, 4},        {MQ_GGML_F16, "F16", 1, 2},
-    {MQ_GGML_BF16, "BF16", 1, 2},      {MQ_GGML_Q4_1, "Q4_1", SMALL, 20},
+    {MQ_GGML_BF16, "BF16", 1, 2},      {MQ_GGML_Q4_0, "Q4_0", SMALL, 18},
+    {MQ_GGML_Q4_1, "Q4_1", SMALL, 20}, {MQ_GGML_Q5_0, "Q5_0", SMALL, 22},
     {MQ_GGML_Q5_1, "Q5_1", SMALL, 24}, {MQ_GGML_Q8_0, "Q8_0", SMALL, 34},
     {MQ_GGML_Q2_K, "Q2_K", SUPER, 84},
 };
@@ -128,21 +129,26 @@ static affine affine_of(const mq_row *row, size_t first, unsigned last) {
     return exact;
 }
 
-static void put_affine(unsigned char *out, const affine *block, bool fifth) {
-    to_half(out, block->scale);
-    to_half(out + 2, block->bias);
-    unsigned char *halves = out + (fifth ? 8 : 4);
+/* Codes of 4 bits, or of 5 with their fifth bits before the others. */
+static void put_codes(unsigned char *out, const uint8_t codes[SMALL], bool fifth) {
+    unsigned char *halves = out + (fifth ? 4 : 0);
     uint32_t high = 0;
     for (size_t i = 0; i < SMALL / 2; i++) {
-        const unsigned a = block->codes[i], b = block->codes[i + SMALL / 2];
+        const unsigned a = codes[i], b = codes[i + SMALL / 2];
         halves[i] = (unsigned char)((a & 15) | (b & 15) << 4);
         high |= (uint32_t)(a >> 4) << i | (uint32_t)(b >> 4) << (i + SMALL / 2);
     }
     if (fifth) {
         for (size_t i = 0; i < 4; i++) {
-            out[4 + i] = (unsigned char)(high >> (8 * i) & 0xff);
+            out[i] = (unsigned char)(high >> (8 * i) & 0xff);
         }
     }
+}
+
+static void put_affine(unsigned char *out, const affine *block, bool fifth) {
+    to_half(out, block->scale);
+    to_half(out + 2, block->bias);
+    put_codes(out + 4, block->codes, fifth);
 }
 
 static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error) {
@@ -212,6 +218,24 @@ static void encode_symmetric(unsigned char *out, const mq_row *row, double *erro
         memcpy(out + 2, block.codes, SMALL);
         *error += block.error;
         out += 2 + SMALL;
+    }
+}
+
+/* --- no offset, codes of a symmetric zero point: Q4_0, Q5_0 ------------------------------------
+ */
+
+static void encode_centred(unsigned char *out, const mq_row *row, mq_ggml_type type) {
+    const bool fifth = type == MQ_GGML_Q5_0;
+    const unsigned shift = (fifth ? 16u : 8u) - (1u << (row->width - 1));
+    const size_t group_size = row->in / row->groups;
+    for (size_t first = 0; first < row->in; first += SMALL) {
+        uint8_t codes[SMALL];
+        for (size_t i = 0; i < SMALL; i++) {
+            codes[i] = (uint8_t)(row->slices[first + i] + shift);
+        }
+        to_half(out, row->scales[first / group_size]);
+        put_codes(out + 2, codes, fifth);
+        out += fifth ? 22 : 18;
     }
 }
 
@@ -375,6 +399,10 @@ void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, do
     case MQ_GGML_Q4_1:
     case MQ_GGML_Q5_1:
         encode_affine(out, row, type, error);
+        return;
+    case MQ_GGML_Q4_0:
+    case MQ_GGML_Q5_0:
+        encode_centred(out, row, type);
         return;
     case MQ_GGML_Q8_0:
         encode_symmetric(out, row, error);

@@ -1,9 +1,11 @@
 /* Element types of GGUF that slices are stored in, with the layout of their blocks (ggml-common.h).
  *
  *   F32, F16, BF16   a number each
+ *   Q4_0   32 weights: d (F16), 16 bytes as of Q4_1; w = d·(q - 8), q of 4 bits
  *   Q4_1   32 weights: d, m (F16), 16 bytes: weight i in the low, i + 16 in the high half of byte i
  *          w = d·q + m, q of 4 bits
  *   Q5_1   the same with q of 5 bits: the fifth bits of weights 0 ... 31 in a U32 after m
+ *   Q5_0   32 weights: d, the fifth bits, 16 bytes; w = d·(q - 16), q of 5 bits
  *   Q8_0   32 weights: d (F16), 32 signed bytes; w = d·q
  *   Q2_K   256 weights, in 16 sub-blocks of 16: 16 bytes with a scale in the low and a minimum in
  * the high half, 64 bytes of codes (2 bits: in 32 bytes, weights l, l + 32, l + 64, l + 96 of 128
@@ -16,7 +18,9 @@
 typedef enum mq_ggml_type {
     MQ_GGML_F32 = 0,
     MQ_GGML_F16 = 1,
+    MQ_GGML_Q4_0 = 2,
     MQ_GGML_Q4_1 = 3,
+    MQ_GGML_Q5_0 = 6,
     MQ_GGML_Q5_1 = 7,
     MQ_GGML_Q8_0 = 8,
     MQ_GGML_Q2_K = 10,
@@ -28,8 +32,9 @@ size_t mq_ggml_block(mq_ggml_type type);                   /* weights a block; 1
 size_t mq_ggml_row_bytes(mq_ggml_type type, size_t count); /* count: whole blocks */
 
 /* The row in blocks of the type, whole blocks. Q4_1 and Q5_1 hold codes of so many bits and less
- * exactly, where a block lies in one group; everything else is fitted so that the squared error is
- * small. */
+ * exactly, where a block lies in one group, and so do Q4_0, Q5_0 and Q8_0 where the group's zero
+ * point is symmetric (Q4_0 and Q5_0 are for nothing else); everything else is fitted so that the
+ * squared error is small. */
 void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error);
 
 #endif

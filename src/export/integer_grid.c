@@ -119,6 +119,19 @@ static void fit_group(grid *best, const histogram *levels, mq_dtype dtype) {
     }
 }
 
+/* The slice's own grid, whose zero point is whole already; its scale may be negative. Exact where
+ * the scale is (matquant/format.h makes it so). */
+static void keep_group(grid *out, const histogram *levels, float scale, mq_dtype dtype) {
+    out->zero = (levels->last + 1) / 2;
+    out->scale = rounded_to(scale, dtype);
+    out->error = 0;
+    for (size_t i = 0; i < levels->count; i++) {
+        out->codes[i] = levels->slices[i];
+        const double error = out->scale * ((double)out->codes[i] - out->zero) - levels->values[i];
+        out->error += levels->times[i] * error * error;
+    }
+}
+
 /* --- one linear ------------------------------------------------------------------------------- */
 
 static void carve(mq_integer_linear *self, double **errors, const mq_master_view *view) {
@@ -148,10 +161,14 @@ static void fit_row(mq_integer_linear *self, double error[2], const mq_plan *pla
     for (size_t g = 0; g < self->groups; g++) {
         const size_t pair = row * view->groups + g / parts;
         histogram levels;
-        grid best;
+        grid best = {.error = INFINITY};
         count_levels(&levels, codes + g * size, size, half_at(view->scales[width], pair),
                      half_at(view->biases[width], pair), width);
-        fit_group(&best, &levels, layout->scale_dtype);
+        if (mq_master_zero_point(plan->job->master) == MQ_ZERO_SYMMETRIC) {
+            keep_group(&best, &levels, half_at(view->scales[width], pair), layout->scale_dtype);
+        } else {
+            fit_group(&best, &levels, layout->scale_dtype);
+        }
         uint8_t table[LEVELS] = {0};
         for (size_t i = 0; i < levels.count; i++) {
             table[levels.slices[i]] = best.codes[i];

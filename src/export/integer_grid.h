@@ -1,7 +1,8 @@
 /* Grids with a whole zero point, w = scale·(t - z): what GPTQ and compressed-tensors hold in place
  * of our float offset. The slice is fitted to the nearest such grid: for the zero points around its
  * own, scale by least squares and codes to the nearest level take turns. Where the slice's own zero
- * point is whole, the fit is exact. */
+ * point is whole, the fit is exact; that of a master with a symmetric zero point is taken as it is.
+ */
 #ifndef MQ_EXPORT_INTEGER_GRID_H
 #define MQ_EXPORT_INTEGER_GRID_H
 

@@ -57,6 +57,7 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
     const mq_master *master = plan->job->master;
     const mq_slice_rule rule = mq_master_slice_rule(master);
     mq_master_settings settings = {.slice_rule = rule == MQ_SLICE_ROUND_EXTRA ? rule : MQ_SLICE_TOP,
+                                   .zero_point = mq_master_zero_point(master),
                                    .group_size = mq_master_group_size(master),
                                    .widths = {plan->job->width},
                                    .width_count = 1};

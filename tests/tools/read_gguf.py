@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """read_gguf.py MASTER FILE WIDTH: is the GGUF file the WIDTH-bit model of MASTER?
 
-Reads metadata and tensors with nothing but struct. In 4 and 5 bits, and where 2-bit codes are stored in Q4_1, the weights
-must be the master's bit for bit, as in F32; in Q8_0, Q2_K, F16 and BF16 their squared difference is printed and must be
+Reads metadata and tensors with nothing but struct. In 4 and 5 bits (Q4_1, Q5_1; of a symmetric
+master Q4_0, Q5_0), and where 2-bit codes are stored in Q4_1, the weights must be the master's bit for bit, as in F32; in Q8_0, Q2_K, F16 and BF16 their squared difference is printed and must be
 small. Everything else must be the master's own, or its float32.
 """
 import struct
@@ -71,6 +71,14 @@ def weights(file, name):
             codes = [b & 15 for b in q] + [b >> 4 for b in q]
             values.extend(d * (c | (high >> i & 1) << 4) + m for i, c in enumerate(codes))
             at += 24
+        elif kind in (2, 6):
+            (d,), fifth = struct.unpack_from("<e", data, at), 4 if kind == 6 else 0
+            high = struct.unpack_from("<I", data, at + 2)[0] if fifth else 0
+            packed = data[at + 2 + fifth:at + 18 + fifth]
+            codes = [b & 15 for b in packed] + [b >> 4 for b in packed]
+            zero = 16 if fifth else 8
+            values.extend(d * ((code | (high >> i & 1) << 4) - zero) for i, code in enumerate(codes))
+            at += 18 + fifth
         elif kind == 8:
             d, *q = struct.unpack_from("<e32b", data, at)
             values.extend(d * c for c in q)

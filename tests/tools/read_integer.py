@@ -40,14 +40,18 @@ def gptq(prefix, tensors, shape, width, settings):
 
 def compressed(prefix, tensors, shape, width, settings):
     (out, columns), groups = shape, shape[1] // settings["group_size"]
-    packed, zeros = words(tensors[prefix + ".weight_packed"]), words(tensors[prefix + ".weight_zero_point"])
-    stride = -(-columns * width // 32)
+    packed, stride = words(tensors[prefix + ".weight_packed"]), -(-columns * width // 32)
     check(tensors[prefix + ".weight_packed"][1] == [out, stride], prefix + ".weight_packed: another shape")
-    check(tensors[prefix + ".weight_zero_point"][1] == [-(-out * width // 32), groups], prefix + ": zero points")
     check(struct.unpack("<2q", tensors[prefix + ".weight_shape"][2]) == tuple(shape), prefix + ".weight_shape differs")
     check(tensors[prefix + ".weight_shape"][:2] == ("I64", [2]), prefix + ".weight_shape: another form")
     scales = numbers(tensors[prefix + ".weight_scale"])
-    by_group = [unpack(zeros[g::groups], out, width) for g in range(groups)]
+    if settings["symmetric"]:
+        check(prefix + ".weight_zero_point" not in tensors, prefix + ": zero points of a symmetric model")
+        by_group = [[1 << (width - 1)] * out] * groups
+    else:
+        zeros = words(tensors[prefix + ".weight_zero_point"])
+        check(tensors[prefix + ".weight_zero_point"][1] == [-(-out * width // 32), groups], prefix + ": zero points")
+        by_group = [unpack(zeros[g::groups], out, width) for g in range(groups)]
     return ([unpack(packed[row * stride:(row + 1) * stride], columns, width) for row in range(out)],
             [[by_group[g][row] for g in range(groups)] for row in range(out)],
             [scales[row * groups:(row + 1) * groups] for row in range(out)])
@@ -64,7 +68,7 @@ def main():
     else:
         settings = quantization["config_groups"]["group_0"]["weights"]
         check(settings["num_bits"] == width and quantization["format"] == "pack-quantized", "other settings")
-        read, parts = compressed, 4
+        read, parts = compressed, 3 if settings["symmetric"] else 4
     check_config(master, config, ("quantization_config",))
     check_small_files(master, sys.argv[2], extra)
 

@@ -1,0 +1,42 @@
+# --zero-point symmetric: what GPTQ, compressed-tensors and GGUF's types without an offset hold is the slice itself.
+. "$CLI/shared.sh"
+run 0 matquant quantize "$model" -o m $small --zero-point symmetric -q
+run 0 matquant verify m --against "$model"
+run 0 matquant inspect m
+expect_out '^zero point +symmetric$'
+python3 - m <<'PY' || fail "config.json does not say it"
+import json, sys
+assert json.load(open(sys.argv[1] + "/config.json"))["quantization_config"]["zero_point"] == "symmetric"
+PY
+
+# Not one weight changes, by a reader of its own.
+for slice in gptq:8 gptq:4 gptq:3 gptq:2 compressed-tensors:8 compressed-tensors:5 compressed-tensors:4 \
+    compressed-tensors:3 compressed-tensors:2; do
+    format=${slice%:*} bits=${slice#*:}
+    run 0 matquant slice m -o $format-$bits --bits $bits --format $format
+    expect_out "^weights +exactly the slice's$"
+    run 0 python3 "$tools/read_integer.py" m $format-$bits $bits
+    expect_out 'relative squared error 0$'
+done
+for bits in 8 5 4; do
+    run 0 matquant slice m -o m-$bits.gguf --bits $bits --format gguf
+    expect_out "^weights +exactly the slice's$"
+    run 0 python3 "$tools/read_gguf.py" m m-$bits.gguf $bits
+    [ $bits != 8 ] || expect_out 'relative squared error 0$'
+done
+
+# The refit trains scales and leaves the zero points where they are.
+run 0 matquant quantize "$model" -o refitted $small --zero-point symmetric --refit -q
+run 0 matquant verify refitted --against "$model"
+run 0 matquant slice refitted -o refitted-gptq --bits 2 --format gptq
+expect_out "^weights +exactly the slice's$"
+
+# Every recipe; and what contradicts it is refused.
+run 0 matquant quantize "$model" -o rtn --recipe rtn --group-size 32 --zero-point symmetric -q
+run 0 matquant verify rtn
+run 0 matquant quantize "$model" -o paper $small --recipe paper --zero-point symmetric -q
+run 0 matquant verify paper
+run 2 matquant quantize "$model" -o no $small --zero-point symmetric --slice-rule top
+expect_one_error '^matquant: --zero-point symmetric wants --slice-rule round'
+run 2 matquant quantize "$model" -o no $small --recipe paper --let --zero-point symmetric
+expect_one_error '^matquant: --let wants --zero-point float'
