@@ -26,7 +26,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         .samples = 64,
         .seq_len = 512,
         .epochs = 4,
-        .batch = 2,
+        .batch = 4,
         .refit_batch = 1,
         /* A step of int8 costs as much as one of int2 and moves little: its loss is small from the
          * start, and what it asks of the narrower widths' rounding changes slowly. The trial is in
@@ -40,7 +40,6 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         options.lambda[i] = mq_quantize_default_lambda(recipe, options.widths[i]);
     }
     if (recipe == MQ_RECIPE_PAPER) {
-        options.batch = 4;
         options.int8_period = 1;
         options.loss = MQ_LOSS_L2;
         options.slice_rule = MQ_SLICE_ROUND;
