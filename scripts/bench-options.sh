@@ -6,8 +6,9 @@
 #   WIDTHS="8 4 2" WINDOWS=24 COMMON="--group-size 64 --no-refit --include '^model\.layers\.[0-5]\.'" (the defaults)
 #
 # COMMON are options of all sets. By default only six blocks are quantized, so that a set takes two to three minutes on two
-# cores with SmolLM2-135M: enough to compare settings, not to say how good they are. TEXT is calibration text of its own,
-# never that of the evaluation: options are chosen by this.
+# cores with SmolLM2-135M: enough to compare settings, not to say how good they are. TEXT is text of its own, never that of
+# the evaluation, since options are chosen by this; "last:N" are the last N documents of CALIB, a .jsonl.gz, which is long
+# enough that quantize, which reads from its beginning, does not come to them.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -23,6 +24,13 @@ common=${COMMON:-"--group-size 64 --no-refit --include ^model\.layers\.[0-5]\."}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 field='import json, sys; r = json.load(sys.stdin); print("%.4f (%.2f)" % (r["kl"], r["perplexity"]))'
+
+case $text in
+last:*)
+    gzip -dc "$calib" | tail -n "${text#last:}" >"$work/text.jsonl"
+    text=$work/text.jsonl
+    ;;
+esac
 
 printf '| options | seconds |'
 for width in $widths; do printf ' int%s: KL (perplexity) |' "$width"; done

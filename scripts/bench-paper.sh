@@ -21,26 +21,8 @@ rows='sliced dedicated matquant single extra codistill let'
 settings='--samples 64 --seq-len 512 --epochs 4 --group-size 64'
 windows=32 seq_len=1024
 
-while [ $# -gt 0 ]; do
-    case $1 in
-    --model) model=$2 ;;
-    --calib) calib=$2 ;;
-    --text) text=$2 ;;
-    --tasks) tasks=$2 ;;
-    --work) work=$2 ;;
-    --scopes) scopes=$2 ;;
-    --rows) rows=$2 ;;
-    --settings) settings=$2 ;;
-    --windows) windows=$2 ;;
-    --seq-len) seq_len=$2 ;;
-    --results) results=$2 ;;
-    *)
-        sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
-        exit 2
-        ;;
-    esac
-    shift 2
-done
+. "$here/scripts/bench-lib.sh"
+read_options 'model calib text tasks work scopes rows settings windows seq_len results' "$@"
 if [ -z "$calib" ] || [ -z "$text" ] || [ "${model%%=*}" = "$model" ]; then
     echo "$0: --model NAME=FOLDER, --calib and --text are needed" >&2
     exit 2
@@ -49,18 +31,6 @@ name=${model%%=*} folder=${model#*=}
 
 matquant=${MATQUANT:-$here/build/release/matquant}
 mkdir -p "$work"
-
-# measure FILE COMMAND...: the command's JSON into FILE, unless it is there
-measure() {
-    file=$work/$1
-    shift
-    if [ -s "$file" ]; then
-        return
-    fi
-    echo "+ $*" >&2
-    "$@" >"$file.part"
-    mv "$file.part" "$file"
-}
 
 # evaluate FILE FOLDER [OPTION...]: on the text and, if there are any, the tasks
 evaluate() {

@@ -19,23 +19,8 @@ widths='8 6 4 3 2'
 settings='--samples 64 --seq-len 512 --epochs 4'
 windows=32 seq_len=1024
 
-while [ $# -gt 0 ]; do
-    case $1 in
-    --calib) calib=$2 ;;
-    --text) text=$2 ;;
-    --work) work=$2 ;;
-    --models) models=$2 ;;
-    --recipes) recipes=$2 ;;
-    --settings) settings=$2 ;;
-    --windows) windows=$2 ;;
-    --results) results=$2 ;;
-    *)
-        sed -n '3,10s/^# \{0,1\}//p' "$0" >&2
-        exit 2
-        ;;
-    esac
-    shift 2
-done
+. "$here/scripts/bench-lib.sh"
+read_options 'calib text work models recipes settings windows results' "$@"
 if [ -z "$calib" ] || [ -z "$text" ]; then
     echo "$0: --calib and --text are needed" >&2
     exit 2
@@ -43,18 +28,6 @@ fi
 
 matquant=${MATQUANT:-$here/build/release/matquant}
 mkdir -p "$work"
-
-# measure FILE COMMAND...: the command's JSON into FILE, unless it is there
-measure() {
-    file=$work/$1
-    shift
-    if [ -s "$file" ]; then
-        return
-    fi
-    echo "+ $*" >&2
-    "$@" >"$file.part"
-    mv "$file.part" "$file"
-}
 
 for model in $models; do
     name=${model%%=*} folder=${model#*=}

@@ -6,8 +6,6 @@
 #include "table.h"
 
 static const char *const kinds[] = {"plain", "master", "slice"}; /* in the order of mq_kind */
-static const char *const rules[] = {"top", "round",
-                                    "round-extra"}; /* in the order of mq_slice_rule */
 
 static double number_of(const cJSON *object, const char *key) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
@@ -31,8 +29,6 @@ static void print_evaluations(const cJSON *list) {
                         number_of(item, "seq_len"), cJSON_IsString(file) ? file->valuestring : "?");
     }
 }
-
-static const char *const zero_points[] = {"float", "symmetric"}; /* in that of mq_zero_point */
 
 /* Prints every number, text and list of the provenance under its path, "recipe.seed"; lists on one
  * line. */
@@ -95,8 +91,8 @@ static void print_table(const mq_inspection *inspection, const char *folder) {
         cli_print_field(stdout, "group size", "a row");
     }
     if (inspection->kind == MQ_KIND_MASTER) {
-        cli_print_field(stdout, "slice rule", "%s", rules[inspection->slice_rule]);
-        cli_print_field(stdout, "zero point", "%s", zero_points[inspection->zero_point]);
+        cli_print_field(stdout, "slice rule", "%s", mq_slice_rule_name(inspection->slice_rule));
+        cli_print_field(stdout, "zero point", "%s", mq_zero_point_name(inspection->zero_point));
     }
     if (inspection->width_count > 0) {
         print_widths(inspection);
@@ -132,8 +128,8 @@ static mq_status print_json(const mq_inspection *inspection, const char *folder)
         cli_json_size(&json, json.root, "group_size", inspection->group_size);
     }
     if (inspection->kind == MQ_KIND_MASTER) {
-        cli_json_text(&json, json.root, "slice_rule", rules[inspection->slice_rule]);
-        cli_json_text(&json, json.root, "zero_point", zero_points[inspection->zero_point]);
+        cli_json_text(&json, json.root, "slice_rule", mq_slice_rule_name(inspection->slice_rule));
+        cli_json_text(&json, json.root, "zero_point", mq_zero_point_name(inspection->zero_point));
     }
     cJSON *widths = cli_json_array(&json, json.root, "widths");
     for (size_t i = 0; i < inspection->width_count; i++) {

@@ -298,8 +298,8 @@ static mq_status print_json(const mq_quantize_report *report, const mq_quantize_
     cli_json_bool(&json, json.root, "dry_run", options->dry_run);
     cli_json_text(&json, json.root, "recipe", recipes[options->recipe]);
     cli_json_text(&json, json.root, "loss", losses[options->loss]);
-    cli_json_text(&json, json.root, "slice_rule", rules[options->slice_rule]);
-    cli_json_text(&json, json.root, "zero_point", zero_points[options->zero_point]);
+    cli_json_text(&json, json.root, "slice_rule", mq_slice_rule_name(options->slice_rule));
+    cli_json_text(&json, json.root, "zero_point", mq_zero_point_name(options->zero_point));
     cli_json_size(&json, json.root, "group_size", options->group_size);
     cli_json_bool(&json, json.root, "let", options->let);
     add_widths(&json, report, options);
@@ -391,16 +391,14 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .choices = losses},
         {CLI_CHOICE, 0, "slice-rule", &line.rule, "NAME",
          "top: a slice is the top bits of a code; round: the code rounded to so many bits; "
-         "round-extra: "
-         "the same without a clamp, one level more, for recipe paper",
+         "round-extra: the same without a clamp, one level more, for recipe paper",
          .choices = rules, .given = &line.rule_given},
         {CLI_FLAG, 0, "let", &options->let,
          .help = "recipe paper: also learn a scale for each channel of the feed-forward networks "
                  "that changes nothing at full precision (OmniQuant's LET, without its shift)"},
         {CLI_CHOICE, 0, "zero-point", &line.zero_point, "NAME",
          "float: any number, by a bias; symmetric: half of the codes at every width, which GPTQ "
-         "and "
-         "compressed-tensors hold exactly (--slice-rule round)",
+         "and compressed-tensors hold exactly (--slice-rule round)",
          .choices = zero_points},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1},

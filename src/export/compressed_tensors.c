@@ -3,18 +3,14 @@
  * P.weight_packed I32 [out, words], each row an LSB-first bit stream of t; P.weight_scale [out,
  * groups]; P.weight_zero_point I32 [words of out, groups], packed along out; P.weight_shape I64
  * [2]; w = scale·(t - z). (The reader counts both from -2^(bits - 1) on, which cancels; of a master
- * with a symmetric zero point z is 2^(bits - 1), and the tensor is left out.) Scales
- * have the source's element type, since readers cast them to it. */
+ * with a symmetric zero point z is 2^(bits - 1), and the tensor is left out.) Scales have the
+ * source's element type, since readers cast them to it. */
 #include "export/export.h"
 
 #include <string.h>
 
 #include "export/integer_format.h"
 #include "store/folder.h"
-
-static bool is_symmetric(const mq_plan *plan) {
-    return mq_master_zero_point(plan->job->master) == MQ_ZERO_SYMMETRIC;
-}
 
 static mq_status fill_shape(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                             size_t count, mq_error *err) {
@@ -37,7 +33,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
         status = mq_integer_add(plan, view, "weight_scale", layout->scale_dtype, view->out, groups,
                                 mq_fill_scales_by_row, err);
     }
-    if (status == MQ_OK && !is_symmetric(plan)) {
+    if (status == MQ_OK && !mq_plan_is_symmetric(plan)) {
         status =
             mq_integer_add(plan, view, "weight_zero_point", MQ_I32,
                            mq_packed_words(view->out, width), groups, mq_fill_zeros_by_words, err);
@@ -66,7 +62,7 @@ static mq_status add_weights(cJSON *group, const mq_plan *plan, mq_error *err) {
         cJSON *value;
     } members[] = {{"num_bits", cJSON_CreateNumber(plan->job->width)},
                    {"type", cJSON_CreateString("int")},
-                   {"symmetric", cJSON_CreateBool(is_symmetric(plan))},
+                   {"symmetric", cJSON_CreateBool(mq_plan_is_symmetric(plan))},
                    {"strategy", cJSON_CreateString("group")},
                    {"group_size", cJSON_CreateNumber((double)plan->group_size)},
                    {"dynamic", cJSON_CreateFalse()}};

@@ -118,14 +118,10 @@ static mq_status fill_rope_factors(unsigned char *out, mq_plan *plan, mq_piece *
 
 /* --- which type a layer is stored in ---------------------------------------------------------- */
 
-static bool is_symmetric(const mq_plan *plan) {
-    return mq_master_zero_point(plan->job->master) == MQ_ZERO_SYMMETRIC;
-}
-
 static bool holds_exactly(mq_ggml_type type, const mq_plan *plan, const mq_master_view *view) {
     const bool offset = type == MQ_GGML_Q4_1 || type == MQ_GGML_Q5_1;
     const bool none = type == MQ_GGML_Q4_0 || type == MQ_GGML_Q5_0 || type == MQ_GGML_Q8_0;
-    return (offset || (none && is_symmetric(plan))) &&
+    return (offset || (none && mq_plan_is_symmetric(plan))) &&
            view->in / view->groups % mq_ggml_block(type) == 0;
 }
 

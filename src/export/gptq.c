@@ -105,13 +105,12 @@ static mq_status add_dynamic(cJSON *quantization, const mq_plan *plan, mq_error 
 
 static cJSON *settings_json(const mq_plan *plan) {
     cJSON *made = cJSON_CreateObject();
-    const bool symmetric = mq_master_zero_point(plan->job->master) == MQ_ZERO_SYMMETRIC;
     const bool good =
         made != NULL && cJSON_AddStringToObject(made, "quant_method", "gptq") != NULL &&
         cJSON_AddStringToObject(made, "checkpoint_format", "gptq_v2") != NULL &&
         cJSON_AddNumberToObject(made, "bits", plan->job->width) != NULL &&
         cJSON_AddNumberToObject(made, "group_size", (double)plan->group_size) != NULL &&
-        cJSON_AddBoolToObject(made, "sym", symmetric) != NULL &&
+        cJSON_AddBoolToObject(made, "sym", mq_plan_is_symmetric(plan)) != NULL &&
         cJSON_AddBoolToObject(made, "desc_act", false) != NULL &&
         cJSON_AddBoolToObject(made, "lm_head", false) != NULL &&
         cJSON_AddStringToObject(made, "pack_dtype", "int32") != NULL;

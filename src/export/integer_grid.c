@@ -164,7 +164,7 @@ static void fit_row(mq_integer_linear *self, double error[2], const mq_plan *pla
         grid best = {.error = INFINITY};
         count_levels(&levels, codes + g * size, size, half_at(view->scales[width], pair),
                      half_at(view->biases[width], pair), width);
-        if (mq_master_zero_point(plan->job->master) == MQ_ZERO_SYMMETRIC) {
+        if (mq_plan_is_symmetric(plan)) {
             keep_group(&best, &levels, half_at(view->scales[width], pair), layout->scale_dtype);
         } else {
             fit_group(&best, &levels, layout->scale_dtype);

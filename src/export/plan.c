@@ -104,6 +104,10 @@ void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_vi
     piece->sources[2] = view->biases[plan->job->width];
 }
 
+bool mq_plan_is_symmetric(const mq_plan *plan) {
+    return mq_master_zero_point(plan->job->master) == MQ_ZERO_SYMMETRIC;
+}
+
 double mq_plan_relative_error(const mq_plan *plan) {
     double error = 0, power = 0;
     for (size_t i = 0; i < plan->count; i++) {

@@ -87,5 +87,7 @@ void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_vi
 /* Σ error / Σ power over the pieces that are inexact; 0 when none is. */
 double mq_plan_relative_error(const mq_plan *plan);
 double mq_plan_bits_per_weight(const mq_plan *plan);
+/* Whether the master's zero point is symmetric, so that grids without an offset hold its slices. */
+bool mq_plan_is_symmetric(const mq_plan *plan);
 
 #endif

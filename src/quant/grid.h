@@ -2,8 +2,7 @@
  *
  * There are two: mq_nested_grid (design, sections 1 and 2: recipe best, and rtn without learning;
  * under the rounding slice with a symmetric zero point only) and mq_clip_grid (OmniQuant's learned
- * clipping under MatQuant's rounding slice: recipe paper).
- * The learning loop knows only this. */
+ * clipping under MatQuant's rounding slice: recipe paper). The learning loop knows only this. */
 #ifndef MQ_QUANT_GRID_H
 #define MQ_QUANT_GRID_H
 
@@ -77,10 +76,10 @@ void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_opt
 /* --- from a finished grid to the stored numbers (finish.c) ------------------------------------ */
 
 /* Fills quantized (its arrays exist, for every width to serve): codes; for trained widths the
- * learned pair; for all others the least-squares pair under gram. Pairs are rounded to
- * float16, the bias so that it makes up for the rounding of its scale; or by mq_symmetric_pair,
- * where the grid's zero point is. scratch: 2·width_count
- * arrays [out, groups] as mq_finish_scratch carves them. */
+ * learned pair; for all others the least-squares pair under gram. Pairs are rounded to float16, the
+ * bias so that it makes up for the rounding of its scale; or by mq_symmetric_pair, where the grid's
+ * zero point is symmetric. scratch: 2·width_count arrays [out, groups] as mq_finish_scratch carves
+ * them. */
 typedef struct mq_finish_scratch {
     float *scale[MQ_MAX_WIDTHS], *middle[MQ_MAX_WIDTHS];
 } mq_finish_scratch;

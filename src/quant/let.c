@@ -6,14 +6,14 @@ void mq_let_carve(mq_let *let, mq_slab *slab, const mq_config *config, mq_block_
                   mq_grid *grid) {
     const size_t hidden = config->hidden_size, inner = config->intermediate_size;
     *let = (mq_let){.params = params, .grid = grid, .hidden = hidden, .inner = inner};
-    float **const vectors[2][6] = {
-        {&let->s, &let->s_m, &let->s_v, &let->norm, &let->norm_gradient, &let->norm_part},
-        {&let->t, &let->t_m, &let->t_v, NULL}};
-    for (size_t i = 0; i < 6; i++) {
-        *vectors[0][i] = mq_carve(slab, hidden, sizeof(float));
-        if (vectors[1][i] != NULL) {
-            *vectors[1][i] = mq_carve(slab, inner, sizeof(float));
-        }
+    float **const by_hidden[] = {&let->s,    &let->s_m,           &let->s_v,      &let->s_factor,
+                                 &let->norm, &let->norm_gradient, &let->norm_part};
+    float **const by_inner[] = {&let->t, &let->t_m, &let->t_v, &let->t_factor};
+    for (size_t i = 0; i < sizeof by_hidden / sizeof by_hidden[0]; i++) {
+        *by_hidden[i] = mq_carve(slab, hidden, sizeof(float));
+    }
+    for (size_t i = 0; i < sizeof by_inner / sizeof by_inner[0]; i++) {
+        *by_inner[i] = mq_carve(slab, inner, sizeof(float));
     }
     float **const matrices[] = {&let->gate,          &let->up,          &let->down,
                                 &let->gate_gradient, &let->up_gradient, &let->down_gradient};
@@ -91,25 +91,32 @@ static void subtract_row_sums(float *sum, const float *a, const float *b, size_t
     }
 }
 
-/* weight[rows, columns] = source, each row times exp(-by_row), each column times exp(by_column);
- * NULL: as it is. */
+/* weight[rows, columns] = source, each row divided by by_row, each column times by_column; NULL: as
+ * it is. */
 static void scale_matrix(float *weight, const float *source, const float *by_row,
                          const float *by_column, size_t rows, size_t columns) {
 #pragma omp parallel for
     for (size_t row = 0; row < rows; row++) {
-        const float down = by_row != NULL ? by_row[row] : 0.0f;
+        const float factor = by_row != NULL ? 1.0f / by_row[row] : 1.0f;
         for (size_t c = 0; c < columns; c++) {
-            const float up = by_column != NULL ? by_column[c] : 0.0f;
-            weight[row * columns + c] = source[row * columns + c] * expf(up - down);
+            const float scale = by_column != NULL ? factor * by_column[c] : factor;
+            weight[row * columns + c] = source[row * columns + c] * scale;
         }
     }
 }
 
-/* The weights for s and t as they are, and the grids with them; the norm is not touched.
- */
+static void exponentials(float *out, const float *values, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        out[i] = expf(values[i]);
+    }
+}
+
+/* The weights for s and t as they are, and the grids with them; the norm is not touched. */
 static void transform(mq_let *let) {
-    const float *s = let->scales_norm ? let->s : NULL;
-    const float *t = let->scales_up ? let->t : NULL;
+    const float *s = let->scales_norm ? let->s_factor : NULL;
+    const float *t = let->scales_up ? let->t_factor : NULL;
+    exponentials(let->s_factor, let->s, let->hidden);
+    exponentials(let->t_factor, let->t, let->inner);
     float *const *linear = let->params->linear;
     if (s != NULL) {
         scale_matrix(linear[MQ_GATE], let->gate, NULL, s, let->inner, let->hidden);

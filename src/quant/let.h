@@ -31,6 +31,7 @@ typedef struct mq_let {
     bool scales_norm, scales_up;    /* s and t, in this block; neither: there is nothing to do */
     float *s, *t;                   /* their logarithms, [hidden], [inner] */
     float *s_m, *s_v, *t_m, *t_v;   /* Adam's moments */
+    float *s_factor, *t_factor;     /* s and t themselves, as the weights have them */
     float *norm, *gate, *up, *down; /* as the source has them */
     float *gate_gradient, *up_gradient,
         *down_gradient;   /* of the loss by the weights, of one step */

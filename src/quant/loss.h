@@ -22,8 +22,8 @@ typedef struct mq_goal {
     double weight;
 } mq_goal;
 
-/* Overwrites y with ∂/∂y of the sum over goals[count], 1 <= count <=
- * MQ_MAX_GOALS, of weight · loss(y, target). */
+/* Overwrites y with ∂/∂y of the sum over goals[count], 1 <= count <= MQ_MAX_GOALS, of
+ * weight · loss(y, target). */
 void mq_block_loss_gradient(float *y, const mq_goal goals[], size_t count, size_t tokens,
                             size_t hidden_size, mq_loss loss);
 

@@ -64,47 +64,41 @@ const mq_nested_kernels *mq_nested_kernels_best(void) {
     return &mq_nested_kernels_base;
 }
 
-/* lo = -hi, of either sign, at least a thousandth of what it was at the start. */
-static void symmetric_group(float *lo, float *hi, mq_nested_level levels[MQ_MAX_LEVELS],
-                            const mq_nested *nested, size_t group) {
+/* A clip that learning would turn around stays a thousandth wide; with a symmetric zero point lo =
+ * -hi, of either sign. */
+static void clip_of(float *lo, float *hi, const mq_nested *nested, size_t group) {
     const float *params = nested->params + group * nested->param_count;
-    const float ratio = 1.0f + 2.0f * params[1]; /* in units of the span, which is twice hi0 */
-    *hi = nested->hi0[group] * (ratio > 1e-3f ? ratio : 1e-3f);
-    *lo = -*hi;
-    for (size_t j = 0; j < nested->level_count; j++) {
-        const unsigned width = nested->level[j];
-        mq_nested_level *level = &levels[j];
-        level->step = (*hi - *lo) / (float)(1u << width);
-        level->factor = expf(params[2 + 2 * j]);
-        level->scale = level->step * level->factor;
-        level->bias = -level->scale * (float)(1u << (width - 1));
-        level->middle = -0.5f * level->scale;
+    if (nested->symmetric) {
+        const float ratio = 1.0f + 2.0f * params[1]; /* in units of the span, which is twice hi0 */
+        *hi = nested->hi0[group] * (ratio > 1e-3f ? ratio : 1e-3f);
+        *lo = -*hi;
+        return;
+    }
+    const float first_span = nested->hi0[group] - nested->lo0[group];
+    *lo = nested->lo0[group] + params[0] * first_span;
+    *hi = nested->hi0[group] + params[1] * first_span;
+    if (!(*hi - *lo > 1e-3f * first_span)) {
+        *hi = *lo + 1e-3f * first_span;
     }
 }
 
 void mq_nested_group(float *lo, float *hi, mq_nested_level levels[MQ_MAX_LEVELS],
                      const mq_nested *nested, size_t group) {
-    if (nested->symmetric) {
-        symmetric_group(lo, hi, levels, nested, group);
-        return;
-    }
     const float *params = nested->params + group * nested->param_count;
-    const float first_span = nested->hi0[group] - nested->lo0[group];
-    *lo = nested->lo0[group] + params[0] * first_span;
-    *hi = nested->hi0[group] + params[1] * first_span;
-    if (!(*hi - *lo >
-          1e-3f *
-              first_span)) { /* a clip that learning would turn around stays a thousandth wide */
-        *hi = *lo + 1e-3f * first_span;
-    }
+    clip_of(lo, hi, nested, group);
     for (size_t j = 0; j < nested->level_count; j++) {
         const unsigned width = nested->level[j];
         mq_nested_level *level = &levels[j];
         level->step = (*hi - *lo) / (float)(1u << width);
         level->factor = expf(params[2 + 2 * j]);
         level->scale = level->step * level->factor;
-        level->middle = 0.5f * (*lo + *hi) + params[3 + 2 * j] * level->step;
-        level->bias = level->middle - level->scale * ((float)(1u << (width - 1)) - 0.5f);
+        if (nested->symmetric) {
+            level->middle = -0.5f * level->scale;
+            level->bias = -level->scale * (float)(1u << (width - 1));
+        } else {
+            level->middle = 0.5f * (*lo + *hi) + params[3 + 2 * j] * level->step;
+            level->bias = level->middle - level->scale * ((float)(1u << (width - 1)) - 0.5f);
+        }
     }
 }
 

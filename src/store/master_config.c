@@ -6,9 +6,11 @@
 static const char *const rule_names[] = {
     [MQ_SLICE_TOP] = "top", [MQ_SLICE_ROUND] = "round", [MQ_SLICE_ROUND_EXTRA] = "round-extra"};
 
-const char *mq_slice_rule_name(mq_slice_rule rule) { return rule_names[rule]; }
 static const char *const zero_point_names[] = {
     [MQ_ZERO_FLOAT] = "float", [MQ_ZERO_SYMMETRIC] = "symmetric"};
+
+const char *mq_slice_rule_name(mq_slice_rule rule) { return rule_names[rule]; }
+const char *mq_zero_point_name(mq_zero_point zero_point) { return zero_point_names[zero_point]; }
 
 bool mq_serves(const mq_master_settings *settings, unsigned width) {
     for (size_t i = 0; i < settings->width_count; i++) {

@@ -21,9 +21,6 @@ cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *c
 mq_status mq_master_settings_parse(mq_master_settings *out, const cJSON *config, const char *file,
                                    mq_error *err);
 
-/* "top": as config.json has it. */
-const char *mq_slice_rule_name(mq_slice_rule rule);
-
 bool mq_serves(const mq_master_settings *settings, unsigned width);
 /* "8, 4, 2" into out; always terminated. */
 const char *mq_widths_text(char *out, size_t size, const unsigned *widths, size_t count);

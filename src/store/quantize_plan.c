@@ -298,8 +298,8 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     if (status == MQ_OK) {
         status = check_refit(plan, plan->calibration.count, err);
     }
-    if (status ==
-        MQ_OK) { /* again: preparing the refit's products may have asked for more scratch */
+    /* Again: preparing the refit's products may have asked for more scratch. */
+    if (status == MQ_OK) {
         status = mq_run_memory(&plan->working_set, options, plan->model, &plan->selection,
                                &plan->backend, context, err);
     }

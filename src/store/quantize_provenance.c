@@ -27,9 +27,11 @@ static void put_strings(bool *good, cJSON *object, const char *key, const char *
 
 /* Absent where there is none of it. */
 static void put_codistill(bool *good, cJSON *recipe, const mq_quantize_options *options) {
-    cJSON *terms =
-        options->codistill_count > 0 ? cJSON_AddArrayToObject(recipe, "codistill") : NULL;
-    put(good, options->codistill_count > 0 ? terms : recipe);
+    if (options->codistill_count == 0) {
+        return;
+    }
+    cJSON *terms = cJSON_AddArrayToObject(recipe, "codistill");
+    put(good, terms);
     for (size_t i = 0; *good && i < options->codistill_count; i++) {
         cJSON *term = cJSON_CreateObject();
         put(good, term);
@@ -61,9 +63,8 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put_codistill(good, recipe, options);
     put(good,
         cJSON_AddStringToObject(recipe, "slice_rule", mq_slice_rule_name(options->slice_rule)));
-    if (options->zero_point == MQ_ZERO_SYMMETRIC) {
-        put(good, cJSON_AddStringToObject(recipe, "zero_point", "symmetric"));
-    }
+    put(good,
+        cJSON_AddStringToObject(recipe, "zero_point", mq_zero_point_name(options->zero_point)));
     put(good, cJSON_AddNumberToObject(recipe, "group_size", (double)options->group_size));
     if (options->has_group_fallback) {
         put(good,

@@ -9,7 +9,6 @@
 
 #include <cmocka.h>
 
-#include "base/random.h"
 #include "quant/clip.h"
 #include "quant/nested.h"
 #include "tensor/dtype.h"
@@ -326,73 +325,6 @@ static void kernels_agree(void **state) {
     check_kernels(true);
 }
 
-/* A symmetric zero point: learned values, stored pairs and codes are one thing, at every width and
- * in both grids; the middle level is exactly 0, and no code is. */
-static void symmetric_zero_points(void **state) {
-    (void)state;
-    enum { OUT = 3, IN = 96, GROUPS = 3 };
-    const mq_grid_class *classes[2] = {&mq_nested_grid, &mq_clip_grid};
-    float weight[OUT * IN], gram[IN], gradient[OUT * IN], values[3][OUT * IN], stored[OUT * IN];
-    mq_random random;
-    mq_random_seed(&random, 5, 0);
-    for (size_t i = 0; i < OUT * IN; i++) {
-        weight[i] = (float)(mq_random_unit(&random) - 0.5) + (i % IN < 32 ? 1.0f : 0.0f);
-        gradient[i] = (float)(mq_random_unit(&random) - 0.5);
-    }
-    for (size_t i = 0; i < IN; i++) {
-        gram[i] = 1.0f + (float)(i % 5);
-    }
-    for (size_t c = 0; c < 2; c++) {
-        mq_grid_options options = {.width_count = 3,
-                                   .widths = {8, 4, 2},
-                                   .lambda = {10, 3, 1},
-                                   .slice_rule = MQ_SLICE_ROUND,
-                                   .zero_point = MQ_ZERO_SYMMETRIC};
-        const mq_values list[3] = {{values[0], NULL}, {values[1], NULL}, {values[2], NULL}};
-        const float *gradients[3] = {gradient, gradient, gradient};
-        mq_grid grid;
-        mq_slab slab = {0};
-        mq_quantized quantized;
-        mq_finish_scratch scratch;
-        for (int pass = 0; pass < 2; pass++) {
-            if (pass == 1) {
-                assert_int_equal(mq_slab_allocate(&slab, "a grid", NULL), MQ_OK);
-            }
-            mq_grid_carve(&grid, classes[c], &options, OUT, IN, GROUPS, &slab);
-            mq_quantized_carve(&quantized, OUT, IN, GROUPS, &slab);
-            mq_finish_scratch_carve(&scratch, &options, OUT, GROUPS, &slab);
-        }
-        grid.class_->start(&grid, weight, gram);
-        for (size_t step = 0; step < 6; step++) {
-            const mq_adam adam = mq_adam_at(2e-3f, 1e-1f, step, 6);
-            grid.class_->step(&grid, gradients, list, &adam);
-        }
-        assert_true(mq_grid_finish(&quantized, &grid, gram, options.slice_rule, &scratch));
-        for (size_t i = 0; i < OUT * IN; i++) {
-            assert_true(quantized.codes[i] > 0);
-        }
-        for (unsigned width = 2; width <= 8; width++) {
-            const float half = (float)(1u << (width - 1));
-            const mq_values into = {stored, NULL};
-            mq_quantized_values(&into, &quantized, width, options.slice_rule);
-            for (size_t i = 0; i < OUT * IN; i++) {
-                const size_t group = i / (IN / GROUPS);
-                const float scale = mq_f16_to_f32(quantized.scales[width][group]);
-                const unsigned s = mq_slice_code(quantized.codes[i], width, MQ_SLICE_ROUND);
-                assert_true(mq_f16_to_f32(quantized.biases[width][group]) == -half * scale);
-                assert_true(stored[i] == scale * ((float)s - half));
-                for (size_t k = 0; k < 3;
-                     k++) { /* 8 bits of scale: half a unit of the last is 2^-8 */
-                    assert_true(options.widths[k] != width ||
-                                fabsf(stored[i] - values[k][i]) <=
-                                    0x1.1p-8f * fabsf(values[k][i]) + 1e-6f);
-                }
-            }
-        }
-        mq_slab_free(&slab);
-    }
-}
-
 /* Widths that do not end at 8 bits, one alone and all seven: slices of the codes are what values
  * says they are. */
 static void any_widths(void **state) {
@@ -514,10 +446,9 @@ static void degenerate_groups(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nested_groups_of_64),   cmocka_unit_test(nested_one_group_a_row),
-        cmocka_unit_test(clip_matches),          cmocka_unit_test(kernels_agree),
-        cmocka_unit_test(symmetric_zero_points), cmocka_unit_test(any_widths),
-        cmocka_unit_test(degenerate_groups),
+        cmocka_unit_test(nested_groups_of_64), cmocka_unit_test(nested_one_group_a_row),
+        cmocka_unit_test(clip_matches),        cmocka_unit_test(kernels_agree),
+        cmocka_unit_test(any_widths),          cmocka_unit_test(degenerate_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
