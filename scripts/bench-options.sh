@@ -7,8 +7,8 @@
 #
 # COMMON are options of all sets. By default only six blocks are quantized, so that a set takes two to three minutes on two
 # cores with SmolLM2-135M: enough to compare settings, not to say how good they are. TEXT is text of its own, never that of
-# the evaluation, since options are chosen by this; "last:N" are the last N documents of CALIB, a .jsonl.gz, which is long
-# enough that quantize, which reads from its beginning, does not come to them.
+# the evaluation, since options are chosen by this; "last:N" are the last N documents of CALIB, a .jsonl.gz, which are then
+# not learned from.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -27,8 +27,11 @@ field='import json, sys; r = json.load(sys.stdin); print("%.4f (%.2f)" % (r["kl"
 
 case $text in
 last:*)
-    gzip -dc "$calib" | tail -n "${text#last:}" >"$work/text.jsonl"
-    text=$work/text.jsonl
+    gzip -dc "$calib" >"$work/all.jsonl"
+    kept=$(($(wc -l <"$work/all.jsonl") - ${text#last:}))
+    head -n "$kept" "$work/all.jsonl" >"$work/calib.jsonl"
+    tail -n "+$((kept + 1))" "$work/all.jsonl" >"$work/text.jsonl"
+    calib=$work/calib.jsonl text=$work/text.jsonl
     ;;
 esac
 

@@ -25,6 +25,9 @@ for bits in 8 5 4; do
     [ $bits != 8 ] || expect_out 'relative squared error 0$'
 done
 
+run 0 matquant slice m -o own --bits 4 --format matquant
+run 0 matquant verify own
+
 # The refit trains scales and leaves the zero points where they are.
 run 0 matquant quantize "$model" -o refitted $small --zero-point symmetric --refit -q
 run 0 matquant verify refitted --against "$model"
