@@ -28,6 +28,11 @@
  * scale_r, which may be negative, has at most 8 significant bits, as many as bfloat16 has; where 8
  * bits are served no code is 0, so that they stand for -127 ... 127.
  *
+ * The embedding and the head may be quantized like linear layers, but with no fewer than min_bits
+ * bits: of a layer P that "embeddings" names, the r-bit model takes the slice, scales and biases of
+ * R = max(r, min_bits) bits, and P.scales.wR and P.biases.wR are there for these R alone. Tied
+ * embeddings are the head, too.
+ *
  * A tensor NAME (a norm's weight) may be private to a width: then NAME.wR, of the dtype and shape
  * of NAME, stands beside it, and the r-bit model uses it in place of NAME. Every other tensor is
  * byte for byte the source's, under its name.
@@ -39,6 +44,8 @@
  *                           "zero_point": "float" | "symmetric" (not there: "float"),
  *                           "group_size": N (0: one group a row),
  *                           "widths": [8, ...] (served, descending),
+ *                           "embeddings": {"min_bits": M, "layers": [P, ...]} (not there: none is
+ *                                         quantized),
  *                           "ignored": [names P of the blocks' linear layers not quantized]}
  *
  * matquant.json is the provenance (MQ_PROVENANCE_FILE): "format_version", "tool", "recipe",
@@ -58,7 +65,8 @@
  * with groups dividing in, or differ in shape from one another; both P.codes and P.weight; a scale
  * or bias that is not finite, or not as a symmetric zero point has it; scales or biases without
  * codes, or of a width that is not served; a NAME.wR of a served width beside a NAME of another
- * dtype or shape. Unknown members of config.json's object and of matquant.json are ignored. */
+ * dtype or shape. A layer that "embeddings" names must have codes. Unknown members of config.json's
+ * object and of matquant.json are ignored. */
 #ifndef MATQUANT_FORMAT_H
 #define MATQUANT_FORMAT_H
 

@@ -28,6 +28,8 @@ typedef struct mq_inspection {
     size_t group_size;
     mq_slice_rule slice_rule; /* masters */
     mq_zero_point zero_point; /* masters */
+    unsigned embedding_bits;  /* masters: the least that embeddings and head have; 0: they are not
+                                 quantized */
     size_t width_count;
     mq_width_size widths[8];
     char *provenance; /* text of matquant.json without its "tensors" and "blocks", or NULL; freed

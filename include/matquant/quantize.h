@@ -24,6 +24,14 @@ typedef enum mq_gemm_choice {
                            lacks the instructions */
 } mq_gemm_choice;
 
+/* The embedding matrix and the head: as they are; in 8 bits at every width; or in the same codes
+ * as everything else, at least so many bits of them as embeddings_min_bits. */
+typedef enum mq_embeddings {
+    MQ_EMBEDDINGS_KEEP,
+    MQ_EMBEDDINGS_8,
+    MQ_EMBEDDINGS_NESTED
+} mq_embeddings;
+
 #define MQ_MAX_WIDTHS 7 /* 2 ... 8 */
 #define MQ_MAX_CODISTILL 7
 
@@ -53,6 +61,8 @@ typedef struct mq_quantize_options {
                                 an error */
     size_t group_fallback;
     mq_scope scope;
+    mq_embeddings embeddings;
+    unsigned embeddings_min_bits; /* of MQ_EMBEDDINGS_NESTED; 2 ... 8 */
     bool let; /* recipe paper: learn an equivalent transformation of the feed-forward part, whose
                  norms then are private to every width */
     const char *const *include; /* regular expressions on tensor names without ".weight"; a linear

@@ -93,6 +93,12 @@ static void print_table(const mq_inspection *inspection, const char *folder) {
     if (inspection->kind == MQ_KIND_MASTER) {
         cli_print_field(stdout, "slice rule", "%s", mq_slice_rule_name(inspection->slice_rule));
         cli_print_field(stdout, "zero point", "%s", mq_zero_point_name(inspection->zero_point));
+        if (inspection->embedding_bits == 0) {
+            cli_print_field(stdout, "embeddings", "as in the source");
+        } else {
+            cli_print_field(stdout, "embeddings", "quantized, %u bits or more",
+                            inspection->embedding_bits);
+        }
     }
     if (inspection->width_count > 0) {
         print_widths(inspection);
@@ -130,6 +136,7 @@ static mq_status print_json(const mq_inspection *inspection, const char *folder)
     if (inspection->kind == MQ_KIND_MASTER) {
         cli_json_text(&json, json.root, "slice_rule", mq_slice_rule_name(inspection->slice_rule));
         cli_json_text(&json, json.root, "zero_point", mq_zero_point_name(inspection->zero_point));
+        cli_json_size(&json, json.root, "embedding_bits", inspection->embedding_bits);
     }
     cJSON *widths = cli_json_array(&json, json.root, "widths");
     for (size_t i = 0; i < inspection->width_count; i++) {

@@ -8,6 +8,7 @@ static const char *const recipes[] = {"best", "paper", "rtn",
 static const char *const losses[] = {"relative", "l2", NULL};
 static const char *const rules[] = {"top", "round", "round-extra", NULL};
 static const char *const zero_points[] = {"float", "symmetric", NULL};
+static const char *const embeddings[] = {"keep", "8", "nested", NULL};
 static const char *const scopes[] = {"all", "ffn", NULL};
 static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
 
@@ -16,6 +17,9 @@ typedef struct quantize_line {
     int recipe, loss, rule, zero_point, scope,
         gemm; /* the enumerations, as the parser writes them */
     bool rule_given;
+    int embeddings;
+    size_t embeddings_min_bits;
+    bool min_bits_given;
     cli_terms bits;
     cli_numbers lambda;
     bool bits_given, lambda_given;
@@ -33,6 +37,7 @@ static void set_defaults(quantize_line *line, int recipe) {
     line->loss = (int)line->options.loss;
     line->rule = (int)line->options.slice_rule;
     line->scope = (int)line->options.scope;
+    line->embeddings_min_bits = line->options.embeddings_min_bits;
     line->bits.count = line->lambda.count = line->options.width_count;
     for (size_t i = 0; i < line->options.width_count; i++) {
         line->bits.to[i] = line->options.widths[i];
@@ -128,12 +133,18 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
         options->slice_rule = MQ_SLICE_ROUND; /* whatever the recipe has otherwise */
     }
     options->scope = (mq_scope)line->scope;
+    options->embeddings = (mq_embeddings)line->embeddings;
+    options->embeddings_min_bits = (unsigned)line->embeddings_min_bits;
     options->gemm = (mq_gemm_choice)line->gemm;
     options->include = line->include.items;
     options->include_count = line->include.count;
     options->exclude = line->exclude.items;
     options->exclude_count = line->exclude.count;
     set_refit_widths(line);
+    if (line->min_bits_given && options->embeddings != MQ_EMBEDDINGS_NESTED) {
+        *status = cli_usage_error("quantize", "--embeddings-min-bits wants --embeddings nested");
+        return false;
+    }
     *status = set_widths(line);
     return *status == MQ_OK;
 }
@@ -438,6 +449,13 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .help = "only layers whose name matches; may be given several times, one match is enough"},
         {CLI_TEXTS, 0, "exclude", &line.exclude, "REGEX",
          .help = "no layers whose name matches; may be given several times"},
+        {CLI_CHOICE, 0, "embeddings", &line.embeddings, "NAME",
+         "keep: embeddings and head as they are; 8: in 8 bits at every width; nested: in the bits "
+         "of the width, or in --embeddings-min-bits",
+         .choices = embeddings},
+        {CLI_COUNT, 0, "embeddings-min-bits", &line.embeddings_min_bits, "N",
+         "the least bits of nested embeddings, 2 to 8", .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH,
+         .given = &line.min_bits_given},
         {.type = CLI_HEADING, .help = "Machine"},
         {CLI_CHOICE, 0, "gemm", &line.gemm, "NAME",
          "what makes the products of learning: openblas, in float32; onednn-bf16, of bfloat16 "

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "export/integer_format.h"
+#include "export/rows.h"
 #include "store/folder.h"
 
 static mq_status fill_shape(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
@@ -27,6 +28,9 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
     const unsigned width = plan->job->width;
     const mq_integer_layout *layout = &mq_integer_of(plan)->layout;
     const size_t groups = view->in / layout->group_size;
+    if (view->min_width > 0) {
+        return mq_add_plain_embedding(plan, view, "compressed-tensors", err);
+    }
     mq_status status = mq_integer_add(plan, view, "weight_packed", MQ_I32, view->out,
                                       mq_packed_words(view->in, width), mq_fill_codes_by_row, err);
     if (status == MQ_OK) {
@@ -48,9 +52,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
 }
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
-    const mq_tensor_info *embedding =
-        mq_tensors_find(mq_master_tensors(plan->job->master), plan->job->config->arch->embedding);
-    mq_status status = mq_integer_begin(plan, embedding != NULL ? embedding->dtype : MQ_BF16, err);
+    mq_status status = mq_integer_begin(plan, mq_plan_source_dtype(plan), err);
     return status == MQ_OK ? mq_plan_walk(plan, add_linear, mq_plan_add_copy, err) : status;
 }
 

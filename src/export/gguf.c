@@ -4,8 +4,8 @@
  * become Q8_0, which has no offset, 2 bits Q2_K. Of a master with a symmetric zero point 4, 5 and 8
  * bits are exact in types without an offset (Q4_0, Q5_0, Q8_0). A layer whose rows a type's blocks
  * do not divide is stored in another: 2-bit codes exactly in Q4_1, the rest in F16. Embeddings and
- * head keep their element type, norms and biases become F32, as llama.cpp wants them. With --dtype
- * all matrices are plain (gguf_plain.h).
+ * head that are not quantized keep their element type, norms and biases become F32, as llama.cpp
+ * wants them. With --dtype all matrices are plain (gguf_plain.h).
  *
  * What llama.cpp does otherwise than Hugging Face: it rotates neighbouring rows of q and k in
  * Llama, so these rows are put in that order; Gemma's norms multiply by the weight itself, so 1 is
@@ -134,12 +134,16 @@ static mq_ggml_type without_offset(mq_ggml_type type, const mq_plan *plan,
     return holds_exactly(other, plan, view) ? other : type;
 }
 
+/* The types for a layer of so many bits, the first one before the second; 3, 6 and 7 bits are an
+ * embedding's. */
+static const mq_ggml_type types[][2] = {
+    [2] = {MQ_GGML_Q2_K, MQ_GGML_Q4_1}, [3] = {MQ_GGML_Q4_1, MQ_GGML_F16},
+    [4] = {MQ_GGML_Q4_1, MQ_GGML_F16},  [5] = {MQ_GGML_Q5_1, MQ_GGML_F16},
+    [6] = {MQ_GGML_Q8_0, MQ_GGML_F16},  [7] = {MQ_GGML_Q8_0, MQ_GGML_F16},
+    [8] = {MQ_GGML_Q8_0, MQ_GGML_F16}};
+
 static mq_ggml_type type_of_linear(const mq_plan *plan, const mq_master_view *view) {
-    const unsigned width = plan->job->width;
-    const mq_ggml_type types[][2] = {[2] = {MQ_GGML_Q2_K, MQ_GGML_Q4_1},
-                                     [4] = {MQ_GGML_Q4_1, MQ_GGML_F16},
-                                     [5] = {MQ_GGML_Q5_1, MQ_GGML_F16},
-                                     [8] = {MQ_GGML_Q8_0, MQ_GGML_F16}};
+    const unsigned width = mq_view_width(view, plan->job->width);
     for (size_t i = 0; i < 2; i++) {
         if (view->in % mq_ggml_block(types[width][i]) == 0) {
             return without_offset(types[width][i], plan, view);
@@ -150,16 +154,12 @@ static mq_ggml_type type_of_linear(const mq_plan *plan, const mq_master_view *vi
 
 /* Layers that another type has to hold, in one line with what that costs. */
 static void warn_of_fallbacks(const mq_plan *plan) {
-    const unsigned width = plan->job->width;
-    const mq_ggml_type wanted = width == 2   ? MQ_GGML_Q2_K
-                                : width == 4 ? MQ_GGML_Q4_1
-                                : width == 5 ? MQ_GGML_Q5_1
-                                             : MQ_GGML_Q8_0;
+    const mq_ggml_type wanted = types[plan->job->width][0];
     size_t layers = 0, bytes = 0, wanted_bytes = 0;
     const mq_piece *example = NULL;
     for (size_t i = 0; i < plan->count; i++) {
         const mq_piece *piece = &plan->pieces[i];
-        if (piece->linear != NULL &&
+        if (piece->linear != NULL && piece->linear->min_width == 0 &&
             piece->type != (unsigned)without_offset(wanted, plan, piece->linear)) {
             layers++;
             bytes += piece->rows * piece->row_bytes;
@@ -256,6 +256,15 @@ static mq_status add_quantized(mq_plan *plan, const mq_master_view *view, const 
     return mq_plan_add(plan, name, &piece, err);
 }
 
+/* A matrix of the model, quantized or not. */
+static mq_status add_weight(mq_plan *plan, const char *source, const char *name, size_t heads,
+                            mq_error *err) {
+    const mq_name parsed = mq_name_parse(source);
+    const mq_master_view *view = mq_master_find(plan->job->master, parsed.stem);
+    return view != NULL ? add_quantized(plan, view, name, heads, err)
+                        : add_matrix(plan, source, name, heads, err);
+}
+
 static mq_status add_linear(mq_plan *plan, size_t layer, mq_linear linear, mq_error *err) {
     const mq_config *config = plan->job->config;
     size_t heads = 0;
@@ -265,10 +274,7 @@ static mq_status add_linear(mq_plan *plan, size_t layer, mq_linear linear, mq_er
     char source[MQ_NAME_SIZE], name[MQ_NAME_SIZE];
     mq_config_linear_name(source, config, layer, linear, "weight");
     snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, linear_names[linear]);
-    const mq_name parsed = mq_name_parse(source);
-    const mq_master_view *view = mq_master_find(plan->job->master, parsed.stem);
-    mq_status status = view != NULL ? add_quantized(plan, view, name, heads, err)
-                                    : add_matrix(plan, source, name, heads, err);
+    mq_status status = add_weight(plan, source, name, heads, err);
     if (status == MQ_OK && mq_config_has_bias(config, linear)) {
         mq_config_linear_name(source, config, layer, linear, "bias");
         snprintf(name, sizeof name, "blk.%zu.%s.bias", layer, linear_names[linear]);
@@ -296,7 +302,7 @@ static mq_status add_layer(mq_plan *plan, size_t layer, mq_error *err) {
 
 static mq_status add_tensors(mq_plan *plan, mq_error *err) {
     const mq_config *config = plan->job->config;
-    mq_status status = add_matrix(plan, config->arch->embedding, "token_embd.weight", 0, err);
+    mq_status status = add_weight(plan, config->arch->embedding, "token_embd.weight", 0, err);
     for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
         status = add_layer(plan, layer, err);
     }
@@ -305,7 +311,7 @@ static mq_status add_tensors(mq_plan *plan, mq_error *err) {
                             config->arch->norm_plus_one, err);
     }
     if (status == MQ_OK && !config->tie_word_embeddings) {
-        status = add_matrix(plan, config->arch->head, "output.weight", 0, err);
+        status = add_weight(plan, config->arch->head, "output.weight", 0, err);
     }
     if (status == MQ_OK && config->rope[0].type == MQ_ROPE_LLAMA3) {
         const size_t count = config->head_dim / 2;

@@ -10,6 +10,7 @@
 
 #include "base/buffer.h"
 #include "export/integer_format.h"
+#include "export/rows.h"
 #include "store/folder.h"
 
 static mq_status fill_groups(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
@@ -26,6 +27,9 @@ static mq_status fill_groups(unsigned char *out, mq_plan *plan, mq_piece *piece,
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
     const unsigned width = plan->job->width;
     const size_t groups = view->in / plan->group_size;
+    if (view->min_width > 0) {
+        return mq_add_plain_embedding(plan, view, "GPTQ", err);
+    }
     if (view->in % 32 != 0 || view->out % 32 != 0) {
         return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
                               "[%zu, %zu] is no multiple of 32 both ways, as GPTQ packs; use "

@@ -219,6 +219,9 @@ size_t mq_integer_group_size(const mq_master *master) {
     size_t common = 0; /* greatest common divisor, by Euclid */
     for (size_t i = 0; i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
+        if (view->min_width > 0) { /* embeddings are not stored in these grids */
+            continue;
+        }
         size_t rest = view->in / view->groups;
         while (rest != 0) {
             const size_t next = common % rest;

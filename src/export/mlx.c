@@ -3,10 +3,10 @@
  * P.weight U32 [out, in·r/32], each row an LSB-first bit stream, P.scales and P.biases F16 [out,
  * in/group_size], w = scale·s + bias. Slices with an extra level (slice rule round-extra) take one
  * bit more: MLX reads an int2 model of five levels as one of 3 bits. A layer is taken for quantized
- * when its scales are there, so that layers without (embeddings, ignored ones) need no entry.
- * config.json names group size and bits once, and a layer whose group size differs by its own
- * entry, under the layer's path beside the two. The safetensors header's "format" may stay "pt":
- * MLX does not look at it and transformers accepts it. */
+ * when its scales are there, so that layers without (ignored ones) need no entry.
+ * config.json names group size and bits once, and a layer whose own differ (an embedding's may) by
+ * its own entry, under the layer's path beside the two. The safetensors header's "format" may stay
+ * "pt": MLX does not look at it and transformers accepts it. */
 #include "export/export.h"
 
 #include <string.h>
@@ -25,10 +25,11 @@ static mq_status fill_codes(unsigned char *out, mq_plan *plan, mq_piece *piece, 
     (void)err;
     const size_t in = piece->linear->in;
     const mq_slice_rule rule = mq_master_slice_rule(plan->job->master);
+    const unsigned width = mq_view_width(piece->linear, plan->job->width);
     for (size_t i = 0; i < count; i++) {
         /* rows of words in an aligned block */
         mq_pack_row((uint32_t *)(void *)(out + i * piece->row_bytes),
-                    piece->linear->codes->data + (first + i) * in, in, plan->job->width, rule);
+                    piece->linear->codes->data + (first + i) * in, in, width, rule);
     }
     return MQ_OK;
 }
@@ -70,14 +71,26 @@ static unsigned bits_of(const mq_plan *plan) {
     return mq_mlx_bits(plan->job->width, mq_master_slice_rule(plan->job->master));
 }
 
+static unsigned bits_of_layer(const mq_plan *plan, const mq_master_view *view) {
+    return mq_mlx_bits(mq_view_width(view, plan->job->width),
+                       mq_master_slice_rule(plan->job->master));
+}
+
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    const unsigned width = plan->job->width;
+    const unsigned width = mq_view_width(view, plan->job->width);
+    const unsigned bits = bits_of_layer(plan, view);
+    if (bits == 0) {
+        return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
+                              "has no fewer than %u bits, which MLX's format has not; use --format "
+                              "matquant",
+                              width);
+    }
     mq_status status = check_linear(plan->job->master, view, err);
     if (status != MQ_OK) {
         return status;
     }
     char name[MQ_STORED_NAME_SIZE];
-    const size_t words = view->in / 32 * bits_of(plan);
+    const size_t words = view->in / 32 * bits;
     mq_piece piece = {.spec = {.dtype = MQ_U32, .dims = 2, .shape = {view->out, words}},
                       .rows = view->out,
                       .row_bytes = words * sizeof(uint32_t),
@@ -151,9 +164,10 @@ static mq_status add_exceptions(cJSON *quantization, const mq_plan *plan, mq_err
     for (size_t i = 0; status == MQ_OK && i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
         const size_t group_size = mq_mlx_group_size(view);
-        if (group_size != plan->group_size) {
-            status = mq_json_add(quantization, view->prefix,
-                                 quantization_json(group_size, bits_of(plan)), err);
+        const unsigned bits = bits_of_layer(plan, view);
+        if (group_size != plan->group_size || bits != bits_of(plan)) {
+            status =
+                mq_json_add(quantization, view->prefix, quantization_json(group_size, bits), err);
         }
     }
     return status;

@@ -100,8 +100,9 @@ mq_plan_walk(mq_plan *plan,
 void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_view *view) {
     piece->linear = view;
     piece->sources[0] = view->codes;
-    piece->sources[1] = view->scales[plan->job->width];
-    piece->sources[2] = view->biases[plan->job->width];
+    const unsigned width = mq_view_width(view, plan->job->width);
+    piece->sources[1] = view->scales[width];
+    piece->sources[2] = view->biases[width];
 }
 
 bool mq_plan_is_symmetric(const mq_plan *plan) {
@@ -125,6 +126,19 @@ double mq_plan_bits_per_weight(const mq_plan *plan) {
                : 8.0 * (double)plan->quantized_bytes / (double)plan->quantized_weights;
 }
 
+mq_dtype mq_plan_source_dtype(const mq_plan *plan) {
+    const mq_arch *arch = plan->job->config->arch;
+    const char *const names[] = {arch->embedding, arch->final_norm};
+    for (size_t i = 0; i < 2; i++) {
+        const mq_tensor_info *info =
+            mq_tensors_find(mq_master_tensors(plan->job->master), names[i]);
+        if (info != NULL && mq_dtype_is_weight(info->dtype)) {
+            return info->dtype;
+        }
+    }
+    return MQ_BF16;
+}
+
 mq_status mq_plan_dtype(mq_dtype *out, const mq_plan *plan, mq_error *err) {
     static const char *const names[] = {"f32", "f16", "bf16"};
     static const mq_dtype types[] = {MQ_F32, MQ_F16, MQ_BF16};
@@ -139,8 +153,6 @@ mq_status mq_plan_dtype(mq_dtype *out, const mq_plan *plan, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "no element type is called \"%s\"; known are bf16, f16, f32", wanted);
     }
-    const mq_tensor_info *embedding =
-        mq_tensors_find(mq_master_tensors(plan->job->master), plan->job->config->arch->embedding);
-    *out = embedding != NULL && mq_dtype_is_weight(embedding->dtype) ? embedding->dtype : MQ_BF16;
+    *out = mq_plan_source_dtype(plan);
     return MQ_OK;
 }

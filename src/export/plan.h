@@ -78,7 +78,10 @@ mq_plan_walk(mq_plan *plan,
              mq_status (*add_plain)(mq_plan *plan, const mq_tensor_info *info, mq_error *err),
              mq_error *err);
 
-/* The element type of plain weights: --dtype, or that of the source's embeddings. */
+/* The element type of the source: that of its embeddings, or of its final norm where those are
+ * quantized. */
+mq_dtype mq_plan_source_dtype(const mq_plan *plan);
+/* The element type of plain weights: --dtype, or that of the source. */
 mq_status mq_plan_dtype(mq_dtype *out, const mq_plan *plan, mq_error *err);
 
 /* Codes, scales and biases of this width as sources. */

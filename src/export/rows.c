@@ -1,6 +1,8 @@
 #include "export/rows.h"
 
+#include "base/context.h"
 #include "base/error.h"
+#include "store/names.h"
 #include "store/pack.h"
 #include "store/quantized_weights.h"
 
@@ -29,7 +31,7 @@ size_t mq_source_row(const mq_piece *piece, size_t row) {
 
 static mq_row read_row(const scratch *self, const mq_plan *plan, const mq_master_view *view,
                        size_t row) {
-    const unsigned width = plan->job->width;
+    const unsigned width = mq_view_width(view, plan->job->width);
     const size_t pairs = row * view->groups * sizeof(uint16_t);
     mq_slice_codes(self->slices, view->codes->data + row * view->in, view->in, width,
                    mq_master_slice_rule(plan->job->master));
@@ -97,4 +99,68 @@ mq_status mq_fill_encoded(unsigned char *out, mq_plan *plan, mq_piece *piece, si
     }
     mq_free(errors);
     return status;
+}
+
+/* --- plain numbers ---------------------------------------------------------------------------- */
+
+/* values[count] in the element type; what rounding costs is added up. */
+static void round_values(unsigned char *out, mq_piece *piece, const float *values, size_t count) {
+    const mq_dtype dtype = piece->spec.dtype;
+    mq_from_f32(out, dtype, values, count);
+    if (dtype == MQ_F32) {
+        return;
+    }
+    float rounded[256];
+    for (size_t first = 0; first < count; first += 256) {
+        const size_t now = count - first < 256 ? count - first : 256;
+        mq_to_f32(rounded, out + first * mq_dtype_size(dtype), dtype, now);
+        for (size_t i = 0; i < now; i++) {
+            const double value = values[first + i], error = rounded[i] - value;
+            piece->error += error * error;
+            piece->power += value * value;
+        }
+    }
+}
+
+mq_status mq_fill_values(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                         size_t count, mq_error *err) {
+    const mq_weights *weights = plan->job->weights;
+    const size_t columns = piece->row_bytes / mq_dtype_size(piece->spec.dtype);
+    float *values = NULL;
+    mq_status status = mq_new(&values, count * columns, sizeof *values, "rows of weights", err);
+    if (status == MQ_OK) {
+        status = weights->class_->read(values, weights, piece->spec.name, first, count, err);
+    }
+    if (status == MQ_OK) {
+        round_values(out, piece, values, count * columns);
+        const size_t at = mq_first_non_finite(out, piece->spec.dtype, count * columns);
+        if (at < count * columns) {
+            status = mq_fail_tensor(err, MQ_ERR_USAGE, "", piece->spec.name,
+                                    "holds %g, which %s cannot; use --dtype bf16 or f32",
+                                    (double)values[at], mq_dtype_name(piece->spec.dtype));
+        }
+    }
+    mq_free(values);
+    return status;
+}
+
+mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype dtype,
+                             mq_error *err) {
+    mq_piece piece = {.spec = {.dtype = dtype, .dims = 2, .shape = {view->out, view->in}},
+                      .rows = view->out,
+                      .row_bytes = view->in * mq_dtype_size(dtype),
+                      .fill = mq_fill_values,
+                      .is_inexact = dtype != MQ_F32};
+    mq_piece_reads_all(&piece, plan, view);
+    char name[MQ_STORED_NAME_SIZE];
+    return mq_plan_add(plan, mq_name_make(name, view->prefix, "weight", 0), &piece, err);
+}
+
+mq_status mq_add_plain_embedding(mq_plan *plan, const mq_master_view *view, const char *format,
+                                 mq_error *err) {
+    const mq_dtype dtype = mq_plan_source_dtype(plan);
+    mq_log(plan->job->context, MQ_LOG_WARNING,
+           "%s has no quantized embeddings: %s.weight is stored dequantized, in %s", format,
+           view->prefix, mq_dtype_name(dtype));
+    return mq_add_dequantized(plan, view, dtype, err);
 }

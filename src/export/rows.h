@@ -25,6 +25,17 @@ typedef void mq_encode_row(unsigned char *out, const mq_row *row, double *error)
 mq_status mq_fill_encoded(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                           size_t count, mq_encode_row *encode, mq_error *err);
 
+/* A fill of a piece under the name of one of the model's tensors: rows as eval reads them, rounded
+ * to piece->spec.dtype. MQ_ERR_USAGE when one does not fit. */
+mq_fill_rows mq_fill_values;
+/* The piece P.weight of a quantized layer, filled so. */
+mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype dtype,
+                             mq_error *err);
+/* The same of an embedding or head, in the source's element type, for a format that has no
+ * quantized ones: said in a warning. */
+mq_status mq_add_plain_embedding(mq_plan *plan, const mq_master_view *view, const char *format,
+                                 mq_error *err);
+
 /* The row of the source that stands at this place of the piece: [heads, 2, n] becomes [heads, n,
  * 2], since llama.cpp rotates neighbouring rows where Hugging Face rotates row i with row i + n. */
 size_t mq_source_row(const mq_piece *piece, size_t row);

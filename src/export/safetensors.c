@@ -1,11 +1,11 @@
 /* Plain weights: every tensor dequantized and rounded to one element type, as any reader of the
  * source's folder reads them. In f32 exact: the numbers that `matquant eval` computes with. */
 #include "export/export.h"
+#include "export/rows.h"
 
 #include <string.h>
 
 #include "store/folder.h"
-#include "store/names.h"
 
 /* Settled when the plan is made: --dtype, or that of the source's embeddings. */
 typedef struct plain {
@@ -14,61 +14,10 @@ typedef struct plain {
 
 static mq_dtype dtype_of(const mq_plan *plan) { return ((const plain *)plan->own)->dtype; }
 
-/* --- rows ------------------------------------------------------------------------------------- */
-
-/* values[count] in the element type; what rounding costs is added up. */
-static void round_values(unsigned char *out, mq_piece *piece, const float *values, size_t count) {
-    const mq_dtype dtype = piece->spec.dtype;
-    mq_from_f32(out, dtype, values, count);
-    if (dtype == MQ_F32) {
-        return;
-    }
-    float rounded[256];
-    for (size_t first = 0; first < count; first += 256) {
-        const size_t now = count - first < 256 ? count - first : 256;
-        mq_to_f32(rounded, out + first * mq_dtype_size(dtype), dtype, now);
-        for (size_t i = 0; i < now; i++) {
-            const double value = values[first + i], error = rounded[i] - value;
-            piece->error += error * error;
-            piece->power += value * value;
-        }
-    }
-}
-
-static mq_status fill_values(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
-                             size_t count, mq_error *err) {
-    const mq_weights *weights = plan->job->weights;
-    const size_t columns = piece->row_bytes / mq_dtype_size(piece->spec.dtype);
-    float *values = NULL;
-    mq_status status = mq_new(&values, count * columns, sizeof *values, "rows of weights", err);
-    if (status == MQ_OK) {
-        status = weights->class_->read(values, weights, piece->spec.name, first, count, err);
-    }
-    if (status == MQ_OK) {
-        round_values(out, piece, values, count * columns);
-        const size_t at = mq_first_non_finite(out, piece->spec.dtype, count * columns);
-        if (at < count * columns) {
-            status = mq_fail_tensor(err, MQ_ERR_USAGE, "", piece->spec.name,
-                                    "holds %g, which %s cannot; use --dtype bf16 or f32",
-                                    (double)values[at], mq_dtype_name(piece->spec.dtype));
-        }
-    }
-    mq_free(values);
-    return status;
-}
-
 /* --- the plan --------------------------------------------------------------------------------- */
 
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    const mq_dtype dtype = dtype_of(plan);
-    mq_piece piece = {.spec = {.dtype = dtype, .dims = 2, .shape = {view->out, view->in}},
-                      .rows = view->out,
-                      .row_bytes = view->in * mq_dtype_size(dtype),
-                      .fill = fill_values,
-                      .is_inexact = dtype != MQ_F32};
-    mq_piece_reads_all(&piece, plan, view);
-    char name[MQ_STORED_NAME_SIZE];
-    return mq_plan_add(plan, mq_name_make(name, view->prefix, "weight", 0), &piece, err);
+    return mq_add_dequantized(plan, view, dtype_of(plan), err);
 }
 
 /* Weights that are not quantized are converted, too, so that the folder is of one type; what is no
@@ -83,7 +32,7 @@ static mq_status add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *
     mq_piece piece = {.spec = {.dtype = dtype, .dims = info->dims},
                       .rows = rows,
                       .row_bytes = info->elements / rows * mq_dtype_size(dtype),
-                      .fill = fill_values};
+                      .fill = mq_fill_values};
     memcpy(piece.spec.shape, info->shape, info->dims * sizeof *info->shape);
     piece.sources[0] = mq_plan_source(&piece.is_private, plan, info);
     return mq_plan_add(plan, info->name, &piece, err);

@@ -48,7 +48,8 @@ struct mq_head_gradient {
 /* What one call is about. */
 typedef struct pass {
     mq_head_gradient *memory;
-    const mq_model *model;
+    const mq_model *model;    /* the reference, and whose shapes are meant */
+    const mq_model *head;     /* whose head makes the model's logits; model: the same for both */
     const mq_gemm_bf16 *gemm; /* NULL: float32 */
     const mq_head_kernels *kernels;
     const mq_kernels *elementwise;
@@ -174,10 +175,10 @@ typedef struct head_rows {
     const mq_bf16 *bf16;
 } head_rows;
 
-static mq_status read_rows(head_rows *out, const pass *p, size_t first, size_t count,
-                           mq_error *err) {
-    const mq_config *config = &p->model->config;
-    const mq_weights *weights = p->model->weights;
+static mq_status read_rows(head_rows *out, const pass *p, const mq_model *of, size_t first,
+                           size_t count, mq_error *err) {
+    const mq_config *config = &of->config;
+    const mq_weights *weights = of->weights;
     const char *name = config->tie_word_embeddings ? config->arch->embedding : config->arch->head;
     const size_t at = (size_t)omp_get_thread_num() * CHUNK_ROWS * config->hidden_size;
     float *rows = p->memory->rows + at;
@@ -229,11 +230,14 @@ static mq_status chunk_logits(const pass *p, size_t piece, size_t first, size_t 
                               mq_error *err) {
     const size_t vocab = p->model->config.vocab_size;
     head_rows rows;
-    const mq_status status = read_rows(&rows, p, first, count, err);
-    if (status != MQ_OK) {
-        return status;
-    }
+    mq_status status = read_rows(&rows, p, p->head, first, count, err);
     for (size_t side = 0; side < 2; side++) {
+        if (side == 1 && status == MQ_OK && p->head != p->model) {
+            status = read_rows(&rows, p, p->model, first, count, err);
+        }
+        if (status != MQ_OK) {
+            return status;
+        }
         float *logits = p->memory->logits[side] + first;
         logits_product(logits, p, side, &rows, count);
         for (size_t t = 0; t < p->tokens; t++) {
@@ -263,7 +267,7 @@ static mq_status chunk_gradients(const pass *p, size_t piece, size_t first, size
     const mq_head_gradient *m = p->memory;
     const size_t vocab = p->model->config.vocab_size, width = p->model->config.hidden_size;
     head_rows rows;
-    const mq_status status = read_rows(&rows, p, first, count, err);
+    const mq_status status = read_rows(&rows, p, p->head, first, count, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -372,14 +376,16 @@ static mq_status load_reference_norm(const pass *p, mq_error *err) {
     return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, model->folder);
 }
 
-mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *reference,
-                              const float *reference_hidden, const float *norm, const float *hidden,
-                              size_t count, float weight, const mq_gemm_bf16 *gemm,
-                              mq_head_gradient *memory, const mq_context *context, mq_error *err) {
+mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *model,
+                              const mq_model *reference, const float *reference_hidden,
+                              const float *norm, const float *hidden, size_t count, float weight,
+                              const mq_gemm_bf16 *gemm, mq_head_gradient *memory,
+                              const mq_context *context, mq_error *err) {
     const size_t width = reference->config.hidden_size;
     const float eps = (float)reference->config.rms_norm_eps;
     pass p = {.memory = memory,
               .model = reference,
+              .head = model,
               .gemm = gemm,
               .kernels = mq_head_kernels_get(),
               .elementwise = mq_kernels_get(),

@@ -21,8 +21,9 @@ mq_status mq_head_gradient_prepare(mq_gemm_bf16 *gemm, const mq_config *config, 
                                    mq_error *err);
 
 /* For the output of the last block, hidden[count, hidden_size] of a model and
- * reference_hidden[count, hidden_size] of `reference`, whose head both have (each its own final
- * norm: norm[hidden_size] is the model's multiplier):
+ * reference_hidden[count, hidden_size] of `reference` (each with its own final norm:
+ * norm[hidden_size] is the model's multiplier; where both have the same head, model is
+ * `reference`, and its rows are read once for both):
  *
  *   kl[count]                       KL(reference ‖ model) of each token, nats
  *   d_hidden[count, hidden_size]    gradient of weight·Σ kl by hidden
@@ -33,9 +34,10 @@ mq_status mq_head_gradient_prepare(mq_gemm_bf16 *gemm, const mq_config *config, 
  * hidden states, the head's rows and the gradients of the logits are then rounded to bfloat16, and
  * a logit is off by about 1e-3 of the largest. The results do not depend on the number of threads.
  */
-mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *reference,
-                              const float *reference_hidden, const float *norm, const float *hidden,
-                              size_t count, float weight, const mq_gemm_bf16 *gemm,
-                              mq_head_gradient *memory, const mq_context *context, mq_error *err);
+mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *model,
+                              const mq_model *reference, const float *reference_hidden,
+                              const float *norm, const float *hidden, size_t count, float weight,
+                              const mq_gemm_bf16 *gemm, mq_head_gradient *memory,
+                              const mq_context *context, mq_error *err);
 
 #endif

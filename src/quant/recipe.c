@@ -23,6 +23,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         .slice_rule = MQ_SLICE_TOP,
         .group_size = 128,
         .scope = MQ_SCOPE_ALL,
+        .embeddings_min_bits = 4,
         .samples = 64,
         .seq_len = 512,
         .epochs = 4,
@@ -218,6 +219,12 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "--let and --refit both make norms of each width's own: choose one");
     }
+    if (options->embeddings == MQ_EMBEDDINGS_NESTED &&
+        (options->embeddings_min_bits < MQ_MIN_WIDTH ||
+         options->embeddings_min_bits > MQ_MAX_WIDTH)) {
+        return mq_fail(err, MQ_ERR_USAGE, "--embeddings-min-bits %u: widths are %d to %d",
+                       options->embeddings_min_bits, MQ_MIN_WIDTH, MQ_MAX_WIDTH);
+    }
     if (options->seed > LARGEST_SEED) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
                        LARGEST_SEED);
@@ -277,4 +284,34 @@ const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options) {
         options->slice_rule == MQ_SLICE_TOP ||
         (options->zero_point == MQ_ZERO_SYMMETRIC && options->recipe != MQ_RECIPE_PAPER);
     return nests ? &mq_nested_grid : &mq_clip_grid;
+}
+
+const mq_grid_class *mq_recipe_embedding_class(const mq_quantize_options *options) {
+    return options->slice_rule == MQ_SLICE_TOP || options->zero_point == MQ_ZERO_SYMMETRIC
+               ? &mq_nested_grid
+               : &mq_clip_grid;
+}
+
+/* The search weighs the widths' slices as the recipe weighs the widths that take them. */
+mq_grid_options mq_recipe_embedding_grid(const mq_quantize_options *options) {
+    mq_grid_options grid = mq_recipe_grid(options);
+    const unsigned least =
+        options->embeddings == MQ_EMBEDDINGS_8 ? MQ_MAX_WIDTH : options->embeddings_min_bits;
+    if (mq_recipe_embedding_class(options) == &mq_clip_grid) {
+        grid.full_range = true; /* it has no search; every width gets its least-squares pair */
+        grid.width_count = 0;
+    }
+    const size_t count = grid.width_count;
+    grid.width_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        const unsigned width = grid.widths[i] > least ? grid.widths[i] : least;
+        const double lambda = grid.lambda[i];
+        if (grid.width_count > 0 && grid.widths[grid.width_count - 1] == width) {
+            grid.lambda[grid.width_count - 1] += lambda;
+            continue;
+        }
+        grid.widths[grid.width_count] = width;
+        grid.lambda[grid.width_count++] = lambda;
+    }
+    return grid;
 }

@@ -17,5 +17,8 @@ bool mq_recipe_is_teacher(const mq_quantize_options *options, unsigned width);
 /* A width's lambda for the grid is the sum of all its terms, co-distillation's too. */
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options);
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options);
+/* The same of the embeddings and the head, which nothing is learned of. */
+mq_grid_options mq_recipe_embedding_grid(const mq_quantize_options *options);
+const mq_grid_class *mq_recipe_embedding_class(const mq_quantize_options *options);
 
 #endif

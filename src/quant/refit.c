@@ -316,7 +316,8 @@ static void backward(mq_refit *refit, size_t layer, const mq_adam *adam) {
 static mq_status step_forward(mq_refit *refit, size_t tokens, mq_error *err) {
     const mq_refit_setup *setup = &refit->setup;
     const size_t layers = setup->model->config.num_hidden_layers;
-    mq_status status = mq_model_embed(boundary_of(refit, 0), setup->model, refit->ids, tokens, err);
+    mq_status status =
+        mq_model_embed(boundary_of(refit, 0), &refit->student.model, refit->ids, tokens, err);
     for (size_t layer = 0; status == MQ_OK && layer < layers; layer++) {
         status = mq_check_interrupt(refit->context, err);
         if (status == MQ_OK) {
@@ -333,7 +334,9 @@ static mq_status train_step(mq_refit *refit, size_t first, const mq_adam *adam, 
     gather(refit, first);
     mq_status status = step_forward(refit, tokens, err);
     if (status == MQ_OK) {
-        status = mq_head_kl_gradient(refit->kl, refit->gradient[0], refit->final_norm, setup->model,
+        const bool same_head = setup->embeddings[refit->student.width] == NULL;
+        status = mq_head_kl_gradient(refit->kl, refit->gradient[0], refit->final_norm,
+                                     same_head ? setup->model : &refit->student.model, setup->model,
                                      refit->targets, refit->student.final_norm.value,
                                      boundary_of(refit, layers), tokens, 1.0f / (float)tokens,
                                      wants_bf16(refit) ? setup->gemm : NULL, refit->head,

@@ -27,7 +27,9 @@ typedef struct mq_refit_store {
 } mq_refit_store;
 
 typedef struct mq_refit_setup {
-    const mq_model *model;    /* full precision */
+    const mq_model *model; /* full precision */
+    /* By width: what the student reads embeddings and head from; NULL: the model. */
+    mq_weights *embeddings[MQ_MAX_WIDTH + 1];
     const mq_tensors *source; /* its tensors: private norms are rounded to the dtype of theirs */
     const mq_selection *selection;
     mq_slice_rule slice_rule;

@@ -209,8 +209,9 @@ static mq_status student_read(float *out, const mq_weights *self, const char *na
     const mq_student *student = of(self);
     const mq_student_name *entry = find(student, name);
     if (entry == NULL) {
-        const mq_weights *teacher = student->setup->model->weights;
-        return teacher->class_->read(out, teacher, name, first, count, err);
+        const mq_weights *own = student->setup->embeddings[student->width];
+        const mq_weights *others = own != NULL ? own : student->setup->model->weights;
+        return others->class_->read(out, others, name, first, count, err);
     }
     if (entry->linear < 0) {
         read_norm(out, student, norm_of(student, entry));

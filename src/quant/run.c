@@ -45,11 +45,19 @@ mq_status mq_run_memory(size_t *out, const mq_quantize_options *options, const m
     return status;
 }
 
-static mq_status embed(mq_learner *learner, const int32_t *ids, mq_error *err) {
+static mq_status embed(mq_learner *learner, mq_weights *const embeddings[MQ_MAX_WIDTH + 1],
+                       const int32_t *ids, mq_error *err) {
     mq_chains *chains = &learner->chains;
     const size_t tokens = chains->sequences * chains->length;
-    const mq_status status = mq_model_embed(chains->teacher, learner->model, ids, tokens, err);
+    mq_status status = mq_model_embed(chains->teacher, learner->model, ids, tokens, err);
     for (size_t k = 0; status == MQ_OK && k < learner->grid_options.width_count; k++) {
+        mq_weights *own = embeddings[learner->grid_options.widths[k]];
+        if (own != NULL) {
+            mq_model student = *learner->model;
+            student.weights = own;
+            status = mq_model_embed(chains->student[k], &student, ids, tokens, err);
+            continue;
+        }
         memcpy(chains->student[k], chains->teacher,
                tokens * learner->model->config.hidden_size * sizeof(float));
     }
@@ -162,7 +170,8 @@ static mq_status run_block(mq_learner *learner, size_t layer, double started,
 }
 
 mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
-                 const mq_selection *selection, const mq_backend *backend, const int32_t *ids,
+                 const mq_selection *selection, const mq_backend *backend,
+                 mq_weights *const embeddings[MQ_MAX_WIDTH + 1], const int32_t *ids,
                  const mq_run_sink *sink, const mq_context *context, mq_error *err) {
     mq_slab slab;
     mq_status status = measure_slab(&slab, options, model, selection, backend, context, err);
@@ -177,7 +186,7 @@ mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
     carve(&learner, &slab);
     const double started = mq_seconds();
     if (ids != NULL) {
-        status = embed(&learner, ids, err);
+        status = embed(&learner, embeddings, ids, err);
     }
     for (size_t layer = 0; status == MQ_OK && layer < model->config.num_hidden_layers; layer++) {
         status = mq_check_interrupt(context, err);

@@ -24,9 +24,11 @@ mq_status mq_run_memory(size_t *out, const mq_quantize_options *options, const m
                         const mq_selection *selection, const mq_backend *backend,
                         const mq_context *context, mq_error *err);
 
-/* ids[options->samples, options->seq_len] (NULL for recipe rtn). */
+/* ids[options->samples, options->seq_len] (NULL for recipe rtn). embeddings[width] is what the
+ * width's student reads its embeddings from (NULL: the model). */
 mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
-                 const mq_selection *selection, const mq_backend *backend, const int32_t *ids,
+                 const mq_selection *selection, const mq_backend *backend,
+                 mq_weights *const embeddings[MQ_MAX_WIDTH + 1], const int32_t *ids,
                  const mq_run_sink *sink, const mq_context *context, mq_error *err);
 
 #endif

@@ -132,6 +132,13 @@ static mq_status select_all(mq_selection *out, const mq_quantize_options *option
             out->weights += rows * columns;
         }
     }
+    if (options->embeddings != MQ_EMBEDDINGS_KEEP) {
+        const mq_status status = groups_of(&out->embedding_groups, options, config->hidden_size,
+                                           config->arch->embedding, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+    }
     if (out->tensors == 0) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "--scope, --include and --exclude leave no linear layer to quantize");

@@ -10,6 +10,8 @@ typedef struct mq_selection {
     size_t layers;
     size_t (*groups)[MQ_LINEAR_COUNT]; /* mq_free */
     size_t tensors, weights;           /* quantized */
+    size_t
+        embedding_groups; /* a row of the embeddings and of the head; 0: they are not quantized */
 } mq_selection;
 
 /* MQ_ERR_USAGE: a pattern that is not a regular expression (PCRE2), or nothing is left to quantize.

@@ -108,6 +108,7 @@ static mq_status inspect_open_master(mq_inspection *out, const mq_master *master
     out->group_size = mq_master_group_size(master);
     out->slice_rule = mq_master_slice_rule(master);
     out->zero_point = mq_master_zero_point(master);
+    out->embedding_bits = mq_master_embedding_bits(master);
     unsigned widths[7];
     out->width_count = mq_master_widths(widths, master);
     for (size_t i = 0; i < out->width_count; i++) {

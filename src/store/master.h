@@ -11,6 +11,7 @@
 typedef struct mq_master_linear {
     char prefix[MQ_NAME_SIZE];
     size_t out, in, groups;
+    unsigned min_width; /* of an embedding or head: the least width of its slices; else 0 */
 } mq_master_linear;
 
 typedef struct mq_master_layout {
@@ -47,6 +48,10 @@ mq_status mq_master_writer_open(mq_master_writer **out, const mq_master_layout *
  * finite is MQ_ERR_INPUT naming the tensor. */
 mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
                                const mq_quantized *quantized, mq_error *err);
+/* Some rows of it, in rising order without a gap: quantized holds rows [first, first +
+ * quantized->out). Numbers as above. */
+mq_status mq_master_writer_put_rows(mq_master_writer *writer, size_t index,
+                                    const mq_quantized *quantized, size_t first, mq_error *err);
 /* The same of one width again, in place of what was put; and what was put. scales and biases [out,
  * groups], codes[count, in] of rows [first, first + count). */
 mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index, unsigned width,
@@ -54,6 +59,10 @@ mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index,
                                          mq_error *err);
 mq_status mq_master_writer_get_pairs(const mq_master_writer *writer, size_t index, unsigned width,
                                      uint16_t *scales, uint16_t *biases, mq_error *err);
+/* Those of rows [first, first + count). Several threads may read at once. */
+mq_status mq_master_writer_get_row_pairs(const mq_master_writer *writer, size_t index,
+                                         unsigned width, uint16_t *scales, uint16_t *biases,
+                                         size_t first, size_t count, mq_error *err);
 mq_status mq_master_writer_get_codes(const mq_master_writer *writer, size_t index, uint8_t *codes,
                                      size_t first, size_t count, mq_error *err);
 /* A width's own copy of the source's tensor NAME, one of the layout's: values[size] are rounded to
@@ -83,6 +92,7 @@ const cJSON *
 mq_master_provenance(const mq_master *master); /* matquant.json, or NULL when there is none */
 mq_slice_rule mq_master_slice_rule(const mq_master *master);
 mq_zero_point mq_master_zero_point(const mq_master *master);
+unsigned mq_master_embedding_bits(const mq_master *master); /* 0: they are not quantized */
 size_t mq_master_group_size(const mq_master *master);
 size_t mq_master_widths(unsigned widths[7],
                         const mq_master *master); /* served, descending; their number */
@@ -93,8 +103,14 @@ typedef struct mq_master_view {
     const char *prefix;
     size_t out, in, groups;
     const mq_tensor_info *codes;
+    unsigned min_width; /* of an embedding or head: the least width of its slices; else 0 */
     const mq_tensor_info *scales[MQ_MAX_WIDTH + 1], *biases[MQ_MAX_WIDTH + 1];
 } mq_master_view;
+
+/* The width of the layer's slice in the model of a width: what its scales and biases go by. */
+static inline unsigned mq_view_width(const mq_master_view *view, unsigned width) {
+    return width > view->min_width ? width : view->min_width;
+}
 
 size_t mq_master_linear_count(const mq_master *master);
 const mq_master_view *mq_master_linear_at(const mq_master *master, size_t index);

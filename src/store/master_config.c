@@ -21,6 +21,27 @@ bool mq_serves(const mq_master_settings *settings, unsigned width) {
     return false;
 }
 
+unsigned mq_layer_min_width(const mq_master_settings *settings, const char *prefix) {
+    for (size_t i = 0; i < settings->embedding_count; i++) {
+        if (strcmp(settings->embedding_layers[i], prefix) == 0) {
+            return settings->embedding_bits;
+        }
+    }
+    return 0;
+}
+
+size_t mq_layer_widths(unsigned widths[7], const mq_master_settings *settings, unsigned min_width) {
+    size_t count = 0;
+    for (size_t i = 0; i < settings->width_count; i++) {
+        const unsigned width = settings->widths[i];
+        const unsigned own = width > min_width ? width : min_width;
+        if (count == 0 || widths[count - 1] != own) {
+            widths[count++] = own;
+        }
+    }
+    return count;
+}
+
 const char *mq_widths_text(char *out, size_t size, const unsigned *widths, size_t count) {
     size_t used = 0;
     out[0] = '\0';
@@ -32,6 +53,20 @@ const char *mq_widths_text(char *out, size_t size, const unsigned *widths, size_
 }
 
 /* --- writing ---------------------------------------------------------------------------------- */
+
+static bool add_embeddings(cJSON *object, const mq_master_settings *settings) {
+    if (settings->embedding_count == 0) {
+        return true;
+    }
+    cJSON *made = cJSON_AddObjectToObject(object, "embeddings"), *layers = NULL;
+    bool complete = made != NULL &&
+                    cJSON_AddNumberToObject(made, "min_bits", settings->embedding_bits) != NULL &&
+                    (layers = cJSON_AddArrayToObject(made, "layers")) != NULL;
+    for (size_t i = 0; complete && i < settings->embedding_count; i++) {
+        complete = cJSON_AddItemToArray(layers, cJSON_CreateString(settings->embedding_layers[i]));
+    }
+    return complete;
+}
 
 cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *const *ignored,
                                size_t ignored_count) {
@@ -45,6 +80,7 @@ cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *c
              NULL) ||
         cJSON_AddNumberToObject(object, "group_size", (double)settings->group_size) == NULL ||
         (widths = cJSON_AddArrayToObject(object, "widths")) == NULL ||
+        !add_embeddings(object, settings) ||
         (names = cJSON_AddArrayToObject(object, "ignored")) == NULL) {
         cJSON_Delete(object);
         return NULL;
@@ -140,6 +176,34 @@ static mq_status parse_widths(mq_master_settings *out, const cJSON *object, cons
     return MQ_OK;
 }
 
+static mq_status parse_embeddings(mq_master_settings *out, const cJSON *object, const char *file,
+                                  mq_error *err) {
+    const cJSON *embeddings = cJSON_GetObjectItemCaseSensitive(object, "embeddings");
+    out->embedding_count = 0;
+    out->embedding_bits = 0;
+    if (embeddings == NULL) {
+        return MQ_OK;
+    }
+    size_t bits = 0;
+    mq_status status = mq_json_get_size(&bits, embeddings, "min_bits", true, file, err);
+    const cJSON *layers = cJSON_GetObjectItemCaseSensitive(embeddings, "layers"), *item = NULL;
+    bool good = cJSON_IsArray(layers) && bits >= MQ_MIN_WIDTH && bits <= MQ_MAX_WIDTH;
+    cJSON_ArrayForEach(item, layers) {
+        good = good && cJSON_IsString(item) && out->embedding_count < MQ_EMBEDDING_LAYERS;
+        if (good) {
+            out->embedding_layers[out->embedding_count++] = item->valuestring;
+        }
+    }
+    if (status == MQ_OK && !good) {
+        status = mq_fail_file(err, MQ_ERR_INPUT, file,
+                              "embeddings is not {\"min_bits\": %d to %d, \"layers\": at most %d "
+                              "names}",
+                              MQ_MIN_WIDTH, MQ_MAX_WIDTH, MQ_EMBEDDING_LAYERS);
+    }
+    out->embedding_bits = out->embedding_count > 0 ? (unsigned)bits : 0;
+    return status;
+}
+
 static mq_status check_ignored(const cJSON *object, const char *file, mq_error *err) {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, "ignored");
     if (list == NULL) {
@@ -173,7 +237,8 @@ mq_status mq_master_settings_parse(mq_master_settings *out, const cJSON *config,
         (status = parse_zero_point(&out->zero_point, object, file, err)) != MQ_OK ||
         (status = mq_json_get_size(&out->group_size, object, "group_size", true, file, err)) !=
             MQ_OK ||
-        (status = parse_widths(out, object, file, err)) != MQ_OK) {
+        (status = parse_widths(out, object, file, err)) != MQ_OK ||
+        (status = parse_embeddings(out, object, file, err)) != MQ_OK) {
         return status;
     }
     return check_ignored(object, file, err);

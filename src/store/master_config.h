@@ -5,19 +5,29 @@
 #include "base/json.h"
 #include "matquant/format.h"
 
+#define MQ_EMBEDDING_LAYERS 2 /* the embedding and the head */
+
 typedef struct mq_master_settings {
     mq_slice_rule slice_rule;
     mq_zero_point zero_point;
     size_t group_size;  /* 0: one a row */
     unsigned widths[7]; /* descending */
     size_t width_count;
+    unsigned embedding_bits;                           /* 0: embedding and head are not quantized */
+    const char *embedding_layers[MQ_EMBEDDING_LAYERS]; /* prefixes; another's */
+    size_t embedding_count;
 } mq_master_settings;
+
+/* The least width of a layer's slices: 0 of a linear of the blocks. */
+unsigned mq_layer_min_width(const mq_master_settings *settings, const char *prefix);
+/* The widths that such a layer is stored in, descending; their number. */
+size_t mq_layer_widths(unsigned widths[7], const mq_master_settings *settings, unsigned min_width);
 
 /* The object; NULL: no memory. */
 cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *const *ignored,
                                size_t ignored_count);
-/* From config (all of config.json, which came from file): MQ_ERR_INPUT for everything that the
- * format says a reader must reject. */
+/* From config (all of config.json, which came from file, and must outlive *out): MQ_ERR_INPUT for
+ * everything that the format says a reader must reject. */
 mq_status mq_master_settings_parse(mq_master_settings *out, const cJSON *config, const char *file,
                                    mq_error *err);
 

@@ -80,8 +80,11 @@ static mq_status read_linear(mq_master_view *view, const mq_master *master,
     view->codes = codes;
     view->out = codes->shape[0];
     view->in = codes->shape[1];
-    for (size_t i = 0; i < master->settings.width_count; i++) {
-        unsigned width = master->settings.widths[i];
+    view->min_width = mq_layer_min_width(&master->settings, view->prefix);
+    unsigned widths[7];
+    const size_t count = mq_layer_widths(widths, &master->settings, view->min_width);
+    for (size_t i = 0; i < count; i++) {
+        const unsigned width = widths[i];
         if ((status = find_affine(&view->scales[width], view, master, "scales", width, err)) !=
                 MQ_OK ||
             (status = find_affine(&view->biases[width], view, master, "biases", width, err)) !=
@@ -135,6 +138,38 @@ static mq_status read_linears(mq_master *master, mq_problems *problems, mq_error
     return status;
 }
 
+/* Every layer that "embeddings" names is one. */
+static mq_status check_embeddings(const mq_master *master, mq_problems *problems, mq_error *err) {
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < master->settings.embedding_count; i++) {
+        char name[MQ_STORED_NAME_SIZE];
+        const char *prefix = master->settings.embedding_layers[i];
+        const bool there =
+            strlen(prefix) < MQ_STORED_STEM_MAX &&
+            mq_tensors_find(master->tensors, mq_name_make(name, prefix, "codes", 0)) != NULL;
+        if (!there) {
+            mq_error problem;
+            mq_fail_tensor(&problem, MQ_ERR_INPUT, master->config_path, prefix,
+                           "has no codes, though embeddings in config.json names it");
+            status = mq_problem(problems, &problem, err);
+        }
+    }
+    return status;
+}
+
+/* A layer of this name has scales and biases of this width. */
+static bool has_width(const mq_master *master, const char *prefix, unsigned width) {
+    unsigned widths[7];
+    const size_t count =
+        mq_layer_widths(widths, &master->settings, mq_layer_min_width(&master->settings, prefix));
+    for (size_t i = 0; i < count; i++) {
+        if (widths[i] == width) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Tensors that carry a name of ours but belong to no layer, and private ones that could not be
  * used. */
 static mq_status check_other_names(const mq_master *master, mq_problems *problems, mq_error *err) {
@@ -148,7 +183,7 @@ static mq_status check_other_names(const mq_master *master, mq_problems *problem
                 NULL) {
                 mq_fail_tensor(&problem, MQ_ERR_INPUT, info->file, info->name,
                                "has no codes beside it (%s)", codes);
-            } else if (!mq_serves(&master->settings, name.width)) {
+            } else if (!has_width(master, name.stem, name.width)) {
                 mq_fail_tensor(&problem, MQ_ERR_INPUT, info->file, info->name,
                                "is for %u bits, which config.json does not say are served",
                                name.width);
@@ -185,7 +220,8 @@ static mq_status open_folder(mq_master *master, const char *folder, mq_problems 
         (status = mq_read_folder_json(&master->provenance, folder, MQ_PROVENANCE_FILE, true,
                                       err)) != MQ_OK ||
         (status = mq_tensors_open(&master->tensors, folder, err)) != MQ_OK ||
-        (status = read_linears(master, problems, err)) != MQ_OK) {
+        (status = read_linears(master, problems, err)) != MQ_OK ||
+        (status = check_embeddings(master, problems, err)) != MQ_OK) {
         return status;
     }
     return check_other_names(master, problems, err);
@@ -233,6 +269,9 @@ const cJSON *mq_master_config(const mq_master *master) { return master->config; 
 const cJSON *mq_master_provenance(const mq_master *master) { return master->provenance; }
 mq_slice_rule mq_master_slice_rule(const mq_master *master) { return master->settings.slice_rule; }
 mq_zero_point mq_master_zero_point(const mq_master *master) { return master->settings.zero_point; }
+unsigned mq_master_embedding_bits(const mq_master *master) {
+    return master->settings.embedding_bits;
+}
 size_t mq_master_group_size(const mq_master *master) { return master->settings.group_size; }
 
 size_t mq_master_widths(unsigned widths[7], const mq_master *master) {
@@ -275,7 +314,7 @@ mq_role mq_master_role(unsigned *width, const mq_master *master, const mq_tensor
         return mq_master_find(master, name.stem) != NULL ? MQ_ROLE_LINEAR : MQ_ROLE_REJECTED;
     case MQ_NAME_SCALES:
     case MQ_NAME_BIASES:
-        return mq_serves(&master->settings, name.width) && mq_master_find(master, name.stem) != NULL
+        return has_width(master, name.stem, name.width) && mq_master_find(master, name.stem) != NULL
                    ? MQ_ROLE_LINEAR
                    : MQ_ROLE_REJECTED;
     case MQ_NAME_WIDTH: {

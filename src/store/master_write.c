@@ -80,8 +80,12 @@ static void plan_add_linear(struct tensor_plan *plan, size_t index,
     plan->first[index] = plan->count;
     plan_add(plan, mq_name_make(name_room(plan), linear->prefix, "codes", 0), MQ_U8, linear->out,
              linear->in);
-    for (size_t i = 0; i < layout->width_count; i++) {
-        unsigned width = layout->widths[i];
+    mq_master_settings served = {.width_count = layout->width_count};
+    memcpy(served.widths, layout->widths, sizeof served.widths);
+    unsigned widths[7];
+    const size_t count = mq_layer_widths(widths, &served, linear->min_width);
+    for (size_t i = 0; i < count; i++) {
+        const unsigned width = widths[i];
         plan_add(plan, mq_name_make(name_room(plan), linear->prefix, "scales", width), MQ_F16,
                  linear->out, linear->groups);
         plan_add(plan, mq_name_make(name_room(plan), linear->prefix, "biases", width), MQ_F16,
@@ -259,6 +263,13 @@ static mq_status writer_fill(mq_master_writer *writer, const mq_master_layout *l
     writer->settings.group_size = layout->group_size;
     writer->settings.width_count = layout->width_count;
     memcpy(writer->settings.widths, layout->widths, sizeof writer->settings.widths);
+    for (size_t i = 0; i < layout->linear_count; i++) {
+        const mq_master_linear *linear = &layout->linears[i];
+        if (linear->min_width > 0 && writer->settings.embedding_count < MQ_EMBEDDING_LAYERS) {
+            writer->settings.embedding_bits = linear->min_width;
+            writer->settings.embedding_layers[writer->settings.embedding_count++] = linear->prefix;
+        }
+    }
     writer->linear_count = layout->linear_count;
     writer->folder = mq_strdup(layout->source);
     if (writer->folder == NULL) {
@@ -302,10 +313,11 @@ static size_t affine_bytes(const mq_master_writer *writer, size_t index) {
     return spec->shape[0] * spec->shape[1] * sizeof(uint16_t);
 }
 
+/* values[rows, groups] from row `first` on. */
 static mq_status check_affine(const mq_master_writer *writer, size_t index, const uint16_t *values,
-                              mq_error *err) {
+                              size_t first, size_t rows, mq_error *err) {
     const mq_tensor_spec *spec = &writer->plan.specs[index];
-    size_t count = spec->shape[0] * spec->shape[1];
+    size_t count = rows * spec->shape[1];
     if (values == NULL) {
         return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, spec->name, "was not computed");
     }
@@ -313,24 +325,36 @@ static mq_status check_affine(const mq_master_writer *writer, size_t index, cons
     if (bad < count) {
         return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, spec->name,
                               "row %zu, group %zu is outside the range of float16",
-                              bad / spec->shape[1], bad % spec->shape[1]);
+                              first + bad / spec->shape[1], bad % spec->shape[1]);
     }
     return MQ_OK;
 }
 
 static mq_status put_affine(mq_master_writer *writer, size_t index, const uint16_t *values,
-                            mq_error *err) {
-    const mq_status status = check_affine(writer, index, values, err);
+                            size_t first, size_t rows, mq_error *err) {
+    const mq_status status = check_affine(writer, index, values, first, rows, err);
+    const size_t row = writer->plan.specs[index].shape[1] * sizeof *values;
     return status != MQ_OK ? status
-                           : mq_tensor_writer_put(writer->tensors, index, values,
-                                                  affine_bytes(writer, index), err);
+                           : mq_tensor_writer_put_part(writer->tensors, index, first * row, values,
+                                                       rows * row, err);
 }
 
 mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
                                const mq_quantized *quantized, mq_error *err) {
     const mq_master_linear *linear = &writer->linears[index];
-    if (quantized->out != linear->out || quantized->in != linear->in ||
-        quantized->groups != linear->groups) {
+    if (quantized->out != linear->out) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, linear->prefix,
+                              "was quantized as %zu rows, planned were %zu", quantized->out,
+                              linear->out);
+    }
+    return mq_master_writer_put_rows(writer, index, quantized, 0, err);
+}
+
+mq_status mq_master_writer_put_rows(mq_master_writer *writer, size_t index,
+                                    const mq_quantized *quantized, size_t first, mq_error *err) {
+    const mq_master_linear *linear = &writer->linears[index];
+    if (first > linear->out || quantized->out > linear->out - first ||
+        quantized->in != linear->in || quantized->groups != linear->groups) {
         return mq_fail_tensor(
             err, MQ_ERR_INPUT, NULL, linear->prefix,
             "was quantized as [%zu, %zu] with %zu groups, planned was [%zu, %zu] with %zu",
@@ -338,13 +362,15 @@ mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
             linear->groups);
     }
     size_t at = writer->plan.first[index];
-    mq_status status =
-        mq_tensor_writer_put(writer->tensors, at, quantized->codes, linear->out * linear->in, err);
-    for (size_t i = 0; status == MQ_OK && i < writer->settings.width_count; i++) {
-        unsigned width = writer->settings.widths[i];
-        status = put_affine(writer, ++at, quantized->scales[width], err);
+    const size_t rows = quantized->out;
+    mq_status status = mq_tensor_writer_put_part(writer->tensors, at, first * linear->in,
+                                                 quantized->codes, rows * linear->in, err);
+    unsigned widths[7];
+    const size_t count = mq_layer_widths(widths, &writer->settings, linear->min_width);
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        status = put_affine(writer, ++at, quantized->scales[widths[i]], first, rows, err);
         if (status == MQ_OK) {
-            status = put_affine(writer, ++at, quantized->biases[width], err);
+            status = put_affine(writer, ++at, quantized->biases[widths[i]], first, rows, err);
         }
     }
     return status;
@@ -353,7 +379,9 @@ mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
 /* Index of a width's scales; its biases follow. */
 static size_t pairs_at(const mq_master_writer *writer, size_t index, unsigned width) {
     size_t at = writer->plan.first[index] + 1;
-    for (size_t i = 0; writer->settings.widths[i] != width; i++) {
+    unsigned widths[7];
+    mq_layer_widths(widths, &writer->settings, writer->linears[index].min_width);
+    for (size_t i = 0; widths[i] != width; i++) {
         at += 2;
     }
     return at;
@@ -361,7 +389,8 @@ static size_t pairs_at(const mq_master_writer *writer, size_t index, unsigned wi
 
 static mq_status replace_affine(mq_master_writer *writer, size_t index, const uint16_t *values,
                                 mq_error *err) {
-    const mq_status status = check_affine(writer, index, values, err);
+    const mq_status status =
+        check_affine(writer, index, values, 0, writer->plan.specs[index].shape[0], err);
     return status != MQ_OK ? status
                            : mq_tensor_writer_replace(writer->tensors, index, values,
                                                       affine_bytes(writer, index), err);
@@ -377,11 +406,20 @@ mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index,
 
 mq_status mq_master_writer_get_pairs(const mq_master_writer *writer, size_t index, unsigned width,
                                      uint16_t *scales, uint16_t *biases, mq_error *err) {
-    const size_t at = pairs_at(writer, index, width), bytes = affine_bytes(writer, at);
-    const mq_status status = mq_tensor_writer_get_part(writer->tensors, at, 0, scales, bytes, err);
-    return status != MQ_OK
-               ? status
-               : mq_tensor_writer_get_part(writer->tensors, at + 1, 0, biases, bytes, err);
+    return mq_master_writer_get_row_pairs(writer, index, width, scales, biases, 0,
+                                          writer->linears[index].out, err);
+}
+
+mq_status mq_master_writer_get_row_pairs(const mq_master_writer *writer, size_t index,
+                                         unsigned width, uint16_t *scales, uint16_t *biases,
+                                         size_t first, size_t count, mq_error *err) {
+    const size_t at = pairs_at(writer, index, width);
+    const size_t row = writer->linears[index].groups * sizeof *scales;
+    const mq_status status =
+        mq_tensor_writer_get_part(writer->tensors, at, first * row, scales, count * row, err);
+    return status != MQ_OK ? status
+                           : mq_tensor_writer_get_part(writer->tensors, at + 1, first * row, biases,
+                                                       count * row, err);
 }
 
 mq_status mq_master_writer_get_codes(const mq_master_writer *writer, size_t index, uint8_t *codes,

@@ -11,6 +11,7 @@ typedef struct job {
     mq_block_loss *blocks; /* [layers] */
     bool learned;
     mq_refit_report refits[MQ_MAX_WIDTHS];
+    mq_weights *embeddings[MQ_MAX_WIDTH + 1]; /* of each width's student; NULL: the model's */
 } job;
 
 static mq_status take_linear(void *user, size_t layer, mq_linear linear,
@@ -79,14 +80,20 @@ static mq_status run_and_write(job *work, mq_error *err) {
             mq_master_writer_open(&work->writer, &plan->layout, plan->source, work->output, err);
     }
     if (status == MQ_OK) {
+        status = mq_quantize_embeddings(plan, work->writer, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_quantize_embedded(work->embeddings, plan, work->writer, err);
+    }
+    if (status == MQ_OK) {
         const mq_run_sink sink = {work, take_linear, take_norm, take_block};
         read_ahead(plan, 0);
         read_ahead(plan, 1);
-        status = mq_run(options, plan->model, &plan->selection, &plan->backend,
+        status = mq_run(options, plan->model, &plan->selection, &plan->backend, work->embeddings,
                         plan->calibration.ids, &sink, plan->context, err);
     }
     if (status == MQ_OK && plan->refit_width_count > 0) {
-        status = mq_quantize_refit(work->refits, plan, work->writer, err);
+        status = mq_quantize_refit(work->refits, plan, work->embeddings, work->writer, err);
     }
     cJSON *provenance = NULL;
     if (status == MQ_OK) {
@@ -111,9 +118,11 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
     const mq_quantize_plan *plan = &work->plan;
     *report = (mq_quantize_report){
         .blocks = plan->selection.layers,
-        .quantized_tensors = plan->selection.tensors,
-        .quantized_weights = plan->selection.weights,
-        .other_tensors = mq_tensors_count(plan->source) - plan->selection.tensors,
+        .quantized_tensors = plan->layout.linear_count,
+        .quantized_weights = plan->selection.weights + plan->embedding_count *
+                                                           plan->model->config.vocab_size *
+                                                           plan->model->config.hidden_size,
+        .other_tensors = mq_tensors_count(plan->source) - plan->layout.linear_count,
         .memory_predicted = plan->memory,
         .output_bytes = plan->output_bytes,
         .disk_free = plan->disk_free,
@@ -147,6 +156,9 @@ mq_status mq_quantize(mq_quantize_report *report, const mq_quantize_options *opt
     }
     if (status == MQ_OK) {
         fill_report(report, &work, started);
+    }
+    for (size_t i = 0; i <= MQ_MAX_WIDTH; i++) {
+        mq_weights_free(work.embeddings[i]);
     }
     mq_master_writer_abandon(work.writer);
     mq_output_discard(work.output);

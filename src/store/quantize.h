@@ -18,9 +18,11 @@ typedef struct mq_quantize_plan {
     mq_selection selection;
     mq_sequences calibration;  /* ids NULL for recipe rtn; the blocks learn from the first
                                   options->samples, the refit has more */
-    mq_master_linear *linears; /* [selection.tensors], in the order of the blocks */
-    size_t *linear_index;      /* [layers · MQ_LINEAR_COUNT]: position in linears */
-    char **ignored;            /* prefixes of linears that stay as they are */
+    mq_master_linear *linears; /* [selection.tensors + embedding_count], in the order of the blocks,
+                                  then the embeddings and an untied head */
+    size_t embedding_count;
+    size_t *linear_index; /* [layers · MQ_LINEAR_COUNT]: position in linears */
+    char **ignored;       /* prefixes of linears that stay as they are */
     size_t ignored_count;
     char (*norms)[MQ_NAME_SIZE]; /* [norm_count]: tensors that refitted widths have copies of */
     const char **norm_names;     /* sorted */
@@ -43,6 +45,21 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
                                 const mq_context *context, mq_error *err);
 void mq_quantize_plan_free(mq_quantize_plan *plan);
 
+/* --- embeddings and head (quantize_embeddings.c) ----------------------------------------------
+ */
+
+/* Appends them to plan->linears, if they are to be quantized. */
+void mq_quantize_embedding_layout(mq_quantize_plan *plan);
+/* Quantizes them into the writer. */
+mq_status mq_quantize_embeddings(const mq_quantize_plan *plan, mq_master_writer *writer,
+                                 mq_error *err);
+/* By width: the model's weights with these embeddings in their place, read back from the writer;
+ * NULL when they are kept. To be freed in every case. */
+mq_status mq_quantize_embedded(mq_weights *out[MQ_MAX_WIDTH + 1], const mq_quantize_plan *plan,
+                               const mq_master_writer *writer, mq_error *err);
+/* Bytes that reading allocates meanwhile, at most. */
+size_t mq_quantize_embedding_memory(const mq_quantize_plan *plan);
+
 /* --- the refit, when the blocks are done (quantize_refit.c) ------------------------------------
  */
 
@@ -56,6 +73,7 @@ mq_status mq_quantize_private_names(mq_quantize_plan *plan, mq_error *err);
 mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err);
 /* Refits every width of the plan in the writer's tensors; reports[refit_width_count]. */
 mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *plan,
+                            mq_weights *const embeddings[MQ_MAX_WIDTH + 1],
                             mq_master_writer *writer, mq_error *err);
 
 /* The JSON object of the file matquant.json, without what the master's writer adds. blocks[layers]

@@ -4,7 +4,9 @@
 
 #include "base/machine.h"
 #include "model/generate.h"
+#include "quant/embedding.h"
 #include "quant/recipe.h"
+#include "store/master_config.h"
 #include "store/quantize.h"
 
 static mq_status check_paths(const mq_quantize_options *options, mq_error *err) {
@@ -137,6 +139,7 @@ static mq_status add_linear(mq_quantize_plan *plan, size_t layer, mq_linear line
     memcpy(entry->prefix, name, sizeof name);
     mq_config_linear_shape(&entry->out, &entry->in, config, linear);
     entry->groups = groups;
+    entry->min_width = 0;
     plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear] = (*at)++;
     return MQ_OK;
 }
@@ -144,7 +147,8 @@ static mq_status add_linear(mq_quantize_plan *plan, size_t layer, mq_linear line
 static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
     const size_t all = plan->selection.layers * MQ_LINEAR_COUNT;
-    mq_status status = mq_new(&plan->linears, all, sizeof *plan->linears, "the layout", err);
+    mq_status status =
+        mq_new(&plan->linears, all + MQ_EMBEDDING_LAYERS, sizeof *plan->linears, "the layout", err);
     if (status == MQ_OK) {
         status = mq_new(&plan->linear_index, all, sizeof *plan->linear_index, "the layout", err);
     }
@@ -154,6 +158,9 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
     size_t at = 0;
     for (size_t i = 0; status == MQ_OK && i < all; i++) {
         status = add_linear(plan, i / MQ_LINEAR_COUNT, (mq_linear)(i % MQ_LINEAR_COUNT), &at, err);
+    }
+    if (status == MQ_OK) {
+        mq_quantize_embedding_layout(plan);
     }
     plan->refit_width_count = mq_recipe_refit_widths(plan->refit_widths, options);
     if (status == MQ_OK && (plan->refit_width_count > 0 || options->let)) {
@@ -168,7 +175,7 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
         .slice_rule = options->slice_rule,
         .zero_point = options->zero_point,
         .linears = plan->linears,
-        .linear_count = at,
+        .linear_count = at + plan->embedding_count,
         .ignored = (const char *const *)plan->ignored,
         .ignored_count = plan->ignored_count,
         .max_shard_size = options->max_shard_size,
@@ -258,8 +265,13 @@ static void predict_memory(mq_quantize_plan *plan) {
     const size_t stored = mq_tensors_count(plan->source) +
                           plan->layout.linear_count * 2 * plan->layout.width_count +
                           plan->norm_count * plan->layout.private_width_count;
-    plan->memory =
-        now + larger(plan->working_set, plan->refit_memory) + stored * WRITER_BYTES_PER_TENSOR;
+    plan->memory = now + larger(plan->working_set, plan->refit_memory) +
+                   stored * WRITER_BYTES_PER_TENSOR + mq_quantize_embedding_memory(plan);
+    if (plan->embedding_count > 0) {
+        const size_t slab = mq_embedding_memory(plan->options, &plan->model->config,
+                                                plan->selection.embedding_groups);
+        plan->memory = larger(plan->memory, now + slab + stored * WRITER_BYTES_PER_TENSOR);
+    }
     plan->memory = larger(plan->memory, mq_alloc_peak());
     plan->memory = larger(plan->memory, plan->sampling > 0 ? now + plan->sampling : 0);
 }

@@ -72,6 +72,14 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     }
     put(good,
         cJSON_AddStringToObject(recipe, "scope", options->scope == MQ_SCOPE_ALL ? "all" : "ffn"));
+    if (options->embeddings != MQ_EMBEDDINGS_KEEP) {
+        const bool nested = options->embeddings == MQ_EMBEDDINGS_NESTED;
+        put(good, cJSON_AddStringToObject(recipe, "embeddings", nested ? "nested" : "8"));
+        if (nested) {
+            put(good, cJSON_AddNumberToObject(recipe, "embeddings_min_bits",
+                                              options->embeddings_min_bits));
+        }
+    }
     put_strings(good, recipe, "include", options->include, options->include_count);
     put_strings(good, recipe, "exclude", options->exclude, options->exclude_count);
     if (options->recipe == MQ_RECIPE_RTN) {

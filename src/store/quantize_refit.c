@@ -132,8 +132,10 @@ static mq_status put_norm(void *user, const char *name, unsigned width, const fl
 }
 
 mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *plan,
+                            mq_weights *const embeddings[MQ_MAX_WIDTH + 1],
                             mq_master_writer *writer, mq_error *err) {
-    const mq_refit_setup setup = setup_of(plan);
+    mq_refit_setup setup = setup_of(plan);
+    memcpy(setup.embeddings, embeddings, sizeof setup.embeddings);
     bridge self = {plan, writer};
     const mq_refit_store store = {&self, get_codes, get_pairs, put_pairs, put_norm};
     mq_refit *refit = NULL;

@@ -104,15 +104,16 @@ static bool find_linear(stored_linear *out, const quantized_weights *self, const
     if (self->master != NULL) {
         const mq_master_view *view = mq_master_find(self->master, parsed.stem);
         if (view != NULL) {
+            const unsigned width = mq_view_width(view, self->width);
             *out = (stored_linear){view->out,
                                    view->in,
                                    view->groups,
-                                   self->width,
+                                   width,
                                    view->codes,
                                    NULL,
                                    mq_master_slice_rule(self->master),
-                                   view->scales[self->width],
-                                   view->biases[self->width]};
+                                   view->scales[width],
+                                   view->biases[width]};
         }
         return view != NULL;
     }

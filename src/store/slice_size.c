@@ -34,7 +34,8 @@ static bool mlx_holds(const mq_master *master, unsigned width) {
     bool holds = mq_mlx_bits(width, mq_master_slice_rule(master)) != 0;
     for (size_t i = 0; holds && i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
-        holds = mq_mlx_group_size(view) != 0 && mq_mlx_name_clash(master, view) == NULL;
+        holds = mq_mlx_bits(mq_view_width(view, width), mq_master_slice_rule(master)) != 0 &&
+                mq_mlx_group_size(view) != 0 && mq_mlx_name_clash(master, view) == NULL;
     }
     return holds;
 }
@@ -42,9 +43,9 @@ static bool mlx_holds(const mq_master *master, unsigned width) {
 mq_slice_size mq_slice_size_of(const mq_master *master, unsigned width) {
     mq_slice_size size = {0};
     const bool mlx = mlx_holds(master, width);
-    const unsigned bits = mq_mlx_bits(width, mq_master_slice_rule(master));
     for (size_t i = 0; i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
+        const unsigned bits = mq_mlx_bits(mq_view_width(view, width), mq_master_slice_rule(master));
         const size_t weights = view->out * view->in;
         const size_t groups = mlx ? view->in / mq_mlx_group_size(view) : view->groups;
         size.quantized_weights += weights;

@@ -58,6 +58,16 @@ def numbers(tensor):
     return array.array("f", bytes(widened))
 
 
+def rounded(values, dtype):
+    """The bytes of float32 values rounded to nearest, ties to even."""
+    if dtype == "F32":
+        return values.tobytes()
+    if dtype == "F16":
+        return struct.pack("<%de" % len(values), *values)
+    words = struct.unpack("<%dI" % len(values), values.tobytes())
+    return struct.pack("<%dH" % len(words), *((word + 0x7fff + (word >> 16 & 1)) >> 16 for word in words))
+
+
 def cut(code, width, rule):
     if rule == "top" or width == 8:
         return code >> (8 - width)
@@ -72,17 +82,27 @@ class Master:
         self.folder, self.width, self.tensors = folder, width, read_tensors(folder)
         self.config = read_json(folder, "config.json")
         self.settings = self.config["quantization_config"]
-        # Bits that a slice takes: one more where there is an extra level.
-        self.slice_bits = width + (self.settings["slice_rule"] == "round-extra" and width < 8)
+        self.slice_bits = self.bits_of(width)
+        embeddings = self.settings.get("embeddings", {"layers": [], "min_bits": 0})
+        self.embeddings, self.min_bits = embeddings["layers"], embeddings["min_bits"]
         self.prefixes = [name[:-6] for name in self.tensors if name.endswith(".codes")]
+
+    def bits_of(self, width):
+        """Bits that a slice takes: one more where there is an extra level."""
+        return width + (self.settings["slice_rule"] == "round-extra" and width < 8)
+
+    def width_of(self, prefix):
+        """The width of a layer's slice: an embedding's is no narrower than min_bits."""
+        return max(self.width, self.min_bits) if prefix in self.embeddings else self.width
 
     def linear(self, prefix):
         """Rows, columns, groups; slices, scales, biases, one after the other."""
         dtype, (rows, columns), codes = self.tensors[prefix + ".codes"]
         check(dtype == "U8", prefix + ".codes is not U8")
-        scales, biases = (halves(self.tensors["%s.%s.w%d" % (prefix, part, self.width)][2])
+        width = self.width_of(prefix)
+        scales, biases = (halves(self.tensors["%s.%s.w%d" % (prefix, part, width)][2])
                           for part in ("scales", "biases"))
-        table = bytes(cut(code, self.width, self.settings["slice_rule"]) for code in range(256))
+        table = bytes(cut(code, width, self.settings["slice_rule"]) for code in range(256))
         return rows, columns, len(scales) // rows, codes.translate(table), scales, biases
 
     def weights(self, prefix):

@@ -8,7 +8,7 @@ what is wrong and ends with 1.
 import struct
 import sys
 
-from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_tensors
+from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_tensors, rounded
 
 
 def words(tensor):
@@ -73,7 +73,12 @@ def main():
     check_small_files(master, sys.argv[2], extra)
 
     error = power = 0.0
-    for prefix in master.prefixes:
+    for prefix in master.embeddings:
+        dtype, values = tensors[prefix + ".weight"][0], master.weights(prefix)
+        check(dtype == "BF16", prefix + ".weight is not of the source's type")
+        check(tensors[prefix + ".weight"][2] == rounded(values, dtype), prefix + ".weight differs")
+    linears = [prefix for prefix in master.prefixes if prefix not in master.embeddings]
+    for prefix in linears:
         shape, size = master.tensors[prefix + ".codes"][1], settings["group_size"]
         codes, zeros, scales = read(prefix, tensors, shape, width, settings)
         wanted = master.weights(prefix)
@@ -85,7 +90,7 @@ def main():
     others = master.plain()
     for name, tensor in others.items():
         check(tensors.get(name) == tensor, name + " differs")
-    check(len(tensors) == len(others) + parts * len(master.prefixes), "tensors that do not belong there")
+    check(len(tensors) == len(others) + len(master.embeddings) + parts * len(linears), "tensors that do not belong there")
     print("%d other tensors are the same; relative squared error %.6g" % (len(others), error / power))
 
 

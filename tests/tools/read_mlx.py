@@ -10,7 +10,7 @@ from checkpoint import Master, check, check_config, check_small_files, float32, 
 
 def compare_linear(prefix, master, cut_out, group_size):
     rows, columns, groups, slices, _, _ = master.linear(prefix)
-    width = master.slice_bits
+    width = master.bits_of(master.width_of(prefix))
     dtype, shape, words = cut_out[prefix + ".weight"]
     check(dtype == "U32" and shape == [rows, columns * width // 32], prefix + ".weight has another form")
     their_scales, their_biases = (cut_out[prefix + "." + part] for part in ("scales", "biases"))
@@ -42,6 +42,7 @@ def main():
     expected = set(others)
     for prefix in master.prefixes:
         own = quantization.get(prefix, quantization)
+        check(own["bits"] == master.bits_of(master.width_of(prefix)), prefix + ": other bits in config.json")
         weights += compare_linear(prefix, master, cut_out, own["group_size"])
         expected.update(prefix + part for part in (".weight", ".scales", ".biases"))
     for name, tensor in others.items():

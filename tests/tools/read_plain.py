@@ -4,20 +4,9 @@ the nearest of DTYPE (BF16, F16, F32)?
 
 Prints what it compared and ends with 0, or names the first difference and ends with 1.
 """
-import struct
 import sys
 
-from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_tensors
-
-
-def rounded(values, dtype):
-    """The bytes of float32 values rounded to nearest, ties to even."""
-    if dtype == "F32":
-        return values.tobytes()
-    if dtype == "F16":
-        return struct.pack("<%de" % len(values), *values)
-    words = struct.unpack("<%dI" % len(values), values.tobytes())
-    return struct.pack("<%dH" % len(words), *((word + 0x7fff + (word >> 16 & 1)) >> 16 for word in words))
+from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_tensors, rounded
 
 
 def main():

@@ -14,25 +14,32 @@
 typedef struct shape {
     size_t vocab, width, count;
     double softcap;
+    bool own_head;
 } shape;
 
 /* Fewer rows than pieces, chunks whole and broken, more tokens than a slab. */
-static const shape shapes[] = {
-    {5, 6, 3, 0.0}, {33, 8, 5, 3.0}, {70000, 4, 9, 0.0}, {1000, 12, 700, 5.0}};
+static const shape shapes[] = {{5, 6, 3, 0.0, false},     {33, 8, 5, 3.0, false},
+                               {70000, 4, 9, 0.0, false}, {1000, 12, 700, 5.0, false},
+                               {33, 8, 5, 3.0, true},     {1500, 4, 40, 0.0, true}};
 
-/* A model like `like`, with another norm. */
+/* The reference, and a model with another norm and, where the shape says so, another head. */
 typedef struct sides {
-    mq_model *reference;
+    mq_model *reference, *head; /* head: reference, or a model of its own */
     float *norm, *hidden, *other;
 } sides;
 
 static sides make_sides(const shape *s) {
-    return (sides){make_model(s->vocab, s->width, s->softcap, 1), random_floats(s->width, 1.5, 8),
+    mq_model *reference = make_model(s->vocab, s->width, s->softcap, 1);
+    mq_model *head = s->own_head ? make_model(s->vocab, s->width, s->softcap, 2) : reference;
+    return (sides){reference, head, random_floats(s->width, 1.5, 8),
                    random_floats(s->count * s->width, 2.0, 3),
                    random_floats(s->count * s->width, 2.0, 4)};
 }
 
 static void free_sides(sides *m) {
+    if (m->head != m->reference) {
+        mq_model_free(m->head);
+    }
     mq_model_free(m->reference);
     mq_free(m->norm);
     mq_free(m->hidden);
@@ -41,7 +48,7 @@ static void free_sides(sides *m) {
 
 /* Σ over tokens [first, first + count) of KL in double, with the model's norm and hidden states. */
 static double plain_kl(const sides *m, const shape *s, size_t first, size_t count) {
-    memory_weights *weights = (memory_weights *)(void *)m->reference->weights;
+    memory_weights *weights = (memory_weights *)(void *)m->head->weights;
     float *own = weights->norm;
     double *mine = mq_alloc(s->vocab, sizeof *mine), *theirs = mq_alloc(s->vocab, sizeof *theirs);
     assert_true(mine != NULL && theirs != NULL);
@@ -49,7 +56,7 @@ static double plain_kl(const sides *m, const shape *s, size_t first, size_t coun
     for (size_t t = first; t < first + count; t++) {
         plain_logits(theirs, m->reference, m->other + t * s->width);
         weights->norm = m->norm;
-        plain_logits(mine, m->reference, m->hidden + t * s->width);
+        plain_logits(mine, m->head, m->hidden + t * s->width);
         weights->norm = own;
         const double lse = plain_lse(mine, s->vocab), their_lse = plain_lse(theirs, s->vocab);
         for (size_t v = 0; v < s->vocab; v++) {
@@ -85,9 +92,9 @@ static result compute_with(const sides *m, const shape *s, float weight, size_t 
     result r = {mq_alloc(s->count, sizeof(float)), mq_alloc(s->count * s->width, sizeof(float)),
                 mq_alloc(s->width, sizeof(float))};
     assert_true(memory != NULL && r.kl != NULL && r.d_hidden != NULL && r.d_norm != NULL);
-    assert_int_equal(mq_head_kl_gradient(r.kl, r.d_hidden, r.d_norm, m->reference, m->other,
-                                         m->norm, m->hidden, s->count, weight, gemm, memory,
-                                         context, &err),
+    assert_int_equal(mq_head_kl_gradient(r.kl, r.d_hidden, r.d_norm, m->head, m->reference,
+                                         m->other, m->norm, m->hidden, s->count, weight, gemm,
+                                         memory, context, &err),
                      MQ_OK);
     mq_slab_free(&slab);
     mq_gemm_bf16_free(gemm);
@@ -198,7 +205,7 @@ static void bf16_is_float32_with_rounded_operands(void **state) {
 
 static void equal_sides_have_no_gradient(void **state) {
     (void)state;
-    const shape s = {500, 8, 40, 0.0};
+    const shape s = {500, 8, 40, 0.0, false};
     sides m = make_sides(&s);
     memcpy(m.hidden, m.other, s.count * s.width * sizeof(float));
     memcpy(m.norm, ((memory_weights *)(void *)m.reference->weights)->norm, s.width * sizeof(float));
@@ -216,7 +223,7 @@ static void equal_sides_have_no_gradient(void **state) {
 /* A row of the head that cannot be read ends it with that error. */
 static void a_broken_row_is_reported(void **state) {
     (void)state;
-    const shape s = {3000, 4, 3, 0.0};
+    const shape s = {3000, 4, 3, 0.0, false};
     sides m = make_sides(&s);
     ((memory_weights *)(void *)m.reference->weights)->broken_row = 2500;
     mq_slab slab = {0};
@@ -228,8 +235,9 @@ static void a_broken_row_is_reported(void **state) {
     mq_head_gradient *memory =
         mq_head_gradient_carve(&slab, &m.reference->config, s.count, NULL, context);
     float kl[3], d_hidden[12], d_norm[4];
-    assert_int_equal(mq_head_kl_gradient(kl, d_hidden, d_norm, m.reference, m.other, m.norm,
-                                         m.hidden, s.count, 1.0f, NULL, memory, context, &err),
+    assert_int_equal(mq_head_kl_gradient(kl, d_hidden, d_norm, m.reference, m.reference, m.other,
+                                         m.norm, m.hidden, s.count, 1.0f, NULL, memory, context,
+                                         &err),
                      MQ_ERR_INPUT);
     assert_non_null(strstr(err.message, "broken"));
     mq_slab_free(&slab);

@@ -90,14 +90,17 @@ static void learning_lowers_the_losses(void **state) {
  * and writes nothing. */
 static void memory_is_predicted(void **state) {
     (void)state;
-    const size_t samples[] = {4, 16, 8};
-    const size_t batches[] = {1, 4, 4};
-    for (size_t i = 0; i < 3; i++) {
+    const size_t samples[] = {4, 16, 8, 4};
+    const size_t batches[] = {1, 4, 4, 2};
+    for (size_t i = 0; i < 4; i++) {
         mq_quantize_options options = small(i == 2 ? MQ_RECIPE_PAPER : MQ_RECIPE_BEST);
         if (i == 2) { /* with all that the paper's recipe can be told to carry */
             options.let = true;
             options.codistill[options.codistill_count++] = (mq_codistill){8, 2, 1.0};
             options.codistill[options.codistill_count++] = (mq_codistill){4, 2, 1.0};
+        }
+        if (i == 3) {
+            options.embeddings = MQ_EMBEDDINGS_NESTED;
         }
         options.samples = samples[i];
         options.batch = batches[i];
@@ -157,7 +160,8 @@ static void two_runs_give_the_same_bytes(void **state) {
  * of threads. */
 static void threads_change_no_tensor(void **state) {
     (void)state;
-    const mq_quantize_options options = small(MQ_RECIPE_BEST);
+    mq_quantize_options options = small(MQ_RECIPE_BEST);
+    options.embeddings = MQ_EMBEDDINGS_NESTED;
     char *content[2];
     size_t size[2];
     for (size_t i = 0; i < 2; i++) {
@@ -397,6 +401,7 @@ static void every_allocation_may_fail(void **state) {
     options.samples = 2;
     options.seq_len = 16;
     options.force = false;
+    options.embeddings = MQ_EMBEDDINGS_NESTED;
     assert_int_equal(mq_context_new(&context, NULL, &err), MQ_OK);
     mq_status status = MQ_ERR_MACHINE;
     /* The tokenizer and the tensors have a sweep of their own: here every step of the job is met,
