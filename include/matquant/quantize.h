@@ -72,6 +72,9 @@ typedef struct mq_quantize_options {
     size_t exclude_count;
     size_t samples, seq_len, epochs, batch;
     size_t int8_period; /* int8's loss is visited on every so many steps, that much heavier */
+    /* Recipe best: the bits of a code that only int8 reads (and widths that were not trained) are
+     * chosen to make up for one another's errors (GPTQ, arXiv 2210.17323), not rounded. */
+    bool compensate;
     /* The end-to-end refit of single widths when the blocks are done (design, section 2). */
     bool refit;
     size_t refit_epochs; /* 0: as many as make three times the tokens that the blocks learn from */

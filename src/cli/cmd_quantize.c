@@ -418,6 +418,10 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "int8's loss is visited on every N-th step, in the narrowest width's place and N times as "
          "heavy: it costs as much as the others' and changes least",
          .min = 1},
+        {CLI_FLAG, 0, "compensate", &options->compensate,
+         .help = "choose the bits that int8 alone reads so that they make up for one another's "
+                 "errors (GPTQ); recipe best does"},
+        {CLI_CLEAR, 0, "no-compensate", &options->compensate, .help = "round them to the nearest"},
         {CLI_FLAG, 0, "refit", &options->refit,
          .help = "train each width's own scales, biases and norms end to end when all codes are "
                  "made; recipe best does"},

@@ -13,6 +13,7 @@ void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_opt
 
 void mq_finish_scratch_carve(mq_finish_scratch *scratch, const mq_grid_options *options, size_t out,
                              size_t groups, mq_slab *slab) {
+    *scratch = (mq_finish_scratch){0};
     for (size_t i = 0; i < options->width_count; i++) {
         scratch->scale[i] = mq_carve(slab, out, groups * sizeof(float));
         scratch->middle[i] = mq_carve(slab, out, groups * sizeof(float));
@@ -91,9 +92,10 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
         index++;
     }
     /* A width whose loss weighs nothing has numbers that no gradient looked after while the clip
-     * moved. In the clip grid all widths share theirs. */
-    const bool trained = index < options->width_count &&
-                         (options->lambda[index] > 0.0 || grid->class_ == &mq_clip_grid);
+     * moved: unless its codes were made for them. In the clip grid all widths share theirs. */
+    const bool made_for =
+        grid->class_ == &mq_clip_grid || (width == MQ_MAX_WIDTH && scratch->compensation != NULL);
+    const bool trained = index < options->width_count && (options->lambda[index] > 0.0 || made_for);
     const bool symmetric = options->zero_point == MQ_ZERO_SYMMETRIC;
     const size_t count = grid->in / grid->groups;
     const double middle_at = (double)(1u << (width - 1)) - 0.5;
@@ -124,6 +126,9 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
 bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *gram,
                     mq_slice_rule rule, const mq_finish_scratch *scratch) {
     grid->class_->finish(grid, quantized->codes, scratch->scale, scratch->middle);
+    if (scratch->compensation != NULL) {
+        grid->class_->compensate(grid, quantized->codes, scratch->compensation, scratch->work);
+    }
     bool good = true;
     for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
         good = finish_width(quantized, grid, gram, width, rule, scratch) && good;

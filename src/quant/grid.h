@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "matquant/quantize.h"
 #include "quant/adam.h"
+#include "quant/compensate.h"
 #include "quant/quantized.h"
 #include "tensor/bf16.h"
 
@@ -54,6 +55,13 @@ typedef struct mq_grid_class {
     /* What grid->weight points at has changed (let.h): what start derived from it, again; what was
      * learned stays. NULL: this grid cannot. */
     void (*follow)(mq_grid *grid);
+    /* After finish: the bits of codes that no trained width below 8 reads, again, so that they make
+     * up for one another's errors in the layer's output; and the bytes that a thread needs for
+     * that. NULL: this grid has no such bits. Between mq_gemm_enter_single and
+     * mq_gemm_leave_single; the same for any number of threads. */
+    void (*compensate)(const mq_grid *grid, uint8_t *codes, const mq_compensation *compensation,
+                       const mq_compensation_work *work);
+    size_t (*compensate_bytes)(size_t in, size_t groups);
 } mq_grid_class;
 
 struct mq_grid {
@@ -82,6 +90,8 @@ void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_opt
  * them. */
 typedef struct mq_finish_scratch {
     float *scale[MQ_MAX_WIDTHS], *middle[MQ_MAX_WIDTHS];
+    const mq_compensation *compensation; /* NULL: codes stay as the grid rounds them */
+    const mq_compensation_work *work;
 } mq_finish_scratch;
 
 void mq_finish_scratch_carve(mq_finish_scratch *scratch, const mq_grid_options *options, size_t out,

@@ -4,9 +4,11 @@
 
 #include <string.h>
 
+#include "base/context.h"
 #include "quant/recipe.h"
+#include "tensor/gemm.h"
 
-/* Linears that read the same activations have one Gram diagonal. */
+/* Linears that read the same activations have one Gram matrix. */
 static mq_linear same_input(mq_linear linear) {
     switch (linear) {
     case MQ_K:
@@ -36,6 +38,42 @@ static bool some_layer_keeps(const mq_selection *selection, int linear) {
         }
     }
     return false;
+}
+
+/* Whether the last bits of this linear's codes are chosen by error compensation. */
+static bool compensates(const mq_learner *learner, int linear) {
+    return learner->options->compensate && learner->grid_class->compensate != NULL &&
+           learner->grid_options.widths[0] == MQ_MAX_WIDTH &&
+           most_groups(learner->selection, linear) > 0;
+}
+
+/* Of the first of the linears that have one input in common: whether one of them compensates. */
+static bool some_compensates(const mq_learner *learner, int source) {
+    for (int i = source; i < MQ_LINEAR_COUNT; i++) {
+        if ((int)same_input((mq_linear)i) == source && compensates(learner, i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void carve_compensation(mq_learner *learner, mq_slab *slab) {
+    mq_compensation_work *work = &learner->compensation_work;
+    *work = (mq_compensation_work){.threads = mq_context_threads(learner->context)};
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
+        if ((int)same_input((mq_linear)i) == i && some_compensates(learner, i)) {
+            learner->gram_matrix[i] = mq_carve(slab, in, in * sizeof(float));
+            mq_compensation_carve(&learner->compensation[i], in, slab);
+        }
+        if (compensates(learner, i)) {
+            const size_t bytes =
+                learner->grid_class->compensate_bytes(in, most_groups(learner->selection, i));
+            work->bytes = bytes > work->bytes ? bytes : work->bytes;
+        }
+    }
+    work->memory = mq_carve(slab, work->threads, work->bytes);
 }
 
 static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) {
@@ -116,6 +154,7 @@ void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size
         carve_linear(learner, i, slab, learn);
     }
     if (learn) {
+        carve_compensation(learner, slab);
         carve_chains(learner, slab);
     }
     if (learn && learner->options->let) {
@@ -146,9 +185,35 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
     return MQ_OK;
 }
 
+/* Factors of the block's Gram matrices, where codes are to be compensated. */
+static void start_compensation(mq_learner *learner, size_t layer) {
+    bool usable[MQ_LINEAR_COUNT] = {false};
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        const mq_linear source = same_input((mq_linear)i);
+        if ((int)source == i && learner->gram_matrix[i] != NULL) {
+            usable[i] = mq_compensation_set(&learner->compensation[i], learner->gram_matrix[i],
+                                            learner->context);
+        }
+        const bool wanted = learner->grid[i].groups > 0 && compensates(learner, i);
+        learner->finish[i].compensation =
+            wanted && usable[source] ? &learner->compensation[source] : NULL;
+        learner->finish[i].work = &learner->compensation_work;
+        if (wanted && !usable[source]) {
+            char name[MQ_NAME_SIZE];
+            mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)i, "weight");
+            mq_log(learner->context, MQ_LOG_WARNING,
+                   "%s: its inputs are all 0 or not finite, so its last bits are plainly rounded",
+                   name);
+        }
+    }
+}
+
 void mq_learner_start(mq_learner *learner, size_t layer) {
     if (learner->options->let) {
         mq_let_begin(&learner->let, learner->selection, layer, &learner->model->config);
+    }
+    if (learner->chains.sequences > 0) {
+        start_compensation(learner, layer);
     }
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         mq_grid *grid = &learner->grid[i];
@@ -162,28 +227,36 @@ void mq_learner_start(mq_learner *learner, size_t layer) {
     }
 }
 
+static mq_status finish_linear(mq_learner *learner, size_t layer, int linear, mq_error *err) {
+    const mq_grid *grid = &learner->grid[linear];
+    if (grid->groups == 0) {
+        return MQ_OK;
+    }
+    if (!mq_grid_finish(&learner->quantized[linear], grid, learner->gram[linear],
+                        learner->options->slice_rule, &learner->finish[linear])) {
+        char name[MQ_NAME_SIZE];
+        mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)linear, "weight");
+        return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, name,
+                              "its weights are too large for scales and biases in float16");
+    }
+    for (size_t k = 0; learner->chains.sequences > 0 && k < learner->grid_options.width_count;
+         k++) {
+        mq_quantized_values(&learner->values[linear][k], &learner->quantized[linear],
+                            learner->grid_options.widths[k], learner->options->slice_rule);
+    }
+    return MQ_OK;
+}
+
 mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err) {
     if (learner->options->let) {
         mq_let_finish(&learner->let, learner->model->config.arch->norm_plus_one,
                       learner->gram[MQ_GATE], learner->gram[MQ_DOWN]);
     }
-    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        const mq_grid *grid = &learner->grid[i];
-        if (grid->groups == 0) {
-            continue;
-        }
-        if (!mq_grid_finish(&learner->quantized[i], grid, learner->gram[i],
-                            learner->options->slice_rule, &learner->finish[i])) {
-            char name[MQ_NAME_SIZE];
-            mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)i, "weight");
-            return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, name,
-                                  "its weights are too large for scales and biases in float16");
-        }
-        for (size_t k = 0; learner->chains.sequences > 0 && k < learner->grid_options.width_count;
-             k++) {
-            mq_quantized_values(&learner->values[i][k], &learner->quantized[i],
-                                learner->grid_options.widths[k], learner->options->slice_rule);
-        }
+    mq_gemm_enter_single();
+    mq_status status = MQ_OK;
+    for (int i = 0; status == MQ_OK && i < MQ_LINEAR_COUNT; i++) {
+        status = finish_linear(learner, layer, i, err);
     }
-    return MQ_OK;
+    mq_gemm_leave_single(learner->context);
+    return status;
 }

@@ -37,6 +37,9 @@ typedef struct mq_learner {
     float *gradients[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
     double *gram_sum[MQ_LINEAR_COUNT]; /* [in]; linears with the same input share it */
     float *gram[MQ_LINEAR_COUNT];
+    float *gram_matrix[MQ_LINEAR_COUNT]; /* [in, in], shared likewise; NULL: not wanted */
+    mq_compensation compensation[MQ_LINEAR_COUNT];
+    mq_compensation_work compensation_work;
     mq_quantized quantized[MQ_LINEAR_COUNT];
     mq_finish_scratch finish[MQ_LINEAR_COUNT];
     mq_activations *activations;

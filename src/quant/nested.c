@@ -166,9 +166,10 @@ static uint8_t code_of(const mq_nested *nested, float z, size_t at) {
 
 /* The same with a symmetric zero point: the codes from a to b are left by the levels before. */
 static uint8_t symmetric_code_of(const mq_nested *nested, float z, size_t at) {
-    unsigned a = 1, b = 255, code = 0;
+    uint8_t a = 1, b = 255;
+    unsigned code = 0;
     for (size_t j = 0; j < nested->level_count; j++) {
-        const unsigned width = nested->level[j], step = 1u << (MQ_MAX_WIDTH - width);
+        const unsigned width = nested->level[j];
         const float first = (float)mq_slice_code(a, width, MQ_SLICE_ROUND);
         const float last = (float)mq_slice_code(b, width, MQ_SLICE_ROUND);
         float soft = z * (float)(1u << width) + 0.5f;
@@ -178,10 +179,7 @@ static uint8_t symmetric_code_of(const mq_nested *nested, float z, size_t at) {
         soft = soft > first ? soft : first;
         soft = soft < last ? soft : last;
         code = (unsigned)soft;
-        const unsigned begin = code * step > step / 2 ? code * step - step / 2 : 0;
-        const unsigned end = code + 1 < 1u << width ? code * step + step / 2 - 1 : 255;
-        a = begin > a ? begin : a;
-        b = width < MQ_MAX_WIDTH && end < b ? end : b;
+        mq_nested_bucket(&a, &b, code, width, true);
     }
     return (uint8_t)code;
 }
@@ -219,4 +217,6 @@ const mq_grid_class mq_nested_grid = {
     .values = nested_values,
     .step = nested_step,
     .finish = nested_finish,
+    .compensate = mq_nested_compensate,
+    .compensate_bytes = mq_nested_compensate_bytes,
 };

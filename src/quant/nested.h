@@ -74,6 +74,25 @@ extern const mq_nested_kernels mq_nested_kernels_avx512;
 #endif
 const mq_nested_kernels *mq_nested_kernels_best(void);
 
+/* [*low, *high] are the codes of 8 bits that a weight may still get: what the level `width`, having
+ * decided for a slice, leaves of them. */
+static inline void mq_nested_bucket(uint8_t *low, uint8_t *high, unsigned slice, unsigned width,
+                                    bool symmetric) {
+    const unsigned room = 1u << (MQ_MAX_WIDTH - width);
+    unsigned first = slice * room, last = first + room - 1;
+    if (symmetric && width < MQ_MAX_WIDTH) {
+        first = first > room / 2 ? first - room / 2 : 0;
+        last = slice + 1 < 1u << width ? last - room / 2 : 255;
+    }
+    *low = first > *low ? (uint8_t)first : *low;
+    *high = last < *high ? (uint8_t)last : *high;
+}
+
+/* mq_grid_class's compensate, and the bytes that a thread needs for it (nested_compensate.c). */
+void mq_nested_compensate(const mq_grid *grid, uint8_t *codes, const mq_compensation *compensation,
+                          const mq_compensation_work *threads);
+size_t mq_nested_compensate_bytes(size_t in, size_t groups);
+
 /* lo, hi and the numbers of each level for one group. */
 void mq_nested_group(float *lo, float *hi, mq_nested_level levels[MQ_MAX_LEVELS],
                      const mq_nested *nested, size_t group);

@@ -33,6 +33,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
          * start, and what it asks of the narrower widths' rounding changes slowly. The trial is in
          * tests/bench/RESULTS.md. */
         .int8_period = 4,
+        .compensate = recipe == MQ_RECIPE_BEST,
         /* MatQuant and rounding know no refit; paper can be asked for one. */
         .refit = recipe == MQ_RECIPE_BEST,
         .bos = true,
@@ -224,6 +225,9 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
          options->embeddings_min_bits > MQ_MAX_WIDTH)) {
         return mq_fail(err, MQ_ERR_USAGE, "--embeddings-min-bits %u: widths are %d to %d",
                        options->embeddings_min_bits, MQ_MIN_WIDTH, MQ_MAX_WIDTH);
+    }
+    if (options->compensate && options->recipe != MQ_RECIPE_BEST) {
+        return mq_fail(err, MQ_ERR_USAGE, "--compensate is for recipe best");
     }
     if (options->seed > LARGEST_SEED) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",

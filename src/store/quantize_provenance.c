@@ -89,6 +89,7 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put(good, cJSON_AddStringToObject(recipe, "loss",
                                       options->loss == MQ_LOSS_RELATIVE ? "relative" : "l2"));
     put(good, cJSON_AddStringToObject(recipe, "grid", grid->name));
+    put(good, cJSON_AddBoolToObject(recipe, "compensate", options->compensate));
     put(good, cJSON_AddNumberToObject(recipe, "samples", (double)options->samples));
     put(good, cJSON_AddNumberToObject(recipe, "seq_len", (double)options->seq_len));
     put(good, cJSON_AddNumberToObject(recipe, "epochs", (double)options->epochs));
