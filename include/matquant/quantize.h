@@ -32,6 +32,18 @@ typedef enum mq_embeddings {
     MQ_EMBEDDINGS_NESTED
 } mq_embeddings;
 
+/* Named weights of the widths' losses for recipe best: nested codes are a compromise between the
+ * widths, and these are points of it. NONE: weights that have no name. */
+typedef enum mq_preset {
+    MQ_PRESET_NONE,
+    MQ_PRESET_BALANCED, /* the recipe's own */
+    MQ_PRESET_NARROW,   /* for 2 to 4 bits, at the wide widths' cost */
+    MQ_PRESET_WIDE      /* for 8 bits, at the narrow widths' */
+} mq_preset;
+
+/* "narrow"; a static string. */
+const char *mq_preset_name(mq_preset preset);
+
 #define MQ_MAX_WIDTHS 7 /* 2 ... 8 */
 #define MQ_MAX_CODISTILL 7
 
@@ -51,6 +63,8 @@ typedef struct mq_quantize_options {
     unsigned widths[MQ_MAX_WIDTHS];
     double lambda[MQ_MAX_WIDTHS]; /* weight of each width's loss, beside widths; not negative, not
                                      all 0 unless a term of co-distillation is there */
+    mq_preset preset; /* what the provenance says lambda was taken from; sets nothing, and wants
+                         recipe best unless it is NONE */
     size_t codistill_count;
     mq_codistill codistill[MQ_MAX_CODISTILL]; /* each pair once */
     mq_loss loss;
@@ -91,12 +105,12 @@ typedef struct mq_quantize_options {
     size_t max_shard_size; /* bytes; 0: one file */
 } mq_quantize_options;
 
-/* The defaults of a recipe (design, section 2), model, output and calib NULL. */
+/* The defaults of a recipe (design, section 2), model, output and calib NULL, preset NONE. */
 mq_quantize_options mq_quantize_defaults(mq_recipe recipe);
 
-/* The loss weight that a recipe gives to a trained width when the user names widths but no weights.
- */
-double mq_quantize_default_lambda(mq_recipe recipe, unsigned width);
+/* The loss weight that a recipe gives to a trained width, 2 to 8, when the user names widths but no
+ * weights; preset counts for recipe best only, where NONE is as BALANCED. */
+double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned width);
 
 typedef struct mq_block_loss {
     double before[MQ_MAX_WIDTHS]; /* mean relative squared error (or L2) of the block's output,

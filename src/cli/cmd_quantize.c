@@ -5,6 +5,7 @@
 
 static const char *const recipes[] = {"best", "paper", "rtn",
                                       NULL}; /* in the order of the enumerations */
+static const char *const presets[] = {"balanced", "narrow", "wide", NULL}; /* after NONE */
 static const char *const losses[] = {"relative", "l2", NULL};
 static const char *const rules[] = {"top", "round", "round-extra", NULL};
 static const char *const zero_points[] = {"float", "symmetric", NULL};
@@ -14,9 +15,9 @@ static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
 
 typedef struct quantize_line {
     mq_quantize_options options;
-    int recipe, loss, rule, zero_point, scope,
-        gemm; /* the enumerations, as the parser writes them */
-    bool rule_given;
+    int recipe, preset, loss, rule, zero_point, scope,
+        gemm; /* the enumerations, as the parser writes them; preset without NONE */
+    bool rule_given, preset_given;
     int embeddings;
     size_t embeddings_min_bits;
     bool min_bits_given;
@@ -71,13 +72,22 @@ static mq_status set_widths(quantize_line *line) {
         return cli_usage_error("quantize", "--lambda has %zu numbers, but --bits %zu widths",
                                line->lambda.count, bits->count);
     }
+    if (line->lambda_given && line->preset_given) {
+        return cli_usage_error("quantize", "--preset stands for a --lambda: give one of them");
+    }
+    const mq_preset preset = (mq_preset)(line->preset + MQ_PRESET_BALANCED);
+    options->preset = MQ_PRESET_NONE;
+    if (line->preset_given || (line->recipe == MQ_RECIPE_BEST && !line->lambda_given)) {
+        options->preset = preset;
+    }
     options->width_count = 0;
     for (size_t pass = 0; pass < 2; pass++) { /* widths, then pairs */
         for (size_t i = 0; i < bits->count; i++) {
             const unsigned width = (unsigned)bits->to[i];
-            const double lambda = line->lambda_given
-                                      ? line->lambda.items[i]
-                                      : mq_quantize_default_lambda((mq_recipe)line->recipe, width);
+            const double lambda =
+                line->lambda_given
+                    ? line->lambda.items[i]
+                    : mq_quantize_default_lambda((mq_recipe)line->recipe, preset, width);
             if (pass == 0 && bits->from[i] == 0) {
                 add_width(options, width, lambda);
             } else if (pass == 1 && bits->from[i] > 0) {
@@ -308,6 +318,11 @@ static mq_status print_json(const mq_quantize_report *report, const mq_quantize_
     cli_json_text(&json, json.root, "output", options->output);
     cli_json_bool(&json, json.root, "dry_run", options->dry_run);
     cli_json_text(&json, json.root, "recipe", recipes[options->recipe]);
+    if (options->preset != MQ_PRESET_NONE) {
+        cli_json_text(&json, json.root, "preset", mq_preset_name(options->preset));
+    } else {
+        cli_json_null(&json, json.root, "preset");
+    }
     cli_json_text(&json, json.root, "loss", losses[options->loss]);
     cli_json_text(&json, json.root, "slice_rule", mq_slice_rule_name(options->slice_rule));
     cli_json_text(&json, json.root, "zero_point", mq_zero_point_name(options->zero_point));
@@ -397,6 +412,10 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST",
          "weight of each width's (and each pair's) loss, in the order of --bits", .max = 1e9,
          .given = &line.lambda_given},
+        {CLI_CHOICE, 0, "preset", &line.preset, "NAME",
+         "recipe best: a --lambda by its name. narrow favours 2 to 4 bits, wide favours 8; "
+         "balanced is what the recipe has",
+         .choices = presets, .given = &line.preset_given},
         {CLI_CHOICE, 0, "loss", &line.loss, "NAME",
          "relative: each token's squared error divided by its own square; l2: not divided",
          .choices = losses},

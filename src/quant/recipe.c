@@ -5,13 +5,29 @@
 
 #include <math.h>
 
-/* Design, section 2, gives 10, 3, 1 for 8, 4, 2 bits; between them straight lines. MatQuant,
- * section 4.1: 0.1, 0.1, 1. */
-double mq_quantize_default_lambda(mq_recipe recipe, unsigned width) {
+/* What the presets give to 2, 4 and 8 bits; between them straight lines. Balanced is that of the
+ * design, section 2. The others are to be points of the curve that scripts/bench-tradeoff.sh
+ * measures (tests/bench/RESULTS.md, "The trade-off"). */
+static const struct {
+    const char *name;
+    double w2, w4, w8;
+} presets[] = {
+    [MQ_PRESET_NONE] = {"none", 1.0, 3.0, 10.0},
+    [MQ_PRESET_BALANCED] = {"balanced", 1.0, 3.0, 10.0},
+    [MQ_PRESET_NARROW] = {"narrow", 1.0, 2.0, 3.0},
+    [MQ_PRESET_WIDE] = {"wide", 1.0, 6.0, 40.0},
+};
+
+const char *mq_preset_name(mq_preset preset) { return presets[preset].name; }
+
+/* MatQuant, section 4.1: 0.1, 0.1, 1. */
+double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned width) {
     if (recipe == MQ_RECIPE_PAPER) {
         return width > 2 ? 0.1 : 1.0;
     }
-    return width <= 4 ? (double)width - 1.0 : 3.0 + 1.75 * ((double)width - 4.0);
+    const double w2 = presets[preset].w2, w4 = presets[preset].w4, w8 = presets[preset].w8;
+    return width <= 4 ? w2 + (w4 - w2) * ((double)width - 2.0) / 2.0
+                      : w4 + (w8 - w4) * ((double)width - 4.0) / 4.0;
 }
 
 mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
@@ -39,7 +55,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         .bos = true,
     };
     for (size_t i = 0; i < options.width_count; i++) {
-        options.lambda[i] = mq_quantize_default_lambda(recipe, options.widths[i]);
+        options.lambda[i] = mq_quantize_default_lambda(recipe, MQ_PRESET_NONE, options.widths[i]);
     }
     if (recipe == MQ_RECIPE_PAPER) {
         options.int8_period = 1;
@@ -191,6 +207,11 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
     }
     if (status != MQ_OK) {
         return status;
+    }
+    if (options->preset != MQ_PRESET_NONE && options->recipe != MQ_RECIPE_BEST) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--preset is recipe best's: recipe paper has the paper's weights, and rtn "
+                       "learns nothing");
     }
     if (options->zero_point == MQ_ZERO_SYMMETRIC) {
         if (options->slice_rule != MQ_SLICE_ROUND) {

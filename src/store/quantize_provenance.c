@@ -60,6 +60,9 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
         put(good,
             cJSON_AddItemToArray(lambda, cJSON_CreateNumber(options->lambda[i])) ? lambda : NULL);
     }
+    if (options->preset != MQ_PRESET_NONE) {
+        put(good, cJSON_AddStringToObject(recipe, "preset", mq_preset_name(options->preset)));
+    }
     put_codistill(good, recipe, options);
     put(good,
         cJSON_AddStringToObject(recipe, "slice_rule", mq_slice_rule_name(options->slice_rule)));

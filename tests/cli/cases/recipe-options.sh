@@ -38,3 +38,31 @@ run 2 matquant quantize "$model" -o out $rest --recipe paper --bits '8,4,8>2>2'
 expect_one_error '^matquant quantize: .*--bits.*pairs.*'
 run 2 matquant quantize "$model" -o out $rest --recipe paper --refit-bits '8>2'
 expect_one_error '^matquant quantize: .*--refit-bits.*whole numbers.*'
+# A preset is a --lambda by its name, for the widths that --bits has; the provenance knows it, and only where it holds.
+widths() { stdout | python3 -c 'import json, sys
+out = json.load(sys.stdin)
+print(out["preset"], [w["lambda"] for w in out["widths"]])'; }
+run 0 matquant quantize "$model" -o out $rest
+[ "$(widths)" = "balanced [10, 3, 1]" ] || fail "not the default preset"
+run 0 matquant quantize "$model" -o out $rest --preset narrow --bits 8,6,3,2
+[ "$(widths)" = "narrow [3, 2.5, 1.5, 1]" ] || fail "not narrow's straight lines"
+run 0 matquant quantize "$model" -o out $rest --preset wide
+[ "$(widths)" = "wide [40, 6, 1]" ] || fail "not wide's"
+run 0 matquant quantize "$model" -o out $rest --lambda 40,6,1
+[ "$(widths)" = "None [40, 6, 1]" ] || fail "a --lambda of one's own has a name"
+run 0 matquant quantize "$model" -o out $rest --recipe paper
+[ "$(widths)" = "None [0.1, 0.1, 1]" ] || fail "recipe paper has a preset"
+for line in "--recipe paper --preset balanced" "--recipe paper --preset wide"; do
+    run 2 matquant quantize "$model" -o out $rest $line
+    expect_one_error "^matquant: --preset is recipe best's: .*"
+done
+run 2 matquant quantize "$model" -o out --recipe rtn --preset narrow
+expect_one_error "^matquant: --preset is recipe best's: .*"
+expect_only
+recorded() { python3 -c 'import json, sys
+recipe = json.load(open("out/matquant.json"))["recipe"]
+print(recipe.get("preset"), recipe["lambda"])'; }
+run 0 matquant quantize "$model" -o out $small --no-refit --preset wide -q
+[ "$(recorded)" = "wide [40, 6, 1]" ] || fail "not in the provenance"
+run 0 matquant quantize "$model" -o out $small --no-refit --lambda 40,6,1 --force -q
+[ "$(recorded)" = "None [40, 6, 1]" ] || fail "a --lambda of one's own has a name in the provenance"

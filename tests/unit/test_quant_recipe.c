@@ -1,0 +1,76 @@
+/* layer: quant */
+/* What the recipes and the presets weigh the widths' losses with. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "quant/recipe.h"
+
+/* The design's weights at 8, 4 and 2 bits, straight lines between them; the paper's own. */
+static void weights_of_the_recipes(void **state) {
+    (void)state;
+    static const double best[] = {1.0, 2.0, 3.0, 4.75, 6.5, 8.25, 10.0};
+    for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+        const double expected = best[width - MQ_MIN_WIDTH];
+        assert_true(mq_quantize_default_lambda(MQ_RECIPE_BEST, MQ_PRESET_NONE, width) == expected);
+        assert_true(mq_quantize_default_lambda(MQ_RECIPE_BEST, MQ_PRESET_BALANCED, width) ==
+                    expected);
+        assert_true(mq_quantize_default_lambda(MQ_RECIPE_PAPER, MQ_PRESET_NONE, width) ==
+                    (width == 2 ? 1.0 : 0.1));
+    }
+}
+
+/* What a preset promises: beside balanced, the share of the widths that it favours is larger, and
+ * no width is left out. Weights rise with the width. */
+static void presets_favour_what_they_say(void **state) {
+    (void)state;
+    static const mq_preset presets[] = {MQ_PRESET_NARROW, MQ_PRESET_BALANCED, MQ_PRESET_WIDE};
+    double share[3]; /* of int8's weight in that of 8, 4, 2 */
+    for (size_t i = 0; i < 3; i++) {
+        double lambda[MQ_MAX_WIDTH + 1];
+        for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+            lambda[width] = mq_quantize_default_lambda(MQ_RECIPE_BEST, presets[i], width);
+            assert_true(lambda[width] > 0.0);
+            assert_true(width == MQ_MIN_WIDTH || lambda[width] >= lambda[width - 1]);
+        }
+        /* The middle of each straight line. */
+        assert_true(lambda[3] == (lambda[2] + lambda[4]) / 2.0);
+        assert_true(lambda[6] == (lambda[4] + lambda[8]) / 2.0);
+        share[i] = lambda[8] / (lambda[8] + lambda[4] + lambda[2]);
+    }
+    assert_true(share[0] < share[1] && share[1] < share[2]);
+    assert_string_equal(mq_preset_name(MQ_PRESET_NARROW), "narrow");
+    assert_string_equal(mq_preset_name(MQ_PRESET_BALANCED), "balanced");
+    assert_string_equal(mq_preset_name(MQ_PRESET_WIDE), "wide");
+}
+
+/* Presets are recipe best's. */
+static void presets_want_recipe_best(void **state) {
+    (void)state;
+    mq_error err;
+    for (int recipe = MQ_RECIPE_BEST; recipe <= MQ_RECIPE_RTN; recipe++) {
+        mq_quantize_options options = mq_quantize_defaults((mq_recipe)recipe);
+        options.calib = recipe == MQ_RECIPE_RTN ? NULL : "text";
+        assert_int_equal(options.preset, MQ_PRESET_NONE);
+        assert_int_equal(mq_recipe_check(&options, &err), MQ_OK);
+        options.preset = MQ_PRESET_WIDE;
+        if (recipe == MQ_RECIPE_BEST) {
+            assert_int_equal(mq_recipe_check(&options, &err), MQ_OK);
+        } else {
+            assert_int_equal(mq_recipe_check(&options, &err), MQ_ERR_USAGE);
+            assert_non_null(strstr(err.message, "--preset"));
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(weights_of_the_recipes),
+        cmocka_unit_test(presets_favour_what_they_say),
+        cmocka_unit_test(presets_want_recipe_best),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
