@@ -1,4 +1,4 @@
-# What the bench scripts that keep their measurements as JSON have in common; to be read by them with `.`.
+# What the bench scripts have in common; to be read by them with `.`.
 # shellcheck shell=sh
 
 # read_options NAMES WORD...: --NAME VALUE pairs into the variables NAME (- becomes _); anything else prints the comment that
@@ -32,4 +32,44 @@ measure() {
     echo "+ $*" >&2
     "$@" >"$file.part"
     mv "$file.part" "$file"
+}
+
+# keep_back FOLDER: where $text is "last:N", the last N documents of $calib, a .jsonl.gz, become a text of their own, and $calib
+# what is before them; both are written to FOLDER.
+keep_back() {
+    case $text in
+    last:*) ;;
+    *) return ;;
+    esac
+    if [ ! -s "$1/text.jsonl" ]; then
+        gzip -dc "$calib" >"$1/all.jsonl"
+        kept=$(($(wc -l <"$1/all.jsonl") - ${text#last:}))
+        head -n "$kept" "$1/all.jsonl" >"$1/calib.jsonl"
+        tail -n "+$((kept + 1))" "$1/all.jsonl" >"$1/text.part"
+        rm "$1/all.jsonl"
+        mv "$1/text.part" "$1/text.jsonl"
+    fi
+    calib=$1/calib.jsonl text=$1/text.jsonl
+}
+
+# peers_environment ROOT: $build is where matquant was built, and $python the Python of the peers' environment, which is made if
+# it is not there: ROOT/build/peers-venv (MATQUANT_PEERS_VENV: another place), from the Python package index.
+# MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0), to name its CPU build where that takes more.
+peers_environment() {
+    build=${MATQUANT_BUILD:-$1/build/release}
+    venv=${MATQUANT_PEERS_VENV:-$1/build/peers-venv}
+    python=$venv/bin/python
+    if [ ! -x "$build/matquant" ]; then
+        echo "$0: $build is not built: cmake --preset release && cmake --build --preset release" >&2
+        exit 2
+    fi
+    found='import importlib.util as u, sys; sys.exit(not (u.find_spec("auto_round") and u.find_spec("llmcompressor")))'
+    if ! "$python" -c "$found" 2>/dev/null; then
+        [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$venv"
+        # Before the packages that need it: else pip takes the build with CUDA, several GB.
+        # shellcheck disable=SC2086  # a list of words
+        "$python" -m pip install --quiet ${MATQUANT_TORCH:-torch==2.13.0}
+        "$python" -m pip install --quiet -r "$1/scripts/requirements-peers.txt"
+    fi
+    unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 }

@@ -12,6 +12,7 @@
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$here/scripts/bench-lib.sh"
 if [ $# -lt 4 ]; then
     sed -n '5,6s/^# \{0,1\}//p' "$0" >&2
     exit 2
@@ -25,15 +26,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 field='import json, sys; r = json.load(sys.stdin); print("%.4f (%.2f)" % (r["kl"], r["perplexity"]))'
 
-case $text in
-last:*)
-    gzip -dc "$calib" >"$work/all.jsonl"
-    kept=$(($(wc -l <"$work/all.jsonl") - ${text#last:}))
-    head -n "$kept" "$work/all.jsonl" >"$work/calib.jsonl"
-    tail -n "+$((kept + 1))" "$work/all.jsonl" >"$work/text.jsonl"
-    calib=$work/calib.jsonl text=$work/text.jsonl
-    ;;
-esac
+keep_back "$work"
 
 printf '| options | seconds |'
 for width in $widths; do printf ' int%s: KL (perplexity) |' "$width"; done

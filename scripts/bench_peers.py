@@ -2,16 +2,16 @@
 """The runs and the table of scripts/bench-peers.sh, which says how to call it (standard library only)."""
 import argparse
 import datetime
-import json
 import pathlib
 import shutil
 import sys
 
-from bench_run import DISTURBED, Others, command, machine
+from bench_quantizers import TEXTS, WINDOW, add_options, evaluate, kept, matquant, number, peer, prepare
+from bench_recipes_table import load, write_section
+from bench_run import DISTURBED, machine
 
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
-EPOCHS, BATCH, SEQ_LEN, GROUP_SIZE, WINDOW = 4, 4, 512, 64, 1024
-TEXTS = {"wikitext2-test.raw": "WikiText-2 test"}
+GROUP_SIZE = 64
 OURS = {  # what they are called, and their options
     "matquant": ("matquant, blocks and refit", ["--recipe", "best"]),
     "blocks": ("matquant without refit", ["--recipe", "best", "--no-refit"]),
@@ -21,60 +21,27 @@ RUNS = ("full", *OURS, "autoround-8", "autoround-4", "autoround-2", "gptq-4")
 WIDTHS = (8, 4, 2)
 
 
-def evaluate(folder, options, bits=None):
-    words = [options.build / "matquant", "eval", folder, "--text", options.text, "--windows", options.windows, "--seq-len",
-             WINDOW, "--threads", options.threads, "--json", "--quiet"]
-    return json.loads(command(*words, *(["--bits", bits] if bits else [])).printed)["perplexity"]
-
-
-def ours(name, ids, options):
-    """One run, and every width of its master."""
-    title, recipe = OURS[name]
-    master = options.work / f"master-{name}"
-    words = [options.build / "matquant", "quantize", options.model, "-o", master, "--force", *recipe, "--group-size",
-             GROUP_SIZE, "--threads", options.threads, "--json", "--quiet"]
-    if name != "rtn":
-        words += ["--calib", ids, "--samples", options.samples, "--seq-len", SEQ_LEN, "--epochs", EPOCHS, "--batch", BATCH]
-    run = command(*words)
-    version = command(options.build / "matquant", "--version").printed.split()[-1]
-    report = {"package": title, "version": version, "quantizer_seconds": json.loads(run.printed)["seconds"]}
-    return run, report, lambda: {bits: evaluate(master, options, bits) for bits in WIDTHS}
-
-
-def peer(name, bits, ids, options):
-    folder = options.work / f"{name}-{bits}"
-    words = [options.python, options.root / "scripts/bench_peers_run.py", name, options.model, ids, folder, "--bits", bits,
-             "--group-size", GROUP_SIZE, "--iters", options.iters, "--batch", BATCH, "--threads", options.threads]
-    run = command(*words)
-    report = json.loads(run.printed.strip().splitlines()[-1])
-
-    def perplexities():
-        result = {bits: evaluate(folder, options)}
-        shutil.rmtree(folder)  # the model in float32; the numbers are what is kept
-        return result
-
-    return run, report, perplexities
-
-
 def measure(name, ids, options):
     if name == "full":
-        return {"perplexity": {"full": evaluate(options.model, options)}, "text": options.text.name}
-    others = Others()
-    if name in OURS:
-        run, report, perplexities = ours(name, ids, options)
+        return {"perplexity": {"full": evaluate(options, options.model)["perplexity"]}, "text": options.text.name}
+    if name in OURS:  # every width of one master
+        title, recipe = OURS[name]
+        folder = options.work / f"master-{name}"
+        words = [*recipe, "--group-size", GROUP_SIZE]
+        report = {"package": title, **matquant(options, ids if name != "rtn" else None, folder, words)}
+        perplexity = {bits: evaluate(options, folder, bits)["perplexity"] for bits in WIDTHS}
     else:
         tool, bits = name.split("-")
-        run, report, perplexities = peer(tool, int(bits), ids, options)
-    share = others.share()
+        folder = options.work / name
+        report = peer(options, tool, ids, folder, int(bits), GROUP_SIZE)
+        perplexity = {bits: evaluate(options, folder)["perplexity"]}
+        shutil.rmtree(folder)  # the model in float32; the numbers are what is kept
     return {
         **report,
-        "seconds": run.seconds,
-        "processor_seconds": run.processor_seconds,
-        "max_rss": run.max_rss,
-        "others": share,
         "threads": options.threads,
         "samples": options.samples,
-        "perplexity": perplexities(),
+        "seq_len": options.seq_len,
+        "perplexity": perplexity,
         "windows": options.windows,
         "date": datetime.date.today().isoformat(),
     }
@@ -83,15 +50,11 @@ def measure(name, ids, options):
 # --- table --------------------------------------------------------------------------------------------------------
 
 
-def number(value):
-    return "" if value is None else f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
-
-
 def row(title, results):
     perplexity = {}
     for result in results:
         perplexity.update(result["perplexity"])
-    cells = [number(perplexity.get(str(bits))) for bits in WIDTHS]
+    cells = [number(perplexity[str(bits)]) if str(bits) in perplexity else "" for bits in WIDTHS]
     seconds, processor = (sum(result[key] for result in results) for key in ("seconds", "processor_seconds"))
     others = sum(result["others"] * result["seconds"] for result in results) / seconds
     cells += [f"{seconds / 60:.1f}", f"{processor / 60:.1f}", f"{max(result['max_rss'] for result in results) / 2**20:.0f}",
@@ -105,7 +68,7 @@ def table(found, options):
         BEGIN,
         "## Beside other quantizers",
         "",
-        f"{options.title}: the same {some['samples']} x {SEQ_LEN} calibration tokens, groups of {GROUP_SIZE} (scale and"
+        f"{options.title}: the same {some['samples']} x {some['seq_len']} calibration tokens, groups of {GROUP_SIZE} (scale and"
         f" offset), {some['threads']} thread(s).",
         "AutoRound and GPTQ make one width a run; each of matquant's rows is one run for all widths. Perplexity on",
         f"{TEXTS.get(found['full']['text'], found['full']['text'])} ({some['windows']} windows of {WINDOW} tokens; full"
@@ -131,7 +94,7 @@ def table(found, options):
         lines += ["", "Others used: share of the machine's processors that was busy with something else during the run."
                   " Where it is more", "than a few percent, wall minutes say little; processor minutes are inflated too,"
                   " but less."]
-    return "\n".join(lines + ["", END])
+    return lines + ["", END]
 
 
 def title_of(name, result):
@@ -142,57 +105,26 @@ def title_of(name, result):
     return f"{result['package']} ({result['version']})"
 
 
-def write_section(path, section):
-    old = path.read_text() if path.exists() else "# Results\n"
-    if BEGIN in old and END in old:
-        new = old[: old.index(BEGIN)] + section + old[old.index(END) + len(END):]
-    else:
-        new = old.rstrip("\n") + "\n\n" + section + "\n"
-    path.write_text(new)
-
-
 def main():
     parser = argparse.ArgumentParser(prog="bench-peers.sh", description=__doc__)
-    for name in ("root", "build", "python"):
-        parser.add_argument("--" + name, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--calib", type=pathlib.Path, required=True)
-    parser.add_argument("--text", type=pathlib.Path, required=True)
+    add_options(parser)
     parser.add_argument("--model", type=pathlib.Path)
     parser.add_argument("--title", default="SmolLM2-135M-Instruct")
-    parser.add_argument("--work", type=pathlib.Path)
-    parser.add_argument("--results", type=pathlib.Path)
     parser.add_argument("--runs", default=" ".join(RUNS))
-    parser.add_argument("--iters", type=int)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--windows", type=int, default=32)
     options = parser.parse_args()
     options.model = options.model or options.root / "models/smollm2"
-    options.work = options.work or options.root / "build/bench-peers"
     options.results = options.results or options.root / "tests/bench/RESULTS.md"
-    options.iters = options.iters or EPOCHS * options.samples // BATCH
-    options.work.mkdir(parents=True, exist_ok=True)
-
-    ids = options.work / "ids.npy"
-    if not ids.exists():
-        command(options.python, options.root / "scripts/bench_peers_run.py", "ids", options.model, options.calib, ids,
-                "--samples", options.samples, "--seq-len", SEQ_LEN)
+    ids = prepare(options, "bench-peers", options.samples)
     for name in options.runs.split():
-        path = options.work / f"{name}.json"
         if name not in RUNS:
             sys.exit(f"bench-peers: no run {name}: they are {' '.join(RUNS)}")
-        if not path.exists():
-            print(f"bench-peers: {name}", file=sys.stderr)
-            result = json.dumps(measure(name, ids, options), indent=1)
-            path.with_suffix(".part").write_text(result + "\n")
-            path.with_suffix(".part").rename(path)
-    found = {name: json.loads((options.work / f"{name}.json").read_text())
-             for name in RUNS if (options.work / f"{name}.json").exists()}
+        kept(options.work / f"{name}.json", lambda: measure(name, ids, options), "bench-peers")
+    found = {name: load(options.work / f"{name}.json") for name in RUNS if (options.work / f"{name}.json").exists()}
     if "full" not in found or len(found) < 2:
         sys.exit("bench-peers: nothing to compare yet: the run full and another are needed")
-    section = table(found, options)
-    write_section(options.results, section)
-    print(section)
+    lines = table(found, options)
+    write_section(options.results, lines)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""What scripts/bench-peers.sh runs in the peers' environment.
+"""What scripts/bench-peers.sh and scripts/bench-tax.sh run in the peers' environment.
 
     bench_peers_run.py ids MODEL CALIB OUT.npy --samples 64 --seq-len 512
     bench_peers_run.py autoround MODEL IDS.npy OUT --bits 2 --group-size 64 --iters 64 --batch 4 --threads 2
     bench_peers_run.py gptq      MODEL IDS.npy OUT --bits 4 --group-size 64 --threads 2
 
-`ids` cuts calibration text into sequences of token ids, which all quantizers get. The others quantize, write OUT as a
+`ids` cuts calibration text into sequences of token ids, which all quantizers get; where the tokenizer's template begins
+with a token (Gemma's does), each sequence does. The others quantize, write OUT as a
 plain Hugging Face folder whose quantized weights are the dequantized numbers in float32, and print a JSON object; what
-they time is the quantizer alone, without importing it and without writing. Packages: requirements-peers.txt.
+they time is the quantizer alone, without importing it and without writing. --group-size 0 is one group a row; a layer whose
+rows --group-size does not divide gets --group-fallback. Packages: requirements-peers.txt.
 """
 import argparse
 import gzip
@@ -33,12 +35,33 @@ def calibration_ids(options):
         else:
             text = file.read()
     ids = tokenizer.encode(text, add_special_tokens=False).ids
-    length = options.seq_len
-    windows = [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
+    plain, marked = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
+    begin = marked[: marked.index(plain[0])]
+    length = options.seq_len - len(begin)
+    windows = [begin + ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
     if len(windows) < options.samples:
-        raise SystemExit(f"{options.source}: {len(windows)} sequences of {length} tokens, {options.samples} are needed")
+        raise SystemExit(f"{options.source}: {len(windows)} sequences of {options.seq_len} tokens instead of {options.samples}")
     chosen = random.Random(options.seed).sample(windows, options.samples)
     numpy.save(options.out, numpy.array(chosen, dtype=numpy.int32))
+
+
+def model_weights(options):
+    import safetensors.torch
+
+    tensors = {}
+    for path in sorted(options.model.glob("*.safetensors")):
+        tensors.update(safetensors.torch.load_file(path))
+    return tensors
+
+
+def check_near(source, weights, bits):
+    """Codes that were read in a wrong order give weights that have nothing to do with the source's."""
+    import torch
+
+    for name, weight in weights.items():
+        both = torch.corrcoef(torch.stack([source[name].flatten().to(torch.float32), weight.flatten()]))
+        if not both[0, 1] > (0.9 if bits > 3 else 0.2):
+            raise SystemExit(f"{name}: not the source's weights in {bits} bits (correlation {both[0, 1]:.3f})")
 
 
 def write_plain(options, weights):
@@ -46,9 +69,7 @@ def write_plain(options, weights):
     import safetensors.torch
 
     options.out.mkdir(parents=True)
-    tensors = {}
-    for path in sorted(options.model.glob("*.safetensors")):
-        tensors.update(safetensors.torch.load_file(path))
+    tensors = model_weights(options)
     for name, weight in weights.items():
         if tensors[name].shape != weight.shape:
             raise SystemExit(f"{name}: {tuple(weight.shape)} instead of {tuple(tensors[name].shape)}")
@@ -64,18 +85,32 @@ def write_plain(options, weights):
 
 
 def unpack(packed, bits):
-    """int32 words [n, columns], the first code in the lowest bits: codes [n · 32/bits, columns]."""
+    """int32 words [n, columns], codes as a bit stream from the lowest bit on: codes [n · 32/bits, columns]."""
     import torch
 
-    per_word = 32 // bits
-    shifts = torch.arange(per_word, dtype=torch.int64) * bits
     words = packed.to(torch.int64) & 0xFFFFFFFF
-    codes = (words.unsqueeze(1) >> shifts.view(1, -1, 1)) & ((1 << bits) - 1)
-    return codes.reshape(-1, packed.shape[1])
+    stream = (words.unsqueeze(1) >> torch.arange(32).view(1, -1, 1)) & 1
+    stream = stream.reshape(-1, bits, packed.shape[1])
+    return (stream << torch.arange(bits).view(1, -1, 1)).sum(1)
+
+
+def grouping(model, options):
+    """The settings of the layers that --group-size does not divide."""
+    import torch
+
+    layers = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and ".layers." in name and options.group_size > 0:
+            if module.in_features % options.group_size != 0:
+                if options.group_fallback < 1 or module.in_features % options.group_fallback != 0:
+                    raise SystemExit(f"{name}: rows of {module.in_features} in groups of {options.group_size}")
+                layers[name] = {"group_size": options.group_fallback}
+    return layers
 
 
 def autoround(options, ids):
-    """AutoRound as it exports itself: its packed codes, zero points and float16 scales, multiplied out."""
+    """AutoRound as it exports itself: its packed codes, zero points and float16 scales, multiplied out. In its format
+    auto_round 4 bits are packed as AWQ does; auto_round:gptqmodel holds the same numbers in one order at all widths."""
     import safetensors.torch
     import torch
     from auto_round import AutoRound
@@ -85,12 +120,12 @@ def autoround(options, ids):
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     batches = [{"input_ids": ids[at : at + options.batch]} for at in range(0, len(ids), options.batch)]
     start = time.monotonic()
-    quantizer = AutoRound(model, tokenizer, bits=options.bits, group_size=options.group_size, sym=False, dataset=batches,
-                          iters=options.iters, nsamples=len(ids), seqlen=ids.shape[1], batch_size=options.batch,
-                          seed=options.seed, device_map="cpu")
+    quantizer = AutoRound(model, tokenizer, bits=options.bits, group_size=options.group_size or -1, sym=False,
+                          layer_config=grouping(model, options), dataset=batches, iters=options.iters, nsamples=len(ids),
+                          seqlen=ids.shape[1], batch_size=options.batch, seed=options.seed, device_map="cpu")
     weights = {}
     with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
-        quantizer.quantize_and_save(folder, format="auto_round")
+        quantizer.quantize_and_save(folder, format="auto_round:gptqmodel")
         seconds = time.monotonic() - start
         packed = {}
         for path in pathlib.Path(folder).rglob("*.safetensors"):
@@ -100,9 +135,13 @@ def autoround(options, ids):
         codes = unpack(packed[name], options.bits).to(torch.float32)
         zeros = unpack(packed[prefix + ".qzeros"].T, options.bits).T.to(torch.float32)
         scales = packed[prefix + ".scales"].to(torch.float32)
-        spread = [array.repeat_interleave(options.group_size, 0) for array in (zeros, scales)]
-        weights[prefix + ".weight"] = ((codes - spread[0]) * spread[1]).T
-    return seconds, weights, {"iters": options.iters, "batch": options.batch}
+        count = len(codes) // len(scales)
+        if count not in (options.group_size, options.group_fallback) and len(scales) != 1:
+            raise SystemExit(f"{prefix}: groups of {count}")
+        zeros, scales = (array.repeat_interleave(count, 0) for array in (zeros, scales))
+        weights[prefix + ".weight"] = ((codes - zeros) * scales).T
+    check_near(model_weights(options), weights, options.bits)
+    return seconds, weights, {"iters": options.iters, "batch": options.batch, "sequences": len(ids)}
 
 
 def gptq(options, ids):
@@ -145,8 +184,8 @@ def main():
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("source", type=pathlib.Path, help="calibration text, or token ids")
     parser.add_argument("out", type=pathlib.Path)
-    for name, default in (("samples", 64), ("seq-len", 512), ("bits", 4), ("group-size", 64), ("iters", 64), ("batch", 4),
-                          ("threads", 2), ("seed", 0)):
+    for name, default in (("samples", 64), ("seq-len", 512), ("bits", 4), ("group-size", 64), ("group-fallback", 0),
+                          ("iters", 64), ("batch", 4), ("threads", 2), ("seed", 0)):
         parser.add_argument("--" + name, type=int, default=default)
     options = parser.parse_args()
     if options.what == "ids":
