@@ -12,7 +12,7 @@ print([w["bits"] for w in out["widths"]], [r["bits"] for r in out["refit"]])')" 
     [ "$(stdout | python3 -c 'import json, sys
 print([w["bits"] for w in json.load(sys.stdin)["widths"] if w["trained"]])')" = "[$bits]" ] ||
         fail "inspect does not say what was trained"
-    for width in 8 4 3 2; do
+    for width in $bits 4; do
         run 0 matquant slice "d$bits" -o slice --bits $width --force -q
         run 0 matquant eval slice --text "$DATA/demo-eval.txt" --seq-len 32 --windows 1 --json -q
         sliced=$(stdout | python3 -c 'import json, sys; print(json.load(sys.stdin)["perplexity"])')
