@@ -22,6 +22,16 @@ static void set_file(mq_error *err, const char *file) {
     make_printable(err->file);
 }
 
+static void set_file_in(mq_error *err, const char *folder, const char *name) {
+    size_t length = strlen(folder);
+    const char *separator = length > 0 && folder[length - 1] != '/' ? "/" : "";
+    size_t taken = strlen(separator) + strlen(name) + 1;
+    size_t room = sizeof err->file > taken ? sizeof err->file - taken : 0;
+    const char *from = length > room ? folder + (length - room) : folder;
+    snprintf(err->file, sizeof err->file, "%s%s%s", from, separator, name);
+    make_printable(err->file);
+}
+
 static void set_tensor(mq_error *err, const char *tensor) {
     snprintf(err->tensor, sizeof err->tensor, "%.*s", (int)(sizeof err->tensor - 1), tensor);
     make_printable(err->tensor);
@@ -68,6 +78,20 @@ mq_status mq_fail_file(mq_error *err, mq_status status, const char *file, const 
     va_start(arguments, format);
     fail(err, status, file, NULL, NULL, format, arguments);
     va_end(arguments);
+    return status;
+}
+
+mq_status mq_fail_file_in(mq_error *err, mq_status status, const char *folder, const char *name,
+                          const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    mq_error made = {.status = status};
+    fail(&made, status, NULL, NULL, NULL, format, arguments);
+    va_end(arguments);
+    if (err != NULL) {
+        set_file_in(&made, folder, name);
+        *err = made;
+    }
     return status;
 }
 

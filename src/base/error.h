@@ -12,6 +12,9 @@ mq_status mq_fail(mq_error *err, mq_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 mq_status mq_fail_file(mq_error *err, mq_status status, const char *file, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* The file is `name` in a folder. */
+mq_status mq_fail_file_in(mq_error *err, mq_status status, const char *folder, const char *name,
+                          const char *format, ...) __attribute__((format(printf, 5, 6)));
 mq_status mq_fail_tensor(mq_error *err, mq_status status, const char *file, const char *tensor,
                          const char *format, ...) __attribute__((format(printf, 5, 6)));
 mq_status mq_fail_offset(mq_error *err, mq_status status, const char *file, const char *tensor,

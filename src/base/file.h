@@ -56,7 +56,7 @@ mq_status mq_output_check(const char *path, bool replace, mq_error *err);
 mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err);
 /* The same for an output that is one file: it is written, under the name that mq_output_file_name
  * says, into the temporary folder, and the file alone is renamed. With replace, only a plain file
- * that begins with magic (static text) is replaced. */
+ * that begins with magic (static text, "": any) is replaced. */
 mq_status mq_output_begin_file(mq_output **out, const char *path, const char *magic, bool replace,
                                mq_error *err);
 const char *mq_output_file_name(const mq_output *output);
@@ -85,9 +85,8 @@ mq_status mq_write_file(mq_output *output, const char *name, const void *data, s
                         mq_error *err);
 mq_status mq_copy_file(mq_output *output, const char *name, const char *source, mq_error *err);
 
-/* The same for an output that is a single small file: it is written as ".NAME.matquant-XXXXXX"
- * beside path, fsynced and renamed. MQ_ERR_USAGE when path exists and replace is false, or when it
- * is no plain file. The check says what can be known beforehand. */
+/* mq_output_begin_file (any magic), mq_write_file and mq_output_commit in one: an output that is a
+ * single small file. The check says what can be known beforehand. */
 mq_status mq_output_file_check(const char *path, bool replace, mq_error *err);
 mq_status mq_output_file(const char *path, const void *data, size_t size, bool replace,
                          mq_error *err);

@@ -1,4 +1,4 @@
-/* An output folder that appears whole or not at all.
+/* An output folder, or file, that appears whole or not at all.
  *
  * The temporary folder is locked through a descriptor of its own (flock), which the kernel lets go
  * when the process dies, however it dies, and which no file inside has to be removed for. Where a
@@ -19,6 +19,7 @@
 #include "base/fault.h"
 
 #define MAX_TRIES 100
+#define SUFFIX_LENGTH 6
 
 static const char suffix_letters[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
@@ -71,8 +72,7 @@ static bool is_temporary_name(const char *name, const char *base) {
         return false;
     }
     rest += sizeof middle - 1;
-    return strlen(rest) == MQ_OUTPUT_SUFFIX_LENGTH &&
-           strspn(rest, suffix_letters) == MQ_OUTPUT_SUFFIX_LENGTH;
+    return strlen(rest) == SUFFIX_LENGTH && strspn(rest, suffix_letters) == SUFFIX_LENGTH;
 }
 
 static void remove_if_abandoned(const char *path) {
@@ -107,12 +107,18 @@ static void remove_leftovers(const char *parent, const char *base) {
 
 /* --- begin ------------------------------------------------------------------------------------ */
 
-/* A plain file that begins with magic. */
+/* A plain file that begins with magic, which all do with "". */
 static mq_status check_replaceable_file(const char *path, const struct stat *about,
                                         const char *magic, mq_error *err) {
+    if (!S_ISREG(about->st_mode)) {
+        return mq_fail_file(err, MQ_ERR_USAGE, path, "exists and is not a plain file");
+    }
+    if (magic[0] == '\0') {
+        return MQ_OK;
+    }
     char begin[16];
     const size_t length = strlen(magic);
-    const int fd = S_ISREG(about->st_mode) ? mq_sys_open(path, O_RDONLY, 0) : -1;
+    const int fd = mq_sys_open(path, O_RDONLY, 0);
     const bool same = fd >= 0 && length <= sizeof begin &&
                       mq_sys_read(fd, begin, length) == (ssize_t)length &&
                       memcmp(begin, magic, length) == 0;
@@ -175,7 +181,7 @@ static mq_status split_path(mq_output *output, const char *path, mq_error *err) 
     }
     const char *base = mq_path_base(output->path);
     if (base[0] == '\0' || strcmp(base, ".") == 0 || strcmp(base, "..") == 0) {
-        return mq_fail(err, MQ_ERR_USAGE, "\"%s\" is no name for an output folder", path);
+        return mq_fail(err, MQ_ERR_USAGE, "\"%s\" is no name for an output", path);
     }
     size_t parent_length = (size_t)(base - output->path);
     output->parent =
@@ -186,15 +192,16 @@ static mq_status split_path(mq_output *output, const char *path, mq_error *err) 
     return MQ_OK;
 }
 
-bool mq_output_suffix(char suffix[MQ_OUTPUT_SUFFIX_LENGTH + 1]) {
-    unsigned char bytes[MQ_OUTPUT_SUFFIX_LENGTH];
+/* Random letters for a temporary name; false and errno. */
+static bool make_suffix(char suffix[SUFFIX_LENGTH + 1]) {
+    unsigned char bytes[SUFFIX_LENGTH];
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) {
         return false;
     }
-    for (size_t i = 0; i < MQ_OUTPUT_SUFFIX_LENGTH; i++) {
+    for (size_t i = 0; i < SUFFIX_LENGTH; i++) {
         suffix[i] = suffix_letters[bytes[i] % (sizeof suffix_letters - 1)];
     }
-    suffix[MQ_OUTPUT_SUFFIX_LENGTH] = '\0';
+    suffix[SUFFIX_LENGTH] = '\0';
     return true;
 }
 
@@ -204,7 +211,9 @@ static mq_status lock_folder(mq_output *output, bool *taken, mq_error *err) {
     output->lock = mq_sys_open(output->folder, O_RDONLY | O_DIRECTORY, 0);
     if (output->lock < 0) {
         *taken = errno == ENOENT;
-        return *taken ? MQ_OK : mq_fail_errno(err, errno, output->folder, "open the folder");
+        return *taken
+                   ? MQ_OK
+                   : mq_fail_errno(err, errno, output->path, "open the folder that it is made in");
     }
     bool locked = flock(output->lock, LOCK_EX | LOCK_NB) == 0;
     struct stat about;
@@ -222,8 +231,8 @@ static mq_status lock_folder(mq_output *output, bool *taken, mq_error *err) {
  * that to the umask. */
 static mq_status make_folder(mq_output *output, mq_error *err) {
     for (int i = 0; i < MAX_TRIES; i++) {
-        char suffix[MQ_OUTPUT_SUFFIX_LENGTH + 1];
-        if (!mq_output_suffix(suffix)) {
+        char suffix[SUFFIX_LENGTH + 1];
+        if (!make_suffix(suffix)) {
             return mq_fail_errno(err, errno, output->parent, "make a temporary name");
         }
         mq_free(output->folder);
@@ -284,9 +293,9 @@ static mq_status new_output(mq_output **out, const char *path, const char *magic
     return MQ_OK;
 }
 
-mq_status mq_output_check(const char *path, bool replace, mq_error *err) {
+static mq_status check(const char *path, const char *magic, bool replace, mq_error *err) {
     mq_output *output = NULL;
-    mq_status status = new_output(&output, path, NULL, replace, err);
+    mq_status status = new_output(&output, path, magic, replace, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -295,6 +304,14 @@ mq_status mq_output_check(const char *path, bool replace, mq_error *err) {
     }
     free_output(output);
     return status;
+}
+
+mq_status mq_output_check(const char *path, bool replace, mq_error *err) {
+    return check(path, NULL, replace, err);
+}
+
+mq_status mq_output_file_check(const char *path, bool replace, mq_error *err) {
+    return check(path, "", replace, err);
 }
 
 static mq_status begin(mq_output **out, const char *path, const char *magic, bool replace,
@@ -337,7 +354,9 @@ const char *mq_output_file_name(const mq_output *output) { return mq_path_base(o
 
 /* --- commit ----------------------------------------------------------------------------------- */
 
-int mq_output_sync_folder(const char *path) {
+/* Brings a folder's entries to the disk; file systems that have no such thing say EINVAL, which is
+ * no failure. */
+static int sync_folder(const char *path) {
     int fd = mq_sys_open(path, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0) {
         return -1;
@@ -353,7 +372,9 @@ static bool not_supported(int number) {
     return number == EINVAL || number == ENOSYS || number == ENOTSUP;
 }
 
-int mq_output_move_to_free_name(const char *from, const char *to) {
+/* Moves a file or folder to a name where nothing is (rename(2) alone would take the place of what
+ * is there): -1 and errno, EEXIST among them. */
+static int move_to_free_name(const char *from, const char *to) {
     if (mq_sys_rename(from, to, RENAME_NOREPLACE) == 0) {
         return 0;
     }
@@ -397,7 +418,7 @@ static int exchange(const char *folder, const char *path) {
 }
 
 mq_status mq_output_commit(mq_output *output, mq_error *err) {
-    if (mq_output_sync_folder(output->folder) != 0) {
+    if (sync_folder(output->folder) != 0) {
         return mq_fail_errno(err, errno, output->path, "bring to the disk");
     }
     bool exists = output->replace && mq_path_exists(output->path);
@@ -406,19 +427,19 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
         return status;
     }
     int result = exists ? exchange(output->made, output->path)
-                        : mq_output_move_to_free_name(output->made, output->path);
+                        : move_to_free_name(output->made, output->path);
     if (result != 0) {
         return errno == EEXIST
                    ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "has appeared meanwhile")
                    : mq_fail_errno(err, errno, output->path, "rename the finished output");
     }
-    if (mq_output_sync_folder(output->parent) != 0) {
+    if (sync_folder(output->parent) != 0) {
         /* Nobody was told that it is there: as if it had never been. */
         int number = errno;
         if (exists) {
             exchange(output->made, output->path);
         } else {
-            mq_output_move_to_free_name(output->path, output->made);
+            move_to_free_name(output->path, output->made);
         }
         return mq_fail_errno(err, number, output->parent, "bring to the disk");
     }
@@ -438,4 +459,18 @@ void mq_output_discard(mq_output *output) {
         remove_folder(output->folder);
     }
     free_output(output);
+}
+
+mq_status mq_output_file(const char *path, const void *data, size_t size, bool replace,
+                         mq_error *err) {
+    mq_output *output = NULL;
+    mq_status status = mq_output_begin_file(&output, path, "", replace, err);
+    if (status == MQ_OK) {
+        status = mq_write_file(output, mq_output_file_name(output), data, size, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_output_commit(output, err);
+    }
+    mq_output_discard(output);
+    return status;
 }

@@ -353,12 +353,17 @@ static mq_status print_json(const mq_quantize_report *report, const mq_quantize_
     return cli_print_json(&json);
 }
 
+static const char *const with_refit[] = {"generate",       "learn and refit", "learn", "refit",
+                                         "full precision", "refit",           NULL};
+static const char *const without_refit[] = {"generate", "learn", NULL};
+
 static mq_status quantize(const quantize_line *line) {
     cli_progress progress;
     mq_context *context = NULL;
     mq_quantize_report report = {0};
     mq_error err = {0};
     mq_status status = cli_open_context(&context, &progress, &line->common, &err);
+    progress.follows = line->options.refit ? with_refit : without_refit;
     if (status == MQ_OK) {
         status = mq_quantize(&report, &line->options, context, &err);
     }

@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #define REWRITE_SECONDS 0.1
-#define LINE_SECONDS 5.0 /* units that have nothing to say about themselves */
-#define ETA_SECONDS 3.0  /* before that, and before the share below, the rate says little */
+/* Units that have nothing to say about themselves; longer in jobs that take long. */
+#define LINE_SECONDS 5.0
+#define LINE_SHARE 0.05
+#define ETA_SECONDS 3.0 /* before that, and before the share below, the rate says little */
 #define ETA_SHARE 0.01
 
 void cli_progress_begin(cli_progress *progress, bool quiet, bool verbose) {
@@ -26,7 +28,8 @@ void cli_progress_clear(cli_progress *progress) {
     }
 }
 
-void cli_progress_text(char *out, size_t size, const mq_progress *report, const char *detail) {
+void cli_progress_text(char *out, size_t size, const mq_progress *report, const char *detail,
+                       const char *next) {
     double share = report->total > 0 ? report->done / report->total : 0;
     double percent = floor(share * 1000) / 10;
     if (report->done < report->total && percent > 99.9) {
@@ -40,7 +43,17 @@ void cli_progress_text(char *out, size_t size, const mq_progress *report, const 
     }
     char unit[64];
     snprintf(unit, sizeof unit, "%s %.0f/%.0f", report->unit, floor(report->done), report->total);
-    snprintf(out, size, "%s %.1f %%%s: %s", report->phase, percent, eta, detail ? detail : unit);
+    snprintf(out, size, "%s %.1f %%%s%s%s: %s", report->phase, percent, eta, next ? ", then " : "",
+             next ? next : "", detail ? detail : unit);
+}
+
+static const char *next_after(const cli_progress *self, const char *phase) {
+    for (const char *const *pair = self->follows; pair && pair[0]; pair += 2) {
+        if (strcmp(pair[0], phase) == 0) {
+            return pair[1];
+        }
+    }
+    return NULL;
 }
 
 static size_t terminal_columns(void) {
@@ -53,7 +66,8 @@ static size_t terminal_columns(void) {
 
 static void rewrite_line(cli_progress *self, const mq_progress *report) {
     char line[512];
-    cli_progress_text(line, sizeof line, report, self->detail[0] ? self->detail : NULL);
+    cli_progress_text(line, sizeof line, report, self->detail[0] ? self->detail : NULL,
+                      next_after(self, report->phase));
     size_t columns = terminal_columns();
     fprintf(stderr, "\r%.*s\033[K", (int)(columns < sizeof line ? columns - 1 : sizeof line), line);
     fflush(stderr);
@@ -62,7 +76,7 @@ static void rewrite_line(cli_progress *self, const mq_progress *report) {
 
 static void print_line(cli_progress *self, const mq_progress *report) {
     char line[512];
-    cli_progress_text(line, sizeof line, report, report->detail);
+    cli_progress_text(line, sizeof line, report, report->detail, next_after(self, report->phase));
     cli_progress_clear(self);
     fprintf(stderr, "%s\n", line);
 }
@@ -88,9 +102,10 @@ static void on_progress(void *user, const mq_progress *report) {
     }
     bool finished_unit = floor(report->done) > floor(self->last_done);
     double since = report->elapsed_seconds - self->last_shown;
+    double pause = LINE_SECONDS + LINE_SHARE * report->elapsed_seconds;
     bool as_line = !self->rewrite || (self->verbose && report->detail);
     self->last_done = report->done;
-    if (as_line ? report->detail || (finished_unit && since >= LINE_SECONDS)
+    if (as_line ? report->detail || (finished_unit && since >= pause)
                 : report->detail || since >= REWRITE_SECONDS) {
         self->last_shown = report->elapsed_seconds;
         if (as_line) {

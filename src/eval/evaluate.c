@@ -139,9 +139,9 @@ static mq_status open_reference(mq_model **out, const mq_eval_options *options,
         return status;
     }
     if ((*out)->config.vocab_size != model->config.vocab_size) {
-        return mq_fail_file(err, MQ_ERR_INPUT, options->reference,
-                            "the reference has a vocabulary of %zu tokens, the model one of %zu",
-                            (*out)->config.vocab_size, model->config.vocab_size);
+        return mq_fail_file_in(err, MQ_ERR_INPUT, options->reference, "config.json",
+                               "the reference has a vocabulary of %zu tokens, the model one of %zu",
+                               (*out)->config.vocab_size, model->config.vocab_size);
     }
     if (tokenizers_differ(options->model, options->reference)) {
         mq_log(context, MQ_LOG_WARNING,

@@ -24,7 +24,8 @@ static mq_status plain_find(const mq_tensor_info **out, size_t *rows, size_t *co
                             const mq_weights *self, const char *name, mq_error *err) {
     const mq_tensor_info *info = mq_tensors_find(plain_tensors(self), name);
     if (info == NULL) {
-        return mq_fail_tensor(err, MQ_ERR_INPUT, "", name, "missing");
+        return mq_fail_tensor(err, MQ_ERR_INPUT, mq_tensors_where(plain_tensors(self), name), name,
+                              "missing");
     }
     if (!mq_dtype_is_weight(info->dtype)) {
         return mq_fail_tensor(err, MQ_ERR_INPUT, info->file, name,
@@ -56,9 +57,14 @@ static mq_status plain_read(float *out, const mq_weights *self, const char *name
                            : status;
 }
 
+static const char *plain_where(const mq_weights *self, const char *name) {
+    return mq_tensors_where(plain_tensors(self), name);
+}
+
 static void plain_free(mq_weights *self) { mq_free(self); }
 
-static const mq_weights_class plain_class = {plain_has, plain_shape, plain_read, plain_free};
+static const mq_weights_class plain_class = {plain_has, plain_shape, plain_read, plain_where,
+                                             plain_free};
 
 mq_status mq_plain_weights(mq_weights **out, const mq_tensors *tensors, mq_error *err) {
     plain_weights *plain;
@@ -79,17 +85,21 @@ void mq_weights_free(mq_weights *weights) {
 
 /* --- checking against the configuration ------------------------------------------------------- */
 
+static const char *where(const mq_model *model, const char *name) {
+    return model->weights->class_->where(model->weights, name);
+}
+
 static mq_status check_shape(const mq_model *model, const char *name, size_t rows, size_t columns,
                              mq_error *err) {
     size_t actual_rows, actual_columns;
     if (!model->weights->class_->has(model->weights, name)) {
-        return mq_fail_tensor(err, MQ_ERR_INPUT, model->folder, name, "missing");
+        return mq_fail_tensor(err, MQ_ERR_INPUT, where(model, name), name, "missing");
     }
     mq_status status =
         model->weights->class_->shape(&actual_rows, &actual_columns, model->weights, name, err);
     if (status == MQ_OK && (actual_rows != rows || actual_columns != columns)) {
         status = mq_fail_tensor(
-            err, MQ_ERR_INPUT, model->folder, name,
+            err, MQ_ERR_INPUT, where(model, name), name,
             "its shape [%zu, %zu] contradicts config.json, which makes it [%zu, %zu]", actual_rows,
             actual_columns, rows, columns);
     }
@@ -111,7 +121,7 @@ static mq_status check_linear(const mq_model *model, size_t layer, mq_linear lin
         return check_shape(model, name, 1, rows, err);
     }
     if (model->weights->class_->has(model->weights, name)) {
-        return mq_fail_tensor(err, MQ_ERR_INPUT, model->folder, name,
+        return mq_fail_tensor(err, MQ_ERR_INPUT, where(model, name), name,
                               "config.json says that there is no such bias");
     }
     return MQ_OK;
@@ -155,9 +165,9 @@ static mq_status check_tied_head(const mq_model *model, mq_error *err) {
         }
         if (status == MQ_OK &&
             memcmp(rows, rows + slab * width, count * width * sizeof *rows) != 0) {
-            status = mq_fail_tensor(err, MQ_ERR_INPUT, model->folder, config->arch->head,
-                                    "differs from %s, though config.json ties them",
-                                    config->arch->embedding);
+            status = mq_fail_tensor(
+                err, MQ_ERR_INPUT, where(model, config->arch->head), config->arch->head,
+                "differs from %s, though config.json ties them", config->arch->embedding);
         }
     }
     mq_free(rows);
@@ -181,7 +191,7 @@ mq_status mq_model_check(const mq_model *model, mq_error *err) {
     char name[MQ_NAME_SIZE];
     mq_config_linear_name(name, config, config->num_hidden_layers, MQ_Q, "weight");
     if (model->weights->class_->has(model->weights, name)) {
-        return mq_fail_tensor(err, MQ_ERR_INPUT, model->folder, name,
+        return mq_fail_tensor(err, MQ_ERR_INPUT, where(model, name), name,
                               "config.json says that there are %zu blocks only",
                               config->num_hidden_layers);
     }

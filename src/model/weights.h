@@ -18,6 +18,8 @@ typedef struct mq_weights_class {
      * once. */
     mq_status (*read)(float *out, const mq_weights *self, const char *name, size_t first,
                       size_t count, mq_error *err);
+    /* For messages: the path of the file that holds it, or would have to name it. */
+    const char *(*where)(const mq_weights *self, const char *name);
     void (*free)(mq_weights *self);
 } mq_weights_class;
 

@@ -145,7 +145,6 @@ mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_co
         return status;
     }
     *refit = refit_for(setup, context);
-    refit->started = mq_seconds();
     status = measure_slab(&refit->slab, setup, context, err);
     if (status == MQ_OK) {
         status = mq_slab_allocate(&refit->slab, "the refit", err);
@@ -167,6 +166,7 @@ mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_co
         mq_refit_close(refit);
         return status;
     }
+    refit->started = mq_seconds();
     *out = refit;
     return MQ_OK;
 }
@@ -362,21 +362,30 @@ static mq_status train_step(mq_refit *refit, size_t first, const mq_adam *adam, 
 
 typedef struct width_run {
     unsigned width;
-    size_t index, count; /* of the widths */
-    size_t train;        /* sequences */
+    size_t before, after; /* work of the other widths */
+    size_t measured;      /* how often the validation sequences were */
+    size_t train;         /* sequences */
     double started;
     size_t step, steps;
     double sum;    /* of KL over the epoch's tokens so far, as the steps found it */
     size_t tokens; /* of those */
 } width_run;
 
+/* Measuring a sequence is one of the four passes that training on it is: forward to the boundaries,
+ * forward again inside the blocks, and backward, which is two. Never 0: while the last step is done
+ * and the last measuring is not, the job is not. */
+static size_t measuring_work(const mq_refit *refit) {
+    const size_t work = refit->setup.validation / (4 * refit->batch);
+    return work > 0 ? work : 1;
+}
+
 static void report(const mq_refit *refit, const width_run *run, const char *detail) {
-    const double inside =
-        detail != NULL ? 1.0 : (double)run->step / (double)(run->steps + 1); /* not early at 1 */
+    const size_t work = mq_refit_work(refit, run->width);
+    const size_t inside = run->step + run->measured * measuring_work(refit);
     const mq_progress progress = {.phase = "refit",
-                                  .unit = "width",
-                                  .done = (double)run->index + inside,
-                                  .total = (double)run->count,
+                                  .unit = "step",
+                                  .done = (double)(run->before + (detail != NULL ? work : inside)),
+                                  .total = (double)(run->before + work + run->after),
                                   .elapsed_seconds = mq_seconds() - refit->started,
                                   .detail = detail};
     mq_report(refit->context, &progress);
@@ -419,12 +428,14 @@ static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run,
         refit->order[i] = i;
     }
     mq_status status = validate(&result->kl_before, refit, err);
+    run->measured++;
     result->kl_after = result->kl_before;
     for (size_t epoch = 1; status == MQ_OK && epoch <= refit->setup.epochs; epoch++) {
         double kl;
         status = train_epoch(refit, run, &random, err);
         if (status == MQ_OK) {
             status = validate(&kl, refit, err);
+            run->measured++;
         }
         if (status == MQ_OK && kl < result->kl_after) { /* false for NaN */
             mq_student_keep(&refit->student);
@@ -448,15 +459,23 @@ static size_t train_share(const mq_refit *refit, unsigned width) {
     return refit->batch * (steps > 1 ? steps : 1);
 }
 
+static size_t step_count(const mq_refit *refit, unsigned width) {
+    return train_share(refit, width) / refit->batch * refit->setup.epochs;
+}
+
+size_t mq_refit_work(const mq_refit *refit, unsigned width) {
+    return step_count(refit, width) + (refit->setup.epochs + 1) * measuring_work(refit);
+}
+
 mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned width,
-                         const mq_refit_store *store, size_t index, size_t count, mq_error *err) {
+                         const mq_refit_store *store, size_t before, size_t after, mq_error *err) {
     const mq_refit_setup *setup = &refit->setup;
     width_run run = {.width = width,
-                     .index = index,
-                     .count = count,
+                     .before = before,
+                     .after = after,
                      .started = mq_seconds(),
                      .train = train_share(refit, width)};
-    run.steps = run.train / refit->batch * setup->epochs;
+    run.steps = step_count(refit, width);
     *result = (mq_refit_result){.tokens = run.steps * refit->batch * setup->length};
     mq_status status = mq_student_start(&refit->student, width, store, err);
     if (status == MQ_OK) {

@@ -81,8 +81,12 @@ mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_co
                         mq_error *err);
 void mq_refit_close(mq_refit *refit); /* NULL allowed */
 
-/* Refits one width and puts its numbers into the store. `index` of `count` widths, for progress. */
+/* What refitting a width takes, in steps of training: its own, and the measuring in between. */
+size_t mq_refit_work(const mq_refit *refit, unsigned width);
+
+/* Refits one width and puts its numbers into the store. before, after: the work of the widths that
+ * come before and after it. Progress: phase "refit", unit "step" of all widths' work. */
 mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned width,
-                         const mq_refit_store *store, size_t index, size_t count, mq_error *err);
+                         const mq_refit_store *store, size_t before, size_t after, mq_error *err);
 
 #endif

@@ -233,6 +233,11 @@ static mq_status student_read(float *out, const mq_weights *self, const char *na
     return status;
 }
 
+static const char *student_where(const mq_weights *self, const char *name) {
+    const mq_weights *teacher = of(self)->setup->model->weights;
+    return teacher->class_->where(teacher, name);
+}
+
 size_t mq_student_read_memory(const mq_config *config) {
     size_t widest = 0;
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
@@ -243,7 +248,8 @@ size_t mq_student_read_memory(const mq_config *config) {
     return ROWS_AT_ONCE * widest; /* a slab's carving has refused what does not fit in size_t */
 }
 
-static const mq_weights_class student_class = {student_has, student_shape, student_read, NULL};
+static const mq_weights_class student_class = {student_has, student_shape, student_read,
+                                               student_where, NULL};
 
 mq_status mq_student_open(mq_student *student, const mq_refit_setup *setup, mq_error *err) {
     const size_t layers = setup->selection->layers;

@@ -72,7 +72,7 @@ static size_t usual_group(size_t n) {
 }
 
 static mq_status groups_of(size_t *groups, const mq_quantize_options *options, size_t in,
-                           const char *name, mq_error *err) {
+                           const char *weight, mq_error *err) {
     const size_t wanted[2] = {options->group_size, options->group_fallback};
     for (size_t i = 0; i < (options->has_group_fallback ? 2u : 1u); i++) {
         if (wanted[i] == 0) {
@@ -85,7 +85,7 @@ static mq_status groups_of(size_t *groups, const mq_quantize_options *options, s
         }
     }
     return mq_fail_tensor(
-        err, MQ_ERR_INPUT, NULL, name,
+        err, MQ_ERR_INPUT, NULL, weight,
         "group size %zu does not divide its %zu inputs; --group-size or --group-fallback %zu would",
         options->group_size, in, usual_group(in));
 }
@@ -112,8 +112,9 @@ static mq_status select_all(mq_selection *out, const mq_quantize_options *option
     for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
         for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
             const mq_linear linear = (mq_linear)i;
-            char name[MQ_NAME_SIZE];
-            mq_config_linear_name(name, config, layer, linear, "weight");
+            char weight[MQ_NAME_SIZE], name[MQ_NAME_SIZE];
+            mq_config_linear_name(weight, config, layer, linear, "weight");
+            memcpy(name, weight, sizeof name);
             name[strlen(name) - strlen(".weight")] = '\0';
             bool wanted;
             mq_status status = is_wanted(&wanted, options, linear, name, include, exclude, err);
@@ -123,7 +124,7 @@ static mq_status select_all(mq_selection *out, const mq_quantize_options *option
             size_t rows, columns;
             mq_config_linear_shape(&rows, &columns, config, linear);
             if (status == MQ_OK) {
-                status = groups_of(&out->groups[layer][linear], options, columns, name, err);
+                status = groups_of(&out->groups[layer][linear], options, columns, weight, err);
             }
             if (status != MQ_OK) {
                 return status;

@@ -117,12 +117,13 @@ static void plan_add_copied(struct tensor_plan *plan, const mq_tensor_info *info
 }
 
 static mq_status check_linear(const mq_master_linear *linear, const mq_tensors *source,
-                              const char *folder, mq_error *err) {
+                              mq_error *err) {
     char name[MQ_STORED_NAME_SIZE], shape[128];
     const mq_tensor_info *weight =
         mq_tensors_find(source, mq_name_make(name, linear->prefix, "weight", 0));
     if (weight == NULL) {
-        return mq_fail_tensor(err, MQ_ERR_INPUT, folder, name, "is missing");
+        return mq_fail_tensor(err, MQ_ERR_INPUT, mq_tensors_where(source, name), name,
+                              "is missing");
     }
     if (!mq_dtype_is_weight(weight->dtype) || weight->dims != 2 ||
         weight->shape[0] != linear->out || weight->shape[1] != linear->in) {
@@ -191,7 +192,7 @@ static mq_status plan_make(struct tensor_plan *plan, const mq_master_layout *lay
     }
     for (size_t i = 0; status == MQ_OK && i < layout->linear_count; i++) {
         sorted[i] = &layout->linears[i];
-        status = check_linear(sorted[i], source, layout->source, err);
+        status = check_linear(sorted[i], source, err);
     }
     if (status == MQ_OK && layout->linear_count > 0) {
         qsort(sorted, layout->linear_count, sizeof *sorted, compare_linears);
@@ -246,8 +247,9 @@ static mq_status make_config(mq_master_writer *writer, const mq_master_layout *l
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
         const cJSON *member = cJSON_GetObjectItemCaseSensitive(writer->config, taken[i]);
         if (member != NULL && !cJSON_IsNull(member)) {
-            return mq_fail_file(err, MQ_ERR_INPUT, layout->source,
-                                "is quantized already: config.json has %s", taken[i]);
+            return mq_fail_file_in(err, MQ_ERR_INPUT, layout->source, MQ_CONFIG_FILE,
+                                   "the model is already quantized (it has the field %s)",
+                                   taken[i]);
         }
         cJSON_DeleteItemFromObjectCaseSensitive(writer->config, taken[i]);
     }

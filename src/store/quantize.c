@@ -91,6 +91,7 @@ static mq_status run_and_write(job *work, mq_error *err) {
         read_ahead(plan, 1);
         status = mq_run(options, plan->model, &plan->selection, &plan->backend, work->embeddings,
                         plan->calibration.ids, &sink, plan->context, err);
+        status = mq_quantize_in_source(plan, status, err);
     }
     if (status == MQ_OK && plan->refit_width_count > 0) {
         status = mq_quantize_refit(work->refits, plan, work->embeddings, work->writer, err);

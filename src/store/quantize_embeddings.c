@@ -168,10 +168,15 @@ static mq_status embedded_shape(size_t *rows, size_t *columns, const mq_weights 
     return model->class_->shape(rows, columns, model, name, err);
 }
 
+static const char *embedded_where(const mq_weights *base, const char *name) {
+    const mq_weights *model = of(base)->plan->model->weights;
+    return model->class_->where(model, name);
+}
+
 static void embedded_free(mq_weights *base) { mq_free(base); }
 
 static const mq_weights_class embedded_class = {embedded_has, embedded_shape, embedded_read,
-                                                embedded_free};
+                                                embedded_where, embedded_free};
 
 mq_status mq_quantize_embedded(mq_weights *out[MQ_MAX_WIDTH + 1], const mq_quantize_plan *plan,
                                const mq_master_writer *writer, mq_error *err) {

@@ -23,6 +23,12 @@ static mq_status check_paths(const mq_quantize_options *options, mq_error *err) 
     return mq_output_check(options->output, options->force, err);
 }
 
+mq_status mq_quantize_in_source(const mq_quantize_plan *plan, mq_status status, mq_error *err) {
+    return status == MQ_ERR_INPUT && err != NULL && err->tensor[0] != '\0'
+               ? mq_error_in_file(err, status, mq_tensors_where(plan->source, err->tensor))
+               : status;
+}
+
 /* Names a weight that is NaN or infinite before an hour is spent on the blocks before it. */
 static mq_status check_finite(const mq_quantize_plan *plan, mq_error *err) {
     for (size_t i = 0; i < mq_tensors_count(plan->source); i++) {
@@ -290,7 +296,8 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_tensors_open(&plan->source, options->model, err);
     }
     if (status == MQ_OK) {
-        status = mq_select(&plan->selection, options, &plan->model->config, err);
+        status = mq_quantize_in_source(
+            plan, mq_select(&plan->selection, options, &plan->model->config, err), err);
     }
     if (status == MQ_OK) {
         status = make_layout(plan, err);

@@ -140,10 +140,16 @@ mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *pl
     const mq_refit_store store = {&self, get_codes, get_pairs, put_pairs, put_norm};
     mq_refit *refit = NULL;
     mq_status status = mq_refit_open(&refit, &setup, plan->context, err);
+    size_t before = 0, after = 0; /* work of the widths, for progress */
+    for (size_t i = 0; status == MQ_OK && i < plan->refit_width_count; i++) {
+        after += mq_refit_work(refit, plan->refit_widths[i]);
+    }
     for (size_t i = 0; status == MQ_OK && i < plan->refit_width_count; i++) {
         mq_refit_result result;
-        status = mq_refit_width(&result, refit, plan->refit_widths[i], &store, i,
-                                plan->refit_width_count, err);
+        const size_t work = mq_refit_work(refit, plan->refit_widths[i]);
+        after -= work;
+        status = mq_refit_width(&result, refit, plan->refit_widths[i], &store, before, after, err);
+        before += work;
         if (status == MQ_OK) {
             reports[i] = (mq_refit_report){.width = plan->refit_widths[i],
                                            .kl_before = result.kl_before,

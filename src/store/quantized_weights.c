@@ -160,6 +160,15 @@ static mq_status quantized_read(float *out, const mq_weights *self, const char *
     return plain->class_->read(out, plain, stored_name(of(self), name), first, count, err);
 }
 
+static const char *quantized_where(const mq_weights *self, const char *name) {
+    stored_linear linear;
+    if (find_linear(&linear, of(self), name)) {
+        return (linear.codes != NULL ? linear.codes : linear.packed)->file;
+    }
+    const mq_weights *plain = of(self)->plain;
+    return plain->class_->where(plain, stored_name(of(self), name));
+}
+
 static void quantized_free(mq_weights *self) {
     quantized_weights *weights = (quantized_weights *)(void *)self;
     mq_weights_free(weights->plain);
@@ -167,7 +176,7 @@ static void quantized_free(mq_weights *self) {
 }
 
 static const mq_weights_class quantized_class = {quantized_has, quantized_shape, quantized_read,
-                                                 quantized_free};
+                                                 quantized_where, quantized_free};
 
 static mq_status make(mq_weights **out, quantized_weights values, const mq_tensors *tensors,
                       mq_error *err) {

@@ -150,8 +150,9 @@ mq_status mq_verify(mq_verify_report *report, const char *master, const char *ag
         return status;
     }
     if (kind == MQ_KIND_PLAIN) {
-        return mq_fail_file(err, MQ_ERR_INPUT, master,
-                            "is not quantized: there is no master or slice to verify");
+        return mq_fail_file_in(err, MQ_ERR_INPUT, master, MQ_CONFIG_FILE,
+                               "is of a model that is not quantized: there is no master or slice "
+                               "to verify");
     }
     mq_problems problems = {.context = context};
     mq_verification self = {

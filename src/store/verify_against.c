@@ -82,16 +82,16 @@ static mq_status compare_tensor(const mq_verification *self, const mq_tensors *s
     if (name.form == MQ_NAME_WEIGHT && find_linear(&out, &in, self, name.stem)) {
         char shape[128];
         if (theirs->dims != 2 || theirs->shape[0] != out || theirs->shape[1] != in) {
-            mq_fail_tensor(&problem, MQ_ERR_INPUT, self->folder, name.stem,
-                           "is quantized as [%zu, %zu], the source's weight is %s", out, in,
-                           mq_shape_text(shape, sizeof shape, theirs->shape, theirs->dims));
+            mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, theirs->name),
+                           name.stem, "is quantized as [%zu, %zu], the source's weight is %s", out,
+                           in, mq_shape_text(shape, sizeof shape, theirs->shape, theirs->dims));
         }
         return note(self, &problem, err);
     }
     const mq_tensor_info *ours = mq_tensors_find(self->tensors, theirs->name);
     if (ours == NULL) {
-        mq_fail_tensor(&problem, MQ_ERR_INPUT, self->folder, theirs->name,
-                       "is in the source but missing here");
+        mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, theirs->name),
+                       theirs->name, "is in the source but missing here");
         return note(self, &problem, err);
     }
     return compare_bytes(self, ours, source, theirs, err);
@@ -153,8 +153,8 @@ static mq_status compare_configs(const mq_verification *self, const char *source
     }
     if (key != NULL) {
         mq_error problem;
-        mq_fail_file(&problem, MQ_ERR_INPUT, self->folder,
-                     "config.json differs from the source's in \"%s\"", key);
+        mq_fail_file_in(&problem, MQ_ERR_INPUT, self->folder, MQ_CONFIG_FILE,
+                        "differs from the source's in \"%s\"", key);
         status = mq_problem(self->problems, &problem, err);
     }
     cJSON_Delete(theirs);
@@ -185,8 +185,8 @@ mq_status mq_verify_against(const mq_verification *self, const char *source, mq_
         return status;
     }
     if (kind != MQ_KIND_PLAIN) {
-        return mq_fail_file(err, MQ_ERR_INPUT, source,
-                            "is quantized itself: it is not the source of %s", self->folder);
+        return mq_fail_file_in(err, MQ_ERR_INPUT, source, MQ_CONFIG_FILE,
+                               "is of a quantized model: it is not the source of %s", self->folder);
     }
     mq_tensors *tensors = NULL;
     status = mq_tensors_open(&tensors, source, err);

@@ -39,10 +39,9 @@ static mq_status read_listing(listing *out, const mq_verification *self, mq_erro
     const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(self->provenance, "tensors");
     mq_error problem = {.status = MQ_OK};
     if (!cJSON_IsObject(tensors)) {
-        mq_fail_file(&problem, MQ_ERR_INPUT, self->folder,
-                     self->provenance == NULL
-                         ? "has no " MQ_PROVENANCE_FILE ": there is no CRC-32 to check"
-                         : MQ_PROVENANCE_FILE " lists no tensors: there is no CRC-32 to check");
+        mq_fail_file_in(&problem, MQ_ERR_INPUT, self->folder, MQ_PROVENANCE_FILE,
+                        "%s: there is no CRC-32 to check",
+                        self->provenance == NULL ? "is not there" : "lists no tensors");
         return mq_problem(self->problems, &problem, err);
     }
     size_t count = 0;
@@ -142,7 +141,8 @@ static mq_status check_missing(const mq_verification *self, const listing *list,
     for (size_t i = 0; status == MQ_OK && i < list->count; i++) {
         if (!list->entries[i].found) {
             mq_error problem;
-            mq_fail_tensor(&problem, MQ_ERR_INPUT, self->folder, list->entries[i].name,
+            const char *name = list->entries[i].name;
+            mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, name), name,
                            "is listed in " MQ_PROVENANCE_FILE " but missing");
             status = mq_problem(self->problems, &problem, err);
         }

@@ -41,6 +41,9 @@ size_t mq_tensors_count(const mq_tensors *tensors);
 /* In the order of (file, offset). Valid until close. */
 const mq_tensor_info *mq_tensors_at(const mq_tensors *tensors, size_t index);
 const mq_tensor_info *mq_tensors_find(const mq_tensors *tensors, const char *name); /* NULL: none */
+/* For messages about a tensor: the path of the file that holds it; when there is none of that name,
+ * of the one that would have to name it: the single file, or the index of the shards. */
+const char *mq_tensors_where(const mq_tensors *tensors, const char *name);
 /* The shards' paths, in order; total bytes of all files. */
 size_t mq_tensors_file_count(const mq_tensors *tensors);
 const char *mq_tensors_file(const mq_tensors *tensors, size_t index);

@@ -174,6 +174,9 @@ static mq_status check_layout(const header_reader *r, mq_shard *shard) {
     size_t end = r->data_start;
     for (size_t i = 0; i < shard->count; i++) {
         const mq_tensor_info *info = &shard->infos[i];
+        if (i > 0 && strcmp(info->name, info[-1].name) == 0) { /* both at one place, then */
+            return reject(r, info->name, "stands twice in the header");
+        }
         if (info->file_offset < end) {
             return mq_fail_offset(r->err, MQ_ERR_INPUT, r->path, info->name, info->file_offset,
                                   "overlaps tensor %s", shard->infos[i - 1].name);

@@ -12,6 +12,7 @@ struct mq_tensors {
     size_t count;
     const mq_tensor_info **in_order; /* [count], by file and offset */
     const mq_tensor_info **by_name;  /* [count] */
+    char *listing;                   /* path of the file that says which tensors there are */
 };
 
 /* --- names ------------------------------------------------------------------------------------ */
@@ -74,12 +75,16 @@ static mq_status open_shards(mq_tensors *tensors, char *const *paths, size_t cou
     return status == MQ_OK ? make_lists(tensors, err) : status;
 }
 
-static mq_status open_paths(mq_tensors **out, char *const *paths, size_t count, mq_error *err) {
+/* listing: the path of the index, or of the one file. */
+static mq_status open_paths(mq_tensors **out, char *const *paths, size_t count, const char *listing,
+                            mq_error *err) {
     mq_tensors *tensors = mq_calloc(1, sizeof *tensors);
     if (tensors == NULL) {
         return mq_fail_memory(err, "the tensors", sizeof *tensors);
     }
-    mq_status status = open_shards(tensors, paths, count, err);
+    tensors->listing = mq_strdup(listing);
+    mq_status status = tensors->listing == NULL ? mq_fail_memory(err, "a path", strlen(listing) + 1)
+                                                : open_shards(tensors, paths, count, err);
     if (status != MQ_OK) {
         mq_tensors_close(tensors);
         return status;
@@ -93,7 +98,7 @@ mq_status mq_tensors_open_file(mq_tensors **out, const char *path, mq_error *err
     if (copy == NULL) {
         return mq_fail_memory(err, "a path", strlen(path) + 1);
     }
-    mq_status status = open_paths(out, &copy, 1, err);
+    mq_status status = open_paths(out, &copy, 1, path, err);
     mq_free(copy);
     return mq_error_in_file(err, status, path);
 }
@@ -175,7 +180,7 @@ static mq_status open_weight_map(mq_tensors **out, const char *folder, const cJS
     }
     mq_tensors *tensors = NULL;
     if (status == MQ_OK) {
-        status = open_paths(&tensors, paths, count, err);
+        status = open_paths(&tensors, paths, count, index, err);
     }
     if (status == MQ_OK) {
         status = check_index(tensors, weight_map, index, err);
@@ -219,8 +224,8 @@ mq_status mq_tensors_open(mq_tensors **out, const char *folder, mq_error *err) {
     } else if (mq_path_exists(index)) {
         status = open_index(out, folder, index, err);
     } else if (mq_is_folder(folder)) {
-        status = mq_fail_file(err, MQ_ERR_INPUT, folder,
-                              "holds neither model.safetensors nor model.safetensors.index.json");
+        status = mq_fail_file(err, MQ_ERR_INPUT, single,
+                              "is not there, and neither is model.safetensors.index.json");
     } else {
         status = mq_fail_file(err, MQ_ERR_INPUT, folder, "is not a folder");
     }
@@ -239,6 +244,7 @@ void mq_tensors_close(mq_tensors *tensors) {
     mq_free(tensors->shards);
     mq_free(tensors->in_order);
     mq_free(tensors->by_name);
+    mq_free(tensors->listing);
     mq_free(tensors);
 }
 
@@ -258,6 +264,11 @@ const mq_tensor_info *mq_tensors_find(const mq_tensors *tensors, const char *nam
     const mq_tensor_info *const *found =
         bsearch(name, tensors->by_name, tensors->count, sizeof *tensors->by_name, compare_name_to);
     return found == NULL ? NULL : *found;
+}
+
+const char *mq_tensors_where(const mq_tensors *tensors, const char *name) {
+    const mq_tensor_info *info = mq_tensors_find(tensors, name);
+    return info == NULL ? tensors->listing : info->file;
 }
 
 size_t mq_tensors_file_count(const mq_tensors *tensors) { return tensors->shard_count; }

@@ -157,7 +157,7 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
         status = mq_refit_open(&refit, setup, self->context, err);
     }
     if (status == MQ_OK) {
-        status = mq_refit_width(&result, refit, width, &store, 0, 1, err);
+        status = mq_refit_width(&result, refit, width, &store, 0, 0, err);
     }
     if (status == MQ_OK) {
         const double rate = setup->rate < 0.0 ? mq_refit_rate(width) : setup->rate;

@@ -129,11 +129,26 @@ def overlap(checkpoint):
     del checkpoint.data[len(checkpoint.data) - size // 2 :]
 
 
+SHARD = "model-00001-of-00001.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
 def index_of(weight_map):
+    """One shard and an index that says this; None: the truth."""
+
     def apply(folder):
-        os.rename(os.path.join(folder, WEIGHTS), os.path.join(folder, "model-00001-of-00001.safetensors"))
-        index = {"metadata": {}, "weight_map": weight_map}
-        write(folder, "model.safetensors.index.json", json.dumps(index).encode())
+        names = [name for name in Checkpoint(folder).header if name != "__metadata__"]
+        os.rename(os.path.join(folder, WEIGHTS), os.path.join(folder, SHARD))
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, SHARD) if weight_map is None else weight_map}
+        write(folder, INDEX, json.dumps(index).encode())
+
+    return apply
+
+
+def both(*defects):
+    def apply(folder):
+        for defect in defects:
+            defect(folder)
 
     return apply
 
@@ -192,6 +207,7 @@ DEFECTS = {
     "offsets-shift": set_offsets(WEIGHT, lambda b, e, n: [b + 2, e]),
     "overlap": header(overlap),
     "shape-lies": header(lambda c: c.tensor(WEIGHT)["shape"].append(2)),
+    "shape-transposed": header(lambda c: c.tensor(WEIGHT)["shape"].reverse()),
     "shape-huge": set_field(WEIGHT, "shape", [1 << 40, 1 << 40]),
     "shape-negative": set_field(WEIGHT, "shape", [-1, 2]),
     "unknown-dtype": set_field(WEIGHT, "dtype", "F17"),
@@ -203,8 +219,12 @@ DEFECTS = {
     "missing-tensor": header(lambda c: c.remove(WEIGHT)),
     "missing-norm": header(lambda c: c.remove("layers.2.input_layernorm.weight")),
     "integer-weight": set_field(WEIGHT, "dtype", "I16"),
+    "missing-in-shards": both(header(lambda c: c.remove(WEIGHT)), index_of(None)),
+    "shard-truncated": both(index_of(None), lambda folder: shorten(folder, SHARD, 0.7)),
+    "index-not-json": both(index_of(None), lambda folder: shorten(folder, INDEX, 0.5)),
+    "index-empty": index_of({}),
     "missing-shard": index_of({"model.norm.weight": "model-00007-of-00009.safetensors"}),
-    "index-lies": index_of({"no.such.tensor": "model-00001-of-00001.safetensors"}),
+    "index-lies": index_of({"no.such.tensor": SHARD}),
     # config.json
     "config-shape": config(intermediate_size=320),
     "config-vocabulary": config(vocab_size=999),

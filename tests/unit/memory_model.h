@@ -46,13 +46,20 @@ static inline mq_status memory_read(float *out, const mq_weights *self, const ch
     return MQ_OK;
 }
 
+static inline const char *memory_where(const mq_weights *self, const char *name) {
+    (void)self;
+    (void)name;
+    return "memory";
+}
+
 static inline void memory_free(mq_weights *self) {
     mq_free(of(self)->head);
     mq_free(of(self)->norm);
     mq_free(self);
 }
 
-static const mq_weights_class memory_class = {memory_has, memory_shape, memory_read, memory_free};
+static const mq_weights_class memory_class = {memory_has, memory_shape, memory_read, memory_where,
+                                              memory_free};
 
 static inline float *random_floats(size_t count, double scale, uint64_t seed) {
     mq_random random;

@@ -49,6 +49,24 @@ static void long_path_keeps_its_end(void **state) {
     assert_string_equal(err.file + strlen(err.file) - 5, "/last");
 }
 
+static void a_file_in_a_folder(void **state) {
+    (void)state;
+    char folder[2000];
+    mq_error err;
+    assert_int_equal(mq_fail_file_in(&err, MQ_ERR_INPUT, "in", "config.json", "bad %d", 7),
+                     MQ_ERR_INPUT);
+    assert_string_equal(err.file, "in/config.json");
+    assert_string_equal(err.message, "bad 7");
+    mq_fail_file_in(&err, MQ_ERR_INPUT, "/", "config.json", "bad");
+    assert_string_equal(err.file, "/config.json");
+    memset(folder, 'a', sizeof folder - 1);
+    folder[sizeof folder - 1] = '\0';
+    mq_fail_file_in(&err, MQ_ERR_INPUT, folder, "config.json", "bad");
+    assert_int_equal(strlen(err.file), sizeof err.file - 1);
+    assert_string_equal(err.file + strlen(err.file) - 13, "a/config.json");
+    assert_int_equal(mq_fail_file_in(NULL, MQ_ERR_INPUT, "in", "f", "bad"), MQ_ERR_INPUT);
+}
+
 static void an_error_is_one_line(void **state) {
     (void)state;
     mq_error err;
@@ -163,6 +181,7 @@ int main(void) {
         cmocka_unit_test(format_has_the_parts_there_are),
         cmocka_unit_test(format_is_cut_to_size_and_says_the_whole_length),
         cmocka_unit_test(long_path_keeps_its_end),
+        cmocka_unit_test(a_file_in_a_folder),
         cmocka_unit_test(an_error_is_one_line),
         cmocka_unit_test(arguments_may_point_into_the_error),
         cmocka_unit_test(system_errors_blame_input_or_machine),

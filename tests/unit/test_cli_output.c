@@ -115,16 +115,21 @@ static void test_units(void **state) {
     check_seconds((double)NAN, "-");
 }
 
-static void check_progress(double done, double total, double elapsed, const char *detail,
-                           const char *expected) {
+static void check_phase(double done, double total, double elapsed, const char *detail,
+                        const char *next, const char *expected) {
     char out[160];
     mq_progress report = {.phase = "learn",
                           .unit = "block",
                           .done = done,
                           .total = total,
                           .elapsed_seconds = elapsed};
-    cli_progress_text(out, sizeof out, &report, detail);
+    cli_progress_text(out, sizeof out, &report, detail, next);
     assert_string_equal(out, expected);
+}
+
+static void check_progress(double done, double total, double elapsed, const char *detail,
+                           const char *expected) {
+    check_phase(done, total, elapsed, detail, NULL, expected);
 }
 
 static void test_progress(void **state) {
@@ -138,6 +143,9 @@ static void test_progress(void **state) {
     check_progress(29.9999, 30, 3000, NULL, "learn 99.9 %, ETA 0:01: block 29/30");
     check_progress(30, 30, 3000, NULL, "learn 100.0 %: block 30/30");
     check_progress(0, 0, 0, NULL, "learn 0.0 %: block 0/0");
+    /* the time to go is the phase's own: what follows is said */
+    check_phase(7.5, 30, 30, NULL, "refit", "learn 25.0 %, ETA 1:30, then refit: block 7/30");
+    check_phase(30, 30, 120, NULL, "refit", "learn 100.0 %, then refit: block 30/30");
 }
 
 int main(void) {

@@ -500,7 +500,7 @@ static void test_what_is_refused(void **state) {
     refuses(&bad, MQ_ERR_USAGE, "a task's file");
     bad = good;
     bad.items = temporary_path(folder, "none/items");
-    refuses(&bad, MQ_ERR_INPUT, "make a file in it");
+    refuses(&bad, MQ_ERR_INPUT, "make a folder in it");
     /* A text that is no good is found before the tasks run, and the other way round. */
     bad = good;
     bad.text = "no-such-text";

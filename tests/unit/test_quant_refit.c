@@ -209,7 +209,7 @@ static mq_refit *refit(mq_refit_result *result, fixture *f, size_t epochs, doubl
     mq_error err;
     assert_int_equal(mq_refit_prepare(&setup, &err), MQ_OK);
     assert_int_equal(mq_refit_open(&out, &setup, f->context, &err), MQ_OK);
-    if (mq_refit_width(result, out, f->width, &f->store, 0, 1, &err) != MQ_OK) {
+    if (mq_refit_width(result, out, f->width, &f->store, 0, 0, &err) != MQ_OK) {
         fail_with("refit", &err);
     }
     return out;
@@ -479,6 +479,58 @@ static void memory_is_predicted(void **state) {
     free_fixture(&f);
 }
 
+/* --- progress --------------------------------------------------------------------------------- */
+
+typedef struct progress {
+    double done[32], total[32];
+    bool finished[32]; /* it came with the width's result */
+    size_t count;
+} progress;
+
+static void take_progress(void *user, const mq_progress *report) {
+    progress *all = user;
+    if (strcmp(report->phase, "refit") == 0) {
+        assert_true(all->count < 32);
+        all->done[all->count] = report->done;
+        all->total[all->count] = report->total;
+        all->finished[all->count++] = report->detail != NULL;
+    }
+}
+
+/* Of two widths: it counts the work of both, grows with every step, and is not at the end before
+ * the second one's numbers are stored. */
+static void progress_is_of_all_widths(void **state) {
+    (void)state;
+    fixture f = make_fixture("llama", 1);
+    mq_context_free(f.context);
+    progress all = {.count = 0};
+    const mq_context_options options = {.threads = 1, .sink = {&all, NULL, take_progress}};
+    assert_int_equal(mq_context_new(&f.context, &options, NULL), MQ_OK);
+    f.batch = 1;
+    const size_t epochs = 2;
+    const mq_refit_setup setup = setup_of(&f, epochs, 1e-3);
+    const mq_refit_store store = {&f, codes, pairs, put_pairs, put_norm};
+    mq_refit *run = NULL;
+    mq_refit_result result;
+    assert_int_equal(mq_refit_open(&run, &setup, f.context, NULL), MQ_OK);
+    const size_t work = mq_refit_work(run, WIDTH);
+    assert_true(work > epochs * TRAIN);
+    assert_true(mq_refit_work(run, 8) < work); /* it sees a third of the text */
+    assert_int_equal(mq_refit_width(&result, run, WIDTH, &store, 0, work, NULL), MQ_OK);
+    f.norms_put = 0;
+    assert_int_equal(mq_refit_width(&result, run, WIDTH, &store, work, 0, NULL), MQ_OK);
+    mq_refit_close(run);
+    assert_int_equal(all.count, 2 * (epochs * TRAIN + 1));
+    for (size_t i = 0; i < all.count; i++) {
+        assert_true(all.total[i] == (double)(2 * work));
+        assert_true(i == 0 || all.done[i] > all.done[i - 1]);
+        assert_true(all.finished[i] == (i + 1 == all.count / 2 || i + 1 == all.count));
+        assert_true((all.done[i] == all.total[i]) == (i + 1 == all.count));
+    }
+    assert_true(all.done[all.count / 2 - 1] == (double)work);
+    free_fixture(&f);
+}
+
 /* --- failures --------------------------------------------------------------------------------- */
 
 static void failures_are_reported(void **state) {
@@ -497,7 +549,7 @@ static void failures_are_reported(void **state) {
         mq_alloc_fail_after(failed + 1);
         status = mq_refit_open(&run, &setup, f.context, &err);
         if (status == MQ_OK) {
-            status = mq_refit_width(&result, run, WIDTH, &store, 0, 1, &err);
+            status = mq_refit_width(&result, run, WIDTH, &store, 0, 0, &err);
             mq_refit_close(run);
         }
         mq_alloc_fail_after(0);
@@ -507,7 +559,7 @@ static void failures_are_reported(void **state) {
     f.pairs_put = 0; /* by the last round, which lacked nothing */
     f.codes_fail = true;
     assert_int_equal(mq_refit_open(&run, &setup, f.context, &err), MQ_OK);
-    assert_int_equal(mq_refit_width(&result, run, WIDTH, &store, 0, 1, &err), MQ_ERR_MACHINE);
+    assert_int_equal(mq_refit_width(&result, run, WIDTH, &store, 0, 0, &err), MQ_ERR_MACHINE);
     assert_non_null(strstr(err.message, "the disk is gone"));
     assert_int_equal(f.pairs_put, 0);
     mq_refit_close(run);
@@ -522,6 +574,7 @@ int main(void) {
         cmocka_unit_test(a_width_never_ends_worse),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(memory_is_predicted),
+        cmocka_unit_test(progress_is_of_all_widths),
         cmocka_unit_test(failures_are_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

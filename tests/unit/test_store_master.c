@@ -239,7 +239,7 @@ static void writer_refuses(void **state) {
     fixture_set_json(plain, "config.json", NULL, "quantization_config",
                      "{\"quant_method\": \"gptq\"}");
     expect_error(open_writer(plain, &layout, &err), MQ_ERR_INPUT, &err, "plain", "",
-                 "quantized already");
+                 "already quantized");
     fixture_set_json(plain, "config.json", NULL, "quantization_config", "null");
     must(open_writer(plain, &layout, &err), &err);
 

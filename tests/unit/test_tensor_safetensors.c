@@ -255,6 +255,8 @@ static void good_files_are_read(void **state) {
         assert_ptr_equal(mq_tensors_find(tensors, order[i]), mq_tensors_at(tensors, i));
     }
     assert_null(mq_tensors_find(tensors, "b"));
+    assert_string_equal(mq_tensors_where(tensors, "b"), path);
+    assert_string_equal(mq_tensors_where(tensors, "a"), path);
     assert_null(mq_tensors_find(tensors, "__metadata__"));
     const mq_tensor_info *a = mq_tensors_find(tensors, "a");
     assert_int_equal(a->dtype, MQ_BF16);
@@ -361,6 +363,9 @@ static void shards_are_one_checkpoint(void **state) {
     assert_string_equal(mq_tensors_at(tensors, 1)->name, "c");
     assert_string_equal(mq_tensors_at(tensors, 2)->name, "a");
     assert_string_equal(mq_tensors_find(tensors, "a")->file, temporary_path(folder, "s2"));
+    assert_string_equal(mq_tensors_where(tensors, "a"), temporary_path(folder, "s2"));
+    assert_string_equal(mq_path_base(mq_tensors_where(tensors, "no.such.tensor")),
+                        "model.safetensors.index.json");
     assert_int_equal(mq_tensors_file_count(tensors), 2);
     assert_string_equal(mq_path_base(mq_tensors_file(tensors, 1)), "s2");
     mq_tensor_will_need(tensors, mq_tensors_find(tensors, "a"));
@@ -376,8 +381,8 @@ static void shards_are_one_checkpoint(void **state) {
 
 static void an_index_that_lies_is_refused(void **state) {
     temporary *folder = *state;
-    assert_folder_rejected(folder, "", "",
-                           "holds neither model.safetensors nor model.safetensors.index.json");
+    assert_folder_rejected(folder, "model.safetensors", "",
+                           "is not there, and neither is model.safetensors.index.json");
     write_tensors(folder, "s1", "{" ENTRY("b", 2, 0, 2) "," ENTRY("c", 2, 2, 4) "}", 4);
     write_tensors(folder, "s2", "{" ENTRY("a", 3, 0, 3) "}", 3);
     write_tensors(folder, "s3", "{" ENTRY("a", 3, 0, 3) "}", 3);

@@ -1,14 +1,17 @@
 # Files that are missing, cut or not what their name says.
 . "$CLI/shared.sh"
 refused no-config 'in/config.json: cannot open: No such file or directory'
-refused no-weights 'in: holds neither model.safetensors nor model.safetensors.index.json'
+refused no-weights 'in/model.safetensors: is not there, and neither is model.safetensors.index.json'
 refused no-tokenizer 'in/tokenizer.json: cannot open: No such file or directory'
-refused empty-weights 'in/model.safetensors: at byte 0: .*'
+refused empty-weights 'in/model.safetensors: at byte 0: the file ends within the header length'
 refused truncated 'in/model.safetensors: tensor model\.layers\.[0-9.a-z_]*: at byte [0-9]+: .*are not within the [0-9]+ bytes of data'
 refused truncated-header 'in/model.safetensors: at byte 0: a header of [0-9]+ bytes in a file of 100'
 refused config-not-json 'in/config.json: at byte [0-9]+: .*JSON.*'
 refused tokenizer-not-json 'in/tokenizer.json: at byte [0-9]+: .*JSON.*'
 refused missing-shard 'in/model-00007-of-00009.safetensors: cannot open: No such file or directory'
+refused shard-truncated 'in/model-00001-of-00001.safetensors: tensor model\.layers\.[0-9.a-z_]*: at byte [0-9]+: .*are not within the [0-9]+ bytes of data'
+refused index-not-json 'in/model.safetensors.index.json: at byte [0-9]+: .*JSON.*'
+refused index-empty 'in/model.safetensors.index.json: "weight_map" is empty'
 refused index-lies 'in/model.safetensors.index.json: tensor no\.such\.tensor: is not in model-00001-of-00001.safetensors'
 
 rm -rf in

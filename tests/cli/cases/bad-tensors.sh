@@ -4,8 +4,9 @@ tensor='model\.layers\.1\.mlp\.up_proj\.weight'
 refused nan "in/model.safetensors: tensor $tensor: at byte [0-9]+: .*not finite"
 refused infinity "in/model.safetensors: tensor $tensor: at byte [0-9]+: .*not finite"
 refused nan-norm 'in/model.safetensors: tensor model\.norm\.weight: at byte [0-9]+: .*not finite'
-refused missing-tensor "in.*: tensor $tensor: missing"
-refused missing-norm 'in.*: tensor model\.layers\.2\.input_layernorm\.weight: missing'
+refused missing-tensor "in/model.safetensors: tensor $tensor: missing"
+refused missing-norm 'in/model.safetensors: tensor model\.layers\.2\.input_layernorm\.weight: missing'
+refused missing-in-shards "in/model.safetensors.index.json: tensor $tensor: missing"
 refused integer-weight "in/model.safetensors: tensor $tensor: its type I16 is none of F32, F16 and BF16"
 
 # The offset is that of the value itself.

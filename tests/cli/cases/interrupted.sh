@@ -9,6 +9,13 @@ for signal in INT TERM HUP; do
     expect_only
 done
 
+# In the end-to-end refit, too, when all blocks are done.
+run 5 python3 "$tools/signal_after.py" INT '^refit ' $long
+expect_no_out
+expect_err '^learn 100\.0 %, then refit: block 6/6'
+expect_err '^matquant: interrupted$'
+expect_only
+
 # The second signal does not wait (both arrive while the program is stopped, so that none comes too late; which of them
 # is the second is the system's choice); what is left then goes with the next run.
 run 0 sh -c "python3 $tools/signal_after.py STOP+INT+TERM+CONT '^learn .*1/6' $(echo $long); "'

@@ -3,7 +3,7 @@
 . "$CLI/shared.sh"
 quantize="matquant quantize $model -o out --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1
     --group-size 32"
-for when in 0.05 0.2 0.5 '^learn .*1/6' '^learn .*5/6' '^learn .*6/6'; do
+for when in 0.05 0.2 0.5 '^learn .*1/6' '^learn .*5/6' '^learn .*6/6' '^refit .*int8'; do
     # On a fast machine it may be done by then: then out is there, and whole.
     status=0
     python3 "$tools/signal_after.py" KILL "$when" $quantize >/dev/null 2>&1 || status=$?

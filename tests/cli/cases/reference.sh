@@ -27,7 +27,7 @@ expect_err '^matquant: warning: other: tokenizer.json differs'
 run 3 matquant eval "$model" --reference "$FIXTURES/master/m" $measure -q
 expect_one_error '^matquant: .*config.json: .*already quantized.*'
 run 3 matquant eval "$model" --reference "$GOLDEN/models/llama" $measure -q
-expect_one_error '^matquant: .*/models/llama: .*vocabulary of 64 tokens, the model one of 1024$'
+expect_one_error '^matquant: .*/models/llama/config.json: .*vocabulary of 64 tokens, the model one of 1024$'
 
 # Windows of fewer tokens than the text has; of more than the model has positions.
 run 3 matquant eval "$model" --text "$DATA/demo-eval.txt" --seq-len 100000 -q
