@@ -6,8 +6,9 @@
 #include <math.h>
 
 /* What the presets give to 2, 4 and 8 bits; between them straight lines. Balanced is that of the
- * design, section 2. The others are to be points of the curve that scripts/bench-tradeoff.sh
- * measures (tests/bench/RESULTS.md, "The trade-off"). */
+ * design, section 2. What the others cost and bring on six blocks of SmolLM2 is in
+ * tests/bench/RESULTS.md ("Error compensation, and presets"); scripts/bench-tradeoff.sh measures
+ * the curve that they are points of. */
 static const struct {
     const char *name;
     double w2, w4, w8;
