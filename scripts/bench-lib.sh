@@ -22,6 +22,15 @@ usage() {
     exit 2
 }
 
+# split_model: NAME=FOLDER in `model` into `name` and `folder`; without it, `calib` or `text` the script ends.
+split_model() {
+    if [ -z "$calib" ] || [ -z "$text" ] || [ "${model%%=*}" = "$model" ]; then
+        echo "$0: --model NAME=FOLDER, --calib and --text are needed" >&2
+        exit 2
+    fi
+    name=${model%%=*} folder=${model#*=}
+}
+
 # measure FILE COMMAND...: the command's JSON into FILE of the work folder, unless it is there
 measure() {
     file=$work/$1

@@ -23,11 +23,7 @@ windows=32 seq_len=1024
 
 . "$here/scripts/bench-lib.sh"
 read_options 'model calib text tasks work scopes rows settings windows seq_len results' "$@"
-if [ -z "$calib" ] || [ -z "$text" ] || [ "${model%%=*}" = "$model" ]; then
-    echo "$0: --model NAME=FOLDER, --calib and --text are needed" >&2
-    exit 2
-fi
-name=${model%%=*} folder=${model#*=}
+split_model
 
 matquant=${MATQUANT:-$here/build/release/matquant}
 mkdir -p "$work"

@@ -26,16 +26,12 @@ windows=24 seq_len=512
 
 . "$here/scripts/bench-lib.sh"
 read_options 'model calib text work lambdas blocks refit settings windows seq_len results' "$@"
-if [ -z "$calib" ] || [ -z "$text" ] || [ "${model%%=*}" = "$model" ]; then
-    echo "$0: --model NAME=FOLDER, --calib and --text are needed" >&2
-    exit 2
-fi
+split_model
 case $refit in
 yes) parts=whole recipe='' ;;
 no) parts=blocks recipe=--no-refit ;;
 *) usage ;;
 esac
-name=${model%%=*} folder=${model#*=}
 matquant=${MATQUANT:-$here/build/release/matquant}
 mkdir -p "$work"
 keep_back "$work"

@@ -101,8 +101,9 @@ static void gram_begin(mq_learner *learner) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, &learner->model->config, distinct_inputs[d]);
         memset(learner->gram_sum[distinct_inputs[d]], 0, in * sizeof(double));
-        if (learner->gram_matrix[distinct_inputs[d]] != NULL) {
-            memset(learner->gram_matrix[distinct_inputs[d]], 0, in * in * sizeof(float));
+        float *matrix = mq_learner_gram_matrix(learner, distinct_inputs[d]);
+        if (matrix != NULL) {
+            memset(matrix, 0, in * in * sizeof *matrix);
         }
     }
 }
@@ -144,9 +145,9 @@ mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
             mq_config_linear_shape(&out, &in, &learner->model->config, distinct_inputs[d]);
             const float *x = mq_activations_input(learner->activations, distinct_inputs[d]);
             add_squares(learner->gram_sum[distinct_inputs[d]], x, part.tokens, in);
-            if (learner->gram_matrix[distinct_inputs[d]] != NULL) {
-                mq_gram_add(learner->gram_matrix[distinct_inputs[d]], x, part.tokens, in,
-                            learner->context);
+            float *matrix = mq_learner_gram_matrix(learner, distinct_inputs[d]);
+            if (matrix != NULL) {
+                mq_gram_add(matrix, x, part.tokens, in, learner->context);
             }
         }
     }

@@ -47,31 +47,25 @@ static bool compensates(const mq_learner *learner, int linear) {
            most_groups(learner->selection, linear) > 0;
 }
 
-/* Of the first of the linears that have one input in common: whether one of them compensates. */
-static bool some_compensates(const mq_learner *learner, int source) {
-    for (int i = source; i < MQ_LINEAR_COUNT; i++) {
-        if ((int)same_input((mq_linear)i) == source && compensates(learner, i)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void carve_compensation(mq_learner *learner, mq_slab *slab) {
     mq_compensation_work *work = &learner->compensation_work;
     *work = (mq_compensation_work){.threads = mq_context_threads(learner->context)};
+    memset(learner->gram_matrix, 0, sizeof learner->gram_matrix);
+    memset(learner->compensation, 0, sizeof learner->compensation);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
-        if ((int)same_input((mq_linear)i) == i && some_compensates(learner, i)) {
-            learner->gram_matrix[i] = mq_carve(slab, in, in * sizeof(float));
-            mq_compensation_carve(&learner->compensation[i], in, slab);
+        const mq_linear source = same_input((mq_linear)i);
+        if (!compensates(learner, i)) {
+            continue;
         }
-        if (compensates(learner, i)) {
-            const size_t bytes =
-                learner->grid_class->compensate_bytes(in, most_groups(learner->selection, i));
-            work->bytes = bytes > work->bytes ? bytes : work->bytes;
+        if (learner->compensation[source].in == 0) { /* the first that reads this input */
+            learner->gram_matrix[source] = mq_carve(slab, in, in * sizeof(float));
+            mq_compensation_carve(&learner->compensation[source], in, slab);
         }
+        const size_t bytes =
+            learner->grid_class->compensate_bytes(in, most_groups(learner->selection, i));
+        work->bytes = bytes > work->bytes ? bytes : work->bytes;
     }
     work->memory = mq_carve(slab, work->threads, work->bytes);
 }
@@ -185,20 +179,29 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
     return MQ_OK;
 }
 
-/* Factors of the block's Gram matrices, where codes are to be compensated. */
+float *mq_learner_gram_matrix(const mq_learner *learner, mq_linear input) {
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (same_input((mq_linear)i) == input && learner->grid[i].groups > 0) {
+            return learner->gram_matrix[input];
+        }
+    }
+    return NULL;
+}
+
+/* Factors of the block's Gram matrices, and whose codes are compensated with them. */
 static void start_compensation(mq_learner *learner, size_t layer) {
     bool usable[MQ_LINEAR_COUNT] = {false};
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        const float *gram = mq_learner_gram_matrix(learner, (mq_linear)i);
+        usable[i] =
+            gram != NULL && mq_compensation_set(&learner->compensation[i], gram, learner->context);
+    }
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         const mq_linear source = same_input((mq_linear)i);
-        if ((int)source == i && learner->gram_matrix[i] != NULL) {
-            usable[i] = mq_compensation_set(&learner->compensation[i], learner->gram_matrix[i],
-                                            learner->context);
-        }
-        const bool wanted = learner->grid[i].groups > 0 && compensates(learner, i);
-        learner->finish[i].compensation =
-            wanted && usable[source] ? &learner->compensation[source] : NULL;
+        learner->finish[i].compensation = usable[source] ? &learner->compensation[source] : NULL;
         learner->finish[i].work = &learner->compensation_work;
-        if (wanted && !usable[source]) {
+        if (learner->grid[i].groups > 0 && learner->gram_matrix[source] != NULL &&
+            !usable[source]) {
             char name[MQ_NAME_SIZE];
             mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)i, "weight");
             mq_log(learner->context, MQ_LOG_WARNING,

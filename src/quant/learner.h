@@ -37,7 +37,9 @@ typedef struct mq_learner {
     float *gradients[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];
     double *gram_sum[MQ_LINEAR_COUNT]; /* [in]; linears with the same input share it */
     float *gram[MQ_LINEAR_COUNT];
-    float *gram_matrix[MQ_LINEAR_COUNT]; /* [in, in], shared likewise; NULL: not wanted */
+    float *gram_matrix[MQ_LINEAR_COUNT]; /* [in, in], by the first linear that has the input, in
+                                            MQ_Q, MQ_O, MQ_GATE and MQ_DOWN; NULL: no block wants
+                                            it */
     mq_compensation compensation[MQ_LINEAR_COUNT];
     mq_compensation_work compensation_work;
     mq_quantized quantized[MQ_LINEAR_COUNT];
@@ -57,6 +59,10 @@ void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size
 
 /* Loads layer's weights and points the grids at them. */
 mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err);
+
+/* Where the Gram matrix of an input (MQ_Q, MQ_O, MQ_GATE or MQ_DOWN, for all that read it) is
+ * summed up; NULL: nothing that the loaded block quantizes is compensated with it. */
+float *mq_learner_gram_matrix(const mq_learner *learner, mq_linear input);
 
 /* F(W, X) of the teacher chain into chains.target, and the Gram diagonals of every linear's input
  * on the way. */

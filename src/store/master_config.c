@@ -30,16 +30,16 @@ unsigned mq_layer_min_width(const mq_master_settings *settings, const char *pref
     return 0;
 }
 
-size_t mq_layer_widths(unsigned widths[7], const mq_master_settings *settings, unsigned min_width) {
-    size_t count = 0;
-    for (size_t i = 0; i < settings->width_count; i++) {
-        const unsigned width = settings->widths[i];
-        const unsigned own = width > min_width ? width : min_width;
-        if (count == 0 || widths[count - 1] != own) {
-            widths[count++] = own;
+size_t mq_layer_widths(unsigned widths[7], const unsigned served[], size_t count,
+                       unsigned min_width) {
+    size_t stored = 0;
+    for (size_t i = 0; i < count; i++) {
+        const unsigned width = served[i] > min_width ? served[i] : min_width;
+        if (stored == 0 || widths[stored - 1] != width) {
+            widths[stored++] = width;
         }
     }
-    return count;
+    return stored;
 }
 
 const char *mq_widths_text(char *out, size_t size, const unsigned *widths, size_t count) {

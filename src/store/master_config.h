@@ -20,8 +20,10 @@ typedef struct mq_master_settings {
 
 /* The least width of a layer's slices: 0 of a linear of the blocks. */
 unsigned mq_layer_min_width(const mq_master_settings *settings, const char *prefix);
-/* The widths that such a layer is stored in, descending; their number. */
-size_t mq_layer_widths(unsigned widths[7], const mq_master_settings *settings, unsigned min_width);
+/* The widths that such a layer is stored in, descending, of a master that serves served[count];
+ * their number. */
+size_t mq_layer_widths(unsigned widths[7], const unsigned served[], size_t count,
+                       unsigned min_width);
 
 /* The object; NULL: no memory. */
 cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *const *ignored,

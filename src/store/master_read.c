@@ -82,7 +82,8 @@ static mq_status read_linear(mq_master_view *view, const mq_master *master,
     view->in = codes->shape[1];
     view->min_width = mq_layer_min_width(&master->settings, view->prefix);
     unsigned widths[7];
-    const size_t count = mq_layer_widths(widths, &master->settings, view->min_width);
+    const size_t count = mq_layer_widths(widths, master->settings.widths,
+                                         master->settings.width_count, view->min_width);
     for (size_t i = 0; i < count; i++) {
         const unsigned width = widths[i];
         if ((status = find_affine(&view->scales[width], view, master, "scales", width, err)) !=
@@ -161,7 +162,8 @@ static mq_status check_embeddings(const mq_master *master, mq_problems *problems
 static bool has_width(const mq_master *master, const char *prefix, unsigned width) {
     unsigned widths[7];
     const size_t count =
-        mq_layer_widths(widths, &master->settings, mq_layer_min_width(&master->settings, prefix));
+        mq_layer_widths(widths, master->settings.widths, master->settings.width_count,
+                        mq_layer_min_width(&master->settings, prefix));
     for (size_t i = 0; i < count; i++) {
         if (widths[i] == width) {
             return true;

@@ -1,0 +1,205 @@
+#include "quantize_result.h"
+
+#include "command.h"
+#include "table.h"
+
+const char *const cli_recipe_names[] = {"best", "paper", "rtn", NULL};
+const char *const cli_loss_names[] = {"relative", "l2", NULL};
+
+static double mean_before(const mq_quantize_report *report, size_t width) {
+    double sum = 0;
+    for (size_t b = 0; b < report->blocks; b++) {
+        sum += report->block[b].before[width];
+    }
+    return sum / (double)report->blocks;
+}
+
+static double mean_after(const mq_quantize_report *report, size_t width) {
+    double sum = 0;
+    for (size_t b = 0; b < report->blocks; b++) {
+        sum += report->block[b].after[width];
+    }
+    return sum / (double)report->blocks;
+}
+
+/* --- for people ------------------------------------------------------------------------------- */
+
+static void print_losses(const mq_quantize_report *report, const mq_quantize_options *options) {
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        const mq_codistill *term = &options->codistill[i];
+        printf("int%u also learns from int%u's output (lambda %g)\n", term->student, term->teacher,
+               term->lambda);
+    }
+    puts("Mean loss over the blocks, in dB below 1 (more is better)");
+    cli_table table = {0};
+    cli_table_row(&table);
+    cli_table_cell(&table, "bits");
+    cli_table_cell(&table, "lambda");
+    cli_table_cell(&table, "before");
+    cli_table_cell(&table, "after");
+    cli_table_cell(&table, "gain");
+    for (size_t i = 0; i < options->width_count; i++) {
+        double before = cli_decibels(mean_before(report, i)),
+               after = cli_decibels(mean_after(report, i));
+        cli_table_row(&table);
+        cli_table_cell(&table, "%u", options->widths[i]);
+        cli_table_cell(&table, "%g", options->lambda[i]);
+        cli_table_cell(&table, "%.2f dB", before);
+        cli_table_cell(&table, "%.2f dB", after);
+        cli_table_cell(&table, "%+.2f dB", after - before);
+    }
+    cli_table_print(stdout, &table);
+    putchar('\n');
+}
+
+static void print_refits(const mq_quantize_report *report) {
+    puts("Refit: KL from full precision, nats a token, on text kept back from it");
+    cli_table table = {0};
+    cli_table_row(&table);
+    cli_table_cell(&table, "bits");
+    cli_table_cell(&table, "before");
+    cli_table_cell(&table, "after");
+    cli_table_cell(&table, "epoch");
+    for (size_t i = 0; i < report->refit_count; i++) {
+        const mq_refit_report *refit = &report->refit[i];
+        cli_table_row(&table);
+        cli_table_cell(&table, "%u", refit->width);
+        cli_table_cell(&table, "%.5f", refit->kl_before);
+        cli_table_cell(&table, "%.5f", refit->kl_after);
+        cli_table_cell(&table, "%zu", refit->kept_epoch);
+    }
+    cli_table_print(stdout, &table);
+    putchar('\n');
+}
+
+void cli_print_quantize_table(const mq_quantize_report *report,
+                              const mq_quantize_options *options) {
+    char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
+    if (report->block && report->blocks > 0) {
+        print_losses(report, options);
+    }
+    if (report->refit_count > 0) {
+        print_refits(report);
+    }
+    cli_print_field(stdout, "output", "%s%s", options->output,
+                    options->dry_run ? " (dry run: not made)" : "");
+    cli_print_field(stdout, "quantized", "%zu tensors, %zu weights", report->quantized_tensors,
+                    report->quantized_weights);
+    cli_print_field(stdout, "other tensors", "%zu", report->other_tensors);
+    cli_print_field(stdout, "calibration", "%zu tokens", report->calibration_tokens);
+    if (report->gemm[0] != '\0') {
+        cli_print_field(stdout, "products", "%s", report->gemm);
+    }
+    if (options->dry_run) {
+        cli_print_field(stdout, "disk", "%s needed, %s free",
+                        cli_show_bytes(a, report->output_bytes),
+                        cli_show_bytes(b, report->disk_free));
+        cli_print_field(stdout, "memory", "%s predicted",
+                        cli_show_bytes(a, report->memory_predicted));
+        return;
+    }
+    cli_print_field(stdout, "disk", "%s", cli_show_bytes(a, report->output_bytes));
+    cli_print_field(stdout, "memory", "%s predicted, %s at the peak",
+                    cli_show_bytes(a, report->memory_predicted),
+                    cli_show_bytes(b, report->memory_peak));
+    cli_print_field(stdout, "time", "%s", cli_show_seconds(a, report->seconds));
+}
+
+/* --- for programs ----------------------------------------------------------------------------- */
+
+static void add_widths(cli_json *json, const mq_quantize_report *report,
+                       const mq_quantize_options *options) {
+    cJSON *widths = cli_json_array(json, json->root, "widths");
+    for (size_t i = 0; i < options->width_count; i++) {
+        cJSON *width = cli_json_element(json, widths);
+        cli_json_size(json, width, "bits", options->widths[i]);
+        cli_json_number(json, width, "lambda", options->lambda[i]);
+        if (report->block && report->blocks > 0) {
+            cli_json_number(json, width, "mean_loss_before", mean_before(report, i));
+            cli_json_number(json, width, "mean_loss_after", mean_after(report, i));
+        }
+    }
+}
+
+static void add_codistill(cli_json *json, const mq_quantize_options *options) {
+    cJSON *terms = cli_json_array(json, json->root, "codistill");
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        cJSON *term = cli_json_element(json, terms);
+        cli_json_size(json, term, "teacher", options->codistill[i].teacher);
+        cli_json_size(json, term, "student", options->codistill[i].student);
+        cli_json_number(json, term, "lambda", options->codistill[i].lambda);
+    }
+}
+
+static void add_blocks(cli_json *json, const mq_quantize_report *report,
+                       const mq_quantize_options *options) {
+    cJSON *blocks = cli_json_array(json, json->root, "blocks");
+    for (size_t b = 0; report->block && b < report->blocks; b++) {
+        const mq_block_loss *loss = &report->block[b];
+        cJSON *block = cli_json_element(json, blocks);
+        cli_json_size(json, block, "block", b);
+        cli_json_number(json, block, "seconds", loss->seconds);
+        cJSON *widths = cli_json_array(json, block, "losses");
+        for (size_t i = 0; i < options->width_count; i++) {
+            cJSON *width = cli_json_element(json, widths);
+            cli_json_size(json, width, "bits", options->widths[i]);
+            cli_json_number(json, width, "before", loss->before[i]);
+            cli_json_number(json, width, "after", loss->after[i]);
+        }
+    }
+}
+
+static void add_refits(cli_json *json, const mq_quantize_report *report) {
+    cJSON *refits = cli_json_array(json, json->root, "refit");
+    for (size_t i = 0; i < report->refit_count; i++) {
+        cJSON *refit = cli_json_element(json, refits);
+        cli_json_size(json, refit, "bits", report->refit[i].width);
+        cli_json_number(json, refit, "kl_before", report->refit[i].kl_before);
+        cli_json_number(json, refit, "kl_after", report->refit[i].kl_after);
+        cli_json_size(json, refit, "kept_epoch", report->refit[i].kept_epoch);
+        cli_json_size(json, refit, "trained_tokens", report->refit[i].tokens);
+    }
+}
+
+mq_status cli_print_quantize_json(const mq_quantize_report *report,
+                                  const mq_quantize_options *options) {
+    cli_json json;
+    cli_json_begin(&json);
+    cli_json_text(&json, json.root, "model", options->model);
+    cli_json_text(&json, json.root, "output", options->output);
+    cli_json_bool(&json, json.root, "dry_run", options->dry_run);
+    cli_json_text(&json, json.root, "recipe", cli_recipe_names[options->recipe]);
+    if (options->preset != MQ_PRESET_NONE) {
+        cli_json_text(&json, json.root, "preset", mq_preset_name(options->preset));
+    } else {
+        cli_json_null(&json, json.root, "preset");
+    }
+    cli_json_text(&json, json.root, "loss", cli_loss_names[options->loss]);
+    cli_json_text(&json, json.root, "slice_rule", mq_slice_rule_name(options->slice_rule));
+    cli_json_text(&json, json.root, "zero_point", mq_zero_point_name(options->zero_point));
+    cli_json_size(&json, json.root, "group_size", options->group_size);
+    cli_json_bool(&json, json.root, "let", options->let);
+    add_widths(&json, report, options);
+    add_codistill(&json, options);
+    cli_json_size(&json, json.root, "quantized_tensors", report->quantized_tensors);
+    cli_json_size(&json, json.root, "quantized_weights", report->quantized_weights);
+    cli_json_size(&json, json.root, "other_tensors", report->other_tensors);
+    cli_json_size(&json, json.root, "calibration_tokens", report->calibration_tokens);
+    if (report->gemm[0] != '\0') {
+        cli_json_text(&json, json.root, "gemm", report->gemm);
+    } else {
+        cli_json_null(&json, json.root, "gemm");
+    }
+    cli_json_size(&json, json.root, "output_bytes", report->output_bytes);
+    cli_json_size(&json, json.root, "disk_free", report->disk_free);
+    cli_json_size(&json, json.root, "memory_predicted", report->memory_predicted);
+    if (options->dry_run) {
+        cli_json_null(&json, json.root, "memory_peak");
+    } else {
+        cli_json_size(&json, json.root, "memory_peak", report->memory_peak);
+    }
+    cli_json_number(&json, json.root, "seconds", report->seconds);
+    add_blocks(&json, report, options);
+    add_refits(&json, report);
+    return cli_print_json(&json);
+}
