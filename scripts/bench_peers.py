@@ -15,9 +15,11 @@ GROUP_SIZE = 64
 OURS = {  # what they are called, and their options
     "matquant": ("matquant, blocks and refit", ["--recipe", "best"]),
     "blocks": ("matquant without refit", ["--recipe", "best", "--no-refit"]),
+    "fast": ("matquant, one epoch without refit", ["--recipe", "best", "--no-refit", "--epochs", 1]),
     "rtn": ("matquant --recipe rtn", ["--recipe", "rtn"]),
 }
-RUNS = ("full", *OURS, "autoround-8", "autoround-4", "autoround-2", "gptq-4")
+DEFAULT_ITERS = 200  # AutoRound's own, for the runs autoround-*-default
+RUNS = ("full", *OURS, "autoround-8", "autoround-4", "autoround-4-default", "autoround-2", "autoround-2-default", "gptq-4")
 WIDTHS = (8, 4, 2)
 
 
@@ -31,9 +33,9 @@ def measure(name, ids, options):
         report = {"package": title, **matquant(options, ids if name != "rtn" else None, folder, words)}
         perplexity = {bits: evaluate(options, folder, bits)["perplexity"] for bits in WIDTHS}
     else:
-        tool, bits = name.split("-")
+        tool, bits, *default = name.split("-")
         folder = options.work / name
-        report = peer(options, tool, ids, folder, int(bits), GROUP_SIZE)
+        report = peer(options, tool, ids, folder, int(bits), GROUP_SIZE, iters=DEFAULT_ITERS if default else None)
         perplexity = {bits: evaluate(options, folder)["perplexity"]}
         shutil.rmtree(folder)  # the model in float32; the numbers are what is kept
     return {

@@ -62,18 +62,18 @@ def matquant(options, ids, master, words):
     line = [options.build / "matquant", "quantize", options.model, "-o", master, "--force", "--threads", options.threads,
             "--json", "--quiet", *words]
     if ids:
-        line += ["--calib", ids, "--samples", options.samples, "--seq-len", options.seq_len, "--epochs", options.epochs,
-                 "--batch", BATCH]
+        line += ["--calib", ids, "--samples", options.samples, "--seq-len", options.seq_len, "--batch", BATCH]
+        line += [] if "--epochs" in words else ["--epochs", options.epochs]
     printed, cost = timed(*line)
     version = command(options.build / "matquant", "--version").printed.split()[-1]
     return {"version": version, "quantizer_seconds": json.loads(printed)["seconds"], **cost}
 
 
-def peer(options, tool, ids, folder, bits, group_size, group_fallback=0):
+def peer(options, tool, ids, folder, bits, group_size, group_fallback=0, iters=None):
     """A plain folder, by a run of bench_peers_run.py in the peers' environment."""
     words = [options.python, options.root / "scripts/bench_peers_run.py", tool, options.model, ids, folder, "--bits", bits,
-             "--group-size", group_size, "--group-fallback", group_fallback, "--iters", options.iters, "--batch", BATCH,
-             "--threads", options.threads]
+             "--group-size", group_size, "--group-fallback", group_fallback, "--iters", iters or options.iters,
+             "--batch", BATCH, "--threads", options.threads]
     printed, cost = timed(*words)
     return {**json.loads(printed.strip().splitlines()[-1]), **cost}
 

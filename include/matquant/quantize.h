@@ -85,6 +85,8 @@ typedef struct mq_quantize_options {
     const char *const *exclude;
     size_t exclude_count;
     size_t samples, seq_len, epochs, batch;
+    double early_stop;  /* percent: a block's learning ends after an epoch that lowered no width's
+                           mean loss over its steps by as much, beside the epoch before; 0: never */
     size_t int8_period; /* int8's loss is visited on every so many steps, that much heavier */
     /* Recipe best: the bits of a code that only int8 reads (and widths that were not trained) are
      * chosen to make up for one another's errors (GPTQ, arXiv 2210.17323), not rounded. */
@@ -116,6 +118,7 @@ typedef struct mq_block_loss {
     double before[MQ_MAX_WIDTHS]; /* mean relative squared error (or L2) of the block's output,
                                      beside widths */
     double after[MQ_MAX_WIDTHS];
+    size_t epochs; /* that were learned: fewer than asked for where early_stop ended the block */
     double seconds;
 } mq_block_loss;
 

@@ -243,6 +243,9 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},
+        {CLI_NUMBER, 0, "early-stop", &options->early_stop, "PERCENT",
+         "end a block after an epoch that lowered no width's loss by so much; 0: never", .min = 0,
+         .max = 100},
         {CLI_COUNT, 0, "int8-period", &options->int8_period, "N",
          "int8's loss is visited on every N-th step, in the narrowest width's place and N times as "
          "heavy: it costs as much as the others' and changes least",

@@ -210,6 +210,13 @@ static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k
     mq_goal goals[MQ_MAX_GOALS];
     const size_t goal_count = goals_of(goals, learner, part, k, factor);
     forward_of(learner, layer, part, k);
+    if (learner->options->early_stop > 0.0) {
+        const double loss =
+            mq_block_loss_value(learner->output, learner->chains.target + part.offset, part.tokens,
+                                learner->model->config.hidden_size, learner->options->loss);
+        learner->loss_sum[k] += loss * (double)part.tokens;
+        learner->loss_tokens[k] += part.tokens;
+    }
     mq_block_loss_gradient(learner->output, goals, goal_count, part.tokens,
                            learner->model->config.hidden_size, learner->options->loss);
     mq_block_backward(&grads, learner->output, learner->chains.student[k] + part.offset, &weights,
@@ -299,6 +306,25 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
     }
 }
 
+/* Whether the epoch that has ended brought less than options->early_stop percent to every width.
+ * previous: mean losses of the epoch before it, 0: none yet; takes this one's place. A width that
+ * co-distillation alone teaches counts by its distance from full precision all the same. */
+static bool epoch_was_idle(double previous[MQ_MAX_WIDTHS], mq_learner *learner) {
+    const double kept = 1.0 - learner->options->early_stop / 100.0;
+    bool idle = true;
+    for (size_t k = 0; k < learner->grid_options.width_count; k++) {
+        if (learner->loss_tokens[k] == 0) { /* not visited in this epoch: says nothing */
+            continue;
+        }
+        const double loss = learner->loss_sum[k] / (double)learner->loss_tokens[k];
+        idle = idle && previous[k] > 0.0 && loss > kept * previous[k];
+        previous[k] = loss;
+        learner->loss_sum[k] = 0.0;
+        learner->loss_tokens[k] = 0;
+    }
+    return idle;
+}
+
 mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq_error *err) {
     const size_t batches = batch_count(learner);
     const size_t steps = batches * learner->options->epochs;
@@ -307,6 +333,10 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
     for (size_t i = 0; i < batches; i++) {
         learner->order[i] = i;
     }
+    double previous[MQ_MAX_WIDTHS] = {0.0};
+    memset(learner->loss_sum, 0, sizeof learner->loss_sum);
+    memset(learner->loss_tokens, 0, sizeof learner->loss_tokens);
+    learner->epochs = learner->options->epochs;
     for (size_t step = 0; step < steps; step++) {
         const mq_status status = check(learner, err);
         if (status != MQ_OK) {
@@ -324,6 +354,11 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
             .elapsed_seconds = mq_seconds() - started,
         };
         mq_report(learner->context, &progress);
+        if (learner->options->early_stop > 0.0 && (step + 1) % batches == 0 &&
+            epoch_was_idle(previous, learner)) {
+            learner->epochs = (step + 1) / batches;
+            break;
+        }
     }
     return MQ_OK;
 }

@@ -50,6 +50,10 @@ typedef struct mq_learner {
                                            co-distillation; NULL: none does */
     float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
     size_t *order;                      /* batches in the order of the epoch */
+    /* With options->early_stop: of the epoch under way, weighted by tokens. */
+    double loss_sum[MQ_MAX_WIDTHS];
+    size_t loss_tokens[MQ_MAX_WIDTHS];
+    size_t epochs; /* that the last block was trained for */
 } mq_learner;
 
 /* Sets up the learner for a run of `sequences` of `length` tokens (0: nothing is learned, as in

@@ -248,12 +248,19 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE, "--embeddings-min-bits %u: widths are %d to %d",
                        options->embeddings_min_bits, MQ_MIN_WIDTH, MQ_MAX_WIDTH);
     }
+    if (!(options->early_stop >= 0.0 && options->early_stop <= 100.0)) {
+        return mq_fail(err, MQ_ERR_USAGE, "--early-stop wants a percentage, 0 to 100");
+    }
     if (options->compensate && options->recipe != MQ_RECIPE_BEST) {
         return mq_fail(err, MQ_ERR_USAGE, "--compensate is for recipe best");
     }
     if (options->seed > LARGEST_SEED) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
                        LARGEST_SEED);
+    }
+    if (options->recipe == MQ_RECIPE_RTN && options->early_stop > 0.0) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "recipe rtn learns nothing: it has no use for --early-stop");
     }
     if (options->recipe == MQ_RECIPE_RTN && options->refit) {
         return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for --refit");

@@ -85,6 +85,7 @@ static mq_status learn_block(mq_learner *learner, size_t layer, double started, 
     status = mq_learner_measure(learner, layer, loss->before, err);
     if (status == MQ_OK && quantizes(learner)) {
         status = mq_learner_train(learner, layer, started, err);
+        loss->epochs = learner->epochs;
     }
     if (status == MQ_OK) {
         status = mq_learner_finish(learner, layer, err);
@@ -145,7 +146,7 @@ static mq_status run_block(mq_learner *learner, size_t layer, double started,
                            const mq_run_sink *sink, mq_error *err) {
     const double begin = mq_seconds();
     const bool learn = learner->chains.sequences > 0;
-    mq_block_loss loss = {{0}, {0}, 0.0};
+    mq_block_loss loss = {{0}, {0}, 0, 0.0};
     mq_status status = mq_learner_load(learner, layer, err);
     if (status != MQ_OK) {
         return status;

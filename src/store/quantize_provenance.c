@@ -97,6 +97,9 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put(good, cJSON_AddNumberToObject(recipe, "seq_len", (double)options->seq_len));
     put(good, cJSON_AddNumberToObject(recipe, "epochs", (double)options->epochs));
     put(good, cJSON_AddNumberToObject(recipe, "batch", (double)options->batch));
+    if (options->early_stop > 0.0) {
+        put(good, cJSON_AddNumberToObject(recipe, "early_stop", options->early_stop));
+    }
     put(good, cJSON_AddNumberToObject(recipe, "seed", (double)options->seed));
     put(good, cJSON_AddBoolToObject(recipe, "bos", options->bos));
     put(good, cJSON_AddNumberToObject(recipe, "int8_period", (double)options->int8_period));
@@ -190,6 +193,9 @@ static void put_blocks(bool *good, cJSON *root, const mq_quantize_plan *plan,
         if (*good) {
             put_losses(good, block, "before", plan->options, blocks[layer].before);
             put_losses(good, block, "after", plan->options, blocks[layer].after);
+            if (plan->options->early_stop > 0.0) {
+                put(good, cJSON_AddNumberToObject(block, "epochs", (double)blocks[layer].epochs));
+            }
             put(good, cJSON_AddItemToArray(array, block) ? array : NULL);
         }
     }

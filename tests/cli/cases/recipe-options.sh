@@ -66,3 +66,13 @@ run 0 matquant quantize "$model" -o out $small --no-refit --preset wide -q
 [ "$(recorded)" = "wide [40, 6, 1]" ] || fail "not in the provenance"
 run 0 matquant quantize "$model" -o out $small --no-refit --lambda 40,6,1 --force -q
 [ "$(recorded)" = "None [40, 6, 1]" ] || fail "a --lambda of one's own has a name in the provenance"
+# A block that stops early says after how many of its epochs; one that could not is not asked.
+epochs() { python3 -c 'import json
+made = json.load(open("out/matquant.json"))
+print(made["recipe"].get("early_stop"), [block.get("epochs") for block in made["blocks"]][0])'; }
+run 0 matquant quantize "$model" -o out $small --no-refit --epochs 5 --early-stop 100 --force -q
+[ "$(epochs)" = "100 2" ] || fail "not stopped after the second epoch: $(epochs)"
+run 0 matquant quantize "$model" -o out $small --no-refit --force -q
+[ "$(epochs)" = "None None" ] || fail "stopped unasked"
+run 2 matquant quantize "$model" -o out --recipe rtn --early-stop 1
+expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --early-stop$'

@@ -1,0 +1,125 @@
+/* layer: quant */
+/* The loop over the steps of a block: when it stops early. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "learner_fixture.h"
+#include "quant/recipe.h"
+
+#define WIDTHS 3
+
+/* A learner whose batch is all there is: an epoch is one step, and its loss that of the values
+ * before it. */
+static void open_case(learner_fixture *f, double early_stop, size_t epochs) {
+    mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+    options.int8_period = 1;
+    options.early_stop = early_stop;
+    open_learner(f, "llama", &options, epochs);
+}
+
+/* Asks for a stop when so many steps are done. */
+typedef struct stopper {
+    volatile sig_atomic_t flag;
+    size_t steps;
+} stopper;
+
+static void count_down(void *user, const mq_progress *progress) {
+    (void)progress;
+    stopper *s = user;
+    s->flag = --s->steps == 0;
+}
+
+static void train_for(learner_fixture *f, size_t steps) {
+    stopper s = {.steps = steps};
+    const mq_context_options options = {
+        .threads = 1, .sink = {.user = &s, .progress = count_down}, .interrupted = &s.flag};
+    mq_context *context = NULL;
+    mq_error err = {0};
+    assert_int_equal(mq_context_new(&context, &options, &err), MQ_OK);
+    const mq_context *before = f->learner.context;
+    f->learner.context = context;
+    assert_int_equal(mq_learner_train(&f->learner, 0, 0.0, &err), MQ_ERR_INTERRUPTED);
+    f->learner.context = before;
+    mq_context_free(context);
+}
+
+/* The largest share of its loss that a width is rid of by the first of EPOCHS steps. */
+#define EPOCHS 5
+static double largest_drop(void) {
+    double first[MQ_MAX_WIDTHS], second[MQ_MAX_WIDTHS], largest = -1.0;
+    learner_fixture f;
+    open_case(&f, 0.0, EPOCHS);
+    assert_int_equal(mq_learner_measure(&f.learner, 0, first, NULL), MQ_OK);
+    train_for(&f, 1);
+    assert_int_equal(mq_learner_measure(&f.learner, 0, second, NULL), MQ_OK);
+    close_learner(&f);
+    for (size_t k = 0; k < WIDTHS; k++) {
+        const double drop = 1.0 - second[k] / first[k];
+        largest = drop > largest ? drop : largest;
+    }
+    return largest;
+}
+
+static size_t epochs_with(double early_stop) {
+    learner_fixture f;
+    open_case(&f, early_stop, EPOCHS);
+    assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
+    const size_t epochs = f.learner.epochs;
+    close_learner(&f);
+    return epochs;
+}
+
+static void an_epoch_without_gain_is_the_last(void **state) {
+    (void)state;
+    const double drop = 100.0 * largest_drop();
+    assert_true(drop > 0.0);
+    assert_int_equal(epochs_with(drop * 1.0001), 2);
+    assert_true(epochs_with(drop * 0.9999) > 2); /* one width gained as much: it goes on */
+    assert_int_equal(epochs_with(0.0), EPOCHS);
+}
+
+/* What is left is what so many steps of the whole schedule make. */
+static void the_values_are_those_of_its_last_step(void **state) {
+    (void)state;
+    learner_fixture stopped, whole;
+    open_case(&stopped, 100.0, EPOCHS);
+    open_case(&whole, 0.0, EPOCHS);
+    assert_int_equal(mq_learner_train(&stopped.learner, 0, 0.0, NULL), MQ_OK);
+    train_for(&whole, 2);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        const mq_grid *grid = &whole.learner.grid[i];
+        for (size_t k = 0; k < WIDTHS; k++) {
+            assert_memory_equal(stopped.learner.values[i][k].f32, whole.learner.values[i][k].f32,
+                                grid->out * grid->in * sizeof(float));
+        }
+    }
+    close_learner(&stopped);
+    close_learner(&whole);
+}
+
+static void senseless_percentages_are_refused(void **state) {
+    (void)state;
+    static const double bad[] = {-1.0, 101.0, NAN};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+        options.calib = "none";
+        options.early_stop = bad[i];
+        mq_error err = {0};
+        assert_int_equal(mq_recipe_check(&options, &err), MQ_ERR_USAGE);
+        assert_non_null(strstr(err.message, "--early-stop"));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_epoch_without_gain_is_the_last),
+        cmocka_unit_test(the_values_are_those_of_its_last_step),
+        cmocka_unit_test(senseless_percentages_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
