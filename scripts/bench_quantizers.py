@@ -7,7 +7,7 @@ import sys
 
 from bench_run import Others, command
 
-BATCH, WINDOW = 4, 1024  # sequences a step; tokens in a window of the evaluation
+BATCH, WINDOW = 4, 1024  # sequences a step of the peers; tokens in a window of the evaluation
 TEXTS = {"wikitext2-test.raw": "WikiText-2 test"}
 
 
@@ -62,7 +62,7 @@ def matquant(options, ids, master, words):
     line = [options.build / "matquant", "quantize", options.model, "-o", master, "--force", "--threads", options.threads,
             "--json", "--quiet", *words]
     if ids:
-        line += ["--calib", ids, "--samples", options.samples, "--seq-len", options.seq_len, "--batch", BATCH]
+        line += ["--calib", ids, "--samples", options.samples, "--seq-len", options.seq_len]
         line += [] if "--epochs" in words else ["--epochs", options.epochs]
     printed, cost = timed(*line)
     version = command(options.build / "matquant", "--version").printed.split()[-1]

@@ -22,7 +22,7 @@ import typing
 
 GOAL = 0.85
 DISTURBED = 0.05  # others' share of the processors from which on times of the wall are not to be trusted
-DEFAULTS = {"samples": 64, "seq-len": 512, "epochs": 4, "batch": 4}  # those of matquant quantize
+DEFAULTS = {"samples": 64, "seq-len": 512, "epochs": 4, "batch": 2}  # those of matquant quantize
 WAYS = ("gflops_one_call", "gflops_call_a_thread", "gflops_bf16")
 LLAMA7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_key_value_heads": 32}
 

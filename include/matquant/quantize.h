@@ -85,6 +85,7 @@ typedef struct mq_quantize_options {
     const char *const *exclude;
     size_t exclude_count;
     size_t samples, seq_len, epochs, batch;
+    double rate; /* the recipe's learning rates for the blocks are multiplied by it; positive */
     double early_stop;  /* percent: a block's learning ends after an epoch that lowered no width's
                            mean loss over its steps by as much, beside the epoch before; 0: never */
     size_t int8_period; /* int8's loss is visited on every so many steps, that much heavier */

@@ -243,6 +243,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},
+        {CLI_NUMBER, 0, "rate", &options->rate, "FACTOR",
+         "multiplies the recipe's learning rates for the blocks", .min = 1e-3, .max = 1e3},
         {CLI_NUMBER, 0, "early-stop", &options->early_stop, "PERCENT",
          "end a block after an epoch that lowered no width's loss by so much; 0: never", .min = 0,
          .max = 100},

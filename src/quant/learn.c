@@ -229,7 +229,7 @@ static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k
 /* The equivalent transformation's step, when the grids' are done, and the values that follow from
  * it. */
 static void step_let(mq_learner *learner, size_t step, size_t steps) {
-    const mq_adam adam = mq_adam_at(MQ_LET_RATE, 0.0f, step, steps);
+    const mq_adam adam = mq_adam_at(MQ_LET_RATE * (float)learner->options->rate, 0.0f, step, steps);
     mq_let_step(&learner->let, &adam);
     for (int i = MQ_GATE; i <= MQ_DOWN; i++) {
         const mq_grid *grid = &learner->grid[i];
@@ -288,8 +288,9 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
             forward_of(learner, layer, part, k);
         }
     }
-    const mq_adam adam = mq_adam_at(learner->grid_class->rate_group,
-                                    learner->grid_class->rate_rounding, step, steps);
+    const float rate = (float)learner->options->rate;
+    const mq_adam adam = mq_adam_at(rate * learner->grid_class->rate_group,
+                                    rate * learner->grid_class->rate_rounding, step, steps);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         mq_grid *grid = &learner->grid[i];
         if (grid->groups == 0) {
@@ -306,23 +307,27 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
     }
 }
 
-/* Whether the epoch that has ended brought less than options->early_stop percent to every width.
- * previous: mean losses of the epoch before it, 0: none yet; takes this one's place. A width that
- * co-distillation alone teaches counts by its distance from full precision all the same. */
+/* Whether the epoch that has ended brought less than options->early_stop percent to every width
+ * that it can be told of. previous: mean losses of the last epoch that visited the width, 0: none
+ * did; takes this one's place. A width that co-distillation alone teaches counts by its distance
+ * from full precision all the same. */
 static bool epoch_was_idle(double previous[MQ_MAX_WIDTHS], mq_learner *learner) {
     const double kept = 1.0 - learner->options->early_stop / 100.0;
-    bool idle = true;
+    size_t compared = 0, idle = 0;
     for (size_t k = 0; k < learner->grid_options.width_count; k++) {
-        if (learner->loss_tokens[k] == 0) { /* not visited in this epoch: says nothing */
+        if (learner->loss_tokens[k] == 0) {
             continue;
         }
         const double loss = learner->loss_sum[k] / (double)learner->loss_tokens[k];
-        idle = idle && previous[k] > 0.0 && loss > kept * previous[k];
+        if (previous[k] > 0.0) {
+            compared++;
+            idle += loss > kept * previous[k] ? 1 : 0;
+        }
         previous[k] = loss;
         learner->loss_sum[k] = 0.0;
         learner->loss_tokens[k] = 0;
     }
-    return idle;
+    return compared > 0 && idle == compared;
 }
 
 mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq_error *err) {

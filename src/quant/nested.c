@@ -210,8 +210,11 @@ static void nested_finish(const mq_grid *grid, uint8_t *codes, float *const scal
 
 const mq_grid_class mq_nested_grid = {
     .name = "nested",
-    .rate_group = 2e-3f,
-    .rate_rounding = 1e-2f,
+    /* Half of the design's, and steps of two sequences instead of four (quant/recipe.c): twice as
+     * many steps that are half as long. Better at 8, 4 and 2 bits at once; the trials are in
+     * tests/bench/RESULTS.md ("Steps and rates of the blocks"). */
+    .rate_group = 1e-3f,
+    .rate_rounding = 5e-3f,
     .carve = nested_carve,
     .start = nested_start,
     .values = nested_values,

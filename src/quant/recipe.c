@@ -7,8 +7,8 @@
 
 /* What the presets give to 2, 4 and 8 bits; between them straight lines. Balanced is that of the
  * design, section 2. What the others cost and bring on six blocks of SmolLM2 is in
- * tests/bench/RESULTS.md ("Error compensation, and presets"); scripts/bench-tradeoff.sh measures
- * the curve that they are points of. */
+ * tests/bench/RESULTS.md ("Symmetric zero points, error compensation, presets");
+ * scripts/bench-tradeoff.sh measures the curve that they are points of. */
 static const struct {
     const char *name;
     double w2, w4, w8;
@@ -44,7 +44,8 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         .samples = 64,
         .seq_len = 512,
         .epochs = 4,
-        .batch = 4,
+        .batch = recipe == MQ_RECIPE_BEST ? 2 : 4, /* quant/nested.c says why */
+        .rate = 1.0,
         .refit_batch = 1,
         /* A step of int8 costs as much as one of int2 and moves little: its loss is small from the
          * start, and what it asks of the narrower widths' rounding changes slowly. The trial is in
@@ -248,6 +249,9 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE, "--embeddings-min-bits %u: widths are %d to %d",
                        options->embeddings_min_bits, MQ_MIN_WIDTH, MQ_MAX_WIDTH);
     }
+    if (!(options->rate > 0.0) || !isfinite(options->rate)) {
+        return mq_fail(err, MQ_ERR_USAGE, "--rate wants a positive number");
+    }
     if (!(options->early_stop >= 0.0 && options->early_stop <= 100.0)) {
         return mq_fail(err, MQ_ERR_USAGE, "--early-stop wants a percentage, 0 to 100");
     }
@@ -258,9 +262,9 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
                        LARGEST_SEED);
     }
-    if (options->recipe == MQ_RECIPE_RTN && options->early_stop > 0.0) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "recipe rtn learns nothing: it has no use for --early-stop");
+    if (options->recipe == MQ_RECIPE_RTN && (options->early_stop > 0.0 || options->rate != 1.0)) {
+        return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for %s",
+                       options->early_stop > 0.0 ? "--early-stop" : "--rate");
     }
     if (options->recipe == MQ_RECIPE_RTN && options->refit) {
         return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for --refit");

@@ -105,10 +105,12 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put(good, cJSON_AddNumberToObject(recipe, "int8_period", (double)options->int8_period));
     if (options->let) {
         put(good, cJSON_AddTrueToObject(recipe, "let"));
-        put(good, cJSON_AddNumberToObject(recipe, "rate_let", (double)MQ_LET_RATE));
+        put(good, cJSON_AddNumberToObject(recipe, "rate_let", options->rate * (double)MQ_LET_RATE));
     }
-    put(good, cJSON_AddNumberToObject(recipe, "rate_group", (double)grid->rate_group));
-    put(good, cJSON_AddNumberToObject(recipe, "rate_rounding", (double)grid->rate_rounding));
+    put(good,
+        cJSON_AddNumberToObject(recipe, "rate_group", options->rate * (double)grid->rate_group));
+    put(good, cJSON_AddNumberToObject(recipe, "rate_rounding",
+                                      options->rate * (double)grid->rate_rounding));
 }
 
 /* {"file": NAME, "sha256": DIGEST} appended to array; names only, no folders. */

@@ -170,7 +170,7 @@ static double distance(const mq_quantize_options *options, mq_recipe recipe, boo
     memcpy(own.codistill, options->codistill, sizeof own.codistill);
     own.codistill_count = options->codistill_count;
     own.loss = MQ_LOSS_L2;
-    open_learner(&f, "llama", &own, 100);
+    open_learner(&f, "llama", &own, 200);
     if (learn) {
         assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
     }

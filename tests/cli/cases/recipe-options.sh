@@ -76,3 +76,14 @@ run 0 matquant quantize "$model" -o out $small --no-refit --force -q
 [ "$(epochs)" = "None None" ] || fail "stopped unasked"
 run 2 matquant quantize "$model" -o out --recipe rtn --early-stop 1
 expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --early-stop$'
+# A --rate multiplies what the recipe has, and the provenance says what came out.
+rates() { python3 -c 'import json
+recipe = json.load(open("out/matquant.json"))["recipe"]
+print(recipe["rate_group"], recipe["rate_rounding"])'; }
+once=$(rates)
+run 0 matquant quantize "$model" -o out $small --no-refit --rate 2 --force -q
+python3 -c 'import sys
+once, twice = ([float(x) for x in rates.split()] for rates in sys.argv[1:])
+sys.exit([2 * x for x in once] != twice)' "$once" "$(rates)" || fail "not twice $once: $(rates)"
+run 2 matquant quantize "$model" -o out --recipe rtn --rate 2
+expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --rate$'
