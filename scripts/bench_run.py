@@ -23,6 +23,8 @@ import typing
 GOAL = 0.85
 DISTURBED = 0.05  # others' share of the processors from which on times of the wall are not to be trusted
 DEFAULTS = {"samples": 64, "seq-len": 512, "epochs": 4, "batch": 2}  # those of matquant quantize
+SLICE_GOAL = 2.0
+FORMATS = ("mlx", "gguf", "compressed-tensors", "gptq", "safetensors", "matquant")
 WAYS = ("gflops_one_call", "gflops_call_a_thread", "gflops_bf16")
 LLAMA7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_key_value_heads": 32}
 
@@ -351,12 +353,25 @@ def files(name, shape, options):
             command("sync", *(path for path in (work / "copy").iterdir()))
         return time.monotonic() - start
 
+    copied = best(times, lambda: copy(True))
     result["cp"] = size / best(times, lambda: copy(False)) / 1e6
-    result["cp, sync"] = size / best(times, lambda: copy(True)) / 1e6
+    result["cp, sync"] = size / copied / 1e6
     result["verify"] = size / best(times, lambda: timed(matquant, "verify", master, "--json", "--quiet")) / 1e6
-    for bits in (8, 4, 2):
-        words = (matquant, "slice", master, "-o", work / "slice", "--force", "--bits", bits, "--json", "--quiet")
-        result[f"slice --bits {bits}"] = size / best(times, lambda: timed(*words)) / 1e6
+    slices = {}
+    for form in FORMATS:
+        for bits in (8, 4, 2):
+            output = work / ("slice.gguf" if form == "gguf" else "slice")
+            words = (matquant, "slice", master, "-o", output, "--force", "--bits", bits, "--format", form, "--json",
+                     "--quiet")
+            runs = [command(*words) for _ in range(times)]
+            report = json.loads(runs[0].printed)
+            moved, seconds = report["bytes_read"] + report["bytes_written"], min(run.seconds for run in runs)
+            slices[f"{form}, {bits} bits"] = {
+                "rate": moved / seconds / 1e6, "exact": not report["inexact"],
+                "times_cp": seconds / (copied * moved / (2 * size)),
+                "processor_seconds": min(run.processor_seconds for run in runs)}
+        shutil.rmtree(work / "slice", ignore_errors=True)
+    (work / "slice.gguf").unlink(missing_ok=True)
     shutil.rmtree(work / "copy", ignore_errors=True)
     rates = {f"{key}, MB/s": value for key, value in result.items()}
     if shape.text is not None:
@@ -370,7 +385,7 @@ def files(name, shape, options):
             rates[f"eval of the {what}, tokens/s"] = 1 / best(min(times, 3), seconds)
     shutil.rmtree(master)
     shutil.rmtree(work / "slice", ignore_errors=True)
-    return {"bytes": size, "rates": rates, "others": others.share()}
+    return {"bytes": size, "rates": rates, "slices": slices, "others": others.share()}
 
 
 TOKENIZERS = """
@@ -456,6 +471,11 @@ def print_rest(results):
               f"others {100 * run['others']:.0f} %")
         for key, value in run["rates"].items():
             print(f"  {key:36} {value:>10.0f}")
+        print("  Slices: MB/s of what is read and written together, time beside cp and sync of as many bytes (goal: <= "
+              f"{SLICE_GOAL:.0f}),\n  and processor seconds of all threads")
+        for key, value in run["slices"].items():
+            print(f"    {key:34} {value['rate']:>10.0f} {value['times_cp']:>8.2f} {value['processor_seconds']:>8.2f}"
+                  f"  {'exact' if value['exact'] else 'fitted'}")
     for name, run in results.get("tokenizer", {}).items():
         peer = (f"tokenizers {run['peer_version']} {run['peer']:.1f}" if "peer" in run
                 else "tokenizers not measured (no Python that has it)")

@@ -163,48 +163,72 @@ static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type ty
 
 /* --- no offset: Q8_0 -------------------------------------------------------------------------- */
 
+/* Fits are made in single precision, codes as floats, so that compilers turn the loops into
+ * vectors; what the one that is kept costs is added up in double. */
 typedef struct symmetric {
-    double scale, error;
-    int8_t codes[SMALL];
+    float scale, error;
+    float codes[SMALL];
 } symmetric;
 
-static void assign_symmetric(symmetric *out, const float *values, double scale) {
-    out->scale = half_of(scale);
-    out->error = 0;
-    for (size_t i = 0; i < SMALL; i++) {
-        /* -128 is left out, as llama.cpp does: its kernels negate codes. */
-        const double at = out->scale != 0 ? nearbyint(values[i] / out->scale) : 0;
-        out->codes[i] = (int8_t)(at < -127 ? -127 : at > 127 ? 127 : at);
-        const double error = out->scale * out->codes[i] - values[i];
-        out->error += error * error;
-    }
+/* To the nearest whole number, ties to even; |value| < 2^22. */
+static inline float round_small(float value) {
+    const float shift = 0x1.8p23f; /* where the distance of neighbours is 1 */
+    return (value + shift) - shift;
 }
 
-static double solve_symmetric(const float *values, const int8_t *codes) {
-    double qq = 0, qw = 0;
-    for (size_t i = 0; i < SMALL; i++) {
-        qq += (double)codes[i] * codes[i];
-        qw += codes[i] * (double)values[i];
+/* Σ a·b in a fixed order; count is a multiple of 8. */
+static inline float sum_of_products(const float *a, const float *b, size_t count) {
+    float lane[8] = {0};
+    for (size_t i = 0; i < count; i += 8) {
+        for (size_t l = 0; l < 8; l++) {
+            lane[l] += a[i + l] * b[i + l];
+        }
     }
-    return qq > 0 ? qw / qq : 0;
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
+           ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+/* scale: a float16. */
+static void assign_symmetric(symmetric *out, const float *values, float scale) {
+    const float inverse = scale != 0 ? 1 / scale : 0;
+    float errors[SMALL];
+    out->scale = scale;
+    for (size_t i = 0; i < SMALL; i++) {
+        /* -128 is left out, as llama.cpp does: its kernels negate codes. */
+        float at = values[i] * inverse;
+        at = at > -127 ? at : -127;
+        at = at < 127 ? at : 127;
+        out->codes[i] = round_small(at);
+        errors[i] = scale * out->codes[i] - values[i];
+    }
+    out->error = sum_of_products(errors, errors, SMALL);
+}
+
+static float solve_symmetric(const float *values, const float *codes) {
+    const float squares = sum_of_products(codes, codes, SMALL);
+    return squares > 0 ? sum_of_products(codes, values, SMALL) / squares : 0;
 }
 
 /* From the slice's own step, which is exact where its zero point is a whole number and in reach,
  * and from the widest range. */
-static symmetric fit_symmetric(const float *values, double step) {
-    double largest = 0;
+static symmetric fit_symmetric(const float *values, float step) {
+    float largest = 0;
     for (size_t i = 0; i < SMALL; i++) {
-        largest = fabs((double)values[i]) > largest ? fabs((double)values[i]) : largest;
+        largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
     }
-    const double starts[] = {largest / 127, largest / 126.5, largest / 127.4, fabs(step)};
+    const float starts[] = {largest / 127, largest / 126.5f, largest / 127.4f, fabsf(step)};
     symmetric best = {.error = INFINITY}, next;
     for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
-        assign_symmetric(&next, values, starts[i]);
+        float scale = half_of((double)starts[i]);
         for (size_t k = 0; k < 3; k++) {
+            assign_symmetric(&next, values, scale);
             if (next.error < best.error) {
                 best = next;
             }
-            assign_symmetric(&next, values, solve_symmetric(values, next.codes));
+            scale = half_of((double)solve_symmetric(values, next.codes));
+            if (scale == next.scale) { /* nothing would change any more */
+                break;
+            }
         }
     }
     return best;
@@ -213,10 +237,14 @@ static symmetric fit_symmetric(const float *values, double step) {
 static void encode_symmetric(unsigned char *out, const mq_row *row, double *error) {
     const size_t group_size = row->in / row->groups;
     for (size_t first = 0; first < row->in; first += SMALL) {
-        const symmetric block = fit_symmetric(row->values + first, row->scales[first / group_size]);
-        to_half(out, block.scale);
-        memcpy(out + 2, block.codes, SMALL);
-        *error += block.error;
+        const float *values = row->values + first;
+        const symmetric block = fit_symmetric(values, row->scales[first / group_size]);
+        to_half(out, (double)block.scale);
+        for (size_t i = 0; i < SMALL; i++) {
+            const double off = (double)block.scale * (double)block.codes[i] - (double)values[i];
+            out[2 + i] = (unsigned char)(signed char)block.codes[i];
+            *error += off * off;
+        }
         out += 2 + SMALL;
     }
 }
@@ -275,41 +303,51 @@ static wish wish_of(const mq_row *row, size_t first) {
     return (wish){scale, -bias};
 }
 
-static double sub_error(uint8_t codes[SUB], const float *values, double scale, double minimum) {
-    double sum = 0;
+/* codes as floats; the numbers of a pair are float16s times 0 … 15. */
+static float sub_error(float codes[SUB], const float *values, float scale, float minimum) {
+    const float inverse = scale != 0 ? 1 / scale : 0;
+    float errors[SUB];
     for (size_t i = 0; i < SUB; i++) {
-        codes[i] = (uint8_t)nearest(scale != 0 ? (values[i] + minimum) / scale : 0, 3);
-        const double error = scale * codes[i] - minimum - values[i];
-        sum += error * error;
+        float at = (values[i] + minimum) * inverse;
+        at = at > 0 ? at : 0;
+        at = at < 3 ? at : 3;
+        codes[i] = round_small(at);
+        errors[i] = scale * codes[i] - minimum - values[i];
     }
-    return sum;
+    return sum_of_products(errors, errors, SUB);
 }
 
 /* For d and dmin as they are: for each sub-block the best 4-bit pair near the wish, and its codes.
  */
 static void assign_super(super *out, const float *values, const wish wishes[SUBS], double scale,
                          double minimum) {
-    out->scale = half_of(scale);
-    out->minimum = half_of(minimum);
+    const float d = half_of(scale), dmin = half_of(minimum);
+    out->scale = d;
+    out->minimum = dmin;
     out->error = 0;
     for (size_t j = 0; j < SUBS; j++) {
-        const unsigned s = nearest(out->scale != 0 ? wishes[j].scale / out->scale : 0, 15);
-        const unsigned m = nearest(out->minimum != 0 ? wishes[j].minimum / out->minimum : 0, 15);
-        double best = INFINITY;
+        const unsigned s = nearest(d != 0 ? wishes[j].scale / d : 0, 15);
+        const unsigned m = nearest(dmin != 0 ? wishes[j].minimum / dmin : 0, 15);
+        float best = INFINITY, kept[SUB] = {0};
         for (unsigned ds = s > 0 ? s - 1 : 0; ds <= s + 1 && ds <= 15; ds++) {
             for (unsigned dm = m > 0 ? m - 1 : 0; dm <= m + 1 && dm <= 15; dm++) {
-                uint8_t codes[SUB];
-                const double error =
-                    sub_error(codes, values + j * SUB, out->scale * ds, out->minimum * dm);
+                float codes[SUB];
+                const float error =
+                    sub_error(codes, values + j * SUB, d * (float)ds, dmin * (float)dm);
                 if (error < best) {
                     best = error;
                     out->scales[j] = (uint8_t)ds;
                     out->minima[j] = (uint8_t)dm;
-                    memcpy(out->codes + j * SUB, codes, SUB);
+                    memcpy(kept, codes, sizeof kept);
                 }
             }
         }
-        out->error += best;
+        for (size_t i = 0; i < SUB; i++) {
+            const double off = out->scale * out->scales[j] * (double)kept[i] -
+                               out->minimum * out->minima[j] - (double)values[j * SUB + i];
+            out->codes[j * SUB + i] = (uint8_t)kept[i];
+            out->error += off * off;
+        }
     }
 }
 

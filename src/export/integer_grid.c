@@ -8,14 +8,16 @@
 #include "export/rows.h"
 #include "store/pack.h"
 
-enum { LEVELS = 256 };
+enum { LEVELS = 256, LANES = 8 };
 
 /* --- one group -------------------------------------------------------------------------------- */
 
-/* The levels of the slice that occur in a group, with how often. */
+/* The levels of the slice that occur in a group, with how often. The fit is made in single
+ * precision, codes as floats, so that compilers turn its loops into vectors; what the one that is
+ * kept costs is added up in double. */
 typedef struct histogram {
-    size_t count;
-    double values[LEVELS], times[LEVELS];
+    size_t count, padded; /* the next multiple of LANES: such levels occur 0 times */
+    float values[LEVELS], times[LEVELS];
     uint8_t slices[LEVELS];
     double low, high; /* of all levels of the grid, and 0 */
     double step;
@@ -23,9 +25,9 @@ typedef struct histogram {
 } histogram;
 
 typedef struct grid {
-    double scale, error;
+    float scale, error;
     unsigned zero;
-    uint8_t codes[LEVELS]; /* by index in the histogram */
+    float codes[LEVELS]; /* by index in the histogram */
 } grid;
 
 static void count_levels(histogram *out, const uint8_t *slices, size_t count, float scale,
@@ -40,16 +42,20 @@ static void count_levels(histogram *out, const uint8_t *slices, size_t count, fl
     for (unsigned s = 0; s <= out->last; s++) {
         if (times[s] > 0) {
             out->values[out->count] = scale * (float)s + bias; /* as eval computes it */
-            out->times[out->count] = (double)times[s];
+            out->times[out->count] = (float)times[s];
             out->slices[out->count++] = (uint8_t)s;
         }
+    }
+    out->padded = (out->count + LANES - 1) / LANES * LANES;
+    for (size_t i = out->count; i < out->padded; i++) {
+        out->values[i] = out->times[i] = 0;
     }
     const double a = bias, b = bias + (double)scale * out->last;
     out->low = a < b ? a : b;
     out->high = a < b ? b : a;
 }
 
-static double rounded_to(double value, mq_dtype dtype) {
+static float rounded_to(double value, mq_dtype dtype) {
     const float single = (float)value;
     if (dtype == MQ_F32) {
         return single;
@@ -58,47 +64,70 @@ static double rounded_to(double value, mq_dtype dtype) {
         return mq_bf16_to_f32(mq_f32_to_bf16(single));
     }
     const float half = mq_f16_to_f32(mq_f32_to_f16(single));
-    return isfinite(half) ? half : 65504.0;
+    return isfinite(half) ? half : 65504.0f;
 }
 
-static void assign(grid *out, const histogram *levels, unsigned zero, double scale,
-                   mq_dtype dtype) {
+/* In a fixed order. */
+static float sum_lanes(const float lane[LANES]) {
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
+           ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+/* scale: as it will be stored. */
+static void assign(grid *out, const histogram *levels, unsigned zero, float scale) {
     out->zero = zero;
-    out->scale = rounded_to(scale, dtype);
-    out->error = 0;
-    const double inverse = out->scale > 0 ? 1 / out->scale : 0, last = levels->last;
-    for (size_t i = 0; i < levels->count; i++) {
-        const double at = levels->values[i] * inverse + zero;
-        out->codes[i] = (uint8_t)(at <= 0 ? 0 : at >= last ? last : at + 0.5);
-        const double error = out->scale * ((double)out->codes[i] - zero) - levels->values[i];
-        out->error += levels->times[i] * error * error;
+    out->scale = scale;
+    const float inverse = scale > 0 ? 1 / scale : 0, z = (float)zero, last = (float)levels->last;
+    float sum[LANES] = {0};
+    for (size_t i = 0; i < levels->padded; i += LANES) {
+        for (size_t l = 0; l < LANES; l++) {
+            float at = levels->values[i + l] * inverse + z + 0.5f;
+            at = at > 0 ? at : 0;
+            at = at < last ? at : last;
+            const float code = (float)(int)at;
+            const float error = scale * (code - z) - levels->values[i + l];
+            out->codes[i + l] = code;
+            sum[l] += levels->times[i + l] * error * error;
+        }
     }
+    out->error = sum_lanes(sum);
 }
 
 static double solve(const grid *current, const histogram *levels) {
-    double tt = 0, tw = 0;
-    for (size_t i = 0; i < levels->count; i++) {
-        const double t = (double)current->codes[i] - current->zero;
-        tt += levels->times[i] * t * t;
-        tw += levels->times[i] * t * levels->values[i];
+    float tt[LANES] = {0}, tw[LANES] = {0};
+    const float zero = (float)current->zero;
+    for (size_t i = 0; i < levels->padded; i += LANES) {
+        for (size_t l = 0; l < LANES; l++) {
+            const float t = current->codes[i + l] - zero;
+            const float weighted = levels->times[i + l] * t;
+            tt[l] += weighted * t;
+            tw[l] += weighted * levels->values[i + l];
+        }
     }
-    return tt > 0 ? tw / tt : 0;
+    const float squares = sum_lanes(tt);
+    return squares > 0 ? (double)(sum_lanes(tw) / squares) : 0;
 }
 
-static void improve(grid *best, const histogram *levels, unsigned zero, double scale,
+static void improve(grid *best, const histogram *levels, unsigned zero, double start,
                     mq_dtype dtype) {
     grid next;
-    double before = INFINITY;
-    assign(&next, levels, zero, scale, dtype);
-    for (size_t k = 0; k < 8 && next.error < before; k++) {
+    float before = INFINITY, scale = rounded_to(start, dtype);
+    for (size_t k = 0; k < 8; k++) {
+        assign(&next, levels, zero, scale);
+        if (!(next.error < before)) {
+            break;
+        }
         before = next.error;
         if (next.error < best->error) {
             best->scale = next.scale;
             best->error = next.error;
             best->zero = next.zero;
-            memcpy(best->codes, next.codes, levels->count);
+            memcpy(best->codes, next.codes, levels->count * sizeof *next.codes);
         }
-        assign(&next, levels, zero, solve(&next, levels), dtype);
+        scale = rounded_to(solve(&next, levels), dtype);
+        if (scale == next.scale) { /* nothing would change any more */
+            break;
+        }
     }
 }
 
@@ -124,12 +153,20 @@ static void fit_group(grid *best, const histogram *levels, mq_dtype dtype) {
 static void keep_group(grid *out, const histogram *levels, float scale, mq_dtype dtype) {
     out->zero = (levels->last + 1) / 2;
     out->scale = rounded_to(scale, dtype);
-    out->error = 0;
     for (size_t i = 0; i < levels->count; i++) {
         out->codes[i] = levels->slices[i];
-        const double error = out->scale * ((double)out->codes[i] - out->zero) - levels->values[i];
-        out->error += levels->times[i] * error * error;
     }
+}
+
+/* What a grid costs. */
+static double error_of(const grid *fitted, const histogram *levels) {
+    double sum = 0;
+    for (size_t i = 0; i < levels->count; i++) {
+        const double t = (double)fitted->codes[i] - fitted->zero;
+        const double error = (double)fitted->scale * t - (double)levels->values[i];
+        sum += (double)levels->times[i] * error * error;
+    }
+    return sum;
 }
 
 /* --- one linear ------------------------------------------------------------------------------- */
@@ -171,15 +208,16 @@ static void fit_row(mq_integer_linear *self, double error[2], const mq_plan *pla
         }
         uint8_t table[LEVELS] = {0};
         for (size_t i = 0; i < levels.count; i++) {
-            table[levels.slices[i]] = best.codes[i];
-            error[1] += levels.times[i] * levels.values[i] * levels.values[i];
+            const double value = (double)levels.values[i];
+            table[levels.slices[i]] = (uint8_t)best.codes[i];
+            error[1] += (double)levels.times[i] * value * value;
         }
         for (size_t i = g * size; i < (g + 1) * size; i++) {
             codes[i] = table[codes[i]];
         }
-        self->scales[row * self->groups + g] = (float)best.scale;
+        self->scales[row * self->groups + g] = best.scale;
         self->zeros[row * self->groups + g] = (uint8_t)best.zero;
-        error[0] += best.error;
+        error[0] += error_of(&best, &levels);
     }
 }
 

@@ -69,8 +69,12 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
     int kind = MQ_KIND_PLAIN;
     status = mq_folder_kind(&kind, options->master, err);
     if (status == MQ_OK && kind != MQ_KIND_MASTER) {
-        status = mq_fail_file(err, MQ_ERR_INPUT, options->master, "is %s, not a master checkpoint",
-                              kind == MQ_KIND_SLICE ? "a slice already" : "not quantized");
+        status = mq_fail_file_in(
+            err, MQ_ERR_INPUT, options->master, MQ_CONFIG_FILE,
+            kind == MQ_KIND_SLICE
+                ? "is of a slice already; slices are cut from a master checkpoint"
+                : "has no quantization_config: the model is not quantized; slices are cut from a "
+                  "master checkpoint, which matquant quantize makes");
     }
     return status;
 }

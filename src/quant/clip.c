@@ -13,12 +13,17 @@
  *
  *   α = sigmoid(γ)·max|w|/127, lo = -128·α, q = clamp(⌊w/α + 128 + ½⌋, 1, 255)
  *
- * with γ alone to be learned. */
+ * with γ alone to be learned.
+ *
+ * Where nothing is learned but the clip of the least error is searched (embeddings), γ and β are
+ * what stands for that clip, and each width's pair is fitted to its slices. */
 #include "quant/clip.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "quant/lanes.h"
+#include "quant/nested.h"
 
 #define START_LOGIT 4.0f       /* sigmoid(4) = 0.982: OmniQuant's initial value */
 #define FULL_RANGE_LOGIT 30.0f /* sigmoid = 1 in float32 */
@@ -63,15 +68,55 @@ static void clip_follow(mq_grid *grid) {
     }
 }
 
+static float sigmoid(float logit) { return 1.0f / (1.0f + expf(-logit)); }
+
+/* The candidates of the search as logits, logit[k] of shrink[k]. */
+static mq_search search_of(float logit[MQ_SHRINKS], const mq_grid_options *options) {
+    mq_search search = {
+        .codes =
+            options->slice_rule == MQ_SLICE_ROUND_EXTRA ? MQ_SEARCH_ROUND_EXTRA : MQ_SEARCH_ROUND,
+        .level_count = options->width_count,
+        .shrink_count = MQ_SHRINKS,
+    };
+    for (size_t k = 0; k < options->width_count; k++) {
+        search.level[k] = options->widths[k];
+        search.lambda[k] = (float)options->lambda[k];
+    }
+    for (size_t k = 0; k < MQ_SHRINKS; k++) {
+        const float shrink = mq_search_shrink(k);
+        logit[k] = k == 0 ? FULL_RANGE_LOGIT : logf(shrink / (1.0f - shrink));
+        search.shrink[k] = sigmoid(logit[k]); /* exactly what range_of will make of it */
+    }
+    return search;
+}
+
+static void search_params(mq_grid *grid, const float *gram) {
+    const mq_nested_kernels *kernels = mq_nested_kernels_best();
+    const size_t count = grid->in / grid->groups;
+    mq_clip *clip = grid->state;
+    float logit[MQ_SHRINKS];
+    const mq_search search = search_of(logit, grid->options);
+#pragma omp parallel for schedule(static)
+    for (size_t group = 0; group < grid->out * grid->groups; group++) {
+        mq_search_fit fit;
+        kernels->search(&fit, &search, grid->weight + group * count,
+                        gram + group % grid->groups * count, count);
+        clip->params[2 * group] = clip->params[2 * group + 1] = logit[fit.candidate];
+    }
+}
+
 static void clip_start(mq_grid *grid, const float *weight, const float *gram) {
-    (void)gram; /* OmniQuant starts from min and max whatever the input */
     mq_clip *clip = grid->state;
     const size_t groups = grid->out * grid->groups;
-    const float logit = grid->options->full_range ? FULL_RANGE_LOGIT : START_LOGIT;
+    const mq_grid_start start = grid->options->start;
     grid->weight = weight;
     clip_follow(grid);
-    for (size_t p = 0; p < 2 * groups; p++) {
-        clip->params[p] = logit;
+    for (size_t p = 0; p < 2 * groups; p++) { /* whatever the input: gram is for the search */
+        clip->params[p] = start == MQ_START_RANGE ? FULL_RANGE_LOGIT : START_LOGIT;
+    }
+    if (start == MQ_START_SEARCH) {
+        assert(!is_symmetric(grid));
+        search_params(grid, gram);
     }
     memset(clip->m, 0, groups * 2 * sizeof(float));
     memset(clip->v, 0, groups * 2 * sizeof(float));
@@ -87,7 +132,7 @@ typedef struct clip_range {
 
 /* With a symmetric zero point: α of the larger end, and its derivative by γ in dalpha. */
 static clip_range symmetric_range(const mq_clip *clip, size_t group) {
-    const float high = 1.0f / (1.0f + expf(-clip->params[2 * group + 1]));
+    const float high = sigmoid(clip->params[2 * group + 1]);
     clip_range range = {.alpha = high * clip->largest[group] / 127.0f,
                         .dalpha = high * (1.0f - high) * clip->largest[group] / 127.0f,
                         .first = 1.0f};
@@ -103,8 +148,8 @@ static clip_range range_of(const mq_grid *grid, size_t group) {
     if (is_symmetric(grid)) {
         return symmetric_range(clip, group);
     }
-    const float low = 1.0f / (1.0f + expf(-clip->params[2 * group]));
-    const float high = 1.0f / (1.0f + expf(-clip->params[2 * group + 1]));
+    const float low = sigmoid(clip->params[2 * group]);
+    const float high = sigmoid(clip->params[2 * group + 1]);
     clip_range range = {
         .lo = low * clip->smallest[group],
         .dlo = low * (1.0f - low) * clip->smallest[group],

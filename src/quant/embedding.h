@@ -1,5 +1,5 @@
 /* The embedding matrix and the head on the same grid as the linear layers: clips by error search
- * alone, nothing is learned. */
+ * alone (search.h), whatever the recipe; nothing is learned. */
 #ifndef MQ_QUANT_EMBEDDING_H
 #define MQ_QUANT_EMBEDDING_H
 
@@ -15,9 +15,8 @@ size_t mq_embedding_memory(const mq_quantize_options *options, const mq_config *
                            size_t groups);
 
 /* Quantizes the tensor NAME of the model, [vocab_size, hidden_size], a slab of rows after the
- * other. Recipes whose slices are rounded around a zero point that is not symmetric know no search:
- * there, and with recipe rtn, the clip is the range of the weights. MQ_ERR_INPUT when a pair does
- * not fit in float16. */
+ * other. The search weighs the errors of the recipe's widths (of those that embeddings have) by
+ * their lambda. MQ_ERR_INPUT when a pair does not fit in float16. */
 mq_status mq_embedding_quantize(const mq_quantize_options *options, const mq_model *model,
                                 const char *name, size_t groups, mq_embedding_rows *rows,
                                 void *user, const mq_context *context, mq_error *err);

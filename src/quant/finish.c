@@ -95,7 +95,8 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
      * moved: unless its codes were made for them. In the clip grid all widths share theirs. */
     const bool made_for =
         grid->class_ == &mq_clip_grid || (width == MQ_MAX_WIDTH && scratch->compensation != NULL);
-    const bool trained = index < options->width_count && (options->lambda[index] > 0.0 || made_for);
+    const bool trained = options->start != MQ_START_SEARCH && index < options->width_count &&
+                         (options->lambda[index] > 0.0 || made_for);
     const bool symmetric = options->zero_point == MQ_ZERO_SYMMETRIC;
     const size_t count = grid->in / grid->groups;
     const double middle_at = (double)(1u << (width - 1)) - 0.5;

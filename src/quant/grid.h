@@ -13,6 +13,17 @@
 #include "quant/quantized.h"
 #include "tensor/bf16.h"
 
+/* Where a grid begins. */
+typedef enum mq_grid_start {
+    MQ_START_LEARNING, /* where learning begins: the nested grid at the clip of the least error, the
+                          clip grid at OmniQuant's */
+    MQ_START_RANGE,    /* the smallest and the largest weight (recipe rtn) */
+    MQ_START_SEARCH    /* the clip of the least error over the widths, and nothing is learned from
+                          there on (embeddings): codes are rounded at 8 bits, and every width gets its
+                          least-squares pair. values and step are not to be called. The clip grid:
+                          with a float zero point only */
+} mq_grid_start;
+
 /* What all linears of a run have in common. */
 typedef struct mq_grid_options {
     size_t width_count; /* trained widths, descending as the user gave them */
@@ -20,8 +31,7 @@ typedef struct mq_grid_options {
     double lambda[MQ_MAX_WIDTHS];
     mq_slice_rule slice_rule;
     mq_zero_point zero_point;
-    bool full_range; /* the clip is min/max and no search or logit moves it at the start (recipe
-                        rtn) */
+    mq_grid_start start;
 } mq_grid_options;
 
 typedef struct mq_grid mq_grid;
@@ -39,8 +49,8 @@ typedef struct mq_grid_class {
     float rate_group, rate_rounding;
     /* Carves the grid's own arrays; the struct itself exists already. */
     void (*carve)(mq_grid *grid, mq_slab *slab);
-    /* Sets the start from weight and from gram[in], the diagonal of XᵀX of the layer's input (NULL:
-     * all ones). */
+    /* Sets the start from weight and, where clips are searched, from gram[in], the diagonal of XᵀX
+     * of the layer's input. */
     void (*start)(mq_grid *grid, const float *weight, const float *gram);
     /* values[i]: the weights at widths[i]. */
     void (*values)(const mq_grid *grid, const mq_values values[]);

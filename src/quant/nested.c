@@ -19,7 +19,7 @@ static void levels_of(mq_nested *nested, const mq_grid_options *options) {
         nested->level[j] = width;
         nested->width_index[j] = trained ? index : MQ_MAX_WIDTHS;
         /* The widest has none (design, section 1): at 8 bits the natural code is as good as any. */
-        nested->has_offset[j] = width != MQ_MAX_WIDTH;
+        nested->has_offset[j] = width != MQ_MAX_WIDTH && options->start != MQ_START_SEARCH;
     }
     nested->param_count = 2 + 2 * nested->level_count;
 }
@@ -145,11 +145,12 @@ static void nested_step(mq_grid *grid, const float *const gradients[], const mq_
     }
 }
 
-/* The 8-bit code of one weight: the chain of levels, each inside the bucket of the one before. */
-static uint8_t code_of(const mq_nested *nested, float z, size_t at) {
+/* The 8-bit code of one weight: the chain of levels from the first one that decides on, each inside
+ * the bucket of the one before. */
+static uint8_t code_of(const mq_nested *nested, float z, size_t at, size_t decides) {
     float code = 0.0f;
     unsigned parent = 0;
-    for (size_t j = 0; j < nested->level_count; j++) {
+    for (size_t j = decides; j < nested->level_count; j++) {
         const float room = (float)(1u << (nested->level[j] - parent));
         const float begin = code * room;
         float soft = z * (float)(1u << nested->level[j]);
@@ -165,10 +166,10 @@ static uint8_t code_of(const mq_nested *nested, float z, size_t at) {
 }
 
 /* The same with a symmetric zero point: the codes from a to b are left by the levels before. */
-static uint8_t symmetric_code_of(const mq_nested *nested, float z, size_t at) {
+static uint8_t symmetric_code_of(const mq_nested *nested, float z, size_t at, size_t decides) {
     uint8_t a = 1, b = 255;
     unsigned code = 0;
-    for (size_t j = 0; j < nested->level_count; j++) {
+    for (size_t j = decides; j < nested->level_count; j++) {
         const unsigned width = nested->level[j];
         const float first = (float)mq_slice_code(a, width, MQ_SLICE_ROUND);
         const float last = (float)mq_slice_code(b, width, MQ_SLICE_ROUND);
@@ -188,6 +189,8 @@ static void nested_finish(const mq_grid *grid, uint8_t *codes, float *const scal
                           float *const middle[]) {
     const mq_nested *nested = grid->state;
     const size_t count = grid->in / grid->groups;
+    /* Where narrower levels have learned nothing, 8 bits decide, as the search took it. */
+    const size_t decides = grid->options->start == MQ_START_SEARCH ? nested->level_count - 1 : 0;
 #pragma omp parallel for
     for (size_t group = 0; group < grid->out * grid->groups; group++) {
         mq_nested_level levels[MQ_MAX_LEVELS];
@@ -196,8 +199,8 @@ static void nested_finish(const mq_grid *grid, uint8_t *codes, float *const scal
         const float inverse_span = 1.0f / (hi - lo);
         for (size_t at = group * count; at < (group + 1) * count; at++) {
             const float z = (grid->weight[at] - lo) * inverse_span;
-            codes[at] =
-                nested->symmetric ? symmetric_code_of(nested, z, at) : code_of(nested, z, at);
+            codes[at] = nested->symmetric ? symmetric_code_of(nested, z, at, decides)
+                                          : code_of(nested, z, at, decides);
         }
         for (size_t j = 0; j < nested->level_count; j++) {
             if (nested->width_index[j] < MQ_MAX_WIDTHS) {

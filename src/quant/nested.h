@@ -30,8 +30,8 @@
 #include <assert.h>
 
 #include "quant/grid.h"
+#include "quant/search.h"
 
-#define MQ_MAX_LEVELS 7
 /* Of a group: clip offsets (lo, hi) in units of the first range, then ρ and δ of each level. */
 #define MQ_GROUP_PARAMS (2 + 2 * MQ_MAX_LEVELS)
 
@@ -65,6 +65,9 @@ typedef struct mq_nested_kernels {
     void (*values)(const mq_grid *grid, const mq_values values[], size_t first, size_t last);
     void (*step)(mq_grid *grid, const float *const gradients[], const mq_values values[],
                  const mq_adam *adam, size_t first, size_t last);
+    /* The clip of one group, w[count] with weights h[count] of their errors: either grid's. */
+    void (*search)(mq_search_fit *best, const mq_search *search, const float *w, const float *h,
+                   size_t count);
 } mq_nested_kernels;
 
 extern const mq_nested_kernels mq_nested_kernels_base;

@@ -11,189 +11,37 @@
 
 #include "quant/lanes.h"
 #include "quant/nested.h"
+#include "quant/search_kernel.h"
 
-/* --- start: the clip of least error ----------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------ */
 
-/* What the search keeps of a group: weighted sums, and at each level the fit of (scale, middle). */
-typedef struct group_fit {
-    float lo, hi, error;
-    float scale[MQ_MAX_LEVELS], middle[MQ_MAX_LEVELS];
-} group_fit;
-
-/* z·256 as a whole number 0 ... 255, kept as float. */
-static inline void top_codes(float *code, const float *weight, float lo, float inverse_step,
-                             bool symmetric, size_t count) {
-    if (symmetric) { /* to the nearest, from 1 on */
-        for (size_t i = 0; i < count; i++) {
-            float u = (weight[i] - lo) * inverse_step + 0.5f;
-            u = u > 1.0f ? u : 1.0f;
-            u = u < 255.0f ? u : 255.0f;
-            code[i] = (float)(int)u;
-        }
-        return;
-    }
-    for (size_t i = 0; i < count; i++) {
-        float u = (weight[i] - lo) * inverse_step;
-        u = u > 0.0f ? u : 0.0f;
-        u = u < 255.0f ? u : 255.0f;
-        code[i] = (float)(int)u;
-    }
-}
-
-/* level[i] = (code >> (8 - r)) + 1/2 - 2^(r-1); symmetric: the rounding slice - 2^(r-1) */
-static inline void slice_levels(float *level, const float *code, unsigned width, bool symmetric,
-                                size_t count) {
-    const float shrink = 1.0f / (float)(1u << (MQ_MAX_WIDTH - width));
-    if (symmetric) {
-        const float half = (float)(1u << (width - 1));
-        for (size_t i = 0; i < count; i++) {
-            const float t = (float)(int)(code[i] * shrink + 0.5f) - half;
-            level[i] = t < half - 1.0f ? t : half - 1.0f;
-        }
-        return;
-    }
-    const float centre = 0.5f - (float)(1u << (width - 1));
-    for (size_t i = 0; i < count; i++) {
-        level[i] = (float)(int)(code[i] * shrink) + centre;
-    }
-}
-
-/* A candidate's codes of at most MQ_CHUNK weights, as the numbers at each level that they stand
- * for: made once for all levels, since the search spends most of its time on them. */
-static inline void chunk_levels(float level[][MQ_CHUNK], const mq_nested *nested, const float *w,
-                                float lo, float inverse_step, size_t n) {
-    float code[MQ_CHUNK];
-    top_codes(code, w, lo, inverse_step, nested->symmetric, n);
+static mq_search search_of(const mq_nested *nested, const mq_grid_options *options) {
+    mq_search search = {
+        .codes = nested->symmetric ? MQ_SEARCH_SYMMETRIC : MQ_SEARCH_TOP,
+        .level_count = nested->level_count,
+        .shrink_count = options->start == MQ_START_RANGE ? 1 : MQ_SHRINKS,
+    };
     for (size_t j = 0; j < nested->level_count; j++) {
-        slice_levels(level[j], code, nested->level[j], nested->symmetric, n);
+        const size_t index = nested->width_index[j];
+        search.level[j] = nested->level[j];
+        search.lambda[j] = index < options->width_count ? (float)options->lambda[index] : 0.0f;
     }
-}
-
-/* Σ h·level, Σ h·level² and Σ h·level·(w - mean w) over a group at one level. */
-typedef struct level_sums {
-    mq_lanes hl, hll, hlw;
-} level_sums;
-
-static inline void add_chunk(level_sums *sums, const float *level, const float *w, const float *h,
-                             float mean_w, size_t n) {
-    float weighted[MQ_CHUNK];
-    for (size_t i = 0; i < n; i++) {
-        weighted[i] = h[i] * level[i];
+    for (size_t k = 0; k < search.shrink_count; k++) {
+        search.shrink[k] = mq_search_shrink(k);
     }
-    mq_lanes_add(&sums->hl, weighted, n);
-    mq_lanes_add_product(&sums->hll, weighted, level, n);
-    for (size_t i = 0; i < n; i++) {
-        weighted[i] *= w[i] - mean_w;
-    }
-    mq_lanes_add(&sums->hlw, weighted, n);
-}
-
-static inline void add_error(mq_lanes *error, const float *level, const float *w, const float *h,
-                             float scale, float middle, size_t n) {
-    float weighted[MQ_CHUNK];
-    for (size_t i = 0; i < n; i++) {
-        const float e = scale * level[i] + middle - w[i];
-        weighted[i] = h[i] * e * e;
-    }
-    mq_lanes_add(error, weighted, n);
-}
-
-/* Least squares of h·(scale·level + middle - w)² over a group at every level for the clip in fit,
- * and the errors that are left. */
-static void fit_levels(group_fit *fit, float error[MQ_MAX_LEVELS], const mq_nested *nested,
-                       const float *w, const float *h, float sum_h, float mean_w, size_t count) {
-    const float inverse_step = 256.0f / (fit->hi - fit->lo);
-    float level[MQ_MAX_LEVELS][MQ_CHUNK];
-    level_sums sums[MQ_MAX_LEVELS];
-    mq_lanes errors[MQ_MAX_LEVELS];
-    memset(sums, 0, nested->level_count * sizeof sums[0]);
-    memset(errors, 0, nested->level_count * sizeof errors[0]);
-    for (size_t at = 0; at < count; at += MQ_CHUNK) {
-        const size_t n = count - at < MQ_CHUNK ? count - at : MQ_CHUNK;
-        chunk_levels(level, nested, w + at, fit->lo, inverse_step, n);
-        for (size_t j = 0; j < nested->level_count; j++) {
-            add_chunk(&sums[j], level[j], w + at, h + at, mean_w, n);
-        }
-    }
-    for (size_t j = 0; j < nested->level_count; j++) {
-        if (nested->symmetric) { /* Σ h·level·w / Σ h·level² */
-            const float squares = mq_lanes_sum(&sums[j].hll);
-            const float product = mq_lanes_sum(&sums[j].hlw) + mean_w * mq_lanes_sum(&sums[j].hl);
-            fit->scale[j] = squares > 1e-12f * sum_h ? product / squares : 0.0f;
-            fit->middle[j] = 0.0f;
-            continue;
-        }
-        const float mean_level = mq_lanes_sum(&sums[j].hl) / sum_h;
-        const float variance = mq_lanes_sum(&sums[j].hll) - mean_level * mean_level * sum_h;
-        fit->scale[j] = variance > 1e-12f * sum_h ? mq_lanes_sum(&sums[j].hlw) / variance : 0.0f;
-        fit->middle[j] = mean_w - fit->scale[j] * mean_level;
-    }
-    for (size_t at = 0; at < count; at += MQ_CHUNK) {
-        const size_t n = count - at < MQ_CHUNK ? count - at : MQ_CHUNK;
-        if (count > MQ_CHUNK) { /* else they are there still */
-            chunk_levels(level, nested, w + at, fit->lo, inverse_step, n);
-        }
-        for (size_t j = 0; j < nested->level_count; j++) {
-            add_error(&errors[j], level[j], w + at, h + at, fit->scale[j], fit->middle[j], n);
-        }
-    }
-    for (size_t j = 0; j < nested->level_count; j++) {
-        error[j] = mq_lanes_sum(&errors[j]);
-    }
-}
-
-static void fit_group(group_fit *best, const mq_grid *grid, const float *w, const float *h,
-                      size_t count) {
-    const mq_nested *nested = grid->state;
-    const mq_grid_options *options = grid->options;
-    float lo0 = w[0], hi0 = w[0];
-    for (size_t i = 1; i < count; i++) {
-        lo0 = w[i] < lo0 ? w[i] : lo0;
-        hi0 = w[i] > hi0 ? w[i] : hi0;
-    }
-    mq_lanes sum_h = {{0}}, sum_hw = {{0}};
-    mq_lanes_add(&sum_h, h, count);
-    mq_lanes_add_product(&sum_hw, h, w, count);
-    const float total_h = mq_lanes_sum(&sum_h);
-    const float mean_w = mq_lanes_sum(&sum_hw) / total_h;
-
-    if (nested->symmetric) { /* the largest is code 1: the end with a level more at narrow widths */
-        const float largest = (hi0 > -lo0 ? hi0 : -lo0) * (128.0f / 127.0f) + 1e-8f;
-        hi0 = hi0 > -lo0 ? -largest : largest;
-        lo0 = -hi0;
-    }
-    const int shrinks = 14; /* t = 1.00, 0.95, ... 0.35; symmetric: and then the other sign */
-    const int candidates = options->full_range ? 1 : nested->symmetric ? 2 * shrinks : shrinks;
-    for (int k = 0; k < candidates; k++) {
-        const float sign = k < shrinks ? 1.0f : -1.0f;
-        const float shrink = sign * (1.0f - 0.05f * (float)(k % shrinks));
-        group_fit fit = {.lo = lo0 * shrink, .hi = hi0 * shrink};
-        if (!nested->symmetric &&
-            !(fit.hi - fit.lo > 1e-8f)) { /* a constant group: any positive range will do */
-            fit.hi = fit.lo + 1e-8f + fabsf(fit.lo) * 1e-6f;
-        }
-        float error[MQ_MAX_LEVELS];
-        fit_levels(&fit, error, nested, w, h, total_h, mean_w, count);
-        for (size_t j = 0; j < nested->level_count; j++) {
-            if (nested->width_index[j] < options->width_count) {
-                fit.error += (float)options->lambda[nested->width_index[j]] * error[j];
-            }
-        }
-        if (k == 0 || fit.error < best->error) {
-            *best = fit;
-        }
-    }
+    return search;
 }
 
 static void start_rows(mq_grid *grid, const float *gram, size_t first, size_t last) {
     mq_nested *nested = grid->state;
     const size_t count = grid->in / grid->groups;
+    const mq_search search = search_of(nested, grid->options);
     for (size_t row = first; row < last; row++) {
         for (size_t g = 0; g < grid->groups; g++) {
             const size_t group = row * grid->groups + g;
-            group_fit fit;
-            fit_group(&fit, grid, grid->weight + row * grid->in + g * count, gram + g * count,
-                      count);
+            mq_search_fit fit;
+            search_group(&fit, &search, grid->weight + row * grid->in + g * count, gram + g * count,
+                         count);
             nested->lo0[group] = fit.lo;
             nested->hi0[group] = fit.hi;
             float *params = nested->params + group * nested->param_count;
@@ -482,4 +330,5 @@ static void step_rows(mq_grid *grid, const float *const gradients[], const mq_va
     }
 }
 
-const mq_nested_kernels MQ_KERNEL_SYMBOL = {MQ_KERNEL_NAME, start_rows, values_rows, step_rows};
+const mq_nested_kernels MQ_KERNEL_SYMBOL = {MQ_KERNEL_NAME, start_rows, values_rows, step_rows,
+                                            search_group};

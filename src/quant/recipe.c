@@ -294,21 +294,27 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
     return check_refit(options, err);
 }
 
+/* Of the width number i with all its terms. */
+static double lambda_of(const mq_quantize_options *options, size_t i) {
+    double lambda = options->lambda[i];
+    for (size_t j = 0; j < options->codistill_count; j++) {
+        if (options->codistill[j].student == options->widths[i]) {
+            lambda += options->codistill[j].lambda;
+        }
+    }
+    return lambda;
+}
+
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {
     mq_grid_options grid = {
         .width_count = options->width_count,
         .slice_rule = options->slice_rule,
         .zero_point = options->zero_point,
-        .full_range = options->recipe == MQ_RECIPE_RTN,
+        .start = options->recipe == MQ_RECIPE_RTN ? MQ_START_RANGE : MQ_START_LEARNING,
     };
     for (size_t i = 0; i < options->width_count; i++) {
         grid.widths[i] = options->widths[i];
-        grid.lambda[i] = options->lambda[i];
-        for (size_t j = 0; j < options->codistill_count; j++) {
-            if (options->codistill[j].student == options->widths[i]) {
-                grid.lambda[i] += options->codistill[j].lambda;
-            }
-        }
+        grid.lambda[i] = lambda_of(options, i);
     }
     if (options->recipe == MQ_RECIPE_RTN) {
         grid.width_count = 0; /* nothing is learned: every width gets its least-squares pair */
@@ -331,24 +337,19 @@ const mq_grid_class *mq_recipe_embedding_class(const mq_quantize_options *option
 
 /* The search weighs the widths' slices as the recipe weighs the widths that take them. */
 mq_grid_options mq_recipe_embedding_grid(const mq_quantize_options *options) {
-    mq_grid_options grid = mq_recipe_grid(options);
+    mq_grid_options grid = {.slice_rule = options->slice_rule,
+                            .zero_point = options->zero_point,
+                            .start = MQ_START_SEARCH};
     const unsigned least =
         options->embeddings == MQ_EMBEDDINGS_8 ? MQ_MAX_WIDTH : options->embeddings_min_bits;
-    if (mq_recipe_embedding_class(options) == &mq_clip_grid) {
-        grid.full_range = true; /* it has no search; every width gets its least-squares pair */
-        grid.width_count = 0;
-    }
-    const size_t count = grid.width_count;
-    grid.width_count = 0;
-    for (size_t i = 0; i < count; i++) {
-        const unsigned width = grid.widths[i] > least ? grid.widths[i] : least;
-        const double lambda = grid.lambda[i];
+    for (size_t i = 0; i < options->width_count; i++) {
+        const unsigned width = options->widths[i] > least ? options->widths[i] : least;
         if (grid.width_count > 0 && grid.widths[grid.width_count - 1] == width) {
-            grid.lambda[grid.width_count - 1] += lambda;
+            grid.lambda[grid.width_count - 1] += lambda_of(options, i);
             continue;
         }
         grid.widths[grid.width_count] = width;
-        grid.lambda[grid.width_count++] = lambda;
+        grid.lambda[grid.width_count++] = lambda_of(options, i);
     }
     return grid;
 }

@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "matquant/inspect.h"
+#include "store/folder.h"
 #include "store/quantized_weights.h"
 
 static void release_master(void *master) { mq_master_close(master); }
@@ -61,8 +62,10 @@ mq_status mq_model_open_any(mq_model **out, const char *folder, unsigned width, 
     }
     if (kind == MQ_KIND_PLAIN) {
         return width == 0 ? mq_model_open_plain(out, folder, err)
-                          : mq_fail_file(err, MQ_ERR_USAGE, folder,
-                                         "is not quantized: it has no model of %u bits", width);
+                          : mq_fail_file_in(err, MQ_ERR_USAGE, folder, MQ_CONFIG_FILE,
+                                            "has no quantization_config: the model is not "
+                                            "quantized, and has no slice of %u bits",
+                                            width);
     }
     mq_model *model = mq_calloc(1, sizeof *model);
     if (model == NULL) {

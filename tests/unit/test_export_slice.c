@@ -209,9 +209,9 @@ static void what_a_format_cannot_hold(void **state) {
     expect_refused(master, 1, NULL, MQ_ERR_USAGE, "", "", "2 to 8 bits");
     expect_refused(master, 4, "exl2", MQ_ERR_USAGE, "", "",
                    "known are mlx, gguf, compressed-tensors, gptq, safetensors, matquant");
-    expect_refused(plain, 4, NULL, MQ_ERR_INPUT, "plain", "", "not quantized");
+    expect_refused(plain, 4, NULL, MQ_ERR_INPUT, "config.json", "", "not quantized");
     char *cut = slice(master, 4, NULL);
-    expect_refused(cut, 4, NULL, MQ_ERR_INPUT, "mlx", "", "a slice already");
+    expect_refused(cut, 4, NULL, MQ_ERR_INPUT, "config.json", "", "a slice already");
     char *own = slice(master, 4, "matquant");
     expect_refused(own, 8, NULL, MQ_ERR_USAGE, "", "", "it serves 4");
     const fixture_master_options small = {.group_size = 16};
