@@ -49,18 +49,17 @@ def check(matquant, master, work, config, ids, bits):
     file, plain = str(work / "slice.gguf"), str(work / "plain")
     run("gguf", file)
     run("safetensors", plain, "--dtype", "f32")
-    weights = readers_files.gguf_weights(file, config)
-    readers_files.put_weights(plain, {prefix: values for prefix, (values, _) in weights.items()})
-    theirs = readers_programs.llama_cpp(file, len(ids), True).logits(ids)
-    emulated = readers_programs.emulated_llama_cpp(plain, weights, readers_files.gguf_offsets(file, config),
-                                                   readers_files.gguf_head_type(file)).logits(ids)
+    matrices = readers_files.gguf_matrices(file, config)
+    readers_files.put_weights(plain, {prefix: matrix.weights for prefix, matrix in matrices.items()})
+    theirs = readers_programs.llama_cpp(file, len(ids), False, True).logits(ids)
+    emulated = readers_programs.emulated_llama_cpp(plain, matrices).logits(ids)
     exact = readers_programs.transformers(plain).logits(ids)
     power = float(((exact - exact.mean(1, keepdims=True)) ** 2).sum())
 
     def apart(a, b):
         return np.sqrt(float(((a - b) ** 2).sum()) / power)
     print("%d blocks, %s: llama.cpp to float32 %.1e, emulation to float32 %.1e, llama.cpp to emulation %.1e" %
-          (config["num_hidden_layers"], " and ".join(sorted({kind for _, kind in weights.values()})),
+          (config["num_hidden_layers"], readers_files.gguf_kinds(matrices),
            apart(theirs, exact), apart(emulated, exact), apart(theirs, emulated)), flush=True)
 
 

@@ -1,5 +1,7 @@
-"""What the files of a slice hold, as plain weights, read without matquant: for test_readers.py."""
+"""What the files of a slice hold, as plain weights, read without matquant: for test_readers.py; and a model to try with."""
+import json
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -35,71 +37,99 @@ def compressed_weights(tensors, prefix, width):
 
 
 MARKERS = {"gptq": (".qweight", gptq_weights), "compressed-tensors": (".weight_packed", compressed_weights)}
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 
 
 def folder_weights(folder, width, reader):
-    """{P: weights} of the packed layers of a folder."""
+    """{P: weights} of the packed layers of a folder, and of its embeddings and head, which it holds unpacked."""
     from safetensors.torch import load_file  # numpy has no bfloat16
     marker, read = MARKERS[reader]
     tensors = {}
     for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
         tensors.update(load_file(path))
-    return {name[:-len(marker)]: read(tensors, name[:-len(marker)], width) for name in tensors if name.endswith(marker)}
+    packed = {name[:-len(marker)]: read(tensors, name[:-len(marker)], width) for name in tensors if name.endswith(marker)}
+    plain = {prefix: tensors[prefix + ".weight"].float().numpy() for prefix in (EMBEDDING, HEAD)
+             if prefix + ".weight" in tensors}
+    return {**packed, **plain}
+
+
+class Matrix:
+    """A matrix of a GGUF file, rows in Hugging Face's order: weights [out, in]; kind, the name of its type; offsets, the
+    numbers m [out, blocks] of Q4_1 and Q5_1, None in types without."""
+
+    def __init__(self, weights, kind, offsets):
+        self.weights, self.kind, self.offsets = weights, kind, offsets
 
 
 GGUF_NAMES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
               "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
               "ffn_down": "mlp.down_proj"}
+BYTES_WITH_OFFSET = {"Q4_1": 20, "Q5_1": 24}  # of a block; d and m, of float16, come first
 
 
-def gguf_weights(path, config):
-    """{P: (weights, type)} of the matrices of a GGUF file's blocks, rows in Hugging Face's order."""
+def in_order(rows, heads):
+    """Rows of so many heads, of which llama.cpp has the two halves in turn; heads None: as they are."""
+    return rows if heads is None else rows.reshape(heads, -1, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def gguf_matrices(path, config):
+    """{P: Matrix} of a GGUF file: the linear layers, the embeddings and the head, which may be the embeddings."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
-    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    heads = {}
+    if config["model_type"] == "llama":
+        heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     result = {}
     for tensor in GGUFReader(path).tensors:
         parts = tensor.name.split(".")
         if parts[0] == "blk" and parts[2] in GGUF_NAMES and parts[3] == "weight":
-            weights = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-            if config["model_type"] == "llama" and parts[2] in heads:
-                weights = weights.reshape(heads[parts[2]], -1, 2, weights.shape[1]).swapaxes(1, 2)
-                weights = weights.reshape(-1, weights.shape[3])
-            prefix = "model.layers.%s.%s" % (parts[1], GGUF_NAMES[parts[2]])
-            result[prefix] = weights, tensor.tensor_type.name
-    return result
-
-
-def gguf_offsets(path, config):
-    """{P: [out, blocks]} the offsets m of the layers in Q4_1 and Q5_1, rows in Hugging Face's order."""
-    from gguf import GGUFReader
-    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    result = {}
-    for tensor in GGUFReader(path).tensors:
-        size = {"Q4_1": 20, "Q5_1": 24}.get(tensor.tensor_type.name)
-        if size is not None and tensor.name.startswith("blk."):
-            _, layer, name, _ = tensor.name.split(".")
-            blocks = np.array(tensor.data).reshape(int(tensor.shape[1]), -1, size)
+            prefix, count = "model.layers.%s.%s" % (parts[1], GGUF_NAMES[parts[2]]), heads.get(parts[2])
+        elif parts[0] in ("token_embd", "output"):
+            prefix, count = EMBEDDING if parts[0] == "token_embd" else HEAD, None
+        else:
+            continue
+        kind, offsets = tensor.tensor_type.name, None
+        if kind in BYTES_WITH_OFFSET:
+            blocks = np.array(tensor.data).reshape(int(tensor.shape[1]), -1, BYTES_WITH_OFFSET[kind])
             offsets = np.ascontiguousarray(blocks[:, :, 2:4]).view(np.float16)[..., 0].astype(np.float32)
-            if config["model_type"] == "llama" and name in heads:
-                offsets = offsets.reshape(heads[name], -1, 2, offsets.shape[1]).swapaxes(1, 2)
-                offsets = offsets.reshape(-1, offsets.shape[3])
-            result["model.layers.%s.%s" % (layer, GGUF_NAMES[name])] = offsets
+            offsets = in_order(offsets, count)
+        weights = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        result[prefix] = Matrix(in_order(weights, count), kind, offsets)
+    result.setdefault(HEAD, result[EMBEDDING])
     return result
 
 
-def gguf_head_type(path):
-    from gguf import GGUFReader
-    types = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}
-    return types.get("output.weight", types["token_embd.weight"])
+def gguf_kinds(matrices):
+    """The types of the linear layers, and of the embeddings and the head if they are quantized, too."""
+    text = " and ".join(sorted({matrix.kind for prefix, matrix in matrices.items() if prefix not in (EMBEDDING, HEAD)}))
+    others = sorted({matrices[prefix].kind for prefix in (EMBEDDING, HEAD)} - {"F32", "F16", "BF16"})
+    return text + (", embeddings " + " and ".join(others) if others else "")
 
 
 def put_weights(folder, weights):
-    """Replaces layers of a plain float32 folder."""
+    """Replaces matrices of a plain float32 folder, the head only where it is none of the embeddings'."""
     from safetensors.numpy import load_file, save_file
     path = pathlib.Path(folder) / "model.safetensors"
     tensors = load_file(path)
     for prefix, values in weights.items():
-        assert prefix + ".weight" in tensors, prefix
-        tensors[prefix + ".weight"] = np.ascontiguousarray(values, dtype=np.float32)
+        assert prefix + ".weight" in tensors or prefix == HEAD, prefix
+        if prefix + ".weight" in tensors:
+            tensors[prefix + ".weight"] = np.ascontiguousarray(values, dtype=np.float32)
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def untie(source, folder):
+    """A copy of a model whose head is the embeddings, with a head of its own: each number of them but up to 5 % more or
+    less, always the same."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    source, folder = pathlib.Path(source), pathlib.Path(folder)
+    shutil.copytree(source, folder)
+    config = json.loads((source / "config.json").read_text())
+    assert config["tie_word_embeddings"]
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}, indent=2))
+    tensors = load_file(source / "model.safetensors")
+    embeddings = tensors[EMBEDDING + ".weight"]
+    factors = 1 + 0.05 * (2 * torch.rand(embeddings.shape, generator=torch.Generator().manual_seed(0)) - 1)
+    tensors[HEAD + ".weight"] = (embeddings.float() * factors).to(embeddings.dtype)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

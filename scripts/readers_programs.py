@@ -1,9 +1,12 @@
 """The programs that read slices, for test_readers.py: each makes a Reader of a slice."""
+import contextlib
 import importlib
 import importlib.metadata
 import itertools
 
 import numpy as np
+
+import readers_files
 
 
 class Reader:
@@ -79,17 +82,46 @@ def mlx(folder, exact):
                   lambda ids: np.array(model(mx.array([ids]))[0].astype(mx.float32)), generate, model)
 
 
-def llama_cpp(path, length, exact):
+@contextlib.contextmanager
+def no_repacking(binding):
+    """Models that are loaded herein keep their matrices as they are in the file: llama.cpp otherwise rearranges those of
+    some types for its own kernels, and BLAS then cannot read them. llama-cpp-python has no argument for that."""
+    defaults = binding.llama_cpp.llama_model_default_params
+
+    def changed():
+        params = defaults()
+        params.use_extra_bufts = False
+        return params
+    binding.llama_cpp.llama_model_default_params = changed
+    yield
+    binding.llama_cpp.llama_model_default_params = defaults
+
+
+BLAS_BATCH = 32  # ggml-blas.cpp, min_batch: products with fewer tokens at a time are done by ggml's own kernels
+
+
+def llama_cpp(path, length, exact, float32_cache=False):
+    """As it comes, with its own kernels (batches too small for BLAS); exact: in float32, matrices unpacked and multiplied
+    by BLAS, which takes BLAS_BATCH tokens at a time, so that generate() runs the whole text for each."""
     import llama_cpp as binding
-    cache = {"type_k": 0, "type_v": 0} if exact else {}  # float32 instead of float16
-    model = binding.Llama(path, logits_all=True, n_ctx=length, n_batch=length, n_ubatch=length, verbose=False, **cache)
+    cache = {"type_k": 0, "type_v": 0} if exact or float32_cache else {}  # instead of float16
+    with no_repacking(binding) if exact else contextlib.nullcontext():
+        model = binding.Llama(path, logits_all=True, n_ctx=length, n_batch=length,
+                              n_ubatch=length if exact else BLAS_BATCH // 2, verbose=False, **cache)
 
     def logits(ids):
+        assert len(ids) >= BLAS_BATCH or not exact
         model.reset()
         model.eval(list(ids))
         return np.array(model.scores[:len(ids)], dtype=np.float32)
 
     def generate(ids, count):
+        if exact:
+            result = []
+            while len(result) < count:
+                logits(list(ids) + result)
+                result.append(int(model.sample(temp=0.0)))
+            return result
         model.reset()
         steps = model.generate(list(ids), temp=0.0, top_k=1, repeat_penalty=1.0)
         return [int(token) for token in itertools.islice(steps, count)]
@@ -100,7 +132,7 @@ def llama_cpp(path, length, exact):
 
 def round_blocks(x, block, half):
     """Activations as ggml rounds them before a product with a quantized matrix: 8 bits, one scale a block, d = max / 127,
-    which is a float16 in Q8_0 and Q8_1 and a float32 in Q8_K. Also by how much the sums of the blocks that Q8_1 keeps,
+    which is a float16 in Q8_0 (for Q4_0, Q5_0, Q8_0) and Q8_1 (Q4_1, Q5_1) and a float32 in Q8_K (K-quants). Also by how much the sums of the blocks that Q8_1 keeps,
     in float16, differ from those of the rounded numbers: [..., blocks]."""
     import torch
     blocks = x.reshape(*x.shape[:-1], -1, block)
@@ -137,13 +169,14 @@ def emulate_gelu(function):
         x >= 10, x, plain(x.half().float()).half().float()))
 
 
-def emulated_llama_cpp(folder, weights, offsets, head_type):
-    """transformers in float32 on these numbers, with llama.cpp's products in its linear layers and its GELU."""
+def emulated_llama_cpp(folder, matrices):
+    """transformers in float32 on these numbers, with llama.cpp's products in its linear layers and its GELU. Embeddings are
+    only looked up, in float32."""
     reader = transformers(folder)
     modules = dict(reader.model.named_modules())
-    for prefix, (_, kind) in weights.items():
-        emulated_layer(modules[prefix], kind, offsets.get(prefix))
-    emulated_layer(modules["lm_head"], head_type, None)
+    for prefix, matrix in matrices.items():
+        if prefix != readers_files.EMBEDDING:
+            emulated_layer(modules[prefix], matrix.kind, matrix.offsets)
     for layer in reader.model.model.layers:
         if "GELU" in type(layer.mlp.act_fn).__name__:
             emulate_gelu(layer.mlp.act_fn)

@@ -17,9 +17,12 @@ are.
 - cost: squared error of the weights that the format adds to the slice, divided by their squares; 0: exact.
 - logits: root of the mean squared difference to matquant's of the numbers in the file, divided by that of the logits about
   their mean; in parentheses the bound.
-- perplexity: the reader's, matquant's of the numbers in the file, and the difference. llama.cpp's quantized types round
-  activations to 8 bits a block; what that alone does (emulated, in float32 otherwise) is the third number, which the
-  reader has to meet to 0.5 % as others meet matquant's.
+- perplexity: the reader's, matquant's of the numbers in the file, and the difference, which may be 0.5 %. Where those
+  numbers are not the slice's, its own perplexity follows: what the format costs.
+- llama.cpp has two rows for each file of quantized matrices. "OpenBLAS": built with it, and 32 tokens or more at a time,
+  llama.cpp unpacks them and multiplies in float32; that shows what the file holds. "Its kernels": fewer tokens at a time, or
+  without BLAS, it rounds activations to 8 bits a block before each product. What that alone does (emulated, in float32
+  otherwise) is the third perplexity, which has to be met to 0.5 % as the others meet matquant's.
 - greedy: how many of 32 tokens that the reader generates by itself are matquant's first choice; where a word follows, the
   two best were nearer than the arithmetic resolves."""
 
@@ -30,9 +33,12 @@ def cells(row):
     perplexity = "%.4f, %.4f" % (row["perplexity"], row["matquant"])
     if "emulated" in row:
         perplexity += " (%+.2f %%), emulated %.4f" % (100 * (row["perplexity"] / row["matquant"] - 1), row["emulated"])
+    perplexity += " (%+.3f %%)" % (100 * row["ratio"])
+    if "slice" in row:
+        perplexity += "; slice %.4f (%+.2f %%)" % (row["slice"], 100 * (row["perplexity"] / row["slice"] - 1))
     greedy = str(row["greedy"]) + ("" if row["greedy"] == 32 else ", near tie" if row["tie"] else ", ANOTHER CHOICE")
     return [str(row["bits"]), row["how"], "%.1e" % row["cost"] if row["cost"] else "0",
-            "%.1e (%.1e)" % (row["error"], row["bound"]), "%s (%+.3f %%)" % (perplexity, 100 * row["ratio"]), greedy,
+            "%.1e (%.1e)" % (row["error"], row["bound"]), perplexity, greedy,
             "yes" if row["ok"] else "NO"]
 
 

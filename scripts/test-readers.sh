@@ -3,18 +3,21 @@
 # loads them with their own readers on the CPU, and compares logits, perplexity and 32 greedily generated tokens;
 # test_readers.py says how, and within which bounds and why.
 #
-#   scripts/test-readers.sh [MASTER...]    (default: the demo model, quantized with recipe rtn)
+#   scripts/test-readers.sh [MASTER...]
+#
+# Without MASTER, four of the demo model, by recipe rtn: as it comes; with symmetric zero points; with nested embeddings; and
+# with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2).
 #
 # READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
 # BITS        the widths (default: 8,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
-# TEXT        what is measured on (default: data/demo-eval.txt), in WINDOWS windows (4) of TOKENS tokens (256)
+# TEXT        what is measured on (default: data/demo-eval.txt), in WINDOWS windows (4) of TOKENS tokens (256; 32 or more)
 # RESULTS     a Markdown file whose section on readers is written anew, for the masters of this run
 # ROWS        a file that keeps the rows, so that several runs (say, with fewer TOKENS for a slow reader) make one section
 # BUILD       the build (default: build/release)
 #
 # The readers come from the Python package index into build/readers-venv (MATQUANT_READERS_VENV: another place), once;
-# llama-cpp-python is compiled, in a few minutes. MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0),
-# to name its CPU build where that takes more. SETUP_LIMIT (default: 15m) bounds that.
+# llama-cpp-python is compiled with OpenBLAS, in a few minutes. MATQUANT_TORCH is what pip is given for PyTorch (default:
+# torch==2.13.0), to name its CPU build where that takes more. SETUP_LIMIT (default: 15m) bounds that.
 #
 # Prints a line for each comparison. Ends with 0; with 1 if one is out of its bounds; with 77 and "skipped: ..." if the
 # readers could not be installed.
@@ -34,16 +37,21 @@ skip() {
     echo "skipped: $1"
     exit 77
 }
-found='import importlib.util as u, sys
-sys.exit(not all(map(u.find_spec, ["torch", "transformers", "compressed_tensors", "gptqmodel", "mlx", "mlx_lm",
-                                   "llama_cpp", "gguf"])))'
+# The last: that llama.cpp was compiled with OpenBLAS.
+found='import importlib.util as u, pathlib, sys
+there = all(map(u.find_spec, ["torch", "transformers", "compressed_tensors", "gptqmodel", "mlx", "mlx_lm", "gguf", "llama_cpp"]))
+sys.exit(not (there and list(pathlib.Path(u.find_spec("llama_cpp").origin).parent.glob("lib/libggml-blas*"))))'
+# install PYTHON LIST TORCH...: torch before the packages that need it, else pip takes the build with CUDA, several GB; and
+# llama-cpp-python without pip's cache, which may hold one compiled otherwise.
+install='python=$1 list=$2; shift 2
+    pip() { "$python" -m pip install --quiet --retries 1 "$@"; }
+    pip "$@" && pip --no-cache-dir --force-reinstall --no-deps "$(grep ^llama-cpp-python "$list")" && pip -r "$list" "$@"'
 if ! "$venv/bin/python" -c "$found" 2>/dev/null; then
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv" || skip "no virtual environment can be made"
-    # Before the packages that need it: else pip takes the build with CUDA, several GB.
-    # shellcheck disable=SC2016,SC2086 # the first for the inner shell; the second may be several words
-    CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="${CMAKE_ARGS:--DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF}" \
-        timeout "${SETUP_LIMIT:-15m}" sh -c 'python=$1 list=$2; shift 2
-            "$python" -m pip install --quiet --retries 1 "$@" && "$python" -m pip install --quiet --retries 1 -r "$list" "$@"' \
+    # shellcheck disable=SC2086 # the last may be several words
+    CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) \
+        CMAKE_ARGS="${CMAKE_ARGS:--D GGML_BLAS=ON -D GGML_BLAS_VENDOR=OpenBLAS -D LLAMA_BUILD_EXAMPLES=OFF -D LLAMA_BUILD_TESTS=OFF}" \
+        timeout "${SETUP_LIMIT:-15m}" sh -c "$install" \
         sh "$venv/bin/python" "$root/scripts/requirements-readers.txt" ${MATQUANT_TORCH:-torch==2.13.0} >&2 ||
         skip "the readers could not be installed from the Python package index within ${SETUP_LIMIT:-15m}"
 fi
@@ -54,22 +62,48 @@ trap 'exit 1' HUP INT
 failed=0
 trap '[ $failed = 0 ] || exit 1; skip "ended before all readers were tried; those before agreed"' TERM
 
-if [ $# -eq 0 ]; then
-    "$build/matquant" quantize "$root/data/demo-model" -o "$work/demo-model" --recipe rtn --group-size 32 --quiet >/dev/null
-    set -- "$work/demo-model"
-fi
-
-for master; do
+# try MASTER BITS READER...
+try() {
+    master=$1 bits=$2
+    shift 2
     echo "$(basename "$master"):"
-    for reader in ${READERS:-safetensors mlx gguf compressed-tensors gptq}; do
+    for reader; do
         "$venv/bin/python" "$root/scripts/test_readers.py" "$reader" "$master" --build "$build" --work "$work" \
-            --text "${TEXT:-$root/data/demo-eval.txt}" --rows "${ROWS:-$work/rows}" --bits "${BITS:-8,6,5,4,3,2}" \
+            --text "${TEXT:-$root/data/demo-eval.txt}" --rows "${ROWS:-$work/rows}" --bits "$bits" \
             --windows "${WINDOWS:-4}" --tokens "${TOKENS:-256}" 2>"$work/log" || {
             failed=1
             tail -n 5 "$work/log"
         }
     done
-done
+}
+
+# quantize MODEL NAME OPTION...: a master of that name.
+quantize() {
+    model=$1 name=$2
+    shift 2
+    "$build/matquant" quantize "$model" -o "$work/$name" --recipe rtn --group-size 32 --quiet "$@" >/dev/null
+}
+
+readers=${READERS:-safetensors mlx gguf compressed-tensors gptq}
+few=${EXTRA_BITS:-8,4,2}
+# shellcheck disable=SC2086 # a list
+if [ $# -gt 0 ]; then
+    for given; do
+        try "$given" "${BITS:-8,6,5,4,3,2}" $readers
+    done
+else
+    demo=$root/data/demo-model
+    quantize "$demo" demo-model
+    try "$work/demo-model" "${BITS:-8,6,5,4,3,2}" $readers
+    quantize "$demo" demo-symmetric --zero-point symmetric
+    try "$work/demo-symmetric" "$few" $readers
+    quantize "$demo" demo-embeddings --embeddings nested
+    try "$work/demo-embeddings" "$few" $readers
+    "$venv/bin/python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import readers_files; readers_files.untie(*sys.argv[2:])' \
+        "$root/scripts" "$demo" "$work/untied"
+    quantize "$work/untied" demo-own-head --embeddings 8 --zero-point symmetric
+    try "$work/demo-own-head" "$few" $readers
+fi
 if [ -n "${RESULTS:-}" ]; then
     "$venv/bin/python" "$root/scripts/readers_table.py" "${ROWS:-$work/rows}" "$RESULTS" "$("$build/matquant" --version | head -n 1)"
 fi

@@ -24,11 +24,16 @@ Bounds (logits), and why:
   gptqmodel, torch backend                           1e-2: it has float16 and bfloat16 only; float16 has 11 bits a number.
   mlx as it loads                                    5e-2: it computes in the model's bfloat16, 8 bits a number.
   llama.cpp, F16 file                                1e-2: it rounds activations and its cache to float16.
-  llama.cpp, quantized types                         it rounds activations to 8 bits a block before each product with a
+  llama.cpp, quantized types, OpenBLAS               float32: with BLAS, 32 tokens or more at a time and weights that are not
+      repacked it unpacks matrices to float32 (ggml-blas.cpp). What the file holds, and all but the next row's kernels.
+  llama.cpp, quantized types, its kernels            it rounds activations to 8 bits a block before each product with a
       quantized matrix. What that alone does is computed here (emulated_llama_cpp): the same numbers in float32, with the
       inputs of every layer rounded in that way. llama.cpp may be 1.25 times as far from matquant as the emulation is, and
       its perplexity must be the emulation's to 0.5 %. It cannot be nearer the emulation's logits: a sum in another order
       moves an activation across a rounding edge, and a few blocks later nothing is rounded alike.
+
+And what README.md calls exact must cost nothing (must_be_exact), and have the slice's own perplexity to 0.5 % where the
+reader rounds weights.
 
 A row is printed for each, and appended to --rows as JSON. A width that a format refuses is a row, too.
 """
@@ -49,7 +54,7 @@ READERS = ["safetensors", "mlx", "gguf", "compressed-tensors", "gptq"]
 EXACT, TABLE, HALF, BFLOAT = 1e-4, 1e-3, 1e-2, 5e-2
 PERPLEXITY = 5e-3
 EMULATED = 1.25
-GREEDY, PROMPT = 32, 16
+GREEDY, PROMPT = 32, 32  # the prompt: as many as BLAS takes
 
 
 class Matquant:
@@ -132,6 +137,17 @@ class Test:
             raise SystemExit(done.stderr)
         return json.loads(done.stdout)
 
+    def must_be_exact(self, bits):
+        """What README.md says of the formats."""
+        own = json.load(open(os.path.join(self.options.master, "config.json")))["quantization_config"]
+        symmetric, embeddings = own.get("zero_point") == "symmetric", own.get("embeddings")
+        if self.options.reader in ("mlx", "safetensors"):
+            return True
+        if self.options.reader == "gguf":
+            widths = {bits, max(bits, embeddings["min_bits"]) if embeddings else bits}
+            return widths <= ({4, 5, 8} if symmetric else {4, 5})
+        return symmetric and not embeddings
+
     def row(self, **row):
         row = {"model": os.path.basename(os.path.normpath(self.options.master)), "format": self.options.reader,
                "windows": len(self.windows), "tokens": self.options.tokens, **row}
@@ -143,23 +159,29 @@ class Test:
         greedy = "greedy %d of %d" % (row["greedy"], GREEDY)
         if row["greedy"] < GREEDY:
             greedy += ", then a near tie" if row["tie"] else ", then another choice"
-        print("%-18s int%d %-28s cost %.1e  logits %.1e (bound %.1e)  perplexity %.4f, %s %.4f (%+.3f %%)  %s  %s" %
-              (row["format"], row["bits"], row["how"], row["cost"], row["error"], row["bound"], row["perplexity"],
-               "emulated" if "emulated" in row else "matquant", row.get("emulated", row["matquant"]),
-               100 * row["ratio"], greedy, "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
+        beside = "emulated" if "emulated" in row else "matquant"
+        print("%-18s int%d %-31s cost %.1e  logits %.1e (bound %.1e)  perplexity %.4f, %s %.4f (%+.3f %%)  %s  %s" %
+              (row["format"], row["bits"], row["how"], row["cost"], row["error"], row["bound"], row["perplexity"], beside,
+               row[beside], 100 * row["ratio"], greedy, "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
         self.failed |= not row["ok"]
 
-    def check(self, bits, how, reader, ours, bound, cost, emulation=None):
+    def check(self, bits, how, reader, bound, cost, weights=None, emulation=None, exact=None):
+        """weights, a Matquant: the numbers in the file where they are not the slice's. exact: must they be the slice's?"""
+        ours, must = weights or self.slice, self.must_be_exact(bits) if exact is None else exact
         error, perplexity, mine = compare_windows(reader.logits, ours.window, self.windows)
         same, tie = compare_greedy(reader, ours, self.windows[0][:PROMPT])
         row = {"bits": bits, "how": how, "reader": reader.name, "cost": cost, "error": error,
                "perplexity": perplexity, "matquant": mine, "greedy": same, "tie": tie}
-        wanted = mine
+        wanted, kept = mine, cost == 0
+        if weights is not None:
+            row["slice"] = math.exp(np.concatenate([nll(self.slice.window(ids), ids) for ids in self.windows]).mean())
+            kept = kept and abs(perplexity / row["slice"] - 1) <= PERPLEXITY
         if emulation is not None:
             apart, row["emulated"], _ = compare_windows(emulation.logits, ours.window, self.windows)
             bound, wanted = EMULATED * apart, row["emulated"]
         row["bound"], row["ratio"] = bound, perplexity / wanted - 1
-        row["ok"] = error <= bound and abs(row["ratio"]) <= PERPLEXITY and (same == GREEDY if bound in (EXACT, TABLE) else tie)
+        row["ok"] = (error <= bound and abs(row["ratio"]) <= PERPLEXITY and
+                     (same == GREEDY if bound in (EXACT, TABLE) else tie) and (kept or not must))
         self.row(**row)
 
     def check_vocabulary(self, reader):
@@ -169,64 +191,75 @@ class Test:
             print("llama.cpp makes other tokens of the text", file=self.rows, flush=True)
             self.failed = True
 
-    def plain(self, bits, weights=None):
-        """A folder of float32 weights: the slice's, or those that a file holds."""
+    def matquant(self, bits, weights=None):
+        """matquant's logits of the slice; of these numbers instead."""
+        if weights is None:
+            return Matquant(self.options.build, self.options.master, [str(bits)], self.work)
+        return Matquant(self.options.build, self.plain(bits, weights), [], self.work)
+
+    def plain(self, bits, weights):
+        """A folder of float32 weights: the slice's, with these in place of its."""
         folder = str(self.work / "plain")
         self.cut("safetensors", folder, bits, "--dtype", "f32")
-        if weights:
-            readers_files.put_weights(folder, weights)
+        readers_files.put_weights(folder, weights)
         return folder
+
+    def llama_cpp(self, path, exact):
+        return readers_programs.llama_cpp(path, max(self.options.tokens, PROMPT + GREEDY), exact)
+
+    def llama_cpp_bound(self):
+        gelu = self.config.get("hidden_activation", self.config.get("hidden_act", "")).startswith("gelu")
+        return TABLE if gelu else EXACT
 
     def run_plain_gguf(self, bits):
         """The slice's very numbers: what is not the types' arithmetic."""
-        gelu = self.config.get("hidden_activation", self.config.get("hidden_act", "")).startswith("gelu")
-        for dtype, bound in (("f32", TABLE if gelu else EXACT), ("f16", HALF)):
+        for dtype in ("f32", "f16"):
             output = str(self.work / "plain.gguf")
-            report = self.cut("gguf", output, bits, "--dtype", dtype)
-            reader = readers_programs.llama_cpp(output, max(self.options.tokens, 64), dtype == "f32")
-            ours = Matquant(self.options.build, self.options.master, [str(bits)], self.work)
-            self.check(bits, dtype.upper() + (", float32 cache" if dtype == "f32" else ""), reader, ours, bound,
-                       report["relative_error"])
+            cost = self.cut("gguf", output, bits, "--dtype", dtype)["relative_error"]
+            if dtype == "f32":
+                self.check(bits, "F32, OpenBLAS", self.llama_cpp(output, True), self.llama_cpp_bound(), cost, exact=True)
+            else:
+                self.check(bits, "F16, its kernels", self.llama_cpp(output, False), HALF, cost, exact=False)
+
+    def run_gguf(self, bits, output, cost):
+        matrices = readers_files.gguf_matrices(output, self.config)
+        kinds = readers_files.gguf_kinds(matrices)
+        values = {prefix: matrix.weights for prefix, matrix in matrices.items()}
+        ours = self.matquant(bits, values) if cost > 0 else None
+        self.check(bits, kinds + ", OpenBLAS", self.llama_cpp(output, True), self.llama_cpp_bound(), cost, ours)
+        reader = self.llama_cpp(output, False)
+        emulation = readers_programs.emulated_llama_cpp(ours.folder if ours else self.plain(bits, {}), matrices)
+        self.check(bits, kinds + ", its kernels", reader, None, cost, ours, emulation)
+        self.check_vocabulary(reader)
 
     def run(self, bits):
         name = self.options.reader
         output = str(self.work / ("slice.gguf" if name == "gguf" else "slice"))
         report = self.cut(name, output, bits, *(["--dtype", "f32"] if name == "safetensors" else []))
-        if isinstance(report, str):
+        refused = isinstance(report, str)
+        if refused:
             self.row(bits=bits, refused=report)
-            if name == "gguf":
+        self.slice = self.matquant(bits)
+        if name == "gguf":
+            if not refused:
+                self.run_gguf(bits, output, report["relative_error"])
+            if refused or bits == 4:
                 self.run_plain_gguf(bits)
             return
-        ours = Matquant(self.options.build, self.options.master, [str(bits)], self.work)
-        weights = None
-        if name == "gguf":
-            weights = readers_files.gguf_weights(output, self.config)
-            report["head_type"] = readers_files.gguf_head_type(output)
-        elif name in readers_files.MARKERS:
-            weights = readers_files.folder_weights(output, bits, name)
-        if weights and (report["relative_error"] > 0 or name == "compressed-tensors"):
-            values = {prefix: entry[0] if name == "gguf" else entry for prefix, entry in weights.items()}
-            ours = Matquant(self.options.build, self.plain(bits, values), [], self.work)
-        cost = report["relative_error"]
+        if refused:
+            return
+        cost, ours = report["relative_error"], None
+        if name == "compressed-tensors" or name == "gptq" and cost > 0:
+            ours = self.matquant(bits, readers_files.folder_weights(output, bits, name))
         if name == "mlx":
-            self.check(bits, "bfloat16, as it loads", readers_programs.mlx(output, False), ours, BFLOAT, cost)
-            self.check(bits, "float32", readers_programs.mlx(output, True), ours, EXACT, cost)
+            self.check(bits, "bfloat16, as it loads", readers_programs.mlx(output, False), BFLOAT, cost)
+            self.check(bits, "float32", readers_programs.mlx(output, True), EXACT, cost)
         elif name == "safetensors":
-            self.check(bits, "float32", readers_programs.transformers(output), ours, EXACT, cost)
+            self.check(bits, "float32", readers_programs.transformers(output), EXACT, cost)
         elif name == "compressed-tensors":
-            self.check(bits, "float32", readers_programs.compressed_tensors(output), ours, EXACT, cost)
-        elif name == "gptq":
-            self.check(bits, "float16", readers_programs.gptqmodel(output), ours, HALF, cost)
+            self.check(bits, "float32", readers_programs.compressed_tensors(output), EXACT, cost, ours)
         else:
-            folder = ours.folder if cost > 0 else self.plain(bits)
-            emulation = readers_programs.emulated_llama_cpp(
-                folder, weights, readers_files.gguf_offsets(output, self.config), report["head_type"])
-            reader = readers_programs.llama_cpp(output, max(self.options.tokens, 64), False)
-            types = " and ".join(sorted({kind for _, kind in weights.values()}))
-            self.check(bits, types, reader, ours, None, cost, emulation)
-            self.check_vocabulary(reader)
-            if bits == 4:
-                self.run_plain_gguf(bits)
+            self.check(bits, "float16", readers_programs.gptqmodel(output), HALF, cost, ours)
 
 
 def main():
