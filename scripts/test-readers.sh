@@ -39,7 +39,8 @@ skip() {
 }
 # The last: that llama.cpp was compiled with OpenBLAS.
 found='import importlib.util as u, pathlib, sys
-there = all(map(u.find_spec, ["torch", "transformers", "compressed_tensors", "gptqmodel", "mlx", "mlx_lm", "gguf", "llama_cpp"]))
+names = "torch transformers compressed_tensors gptqmodel mlx mlx_lm gguf llama_cpp"
+there = all(map(u.find_spec, names.split()))
 sys.exit(not (there and list(pathlib.Path(u.find_spec("llama_cpp").origin).parent.glob("lib/libggml-blas*"))))'
 # install PYTHON LIST TORCH...: torch before the packages that need it, else pip takes the build with CUDA, several GB; and
 # llama-cpp-python without pip's cache, which may hold one compiled otherwise.
@@ -62,21 +63,6 @@ trap 'exit 1' HUP INT
 failed=0
 trap '[ $failed = 0 ] || exit 1; skip "ended before all readers were tried; those before agreed"' TERM
 
-# try MASTER BITS READER...
-try() {
-    master=$1 bits=$2
-    shift 2
-    echo "$(basename "$master"):"
-    for reader; do
-        "$venv/bin/python" "$root/scripts/test_readers.py" "$reader" "$master" --build "$build" --work "$work" \
-            --text "${TEXT:-$root/data/demo-eval.txt}" --rows "${ROWS:-$work/rows}" --bits "$bits" \
-            --windows "${WINDOWS:-4}" --tokens "${TOKENS:-256}" 2>"$work/log" || {
-            failed=1
-            tail -n 5 "$work/log"
-        }
-    done
-}
-
 # quantize MODEL NAME OPTION...: a master of that name.
 quantize() {
     model=$1 name=$2
@@ -84,26 +70,31 @@ quantize() {
     "$build/matquant" quantize "$model" -o "$work/$name" --recipe rtn --group-size 32 --quiet "$@" >/dev/null
 }
 
-readers=${READERS:-safetensors mlx gguf compressed-tensors gptq}
-few=${EXTRA_BITS:-8,4,2}
-# shellcheck disable=SC2086 # a list
-if [ $# -gt 0 ]; then
-    for given; do
-        try "$given" "${BITS:-8,6,5,4,3,2}" $readers
-    done
-else
-    demo=$root/data/demo-model
-    quantize "$demo" demo-model
-    try "$work/demo-model" "${BITS:-8,6,5,4,3,2}" $readers
-    quantize "$demo" demo-symmetric --zero-point symmetric
-    try "$work/demo-symmetric" "$few" $readers
-    quantize "$demo" demo-embeddings --embeddings nested
-    try "$work/demo-embeddings" "$few" $readers
-    "$venv/bin/python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import readers_files; readers_files.untie(*sys.argv[2:])' \
+bits=${BITS:-8,6,5,4,3,2}
+if [ $# -eq 0 ]; then
+    demo=$root/data/demo-model few=${EXTRA_BITS:-8,4,2}
+    "$venv/bin/python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import readers_files as r; r.untie(*sys.argv[2:])' \
         "$root/scripts" "$demo" "$work/untied"
+    quantize "$demo" demo-model
+    quantize "$demo" demo-symmetric --zero-point symmetric
+    quantize "$demo" demo-embeddings --embeddings nested
     quantize "$work/untied" demo-own-head --embeddings 8 --zero-point symmetric
-    try "$work/demo-own-head" "$few" $readers
+    set -- "$work/demo-model" "$bits" "$work/demo-symmetric" "$few" "$work/demo-embeddings" "$few" "$work/demo-own-head" "$few"
+else
+    for master; do # each with its widths
+        set -- "$@" "$master" "$bits"
+        shift
+    done
 fi
+
+for reader in ${READERS:-safetensors mlx gguf compressed-tensors gptq}; do
+    "$venv/bin/python" "$root/scripts/test_readers.py" "$reader" "$@" --build "$build" --work "$work" \
+        --text "${TEXT:-$root/data/demo-eval.txt}" --rows "${ROWS:-$work/rows}" \
+        --windows "${WINDOWS:-4}" --tokens "${TOKENS:-256}" 2>"$work/log" || {
+        failed=1
+        tail -n 5 "$work/log"
+    }
+done
 if [ -n "${RESULTS:-}" ]; then
     "$venv/bin/python" "$root/scripts/readers_table.py" "${ROWS:-$work/rows}" "$RESULTS" "$("$build/matquant" --version | head -n 1)"
 fi

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Does the program that a slice was written for compute what matquant computes? Called by test-readers.sh.
 
-    test_readers.py READER MASTER --build FOLDER --work FOLDER --text FILE --rows FILE
-                    [--bits R,R...] [--tokens N] [--windows N]
+    test_readers.py READER MASTER R,R... [MASTER R,R...]... --build FOLDER --work FOLDER --text FILE --rows FILE
+                    [--tokens N] [--windows N]
 
-READER is mlx, gguf, compressed-tensors, gptq or safetensors. Slices are cut, loaded by their reader, and compared with
+READER is mlx, gguf, compressed-tensors, gptq or safetensors; R are the widths. Slices are cut, loaded by their reader, and compared with
 matquant's logits (float32) of the numbers that the file holds. Where a format cannot hold the slice exactly, these are
 read out of the file here (readers_files.py), so that the comparison is of arithmetic alone; what the format cost is what
 `slice` reports, and the first column here. Compared are
@@ -116,11 +116,14 @@ def compare_greedy(reader, ours, prompt):
 
 
 class Test:
-    def __init__(self, options, rows):
-        self.options, self.work, self.failed, self.rows = options, options.work, False, rows
-        self.config = json.load(open(os.path.join(options.master, "config.json")))
+    """Of one master, with one reader."""
+
+    def __init__(self, options, master, rows):
+        self.options, self.master, self.work, self.failed, self.rows = options, master, options.work, False, rows
+        self.model = os.path.basename(os.path.normpath(master))
+        self.config = json.load(open(os.path.join(master, "config.json")))
         from tokenizers import Tokenizer
-        self.tokenizer = Tokenizer.from_file(os.path.join(options.master, "tokenizer.json"))
+        self.tokenizer = Tokenizer.from_file(os.path.join(master, "tokenizer.json"))
         self.text = options.text.read_text(errors="replace")[:20 * options.tokens * options.windows]
         ids = self.tokenizer.encode(self.text).ids
         windows = [ids[i * options.tokens:(i + 1) * options.tokens] for i in range(options.windows)]
@@ -128,7 +131,7 @@ class Test:
 
     def cut(self, form, output, bits, *more):
         """The report of `slice`; text: why it refused."""
-        done = subprocess.run([self.options.build / "matquant", "slice", self.options.master, "-o", output, "--bits",
+        done = subprocess.run([self.options.build / "matquant", "slice", self.master, "-o", output, "--bits",
                                str(bits), "--format", form, "--force", "--json", "-q", *more], capture_output=True,
                               text=True)
         if done.returncode == 2:
@@ -139,7 +142,7 @@ class Test:
 
     def must_be_exact(self, bits):
         """What README.md says of the formats."""
-        own = json.load(open(os.path.join(self.options.master, "config.json")))["quantization_config"]
+        own = self.config["quantization_config"]
         symmetric, embeddings = own.get("zero_point") == "symmetric", own.get("embeddings")
         if self.options.reader in ("mlx", "safetensors"):
             return True
@@ -149,19 +152,19 @@ class Test:
         return symmetric and not embeddings
 
     def row(self, **row):
-        row = {"model": os.path.basename(os.path.normpath(self.options.master)), "format": self.options.reader,
+        row = {"model": self.model, "format": self.options.reader,
                "windows": len(self.windows), "tokens": self.options.tokens, **row}
         with open(self.options.rows, "a") as file:
             file.write(json.dumps(row) + "\n")
         if "refused" in row:
-            print("%-18s int%d  refused: %s" % (row["format"], row["bits"], row["refused"]), file=self.rows, flush=True)
+            print("  int%d refused: %s" % (row["bits"], row["refused"]), file=self.rows, flush=True)
             return
         greedy = "greedy %d of %d" % (row["greedy"], GREEDY)
         if row["greedy"] < GREEDY:
             greedy += ", then a near tie" if row["tie"] else ", then another choice"
         beside = "emulated" if "emulated" in row else "matquant"
-        print("%-18s int%d %-31s cost %.1e  logits %.1e (bound %.1e)  perplexity %.4f, %s %.4f (%+.3f %%)  %s  %s" %
-              (row["format"], row["bits"], row["how"], row["cost"], row["error"], row["bound"], row["perplexity"], beside,
+        print("  int%d %-40s cost %.1e  logits %.1e (bound %.1e)  perplexity %.4f, %s %.4f (%+.3f %%)  %s  %s" %
+              (row["bits"], row["how"], row["cost"], row["error"], row["bound"], row["perplexity"], beside,
                row[beside], 100 * row["ratio"], greedy, "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
         self.failed |= not row["ok"]
 
@@ -194,7 +197,7 @@ class Test:
     def matquant(self, bits, weights=None):
         """matquant's logits of the slice; of these numbers instead."""
         if weights is None:
-            return Matquant(self.options.build, self.options.master, [str(bits)], self.work)
+            return Matquant(self.options.build, self.master, [str(bits)], self.work)
         return Matquant(self.options.build, self.plain(bits, weights), [], self.work)
 
     def plain(self, bits, weights):
@@ -265,20 +268,23 @@ class Test:
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("reader", choices=READERS)
-    parser.add_argument("master")
+    parser.add_argument("masters", nargs="+", metavar="MASTER R,R...")
     for name in ("build", "work", "text", "rows"):
         parser.add_argument("--" + name, type=pathlib.Path, required=True)
-    parser.add_argument("--bits", default="8,4,2")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--windows", type=int, default=4)
     options = parser.parse_args()
     rows = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # some readers talk on stdout
-    test = Test(options, rows)
-    for bits in options.bits.split(","):
-        test.run(int(bits))
+    failed = False
+    for master, widths in zip(options.masters[::2], options.masters[1::2]):
+        test = Test(options, master, rows)
+        print("%s, %s:" % (test.model, options.reader), file=rows, flush=True)
+        for bits in widths.split(","):
+            test.run(int(bits))
+        failed |= test.failed
     sys.stderr.flush()
-    os._exit(1 if test.failed else 0)  # llama-cpp-python trips over its own clean-up at exit
+    os._exit(1 if failed else 0)  # llama-cpp-python trips over its own clean-up at exit
 
 
 if __name__ == "__main__":
