@@ -93,8 +93,10 @@ def no_repacking(binding):
         params.use_extra_bufts = False
         return params
     binding.llama_cpp.llama_model_default_params = changed
-    yield
-    binding.llama_cpp.llama_model_default_params = defaults
+    try:
+        yield
+    finally:
+        binding.llama_cpp.llama_model_default_params = defaults
 
 
 BLAS_BATCH = 32  # ggml-blas.cpp, min_batch: products with fewer tokens at a time are done by ggml's own kernels
@@ -102,7 +104,7 @@ BLAS_BATCH = 32  # ggml-blas.cpp, min_batch: products with fewer tokens at a tim
 
 def llama_cpp(path, length, exact, float32_cache=False):
     """As it comes, with its own kernels (batches too small for BLAS); exact: in float32, matrices unpacked and multiplied
-    by BLAS, which takes BLAS_BATCH tokens at a time, so that generate() runs the whole text for each."""
+    by BLAS, which takes BLAS_BATCH tokens at a time, so that generate() only drafts one by one and then runs the whole."""
     import llama_cpp as binding
     cache = {"type_k": 0, "type_v": 0} if exact or float32_cache else {}  # instead of float16
     with no_repacking(binding) if exact else contextlib.nullcontext():
@@ -116,15 +118,20 @@ def llama_cpp(path, length, exact, float32_cache=False):
         return np.array(model.scores[:len(ids)], dtype=np.float32)
 
     def generate(ids, count):
-        if exact:
-            result = []
-            while len(result) < count:
-                logits(list(ids) + result)
-                result.append(int(model.sample(temp=0.0)))
-            return result
-        model.reset()
-        steps = model.generate(list(ids), temp=0.0, top_k=1, repeat_penalty=1.0)
-        return [int(token) for token in itertools.islice(steps, count)]
+        def drafted(text):
+            """One token at a time, by its kernels."""
+            model.reset()
+            steps = model.generate(text, temp=0.0, top_k=1, repeat_penalty=1.0)
+            return [int(token) for token in itertools.islice(steps, len(ids) + count - len(text))]
+        text = list(ids) + drafted(list(ids))
+        for _ in range(count if exact else 0):  # each draft is checked at once, until it is what would be chosen one by one
+            best = logits(text)[:-1].argmax(1)
+            wrong = [i for i in range(len(ids), len(text)) if text[i] != best[i - 1]]
+            if not wrong:
+                break
+            text = text[:wrong[0]] + [int(best[wrong[0] - 1])]
+            text += drafted(text)
+        return text[len(ids):]
     return Reader(version("llama_cpp_python"), logits, generate, model)
 
 
@@ -132,8 +139,8 @@ def llama_cpp(path, length, exact, float32_cache=False):
 
 def round_blocks(x, block, half):
     """Activations as ggml rounds them before a product with a quantized matrix: 8 bits, one scale a block, d = max / 127,
-    which is a float16 in Q8_0 (for Q4_0, Q5_0, Q8_0) and Q8_1 (Q4_1, Q5_1) and a float32 in Q8_K (K-quants). Also by how much the sums of the blocks that Q8_1 keeps,
-    in float16, differ from those of the rounded numbers: [..., blocks]."""
+    which is a float16 in Q8_0 (for Q4_0, Q5_0, Q8_0) and Q8_1 (for Q4_1, Q5_1) and a float32 in Q8_K (for K-quants). Also
+    by how much the sums of the blocks that Q8_1 keeps, in float16, differ from those of the rounded numbers: [..., blocks]."""
     import torch
     blocks = x.reshape(*x.shape[:-1], -1, block)
     scale = blocks.abs().amax(-1, keepdim=True) / 127

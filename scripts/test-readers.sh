@@ -5,8 +5,8 @@
 #
 #   scripts/test-readers.sh [MASTER...]
 #
-# Without MASTER, four of the demo model, by recipe rtn: as it comes; with symmetric zero points; with nested embeddings; and
-# with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2).
+# Without MASTER, four of the demo model, by recipe rtn: as it comes; with symmetric zero points; with nested embeddings;
+# and with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2).
 #
 # READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
 # BITS        the widths (default: 8,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
@@ -44,15 +44,14 @@ there = all(map(u.find_spec, names.split()))
 sys.exit(not (there and list(pathlib.Path(u.find_spec("llama_cpp").origin).parent.glob("lib/libggml-blas*"))))'
 # install PYTHON LIST TORCH...: torch before the packages that need it, else pip takes the build with CUDA, several GB; and
 # llama-cpp-python without pip's cache, which may hold one compiled otherwise.
+llama="-D GGML_BLAS=ON -D GGML_BLAS_VENDOR=OpenBLAS -D LLAMA_BUILD_EXAMPLES=OFF -D LLAMA_BUILD_TESTS=OFF"
 install='python=$1 list=$2; shift 2
     pip() { "$python" -m pip install --quiet --retries 1 "$@"; }
     pip "$@" && pip --no-cache-dir --force-reinstall --no-deps "$(grep ^llama-cpp-python "$list")" && pip -r "$list" "$@"'
 if ! "$venv/bin/python" -c "$found" 2>/dev/null; then
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv" || skip "no virtual environment can be made"
     # shellcheck disable=SC2086 # the last may be several words
-    CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) \
-        CMAKE_ARGS="${CMAKE_ARGS:--D GGML_BLAS=ON -D GGML_BLAS_VENDOR=OpenBLAS -D LLAMA_BUILD_EXAMPLES=OFF -D LLAMA_BUILD_TESTS=OFF}" \
-        timeout "${SETUP_LIMIT:-15m}" sh -c "$install" \
+    CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="${CMAKE_ARGS:-$llama}" timeout "${SETUP_LIMIT:-15m}" sh -c "$install" \
         sh "$venv/bin/python" "$root/scripts/requirements-readers.txt" ${MATQUANT_TORCH:-torch==2.13.0} >&2 ||
         skip "the readers could not be installed from the Python package index within ${SETUP_LIMIT:-15m}"
 fi
@@ -79,7 +78,8 @@ if [ $# -eq 0 ]; then
     quantize "$demo" demo-symmetric --zero-point symmetric
     quantize "$demo" demo-embeddings --embeddings nested
     quantize "$work/untied" demo-own-head --embeddings 8 --zero-point symmetric
-    set -- "$work/demo-model" "$bits" "$work/demo-symmetric" "$few" "$work/demo-embeddings" "$few" "$work/demo-own-head" "$few"
+    set -- "$work/demo-model" "$bits" "$work/demo-symmetric" "$few" "$work/demo-embeddings" "$few" \
+        "$work/demo-own-head" "$few"
 else
     for master; do # each with its widths
         set -- "$@" "$master" "$bits"

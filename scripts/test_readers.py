@@ -4,10 +4,10 @@
     test_readers.py READER MASTER R,R... [MASTER R,R...]... --build FOLDER --work FOLDER --text FILE --rows FILE
                     [--tokens N] [--windows N]
 
-READER is mlx, gguf, compressed-tensors, gptq or safetensors; R are the widths. Slices are cut, loaded by their reader, and compared with
-matquant's logits (float32) of the numbers that the file holds. Where a format cannot hold the slice exactly, these are
-read out of the file here (readers_files.py), so that the comparison is of arithmetic alone; what the format cost is what
-`slice` reports, and the first column here. Compared are
+READER is mlx, gguf, compressed-tensors, gptq or safetensors; R are the widths. Slices are cut, loaded by their reader, and
+compared with matquant's logits (float32) of the numbers that the file holds. Where a format cannot hold the slice exactly,
+these are read out of the file here (readers_files.py), so that the comparison is of arithmetic alone; what the format cost
+is what `slice` reports, and the first column here. Compared are
 
   logits      root of the mean squared difference, divided by that of the logits about their mean
   perplexity  of both, over the same windows of text
@@ -24,8 +24,8 @@ Bounds (logits), and why:
   gptqmodel, torch backend                           1e-2: it has float16 and bfloat16 only; float16 has 11 bits a number.
   mlx as it loads                                    5e-2: it computes in the model's bfloat16, 8 bits a number.
   llama.cpp, F16 file                                1e-2: it rounds activations and its cache to float16.
-  llama.cpp, quantized types, OpenBLAS               float32: with BLAS, 32 tokens or more at a time and weights that are not
-      repacked it unpacks matrices to float32 (ggml-blas.cpp). What the file holds, and all but the next row's kernels.
+  llama.cpp, quantized types, OpenBLAS               as float32: built with BLAS, with 32 tokens or more at a time and
+      matrices that are not repacked, it unpacks them to float32 (ggml-blas.cpp). This shows what the file holds.
   llama.cpp, quantized types, its kernels            it rounds activations to 8 bits a block before each product with a
       quantized matrix. What that alone does is computed here (emulated_llama_cpp): the same numbers in float32, with the
       inputs of every layer rounded in that way. llama.cpp may be 1.25 times as far from matquant as the emulation is, and
