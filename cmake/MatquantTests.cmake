@@ -84,7 +84,7 @@ if(TARGET bench_learn)
             mq_learner_finish mq_learner_advance mq_master_writer_put mq_block_forward mq_block_backward
             mq_attention_forward mq_attention_backward mq_block_loss_gradient mq_block_loss_value
             mq_recipe_grid_class mq_gemm mq_gemm_forward mq_gemm_input_grad mq_gemm_weight_grad
-            mq_gemm_bf16_run)
+            mq_gemm_bf16_run mq_gram_add)
         target_link_options(bench_learn PRIVATE LINKER:--wrap=${wrapped})
     endforeach()
     # That they still do: the linker does not say when a name is gone.

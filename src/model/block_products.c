@@ -47,8 +47,9 @@ static mq_gemm_shape backward_shape(const mq_config *config, mq_linear linear, s
                            .accumulate = accumulates(linear)};
 }
 
-/* Pieces of weight gradients are about this many rows or columns. */
-#define PIECE 512
+/* Pieces of weight gradients are at most so many rows or columns. Of less than that their products
+ * are slower, and of more there would be too few pieces for the threads. */
+#define PIECE 768
 
 size_t mq_block_pieces(const mq_config *config, mq_linear linear) {
     size_t out, in;

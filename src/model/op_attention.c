@@ -1,10 +1,11 @@
 /* Causal attention with grouped queries, forward and backward.
  *
- * A task is the queries of one head (forward) or of all heads that share keys and values (backward:
- * dk and dv are sums over them, in the order of heads and tiles) in one sequence. It goes through
- * MQ_ATTENTION_TILE queries at a time, with one tile of scores against just the keys that one of
- * them sees, so that causality and the window save what they can, and single-threaded matrix
- * products on views into q, k and v. */
+ * A tile is the queries of some tokens and of all heads that share keys and values, copied below
+ * one another (token after token, the heads of one beside each other): one product of many rows
+ * instead of a few small ones, and dk and dv are summed over the heads inside of it. Its scores are
+ * against just the keys that one of them sees, so that causality and the window save what they can.
+ * Products are single-threaded. Tiles are tasks forward; backward a task is all tiles of a sequence
+ * and a head of keys, in their order, since dk and dv are sums over them. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -13,11 +14,24 @@
 #include "model/ops.h"
 #include "tensor/gemm.h"
 
-/* Queries [first, first + rows) and the keys [first_key, first_key + keys) that they see. */
+/* Tokens [first, first + tokens), which are `rows` queries, and the keys [first_key, first_key +
+ * keys) that they see. */
 typedef struct tile {
-    size_t first, rows, first_key, keys;
-    size_t ld; /* row stride of scores */
+    size_t first, tokens, rows, first_key, keys;
 } tile;
+
+static size_t group_size(const mq_attention_shape *shape) { return shape->heads / shape->kv_heads; }
+
+/* About 192 rows, measured with OpenBLAS: of fewer the products are slower, and the more tokens a
+ * tile has, the more scores it makes that causality hides. */
+size_t mq_attention_tile(const mq_attention_shape *shape) {
+    const size_t tokens = 192 / group_size(shape) / 16 * 16;
+    return tokens > 64 ? 64 : tokens > 16 ? tokens : 16;
+}
+
+static size_t tile_count(const mq_attention_shape *shape) {
+    return (shape->length + mq_attention_tile(shape) - 1) / mq_attention_tile(shape);
+}
 
 /* Padded: a power of two as the stride would put a column of scores into few sets of the cache. */
 size_t mq_attention_score_stride(const mq_attention_shape *shape) {
@@ -28,15 +42,17 @@ size_t mq_attention_score_stride(const mq_attention_shape *shape) {
     return (keys + 15) / 16 * 16 + 16;
 }
 
-static tile tile_at(const mq_attention_shape *shape, size_t first) {
-    tile t = {.first = first, .ld = mq_attention_score_stride(shape)};
-    t.rows = shape->length - first < MQ_ATTENTION_TILE ? shape->length - first : MQ_ATTENTION_TILE;
+static tile tile_at(const mq_attention_shape *shape, size_t index) {
+    const size_t most = mq_attention_tile(shape), first = index * most;
+    tile t = {.first = first};
+    t.tokens = shape->length - first < most ? shape->length - first : most;
+    t.rows = t.tokens * group_size(shape);
     t.first_key = shape->window > 0 && first + 1 > shape->window ? first + 1 - shape->window : 0;
-    t.keys = first + t.rows - t.first_key;
+    t.keys = first + t.tokens - t.first_key;
     return t;
 }
 
-/* The columns [*begin, *end) of the tile that its row r sees. */
+/* The columns [*begin, *end) of the tile that its token r sees. */
 static void visible(size_t *begin, size_t *end, const tile *t, size_t r, size_t window) {
     const size_t query = t->first + r;
     const size_t first_key = window > 0 && query + 1 > window ? query + 1 - window : 0;
@@ -49,82 +65,127 @@ static void clear_hidden(float *row, const tile *t, size_t begin, size_t end) {
     memset(row + end, 0, (t->keys - end) * sizeof *row);
 }
 
-static size_t tile_floats(const mq_attention_shape *shape) {
-    return (size_t)MQ_ATTENTION_TILE * mq_attention_score_stride(shape);
+/* A thread's scratch. */
+typedef struct work {
+    float *scores, *dp; /* [rows, ld] */
+    float *q, *out;     /* [rows, head_dim]: queries; output, or its gradient */
+    float *sums;        /* [rows] */
+    size_t ld;          /* row stride of scores and dp */
+} work;
+
+static size_t work_floats(const mq_attention_shape *shape) {
+    const size_t rows = mq_attention_tile(shape) * group_size(shape);
+    const size_t ld = mq_attention_score_stride(shape);
+    const size_t own = rows * (2 * ld + 2 * shape->head_dim + 1);
+    const size_t packed = (size_t)MQ_ATTENTION_TILE * (ld + 1); /* op_attention_packed.c's */
+    return ((own > packed ? own : packed) + 15) / 16 * 16;
 }
 
-/* Two tiles and a row of MQ_ATTENTION_TILE numbers a thread. */
-static size_t scratch_floats(const mq_attention_shape *shape) {
-    return 2 * tile_floats(shape) + MQ_ATTENTION_TILE;
+static work work_of_thread(float *scratch, const mq_attention_shape *shape) {
+    const size_t rows = mq_attention_tile(shape) * group_size(shape), d = shape->head_dim;
+    work w = {.ld = mq_attention_score_stride(shape)};
+    w.scores = scratch + (size_t)omp_get_thread_num() * work_floats(shape);
+    w.dp = w.scores + rows * w.ld;
+    w.q = w.dp + rows * w.ld;
+    w.out = w.q + rows * d;
+    w.sums = w.out + rows * d;
+    return w;
 }
 
 size_t mq_attention_scratch(const mq_attention_shape *shape, const mq_context *context) {
-    return mq_context_threads(context) * scratch_floats(shape);
+    return mq_context_threads(context) * work_floats(shape);
 }
 
-/* --- forward ---------------------------------------------------------------------------------- */
-
-/* Where one head of one sequence begins, in elements: q and out, k and v, lse. */
+/* Where one head of keys of one sequence, and the first of its heads of queries, begin, in
+ * elements: q and out, k and v, lse. */
 typedef struct head_view {
     size_t q_stride, kv_stride; /* floats between tokens */
     size_t q, kv, lse;
 } head_view;
 
-static head_view view_of(const mq_attention_shape *shape, size_t sequence, size_t head) {
-    const size_t token = sequence * shape->length;
+static head_view view_of(const mq_attention_shape *shape, size_t sequence, size_t kv_head) {
+    const size_t token = sequence * shape->length, group = group_size(shape);
     head_view view = {.q_stride = shape->heads * shape->head_dim,
                       .kv_stride = shape->kv_heads * shape->head_dim};
-    view.q = token * view.q_stride + head * shape->head_dim;
-    view.kv = token * view.kv_stride + head / (shape->heads / shape->kv_heads) * shape->head_dim;
-    view.lse = token * shape->heads + head;
+    view.q = token * view.q_stride + kv_head * group * shape->head_dim;
+    view.kv = token * view.kv_stride + kv_head * shape->head_dim;
+    view.lse = token * shape->heads + kv_head * group;
     return view;
 }
 
-/* scores[rows, keys] = scale · q·kᵀ of a tile. */
-static void tile_scores(float *scores, const tile *t, const float *q, const float *k,
-                        const head_view *view, const mq_attention_shape *shape) {
-    mq_gemm(scores, t->ld, q + view->q + t->first * view->q_stride, view->q_stride, false,
+/* rows[tile's rows, head_dim] of x, which is as q, and back. */
+static void take_rows(float *rows, const float *x, const tile *t, const head_view *view,
+                      const mq_attention_shape *shape) {
+    const size_t n = group_size(shape) * shape->head_dim;
+    for (size_t r = 0; r < t->tokens; r++) {
+        memcpy(rows + r * n, x + view->q + (t->first + r) * view->q_stride, n * sizeof *rows);
+    }
+}
+
+static void put_rows(float *x, const float *rows, const tile *t, const head_view *view,
+                     const mq_attention_shape *shape) {
+    const size_t n = group_size(shape) * shape->head_dim;
+    for (size_t r = 0; r < t->tokens; r++) {
+        memcpy(x + view->q + (t->first + r) * view->q_stride, rows + r * n, n * sizeof *rows);
+    }
+}
+
+/* --- forward ---------------------------------------------------------------------------------- */
+
+/* product[rows, keys] = factor · rows[rows, head_dim]·kᵀ of a tile; k as k or v. */
+static void against_keys(float *product, const float *rows, const float *k, float factor,
+                         const tile *t, const head_view *view, const work *w,
+                         const mq_attention_shape *shape) {
+    mq_gemm(product, w->ld, rows, shape->head_dim, false,
             k + view->kv + t->first_key * view->kv_stride, view->kv_stride, true, t->rows, t->keys,
-            shape->head_dim, shape->scale, 0.0F);
+            shape->head_dim, factor, 0.0F);
+}
+
+/* rows[rows, head_dim] = scores[rows, keys]·k of a tile; k as k or v. */
+static void over_keys(float *rows, const float *scores, const float *k, const tile *t,
+                      const head_view *view, const work *w, const mq_attention_shape *shape) {
+    mq_gemm(rows, shape->head_dim, scores, w->ld, false,
+            k + view->kv + t->first_key * view->kv_stride, view->kv_stride, false, t->rows,
+            shape->head_dim, t->keys, 1.0F, 0.0F);
 }
 
 static void forward_tile(float *out, float *lse, const tile *t, const float *q, const float *k,
                          const float *v, const head_view *view, const mq_attention_shape *shape,
-                         float *scores, float *sums, const mq_kernels *kernels) {
-    tile_scores(scores, t, q, k, view, shape);
-    for (size_t r = 0; r < t->rows; r++) {
+                         const work *w, const mq_kernels *kernels) {
+    const size_t group = group_size(shape), d = shape->head_dim;
+    take_rows(w->q, q, t, view, shape);
+    against_keys(w->scores, w->q, k, shape->scale, t, view, w, shape);
+    for (size_t i = 0; i < t->rows; i++) {
+        const size_t r = i / group;
         size_t begin, end;
         visible(&begin, &end, t, r, shape->window);
-        float *row = scores + r * t->ld;
+        float *row = w->scores + i * w->ld;
         float max;
-        kernels->softmax(row + begin, &max, &sums[r], end - begin, shape->softcap);
+        kernels->softmax(row + begin, &max, &w->sums[i], end - begin, shape->softcap);
         clear_hidden(row, t, begin, end);
-        lse[view->lse + (t->first + r) * shape->heads] = max + logf(sums[r]);
+        lse[view->lse + (t->first + r) * shape->heads + i % group] = max + logf(w->sums[i]);
     }
-    float *out_rows = out + view->q + t->first * view->q_stride;
-    mq_gemm(out_rows, view->q_stride, scores, t->ld, false,
-            v + view->kv + t->first_key * view->kv_stride, view->kv_stride, false, t->rows,
-            shape->head_dim, t->keys, 1.0F, 0.0F);
-    for (size_t r = 0; r < t->rows; r++) {
-        kernels->scale(out_rows + r * view->q_stride, 1.0F / sums[r], shape->head_dim);
+    over_keys(w->out, w->scores, v, t, view, w, shape);
+    for (size_t i = 0; i < t->rows; i++) {
+        kernels->scale(w->out + i * d, 1.0F / w->sums[i], d);
     }
+    put_rows(out, w->out, t, view, shape);
 }
 
 void mq_attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
                           const mq_attention_shape *shape, float *scratch,
                           const mq_context *context) {
     const mq_kernels *kernels = mq_kernels_get();
-    const size_t tasks = shape->sequences * shape->heads;
+    const size_t tiles = tile_count(shape);
+    const size_t tasks = shape->sequences * shape->kv_heads * tiles;
     mq_gemm_enter_single();
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
     for (size_t task = 0; task < tasks; task++) {
-        float *scores = scratch + (size_t)omp_get_thread_num() * scratch_floats(shape);
-        float *sums = scores + 2 * tile_floats(shape);
-        const head_view view = view_of(shape, task / shape->heads, task % shape->heads);
-        for (size_t first = 0; first < shape->length; first += MQ_ATTENTION_TILE) {
-            const tile t = tile_at(shape, first);
-            forward_tile(out, lse, &t, q, k, v, &view, shape, scores, sums, kernels);
-        }
+        const work w = work_of_thread(scratch, shape);
+        const size_t head = task / tiles;
+        const head_view view = view_of(shape, head / shape->kv_heads, head % shape->kv_heads);
+        const tile t = tile_at(shape, tiles - 1 - task % tiles); /* the largest of them first */
+        forward_tile(out, lse, &t, q, k, v, &view, shape, &w, kernels);
     }
     mq_gemm_leave_single(context);
 }
@@ -139,44 +200,49 @@ typedef struct backward_arrays {
 
 /* scores <- p and dp <- dL/dscores (times scale), both 0 where a key is hidden. With o = Σ p·v the
  * sum Σ p·dp of a row is do·o (FlashAttention, eq. 4). */
-static void backward_rows(float *scores, float *dp, const tile *t, const backward_arrays *a,
-                          const head_view *view, const mq_attention_shape *shape,
+static void backward_rows(const tile *t, const backward_arrays *a, const head_view *view,
+                          const mq_attention_shape *shape, const work *w,
                           const mq_kernels *kernels) {
-    for (size_t r = 0; r < t->rows; r++) {
-        const size_t token = t->first + r, at = view->q + token * view->q_stride;
+    const size_t group = group_size(shape), d = shape->head_dim;
+    for (size_t i = 0; i < t->rows; i++) {
+        const size_t r = i / group, token = t->first + r;
         size_t begin, end;
         visible(&begin, &end, t, r, shape->window);
-        float *row = scores + r * t->ld, *dp_row = dp + r * t->ld;
-        const float delta = kernels->dot(a->dout + at, a->out + at, shape->head_dim);
+        float *row = w->scores + i * w->ld, *dp_row = w->dp + i * w->ld;
+        const float *out = a->out + view->q + token * view->q_stride + i % group * d;
         kernels->softmax_backward(row + begin, dp_row + begin, end - begin,
-                                  a->lse[view->lse + token * shape->heads], delta, shape->scale,
+                                  a->lse[view->lse + token * shape->heads + i % group],
+                                  kernels->dot(w->out + i * d, out, d), shape->scale,
                                   shape->softcap);
         clear_hidden(row, t, begin, end);
         clear_hidden(dp_row, t, begin, end);
     }
 }
 
+/* dk[keys, head_dim] += scores[rows, keys]ᵀ · rows[rows, head_dim] of a tile; dk as dk or dv. */
+static void add_to_keys(float *dk, const float *scores, const float *rows, const tile *t,
+                        const head_view *view, const work *w, const mq_attention_shape *shape) {
+    mq_gemm(dk + view->kv + t->first_key * view->kv_stride, view->kv_stride, scores, w->ld, true,
+            rows, shape->head_dim, false, t->keys, shape->head_dim, t->rows, 1.0F, 1.0F);
+}
+
 static void backward_tile(const tile *t, const backward_arrays *a, const head_view *view,
-                          const mq_attention_shape *shape, float *scores,
+                          const mq_attention_shape *shape, const work *w,
                           const mq_kernels *kernels) {
-    float *dp = scores + tile_floats(shape);
-    const size_t d = shape->head_dim, rows_at = view->q + t->first * view->q_stride;
-    const size_t keys_at = view->kv + t->first_key * view->kv_stride;
-    tile_scores(scores, t, a->q, a->k, view, shape);
-    mq_gemm(dp, t->ld, a->dout + rows_at, view->q_stride, false, a->v + keys_at, view->kv_stride,
-            true, t->rows, t->keys, d, 1.0F, 0.0F);
-    backward_rows(scores, dp, t, a, view, shape, kernels);
+    take_rows(w->q, a->q, t, view, shape);
+    take_rows(w->out, a->dout, t, view, shape);
+    against_keys(w->scores, w->q, a->k, shape->scale, t, view, w, shape);
+    against_keys(w->dp, w->out, a->v, 1.0F, t, view, w, shape);
+    backward_rows(t, a, view, shape, w, kernels);
     if (a->dv) {
-        mq_gemm(a->dv + keys_at, view->kv_stride, scores, t->ld, true, a->dout + rows_at,
-                view->q_stride, false, t->keys, d, t->rows, 1.0F, 1.0F);
+        add_to_keys(a->dv, w->scores, w->out, t, view, w, shape);
     }
     if (a->dk) {
-        mq_gemm(a->dk + keys_at, view->kv_stride, dp, t->ld, true, a->q + rows_at, view->q_stride,
-                false, t->keys, d, t->rows, 1.0F, 1.0F);
+        add_to_keys(a->dk, w->dp, w->q, t, view, w, shape);
     }
     if (a->dq) {
-        mq_gemm(a->dq + rows_at, view->q_stride, dp, t->ld, false, a->k + keys_at, view->kv_stride,
-                false, t->rows, d, t->keys, 1.0F, 0.0F);
+        over_keys(w->out, w->dp, a->k, t, view, w, shape); /* dout's rows have been used */
+        put_rows(a->dq, w->out, t, view, shape);
     }
 }
 
@@ -192,25 +258,17 @@ void mq_attention_backward(float *dq, float *dk, float *dv, const float *dout, c
                            const mq_context *context) {
     const mq_kernels *kernels = mq_kernels_get();
     const backward_arrays arrays = {dq, dk, dv, dout, out, lse, q, k, v};
-    const size_t group = shape->heads / shape->kv_heads;
     const size_t tasks = shape->sequences * shape->kv_heads;
     mq_gemm_enter_single();
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
     for (size_t task = 0; task < tasks; task++) {
-        float *scores = scratch + (size_t)omp_get_thread_num() * scratch_floats(shape);
-        const size_t first_head = task % shape->kv_heads * group;
-        for (size_t head = first_head; head < first_head + group; head++) {
-            const head_view view = view_of(shape, task / shape->kv_heads, head);
-            if (head == first_head) {
-                clear_rows(dk ? dk + view.kv : NULL, view.kv_stride, shape->length,
-                           shape->head_dim);
-                clear_rows(dv ? dv + view.kv : NULL, view.kv_stride, shape->length,
-                           shape->head_dim);
-            }
-            for (size_t first = 0; first < shape->length; first += MQ_ATTENTION_TILE) {
-                const tile t = tile_at(shape, first);
-                backward_tile(&t, &arrays, &view, shape, scores, kernels);
-            }
+        const work w = work_of_thread(scratch, shape);
+        const head_view view = view_of(shape, task / shape->kv_heads, task % shape->kv_heads);
+        clear_rows(dk ? dk + view.kv : NULL, view.kv_stride, shape->length, shape->head_dim);
+        clear_rows(dv ? dv + view.kv : NULL, view.kv_stride, shape->length, shape->head_dim);
+        for (size_t index = 0; index < tile_count(shape); index++) {
+            const tile t = tile_at(shape, index);
+            backward_tile(&t, &arrays, &view, shape, &w, kernels);
         }
     }
     mq_gemm_leave_single(context);

@@ -61,11 +61,14 @@ typedef struct mq_attention_shape {
     float scale, softcap;
 } mq_attention_shape;
 
-/* Scratch is one tile of scores (two for backward) a thread, [MQ_ATTENTION_TILE, keys that a tile
- * can see]. */
+/* Tokens whose queries, of all heads that share keys and values, are a tile; of a packed batch,
+ * whose tiles are of one head, MQ_ATTENTION_TILE. */
+size_t mq_attention_tile(const mq_attention_shape *shape);
 #define MQ_ATTENTION_TILE 128
 /* Floats between rows of a tile of scores; of the shape, length and window count. */
 size_t mq_attention_score_stride(const mq_attention_shape *shape);
+/* Two tiles of scores a thread, [queries of a tile, keys that a tile can see], and two of queries.
+ */
 size_t mq_attention_scratch(const mq_attention_shape *shape,
                             const mq_context *context); /* floats */
 void mq_attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,

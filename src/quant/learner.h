@@ -77,7 +77,7 @@ void mq_learner_start(mq_learner *learner, size_t layer);
 
 /* Mean loss of each trained width over the first MQ_MEASURED_SEQUENCES sequences (all, if there are
  * fewer; whole batches, so up to a batch more), with the values as they are. */
-#define MQ_MEASURED_SEQUENCES 16
+#define MQ_MEASURED_SEQUENCES 4
 mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
                              mq_error *err);
 

@@ -10,16 +10,21 @@
 #define TOKENS_PER_CHUNK 64
 #define MAX_CHUNKS 64
 
-static double token_error(double *norm, const float *y, const float *target, size_t hidden_size) {
+static double token_norm(const float *target, size_t hidden_size) {
+    double norm = 0.0;
+#pragma omp simd reduction(+ : norm)
+    for (size_t i = 0; i < hidden_size; i++) {
+        norm += (double)target[i] * (double)target[i];
+    }
+    return norm < SMALLEST_NORM ? SMALLEST_NORM : norm;
+}
+
+static double token_error(const float *y, const float *target, size_t hidden_size) {
     double error = 0.0;
-    *norm = 0.0;
+#pragma omp simd reduction(+ : error)
     for (size_t i = 0; i < hidden_size; i++) {
         const double difference = (double)y[i] - (double)target[i];
         error += difference * difference;
-        *norm += (double)target[i] * (double)target[i];
-    }
-    if (*norm < SMALLEST_NORM) {
-        *norm = SMALLEST_NORM;
     }
     return error;
 }
@@ -33,10 +38,10 @@ double mq_block_loss_value(const float *y, const float *target, size_t tokens, s
         for (size_t chunk = 0; chunk < MAX_CHUNKS; chunk++) {
             const size_t first = begin + chunk * TOKENS_PER_CHUNK;
             for (size_t t = first; t < first + TOKENS_PER_CHUNK && t < tokens; t++) {
-                double norm;
-                const double error =
-                    token_error(&norm, y + t * hidden_size, target + t * hidden_size, hidden_size);
-                sum[chunk] += loss == MQ_LOSS_RELATIVE ? error / norm : error / (double)hidden_size;
+                const float *goal = target + t * hidden_size;
+                sum[chunk] += token_error(y + t * hidden_size, goal, hidden_size) /
+                              (loss == MQ_LOSS_RELATIVE ? token_norm(goal, hidden_size)
+                                                        : (double)hidden_size);
             }
         }
         for (size_t chunk = 0; chunk < MAX_CHUNKS; chunk++) {
@@ -47,12 +52,11 @@ double mq_block_loss_value(const float *y, const float *target, size_t tokens, s
 }
 
 /* The slope of a goal at one token is this times (y - target). */
-static float slope_factor(const mq_goal *goal, const float *y, size_t t, size_t tokens,
-                          size_t hidden_size, mq_loss loss) {
-    double norm = (double)hidden_size;
-    if (loss == MQ_LOSS_RELATIVE) {
-        token_error(&norm, y, goal->target + t * hidden_size, hidden_size);
-    }
+static float slope_factor(const mq_goal *goal, size_t t, size_t tokens, size_t hidden_size,
+                          mq_loss loss) {
+    const double norm = loss == MQ_LOSS_RELATIVE
+                            ? token_norm(goal->target + t * hidden_size, hidden_size)
+                            : (double)hidden_size;
     return (float)(2.0 * goal->weight / (norm * (double)tokens));
 }
 
@@ -64,7 +68,7 @@ void mq_block_loss_gradient(float *y, const mq_goal goals[], size_t count, size_
         float *row = y + t * hidden_size;
         float factor[MQ_MAX_GOALS];
         for (size_t g = 0; g < count; g++) {
-            factor[g] = slope_factor(&goals[g], row, t, tokens, hidden_size, loss);
+            factor[g] = slope_factor(&goals[g], t, tokens, hidden_size, loss);
         }
         for (size_t i = 0; i < hidden_size; i++) {
             float slope = factor[0] * (row[i] - goals[0].target[t * hidden_size + i]);

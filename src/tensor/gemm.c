@@ -38,6 +38,21 @@ void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, con
                 (int)ldb, beta, c, (int)ldc);
 }
 
+void mq_gemm_gram(float *c, size_t ldc, const float *x, size_t ldx, size_t rows, size_t n) {
+    if (rows == 0 || n == 0) {
+        return;
+    }
+    if (!fits_blas(rows) || !fits_blas(n) || !fits_blas(ldx) || !fits_blas(ldc)) {
+        for (size_t i = 0; i < n; i++) {
+            mq_gemm_reference(c + i * ldc + i, ldc, x + i, ldx, true, x + i, ldx, false, 1, n - i,
+                              rows, 1.0F, 1.0F);
+        }
+        return;
+    }
+    cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)n, (int)rows, 1.0F, x, (int)ldx, 1.0F,
+                c, (int)ldc);
+}
+
 void mq_gemm_forward(float *y, const float *x, const float *w, size_t rows, size_t out, size_t in,
                      float beta) {
     mq_gemm(y, out, x, in, false, w, in, true, rows, out, in, 1, beta);

@@ -23,6 +23,10 @@ void mq_gemm_weight_grad(float *dw, const float *dy, const float *x, size_t rows
 void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b,
              size_t ldb, bool trans_b, size_t m, size_t n, size_t k, float alpha, float beta);
 
+/* c[n, n] += x[rows, n]ᵀ · x, and of c, which is symmetric, only the upper triangle. From several
+ * threads as mq_gemm. */
+void mq_gemm_gram(float *c, size_t ldc, const float *x, size_t ldx, size_t rows, size_t n);
+
 /* Around an OpenMP region whose threads call mq_gemm each on its own: sets the BLAS to one thread,
  * and back. */
 void mq_gemm_enter_single(void);

@@ -159,40 +159,48 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
     }
 }
 
-/* One head's: q·kᵀ and p·v; backward, besides q·kᵀ: do·vᵀ, pᵀ·do, dsᵀ·q, ds·k. */
-static void head_products(const bench *b, bool backward, size_t sequence, size_t head,
-                          float *scores) {
-    const int d = (int)b->config.head_dim, ldq = d * (int)b->config.num_attention_heads;
-    const int ldk = d * (int)b->config.num_key_value_heads, lds = LENGTH + 16;
-    const float *q = b->operand[0] + sequence * LENGTH * (size_t)ldq + head * (size_t)d;
-    const float *k = b->operand[1] + sequence * LENGTH * (size_t)ldk;
-    float *out = b->operand[2] + sequence * LENGTH * (size_t)ldq + head * (size_t)d;
-    for (int first = 0; first < LENGTH; first += MQ_ATTENTION_TILE) {
-        const int keys = first + MQ_ATTENTION_TILE, rows = MQ_ATTENTION_TILE;
-        const float *q_rows = q + first * ldq;
+/* Those of the heads that share keys, as the block makes them: q·kᵀ and p·v; backward, besides
+ * q·kᵀ: do·vᵀ, pᵀ·do, dsᵀ·q, ds·k. */
+static void group_products(const bench *b, bool backward, size_t sequence, size_t kv_head,
+                           const mq_attention_shape *shape, float *scores) {
+    const int d = (int)b->config.head_dim, group = (int)(shape->heads / shape->kv_heads);
+    const int ldk = d * (int)shape->kv_heads, lds = LENGTH + 16;
+    const int tile = (int)mq_attention_tile(shape);
+    const float *q = b->operand[0] + sequence * LENGTH * shape->heads * shape->head_dim;
+    const float *k = b->operand[1] + sequence * LENGTH * (size_t)ldk + kv_head * shape->head_dim;
+    float *out = b->operand[2] + sequence * LENGTH * shape->heads * shape->head_dim;
+    for (int first = 0; first < LENGTH; first += tile) {
+        const int tokens = LENGTH - first < tile ? LENGTH - first : tile;
+        const int keys = first + tokens, rows = tokens * group;
         for (int i = 0; i < (backward ? 2 : 1); i++) {
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, keys, d, 1, q_rows, ldq, k,
-                        ldk, 0, scores, lds);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, keys, d, 1, q, d, k, ldk, 0,
+                        scores, lds);
         }
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, d, keys, 1, scores, lds, k,
-                    ldk, 0, out + first * ldq, ldq);
+                    ldk, 0, out, d);
         for (int i = 0; backward && i < 2; i++) {
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys, d, rows, 1, scores, lds,
-                        q_rows, ldq, 1, out, ldq);
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys, d, rows, 1, scores, lds, q,
+                        d, 1, out, ldk);
         }
     }
 }
 
 static void attention_products(const bench *b, bool backward) {
-    const size_t heads = b->config.num_attention_heads;
+    const mq_attention_shape shape = {.sequences = SEQUENCES,
+                                      .length = LENGTH,
+                                      .heads = b->config.num_attention_heads,
+                                      .kv_heads = b->config.num_key_value_heads,
+                                      .head_dim = b->config.head_dim};
+    const size_t rows = mq_attention_tile(&shape) * shape.heads / shape.kv_heads;
     openblas_set_num_threads(1);
 #pragma omp parallel
     {
-        float *scores = mq_calloc((size_t)MQ_ATTENTION_TILE * (LENGTH + 16), sizeof *scores);
+        float *scores = mq_calloc(rows * (LENGTH + 16), sizeof *scores);
 #pragma omp for schedule(dynamic, 1)
-        for (size_t task = 0; task < SEQUENCES * heads; task++) {
+        for (size_t task = 0; task < SEQUENCES * shape.kv_heads; task++) {
             if (scores) {
-                head_products(b, backward, task / heads, task % heads, scores);
+                group_products(b, backward, task / shape.kv_heads, task % shape.kv_heads, &shape,
+                               scores);
             }
         }
         mq_free(scores);

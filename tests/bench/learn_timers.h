@@ -44,7 +44,7 @@ typedef struct thread_times {
 static struct {
     phase_times *at; /* [PHASES] of the block that is being learned; NULL: nobody asks */
     phase now;
-    bool in_attention;
+    bool in_attention, in_gram;
     bool by_cpu; /* seconds of the process's processor time: for one thread on a busy machine */
     size_t threads;
     thread_times thread[MAX_TIMED_THREADS];
@@ -179,6 +179,7 @@ REAL(mq_attention_forward);
 REAL(mq_attention_backward);
 REAL(mq_block_loss_gradient);
 REAL(mq_block_loss_value);
+REAL(mq_gram_add);
 REAL(mq_recipe_grid_class);
 
 void __wrap_mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
@@ -218,6 +219,14 @@ void __wrap_mq_block_loss_gradient(float *y, const mq_goal goals[], size_t count
     TIMED(loss, __real_mq_block_loss_gradient(y, goals, count, tokens, hidden_size, loss));
 }
 
+/* Its products are no linear's. */
+void __wrap_mq_gram_add(float *gram, const float *x, size_t tokens, size_t in,
+                        const mq_context *context) {
+    timers.in_gram = true;
+    __real_mq_gram_add(gram, x, tokens, in, context);
+    timers.in_gram = false;
+}
+
 double __wrap_mq_block_loss_value(const float *y, const float *target, size_t tokens,
                                   size_t hidden_size, mq_loss loss) {
     double value;
@@ -253,7 +262,7 @@ REAL(mq_gemm_bf16_run);
 static void count_product(double begin, double flops) {
     const double seconds = seconds_now() - begin;
     const size_t index = (size_t)omp_get_thread_num();
-    if (index >= MAX_TIMED_THREADS) {
+    if (index >= MAX_TIMED_THREADS || timers.in_gram) {
         return;
     }
     thread_times *thread = &timers.thread[index];

@@ -356,7 +356,7 @@ static void test_gemma_goldens(void **state) {
 static fixture large_fixture(const char *architecture) {
     return (fixture){.config = {.arch = mq_arch_find(architecture),
                                 .hidden_size = 100,
-                                .intermediate_size = 523,
+                                .intermediate_size = 803,
                                 .num_attention_heads = 6,
                                 .num_key_value_heads = 2,
                                 .head_dim = 22,

@@ -336,12 +336,15 @@ static void test_attention(void **state) {
     const mq_context_options options = {.threads = 3};
     mq_context *context;
     assert_int_equal(mq_context_new(&context, &options, NULL), MQ_OK);
-    static const size_t lengths[] = {1, 7, 128, 129, 300}, windows[] = {0, 1, 5, 128, 140, 1000};
+    static const size_t lengths[] = {1, 7, 64, 128, 129, 300};
+    static const size_t windows[] = {0, 1, 5, 128, 140, 1000};
+    /* Tiles have fewer tokens the more heads share keys and values. */
+    static const size_t groups[] = {1, 2, 3, 4, 13};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         for (size_t j = 0; j < sizeof windows / sizeof *windows; j++) {
             const mq_attention_shape shape = {.sequences = 2,
                                               .length = lengths[i],
-                                              .heads = 4,
+                                              .heads = 2 * groups[(i + j) % 5],
                                               .kv_heads = 2,
                                               .head_dim = 6,
                                               .window = windows[j],

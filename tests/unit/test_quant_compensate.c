@@ -125,6 +125,36 @@ static void test_gram(void **state) {
     close_fixture(&f);
 }
 
+/* So many inputs that the matrix is made in panels; summed up over two batches. */
+static void test_gram_panels(void **state) {
+    (void)state;
+    enum { WIDE = 410, ROWS = 23 };
+    mq_context *context;
+    assert_int_equal(mq_context_new(&context, &(mq_context_options){.threads = 3}, NULL), MQ_OK);
+    float *x = mq_alloc((size_t)ROWS * WIDE, sizeof *x);
+    float *gram = mq_calloc((size_t)WIDE * WIDE, sizeof *gram);
+    assert_true(x != NULL && gram != NULL);
+    mq_random random;
+    mq_random_seed(&random, 13, 0);
+    for (size_t i = 0; i < (size_t)ROWS * WIDE; i++) {
+        x[i] = (float)(mq_random_unit(&random) - 0.5);
+    }
+    mq_gram_add(gram, x, ROWS, WIDE, context);
+    mq_gram_add(gram, x, ROWS, WIDE, context);
+    for (size_t i = 0; i < WIDE; i++) {
+        for (size_t j = i; j < WIDE; j++) {
+            double sum = 0.0;
+            for (size_t t = 0; t < ROWS; t++) {
+                sum += 2.0 * (double)x[t * WIDE + i] * (double)x[t * WIDE + j];
+            }
+            assert_true(fabs((double)gram[i * WIDE + j] - sum) < 5e-6);
+        }
+    }
+    mq_free(x);
+    mq_free(gram);
+    mq_context_free(context);
+}
+
 static void test_factor(void **state) {
     (void)state;
     fixture f;
@@ -343,9 +373,13 @@ static void test_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gram),      cmocka_unit_test(test_factor),
-        cmocka_unit_test(test_no_factor), cmocka_unit_test(test_singular),
-        cmocka_unit_test(test_codes),     cmocka_unit_test(test_symmetric_codes),
+        cmocka_unit_test(test_gram),
+        cmocka_unit_test(test_gram_panels),
+        cmocka_unit_test(test_factor),
+        cmocka_unit_test(test_no_factor),
+        cmocka_unit_test(test_singular),
+        cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_symmetric_codes),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -151,6 +151,32 @@ static void sizes_beyond_the_blas_still_give_the_product(void **state) {
     assert_true(c == 32);
 }
 
+/* Upper triangles, and what is below them or between the rows is nobody's. */
+static void gram_matrices_agree_with_the_reference(void **state) {
+    (void)state;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        const size_t rows = shapes[s].m, n = shapes[s].k, ldx = n + s % 3, ldc = n + s % 4;
+        float *x = random_numbers(rows * ldx, 7), *c = random_numbers(n * ldc, 8);
+        float *before = random_numbers(n * ldc, 8), *expected = random_numbers(n * ldc, 8);
+        mq_gemm_reference(expected, ldc, x, ldx, true, x, ldx, false, n, n, rows, 1, 1);
+        mq_gemm_gram(c, ldc, x, ldx, rows, n);
+        for (size_t i = 0; i < n; i++) {
+            assert_close(c + i * ldc + i, expected + i * ldc + i, n - i, rows);
+            assert_memory_equal(c + i * ldc, before + i * ldc, i * sizeof *c);
+            assert_memory_equal(c + i * ldc + n, before + i * ldc + n, (ldc - n) * sizeof *c);
+        }
+        free(x);
+        free(c);
+        free(before);
+        free(expected);
+    }
+    float x[1] = {3}, c[1] = {1};
+    mq_gemm_gram(c, (size_t)1 << 33, x, (size_t)1 << 33, 1, 1);
+    assert_true(c[0] == 10);
+    mq_gemm_gram(c, 1, NULL, 1, 0, 1);
+    assert_true(c[0] == 10);
+}
+
 static void threads_on_their_own_give_the_same_products(void **state) {
     (void)state;
     enum { SIZE = 96, JOBS = 16 };
@@ -243,6 +269,7 @@ int main(void) {
         cmocka_unit_test(beta_zero_ignores_what_was_there),
         cmocka_unit_test(empty_products),
         cmocka_unit_test(sizes_beyond_the_blas_still_give_the_product),
+        cmocka_unit_test(gram_matrices_agree_with_the_reference),
         cmocka_unit_test(threads_on_their_own_give_the_same_products),
         cmocka_unit_test(a_context_has_threads_and_a_blas),
         cmocka_unit_test(sums_do_not_depend_on_threads),
