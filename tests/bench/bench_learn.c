@@ -6,7 +6,7 @@
  *
  * MODEL and CALIB are those of `matquant quantize`, which is what runs; OUT is where it would write
  * if it came to the end. Names and their defaults: threads 0 (all), blocks 1, repeats 5, samples
- * 64, seq-len 512, epochs 4, batch 4, group-size 64, cpu 0, bf16 0. It stops after so many blocks;
+ * 64, seq-len 512, epochs 4, batch 2, group-size 64, cpu 0, bf16 0. It stops after so many blocks;
  * best of so many repeats is the bare library's time for a product, half of them before the
  * learning and half after it; with cpu=1 (for one thread) all times are of the processor, not of
  * the wall. bf16=1 learns with --gemm onednn-bf16, and the bare library is oneDNN where the loop's
@@ -256,7 +256,7 @@ static bool print_results(bench *b) {
 /* --- main ------------------------------------------------------------------------------------- */
 
 static bool parse(bench *b, int argc, char **argv) {
-    static const size_t defaults[SETTINGS] = {0, 1, 5, 64, 512, 4, 4, 64, 0, 0};
+    static const size_t defaults[SETTINGS] = {0, 1, 5, 64, 512, 4, 2, 64, 0, 0};
     memcpy(b->setting, defaults, sizeof defaults);
     for (int i = 4; i < argc; i++) {
         const char *equals = strchr(argv[i], '=');
