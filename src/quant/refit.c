@@ -156,11 +156,7 @@ static void report(const mq_refit *refit, const width_run *run, const char *deta
 static mq_adam adam_at(const mq_refit *refit, const width_run *run) {
     const double rate =
         refit->distill.setup.rate >= 0.0 ? refit->distill.setup.rate : mq_refit_rate(run->width);
-    mq_adam adam = mq_adam_at((float)rate, 0.0f, run->step, run->steps);
-    if (run->step < MQ_REFIT_WARMUP) {
-        adam.rate_group *= (float)(run->step + 1) / (float)MQ_REFIT_WARMUP;
-    }
-    return adam;
+    return mq_refit_adam(rate, 0.0, run->step, run->steps);
 }
 
 static mq_status train_epoch(mq_refit *refit, width_run *run, mq_random *random, mq_error *err) {

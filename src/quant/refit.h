@@ -24,6 +24,9 @@ typedef struct mq_refit_store {
     /* The width's own copy of the source's tensor NAME: values[size], which its dtype holds. */
     mq_status (*put_norm)(void *user, const char *name, unsigned width, const float *values,
                           size_t size, mq_error *err);
+    /* codes[out, in] in place of what was there; NULL where nothing moves codes. */
+    mq_status (*put_codes)(void *user, size_t layer, mq_linear linear, const uint8_t *codes,
+                           mq_error *err);
 } mq_refit_store;
 
 typedef struct mq_refit_setup {
