@@ -296,7 +296,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "passes over them (default: as many as make three times the blocks' tokens)", .min = 1,
          .hide_default = true},
         {CLI_NUMBER, 0, "qat-rate", &options->qat_rate, "X",
-         "how far it moves a code in a step, in steps of the width that does (default: 0.005)",
+         "how far it moves a code in a step, in steps of the width that does (default: 0.005, with "
+         "rounding slices 0.001)",
          .min = 1e-9, .max = 1, .hide_default = true},
         {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice"},
         {.type = CLI_HEADING, .help = "What is quantized"},

@@ -23,7 +23,9 @@ typedef struct mq_qat_setup {
     double rate;        /* of the codes at the top of the schedule, in steps of their width */
 } mq_qat_setup;
 
-#define MQ_QAT_RATE 5e-3
+/* Where one offset moves all widths, it is in steps of the narrowest, and what is little for that
+ * is much for 8 bits. Trials on the demo model are in tests/bench/RESULTS.md. */
+static inline double mq_qat_rate(mq_slice_rule rule) { return rule == MQ_SLICE_TOP ? 5e-3 : 1e-3; }
 
 typedef struct mq_qat_result {
     double kl_before[MQ_MAX_WIDTH + 1]; /* by width 2 ... 8, trained or not: nats a token, on the */

@@ -16,7 +16,7 @@ static mq_qat_setup setup_of(const mq_quantize_plan *plan) {
 }
 
 double mq_quantize_qat_rate(const mq_quantize_options *options) {
-    return options->qat_rate > 0.0 ? options->qat_rate : MQ_QAT_RATE;
+    return options->qat_rate > 0.0 ? options->qat_rate : mq_qat_rate(options->slice_rule);
 }
 
 mq_status mq_quantize_qat_memory(mq_quantize_plan *plan, mq_error *err) {
