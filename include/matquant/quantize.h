@@ -101,6 +101,14 @@ typedef struct mq_quantize_options {
     size_t refit_batch;  /* sequences of one of its steps */
     size_t refit_width_count;             /* 0: the trained widths */
     unsigned refit_widths[MQ_MAX_WIDTHS]; /* descending, each once */
+    /* Before the refit: the codes and the trained widths' scales and biases are trained end to end,
+     * to lower Σ lambda · KL(full precision ‖ width). A width may lose by it what another gains:
+     * the report has every width's divergence before and after. Recipes best and paper; not with
+     * let or codistill; wants a trained width below 8. The steps are those of refit_batch. */
+    bool qat;
+    size_t qat_tokens; /* to train on, whole sequences; 0: as many as the refit */
+    size_t qat_epochs; /* 0: as many as make three times the tokens that the blocks learn from */
+    double qat_rate;   /* largest, in steps of a width for each step of training; 0: the default */
     mq_gemm_choice gemm;
     uint64_t seed;
     bool bos; /* begin calibration sequences with the template's beginning-of-sequence token */
@@ -132,9 +140,20 @@ typedef struct mq_refit_report {
                                    and more get a third */
 } mq_refit_report;
 
+/* On calibration text that --qat is not trained on. */
+typedef struct mq_qat_report {
+    double kl_before[MQ_MAX_WIDTH + 1]; /* by width, 2 to 8, trained or not: KL(full precision ‖ */
+    double kl_after[MQ_MAX_WIDTH + 1];  /* width) in nats a token */
+    double loss_before, loss_after;     /* weighted with lambda */
+    size_t kept_epoch;                  /* whose codes are stored; 0: those from before */
+    size_t tokens;                      /* that it was trained on, each as often as it was */
+    size_t moved;                       /* codes that differ from those before */
+} mq_qat_report;
+
 typedef struct mq_quantize_report {
     size_t blocks;
     mq_block_loss *block; /* [blocks]; NULL after a dry run or recipe rtn */
+    mq_qat_report qat;    /* all 0 without options->qat and after a dry run */
     size_t refit_count;   /* widths that were refitted; 0 after a dry run */
     mq_refit_report refit[MQ_MAX_WIDTHS];
     size_t quantized_tensors, quantized_weights, other_tensors;

@@ -161,6 +161,17 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
 static const char *const with_refit[] = {"generate",       "learn and refit", "learn", "refit",
                                          "full precision", "refit",           NULL};
 static const char *const without_refit[] = {"generate", "learn", NULL};
+static const char *const with_qat[] = {"generate",       "learn and the rest",  "learn", "qat",
+                                       "full precision", "end-to-end training", NULL};
+static const char *const with_both[] = {"generate",
+                                        "learn and the rest",
+                                        "learn",
+                                        "qat and refit",
+                                        "full precision",
+                                        "end-to-end training",
+                                        "qat",
+                                        "refit",
+                                        NULL};
 
 static mq_status quantize(const quantize_line *line) {
     cli_progress progress;
@@ -168,7 +179,9 @@ static mq_status quantize(const quantize_line *line) {
     mq_quantize_report report = {0};
     mq_error err = {0};
     mq_status status = cli_open_context(&context, &progress, &line->common, &err);
-    progress.follows = line->options.refit ? with_refit : without_refit;
+    const mq_quantize_options *options = &line->options;
+    progress.follows = options->qat ? (options->refit ? with_both : with_qat)
+                                    : (options->refit ? with_refit : without_refit);
     if (status == MQ_OK) {
         status = mq_quantize(&report, &line->options, context, &err);
     }
@@ -272,6 +285,20 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_COUNTS, 0, "refit-bits", &line.refit_bits, "LIST",
          "widths to refit, 2 to 8 (default: those of --bits)", .min = MQ_MIN_WIDTH,
          .max = MQ_MAX_WIDTH, .hide_default = true, .given = &line.refit_bits_given},
+        {CLI_FLAG, 0, "qat", &options->qat,
+         .help = "before the refit, train the codes themselves end to end: all widths' divergence "
+                 "from full precision, weighted by --lambda. Takes long, and a width may lose what "
+                 "another gains"},
+        {CLI_COUNT, 0, "qat-tokens", &options->qat_tokens, "N",
+         "calibration tokens that it trains on (default: as many as the refit)", .min = 1,
+         .hide_default = true},
+        {CLI_COUNT, 0, "qat-epochs", &options->qat_epochs, "N",
+         "passes over them (default: as many as make three times the blocks' tokens)", .min = 1,
+         .hide_default = true},
+        {CLI_NUMBER, 0, "qat-rate", &options->qat_rate, "X",
+         "how far it moves a code in a step, in steps of the width that does (default: 0.005, with "
+         "rounding slices 0.001)",
+         .min = 1e-9, .max = 1, .hide_default = true},
         {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice"},
         {.type = CLI_HEADING, .help = "What is quantized"},
         {CLI_COUNT, 0, "group-size", &options->group_size, "N",

@@ -72,11 +72,37 @@ static void print_refits(const mq_quantize_report *report) {
     putchar('\n');
 }
 
+static void print_qat(const mq_quantize_report *report) {
+    const mq_qat_report *qat = &report->qat;
+    puts("Codes trained end to end: KL from full precision, nats a token, on text kept back from "
+         "it");
+    cli_table table = {0};
+    cli_table_row(&table);
+    cli_table_cell(&table, "bits");
+    cli_table_cell(&table, "before");
+    cli_table_cell(&table, "after");
+    for (unsigned bits = 8; bits >= 2; bits--) {
+        cli_table_row(&table);
+        cli_table_cell(&table, "%u", bits);
+        cli_table_cell(&table, "%.5f", qat->kl_before[bits]);
+        cli_table_cell(&table, "%.5f", qat->kl_after[bits]);
+    }
+    cli_table_print(stdout, &table);
+    if (qat->kept_epoch > 0) {
+        printf("%zu codes moved\n\n", qat->moved);
+    } else {
+        puts("no better in sum: codes are as they were\n");
+    }
+}
+
 void cli_print_quantize_table(const mq_quantize_report *report,
                               const mq_quantize_options *options) {
     char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
     if (report->block && report->blocks > 0) {
         print_losses(report, options);
+    }
+    if (report->qat.tokens > 0) {
+        print_qat(report);
     }
     if (report->refit_count > 0) {
         print_refits(report);
@@ -161,6 +187,28 @@ static void add_refits(cli_json *json, const mq_quantize_report *report) {
     }
 }
 
+/* null: it was not asked for, or not made. */
+static void add_qat(cli_json *json, const mq_quantize_report *report) {
+    const mq_qat_report *qat = &report->qat;
+    if (qat->tokens == 0) {
+        cli_json_null(json, json->root, "qat");
+        return;
+    }
+    cJSON *object = cli_json_object(json, json->root, "qat");
+    cli_json_number(json, object, "loss_before", qat->loss_before);
+    cli_json_number(json, object, "loss_after", qat->loss_after);
+    cli_json_size(json, object, "kept_epoch", qat->kept_epoch);
+    cli_json_size(json, object, "trained_tokens", qat->tokens);
+    cli_json_size(json, object, "moved_codes", qat->moved);
+    cJSON *widths = cli_json_array(json, object, "widths");
+    for (unsigned bits = 8; bits >= 2; bits--) {
+        cJSON *width = cli_json_element(json, widths);
+        cli_json_size(json, width, "bits", bits);
+        cli_json_number(json, width, "kl_before", qat->kl_before[bits]);
+        cli_json_number(json, width, "kl_after", qat->kl_after[bits]);
+    }
+}
+
 mq_status cli_print_quantize_json(const mq_quantize_report *report,
                                   const mq_quantize_options *options) {
     cli_json json;
@@ -200,6 +248,7 @@ mq_status cli_print_quantize_json(const mq_quantize_report *report,
     }
     cli_json_number(&json, json.root, "seconds", report->seconds);
     add_blocks(&json, report, options);
+    add_qat(&json, report);
     add_refits(&json, report);
     return cli_print_json(&json);
 }

@@ -190,6 +190,46 @@ static mq_status check_refit(const mq_quantize_options *options, mq_error *err) 
     return MQ_OK;
 }
 
+static mq_status check_qat(const mq_quantize_options *options, mq_error *err) {
+    if (!options->qat) {
+        return options->qat_tokens > 0 || options->qat_epochs > 0 || options->qat_rate > 0.0
+                   ? mq_fail(err, MQ_ERR_USAGE,
+                             "--qat-tokens, --qat-epochs and --qat-rate want --qat")
+                   : MQ_OK;
+    }
+    if (options->recipe == MQ_RECIPE_RTN) {
+        return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for --qat");
+    }
+    if (options->let) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--qat trains with the source's norms, which --let divides: choose one");
+    }
+    if (options->codistill_count > 0) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--qat learns from full precision alone: no pairs in --bits");
+    }
+    bool narrow = false;
+    for (size_t i = 0; i < options->width_count; i++) {
+        narrow = narrow || (options->widths[i] < MQ_MAX_WIDTH && options->lambda[i] > 0.0);
+    }
+    if (!narrow) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--qat wants a width below 8 in --bits: 8-bit codes have nothing to gain");
+    }
+    if (!(options->qat_rate >= 0.0) || !isfinite(options->qat_rate)) {
+        return mq_fail(err, MQ_ERR_USAGE, "--qat-rate must be positive");
+    }
+    if (options->qat_epochs > MOST_EPOCHS) {
+        return mq_fail(err, MQ_ERR_USAGE, "--qat-epochs is at most %d", MOST_EPOCHS);
+    }
+    if (options->qat_tokens > 0 && options->qat_tokens < options->seq_len) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--qat-tokens %zu is less than one sequence of --seq-len %zu",
+                       options->qat_tokens, options->seq_len);
+    }
+    return MQ_OK;
+}
+
 size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_options *options) {
     if (options->recipe == MQ_RECIPE_RTN || !options->refit) {
         return 0;
@@ -206,6 +246,9 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
     mq_status status = check_widths(options, err);
     if (status == MQ_OK) {
         status = check_codistill(options, err);
+    }
+    if (status == MQ_OK) {
+        status = check_qat(options, err);
     }
     if (status != MQ_OK) {
         return status;

@@ -24,6 +24,9 @@ typedef struct mq_refit_store {
     /* The width's own copy of the source's tensor NAME: values[size], which its dtype holds. */
     mq_status (*put_norm)(void *user, const char *name, unsigned width, const float *values,
                           size_t size, mq_error *err);
+    /* codes[out, in] in place of what was there; NULL where nothing moves codes. */
+    mq_status (*put_codes)(void *user, size_t layer, mq_linear linear, const uint8_t *codes,
+                           mq_error *err);
 } mq_refit_store;
 
 typedef struct mq_refit_setup {
@@ -54,6 +57,9 @@ typedef struct mq_refit_setup {
 static inline double mq_refit_rate(unsigned width) { return 6e-3 / (double)(1u << width); }
 
 #define MQ_REFIT_WARMUP 10 /* steps */
+
+/* A wide width's codes are finer than bfloat16 is: its products are float32 in either case. */
+static inline bool mq_refit_is_wide(unsigned width) { return width >= 6; }
 
 typedef struct mq_refit_result {
     double kl_before, kl_after; /* nats a token, on the validation sequences, stored numbers */

@@ -434,7 +434,7 @@ void mq_student_keep(mq_student *student) {
     stored_norm(student->final_norm.best, &student->final_norm, plus_one);
 }
 
-mq_status mq_student_put(const mq_student *student, mq_error *err) {
+mq_status mq_student_put_pairs(const mq_student *student, mq_error *err) {
     const mq_refit_store *store = student->store;
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < student->name_count; i++) {
@@ -443,7 +443,17 @@ mq_status mq_student_put(const mq_student *student, mq_error *err) {
             const mq_student_pairs *pairs = &student->pairs[entry->layer][entry->linear];
             status = store->put_pairs(store->user, entry->layer, (mq_linear)entry->linear,
                                       student->width, pairs->best_scale, pairs->best_bias, err);
-        } else {
+        }
+    }
+    return status;
+}
+
+mq_status mq_student_put(const mq_student *student, mq_error *err) {
+    const mq_refit_store *store = student->store;
+    mq_status status = mq_student_put_pairs(student, err);
+    for (size_t i = 0; status == MQ_OK && i < student->name_count; i++) {
+        const mq_student_name *entry = &student->names[i];
+        if (entry->norm >= 0) {
             const mq_student_norm *norm = norm_of(student, entry);
             status = store->put_norm(store->user, entry->name, student->width, norm->best,
                                      norm->size, err);

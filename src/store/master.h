@@ -52,11 +52,13 @@ mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
  * quantized->out). Numbers as above. */
 mq_status mq_master_writer_put_rows(mq_master_writer *writer, size_t index,
                                     const mq_quantized *quantized, size_t first, mq_error *err);
-/* The same of one width again, in place of what was put; and what was put. scales and biases [out,
- * groups], codes[count, in] of rows [first, first + count). */
+/* The same of one width again, or codes[out, in], in place of what was put; and what was put.
+ * scales and biases [out, groups], codes[count, in] of rows [first, first + count). */
 mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index, unsigned width,
                                          const uint16_t *scales, const uint16_t *biases,
                                          mq_error *err);
+mq_status mq_master_writer_replace_codes(mq_master_writer *writer, size_t index,
+                                         const uint8_t *codes, mq_error *err);
 mq_status mq_master_writer_get_pairs(const mq_master_writer *writer, size_t index, unsigned width,
                                      uint16_t *scales, uint16_t *biases, mq_error *err);
 /* Those of rows [first, first + count). Several threads may read at once. */

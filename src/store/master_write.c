@@ -191,6 +191,13 @@ mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index,
     return status != MQ_OK ? status : replace_affine(writer, at + 1, biases, err);
 }
 
+mq_status mq_master_writer_replace_codes(mq_master_writer *writer, size_t index,
+                                         const uint8_t *codes, mq_error *err) {
+    const mq_master_linear *linear = &writer->linears[index];
+    return mq_tensor_writer_replace(writer->tensors, writer->plan.first[index], codes,
+                                    linear->out * linear->in, err);
+}
+
 mq_status mq_master_writer_get_pairs(const mq_master_writer *writer, size_t index, unsigned width,
                                      uint16_t *scales, uint16_t *biases, mq_error *err) {
     return mq_master_writer_get_row_pairs(writer, index, width, scales, biases, 0,

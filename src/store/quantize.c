@@ -11,6 +11,7 @@ typedef struct job {
     mq_block_loss *blocks; /* [layers] */
     bool learned;
     mq_refit_report refits[MQ_MAX_WIDTHS];
+    mq_qat_report qat;
     mq_weights *embeddings[MQ_MAX_WIDTH + 1]; /* of each width's student; NULL: the model's */
 } job;
 
@@ -93,13 +94,16 @@ static mq_status run_and_write(job *work, mq_error *err) {
                         plan->calibration.ids, &sink, plan->context, err);
         status = mq_quantize_in_source(plan, status, err);
     }
+    if (status == MQ_OK && options->qat) {
+        status = mq_quantize_qat(&work->qat, plan, work->embeddings, work->writer, err);
+    }
     if (status == MQ_OK && plan->refit_width_count > 0) {
         status = mq_quantize_refit(work->refits, plan, work->embeddings, work->writer, err);
     }
     cJSON *provenance = NULL;
     if (status == MQ_OK) {
         status = mq_quantize_provenance(&provenance, plan, work->learned ? work->blocks : NULL,
-                                        work->refits, err);
+                                        work->refits, &work->qat, err);
     }
     if (status == MQ_OK) {
         status = mq_master_writer_finish(work->writer, provenance, err);
@@ -138,6 +142,7 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
     if (!plan->options->dry_run) {
         report->memory_peak = mq_alloc_peak();
         memcpy(report->refit, work->refits, sizeof report->refit);
+        report->qat = work->qat;
     }
     if (work->learned) {
         report->block = work->blocks;

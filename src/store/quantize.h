@@ -4,6 +4,7 @@
 #define MQ_STORE_QUANTIZE_H
 
 #include "matquant/quantize.h"
+#include "quant/qat.h"
 #include "quant/run.h"
 #include "quant/select.h"
 #include "store/master.h"
@@ -28,13 +29,15 @@ typedef struct mq_quantize_plan {
     const char **norm_names;     /* sorted */
     size_t norm_count;
     unsigned refit_widths[MQ_MAX_WIDTHS];
-    size_t refit_width_count;             /* 0: no refit */
-    size_t refit_train, refit_validation; /* sequences of the calibration */
-    size_t refit_epochs;
+    size_t refit_width_count;      /* 0: no refit */
+    size_t train, validation;      /* sequences of the calibration for end-to-end stages */
+    size_t refit_train, qat_train; /* the last so many of train */
+    size_t refit_epochs, qat_epochs;
     mq_master_layout layout;
     mq_backend backend;
-    size_t working_set, refit_memory,
-        sampling; /* bytes: of a block's learner; of the refit; of --calib self's model and cache */
+    size_t working_set, refit_memory, qat_memory,
+        sampling;  /* bytes: of a block's learner; of end-to-end stages; of --calib self's model and
+                      cache */
     size_t memory; /* predicted peak of allocated bytes */
     size_t output_bytes, disk_free;
 } mq_quantize_plan;
@@ -66,24 +69,46 @@ size_t mq_quantize_embedding_memory(const mq_quantize_plan *plan);
 /* --- the refit, when the blocks are done (quantize_refit.c) ------------------------------------
  */
 
-/* How many sequences the refit trains and measures on, of `available` (0: of as many as it wants);
- * *wanted is how many the job reads. */
+/* Whether some of the text is measured on and not trained on. */
+bool mq_quantize_is_validated(const mq_quantize_plan *plan);
+/* How many sequences the refit and --qat train and measure on, of `available` (0: of as many as it
+ * wants); *wanted is how many the job reads. */
 void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted);
 /* The norms that refitted widths, or with options->let all widths, get copies of, for the layout.
  */
 mq_status mq_quantize_private_names(mq_quantize_plan *plan, mq_error *err);
 /* Bytes of it, from the shares that are set. */
 mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err);
+/* What both stages set up alike; epochs are theirs. */
+mq_refit_setup mq_quantize_end_to_end(const mq_quantize_plan *plan, size_t train);
+/* The writer as their store, while bridge stays. */
+typedef struct mq_refit_bridge {
+    const mq_quantize_plan *plan;
+    mq_master_writer *writer;
+} mq_refit_bridge;
+mq_refit_store mq_quantize_store(mq_refit_bridge *bridge, const mq_quantize_plan *plan,
+                                 mq_master_writer *writer);
 /* Refits every width of the plan in the writer's tensors; reports[refit_width_count]. */
 mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *plan,
                             mq_weights *const embeddings[MQ_MAX_WIDTH + 1],
                             mq_master_writer *writer, mq_error *err);
 
+/* --- --qat, before the refit (quantize_qat.c) ---------------------------------------------------
+ */
+
+/* Bytes of it, from the shares that are set. */
+mq_status mq_quantize_qat_memory(mq_quantize_plan *plan, mq_error *err);
+double mq_quantize_qat_rate(const mq_quantize_options *options);
+mq_status mq_quantize_qat(mq_qat_report *report, const mq_quantize_plan *plan,
+                          mq_weights *const embeddings[MQ_MAX_WIDTH + 1], mq_master_writer *writer,
+                          mq_error *err);
+
 /* The JSON object of the file matquant.json, without what the master's writer adds. blocks[layers]
- * or NULL; refits[plan->refit_width_count]. Nothing in it depends on time or place, nor on the
- * number of threads, so that two runs write the same bytes. *out is the caller's. */
+ * or NULL; refits[plan->refit_width_count]; qat counts where plan->options->qat is set. Nothing in
+ * it depends on time or place, nor on the number of threads, so that two runs write the same bytes.
+ * *out is the caller's. */
 mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
                                  const mq_block_loss *blocks, const mq_refit_report *refits,
-                                 mq_error *err);
+                                 const mq_qat_report *qat, mq_error *err);
 
 #endif

@@ -56,7 +56,7 @@ static mq_status check_finite(const mq_quantize_plan *plan, mq_error *err) {
 
 /* Sequences that are sampled; the refit needs one to train and one to measure on. */
 static size_t self_count(const mq_quantize_plan *plan) {
-    const size_t least = plan->refit_width_count > 0 ? 2 : 1;
+    const size_t least = mq_quantize_is_validated(plan) ? 2 : 1;
     return plan->options->samples > least ? plan->options->samples : least;
 }
 
@@ -93,7 +93,7 @@ static mq_status calibration_from_file(mq_quantize_plan *plan, mq_error *err) {
     const mq_corpus_options corpus = {
         .length = options->seq_len,
         .max_count = wanted,
-        .min_count = plan->refit_width_count > 0 && options->samples < 2 ? 2 : options->samples,
+        .min_count = mq_quantize_is_validated(plan) && options->samples < 2 ? 2 : options->samples,
         .bos = options->bos,
         .sample = true,
         .seed = options->seed,
@@ -218,18 +218,27 @@ static mq_status check_memory(size_t needed, const char *advice, mq_error *err) 
     return MQ_OK;
 }
 
-/* The refit of so many sequences as the text has (0: as it wants). */
+/* The end-to-end stages with so many sequences as the text has (0: as they want). */
 static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error *err) {
-    if (plan->refit_width_count == 0) {
-        return MQ_OK;
-    }
     size_t wanted;
+    mq_status status = MQ_OK;
     mq_quantize_refit_share(plan, available, &wanted);
-    const mq_status status = mq_quantize_refit_memory(plan, err);
-    return status != MQ_OK
-               ? status
-               : check_memory(plan->refit_memory,
-                              "fewer --refit-tokens, a smaller --refit-batch or --no-refit", err);
+    if (plan->refit_width_count > 0) {
+        status = mq_quantize_refit_memory(plan, err);
+        if (status == MQ_OK) {
+            status =
+                check_memory(plan->refit_memory,
+                             "fewer --refit-tokens, a smaller --refit-batch or --no-refit", err);
+        }
+    }
+    if (status == MQ_OK && plan->options->qat) {
+        status = mq_quantize_qat_memory(plan, err);
+        if (status == MQ_OK) {
+            status = check_memory(plan->qat_memory,
+                                  "fewer --qat-tokens, a smaller --refit-batch or no --qat", err);
+        }
+    }
+    return status;
 }
 
 /* Called before the calibration text is there, which may take minutes to sample: what is missing
@@ -271,7 +280,7 @@ static void predict_memory(mq_quantize_plan *plan) {
     const size_t stored = mq_tensors_count(plan->source) +
                           plan->layout.linear_count * 2 * plan->layout.width_count +
                           plan->norm_count * plan->layout.private_width_count;
-    plan->memory = now + larger(plan->working_set, plan->refit_memory) +
+    plan->memory = now + larger(plan->working_set, larger(plan->refit_memory, plan->qat_memory)) +
                    stored * WRITER_BYTES_PER_TENSOR + mq_quantize_embedding_memory(plan);
     if (plan->embedding_count > 0) {
         const size_t slab = mq_embedding_memory(plan->options, &plan->model->config,

@@ -214,8 +214,8 @@ static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
     if (*good) {
         put(good, cJSON_AddNumberToObject(refit, "epochs", (double)plan->refit_epochs));
         put(good, cJSON_AddNumberToObject(refit, "batch", (double)plan->options->refit_batch));
-        put(good, cJSON_AddNumberToObject(refit, "validation_tokens",
-                                          (double)plan->refit_validation * length));
+        put(good,
+            cJSON_AddNumberToObject(refit, "validation_tokens", (double)plan->validation * length));
     }
     cJSON *array = *good ? cJSON_AddArrayToObject(refit, "widths") : NULL;
     put(good, array);
@@ -229,6 +229,44 @@ static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
             put(good, cJSON_AddNumberToObject(width, "kl_before", refits[i].kl_before));
             put(good, cJSON_AddNumberToObject(width, "kl_after", refits[i].kl_after));
             put(good, cJSON_AddNumberToObject(width, "kept_epoch", (double)refits[i].kept_epoch));
+            put(good, cJSON_AddItemToArray(array, width) ? array : NULL);
+        }
+    }
+}
+
+static void put_qat(bool *good, cJSON *root, const mq_quantize_plan *plan,
+                    const mq_qat_report *report) {
+    if (!plan->options->qat) {
+        return;
+    }
+    cJSON *qat = cJSON_AddObjectToObject(root, "qat");
+    put(good, qat);
+    const struct {
+        const char *name;
+        double value;
+    } numbers[] = {
+        {"rate", mq_quantize_qat_rate(plan->options)},
+        {"epochs", (double)plan->qat_epochs},
+        {"batch", (double)plan->options->refit_batch},
+        {"trained_tokens", (double)report->tokens},
+        {"validation_tokens", (double)(plan->validation * plan->calibration.length)},
+        {"loss_before", report->loss_before},
+        {"loss_after", report->loss_after},
+        {"kept_epoch", (double)report->kept_epoch},
+        {"moved_codes", (double)report->moved},
+    };
+    for (size_t i = 0; *good && i < sizeof numbers / sizeof numbers[0]; i++) {
+        put(good, cJSON_AddNumberToObject(qat, numbers[i].name, numbers[i].value));
+    }
+    cJSON *array = *good ? cJSON_AddArrayToObject(qat, "widths") : NULL;
+    put(good, array);
+    for (unsigned bits = MQ_MAX_WIDTH; *good && bits >= MQ_MIN_WIDTH; bits--) {
+        cJSON *width = cJSON_CreateObject();
+        put(good, width);
+        if (*good) {
+            put(good, cJSON_AddNumberToObject(width, "bits", bits));
+            put(good, cJSON_AddNumberToObject(width, "kl_before", report->kl_before[bits]));
+            put(good, cJSON_AddNumberToObject(width, "kl_after", report->kl_after[bits]));
             put(good, cJSON_AddItemToArray(array, width) ? array : NULL);
         }
     }
@@ -250,7 +288,7 @@ static void put_backend(bool *good, cJSON *root, const mq_backend *backend) {
 
 mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
                                  const mq_block_loss *blocks, const mq_refit_report *refits,
-                                 mq_error *err) {
+                                 const mq_qat_report *qat, mq_error *err) {
     bool good = true;
     cJSON *root = cJSON_CreateObject();
     put(&good, root);
@@ -267,6 +305,7 @@ mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
         put_backend(&good, root, &plan->backend);
         put(&good, cJSON_AddStringToObject(root, "kernels", mq_nested_kernels_best()->name));
         put_blocks(&good, root, plan, blocks);
+        put_qat(&good, root, plan, qat);
         put_refits(&good, root, plan, refits);
     }
     if (status == MQ_OK && !good) {

@@ -1,5 +1,5 @@
-/* The end-to-end refit as a stage of the job: its share of the text, its memory, and its numbers on
- * their way from and to the master's writer. */
+/* The end-to-end refit as a stage of the job: its and --qat's share of the text, its memory, and
+ * the numbers on their way from and to the master's writer. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,14 +13,29 @@
  * it, they are as many sequences, else the same ones several times. */
 #define VISITS 3
 
+/* Of a stage that was told to train on so many tokens; 0: it was not told. */
+static size_t train_of(const mq_quantize_options *options, size_t tokens) {
+    return tokens > 0 ? tokens / options->seq_len : VISITS * options->samples;
+}
+
+static size_t epochs_of(const mq_quantize_options *options, size_t epochs, size_t train) {
+    return epochs > 0 || train == 0 ? epochs : (VISITS * options->samples + train - 1) / train;
+}
+
+bool mq_quantize_is_validated(const mq_quantize_plan *plan) {
+    return plan->refit_width_count > 0 || plan->options->qat;
+}
+
 void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted) {
     const mq_quantize_options *options = plan->options;
+    const size_t qat_tokens = options->qat_tokens > 0 ? options->qat_tokens : options->refit_tokens;
+    const size_t refit = plan->refit_width_count > 0 ? train_of(options, options->refit_tokens) : 0;
+    const size_t qat = options->qat ? train_of(options, qat_tokens) : 0;
+    size_t train = refit > qat ? refit : qat;
     *wanted = options->samples;
-    if (plan->refit_width_count == 0) {
+    if (!mq_quantize_is_validated(plan)) {
         return;
     }
-    const size_t visits = VISITS * options->samples;
-    size_t train = options->refit_tokens > 0 ? options->refit_tokens / options->seq_len : visits;
     size_t validation = train / VALIDATION_SHARE > 1 ? train / VALIDATION_SHARE : 1;
     *wanted = train + validation > options->samples ? train + validation : options->samples;
     if (available > 0 && available < train + validation) { /* at least two: min_count */
@@ -28,10 +43,12 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
         validation = validation > 1 ? validation : 1;
         train = available > validation ? available - validation : 1;
     }
-    plan->refit_train = train;
-    plan->refit_validation = validation;
-    plan->refit_epochs =
-        options->refit_epochs > 0 ? options->refit_epochs : (visits + train - 1) / train;
+    plan->train = train;
+    plan->validation = validation;
+    plan->refit_train = refit < train ? refit : train;
+    plan->qat_train = qat < train ? qat : train;
+    plan->refit_epochs = epochs_of(options, options->refit_epochs, plan->refit_train);
+    plan->qat_epochs = epochs_of(options, options->qat_epochs, plan->qat_train);
 }
 
 static int compare_pointers(const void *a, const void *b) {
@@ -67,23 +84,31 @@ mq_status mq_quantize_private_names(mq_quantize_plan *plan, mq_error *err) {
     return MQ_OK;
 }
 
-static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
+mq_refit_setup mq_quantize_end_to_end(const mq_quantize_plan *plan, size_t train) {
     const mq_quantize_options *options = plan->options;
+    /* The last of the sequences before those of the validation. */
+    const size_t first = (plan->train - train) * options->seq_len;
     return (mq_refit_setup){.model = plan->model,
                             .source = plan->source,
                             .selection = &plan->selection,
                             .slice_rule = options->slice_rule,
                             .zero_point = options->zero_point,
-                            .ids = plan->calibration.ids,
-                            .train = plan->refit_train,
-                            .validation = plan->refit_validation,
+                            .ids = plan->calibration.ids != NULL ? plan->calibration.ids + first
+                                                                 : NULL,
+                            .train = train,
+                            .validation = plan->validation,
                             .length = options->seq_len,
                             .batch = options->refit_batch,
                             .pass_batch = options->batch,
-                            .epochs = plan->refit_epochs,
                             .gemm = plan->backend.bf16,
                             .seed = options->seed,
                             .rate = -1.0};
+}
+
+static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
+    mq_refit_setup setup = mq_quantize_end_to_end(plan, plan->refit_train);
+    setup.epochs = plan->refit_epochs;
+    return setup;
 }
 
 mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err) {
@@ -93,42 +118,49 @@ mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err) {
                            : status;
 }
 
-/* --- between the refit and the writer --------------------------------------------------------- */
+/* --- between end-to-end stages and the writer ------------------------------------------------- */
 
-typedef struct bridge {
-    const mq_quantize_plan *plan;
-    mq_master_writer *writer;
-} bridge;
-
-static size_t index_of(const bridge *self, size_t layer, mq_linear linear) {
+static size_t index_of(const mq_refit_bridge *self, size_t layer, mq_linear linear) {
     return self->plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear];
 }
 
 static mq_status get_codes(void *user, uint8_t *codes, size_t layer, mq_linear linear, size_t first,
                            size_t count, mq_error *err) {
-    const bridge *self = user;
+    const mq_refit_bridge *self = user;
     return mq_master_writer_get_codes(self->writer, index_of(self, layer, linear), codes, first,
                                       count, err);
 }
 
 static mq_status get_pairs(void *user, uint16_t *scales, uint16_t *biases, size_t layer,
                            mq_linear linear, unsigned width, mq_error *err) {
-    const bridge *self = user;
+    const mq_refit_bridge *self = user;
     return mq_master_writer_get_pairs(self->writer, index_of(self, layer, linear), width, scales,
                                       biases, err);
 }
 
 static mq_status put_pairs(void *user, size_t layer, mq_linear linear, unsigned width,
                            const uint16_t *scales, const uint16_t *biases, mq_error *err) {
-    const bridge *self = user;
+    const mq_refit_bridge *self = user;
     return mq_master_writer_replace_pairs(self->writer, index_of(self, layer, linear), width,
                                           scales, biases, err);
 }
 
+static mq_status put_codes(void *user, size_t layer, mq_linear linear, const uint8_t *codes,
+                           mq_error *err) {
+    const mq_refit_bridge *self = user;
+    return mq_master_writer_replace_codes(self->writer, index_of(self, layer, linear), codes, err);
+}
+
 static mq_status put_norm(void *user, const char *name, unsigned width, const float *values,
                           size_t size, mq_error *err) {
-    const bridge *self = user;
+    const mq_refit_bridge *self = user;
     return mq_master_writer_put_private(self->writer, name, width, values, size, err);
+}
+
+mq_refit_store mq_quantize_store(mq_refit_bridge *bridge, const mq_quantize_plan *plan,
+                                 mq_master_writer *writer) {
+    *bridge = (mq_refit_bridge){plan, writer};
+    return (mq_refit_store){bridge, get_codes, get_pairs, put_pairs, put_norm, put_codes};
 }
 
 mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *plan,
@@ -136,8 +168,8 @@ mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *pl
                             mq_master_writer *writer, mq_error *err) {
     mq_refit_setup setup = setup_of(plan);
     memcpy(setup.embeddings, embeddings, sizeof setup.embeddings);
-    bridge self = {plan, writer};
-    const mq_refit_store store = {&self, get_codes, get_pairs, put_pairs, put_norm};
+    mq_refit_bridge bridge;
+    const mq_refit_store store = mq_quantize_store(&bridge, plan, writer);
     mq_refit *refit = NULL;
     mq_status status = mq_refit_open(&refit, &setup, plan->context, err);
     size_t before = 0, after = 0; /* work of the widths, for progress */

@@ -205,7 +205,7 @@ static mq_refit_setup setup_of(const fixture *f, size_t epochs, double rate) {
 
 static mq_refit *refit(mq_refit_result *result, fixture *f, size_t epochs, double rate) {
     const mq_refit_setup setup = setup_of(f, epochs, rate);
-    f->store = (mq_refit_store){f, codes, pairs, put_pairs, put_norm};
+    f->store = (mq_refit_store){f, codes, pairs, put_pairs, put_norm, NULL};
     mq_refit *out;
     mq_error err;
     assert_int_equal(mq_refit_prepare(&setup, &err), MQ_OK);
@@ -564,7 +564,7 @@ static void progress_is_of_all_widths(void **state) {
     f.batch = 1;
     const size_t epochs = 2;
     const mq_refit_setup setup = setup_of(&f, epochs, 1e-3);
-    const mq_refit_store store = {&f, codes, pairs, put_pairs, put_norm};
+    const mq_refit_store store = {&f, codes, pairs, put_pairs, put_norm, NULL};
     mq_refit *run = NULL;
     mq_refit_result result;
     assert_int_equal(mq_refit_open(&run, &setup, f.context, NULL), MQ_OK);
@@ -592,7 +592,7 @@ static void failures_are_reported(void **state) {
     (void)state;
     fixture f = make_fixture("llama", 1);
     const mq_refit_setup setup = setup_of(&f, 1, 1e-3);
-    const mq_refit_store store = {&f, codes, pairs, put_pairs, put_norm};
+    const mq_refit_store store = {&f, codes, pairs, put_pairs, put_norm, NULL};
     const size_t before = mq_alloc_current();
     mq_refit *run = NULL;
     mq_refit_result result;

@@ -90,9 +90,9 @@ static void learning_lowers_the_losses(void **state) {
  * and writes nothing. */
 static void memory_is_predicted(void **state) {
     (void)state;
-    const size_t samples[] = {4, 16, 8, 4};
-    const size_t batches[] = {1, 4, 4, 2};
-    for (size_t i = 0; i < 4; i++) {
+    const size_t samples[] = {4, 16, 8, 4, 4};
+    const size_t batches[] = {1, 4, 4, 2, 1};
+    for (size_t i = 0; i < 5; i++) {
         mq_quantize_options options = small(i == 2 ? MQ_RECIPE_PAPER : MQ_RECIPE_BEST);
         if (i == 2) { /* with all that the paper's recipe can be told to carry */
             options.let = true;
@@ -102,6 +102,7 @@ static void memory_is_predicted(void **state) {
         if (i == 3) {
             options.embeddings = MQ_EMBEDDINGS_NESTED;
         }
+        options.qat = i == 4;
         options.samples = samples[i];
         options.batch = batches[i];
         mq_quantize_report report = quantize(&options, 0);
@@ -355,7 +356,43 @@ static void the_refit_touches_what_it_may(void **state) {
     assert_int_equal(crc_of("model.layers.0.mlp.up_proj.scales.w8"), int8);
 }
 
+/* --qat alone: codes move, and a width that was not trained is measured all the same and keeps its
+ * scales. */
+static void qat_moves_codes(void **state) {
+    (void)state;
+    mq_quantize_options options = small(MQ_RECIPE_BEST);
+    options.refit = false;
+    mq_quantize_report report = quantize(&options, 0);
+    const uint32_t codes = crc_of("model.layers.0.mlp.up_proj.codes");
+    const uint32_t int3 = crc_of("model.layers.0.mlp.up_proj.scales.w3");
+    const uint32_t int2 = crc_of("model.layers.0.mlp.up_proj.scales.w2");
+    assert_int_equal(report.qat.tokens, 0);
+    mq_quantize_report_free(&report);
+
+    options.qat = true;
+    options.qat_tokens = 40 * 64;
+    options.qat_rate = 5e-3;
+    report = quantize(&options, 0);
+    const mq_qat_report *qat = &report.qat;
+    assert_int_equal(qat->tokens, 40 * 64);
+    assert_int_equal(qat->kept_epoch, 1);
+    assert_true(qat->loss_after < qat->loss_before);
+    assert_true(qat->kl_after[2] < qat->kl_before[2]);
+    assert_true(qat->kl_after[3] != qat->kl_before[3]);
+    assert_true(qat->moved > 0);
+    assert_int_equal(report.refit_count, 0);
+    mq_quantize_report_free(&report);
+    assert_int_not_equal(crc_of("model.layers.0.mlp.up_proj.codes"), codes);
+    assert_int_not_equal(crc_of("model.layers.0.mlp.up_proj.scales.w2"), int2);
+    assert_int_equal(crc_of("model.layers.0.mlp.up_proj.scales.w3"), int3);
+}
+
 static volatile sig_atomic_t stop;
+
+static void stop_in_the_qat(void *user, const mq_progress *progress) {
+    (void)user;
+    stop = strcmp(progress->phase, "qat") == 0 && progress->done > 1.2;
+}
 
 static void stop_in_the_second_block(void *user, const mq_progress *progress) {
     (void)user;
@@ -376,6 +413,7 @@ static void interrupt(void (*progress)(void *, const mq_progress *)) {
     mq_error err;
     snprintf(nowhere, sizeof nowhere, "%s-interrupted", out);
     options.output = nowhere;
+    options.qat = progress == stop_in_the_qat;
     assert_int_equal(mq_context_new(&context, &settings, &err), MQ_OK);
     assert_int_equal(mq_quantize(&report, &options, context, &err), MQ_ERR_INTERRUPTED);
     assert_false(mq_path_exists(nowhere));
@@ -386,6 +424,7 @@ static void an_interrupted_run_leaves_nothing(void **state) {
     (void)state;
     interrupt(stop_in_the_second_block);
     interrupt(stop_in_the_refit);
+    interrupt(stop_in_the_qat);
 }
 
 /* An allocation fails, here and there along the way: an error that says so, and nothing left behind
@@ -402,6 +441,7 @@ static void every_allocation_may_fail(void **state) {
     options.seq_len = 16;
     options.force = false;
     options.embeddings = MQ_EMBEDDINGS_NESTED;
+    options.qat = true;
     assert_int_equal(mq_context_new(&context, NULL, &err), MQ_OK);
     mq_status status = MQ_ERR_MACHINE;
     /* The tokenizer and the tensors have a sweep of their own: here every step of the job is met,
@@ -431,11 +471,17 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(learning_lowers_the_losses),        TEST(memory_is_predicted),
-        TEST(two_runs_give_the_same_bytes),      TEST(threads_change_no_tensor),
-        TEST(bf16_products_learn_too),           TEST(every_option_makes_a_master),
-        TEST(the_refit_touches_what_it_may),     TEST(senseless_options_are_refused),
-        TEST(an_interrupted_run_leaves_nothing), TEST(every_allocation_may_fail),
+        TEST(learning_lowers_the_losses),
+        TEST(memory_is_predicted),
+        TEST(two_runs_give_the_same_bytes),
+        TEST(threads_change_no_tensor),
+        TEST(bf16_products_learn_too),
+        TEST(every_option_makes_a_master),
+        TEST(the_refit_touches_what_it_may),
+        TEST(senseless_options_are_refused),
+        TEST(an_interrupted_run_leaves_nothing),
+        TEST(every_allocation_may_fail),
+        TEST(qat_moves_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

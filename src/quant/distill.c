@@ -1,0 +1,269 @@
+/* Students and their teacher through the whole model, and back. */
+#include "quant/distill.h"
+
+#include <string.h>
+
+#define NOWHERE SIZE_MAX
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static void carve_block(mq_distill *distill, mq_slab *slab) {
+    const mq_config *config = &distill->setup.model->config;
+    mq_block_params_carve(&distill->params, slab, config);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, (mq_linear)i);
+        distill->codes[i] = mq_carve(slab, out, in);
+        if (distill->setup.gemm != NULL) {
+            distill->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
+        }
+    }
+    for (size_t i = 0; i < 2; i++) {
+        const size_t row = config->head_dim / 2 * sizeof(float);
+        distill->cos_table[i] = mq_carve(slab, distill->setup.length, row);
+        distill->sin_table[i] = mq_carve(slab, distill->setup.length, row);
+    }
+}
+
+void mq_distill_carve(mq_distill *distill, mq_slab *slab) {
+    const mq_refit_setup *setup = &distill->setup;
+    const mq_config *config = &setup->model->config;
+    const size_t row = config->hidden_size * sizeof(float);
+    size_t all, measured, step, boundaries;
+    if (!mq_mul_size(&all, setup->train + setup->validation, setup->length) ||
+        !mq_mul_size(&measured, setup->validation, setup->length) ||
+        !mq_mul_size(&step, distill->batch, setup->length) ||
+        !mq_mul_size(&boundaries, step, (config->num_hidden_layers + 1) * distill->students)) {
+        slab->overflow = true;
+        return;
+    }
+    distill->teacher_hidden = mq_carve(slab, all, row);
+    distill->hidden = mq_carve(slab, measured, row);
+    distill->kl = mq_carve(slab, measured > step ? measured : step, sizeof(float));
+    distill->boundary = mq_carve(slab, boundaries, row);
+    for (size_t i = 0; i <= distill->students; i++) {
+        distill->gradient[i] = mq_carve(slab, step, row);
+    }
+    distill->targets = mq_carve(slab, step, row);
+    distill->ids = mq_carve(slab, step, sizeof(int32_t));
+    distill->order = mq_carve(slab, setup->train, sizeof(size_t));
+    distill->final_norm = mq_carve(slab, 1, row);
+    carve_block(distill, slab);
+    distill->activations = mq_activations_carve_bf16(slab, config, distill->batch, setup->length,
+                                                     true, setup->gemm, distill->context);
+    distill->head = mq_head_gradient_carve(slab, config, step, setup->gemm, distill->context);
+}
+
+size_t mq_refit_batch(const mq_refit_setup *setup) {
+    return setup->batch < setup->train ? setup->batch : setup->train;
+}
+
+mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq_context *context) {
+    return (mq_distill){.setup = *setup,
+                        .context = context,
+                        .batch = mq_refit_batch(setup),
+                        .students = students,
+                        .inside_layer = NOWHERE};
+}
+
+mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
+    if (setup->gemm == NULL) {
+        return MQ_OK;
+    }
+    const mq_config *config = &setup->model->config;
+    const size_t tokens = mq_refit_batch(setup) * setup->length;
+    const mq_status status = mq_block_prepare(setup->gemm, config, tokens, true, err);
+    return status == MQ_OK ? mq_head_gradient_prepare(setup->gemm, config, tokens, err) : status;
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Full precision's pass over all sequences, a student's over those of the validation, and their
+ * head. */
+size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context) {
+    const mq_config *config = &setup->model->config;
+    const size_t all = setup->train + setup->validation;
+    const size_t full =
+        mq_model_forward_memory(config, all, setup->length, setup->pass_batch, context);
+    const size_t student = mq_model_forward_memory(config, setup->validation, setup->length,
+                                                   setup->pass_batch, context) +
+                           mq_student_read_memory(config);
+    const size_t head = mq_head_memory(config, setup->validation * setup->length);
+    return larger(full, larger(student, head));
+}
+
+mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
+    const mq_refit_setup *setup = &distill->setup;
+    const mq_config *config = &setup->model->config;
+    for (size_t i = 0; i < 2; i++) {
+        mq_rope_tables(distill->cos_table[i], distill->sin_table[i], &config->rope[i], config,
+                       setup->length);
+    }
+    const mq_status status = mq_model_forward(
+        distill->teacher_hidden, setup->model, setup->ids, setup->train + setup->validation,
+        setup->length, setup->pass_batch, "full precision", distill->context, err);
+    distill->started = mq_seconds();
+    return status;
+}
+
+/* --- measuring -------------------------------------------------------------------------------- */
+
+mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *student, mq_error *err) {
+    const mq_refit_setup *setup = &distill->setup;
+    const size_t at = setup->train * setup->length, tokens = setup->validation * setup->length;
+    mq_context quiet = {.threads = mq_context_threads(distill->context)};
+    if (distill->context != NULL) {
+        quiet.options.interrupted = distill->context->options.interrupted;
+    }
+    student->rounded = true;
+    mq_status status =
+        mq_model_forward(distill->hidden, &student->model, setup->ids + at, setup->validation,
+                         setup->length, setup->pass_batch, "measure", &quiet, err);
+    if (status == MQ_OK) {
+        status =
+            mq_head_compare(NULL, distill->kl, NULL, &student->model, distill->hidden, setup->model,
+                            distill->teacher_hidden + at * setup->model->config.hidden_size, NULL,
+                            tokens, &quiet, err);
+    }
+    student->rounded = false;
+    double sum = 0.0;
+    for (size_t t = 0; status == MQ_OK && t < tokens; t++) {
+        sum += (double)distill->kl[t];
+    }
+    *kl = sum / (double)tokens;
+    return status;
+}
+
+/* --- a step ----------------------------------------------------------------------------------- */
+
+void mq_distill_gather(mq_distill *distill, size_t first) {
+    const mq_refit_setup *setup = &distill->setup;
+    const size_t length = setup->length, row = length * setup->model->config.hidden_size;
+    for (size_t i = 0; i < distill->batch; i++) {
+        const size_t sequence = distill->order[first + i];
+        memcpy(distill->ids + i * length, setup->ids + sequence * length, length * sizeof(int32_t));
+        memcpy(distill->targets + i * row, distill->teacher_hidden + sequence * row,
+               row * sizeof(float));
+    }
+}
+
+static mq_block_shape shape_of(const mq_distill *distill, size_t layer) {
+    const mq_config *config = &distill->setup.model->config;
+    const size_t rope = config->layer_is_local != NULL && config->layer_is_local[layer] ? 1 : 0;
+    return (mq_block_shape){.config = config,
+                            .layer = layer,
+                            .sequences = distill->batch,
+                            .length = distill->setup.length,
+                            .cos_table = distill->cos_table[rope],
+                            .sin_table = distill->sin_table[rope]};
+}
+
+static float *boundary_of(const mq_distill *distill, size_t index, size_t layer) {
+    const mq_config *config = &distill->setup.model->config;
+    return distill->boundary + (index * (config->num_hidden_layers + 1) + layer) * distill->batch *
+                                   distill->setup.length * config->hidden_size;
+}
+
+static bool wants_bf16(const mq_distill *distill, const mq_student *student) {
+    return distill->setup.gemm != NULL && !mq_refit_is_wide(student->width);
+}
+
+/* The layer's weights as products want them. */
+static mq_block_weights weights_of(const mq_distill *distill, const mq_student *student) {
+    mq_block_weights weights = mq_block_params_view(&distill->params);
+    for (int i = 0; wants_bf16(distill, student) && i < MQ_LINEAR_COUNT; i++) {
+        weights.linear_bf16[i] = distill->rounded[i];
+    }
+    return weights;
+}
+
+static void round_weights(mq_distill *distill) {
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &distill->setup.model->config, (mq_linear)i);
+#pragma omp parallel for schedule(static)
+        for (size_t row = 0; row < out; row++) {
+            mq_bf16_round_all(distill->rounded[i] + row * in, distill->params.linear[i] + row * in,
+                              in);
+        }
+    }
+}
+
+static mq_status block_forward(mq_distill *distill, const mq_student *student, size_t index,
+                               size_t layer, mq_error *err) {
+    mq_status status = mq_check_interrupt(distill->context, err);
+    if (status == MQ_OK) {
+        status = mq_student_load(&distill->params, distill->codes, student, layer, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (wants_bf16(distill, student)) {
+        round_weights(distill);
+    }
+    const mq_block_weights weights = weights_of(distill, student);
+    const mq_block_shape shape = shape_of(distill, layer);
+    mq_block_forward(boundary_of(distill, index, layer + 1), boundary_of(distill, index, layer),
+                     &weights, &shape, distill->activations, distill->context);
+    distill->inside_student = index;
+    distill->inside_layer = layer;
+    return MQ_OK;
+}
+
+mq_status mq_distill_forward(mq_distill *distill, const mq_student *student, size_t index,
+                             mq_error *err) {
+    const mq_refit_setup *setup = &distill->setup;
+    const size_t layers = setup->model->config.num_hidden_layers;
+    const size_t tokens = distill->batch * setup->length;
+    mq_status status =
+        mq_model_embed(boundary_of(distill, index, 0), &student->model, distill->ids, tokens, err);
+    for (size_t layer = 0; status == MQ_OK && layer < layers; layer++) {
+        status = block_forward(distill, student, index, layer, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    const bool same_head = setup->embeddings[student->width] == NULL;
+    return mq_head_kl_gradient(distill->kl, distill->gradient[index], distill->final_norm,
+                               same_head ? setup->model : &student->model, setup->model,
+                               distill->targets, student->final_norm.value,
+                               boundary_of(distill, index, layers), tokens, 1.0f / (float)tokens,
+                               wants_bf16(distill, student) ? setup->gemm : NULL, distill->head,
+                               distill->context, err);
+}
+
+mq_block_grads mq_distill_grads(const mq_distill *distill, const mq_block_params *to,
+                                size_t layer) {
+    mq_block_grads grads = {.input = NULL};
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        const bool quantized = distill->setup.selection->groups[layer][i] > 0;
+        grads.linear[i] = quantized ? to->linear[i] : NULL;
+    }
+    for (int i = 0; i < MQ_NORM_COUNT; i++) {
+        grads.norm[i] = to->norm[i];
+    }
+    return grads;
+}
+
+mq_status mq_distill_backward(mq_block_grads *grads, mq_distill *distill, const mq_student *student,
+                              size_t index, size_t layer, mq_error *err) {
+    mq_status status = mq_check_interrupt(distill->context, err);
+    /* Of the student that went forward last, the last block's activations are still there. */
+    if (status == MQ_OK && (distill->inside_student != index || distill->inside_layer != layer)) {
+        status = block_forward(distill, student, index, layer, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    distill->inside_layer = NOWHERE;
+    float **mine = &distill->gradient[index], **spare = &distill->gradient[distill->students];
+    const mq_block_weights weights = weights_of(distill, student);
+    const mq_block_shape shape = shape_of(distill, layer);
+    grads->input = layer > 0 ? *spare : NULL;
+    mq_block_backward(grads, *mine, boundary_of(distill, index, layer), &weights, &shape,
+                      distill->activations, distill->context);
+    float *next = *mine;
+    *mine = *spare;
+    *spare = next;
+    return distill->setup.gemm != NULL ? mq_gemm_bf16_check(distill->setup.gemm, err) : MQ_OK;
+}

@@ -1,0 +1,70 @@
+/* What the stages that train end to end have in common (design, section 2): students, each the
+ * model at one width, and their teacher, full precision, through the whole model. Forward keeps
+ * what enters each block; backward goes block by block and makes the inside of each again. Private
+ * to src/quant. */
+#ifndef MQ_QUANT_DISTILL_H
+#define MQ_QUANT_DISTILL_H
+
+#include "model/head_gradient.h"
+#include "quant/refit_student.h"
+
+typedef struct mq_distill {
+    mq_refit_setup setup;
+    const mq_context *context;
+    size_t batch;    /* sequences a step */
+    size_t students; /* that are under way at once, at most MQ_MAX_WIDTHS */
+    double started;  /* mq_seconds of the opening, for progress */
+
+    float *teacher_hidden; /* [train + validation, length, hidden_size]: of the last block */
+    float *hidden;         /* [validation, length, hidden_size]: a student's */
+    float *kl;             /* [the larger of validation and batch, length] */
+    float *boundary;       /* [students, layers + 1, batch·length, hidden_size]: what enters each
+                              block */
+    float *gradient[MQ_MAX_WIDTHS + 1]; /* [batch·length, hidden_size] for each student, and a spare
+                                           one */
+    mq_block_params params;             /* of the block that is being worked on */
+    mq_bf16 *rounded[MQ_LINEAR_COUNT];  /* params.linear, for products of bfloat16 operands */
+    uint8_t *codes[MQ_LINEAR_COUNT];    /* of that block */
+    float *final_norm;                  /* [hidden_size]: gradient */
+    mq_activations *activations;
+    size_t inside_student, inside_layer; /* whose the activations are */
+    mq_head_gradient *head;
+    float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
+    size_t *order;                      /* [train]: sequences in the order of the epoch */
+    int32_t *ids;                       /* [batch, length]: of the step */
+    float *targets;                     /* [batch·length, hidden_size]: the teacher's of them */
+} mq_distill;
+
+/* Sets up the struct; setup is copied, what it points at must stay. */
+mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq_context *context);
+void mq_distill_carve(mq_distill *distill, mq_slab *slab);
+/* Bytes beside what is carved: those of the passes in which nothing is trained. */
+size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context);
+/* Makes setup's gemm, if it has one, ready for all products. */
+mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err);
+
+/* After carving on the real slab: runs the full-precision model over all sequences. */
+mq_status mq_distill_teach(mq_distill *distill, mq_error *err);
+
+/* Mean KL(full precision ‖ student) of the validation sequences, nats a token, with the student's
+ * numbers as they would be stored; float32 products. */
+mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *student, mq_error *err);
+
+/* The sequences from `first` on in the order of the epoch become those of the step. */
+void mq_distill_gather(mq_distill *distill, size_t first);
+
+/* Student number `index` forward through the step's sequences: kl[batch·length] of their tokens,
+ * gradient[index] of the mean by what leaves the last block, and final_norm by the final norm. */
+mq_status mq_distill_forward(mq_distill *distill, const mq_student *student, size_t index,
+                             mq_error *err);
+
+/* Then, from the last block to the first: its gradients into grads, where input is set here, and
+ * gradient[index] becomes that by what enters it; codes are the block's. The student's numbers of
+ * blocks before this one, and its codes, are as they were in mq_distill_forward. */
+mq_status mq_distill_backward(mq_block_grads *grads, mq_distill *distill, const mq_student *student,
+                              size_t index, size_t layer, mq_error *err);
+
+/* Where a block's gradients go: everything that can be trained end to end. */
+mq_block_grads mq_distill_grads(const mq_distill *distill, const mq_block_params *to, size_t layer);
+
+#endif
