@@ -92,6 +92,9 @@ typedef struct mq_quantize_options {
     /* Recipe best: the bits of a code that only int8 reads (and widths that were not trained) are
      * chosen to make up for one another's errors (GPTQ, arXiv 2210.17323), not rounded. */
     bool compensate;
+    /* Recipe best: before a block is learned, scale UP's rows and DOWN's columns, and V's rows and
+     * O's columns, so that inputs that carry more are rounded finer (AWQ, arXiv 2306.00978). */
+    bool fold;
     /* The end-to-end refit of single widths when the blocks are done (design, section 2). */
     bool refit;
     size_t refit_epochs; /* 0: as many as make three times the tokens that the blocks learn from */

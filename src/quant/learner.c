@@ -151,6 +151,13 @@ void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size
         carve_compensation(learner, slab);
         carve_chains(learner, slab);
     }
+    if (learn && learner->options->fold) {
+        const mq_config *config = &learner->model->config;
+        size_t out, heads, inner;
+        mq_config_linear_shape(&out, &heads, config, MQ_O);
+        mq_config_linear_shape(&out, &inner, config, MQ_DOWN);
+        learner->fold_scale = mq_carve(slab, heads > inner ? heads : inner, sizeof(float));
+    }
     if (learn && learner->options->let) {
         mq_let_carve(&learner->let, slab, &learner->model->config, &learner->params, learner->grid);
     }
@@ -211,9 +218,40 @@ static void start_compensation(mq_learner *learner, size_t layer) {
     }
 }
 
+/* Scales a producer and its consumer, if both are quantized: nothing else may differ from the
+ * source. So a producer may not have a bias either, which would have to be divided too. */
+static void fold_pair(mq_learner *learner, mq_linear producer, mq_linear consumer, size_t heads,
+                      size_t copies) {
+    const mq_config *config = &learner->model->config;
+    mq_fold_pair pair = {.heads = heads,
+                         .copies = copies,
+                         .producer = learner->params.linear[producer],
+                         .consumer = learner->params.linear[consumer],
+                         .gram = learner->gram[consumer],
+                         .gram_matrix = mq_learner_gram_matrix(learner, consumer)};
+    size_t out, in;
+    mq_config_linear_shape(&out, &pair.producer_in, config, producer);
+    mq_config_linear_shape(&pair.consumer_out, &in, config, consumer);
+    pair.width = out / heads;
+    if (learner->grid[producer].groups > 0 && learner->grid[consumer].groups > 0 &&
+        !mq_config_has_bias(config, producer)) {
+        mq_fold(&pair, learner->fold_scale);
+    }
+}
+
+static void fold_block(mq_learner *learner) {
+    const mq_config *config = &learner->model->config;
+    const size_t heads = config->num_key_value_heads;
+    fold_pair(learner, MQ_V, MQ_O, heads, config->num_attention_heads / heads);
+    fold_pair(learner, MQ_UP, MQ_DOWN, 1, 1);
+}
+
 void mq_learner_start(mq_learner *learner, size_t layer) {
     if (learner->options->let) {
         mq_let_begin(&learner->let, learner->selection, layer, &learner->model->config);
+    }
+    if (learner->chains.sequences > 0 && learner->options->fold) {
+        fold_block(learner);
     }
     if (learner->chains.sequences > 0) {
         start_compensation(learner, layer);

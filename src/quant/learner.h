@@ -4,6 +4,7 @@
 #define MQ_QUANT_LEARNER_H
 
 #include "model/block.h"
+#include "quant/fold.h"
 #include "quant/grid.h"
 #include "quant/let.h"
 #include "quant/select.h"
@@ -40,6 +41,7 @@ typedef struct mq_learner {
     float *gram_matrix[MQ_LINEAR_COUNT]; /* [in, in], by the first linear that has the input, in
                                             MQ_Q, MQ_O, MQ_GATE and MQ_DOWN; NULL: no block wants
                                             it */
+    float *fold_scale; /* with options->fold: [the wider of O's and DOWN's input] */
     mq_compensation compensation[MQ_LINEAR_COUNT];
     mq_compensation_work compensation_work;
     mq_quantized quantized[MQ_LINEAR_COUNT];

@@ -301,6 +301,9 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
     if (options->compensate && options->recipe != MQ_RECIPE_BEST) {
         return mq_fail(err, MQ_ERR_USAGE, "--compensate is for recipe best");
     }
+    if (options->fold && options->recipe != MQ_RECIPE_BEST) {
+        return mq_fail(err, MQ_ERR_USAGE, "--fold is for recipe best");
+    }
     if (options->seed > LARGEST_SEED) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
                        LARGEST_SEED);

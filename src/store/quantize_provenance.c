@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "quant/fold.h"
 #include "quant/nested.h"
 #include "quant/recipe.h"
 #include "quant/refit.h"
@@ -93,6 +94,10 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
                                       options->loss == MQ_LOSS_RELATIVE ? "relative" : "l2"));
     put(good, cJSON_AddStringToObject(recipe, "grid", grid->name));
     put(good, cJSON_AddBoolToObject(recipe, "compensate", options->compensate));
+    if (options->fold) {
+        put(good, cJSON_AddTrueToObject(recipe, "fold"));
+        put(good, cJSON_AddNumberToObject(recipe, "fold_power", MQ_FOLD_POWER));
+    }
     put(good, cJSON_AddNumberToObject(recipe, "samples", (double)options->samples));
     put(good, cJSON_AddNumberToObject(recipe, "seq_len", (double)options->seq_len));
     put(good, cJSON_AddNumberToObject(recipe, "epochs", (double)options->epochs));
