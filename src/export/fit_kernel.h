@@ -6,13 +6,15 @@
 #endif
 
 #include <math.h>
+#include <string.h>
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
 
 #include "export/fit.h"
+#include "tensor/bf16.h"
 
-enum { LANES = 16 };
+enum { LANES = 16, STARTS = 4, TURNS = 3 /* of Q8_0 */ };
 
 /* Rounded to float16; an overflow stays the largest number. */
 static inline float fit_half(float value) {
@@ -30,7 +32,13 @@ static inline float fit_rounded(float value, mq_dtype dtype) {
     if (dtype == MQ_F32) {
         return value;
     }
-    return dtype == MQ_BF16 ? mq_bf16_to_f32(mq_f32_to_bf16(value)) : fit_half(value);
+    if (dtype == MQ_F16) {
+        return fit_half(value);
+    }
+    const uint32_t bits = (uint32_t)mq_bf16_round(value) << 16;
+    float rounded;
+    memcpy(&rounded, &bits, sizeof rounded);
+    return rounded;
 }
 
 /* To the nearest whole number, ties to even; |value| < 2^22. */
@@ -78,29 +86,32 @@ static inline float try_symmetric(float *better, const float *values, float scal
     return sum_lanes(error);
 }
 
-/* From the slice's own step and from the widest range; scale and codes take turns. */
+/* From the slice's own step and from the widest range; scale and codes take turns. The starts go
+ * side by side without looking at each other, so that a processor need not wait for one of them. */
 static float fit_symmetric(float codes[MQ_FIT_BLOCK], const float *values, float step) {
     float largest = 0;
     for (size_t i = 0; i < MQ_FIT_BLOCK; i++) {
         const float size = fabsf(values[i]);
         largest = size > largest ? size : largest;
     }
-    const float starts[] = {largest / 127, largest / 126.5f, largest / 127.4f, fabsf(step)};
-    float best = 0, least = INFINITY;
-    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
-        float scale = fit_half(starts[i]);
-        for (size_t k = 0; k < 3; k++) {
+    const float starts[STARTS] = {largest / 127, largest / 126.5f, largest / 127.4f, fabsf(step)};
+    float scales[TURNS + 1][STARTS], errors[TURNS][STARTS];
+    for (size_t i = 0; i < STARTS; i++) {
+        scales[0][i] = fit_half(starts[i]);
+    }
+    for (size_t k = 0; k < TURNS; k++) {
+        for (size_t i = 0; i < STARTS; i++) {
             float better;
-            const float error = try_symmetric(&better, values, scale);
-            if (error < least) {
-                least = error;
-                best = scale;
-            }
-            better = fit_half(better);
-            if (better == scale) { /* nothing would change any more */
-                break;
-            }
-            scale = better;
+            errors[k][i] = try_symmetric(&better, values, scales[k][i]);
+            scales[k + 1][i] = fit_half(better);
+        }
+    }
+    float best = scales[0][0], least = errors[0][0];
+    for (size_t k = 0; k < TURNS; k++) {
+        for (size_t i = 0; i < STARTS; i++) {
+            const bool is_less = errors[k][i] < least;
+            least = is_less ? errors[k][i] : least;
+            best = is_less ? scales[k][i] : best;
         }
     }
     const float inverse = best != 0 ? 1 / best : 0;
