@@ -3,9 +3,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "export/fit.h"
 #include "tensor/dtype.h"
 
-enum { SMALL = 32, SUPER = 256, SUB = 16, SUBS = SUPER / SUB };
+enum { SMALL = MQ_FIT_BLOCK, SUB = MQ_FIT_SUB, SUBS = MQ_FIT_SUBS, SUPER = SUBS * SUB };
 
 static const struct {
     mq_ggml_type type;
@@ -163,88 +164,21 @@ static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type ty
 
 /* --- no offset: Q8_0 -------------------------------------------------------------------------- */
 
-/* Fits are made in single precision, codes as floats, so that compilers turn the loops into
- * vectors; what the one that is kept costs is added up in double. */
-typedef struct symmetric {
-    float scale, error;
-    float codes[SMALL];
-} symmetric;
-
-/* To the nearest whole number, ties to even; |value| < 2^22. */
-static inline float round_small(float value) {
-    const float shift = 0x1.8p23f; /* where the distance of neighbours is 1 */
-    return (value + shift) - shift;
-}
-
-/* Σ a·b in a fixed order; count is a multiple of 8. */
-static inline float sum_of_products(const float *a, const float *b, size_t count) {
-    float lane[8] = {0};
-    for (size_t i = 0; i < count; i += 8) {
-        for (size_t l = 0; l < 8; l++) {
-            lane[l] += a[i + l] * b[i + l];
-        }
-    }
-    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
-           ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-}
-
-/* scale: a float16. */
-static void assign_symmetric(symmetric *out, const float *values, float scale) {
-    const float inverse = scale != 0 ? 1 / scale : 0;
-    float errors[SMALL];
-    out->scale = scale;
-    for (size_t i = 0; i < SMALL; i++) {
-        /* -128 is left out, as llama.cpp does: its kernels negate codes. */
-        float at = values[i] * inverse;
-        at = at > -127 ? at : -127;
-        at = at < 127 ? at : 127;
-        out->codes[i] = round_small(at);
-        errors[i] = scale * out->codes[i] - values[i];
-    }
-    out->error = sum_of_products(errors, errors, SMALL);
-}
-
-static float solve_symmetric(const float *values, const float *codes) {
-    const float squares = sum_of_products(codes, codes, SMALL);
-    return squares > 0 ? sum_of_products(codes, values, SMALL) / squares : 0;
-}
-
-/* From the slice's own step, which is exact where its zero point is a whole number and in reach,
- * and from the widest range. */
-static symmetric fit_symmetric(const float *values, float step) {
-    float largest = 0;
-    for (size_t i = 0; i < SMALL; i++) {
-        largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
-    }
-    const float starts[] = {largest / 127, largest / 126.5f, largest / 127.4f, fabsf(step)};
-    symmetric best = {.error = INFINITY}, next;
-    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
-        float scale = half_of((double)starts[i]);
-        for (size_t k = 0; k < 3; k++) {
-            assign_symmetric(&next, values, scale);
-            if (next.error < best.error) {
-                best = next;
-            }
-            scale = half_of((double)solve_symmetric(values, next.codes));
-            if (scale == next.scale) { /* nothing would change any more */
-                break;
-            }
-        }
-    }
-    return best;
-}
-
 static void encode_symmetric(unsigned char *out, const mq_row *row, double *error) {
+    const mq_fit_kernels *kernels = mq_fit_kernels_best();
     const size_t group_size = row->in / row->groups;
     for (size_t first = 0; first < row->in; first += SMALL) {
         const float *values = row->values + first;
-        const symmetric block = fit_symmetric(values, row->scales[first / group_size]);
-        to_half(out, (double)block.scale);
+        float codes[SMALL];
+        const float scale = kernels->symmetric(codes, values, row->scales[first / group_size]);
+        double sum = 0;
+        to_half(out, (double)scale);
         for (size_t i = 0; i < SMALL; i++) {
-            const double off = (double)block.scale * (double)block.codes[i] - (double)values[i];
-            out[2 + i] = (unsigned char)(signed char)block.codes[i];
-            *error += off * off;
+            const double off = (double)scale * (double)codes[i] - (double)values[i];
+            out[2 + i] = (unsigned char)(signed char)codes[i];
+            sum += off * off;
         }
+        *error += sum;
         out += 2 + SMALL;
     }
 }
@@ -268,11 +202,6 @@ static void encode_centred(unsigned char *out, const mq_row *row, mq_ggml_type t
 }
 
 /* --- super-blocks: Q2_K ----------------------------------------------------------------------- */
-
-typedef struct super {
-    double scale, minimum, error; /* d and dmin */
-    uint8_t scales[SUBS], minima[SUBS], codes[SUPER];
-} super;
 
 /* What a sub-block would take if it could: w ~ scale·q - minimum, both at least 0. */
 typedef struct wish {
@@ -303,102 +232,30 @@ static wish wish_of(const mq_row *row, size_t first) {
     return (wish){scale, -bias};
 }
 
-/* codes as floats; the numbers of a pair are float16s times 0 … 15. */
-static float sub_error(float codes[SUB], const float *values, float scale, float minimum) {
-    const float inverse = scale != 0 ? 1 / scale : 0;
-    float errors[SUB];
-    for (size_t i = 0; i < SUB; i++) {
-        float at = (values[i] + minimum) * inverse;
-        at = at > 0 ? at : 0;
-        at = at < 3 ? at : 3;
-        codes[i] = round_small(at);
-        errors[i] = scale * codes[i] - minimum - values[i];
-    }
-    return sum_of_products(errors, errors, SUB);
-}
-
-/* For d and dmin as they are: for each sub-block the best 4-bit pair near the wish, and its codes.
- */
-static void assign_super(super *out, const float *values, const wish wishes[SUBS], double scale,
-                         double minimum) {
-    const float d = half_of(scale), dmin = half_of(minimum);
-    out->scale = d;
-    out->minimum = dmin;
-    out->error = 0;
+static double super_error(const mq_fit_super *block, const float *values) {
+    double sum = 0;
     for (size_t j = 0; j < SUBS; j++) {
-        const unsigned s = nearest(d != 0 ? wishes[j].scale / d : 0, 15);
-        const unsigned m = nearest(dmin != 0 ? wishes[j].minimum / dmin : 0, 15);
-        float best = INFINITY, kept[SUB] = {0};
-        for (unsigned ds = s > 0 ? s - 1 : 0; ds <= s + 1 && ds <= 15; ds++) {
-            for (unsigned dm = m > 0 ? m - 1 : 0; dm <= m + 1 && dm <= 15; dm++) {
-                float codes[SUB];
-                const float error =
-                    sub_error(codes, values + j * SUB, d * (float)ds, dmin * (float)dm);
-                if (error < best) {
-                    best = error;
-                    out->scales[j] = (uint8_t)ds;
-                    out->minima[j] = (uint8_t)dm;
-                    memcpy(kept, codes, sizeof kept);
-                }
-            }
-        }
-        for (size_t i = 0; i < SUB; i++) {
-            const double off = out->scale * out->scales[j] * (double)kept[i] -
-                               out->minimum * out->minima[j] - (double)values[j * SUB + i];
-            out->codes[j * SUB + i] = (uint8_t)kept[i];
-            out->error += off * off;
+        const double scale = (double)block->scale * block->scales[j];
+        const double minimum = (double)block->minimum * block->minima[j];
+        for (size_t i = j * SUB; i < (j + 1) * SUB; i++) {
+            const double off = scale * block->codes[i] - minimum - (double)values[i];
+            sum += off * off;
         }
     }
-}
-
-/* Least squares for d and dmin with everything else as it is. */
-static bool solve_super(double *scale, double *minimum, const super *block, const float *values) {
-    double xx = 0, xy = 0, yy = 0, xw = 0, yw = 0;
-    for (size_t i = 0; i < SUPER; i++) {
-        const double x = (double)block->scales[i / SUB] * block->codes[i];
-        const double y = -(double)block->minima[i / SUB], w = values[i];
-        xx += x * x;
-        xy += x * y;
-        yy += y * y;
-        xw += x * w;
-        yw += y * w;
-    }
-    const double determinant = xx * yy - xy * xy;
-    if (determinant <= 1e-9 * xx * yy) {
-        return false;
-    }
-    *scale = (xw * yy - yw * xy) / determinant;
-    *minimum = (yw * xx - xw * xy) / determinant;
-    return true;
-}
-
-static super fit_super(const mq_row *row, size_t first) {
-    const float *values = row->values + first;
-    wish wishes[SUBS];
-    double largest_scale = 0, largest_minimum = 0;
-    for (size_t j = 0; j < SUBS; j++) {
-        wishes[j] = wish_of(row, first + j * SUB);
-        largest_scale = fmax(largest_scale, wishes[j].scale);
-        largest_minimum = fmax(largest_minimum, wishes[j].minimum);
-    }
-    super best = {.error = INFINITY}, next;
-    for (unsigned top = 15; top >= 11; top -= 2) { /* coarser steps may meet the wishes better */
-        assign_super(&next, values, wishes, largest_scale / top, largest_minimum / top);
-        for (size_t step = 0; step < 4 && next.error < best.error; step++) {
-            double scale, minimum;
-            best = next;
-            if (!solve_super(&scale, &minimum, &best, values)) {
-                break;
-            }
-            assign_super(&next, values, wishes, scale, minimum);
-        }
-    }
-    return best;
+    return sum;
 }
 
 static void encode_super(unsigned char *out, const mq_row *row, double *error) {
+    const mq_fit_kernels *kernels = mq_fit_kernels_best();
     for (size_t first = 0; first < row->in; first += SUPER) {
-        const super block = fit_super(row, first);
+        mq_fit_super block;
+        float scales[SUBS], minima[SUBS];
+        for (size_t j = 0; j < SUBS; j++) {
+            const wish wanted = wish_of(row, first + j * SUB);
+            scales[j] = (float)wanted.scale;
+            minima[j] = (float)wanted.minimum;
+        }
+        kernels->super(&block, row->values + first, scales, minima);
         for (size_t j = 0; j < SUBS; j++) {
             out[j] = (unsigned char)(block.scales[j] | block.minima[j] << 4);
         }
@@ -407,9 +264,9 @@ static void encode_super(unsigned char *out, const mq_row *row, double *error) {
             out[SUBS + i / 128 * 32 + i % 32] |=
                 (unsigned char)(block.codes[i] << i % 128 / 32 * 2);
         }
-        to_half(out + SUBS + SUPER / 4, block.scale);
-        to_half(out + SUBS + SUPER / 4 + 2, block.minimum);
-        *error += block.error;
+        to_half(out + SUBS + SUPER / 4, (double)block.scale);
+        to_half(out + SUBS + SUPER / 4 + 2, (double)block.minimum);
+        *error += super_error(&block, row->values + first);
         out += SUBS + SUPER / 4 + 4;
     }
 }

@@ -5,32 +5,15 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "export/fit.h"
 #include "export/rows.h"
 #include "store/pack.h"
 
-enum { LEVELS = 256, LANES = 8 };
+enum { LEVELS = MQ_FIT_LEVELS, LANES = 16 };
 
 /* --- one group -------------------------------------------------------------------------------- */
 
-/* The levels of the slice that occur in a group, with how often. The fit is made in single
- * precision, codes as floats, so that compilers turn its loops into vectors; what the one that is
- * kept costs is added up in double. */
-typedef struct histogram {
-    size_t count, padded; /* the next multiple of LANES: such levels occur 0 times */
-    float values[LEVELS], times[LEVELS];
-    uint8_t slices[LEVELS];
-    double low, high; /* of all levels of the grid, and 0 */
-    double step;
-    unsigned last; /* the largest code */
-} histogram;
-
-typedef struct grid {
-    float scale, error;
-    unsigned zero;
-    float codes[LEVELS]; /* by index in the histogram */
-} grid;
-
-static void count_levels(histogram *out, const uint8_t *slices, size_t count, float scale,
+static void count_levels(mq_fit_levels *out, const uint8_t *slices, size_t count, float scale,
                          float bias, unsigned width) {
     size_t times[LEVELS] = {0};
     for (size_t i = 0; i < count; i++) {
@@ -67,90 +50,9 @@ static float rounded_to(double value, mq_dtype dtype) {
     return isfinite(half) ? half : 65504.0f;
 }
 
-/* In a fixed order. */
-static float sum_lanes(const float lane[LANES]) {
-    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
-           ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-}
-
-/* scale: as it will be stored. */
-static void assign(grid *out, const histogram *levels, unsigned zero, float scale) {
-    out->zero = zero;
-    out->scale = scale;
-    const float inverse = scale > 0 ? 1 / scale : 0, z = (float)zero, last = (float)levels->last;
-    float sum[LANES] = {0};
-    for (size_t i = 0; i < levels->padded; i += LANES) {
-        for (size_t l = 0; l < LANES; l++) {
-            float at = levels->values[i + l] * inverse + z + 0.5f;
-            at = at > 0 ? at : 0;
-            at = at < last ? at : last;
-            const float code = (float)(int)at;
-            const float error = scale * (code - z) - levels->values[i + l];
-            out->codes[i + l] = code;
-            sum[l] += levels->times[i + l] * error * error;
-        }
-    }
-    out->error = sum_lanes(sum);
-}
-
-static double solve(const grid *current, const histogram *levels) {
-    float tt[LANES] = {0}, tw[LANES] = {0};
-    const float zero = (float)current->zero;
-    for (size_t i = 0; i < levels->padded; i += LANES) {
-        for (size_t l = 0; l < LANES; l++) {
-            const float t = current->codes[i + l] - zero;
-            const float weighted = levels->times[i + l] * t;
-            tt[l] += weighted * t;
-            tw[l] += weighted * levels->values[i + l];
-        }
-    }
-    const float squares = sum_lanes(tt);
-    return squares > 0 ? (double)(sum_lanes(tw) / squares) : 0;
-}
-
-static void improve(grid *best, const histogram *levels, unsigned zero, double start,
-                    mq_dtype dtype) {
-    grid next;
-    float before = INFINITY, scale = rounded_to(start, dtype);
-    for (size_t k = 0; k < 8; k++) {
-        assign(&next, levels, zero, scale);
-        if (!(next.error < before)) {
-            break;
-        }
-        before = next.error;
-        if (next.error < best->error) {
-            best->scale = next.scale;
-            best->error = next.error;
-            best->zero = next.zero;
-            memcpy(best->codes, next.codes, levels->count * sizeof *next.codes);
-        }
-        scale = rounded_to(solve(&next, levels), dtype);
-        if (scale == next.scale) { /* nothing would change any more */
-            break;
-        }
-    }
-}
-
-/* Zero points near the slice's own, which need not be within reach; from its own step, and from the
- * least one that reaches both ends. */
-static void fit_group(grid *best, const histogram *levels, mq_dtype dtype) {
-    const double own = levels->step > 0 ? -levels->low / levels->step : 0;
-    const double near = own < 0 ? 0 : own > levels->last ? levels->last : nearbyint(own);
-    const unsigned reach = levels->last <= 7 ? levels->last : 2;
-    const unsigned middle = (unsigned)near, first = middle > reach ? middle - reach : 0;
-    best->error = INFINITY;
-    for (unsigned zero = first; zero <= middle + reach && zero <= levels->last; zero++) {
-        const double up =
-            levels->high > 0 && zero < levels->last ? levels->high / (levels->last - zero) : 0;
-        const double down = levels->low < 0 && zero > 0 ? -levels->low / zero : 0;
-        improve(best, levels, zero, levels->step, dtype);
-        improve(best, levels, zero, up > down ? up : down, dtype);
-    }
-}
-
 /* The slice's own grid, whose zero point is whole already; its scale may be negative. Exact where
  * the scale is (matquant/format.h makes it so). */
-static void keep_group(grid *out, const histogram *levels, float scale, mq_dtype dtype) {
+static void keep_group(mq_fit_grid *out, const mq_fit_levels *levels, float scale, mq_dtype dtype) {
     out->zero = (levels->last + 1) / 2;
     out->scale = rounded_to(scale, dtype);
     for (size_t i = 0; i < levels->count; i++) {
@@ -159,7 +61,7 @@ static void keep_group(grid *out, const histogram *levels, float scale, mq_dtype
 }
 
 /* What a grid costs. */
-static double error_of(const grid *fitted, const histogram *levels) {
+static double error_of(const mq_fit_grid *fitted, const mq_fit_levels *levels) {
     double sum = 0;
     for (size_t i = 0; i < levels->count; i++) {
         const double t = (double)fitted->codes[i] - fitted->zero;
@@ -197,14 +99,14 @@ static void fit_row(mq_integer_linear *self, double error[2], const mq_plan *pla
     error[0] = error[1] = 0;
     for (size_t g = 0; g < self->groups; g++) {
         const size_t pair = row * view->groups + g / parts;
-        histogram levels;
-        grid best = {.error = INFINITY};
+        mq_fit_levels levels;
+        mq_fit_grid best;
         count_levels(&levels, codes + g * size, size, half_at(view->scales[width], pair),
                      half_at(view->biases[width], pair), width);
         if (mq_plan_is_symmetric(plan)) {
             keep_group(&best, &levels, half_at(view->scales[width], pair), layout->scale_dtype);
         } else {
-            fit_group(&best, &levels, layout->scale_dtype);
+            mq_fit_kernels_best()->integer(&best, &levels, layout->scale_dtype);
         }
         uint8_t table[LEVELS] = {0};
         for (size_t i = 0; i < levels.count; i++) {

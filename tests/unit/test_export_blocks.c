@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "export/fit.h"
 #include "export/gguf_blocks.h"
 #include "export/integer_grid.h"
 #include "store/pack.h"
@@ -131,6 +132,65 @@ static void other_types_are_close(void **state) {
     assert_true(error == 0);
 }
 
+static float random_between(uint32_t *state, float low, float high) {
+    return low + (high - low) * (float)(next_random(state) % 65536) / 65536;
+}
+
+/* Random values, wishes and levels of all widths, now and then all the same or zero. */
+static void compare_fits(const mq_fit_kernels *kernels) {
+    const mq_fit_kernels *base = &mq_fit_kernels_base;
+    uint32_t state = 11;
+    float values[MQ_FIT_SUBS * MQ_FIT_SUB], scales[MQ_FIT_SUBS], minima[MQ_FIT_SUBS];
+    for (unsigned round = 0; round < 200; round++) {
+        const float size = round % 20 == 19 ? 0 : powf(10, random_between(&state, -4, 2));
+        for (size_t i = 0; i < MQ_FIT_SUBS * MQ_FIT_SUB; i++) {
+            values[i] = round % 20 == 18 ? size : random_between(&state, -size, size);
+        }
+        for (size_t j = 0; j < MQ_FIT_SUBS; j++) {
+            scales[j] = random_between(&state, 0, size);
+            minima[j] = random_between(&state, 0, size);
+        }
+        float codes[2][MQ_FIT_BLOCK];
+        const float step = size / 127 * random_between(&state, 0.5f, 2);
+        assert_true(base->symmetric(codes[0], values, step) ==
+                    kernels->symmetric(codes[1], values, step));
+        assert_memory_equal(codes[0], codes[1], sizeof codes[0]);
+        mq_fit_super super[2];
+        base->super(&super[0], values, scales, minima);
+        kernels->super(&super[1], values, scales, minima);
+        assert_memory_equal(&super[0], &super[1], sizeof super[0]);
+
+        mq_fit_levels levels = {.last = (1u << (2 + round % 7)) - 1, .step = (double)size / 100};
+        const float bias = -size * (float)levels.last / 100 * random_between(&state, -0.2f, 1.2f);
+        for (unsigned s = 0; s <= levels.last; s++) {
+            if (next_random(&state) % 3 > 0) {
+                levels.values[levels.count] = size / 100 * (float)s + bias;
+                levels.times[levels.count++] = (float)(1 + next_random(&state) % 4);
+            }
+        }
+        levels.padded = (levels.count + 15) / 16 * 16;
+        levels.low = fmin(0, (double)bias);
+        levels.high = fmax(0, (double)(bias + size / 100 * (float)levels.last));
+        mq_fit_grid grids[2];
+        memset(grids, 0, sizeof grids);
+        const mq_dtype dtypes[] = {MQ_F16, MQ_BF16, MQ_F32};
+        base->integer(&grids[0], &levels, dtypes[round % 3]);
+        kernels->integer(&grids[1], &levels, dtypes[round % 3]);
+        assert_memory_equal(&grids[0], &grids[1], sizeof grids[0]);
+    }
+}
+
+static void all_processors_fit_alike(void **state) {
+    (void)state;
+    const mq_fit_kernels *best = mq_fit_kernels_best();
+    compare_fits(best);
+#if defined(__x86_64__)
+    if (best == &mq_fit_kernels_avx512) {
+        compare_fits(&mq_fit_kernels_avx2);
+    }
+#endif
+}
+
 static void strided_packing_is_the_row_packing(void **state) {
     (void)state;
     uint8_t codes[64], spread[64 * 3];
@@ -153,6 +213,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_offset_is_exact),
         cmocka_unit_test(other_types_are_close),
+        cmocka_unit_test(all_processors_fit_alike),
         cmocka_unit_test(strided_packing_is_the_row_packing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,60 @@
+/* The searches for the nearest grid of a format that cannot hold the slice's own, by processor. Of
+ * all processors the same results: products and sums are not fused, sums have fixed lanes. */
+#ifndef MQ_EXPORT_FIT_H
+#define MQ_EXPORT_FIT_H
+
+#include "tensor/dtype.h"
+
+enum {
+    MQ_FIT_BLOCK = 32, /* weights of a block of Q8_0 */
+    MQ_FIT_SUBS = 16,  /* sub-blocks of a super-block of Q2_K */
+    MQ_FIT_SUB = 16,   /* weights of a sub-block */
+    MQ_FIT_LEVELS = 256
+};
+
+/* A super-block: w = scale·scales[j]·q - minimum·minima[j]; scale and minimum are float16s. */
+typedef struct mq_fit_super {
+    float scale, minimum;
+    uint8_t scales[MQ_FIT_SUBS], minima[MQ_FIT_SUBS], codes[MQ_FIT_SUBS * MQ_FIT_SUB];
+} mq_fit_super;
+
+/* The levels of the slice that occur in a group, with how often. */
+typedef struct mq_fit_levels {
+    size_t count, padded; /* the next multiple of 16: such levels are 0 and occur 0 times */
+    float values[MQ_FIT_LEVELS], times[MQ_FIT_LEVELS];
+    uint8_t slices[MQ_FIT_LEVELS];
+    double low, high; /* of all levels of the grid, and 0 */
+    double step;
+    unsigned last; /* the largest code */
+} mq_fit_levels;
+
+/* w = scale·(code - zero), a code for each of the levels. */
+typedef struct mq_fit_grid {
+    float scale;
+    unsigned zero;
+    float codes[MQ_FIT_LEVELS];
+} mq_fit_grid;
+
+typedef struct mq_fit_kernels {
+    const char *name;
+    /* Q8_0: the scale, a float16, and whole codes -127 … 127 of values[32]; step: the slice's own,
+     * which is exact where its zero point is a whole number and in reach. */
+    float (*symmetric)(float codes[MQ_FIT_BLOCK], const float *values, float step);
+    /* Q2_K: values[256]; wishes: scale and minimum, both at least 0, that each sub-block would take
+     * if it could. */
+    void (*super)(mq_fit_super *out, const float *values, const float wish_scale[MQ_FIT_SUBS],
+                  const float wish_minimum[MQ_FIT_SUBS]);
+    /* A whole zero point; scales are rounded to dtype before codes are chosen. */
+    void (*integer)(mq_fit_grid *out, const mq_fit_levels *levels, mq_dtype dtype);
+} mq_fit_kernels;
+
+/* For this processor. */
+const mq_fit_kernels *mq_fit_kernels_best(void);
+
+extern const mq_fit_kernels mq_fit_kernels_base; /* any processor: the reference of the tests */
+#if defined(__x86_64__)
+extern const mq_fit_kernels mq_fit_kernels_avx2;
+extern const mq_fit_kernels mq_fit_kernels_avx512;
+#endif
+
+#endif
