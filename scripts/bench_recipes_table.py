@@ -48,6 +48,16 @@ def write_section(results, lines):
     results.write_text(new)
 
 
+def refitted(provenance):
+    """What the refit was given: its widths, and the tokens of the one that had most."""
+    widths = provenance.get("refit", {}).get("widths", [])
+    if not widths:
+        return ""
+    names = ", ".join(str(width["bits"]) for width in widths)
+    tokens = max(width["trained_tokens"] for width in widths)
+    return f"; refit of {names} on {tokens:,} tokens"
+
+
 def model_table(work, name):
     full = load(work / f"{name}-full.json")
     lines = [
@@ -66,8 +76,10 @@ def model_table(work, name):
         widths = [load(work / f"{name}-{recipe}-w{w}.json") for w in WIDTHS]
         cells = [number(w and w["perplexity"]) for w in widths]
         peak, predicted = run["memory_peak"] / 2**20, run["memory_predicted"] / 2**20
-        made = load(work / f"{name}-{recipe}" / "matquant.json")["recipe"]
+        provenance = load(work / f"{name}-{recipe}" / "matquant.json")
+        made = provenance["recipe"]
         text = "none" if recipe == "rtn" else f"{made['samples']} x {made['seq_len']} x {made['epochs']} epochs"
+        text += refitted(provenance)
         lines.append(f"| {NAMES.get(recipe, recipe)} | {text} | " + " | ".join(cells)
                      + f" | {run['seconds'] / 60:.1f} | {peak:.0f} ({predicted:.0f}) |")
     return lines + [""]
