@@ -270,9 +270,10 @@ mq_status cmd_quantize(int count, char *const *argv) {
                  "errors (GPTQ); recipe best does"},
         {CLI_CLEAR, 0, "no-compensate", &options->compensate, .help = "round them to the nearest"},
         {CLI_FLAG, 0, "fold", &options->fold,
-         .help =
-             "recipe best: scale the channels between up and down and between v and o so that "
-             "those that carry more are rounded finer (AWQ); changes nothing at full precision"},
+         .help = "scale the channels between up and down and between v and o so that those that "
+                 "carry more are rounded finer (AWQ), which changes nothing at full precision; "
+                 "recipe best does"},
+        {CLI_CLEAR, 0, "no-fold", &options->fold, .help = "leave them as they are"},
         {CLI_FLAG, 0, "refit", &options->refit,
          .help = "train each width's own scales, biases and norms end to end when all codes are "
                  "made; recipe best does"},

@@ -52,6 +52,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
          * tests/bench/RESULTS.md. */
         .int8_period = 4,
         .compensate = recipe == MQ_RECIPE_BEST,
+        .fold = recipe == MQ_RECIPE_BEST,
         /* MatQuant and rounding know no refit; paper can be asked for one. */
         .refit = recipe == MQ_RECIPE_BEST,
         .bos = true,
