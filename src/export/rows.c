@@ -53,9 +53,12 @@ static row_error encode_row(unsigned char *out, const scratch *self, const mq_pl
     const mq_row read = read_row(self, plan, piece->linear, mq_source_row(piece, row));
     row_error result = {0};
     encode(out, &read, &result.error);
+    double power = 0.0;
+#pragma omp simd reduction(+ : power)
     for (size_t k = 0; k < read.in; k++) {
-        result.power += (double)read.values[k] * (double)read.values[k];
+        power += (double)read.values[k] * (double)read.values[k];
     }
+    result.power = power;
     return result;
 }
 
@@ -114,11 +117,15 @@ static void round_values(unsigned char *out, mq_piece *piece, const float *value
     for (size_t first = 0; first < count; first += 256) {
         const size_t now = count - first < 256 ? count - first : 256;
         mq_to_f32(rounded, out + first * mq_dtype_size(dtype), dtype, now);
+        double errors = 0.0, power = 0.0;
+#pragma omp simd reduction(+ : errors, power)
         for (size_t i = 0; i < now; i++) {
-            const double value = values[first + i], error = rounded[i] - value;
-            piece->error += error * error;
-            piece->power += value * value;
+            const double value = (double)values[first + i], error = (double)rounded[i] - value;
+            errors += error * error;
+            power += value * value;
         }
+        piece->error += errors;
+        piece->power += power;
     }
 }
 
