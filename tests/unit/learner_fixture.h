@@ -2,6 +2,8 @@
 #ifndef LEARNER_FIXTURE_H
 #define LEARNER_FIXTURE_H
 
+#include <math.h>
+
 #include "base/random.h"
 #include "model_test.h"
 #include "quant/learner.h"
@@ -95,6 +97,28 @@ static inline void learner_forward(float *y, learner_fixture *f, size_t k) {
     learner_block(&weights, &shape, f, k);
     mq_block_forward(y, f->learner.chains.student[k], &weights, &shape, f->learner.activations,
                      f->context);
+}
+
+/* How far the block, at full precision with the learner's weights as they are now, is from the
+ * target: the largest difference as a share of the largest number. */
+static inline double learner_off_target(learner_fixture *f) {
+    mq_block_weights weights;
+    mq_block_shape shape;
+    learner_block(&weights, &shape, f, 0);
+    weights = mq_block_params_view(&f->learner.params);
+    const size_t count = learner_floats(f);
+    float *y = mq_calloc(count, sizeof *y);
+    assert_non_null(y);
+    mq_block_forward(y, f->learner.chains.teacher, &weights, &shape, f->learner.activations,
+                     f->context);
+    double largest = 0.0, off = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        const double target = (double)f->learner.chains.target[i];
+        largest = fmax(largest, fabs(target));
+        off = fmax(off, fabs((double)y[i] - target));
+    }
+    mq_free(y);
+    return off / largest;
 }
 
 #endif

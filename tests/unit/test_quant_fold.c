@@ -18,26 +18,6 @@ static float *floats(size_t count) {
     return values;
 }
 
-/* What the block computes at full precision with the learner's weights, against the target. */
-static double off_target(learner_fixture *f) {
-    mq_block_weights weights;
-    mq_block_shape shape;
-    learner_block(&weights, &shape, f, 0);
-    weights = mq_block_params_view(&f->learner.params);
-    const size_t count = learner_floats(f);
-    float *y = floats(count);
-    mq_block_forward(y, f->learner.chains.teacher, &weights, &shape, f->learner.activations,
-                     f->context);
-    double largest = 0.0, off = 0.0;
-    for (size_t i = 0; i < count; i++) {
-        const double target = (double)f->learner.chains.target[i];
-        largest = fmax(largest, fabs(target));
-        off = fmax(off, fabs((double)y[i] - target));
-    }
-    mq_free(y);
-    return off / largest;
-}
-
 static bool same_weights(const learner_fixture *a, const learner_fixture *b, mq_linear linear) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, &a->model->config, linear);
@@ -62,7 +42,7 @@ static void the_block_stays_what_it_was(void **state) {
         open_learner(&folded, models[m], &with, 1);
         open_learner(&plain, models[m], &without, 1);
         const mq_config *config = &folded.model->config;
-        assert_true(off_target(&folded) < 1e-5);
+        assert_true(learner_off_target(&folded) < 1e-5);
         static const mq_linear producers[] = {MQ_V, MQ_UP}, consumers[] = {MQ_O, MQ_DOWN};
         for (size_t p = 0; p < 2; p++) {
             const bool bias = mq_config_has_bias(config, producers[p]);

@@ -33,26 +33,6 @@ static mq_quantize_options let_options(void) {
 
 /* --- equivalence ------------------------------------------------------------------------------ */
 
-/* What the block computes at full precision with the learner's weights, against the target. */
-static double off_target(learner_fixture *f) {
-    mq_block_weights weights;
-    mq_block_shape shape;
-    learner_block(&weights, &shape, f, 0);
-    weights = mq_block_params_view(&f->learner.params);
-    const size_t count = learner_floats(f);
-    float *y = floats(count);
-    mq_block_forward(y, f->learner.chains.teacher, &weights, &shape, f->learner.activations,
-                     f->context);
-    double largest = 0.0, off = 0.0;
-    for (size_t i = 0; i < count; i++) {
-        const double target = (double)f->learner.chains.target[i];
-        largest = fmax(largest, fabs(target));
-        off = fmax(off, fabs((double)y[i] - target));
-    }
-    mq_free(y);
-    return off / largest;
-}
-
 static void the_block_stays_what_it_was(void **state) {
     (void)state;
     static const char *const models[] = {"llama", "llama-biases", "gemma3"};
@@ -65,9 +45,9 @@ static void the_block_stays_what_it_was(void **state) {
         float *norm = copy(f.learner.params.norm[MQ_NORM_PRE_FFN], hidden);
         float *down = copy(f.learner.params.linear[MQ_DOWN], hidden * inner);
         assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
-        assert_true(off_target(&f) < 1e-5);
+        assert_true(learner_off_target(&f) < 1e-5);
         assert_int_equal(mq_learner_finish(&f.learner, 0, NULL), MQ_OK);
-        assert_true(off_target(&f) < 1e-5);
+        assert_true(learner_off_target(&f) < 1e-5);
         /* It did something, and where a bias is in the way of UP's scale, only the norm's. */
         assert_true(let->scales_norm);
         assert_int_equal(let->scales_up, m != 1);
