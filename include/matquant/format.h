@@ -31,7 +31,8 @@
  * The embedding and the head may be quantized like linear layers, but with no fewer than min_bits
  * bits: of a layer P that "embeddings" names, the r-bit model takes the slice, scales and biases of
  * R = max(r, min_bits) bits, and P.scales.wR and P.biases.wR are there for these R alone. Tied
- * embeddings are the head, too.
+ * embeddings are the head, too. Writers give these scales and biases at most 8 significant bits, so
+ * that a slice whose activations are bfloat16 can have them in bfloat16; readers take any.
  *
  * A tensor NAME (a norm's weight) may be private to a width: then NAME.wR, of the dtype and shape
  * of NAME, stands beside it, and the r-bit model uses it in place of NAME. Every other tensor is

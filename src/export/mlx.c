@@ -1,12 +1,12 @@
 /* MLX's affine format: what mlx-lm's load() reads. Exact.
  *
- * P.weight U32 [out, in·r/32], each row an LSB-first bit stream, P.scales and P.biases F16 [out,
- * in/group_size], w = scale·s + bias. Slices with an extra level (slice rule round-extra) take one
- * bit more: MLX reads an int2 model of five levels as one of 3 bits. A layer is taken for quantized
- * when its scales are there, so that layers without (ignored ones) need no entry.
- * config.json names group size and bits once, and a layer whose own differ (an embedding's may) by
- * its own entry, under the layer's path beside the two. The safetensors header's "format" may stay
- * "pt": MLX does not look at it and transformers accepts it. */
+ * P.weight U32 [out, in·r/32], each row an LSB-first bit stream, P.scales and P.biases F16 (of
+ * embeddings and head BF16) [out, in/group_size], w = scale·s + bias. Slices with an extra level
+ * (slice rule round-extra) take one bit more: MLX reads an int2 model of five levels as one of 3
+ * bits. A layer is taken for quantized when its scales are there, so that layers without (ignored
+ * ones) need no entry. config.json names group size and bits once, and a layer whose own differ (an
+ * embedding's may) by its own entry, under the layer's path beside the two. The safetensors
+ * header's "format" may stay "pt": MLX does not look at it and transformers accepts it. */
 #include "export/export.h"
 
 #include <string.h>
@@ -34,7 +34,7 @@ static mq_status fill_codes(unsigned char *out, mq_plan *plan, mq_piece *piece, 
     return MQ_OK;
 }
 
-/* Rows of float16, each number `repeat` times. */
+/* Rows of float16, or of the same numbers in bfloat16; each number `repeat` times. */
 static mq_status fill_repeated(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                                size_t count, mq_error *err) {
     (void)plan;
@@ -42,12 +42,40 @@ static mq_status fill_repeated(unsigned char *out, mq_plan *plan, mq_piece *piec
     const size_t groups = piece->linear->groups, half = sizeof(uint16_t);
     const unsigned char *from = piece->sources[0]->data + first * groups * half;
     for (size_t i = 0; i < count * groups; i++) {
+        uint16_t number;
+        memcpy(&number, from + i * half, half);
+        if (piece->spec.dtype == MQ_BF16) {
+            number = mq_f32_to_bf16(mq_f16_to_f32(number));
+        }
         for (size_t k = 0; k < piece->repeat; k++) {
-            memcpy(out, from + i * half, half);
+            memcpy(out, &number, half);
             out += half;
         }
     }
     return MQ_OK;
+}
+
+static bool are_bf16(const mq_tensor_info *halves) {
+    for (size_t i = 0; i < halves->elements; i++) {
+        uint16_t bits;
+        memcpy(&bits, halves->data + i * sizeof bits, sizeof bits);
+        const float value = mq_f16_to_f32(bits);
+        if (mq_bf16_to_f32(mq_f32_to_bf16(value)) != value) {
+            return false; /* nor is a NaN, which check_pairs of stream.c reports */
+        }
+    }
+    return true;
+}
+
+/* MLX computes in the type that the embeddings' scales have: what follows them is float16 where
+ * these are, and Gemma 3's activations do not fit in that. So their numbers, which are bfloat16's
+ * as well (matquant/format.h), are stored as such, unless the model itself is of float16. The
+ * scales of linear layers decide nothing: with activations of bfloat16, MLX multiplies in float32.
+ */
+static mq_dtype pair_dtype(const mq_plan *plan, const mq_master_view *view, unsigned width) {
+    const bool decides = view->min_width != 0 && mq_plan_source_dtype(plan) != MQ_F16;
+    return decides && are_bf16(view->scales[width]) && are_bf16(view->biases[width]) ? MQ_BF16
+                                                                                     : MQ_F16;
 }
 
 /* --- the plan --------------------------------------------------------------------------------- */
@@ -99,12 +127,13 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
                       .linear = view};
     status = mq_plan_add(plan, mq_name_make(name, view->prefix, "weight", 0), &piece, err);
     const size_t groups = view->in / mq_mlx_group_size(view);
-    piece = (mq_piece){.spec = {.dtype = MQ_F16, .dims = 2, .shape = {view->out, groups}},
-                       .rows = view->out,
-                       .row_bytes = groups * sizeof(uint16_t),
-                       .fill = fill_repeated,
-                       .linear = view,
-                       .repeat = groups / view->groups};
+    piece = (mq_piece){
+        .spec = {.dtype = pair_dtype(plan, view, width), .dims = 2, .shape = {view->out, groups}},
+        .rows = view->out,
+        .row_bytes = groups * sizeof(uint16_t),
+        .fill = fill_repeated,
+        .linear = view,
+        .repeat = groups / view->groups};
     static const char *const parts[] = {"scales", "biases"};
     for (size_t i = 0; status == MQ_OK && i < 2; i++) {
         piece.sources[0] = i == 0 ? view->scales[width] : view->biases[width];

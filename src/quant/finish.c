@@ -30,18 +30,27 @@ void mq_quantized_carve(mq_quantized *quantized, size_t out, size_t in, size_t g
     }
 }
 
-/* Rounds a pair so that the value at level `at` stays what it was, as nearly as float16 can say it.
- */
-static bool store_pair(uint16_t *scale, uint16_t *bias, double exact_scale, double value,
-                       double at) {
-    *scale = mq_f32_to_f16((float)exact_scale);
+/* What bfloat16 and float16 both have: 8 significant bits. */
+static uint16_t half_of_both(double value) {
+    return mq_f32_to_f16(mq_bf16_to_f32(mq_f32_to_bf16((float)value)));
+}
+
+static uint16_t half_of(double value, bool both) {
+    return both ? half_of_both(value) : mq_f32_to_f16((float)value);
+}
+
+/* Rounds a pair so that the value at level `at` stays what it was, as nearly as float16 can say it,
+ * or as float16 and bfloat16 both can. */
+static bool store_pair(uint16_t *scale, uint16_t *bias, double exact_scale, double value, double at,
+                       bool both) {
+    *scale = half_of(exact_scale, both);
     const float stored = mq_f16_to_f32(*scale);
-    *bias = mq_f32_to_f16((float)(value - (double)stored * at));
+    *bias = half_of(value - (double)stored * at, both);
     return isfinite(stored) && isfinite(mq_f16_to_f32(*bias));
 }
 
 bool mq_symmetric_pair(uint16_t *scale, uint16_t *bias, double exact_scale, unsigned width) {
-    *scale = mq_f32_to_f16(mq_bf16_to_f32(mq_f32_to_bf16((float)exact_scale)));
+    *scale = half_of_both(exact_scale);
     *bias = mq_f32_to_f16(-(float)(1u << (width - 1)) * mq_f16_to_f32(*scale));
     return isfinite(mq_f16_to_f32(*bias)); /* exact, as it has the scale's digits: or infinite */
 }
@@ -63,7 +72,7 @@ static bool fit_symmetric(uint16_t *scale, uint16_t *bias, const uint8_t *codes,
 /* Least squares of h·(scale·s + bias - w)² over one group (design, section 2: widths that were not
  * trained). */
 static bool fit_pair(uint16_t *scale, uint16_t *bias, const uint8_t *codes, const float *w,
-                     const float *h, size_t count, unsigned width, mq_slice_rule rule) {
+                     const float *h, size_t count, unsigned width, mq_slice_rule rule, bool both) {
     double sum_h = 0, sum_s = 0, sum_w = 0;
     for (size_t i = 0; i < count; i++) {
         const double weight = (double)h[i];
@@ -81,7 +90,7 @@ static bool fit_pair(uint16_t *scale, uint16_t *bias, const uint8_t *codes, cons
         ss += weight * ds * ds;
     }
     const double best = ss > 1e-12 * sum_h ? sw / ss : 0.0;
-    return store_pair(scale, bias, best, mean_w, mean_s);
+    return store_pair(scale, bias, best, mean_w, mean_s, both);
 }
 
 static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const float *gram,
@@ -98,6 +107,7 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
     const bool trained = options->start != MQ_START_SEARCH && index < options->width_count &&
                          (options->lambda[index] > 0.0 || made_for);
     const bool symmetric = options->zero_point == MQ_ZERO_SYMMETRIC;
+    const bool both = options->start == MQ_START_SEARCH;
     const size_t count = grid->in / grid->groups;
     const double middle_at = (double)(1u << (width - 1)) - 0.5;
     int good = 1;
@@ -115,13 +125,50 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
             fits = fit_symmetric(scale, bias, codes, w, h, count, width, rule);
         } else if (trained) {
             fits = store_pair(scale, bias, (double)scratch->scale[index][group],
-                              (double)scratch->middle[index][group], middle_at);
+                              (double)scratch->middle[index][group], middle_at, both);
         } else {
-            fits = fit_pair(scale, bias, codes, w, h, count, width, rule);
+            fits = fit_pair(scale, bias, codes, w, h, count, width, rule, both);
         }
         good = good && fits;
     }
     return good != 0;
+}
+
+/* Whether two codes have the same slice at each width that the clip was searched for. */
+static bool same_slices(const mq_grid_options *options, unsigned a, unsigned b,
+                        mq_slice_rule rule) {
+    bool same = true;
+    for (size_t i = 0; i < options->width_count; i++) {
+        const unsigned width = options->widths[i];
+        same = same && (width == MQ_MAX_WIDTH || mq_slice_code((uint8_t)a, width, rule) ==
+                                                     mq_slice_code((uint8_t)b, width, rule));
+    }
+    return same;
+}
+
+/* Codes as near to the weights under the stored pair of 8 bits as the narrower widths' slices,
+ * which stay what they were, leave room for. */
+static void round_again(mq_quantized *quantized, const mq_grid *grid, mq_slice_rule rule) {
+    const float least = grid->options->zero_point == MQ_ZERO_SYMMETRIC ? 1.0f : 0.0f;
+    const size_t count = grid->in / grid->groups;
+#pragma omp parallel for
+    for (size_t group = 0; group < grid->out * grid->groups; group++) {
+        const float scale = mq_f16_to_f32(quantized->scales[MQ_MAX_WIDTH][group]);
+        const float bias = mq_f16_to_f32(quantized->biases[MQ_MAX_WIDTH][group]);
+        if (scale == 0.0f) {
+            continue;
+        }
+        for (size_t at = group * count; at < (group + 1) * count; at++) {
+            const unsigned was = quantized->codes[at];
+            float nearest = rintf((grid->weight[at] - bias) / scale);
+            nearest = nearest > least ? nearest : least;
+            unsigned code = (unsigned)(nearest < 255.0f ? nearest : 255.0f);
+            while (!same_slices(grid->options, code, was, rule)) {
+                code = code < was ? code + 1 : code - 1;
+            }
+            quantized->codes[at] = (uint8_t)code;
+        }
+    }
 }
 
 bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *gram,
@@ -131,7 +178,14 @@ bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *g
         grid->class_->compensate(grid, quantized->codes, scratch->compensation, scratch->work);
     }
     bool good = true;
-    for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+    if (grid->options->start == MQ_START_SEARCH) {
+        /* Two numbers of 8 significant bits may be half a step of 8 bits off at an end of the
+         * range: codes make up for it, where nothing was learned for them. */
+        good = finish_width(quantized, grid, gram, MQ_MAX_WIDTH, rule, scratch);
+        round_again(quantized, grid, rule);
+    }
+    const unsigned last = MQ_MAX_WIDTH - (grid->options->start == MQ_START_SEARCH);
+    for (unsigned width = MQ_MIN_WIDTH; width <= last; width++) {
         good = finish_width(quantized, grid, gram, width, rule, scratch) && good;
     }
     return good;

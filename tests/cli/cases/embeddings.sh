@@ -58,6 +58,39 @@ assert of_width[2]["bytes"] == cut["widths"][0]["bytes"], (of_width[2], cut["wid
 assert master["embedding_bits"] == 4
 PY
 
+# Their scales are bfloat16 in MLX's format, which computes in that type then; but not of a model of float16, nor where a
+# master has numbers that bfloat16 has not.
+pairs_are() {
+    python3 - "$tools" "$1" "$2" <<'PY' || fail "$1: other types of scales"
+import sys
+sys.path.insert(0, sys.argv[1])
+from checkpoint import read_tensors
+types = {tensor[0] for name, tensor in read_tensors(sys.argv[2]).items()
+         if name in ("model.embed_tokens.scales", "model.embed_tokens.biases")}
+assert types == {sys.argv[3]}, types
+PY
+}
+pairs_are mlx-8 BF16
+run 0 matquant slice m -o of-f16 --bits 8 --format safetensors --dtype f16
+run 0 matquant quantize of-f16 -o mf --recipe rtn --group-size 32 --embeddings nested -q
+run 0 matquant slice mf -o mlx-f16 --bits 4
+run 0 python3 "$tools/read_mlx.py" mf mlx-f16 4
+pairs_are mlx-f16 F16
+cp -r m finer
+python3 - <<'PY'
+import json, struct
+with open("finer/model.safetensors", "r+b") as file:
+    (length,) = struct.unpack("<Q", file.read(8))
+    begin, _ = json.loads(file.read(length))["model.embed_tokens.scales.w4"]["data_offsets"]
+    file.seek(8 + length + begin)
+    number = file.read(1)[0]
+    file.seek(-1, 1)
+    file.write(bytes([number | 1]))
+PY
+run 0 matquant slice finer -o mlx-finer --bits 4
+run 0 python3 "$tools/read_mlx.py" finer mlx-finer 4
+pairs_are mlx-finer F16
+
 # 8 bits at every width; with a symmetric zero point, and with rounded slices.
 run 0 matquant quantize "$model" -o m8 --recipe rtn --group-size 32 --embeddings 8 -q
 run 0 matquant slice m8 -o mlx8-2 --bits 2
