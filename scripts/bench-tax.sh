@@ -18,7 +18,7 @@
 # --master: a master that was made already (by bench-recipes.sh, say), taken for its group size; the table says of each model
 # of ours what it was made with.
 # --sequences: how many sequences of calibration tokens there are, for all (default: --samples, which is what matquant's
-# blocks learn from). 216 are as many as recipe best has use for when its blocks learn from 64, since its refit wants text of
+# blocks learn from). 544 are as many as recipe best has use for when its blocks learn from 64, since its refit wants text of
 # its own. AutoRound gets all of them, and --iters such that it visits as many tokens in a block as matquant does.
 # --settings are further options of `matquant quantize` for all models of ours. --max-items shortens the tasks, to try.
 # AutoRound's environment is made by what scripts/bench-lib.sh says of it.

@@ -45,6 +45,8 @@ typedef enum mq_preset {
 const char *mq_preset_name(mq_preset preset);
 
 #define MQ_MAX_WIDTHS 7 /* 2 ... 8 */
+/* The refit is by default of the trained widths and of those between two of them up to this one. */
+#define MQ_REFIT_BETWEEN 4
 #define MQ_MAX_CODISTILL 7
 
 /* A term of co-distillation (MatQuant, arXiv 2502.06786: "teacher -> student"): the loss of the
@@ -98,18 +100,20 @@ typedef struct mq_quantize_options {
     /* The end-to-end refit of single widths when the blocks are done (design, section 2). */
     bool refit;
     size_t refit_epochs; /* 0: as many as make three times the tokens that the blocks learn from */
-    size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: three times as many as
-                            the blocks learn from. An eighth of it more is read to decide when to
-                            stop. Where the text has no more, they get what there is */
+    size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: eight times as many as
+                            the blocks learn from. Widths of 2 bits get all, those of 3 to 5 bits a
+                            half, wider ones an eighth. A sixteenth of it more is read to decide
+                            when to stop. Where the text has no more, they get what there is */
     size_t refit_batch;  /* sequences of one of its steps */
-    size_t refit_width_count;             /* 0: the trained widths */
+    size_t refit_width_count;             /* 0: the trained widths, and MQ_REFIT_BETWEEN */
     unsigned refit_widths[MQ_MAX_WIDTHS]; /* descending, each once */
     /* Before the refit: the codes and the trained widths' scales and biases are trained end to end,
      * to lower Σ lambda · KL(full precision ‖ width). A width may lose by it what another gains:
      * the report has every width's divergence before and after. Recipes best and paper; not with
      * let or codistill; wants a trained width below 8. The steps are those of refit_batch. */
     bool qat;
-    size_t qat_tokens; /* to train on, whole sequences; 0: as many as the refit */
+    size_t qat_tokens; /* to train on, whole sequences; 0: refit_tokens, or three times as many as
+                          the blocks learn from */
     size_t qat_epochs; /* 0: as many as make three times the tokens that the blocks learn from */
     double qat_rate;   /* largest, in steps of a width for each step of training; 0: the default */
     mq_gemm_choice gemm;
@@ -139,8 +143,8 @@ typedef struct mq_refit_report {
     double kl_before, kl_after; /* KL(full precision ‖ this width) in nats a token, on calibration
                                    text that the refit is not trained on */
     size_t kept_epoch;          /* whose numbers are stored; 0: those from before the refit */
-    size_t tokens;              /* that it was trained on, each as often as it was: widths of 6 bits
-                                   and more get a third */
+    size_t tokens;              /* that it was trained on, each as often as it was: of the text
+                                   its width's share */
 } mq_refit_report;
 
 /* On calibration text that --qat is not trained on. */

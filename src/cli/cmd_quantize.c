@@ -279,7 +279,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
                  "made; recipe best does"},
         {CLI_CLEAR, 0, "no-refit", &options->refit, .help = "leave that out"},
         {CLI_COUNT, 0, "refit-tokens", &options->refit_tokens, "N",
-         "calibration tokens that the refit trains on (default: three times as many as the blocks "
+         "calibration tokens that the refit trains on (default: eight times as many as the blocks "
          "learn from, or what there is)",
          .min = 1, .hide_default = true},
         {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",
@@ -288,15 +288,18 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_COUNT, 0, "refit-batch", &options->refit_batch, "N",
          "sequences in a step of the refit", .min = 1},
         {CLI_COUNTS, 0, "refit-bits", &line.refit_bits, "LIST",
-         "widths to refit, 2 to 8 (default: those of --bits)", .min = MQ_MIN_WIDTH,
-         .max = MQ_MAX_WIDTH, .hide_default = true, .given = &line.refit_bits_given},
+         "widths to refit, 2 to 8 (default: those of --bits, and 3 and 4 where they lie between)",
+         .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH, .hide_default = true,
+         .given = &line.refit_bits_given},
         {CLI_FLAG, 0, "qat", &options->qat,
          .help = "before the refit, train the codes themselves end to end: all widths' divergence "
                  "from full precision, weighted by --lambda. Takes long, and a width may lose what "
                  "another gains"},
         {CLI_COUNT, 0, "qat-tokens", &options->qat_tokens, "N",
-         "calibration tokens that it trains on (default: as many as the refit)", .min = 1,
-         .hide_default = true},
+         "calibration tokens that it trains on (default: --refit-tokens, or three times as many as "
+         "the "
+         "blocks learn from)",
+         .min = 1, .hide_default = true},
         {CLI_COUNT, 0, "qat-epochs", &options->qat_epochs, "N",
          "passes over them (default: as many as make three times the blocks' tokens)", .min = 1,
          .hide_default = true},

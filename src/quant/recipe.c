@@ -4,6 +4,7 @@
 #include "tensor/gemm_bf16.h"
 
 #include <math.h>
+#include <string.h>
 
 /* What the presets give to 2, 4 and 8 bits; between them straight lines. Balanced is that of the
  * design, section 2. What the others cost and bring on six blocks of SmolLM2 is in
@@ -235,10 +236,21 @@ size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_
     if (options->recipe == MQ_RECIPE_RTN || !options->refit) {
         return 0;
     }
-    const bool own = options->refit_width_count > 0;
-    const size_t count = own ? options->refit_width_count : options->width_count;
-    for (size_t i = 0; i < count; i++) {
-        widths[i] = own ? options->refit_widths[i] : options->widths[i];
+    if (options->refit_width_count > 0) {
+        memcpy(widths, options->refit_widths, options->refit_width_count * sizeof widths[0]);
+        return options->refit_width_count;
+    }
+    size_t count = 0;
+    for (size_t i = 0; i < options->width_count; i++) {
+        if (i > 0) {
+            /* SmolLM2's int3, with fitted pairs alone, is nearer to int2 than to int4. */
+            for (unsigned width = options->widths[i - 1] - 1; width > options->widths[i]; width--) {
+                if (width <= MQ_REFIT_BETWEEN) {
+                    widths[count++] = width;
+                }
+            }
+        }
+        widths[count++] = options->widths[i];
     }
     return count;
 }

@@ -211,11 +211,11 @@ static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run,
     return status;
 }
 
-/* A wide width has little to gain (SmolLM2's int8: KL 0.0055, and so it stayed), and a step of it
- * costs as much as another's: it is shown a third of the sequences. Whole steps only. */
+/* The narrower a width, the more it gains from more text (SmolLM2's int8: KL 0.0050 to 0.0046, int4
+ * 0.088 to 0.078, int2 1.15 to 0.78), and a step of each costs the same. Whole steps only. */
 static size_t train_share(const mq_refit *refit, unsigned width) {
-    const size_t share =
-        mq_refit_is_wide(width) ? refit->distill.setup.train / 3 : refit->distill.setup.train;
+    const size_t part = width <= 2 ? 1 : mq_refit_is_wide(width) ? 8 : 2;
+    const size_t share = refit->distill.setup.train / part;
     const size_t steps = share / refit->distill.batch;
     return refit->distill.batch * (steps > 1 ? steps : 1);
 }

@@ -7,19 +7,23 @@
 #include "store/quantize.h"
 
 /* Sequences that are trained on for each that is measured on. */
-#define VALIDATION_SHARE 8
-/* Visits to sequences for each that the blocks learn from. Text that was not seen before teaches
- * more than the same text again (the trial is in tests/bench/RESULTS.md): where there is enough of
- * it, they are as many sequences, else the same ones several times. */
-#define VISITS 3
+#define VALIDATION_SHARE 16
+/* Sequences for each that the blocks learn from. Text that was not seen before teaches more than
+ * the same text again (the trial is in tests/bench/RESULTS.md), and the narrowest width has use for
+ * the most (train_share of quant/refit.c). Where there is less, it is visited several times, until
+ * there are LEAST_VISITS for each that the blocks learn from. */
+#define REFIT_SEQUENCES 8
+#define QAT_SEQUENCES 3
+#define LEAST_VISITS 3
 
 /* Of a stage that was told to train on so many tokens; 0: it was not told. */
-static size_t train_of(const mq_quantize_options *options, size_t tokens) {
-    return tokens > 0 ? tokens / options->seq_len : VISITS * options->samples;
+static size_t train_of(const mq_quantize_options *options, size_t tokens, size_t sequences) {
+    return tokens > 0 ? tokens / options->seq_len : sequences * options->samples;
 }
 
 static size_t epochs_of(const mq_quantize_options *options, size_t epochs, size_t train) {
-    return epochs > 0 || train == 0 ? epochs : (VISITS * options->samples + train - 1) / train;
+    return epochs > 0 || train == 0 ? epochs
+                                    : (LEAST_VISITS * options->samples + train - 1) / train;
 }
 
 bool mq_quantize_is_validated(const mq_quantize_plan *plan) {
@@ -29,8 +33,9 @@ bool mq_quantize_is_validated(const mq_quantize_plan *plan) {
 void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted) {
     const mq_quantize_options *options = plan->options;
     const size_t qat_tokens = options->qat_tokens > 0 ? options->qat_tokens : options->refit_tokens;
-    const size_t refit = plan->refit_width_count > 0 ? train_of(options, options->refit_tokens) : 0;
-    const size_t qat = options->qat ? train_of(options, qat_tokens) : 0;
+    const size_t refit =
+        plan->refit_width_count > 0 ? train_of(options, options->refit_tokens, REFIT_SEQUENCES) : 0;
+    const size_t qat = options->qat ? train_of(options, qat_tokens, QAT_SEQUENCES) : 0;
     size_t train = refit > qat ? refit : qat;
     *wanted = options->samples;
     if (!mq_quantize_is_validated(plan)) {

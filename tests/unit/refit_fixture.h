@@ -11,7 +11,7 @@
 #define GROUP 8
 #define WIDTH 3u
 #define LENGTH 12
-#define TRAIN 2
+#define TRAIN 4
 #define VALIDATION 3
 
 /* A quantized linear in memory, rounded plainly; one width's pairs. */

@@ -66,11 +66,45 @@ static void presets_want_recipe_best(void **state) {
     }
 }
 
+/* The widths that the refit is of, as one number: 8432 is 8, 4, 3 and 2. */
+static unsigned refitted(const mq_quantize_options *options) {
+    unsigned widths[MQ_MAX_WIDTHS], digits = 0;
+    const size_t count = mq_recipe_refit_widths(widths, options);
+    for (size_t i = 0; i < count; i++) {
+        digits = 10 * digits + widths[i];
+    }
+    return digits;
+}
+
+static void narrow_widths_between_are_refitted(void **state) {
+    (void)state;
+    static const struct {
+        unsigned widths[4], refit;
+    } cases[] = {{{8, 4, 2}, 8432}, {{8, 2}, 8432}, {{8, 5}, 85}, {{8, 3}, 843},
+                 {{4, 2}, 432},     {{2}, 2},       {{8}, 8},     {{8, 4, 3, 2}, 8432}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+        for (options.width_count = 0;
+             options.width_count < 4 && cases[i].widths[options.width_count] > 0;) {
+            options.widths[options.width_count] = cases[i].widths[options.width_count];
+            options.width_count++;
+        }
+        assert_int_equal(refitted(&options), cases[i].refit);
+        options.refit_width_count = 2;
+        options.refit_widths[0] = 6;
+        options.refit_widths[1] = 2;
+        assert_int_equal(refitted(&options), 62);
+        options.refit = false;
+        assert_int_equal(refitted(&options), 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_of_the_recipes),
         cmocka_unit_test(presets_favour_what_they_say),
         cmocka_unit_test(presets_want_recipe_best),
+        cmocka_unit_test(narrow_widths_between_are_refitted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

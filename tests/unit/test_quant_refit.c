@@ -72,7 +72,7 @@ static void stored_numbers_are_worth_what_is_said(void **state) {
     }
 }
 
-/* A wide width, which gets a third of the text; a batch that does not divide the sequences; the
+/* A wide width, which gets an eighth of the text; a batch that does not divide the sequences; the
  * rounding slice; products of bfloat16 operands. */
 static void other_settings_keep_the_promise(void **state) {
     (void)state;
@@ -82,7 +82,7 @@ static void other_settings_keep_the_promise(void **state) {
     free_fixture(&wide);
 
     fixture rest = make_wide_fixture("gemma3", 2, 2);
-    rest.batch = 5; /* of the two sequences that there are */
+    rest.batch = 5; /* of the four sequences that there are */
     check_worth(&rest, 12, 5e-3);
     free_fixture(&rest);
 
@@ -180,6 +180,8 @@ static void take_progress(void *user, const mq_progress *report) {
     }
 }
 
+#define SHOWN (TRAIN / 2) /* of WIDTH's sequences: a half of the text */
+
 /* Of two widths: it counts the work of both, grows with every step, and is not at the end before
  * the second one's numbers are stored. */
 static void progress_is_of_all_widths(void **state) {
@@ -197,13 +199,13 @@ static void progress_is_of_all_widths(void **state) {
     mq_refit_result result;
     assert_int_equal(mq_refit_open(&run, &setup, f.context, NULL), MQ_OK);
     const size_t work = mq_refit_work(run, WIDTH);
-    assert_true(work > epochs * TRAIN);
-    assert_true(mq_refit_work(run, 8) < work); /* it sees a third of the text */
+    assert_true(work > epochs * SHOWN);
+    assert_true(mq_refit_work(run, 8) < work); /* it sees an eighth of the text */
     assert_int_equal(mq_refit_width(&result, run, WIDTH, &store, 0, work, NULL), MQ_OK);
     f.norms_put = 0;
     assert_int_equal(mq_refit_width(&result, run, WIDTH, &store, work, 0, NULL), MQ_OK);
     mq_refit_close(run);
-    assert_int_equal(all.count, 2 * (epochs * TRAIN + 1));
+    assert_int_equal(all.count, 2 * (epochs * SHOWN + 1));
     for (size_t i = 0; i < all.count; i++) {
         assert_true(all.total[i] == (double)(2 * work));
         assert_true(i == 0 || all.done[i] > all.done[i - 1]);

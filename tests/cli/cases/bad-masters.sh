@@ -45,11 +45,11 @@ run 3 matquant eval in --bits 4 --text "$DATA/demo-eval.txt" --seq-len 32 --wind
 expect_one_error "^matquant: in.*: $prefix\.scales\.w4: .*"
 expect_only in
 
-# Neither is a slice made of what is not the model that config.json says, or of numbers that are none. (At 3 bits, which
+# Neither is a slice made of what is not the model that config.json says, or of numbers that are none. (At 6 bits, which
 # have no norms of their own.)
 for defect in missing-norm config-shape nan-norm; do
     broken $defect "$master"
-    run 3 matquant slice in -o out --bits 3
+    run 3 matquant slice in -o out --bits 6
     expect_one_error '^matquant: in.*'
     expect_only in
 done
