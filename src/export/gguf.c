@@ -247,6 +247,7 @@ static mq_status add_quantized(mq_plan *plan, const mq_master_view *view, const 
                       .fill = fill_linear,
                       .heads = heads,
                       .is_inexact = !holds_exactly(type, plan, view)};
+    piece.takes_values = piece.is_inexact || type == MQ_GGML_Q8_0; /* fitted even where exact */
     mq_piece_reads_all(&piece, plan, view);
     const mq_gguf *own = plan->own;
     if (own->is_plain) {

@@ -53,6 +53,7 @@ void mq_gguf_make_plain(mq_piece *piece, mq_dtype dtype) {
     piece->type = mq_gguf_type_of(dtype);
     piece->row_bytes = piece->spec.shape[1] * mq_dtype_size(dtype);
     piece->fill = piece->linear != NULL ? fill_quantized : fill_rows;
+    piece->takes_values = true;
     piece->is_inexact =
         dtype != MQ_F32 && (piece->linear != NULL || piece->sources[0]->dtype != dtype);
 }

@@ -15,20 +15,21 @@ enum { LEVELS = MQ_FIT_LEVELS, LANES = 16 };
 
 static void count_levels(mq_fit_levels *out, const uint8_t *slices, size_t count, float scale,
                          float bias, unsigned width) {
-    size_t times[LEVELS] = {0};
+    uint32_t times[LEVELS];
+    out->step = fabs((double)scale);
+    out->last = (1u << width) - 1;
+    memset(times, 0, (out->last + 1) * sizeof *times);
     for (size_t i = 0; i < count; i++) {
         times[slices[i]]++;
     }
-    out->count = 0;
-    out->step = fabs((double)scale);
-    out->last = (1u << width) - 1;
-    for (unsigned s = 0; s <= out->last; s++) {
-        if (times[s] > 0) {
-            out->values[out->count] = scale * (float)s + bias; /* as eval computes it */
-            out->times[out->count] = (float)times[s];
-            out->slices[out->count++] = (uint8_t)s;
-        }
+    size_t used = 0;
+    for (unsigned s = 0; s <= out->last; s++) { /* without a branch, which nobody could foresee */
+        out->values[used] = scale * (float)s + bias; /* as eval computes it */
+        out->times[used] = (float)times[s];
+        out->slices[used] = (uint8_t)s;
+        used += times[s] > 0;
     }
+    out->count = used;
     out->padded = (out->count + LANES - 1) / LANES * LANES;
     for (size_t i = out->count; i < out->padded; i++) {
         out->values[i] = out->times[i] = 0;
@@ -82,9 +83,9 @@ static void carve(mq_integer_linear *self, double **errors, const mq_master_view
 }
 
 static float half_at(const mq_tensor_info *info, size_t index) {
-    float value;
-    mq_to_f32(&value, info->data + index * sizeof(uint16_t), MQ_F16, 1);
-    return value;
+    uint16_t half;
+    memcpy(&half, info->data + index * sizeof half, sizeof half);
+    return mq_f16_to_f32(half);
 }
 
 /* error[2]: Σ (w - slice's w)², Σ (slice's w)². */
@@ -96,17 +97,19 @@ static void fit_row(mq_integer_linear *self, double error[2], const mq_plan *pla
     uint8_t *codes = self->codes + row * view->in;
     mq_slice_codes(codes, view->codes->data + row * view->in, view->in, width,
                    mq_master_slice_rule(plan->job->master));
+    const mq_fit_kernels *kernels = mq_plan_is_symmetric(plan) ? NULL : mq_fit_kernels_best();
     error[0] = error[1] = 0;
     for (size_t g = 0; g < self->groups; g++) {
         const size_t pair = row * view->groups + g / parts;
         mq_fit_levels levels;
         mq_fit_grid best;
-        count_levels(&levels, codes + g * size, size, half_at(view->scales[width], pair),
-                     half_at(view->biases[width], pair), width);
-        if (mq_plan_is_symmetric(plan)) {
-            keep_group(&best, &levels, half_at(view->scales[width], pair), layout->scale_dtype);
+        const float scale = half_at(view->scales[width], pair);
+        count_levels(&levels, codes + g * size, size, scale, half_at(view->biases[width], pair),
+                     width);
+        if (kernels == NULL) {
+            keep_group(&best, &levels, scale, layout->scale_dtype);
         } else {
-            mq_fit_kernels_best()->integer(&best, &levels, layout->scale_dtype);
+            kernels->integer(&best, &levels, layout->scale_dtype);
         }
         uint8_t table[LEVELS] = {0};
         for (size_t i = 0; i < levels.count; i++) {

@@ -36,6 +36,7 @@ struct mq_piece {
     const mq_master_view *linear;     /* NULL: not a part of a quantized linear */
     bool is_private;                  /* made from NAME.wR, shipped as NAME */
     size_t repeat;                    /* for fill */
+    bool takes_values; /* a quantized linear is encoded from its numbers, not from codes alone */
     size_t heads; /* rows are taken in the order of interleaved rotary pairs, in so many heads; 0:
                      as they are */
     /* What the format cost, when it cannot hold the slice's numbers: added up by fill. */

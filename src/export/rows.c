@@ -29,18 +29,26 @@ size_t mq_source_row(const mq_piece *piece, size_t row) {
     return row - at + at % 2 * (head_dim / 2) + at / 2;
 }
 
-static mq_row read_row(const scratch *self, const mq_plan *plan, const mq_master_view *view,
+static mq_row read_row(const scratch *self, const mq_plan *plan, const mq_piece *piece,
                        size_t row) {
+    const mq_master_view *view = piece->linear;
     const unsigned width = mq_view_width(view, plan->job->width);
     const size_t pairs = row * view->groups * sizeof(uint16_t);
     mq_slice_codes(self->slices, view->codes->data + row * view->in, view->in, width,
                    mq_master_slice_rule(plan->job->master));
     mq_to_f32(self->scales, view->scales[width]->data + pairs, MQ_F16, view->groups);
     mq_to_f32(self->biases, view->biases[width]->data + pairs, MQ_F16, view->groups);
-    mq_dequantize_row(self->values, self->slices, self->scales, self->biases, view->in,
-                      view->groups);
-    return (mq_row){view->in,     view->groups, width,       self->slices,
-                    self->scales, self->biases, self->values};
+    if (piece->takes_values) {
+        mq_dequantize_row(self->values, self->slices, self->scales, self->biases, view->in,
+                          view->groups);
+    }
+    return (mq_row){view->in,
+                    view->groups,
+                    width,
+                    self->slices,
+                    self->scales,
+                    self->biases,
+                    piece->takes_values ? self->values : NULL};
 }
 
 /* Σ (w - value)² and Σ value² of a row. */
@@ -50,12 +58,13 @@ typedef struct row_error {
 
 static row_error encode_row(unsigned char *out, const scratch *self, const mq_plan *plan,
                             const mq_piece *piece, size_t row, mq_encode_row *encode) {
-    const mq_row read = read_row(self, plan, piece->linear, mq_source_row(piece, row));
+    const mq_row read = read_row(self, plan, piece, mq_source_row(piece, row));
     row_error result = {0};
     encode(out, &read, &result.error);
     double power = 0.0;
+    const size_t valued = read.values == NULL ? 0 : read.in;
 #pragma omp simd reduction(+ : power)
-    for (size_t k = 0; k < read.in; k++) {
+    for (size_t k = 0; k < valued; k++) {
         power += (double)read.values[k] * (double)read.values[k];
     }
     result.power = power;
@@ -66,7 +75,7 @@ static mq_status encode_rows(unsigned char *out, row_error *errors, const mq_pla
                              const mq_piece *piece, size_t first, size_t count,
                              mq_encode_row *encode, mq_error *err) {
     bool failed = false;
-    /* What is exact is only moved, faster than a disk writes: waking threads would only cost. */
+    /* What is exact is only moved: waking threads would only cost. */
 #pragma omp parallel if (piece->is_inexact && count * piece->linear->in >= MQ_WORTH_THREADS)       \
     reduction(||                                                                                   \
               : failed)
@@ -106,12 +115,17 @@ mq_status mq_fill_encoded(unsigned char *out, mq_plan *plan, mq_piece *piece, si
 
 /* --- plain numbers ---------------------------------------------------------------------------- */
 
-/* values[count] in the element type; what rounding costs is added up. */
-static void round_values(unsigned char *out, mq_piece *piece, const float *values, size_t count) {
-    const mq_dtype dtype = piece->spec.dtype;
+/* Numbers that are read and rounded before the next: with what they become they stay in a
+ * processor's own cache. */
+enum { AT_ONCE = 16384 };
+
+/* values[count] in the element type, and what rounding costs. */
+static row_error round_values(unsigned char *out, mq_dtype dtype, const float *values,
+                              size_t count) {
+    row_error all = {0};
     mq_from_f32(out, dtype, values, count);
     if (dtype == MQ_F32) {
-        return;
+        return all;
     }
     float rounded[256];
     for (size_t first = 0; first < count; first += 256) {
@@ -124,31 +138,89 @@ static void round_values(unsigned char *out, mq_piece *piece, const float *value
             errors += error * error;
             power += value * value;
         }
-        piece->error += errors;
-        piece->power += power;
+        all.error += errors;
+        all.power += power;
+    }
+    return all;
+}
+
+/* Some rows of a piece of plain numbers. values: room for them. */
+static mq_status fill_part(unsigned char *out, row_error *cost, float *values, const mq_plan *plan,
+                           const mq_piece *piece, size_t first, size_t count, mq_error *err) {
+    const mq_weights *weights = plan->job->weights;
+    const mq_dtype dtype = piece->spec.dtype;
+    const size_t all = count * (piece->row_bytes / mq_dtype_size(dtype));
+    const mq_status status =
+        weights->class_->read(values, weights, piece->spec.name, first, count, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    *cost = round_values(out, dtype, values, all);
+    const size_t at = mq_first_non_finite(out, dtype, all);
+    return at == all ? MQ_OK
+                     : mq_fail_tensor(err, MQ_ERR_USAGE, "", piece->spec.name,
+                                      "holds %g, which %s cannot; use --dtype bf16 or f32",
+                                      (double)values[at], mq_dtype_name(dtype));
+}
+
+/* What the threads of a fill share: the first part that failed, in the order of rows. */
+typedef struct failure {
+    size_t part;
+    mq_status status;
+    mq_error err;
+} failure;
+
+static void note_failure(failure *shared, size_t part, mq_status status, const mq_error *err) {
+#pragma omp critical(mq_fill_values)
+    {
+        if (shared->status == MQ_OK || part < shared->part) {
+            *shared = (failure){part, status, *err};
+        }
     }
 }
 
 mq_status mq_fill_values(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                          size_t count, mq_error *err) {
-    const mq_weights *weights = plan->job->weights;
     const size_t columns = piece->row_bytes / mq_dtype_size(piece->spec.dtype);
-    float *values = NULL;
-    mq_status status = mq_new(&values, count * columns, sizeof *values, "rows of weights", err);
-    if (status == MQ_OK) {
-        status = weights->class_->read(values, weights, piece->spec.name, first, count, err);
+    const size_t rows = columns > 0 && columns < AT_ONCE ? AT_ONCE / columns : 1;
+    const size_t parts = (count + rows - 1) / rows;
+    row_error *costs = NULL;
+    mq_status status = mq_new(&costs, parts, sizeof *costs, "the errors of rows", err);
+    if (status != MQ_OK) {
+        return status;
     }
-    if (status == MQ_OK) {
-        round_values(out, piece, values, count * columns);
-        const size_t at = mq_first_non_finite(out, piece->spec.dtype, count * columns);
-        if (at < count * columns) {
-            status = mq_fail_tensor(err, MQ_ERR_USAGE, "", piece->spec.name,
-                                    "holds %g, which %s cannot; use --dtype bf16 or f32",
-                                    (double)values[at], mq_dtype_name(piece->spec.dtype));
+    failure failed = {0};
+#pragma omp parallel if (count * columns >= MQ_WORTH_THREADS)
+    {
+        float *values = NULL;
+        mq_error own = {0};
+        const mq_status ready =
+            mq_new(&values, rows * columns, sizeof *values, "rows of weights", &own);
+        if (ready != MQ_OK) {
+            note_failure(&failed, 0, ready, &own);
         }
+#pragma omp for schedule(static)
+        for (size_t part = 0; part < parts; part++) {
+            const size_t at = part * rows, left = count - at;
+            const mq_status filled =
+                values == NULL ? MQ_OK
+                               : fill_part(out + at * piece->row_bytes, &costs[part], values, plan,
+                                           piece, first + at, left < rows ? left : rows, &own);
+            if (filled != MQ_OK) {
+                note_failure(&failed, part, filled, &own);
+            }
+        }
+        mq_free(values);
     }
-    mq_free(values);
-    return status;
+    for (size_t part = 0; part < parts; part++) {
+        piece->error += costs[part].error;
+        piece->power += costs[part].power;
+    }
+    mq_free(costs);
+    if (failed.status != MQ_OK && err != NULL) {
+        *err = failed.err;
+    }
+    return failed.status;
 }
 
 mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype dtype,

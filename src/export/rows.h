@@ -13,7 +13,8 @@ typedef struct mq_row {
     unsigned width;
     const uint8_t *slices;        /* [in] */
     const float *scales, *biases; /* [groups], float16 numbers */
-    const float *values;          /* [in]: scale·slice + bias, as eval computes with them */
+    const float *values;          /* [in]: scale·slice + bias, as eval computes with them; NULL
+                                     where the piece does not take them */
 } mq_row;
 
 /* Encodes a row into out; adds Σ (w - value)² to *error where it is not exact. Several rows may be

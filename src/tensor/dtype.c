@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "tensor/bf16.h"
 #include "tensor/dtype_f16.h"
 
 static const struct {
@@ -84,13 +85,7 @@ uint16_t mq_f32_to_f16(float value) {
 
 float mq_bf16_to_f32(uint16_t bits) { return float_of_bits((uint32_t)bits << 16); }
 
-uint16_t mq_f32_to_bf16(float value) {
-    uint32_t bits = bits_of_float(value);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) {
-        return (uint16_t)((bits >> 16) | 0x40u); /* rounding could carry a NaN into infinity */
-    }
-    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
-}
+uint16_t mq_f32_to_bf16(float value) { return mq_bf16_round(value); }
 
 /* --- arrays: loads and stores through memcpy, since data may stand anywhere ------------------- */
 
@@ -125,14 +120,14 @@ static void bf16_to_f32(float *out, const void *data, size_t count) {
     for (size_t i = 0; i < count; i++) {
         uint16_t bits;
         memcpy(&bits, bytes + 2 * i, sizeof bits);
-        out[i] = mq_bf16_to_f32(bits);
+        out[i] = float_of_bits((uint32_t)bits << 16);
     }
 }
 
 static void f32_to_bf16(void *out, const float *values, size_t count) {
     unsigned char *bytes = out;
     for (size_t i = 0; i < count; i++) {
-        uint16_t bits = mq_f32_to_bf16(values[i]);
+        uint16_t bits = mq_bf16_round(values[i]);
         memcpy(bytes + 2 * i, &bits, sizeof bits);
     }
 }

@@ -136,6 +136,28 @@ static float random_between(uint32_t *state, float low, float high) {
     return low + (high - low) * (float)(next_random(state) % 65536) / 65536;
 }
 
+/* Blocks of Q8_0, as many as go side by side and some more, on both processors. */
+static void compare_symmetric(const mq_fit_kernels *kernels, uint32_t *state, float size) {
+    enum { BLOCKS = 37 };
+    float values[BLOCKS * MQ_FIT_BLOCK], codes[2][BLOCKS * MQ_FIT_BLOCK], scales[2][BLOCKS],
+        steps[BLOCKS];
+    for (size_t i = 0; i < BLOCKS * MQ_FIT_BLOCK; i++) {
+        values[i] = i / MQ_FIT_BLOCK % 20 == 18 ? size : random_between(state, -size, size);
+    }
+    for (size_t i = 0; i < BLOCKS; i++) {
+        steps[i] = size / 127 * random_between(state, -2, 2);
+    }
+    mq_fit_kernels_base.symmetric(scales[0], codes[0], values, steps, BLOCKS);
+    kernels->symmetric(scales[1], codes[1], values, steps, BLOCKS);
+    assert_memory_equal(scales[0], scales[1], sizeof scales[0]);
+    assert_memory_equal(codes[0], codes[1], sizeof codes[0]);
+    for (size_t i = 0; i < BLOCKS; i++) { /* each is fitted as if it were alone */
+        kernels->symmetric(scales[0], codes[0], values + i * MQ_FIT_BLOCK, steps + i, 1);
+        assert_true(scales[0][0] == scales[1][i]);
+        assert_memory_equal(codes[0], codes[1] + i * MQ_FIT_BLOCK, MQ_FIT_BLOCK * sizeof(float));
+    }
+}
+
 /* Random values, wishes and levels of all widths, now and then all the same or zero. */
 static void compare_fits(const mq_fit_kernels *kernels) {
     const mq_fit_kernels *base = &mq_fit_kernels_base;
@@ -150,11 +172,7 @@ static void compare_fits(const mq_fit_kernels *kernels) {
             scales[j] = random_between(&state, 0, size);
             minima[j] = random_between(&state, 0, size);
         }
-        float codes[2][MQ_FIT_BLOCK];
-        const float step = size / 127 * random_between(&state, 0.5f, 2);
-        assert_true(base->symmetric(codes[0], values, step) ==
-                    kernels->symmetric(codes[1], values, step));
-        assert_memory_equal(codes[0], codes[1], sizeof codes[0]);
+        compare_symmetric(kernels, &state, size);
         mq_fit_super super[2];
         base->super(&super[0], values, scales, minima);
         kernels->super(&super[1], values, scales, minima);

@@ -1,0 +1,122 @@
+/* What the searches of fit.h share: rounding, and fits side by side in the lanes of a vector.
+ * Compiled once for each instruction set, as part of fit_kernel.h. */
+#ifndef MQ_EXPORT_FIT_LANES_H
+#define MQ_EXPORT_FIT_LANES_H
+
+#include <math.h>
+#include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "export/fit.h"
+#include "tensor/bf16.h"
+
+enum { LANES = 16 }; /* of sums over one fit's numbers */
+
+/* Rounded to float16; an overflow stays the largest number. */
+static inline float fit_half(float value) {
+    const float largest = 65504.0f;
+    value = value < largest ? value : largest;
+    value = value > -largest ? value : -largest;
+#if defined(__F16C__) /* the same bits, in one instruction */
+    return _cvtsh_ss(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT));
+#else
+    return mq_f16_to_f32(mq_f32_to_f16(value));
+#endif
+}
+
+static inline float fit_rounded(float value, mq_dtype dtype) {
+    if (dtype == MQ_F32) {
+        return value;
+    }
+    if (dtype == MQ_F16) {
+        return fit_half(value);
+    }
+    const uint32_t bits = (uint32_t)mq_bf16_round(value) << 16;
+    float rounded;
+    memcpy(&rounded, &bits, sizeof rounded);
+    return rounded;
+}
+
+/* To the nearest whole number, ties to even; |value| < 2^22. */
+static inline float round_small(float value) {
+    const float shift = 0x1.8p23f; /* where the distance of neighbours is 1 */
+    return (value + shift) - shift;
+}
+
+static inline float between(float value, float low, float high) {
+    value = value > low ? value : low;
+    return value < high ? value : high;
+}
+
+/* In a fixed order. */
+static inline float sum_lanes(const float lane[LANES]) {
+    float half[LANES / 2];
+    for (size_t l = 0; l < LANES / 2; l++) {
+        half[l] = lane[l] + lane[l + LANES / 2];
+    }
+    return ((half[0] + half[4]) + (half[2] + half[6])) +
+           ((half[1] + half[5]) + (half[3] + half[7]));
+}
+
+/* --- side by side ----------------------------------------------------------------------------- */
+
+/* Several fits at once, one a lane: as many as the processor has lanes. */
+#if defined(__AVX512F__)
+enum { SIDES = 16 };
+#elif defined(__AVX2__)
+enum { SIDES = 8 };
+#else
+enum { SIDES = 4 };
+#endif
+typedef float side_f __attribute__((vector_size(SIDES * sizeof(float))));
+typedef int32_t side_i __attribute__((vector_size(SIDES * sizeof(int32_t))));
+
+/* which: -1 for a, 0 for b. */
+static inline side_f side_pick(side_i which, side_f a, side_f b) {
+    return (side_f)((which & (side_i)a) | (~which & (side_i)b));
+}
+
+static inline side_f side_between(side_f value, side_f low, side_f high) {
+#if defined(__AVX512F__)
+    return _mm512_min_ps(_mm512_max_ps(value, low), high);
+#elif defined(__AVX2__)
+    return _mm256_min_ps(_mm256_max_ps(value, low), high);
+#else
+    value = side_pick(value > low, value, low);
+    return side_pick(value < high, value, high);
+#endif
+}
+
+static inline side_f side_rounded(side_f value, mq_dtype dtype) {
+#if defined(__AVX2__)
+    if (dtype == MQ_F16) {
+        const side_f largest = (side_f){0} + 65504.0f;
+        value = side_between(value, -largest, largest);
+#if defined(__AVX512F__)
+        return _mm512_cvtph_ps(_mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+#else
+        return _mm256_cvtph_ps(_mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+#endif
+    }
+#endif
+    float values[SIDES];
+    memcpy(values, &value, sizeof values);
+    for (size_t l = 0; l < SIDES; l++) {
+        values[l] = fit_rounded(values[l], dtype);
+    }
+    memcpy(&value, values, sizeof values);
+    return value;
+}
+
+static inline bool side_any(side_i which) {
+    int32_t at[SIDES], any = 0;
+    memcpy(at, &which, sizeof at);
+    for (size_t l = 0; l < SIDES; l++) {
+        any |= at[l];
+    }
+    return any != 0;
+}
+
+#endif
