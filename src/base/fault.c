@@ -175,6 +175,16 @@ int mq_sys_fsync(int fd) {
     return result;
 }
 
+void mq_sys_begin_sync(int fd, uint64_t offset, uint64_t size) {
+#if defined(SYNC_FILE_RANGE_WRITE)
+    (void)sync_file_range(fd, (off_t)offset, (off_t)size, SYNC_FILE_RANGE_WRITE);
+#else
+    (void)fd;
+    (void)offset;
+    (void)size;
+#endif
+}
+
 void *mq_sys_map(int fd, size_t size) {
     if (next_fault(CALL_MAP) > 0) {
         return NULL;

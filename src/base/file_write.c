@@ -7,11 +7,16 @@
 #include "base/output.h"
 
 #define COPY_SIZE ((size_t)1 << 20)
+/* The disk begins on so many bytes as soon as they are there, and not when the file is closed: it
+ * works while the next are made. */
+#define SYNC_SIZE ((uint64_t)8 << 20)
 
 struct mq_writer {
     int fd;
     uint64_t position; /* where mq_write goes on */
-    char *path;        /* the file's final one, for messages */
+    uint64_t unsynced; /* bytes that the disk was not told of yet, all in [low, high) */
+    uint64_t low, high;
+    char *path; /* the file's final one, for messages */
 };
 
 mq_status mq_writer_open(mq_writer **out, mq_output *output, const char *name, mq_error *err) {
@@ -41,6 +46,17 @@ mq_status mq_writer_open(mq_writer **out, mq_output *output, const char *name, m
     return MQ_OK;
 }
 
+static void note_written(mq_writer *writer, uint64_t offset, uint64_t size) {
+    const uint64_t end = offset + size;
+    writer->low = writer->unsynced == 0 || offset < writer->low ? offset : writer->low;
+    writer->high = writer->unsynced == 0 || end > writer->high ? end : writer->high;
+    writer->unsynced += size;
+    if (writer->unsynced >= SYNC_SIZE) {
+        mq_sys_begin_sync(writer->fd, writer->low, writer->high - writer->low);
+        writer->unsynced = 0;
+    }
+}
+
 mq_status mq_write_at(mq_writer *writer, uint64_t offset, const void *data, size_t size,
                       mq_error *err) {
     const unsigned char *bytes = data;
@@ -49,6 +65,7 @@ mq_status mq_write_at(mq_writer *writer, uint64_t offset, const void *data, size
         if (put <= 0) {
             return mq_fail_errno(err, put < 0 ? errno : EIO, writer->path, "write");
         }
+        note_written(writer, offset, (uint64_t)put);
         bytes += put;
         size -= (size_t)put;
         offset += (uint64_t)put;

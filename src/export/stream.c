@@ -1,15 +1,15 @@
 #include "export/stream.h"
 
+#include <omp.h>
+
 #include "base/context.h"
 #include "base/error.h"
+#include "export/put_ahead.h"
 #include "store/folder.h"
 
 typedef struct stream {
     mq_plan *plan;
-    mq_put_part *put;
-    void *user;
-    unsigned char *block; /* [block_bytes]: MQ_STREAM_BYTES, or a row that is longer */
-    size_t block_bytes;
+    mq_put_ahead *parts;
 } stream;
 
 /* A scale or bias that is not finite is no model's (matquant/format.h). */
@@ -42,7 +42,7 @@ static mq_status check_finite(const mq_tensor_info *info, size_t done, size_t by
                                         "weight number %zu is not finite", done / size + at);
 }
 
-/* Bytes as they are; the mapping is written from, nothing is copied. */
+/* Bytes as they are; the mapping is written from, nothing is copied: it stays until the end. */
 static mq_status copy_piece(const stream *self, size_t index, mq_error *err) {
     const mq_tensor_info *info = self->plan->pieces[index].sources[0];
     size_t done = 0;
@@ -54,7 +54,7 @@ static mq_status copy_piece(const stream *self, size_t index, mq_error *err) {
             status = check_finite(info, done, bytes, err);
         }
         if (status == MQ_OK) {
-            status = self->put(self->user, index, done, info->data + done, bytes, err);
+            status = mq_put_ahead_give(self->parts, index, done, info->data + done, bytes, err);
         }
         if (status != MQ_OK) {
             return status;
@@ -66,16 +66,19 @@ static mq_status copy_piece(const stream *self, size_t index, mq_error *err) {
 
 static mq_status fill_piece(const stream *self, size_t index, mq_error *err) {
     mq_piece *piece = &self->plan->pieces[index];
-    const size_t at_once = piece->row_bytes > 0 ? self->block_bytes / piece->row_bytes : 1;
-    for (size_t first = 0; first < piece->rows; first += at_once) {
-        const size_t left = piece->rows - first, count = left < at_once ? left : at_once;
+    for (size_t first = 0, count; first < piece->rows; first += count) {
+        unsigned char *room = NULL;
         mq_status status = mq_check_interrupt(self->plan->job->context, err);
         if (status == MQ_OK) {
-            status = piece->fill(self->block, self->plan, piece, first, count, err);
+            status = mq_put_ahead_room(self->parts, &room, &count, piece->rows - first,
+                                       piece->row_bytes, err);
         }
         if (status == MQ_OK) {
-            status = self->put(self->user, index, first * piece->row_bytes, self->block,
-                               count * piece->row_bytes, err);
+            status = piece->fill(room, self->plan, piece, first, count, err);
+        }
+        if (status == MQ_OK) {
+            status = mq_put_ahead_give(self->parts, index, first * piece->row_bytes, room,
+                                       count * piece->row_bytes, err);
         }
         if (status != MQ_OK) {
             return status;
@@ -118,17 +121,15 @@ static mq_status stream_all(const stream *self, mq_error *err) {
 }
 
 mq_status mq_stream_pieces(mq_plan *plan, mq_put_part *put, void *user, mq_error *err) {
-    stream self = {.plan = plan, .put = put, .user = user, .block_bytes = MQ_STREAM_BYTES};
+    stream self = {.plan = plan};
+    size_t block_bytes = MQ_STREAM_BYTES; /* or a row that is longer */
     for (size_t i = 0; i < plan->count; i++) {
         const mq_piece *piece = &plan->pieces[i];
-        if (piece->fill != NULL && piece->row_bytes > self.block_bytes) {
-            self.block_bytes = piece->row_bytes;
+        if (piece->fill != NULL && piece->row_bytes > block_bytes) {
+            block_bytes = piece->row_bytes;
         }
     }
-    mq_status status = mq_new(&self.block, self.block_bytes, 1, "a block of rows", err);
-    if (status == MQ_OK) {
-        status = stream_all(&self, err);
-    }
-    mq_free(self.block);
-    return status;
+    const mq_status status =
+        mq_put_ahead_begin(&self.parts, block_bytes, put, user, omp_get_max_threads() > 1, err);
+    return status == MQ_OK ? mq_put_ahead_end(self.parts, stream_all(&self, err), err) : status;
 }
