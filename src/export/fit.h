@@ -9,7 +9,8 @@ enum {
     MQ_FIT_BLOCK = 32, /* weights of a block of Q8_0 */
     MQ_FIT_SUBS = 16,  /* sub-blocks of a super-block of Q2_K */
     MQ_FIT_SUB = 16,   /* weights of a sub-block */
-    MQ_FIT_LEVELS = 256
+    MQ_FIT_LEVELS = 256,
+    MQ_FIT_GROUPS = 4 /* that are fitted at once, at most */
 };
 
 /* A super-block: w = scale·scales[j]·q - minimum·minima[j]; scale and minimum are float16s. */
@@ -46,8 +47,9 @@ typedef struct mq_fit_kernels {
      * if it could. */
     void (*super)(mq_fit_super *out, const float *values, const float wish_scale[MQ_FIT_SUBS],
                   const float wish_minimum[MQ_FIT_SUBS]);
-    /* A whole zero point; scales are rounded to dtype before codes are chosen. */
-    void (*integer)(mq_fit_grid *out, const mq_fit_levels *levels, mq_dtype dtype);
+    /* A whole zero point, count groups whose grids are of one size; scales are rounded to dtype
+     * before codes are chosen. count: 1 to MQ_FIT_GROUPS, several take less time each. */
+    void (*integer)(mq_fit_grid *out, const mq_fit_levels *levels, size_t count, mq_dtype dtype);
 } mq_fit_kernels;
 
 /* For this processor. */

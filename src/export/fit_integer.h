@@ -4,7 +4,7 @@
 
 #include "export/fit_lanes.h"
 
-enum { STARTS_MAX = 16 };
+enum { STARTS_MAX = 16, TURNS_MAX = 7, TOGETHER = 2 };
 
 /* A grid that is tried; better: the scale that is best for its codes. */
 typedef struct trial {
@@ -56,8 +56,7 @@ static inline trial_sums add_levels(const mq_fit_levels *levels, size_t i, const
     for (; i < levels->count; i += LANES) {
         const side_f value = levels->values[i] - none, times = levels->times[i] - none;
         const side_f near = side_between(value * inverse + zero + 0.5f, none, last);
-        const side_f t = __builtin_convertvector(__builtin_convertvector(near, side_i), side_f);
-        const side_f from_zero = t - zero, weighted = times * from_zero;
+        const side_f from_zero = side_whole(near) - zero, weighted = times * from_zero;
         const side_f error = scale * from_zero - value;
         sums.error += times * error * error;
         sums.squares += weighted * from_zero;
@@ -91,25 +90,20 @@ static inline void try_integers(trials *now, const mq_fit_levels *levels) {
     now->better = side_pick(all.squares > none, all.products / all.squares, none);
 }
 
-/* Scale by least squares and codes to the nearest level take turns, so often at most: in each lane
- * until nothing gets better any more. */
-static inline void improve_sides(trials *now, side_i active, const mq_fit_levels *levels,
-                                 size_t turns, mq_dtype dtype) {
-    for (size_t k = 0; k < turns; k++) {
-        trials next = {.scale = side_rounded(now->better, dtype), .zero = now->zero};
-        active &= next.scale != now->scale;
-        if (!side_any(active)) {
-            break;
-        }
-        try_integers(&next, levels);
-        active &= next.error < now->error;
-        now->scale = side_pick(active, next.scale, now->scale);
-        now->error = side_pick(active, next.error, now->error);
-        now->better = side_pick(active, next.better, now->better);
-    }
+/* Scale by least squares, and codes to the nearest level once more, in each lane where that makes
+ * something better still. */
+static inline void take_turn(trials *now, side_i *active, const mq_fit_levels *levels,
+                             mq_dtype dtype) {
+    trials next = {.scale = side_rounded(now->better, dtype), .zero = now->zero};
+    *active &= next.scale != now->scale;
+    try_integers(&next, levels);
+    *active &= next.error < now->error;
+    now->scale = side_pick(*active, next.scale, now->scale);
+    now->error = side_pick(*active, next.error, now->error);
+    now->better = side_pick(*active, next.better, now->better);
 }
 
-/* The same of one trial. */
+/* Such turns of one trial, so many at most. */
 static trial improve(trial now, const mq_fit_levels *levels, size_t turns, mq_dtype dtype) {
     for (size_t k = 0; k < turns; k++) {
         const float scale = fit_rounded(now.better, dtype);
@@ -149,22 +143,70 @@ static void make_starts(start_list *out, const mq_fit_levels *levels) {
     }
 }
 
-/* Each start as far as so many turns take it, SIDES at once. */
-static void run_starts(start_list *at, const mq_fit_levels *levels, size_t turns, mq_dtype dtype) {
-    for (size_t first = 0; first < at->count; first += SIDES) {
-        trials now = {.scale = {0}};
-        side_i active;
-        memcpy(&now.scale, at->scales + first, sizeof now.scale);
-        memcpy(&now.zero, at->zeros + first, sizeof now.zero);
-        now.scale = side_rounded(now.scale, dtype);
-        for (size_t l = 0; l < SIDES; l++) {
-            active[l] = first + l < at->count ? -1 : 0;
+/* SIDES of the starts of a group. */
+typedef struct job {
+    start_list *at;
+    const mq_fit_levels *levels;
+    size_t first;
+} job;
+
+static inline void load_starts(trials *now, side_i *active, const job *from, mq_dtype dtype) {
+    memcpy(&now->scale, from->at->scales + from->first, sizeof now->scale);
+    memcpy(&now->zero, from->at->zeros + from->first, sizeof now->zero);
+    now->scale = side_rounded(now->scale, dtype);
+    for (size_t l = 0; l < SIDES; l++) {
+        (*active)[l] = from->first + l < from->at->count ? -1 : 0;
+    }
+    try_integers(now, from->levels);
+}
+
+static inline void store_starts(const trials *now, const job *to) {
+    memcpy(to->at->scales + to->first, &now->scale, sizeof now->scale);
+    memcpy(to->at->errors + to->first, &now->error, sizeof now->error);
+    memcpy(to->at->better + to->first, &now->better, sizeof now->better);
+}
+
+/* Each start as far as so many turns take it. Jobs go on together, so that a processor has
+ * something to do while one of them waits for its sums. */
+static void run_jobs(const job jobs[TOGETHER], size_t turns, mq_dtype dtype) {
+    trials now[TOGETHER];
+    side_i active[TOGETHER];
+    for (size_t i = 0; i < TOGETHER; i++) {
+        load_starts(&now[i], &active[i], &jobs[i], dtype);
+    }
+    for (size_t k = 0; k < turns; k++) {
+        side_i any = {0};
+        for (size_t i = 0; i < TOGETHER; i++) {
+            take_turn(&now[i], &active[i], jobs[i].levels, dtype);
+            any |= active[i];
         }
-        try_integers(&now, levels);
-        improve_sides(&now, active, levels, turns, dtype);
-        memcpy(at->scales + first, &now.scale, sizeof now.scale);
-        memcpy(at->errors + first, &now.error, sizeof now.error);
-        memcpy(at->better + first, &now.better, sizeof now.better);
+        if (!side_any(any)) {
+            break;
+        }
+    }
+    for (size_t i = 0; i < TOGETHER; i++) {
+        store_starts(&now[i], &jobs[i]);
+    }
+}
+
+static void run_starts(start_list *at, const mq_fit_levels *levels, size_t count, size_t turns,
+                       mq_dtype dtype) {
+    job jobs[TOGETHER];
+    size_t waiting = 0;
+    for (size_t i = 0; i < count; i++) {
+        for (size_t first = 0; first < at[i].count; first += SIDES) {
+            jobs[waiting++] = (job){&at[i], &levels[i], first};
+            if (waiting == TOGETHER) {
+                run_jobs(jobs, turns, dtype);
+                waiting = 0;
+            }
+        }
+    }
+    if (waiting > 0) { /* the last one again, to fill up: it stays what it is */
+        for (size_t i = waiting; i < TOGETHER; i++) {
+            jobs[i] = jobs[waiting - 1];
+        }
+        run_jobs(jobs, turns, dtype);
     }
 }
 
@@ -172,26 +214,23 @@ static trial trial_at(const start_list *from, size_t i) {
     return (trial){from->scales[i], from->errors[i], from->better[i], (unsigned)from->zeros[i]};
 }
 
-/* With many levels, a turn from each start tells which two are worth more; with few, starts end too
+/* With many levels, a turn from each start told which two are worth more; with few, starts end too
  * far from where a turn takes them. */
-static void fit_integer(mq_fit_grid *out, const mq_fit_levels *levels, mq_dtype dtype) {
-    const size_t turns = levels->last <= 127 ? 7 : 1;
-    start_list at;
-    make_starts(&at, levels);
-    run_starts(&at, levels, turns, dtype);
-    size_t first = 0, second = at.count;
-    for (size_t i = 1; i < at.count; i++) {
-        if (at.errors[i] < at.errors[first]) {
+static void choose_start(mq_fit_grid *out, const start_list *at, const mq_fit_levels *levels,
+                         bool goes_on, mq_dtype dtype) {
+    size_t first = 0, second = at->count;
+    for (size_t i = 1; i < at->count; i++) {
+        if (at->errors[i] < at->errors[first]) {
             second = first;
             first = i;
-        } else if (second == at.count || at.errors[i] < at.errors[second]) {
+        } else if (second == at->count || at->errors[i] < at->errors[second]) {
             second = i;
         }
     }
-    trial best = trial_at(&at, first);
-    if (turns == 1) {
-        const trial other = improve(trial_at(&at, second), levels, 7, dtype);
-        best = improve(best, levels, 7, dtype);
+    trial best = trial_at(at, first);
+    if (goes_on) {
+        const trial other = improve(trial_at(at, second), levels, TURNS_MAX, dtype);
+        best = improve(best, levels, TURNS_MAX, dtype);
         best = other.error < best.error ? other : best;
     }
     const float inverse = best.scale > 0 ? 1 / best.scale : 0;
@@ -200,6 +239,19 @@ static void fit_integer(mq_fit_grid *out, const mq_fit_levels *levels, mq_dtype 
     for (size_t i = 0; i < levels->count; i++) {
         out->codes[i] =
             integer_code(levels->values[i], inverse, (float)best.zero, (float)levels->last);
+    }
+}
+
+static void fit_integer(mq_fit_grid *out, const mq_fit_levels *levels, size_t count,
+                        mq_dtype dtype) {
+    start_list at[MQ_FIT_GROUPS];
+    const bool goes_on = levels[0].last > 127;
+    for (size_t i = 0; i < count; i++) {
+        make_starts(&at[i], &levels[i]);
+    }
+    run_starts(at, levels, count, goes_on ? 1 : TURNS_MAX, dtype);
+    for (size_t i = 0; i < count; i++) {
+        choose_start(&out[i], &at[i], &levels[i], goes_on, dtype);
     }
 }
 

@@ -89,6 +89,17 @@ static inline side_f side_between(side_f value, side_f low, side_f high) {
 #endif
 }
 
+/* Without what stands behind the point; |value| < 2^31. */
+static inline side_f side_whole(side_f value) {
+#if defined(__AVX512F__)
+    return _mm512_roundscale_ps(value, _MM_FROUND_TO_ZERO);
+#elif defined(__AVX2__)
+    return _mm256_round_ps(value, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+#else
+    return __builtin_convertvector(__builtin_convertvector(value, side_i), side_f);
+#endif
+}
+
 static inline side_f side_rounded(side_f value, mq_dtype dtype) {
 #if defined(__AVX2__)
     if (dtype == MQ_F16) {

@@ -13,23 +13,44 @@ enum { LEVELS = MQ_FIT_LEVELS, LANES = 16 };
 
 /* --- one group -------------------------------------------------------------------------------- */
 
+/* Which of times[LEVELS] are not 0, a bit each. */
+static void find_used(uint64_t used[LEVELS / 64], const uint32_t *times, size_t count) {
+    uint8_t is_used[LEVELS] = {0};
+    for (size_t s = 0; s < count; s++) {
+        is_used[s] = times[s] != 0;
+    }
+    for (size_t k = 0; k < LEVELS / 64; k++) {
+        used[k] = 0;
+        for (size_t i = 0; i < 8; i++) { /* bytes of 0 and 1 become the bits of one */
+            uint64_t eight;
+            memcpy(&eight, is_used + 64 * k + 8 * i, sizeof eight);
+            used[k] |= (eight * 0x0102040810204080u >> 56) << 8 * i;
+        }
+    }
+}
+
+/* Levels that do not occur are passed over by bits: in 8 bits most do not, and whether the next one
+ * does, no processor can foresee. */
 static void count_levels(mq_fit_levels *out, const uint8_t *slices, size_t count, float scale,
                          float bias, unsigned width) {
     uint32_t times[LEVELS];
+    uint64_t used[LEVELS / 64];
     out->step = fabs((double)scale);
     out->last = (1u << width) - 1;
     memset(times, 0, (out->last + 1) * sizeof *times);
     for (size_t i = 0; i < count; i++) {
         times[slices[i]]++;
     }
-    size_t used = 0;
-    for (unsigned s = 0; s <= out->last; s++) { /* without a branch, which nobody could foresee */
-        out->values[used] = scale * (float)s + bias; /* as eval computes it */
-        out->times[used] = (float)times[s];
-        out->slices[used] = (uint8_t)s;
-        used += times[s] > 0;
+    find_used(used, times, out->last + 1);
+    out->count = 0;
+    for (size_t k = 0; k <= out->last / 64; k++) {
+        for (uint64_t left = used[k]; left != 0; left &= left - 1) {
+            const unsigned s = (unsigned)(64 * k) + (unsigned)__builtin_ctzll(left);
+            out->values[out->count] = scale * (float)s + bias; /* as eval computes it */
+            out->times[out->count] = (float)times[s];
+            out->slices[out->count++] = (uint8_t)s;
+        }
     }
-    out->count = used;
     out->padded = (out->count + LANES - 1) / LANES * LANES;
     for (size_t i = out->count; i < out->padded; i++) {
         out->values[i] = out->times[i] = 0;
@@ -61,15 +82,19 @@ static void keep_group(mq_fit_grid *out, const mq_fit_levels *levels, float scal
     }
 }
 
-/* What a grid costs. */
-static double error_of(const mq_fit_grid *fitted, const mq_fit_levels *levels) {
-    double sum = 0;
+/* Adds to error[2] what a grid costs: Σ (w - slice's w)², Σ (slice's w)². */
+static void add_error(double error[2], const mq_fit_grid *fitted, const mq_fit_levels *levels) {
+    const float scale = fitted->scale, zero = (float)fitted->zero;
+    double errors = 0, power = 0;
+#pragma omp simd reduction(+ : errors, power)
     for (size_t i = 0; i < levels->count; i++) {
-        const double t = (double)fitted->codes[i] - fitted->zero;
-        const double error = (double)fitted->scale * t - (double)levels->values[i];
-        sum += (double)levels->times[i] * error * error;
+        const double value = (double)levels->values[i], times = (double)levels->times[i];
+        const double off = (double)scale * (double)(fitted->codes[i] - zero) - value;
+        errors += times * off * off;
+        power += times * value * value;
     }
-    return sum;
+    error[0] += errors;
+    error[1] += power;
 }
 
 /* --- one linear ------------------------------------------------------------------------------- */
@@ -88,41 +113,53 @@ static float half_at(const mq_tensor_info *info, size_t index) {
     return mq_f16_to_f32(half);
 }
 
+/* Groups [first, first + count) of a row, whose codes become those of the grid: count is at most
+ * MQ_FIT_GROUPS. */
+static void fit_groups(mq_integer_linear *self, double error[2], const mq_plan *plan,
+                       const mq_integer_layout *layout, size_t row, size_t first, size_t count) {
+    const mq_master_view *view = self->view;
+    const unsigned width = plan->job->width;
+    const size_t parts = self->groups / view->groups, size = layout->group_size;
+    uint8_t *codes = self->codes + row * view->in + first * size;
+    mq_fit_levels levels[MQ_FIT_GROUPS];
+    mq_fit_grid grids[MQ_FIT_GROUPS];
+    for (size_t i = 0; i < count; i++) {
+        const size_t pair = row * view->groups + (first + i) / parts;
+        const float scale = half_at(view->scales[width], pair);
+        count_levels(&levels[i], codes + i * size, size, scale, half_at(view->biases[width], pair),
+                     width);
+        if (mq_plan_is_symmetric(plan)) {
+            keep_group(&grids[i], &levels[i], scale, layout->scale_dtype);
+        }
+    }
+    if (!mq_plan_is_symmetric(plan)) {
+        mq_fit_kernels_best()->integer(grids, levels, count, layout->scale_dtype);
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint8_t table[LEVELS] = {0};
+        for (size_t k = 0; k < levels[i].count; k++) {
+            table[levels[i].slices[k]] = (uint8_t)grids[i].codes[k];
+        }
+        for (size_t k = i * size; k < (i + 1) * size; k++) {
+            codes[k] = table[codes[k]];
+        }
+        self->scales[row * self->groups + first + i] = grids[i].scale;
+        self->zeros[row * self->groups + first + i] = (uint8_t)grids[i].zero;
+        add_error(error, &grids[i], &levels[i]);
+    }
+}
+
 /* error[2]: Σ (w - slice's w)², Σ (slice's w)². */
 static void fit_row(mq_integer_linear *self, double error[2], const mq_plan *plan,
                     const mq_integer_layout *layout, size_t row) {
     const mq_master_view *view = self->view;
-    const unsigned width = plan->job->width;
-    const size_t parts = self->groups / view->groups, size = layout->group_size;
-    uint8_t *codes = self->codes + row * view->in;
-    mq_slice_codes(codes, view->codes->data + row * view->in, view->in, width,
-                   mq_master_slice_rule(plan->job->master));
-    const mq_fit_kernels *kernels = mq_plan_is_symmetric(plan) ? NULL : mq_fit_kernels_best();
+    mq_slice_codes(self->codes + row * view->in, view->codes->data + row * view->in, view->in,
+                   plan->job->width, mq_master_slice_rule(plan->job->master));
     error[0] = error[1] = 0;
-    for (size_t g = 0; g < self->groups; g++) {
-        const size_t pair = row * view->groups + g / parts;
-        mq_fit_levels levels;
-        mq_fit_grid best;
-        const float scale = half_at(view->scales[width], pair);
-        count_levels(&levels, codes + g * size, size, scale, half_at(view->biases[width], pair),
-                     width);
-        if (kernels == NULL) {
-            keep_group(&best, &levels, scale, layout->scale_dtype);
-        } else {
-            kernels->integer(&best, &levels, layout->scale_dtype);
-        }
-        uint8_t table[LEVELS] = {0};
-        for (size_t i = 0; i < levels.count; i++) {
-            const double value = (double)levels.values[i];
-            table[levels.slices[i]] = (uint8_t)best.codes[i];
-            error[1] += (double)levels.times[i] * value * value;
-        }
-        for (size_t i = g * size; i < (g + 1) * size; i++) {
-            codes[i] = table[codes[i]];
-        }
-        self->scales[row * self->groups + g] = best.scale;
-        self->zeros[row * self->groups + g] = (uint8_t)best.zero;
-        error[0] += error_of(&best, &levels);
+    for (size_t first = 0; first < self->groups; first += MQ_FIT_GROUPS) {
+        const size_t left = self->groups - first;
+        fit_groups(self, error, plan, layout, row, first,
+                   left < MQ_FIT_GROUPS ? left : MQ_FIT_GROUPS);
     }
 }
 
