@@ -368,7 +368,11 @@ def files(name, shape, options):
             output = work / ("slice.gguf" if form == "gguf" else "slice")
             words = (matquant, "slice", master, "-o", output, "--force", "--bits", bits, "--format", form, "--json",
                      "--quiet")
-            runs = [command(*words) for _ in range(times)]
+            runs = []
+            for _ in range(times):  # into a fresh folder each time, as the copy: deleting the old one is not slicing
+                shutil.rmtree(output, ignore_errors=True)
+                output.unlink(missing_ok=True)
+                runs.append(command(*words))
             report = json.loads(runs[0].printed)
             moved, seconds = report["bytes_read"] + report["bytes_written"], min(run.seconds for run in runs)
             slices[f"{form}, {bits} bits"] = {
