@@ -72,6 +72,7 @@ enum { SIDES = 4 };
 #endif
 typedef float side_f __attribute__((vector_size(SIDES * sizeof(float))));
 typedef int32_t side_i __attribute__((vector_size(SIDES * sizeof(int32_t))));
+typedef uint32_t side_u __attribute__((vector_size(SIDES * sizeof(uint32_t))));
 
 /* which: -1 for a, 0 for b. */
 static inline side_f side_pick(side_i which, side_f a, side_f b) {
@@ -100,25 +101,35 @@ static inline side_f side_whole(side_f value) {
 #endif
 }
 
-static inline side_f side_rounded(side_f value, mq_dtype dtype) {
+static inline side_f side_half(side_f value) {
 #if defined(__AVX2__)
-    if (dtype == MQ_F16) {
-        const side_f largest = (side_f){0} + 65504.0f;
-        value = side_between(value, -largest, largest);
+    const side_f largest = (side_f){0} + 65504.0f;
+    value = side_between(value, -largest, largest);
 #if defined(__AVX512F__)
-        return _mm512_cvtph_ps(_mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+    return _mm512_cvtph_ps(_mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
 #else
-        return _mm256_cvtph_ps(_mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+    return _mm256_cvtph_ps(_mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
 #endif
-    }
-#endif
+#else
     float values[SIDES];
     memcpy(values, &value, sizeof values);
     for (size_t l = 0; l < SIDES; l++) {
-        values[l] = fit_rounded(values[l], dtype);
+        values[l] = fit_half(values[l]);
     }
     memcpy(&value, values, sizeof values);
     return value;
+#endif
+}
+
+static inline side_f side_rounded(side_f value, mq_dtype dtype) {
+    if (dtype == MQ_F32) {
+        return value;
+    }
+    if (dtype == MQ_F16) {
+        return side_half(value);
+    }
+    const side_u bits = (side_u)value; /* mq_bf16_round, of what is no NaN */
+    return (side_f)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
 }
 
 static inline bool side_any(side_i which) {

@@ -128,7 +128,7 @@ static void fit_blocks(float *scales, float *codes, const float *values, const f
         side_f scale = starts[i];
         for (size_t k = 0; k < TURNS; k++) {
             side_f better;
-            tried[k][i] = side_rounded(scale, MQ_F16);
+            tried[k][i] = side_half(scale);
             errors[k][i] = try_blocks(&better, w, tried[k][i]);
             scale = better;
         }
