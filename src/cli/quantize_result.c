@@ -6,20 +6,14 @@
 const char *const cli_recipe_names[] = {"best", "paper", "rtn", NULL};
 const char *const cli_loss_names[] = {"relative", "l2", NULL};
 
-static double mean_before(const mq_quantize_report *report, size_t width) {
-    double sum = 0;
+/* Of all blocks, at the width of that index. */
+static void mean_losses(double *before, double *after, const mq_quantize_report *report,
+                        size_t width) {
+    *before = *after = 0;
     for (size_t b = 0; b < report->blocks; b++) {
-        sum += report->block[b].before[width];
+        *before += report->block[b].before[width] / (double)report->blocks;
+        *after += report->block[b].after[width] / (double)report->blocks;
     }
-    return sum / (double)report->blocks;
-}
-
-static double mean_after(const mq_quantize_report *report, size_t width) {
-    double sum = 0;
-    for (size_t b = 0; b < report->blocks; b++) {
-        sum += report->block[b].after[width];
-    }
-    return sum / (double)report->blocks;
 }
 
 /* --- for people ------------------------------------------------------------------------------- */
@@ -39,8 +33,10 @@ static void print_losses(const mq_quantize_report *report, const mq_quantize_opt
     cli_table_cell(&table, "after");
     cli_table_cell(&table, "gain");
     for (size_t i = 0; i < options->width_count; i++) {
-        double before = cli_decibels(mean_before(report, i)),
-               after = cli_decibels(mean_after(report, i));
+        double before, after;
+        mean_losses(&before, &after, report, i);
+        before = cli_decibels(before);
+        after = cli_decibels(after);
         cli_table_row(&table);
         cli_table_cell(&table, "%u", options->widths[i]);
         cli_table_cell(&table, "%g", options->lambda[i]);
@@ -141,8 +137,10 @@ static void add_widths(cli_json *json, const mq_quantize_report *report,
         cli_json_size(json, width, "bits", options->widths[i]);
         cli_json_number(json, width, "lambda", options->lambda[i]);
         if (report->block && report->blocks > 0) {
-            cli_json_number(json, width, "mean_loss_before", mean_before(report, i));
-            cli_json_number(json, width, "mean_loss_after", mean_after(report, i));
+            double before, after;
+            mean_losses(&before, &after, report, i);
+            cli_json_number(json, width, "mean_loss_before", before);
+            cli_json_number(json, width, "mean_loss_after", after);
         }
     }
 }

@@ -38,17 +38,23 @@ static mq_status kind_of_config(int *kind, const cJSON *config, const char *path
                         "\" nor MLX's \"quantization\" with group_size and bits");
 }
 
-/* What is there but no folder of a model says so, in better words than the system's. */
-static mq_status check_folder(const char *folder, const char *path, mq_error *err) {
+mq_status mq_folder_check(const char *folder, mq_error *err) {
     if (!mq_is_folder(folder)) {
         return mq_path_exists(folder)
                    ? mq_fail_file(err, MQ_ERR_INPUT, folder,
                                   "is a file; a model is a folder with a " MQ_CONFIG_FILE)
                    : MQ_OK;
     }
-    return mq_path_exists(path)
-               ? MQ_OK
-               : mq_fail_file(err, MQ_ERR_INPUT, path, "is not there: the folder holds no model");
+    char *path = mq_path_join(folder, MQ_CONFIG_FILE);
+    if (path == NULL) {
+        return mq_fail_memory(err, "a path", strlen(folder));
+    }
+    const mq_status status =
+        mq_path_exists(path)
+            ? MQ_OK
+            : mq_fail_file(err, MQ_ERR_INPUT, path, "is not there: the folder holds no model");
+    mq_free(path);
+    return status;
 }
 
 mq_status mq_folder_kind(int *kind, const char *folder, mq_error *err) {
@@ -57,7 +63,7 @@ mq_status mq_folder_kind(int *kind, const char *folder, mq_error *err) {
         return mq_fail_memory(err, "a path", strlen(folder));
     }
     cJSON *config = NULL;
-    mq_status status = check_folder(folder, path, err);
+    mq_status status = mq_folder_check(folder, err);
     if (status == MQ_OK) {
         status = mq_read_folder_json(&config, folder, MQ_CONFIG_FILE, false, err);
     }

@@ -299,6 +299,9 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = check_paths(options, err);
     }
     if (status == MQ_OK) {
+        status = mq_folder_check(options->model, err);
+    }
+    if (status == MQ_OK) {
         status = mq_model_open_plain(&plan->model, options->model, err);
     }
     if (status == MQ_OK) {
