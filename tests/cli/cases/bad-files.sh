@@ -1,6 +1,6 @@
 # Files that are missing, cut or not what their name says.
 . "$CLI/shared.sh"
-refused no-config 'in/config.json: cannot open: No such file or directory'
+refused no-config 'in/config.json: is not there: the folder holds no model'
 refused no-weights 'in/model.safetensors: is not there, and neither is model.safetensors.index.json'
 refused no-tokenizer 'in/tokenizer.json: cannot open: No such file or directory'
 refused empty-weights 'in/model.safetensors: at byte 0: the file ends within the header length'
