@@ -2,8 +2,10 @@
  *
  * Slices of 4 and 5 bits are exact (Q4_1, Q5_1 have a float16 offset as our groups have); 8 bits
  * become Q8_0, which has no offset, 2 bits Q2_K. Of a master with a symmetric zero point 4, 5 and 8
- * bits are exact in types without an offset (Q4_0, Q5_0, Q8_0). A layer whose rows a type's blocks
- * do not divide is stored in another: 2-bit codes exactly in Q4_1, the rest in F16. Embeddings and
+ * bits are exact in types without an offset (Q4_0, Q5_0, Q8_0). Where groups are a whole row or
+ * another multiple of 256, K-quants hold 2, 4 and 5 bits exactly in fewer bytes, and of a symmetric
+ * master also 3 and 6 (gguf_types.c chooses). A layer whose rows a type's blocks do not divide is
+ * stored in another: codes of few bits exactly in a wider type, the rest in F16. Embeddings and
  * head that are not quantized keep their element type, norms and biases become F32, as llama.cpp
  * wants them. With --dtype all matrices are plain (gguf_plain.h).
  *
@@ -17,9 +19,9 @@
 #include <string.h>
 
 #include "base/context.h"
-#include "export/gguf_blocks.h"
 #include "export/gguf_model.h"
 #include "export/gguf_plain.h"
+#include "export/gguf_types.h"
 #include "export/stream.h"
 #include "store/folder.h"
 #include "store/names.h"
@@ -38,30 +40,6 @@ static const char *const norm_names[MQ_NORM_COUNT] = {
 };
 
 /* --- rows ------------------------------------------------------------------------------------- */
-
-#define ENCODER(name, type)                                                                        \
-    static void name(unsigned char *out, const mq_row *row, double *error) {                       \
-        mq_ggml_encode(out, row, type, error);                                                     \
-    }
-ENCODER(encode_f16, MQ_GGML_F16)
-ENCODER(encode_q4_0, MQ_GGML_Q4_0)
-ENCODER(encode_q4_1, MQ_GGML_Q4_1)
-ENCODER(encode_q5_0, MQ_GGML_Q5_0)
-ENCODER(encode_q5_1, MQ_GGML_Q5_1)
-ENCODER(encode_q8_0, MQ_GGML_Q8_0)
-ENCODER(encode_q2_k, MQ_GGML_Q2_K)
-
-static mq_status fill_linear(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
-                             size_t count, mq_error *err) {
-    mq_encode_row *const encode = piece->type == MQ_GGML_Q4_0   ? encode_q4_0
-                                  : piece->type == MQ_GGML_Q4_1 ? encode_q4_1
-                                  : piece->type == MQ_GGML_Q5_0 ? encode_q5_0
-                                  : piece->type == MQ_GGML_Q5_1 ? encode_q5_1
-                                  : piece->type == MQ_GGML_Q8_0 ? encode_q8_0
-                                  : piece->type == MQ_GGML_Q2_K ? encode_q2_k
-                                                                : encode_f16;
-    return mq_fill_encoded(out, plan, piece, first, count, encode, err);
-}
 
 /* Rows of the source's bytes, in the order that llama.cpp wants them. */
 static mq_status fill_rows(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
@@ -114,70 +92,6 @@ static mq_status fill_rope_factors(unsigned char *out, mq_plan *plan, mq_piece *
         memcpy(out + i * sizeof factor, &factor, sizeof factor);
     }
     return MQ_OK;
-}
-
-/* --- which type a layer is stored in ---------------------------------------------------------- */
-
-static bool holds_exactly(mq_ggml_type type, const mq_plan *plan, const mq_master_view *view) {
-    const bool offset = type == MQ_GGML_Q4_1 || type == MQ_GGML_Q5_1;
-    const bool none = type == MQ_GGML_Q4_0 || type == MQ_GGML_Q5_0 || type == MQ_GGML_Q8_0;
-    return (offset || (none && mq_plan_is_symmetric(plan))) &&
-           view->in / view->groups % mq_ggml_block(type) == 0;
-}
-
-/* The type in its place that needs no offset, where the slice has none. */
-static mq_ggml_type without_offset(mq_ggml_type type, const mq_plan *plan,
-                                   const mq_master_view *view) {
-    const mq_ggml_type other = type == MQ_GGML_Q4_1   ? MQ_GGML_Q4_0
-                               : type == MQ_GGML_Q5_1 ? MQ_GGML_Q5_0
-                                                      : type;
-    return holds_exactly(other, plan, view) ? other : type;
-}
-
-/* The types for a layer of so many bits, the first one before the second; 3, 6 and 7 bits are an
- * embedding's. */
-static const mq_ggml_type types[][2] = {
-    [2] = {MQ_GGML_Q2_K, MQ_GGML_Q4_1}, [3] = {MQ_GGML_Q4_1, MQ_GGML_F16},
-    [4] = {MQ_GGML_Q4_1, MQ_GGML_F16},  [5] = {MQ_GGML_Q5_1, MQ_GGML_F16},
-    [6] = {MQ_GGML_Q8_0, MQ_GGML_F16},  [7] = {MQ_GGML_Q8_0, MQ_GGML_F16},
-    [8] = {MQ_GGML_Q8_0, MQ_GGML_F16}};
-
-static mq_ggml_type type_of_linear(const mq_plan *plan, const mq_master_view *view) {
-    const unsigned width = mq_view_width(view, plan->job->width);
-    for (size_t i = 0; i < 2; i++) {
-        if (view->in % mq_ggml_block(types[width][i]) == 0) {
-            return without_offset(types[width][i], plan, view);
-        }
-    }
-    return MQ_GGML_F16;
-}
-
-/* Layers that another type has to hold, in one line with what that costs. */
-static void warn_of_fallbacks(const mq_plan *plan) {
-    const mq_ggml_type wanted = types[plan->job->width][0];
-    size_t layers = 0, bytes = 0, wanted_bytes = 0;
-    const mq_piece *example = NULL;
-    for (size_t i = 0; i < plan->count; i++) {
-        const mq_piece *piece = &plan->pieces[i];
-        if (piece->linear != NULL && piece->linear->min_width == 0 &&
-            piece->type != (unsigned)without_offset(wanted, plan, piece->linear)) {
-            layers++;
-            bytes += piece->rows * piece->row_bytes;
-            const size_t weights = piece->linear->out * piece->linear->in;
-            wanted_bytes +=
-                weights / mq_ggml_block(wanted) * mq_ggml_row_bytes(wanted, mq_ggml_block(wanted));
-            example = piece;
-        }
-    }
-    if (layers > 0) {
-        mq_log(
-            plan->job->context, MQ_LOG_WARNING,
-            "%zu layers such as %s have rows of %zu, no multiple of the %zu of %s: stored as %s, "
-            "%.1f MiB instead of %.1f",
-            layers, example->spec.name, example->linear->in, mq_ggml_block(wanted),
-            mq_ggml_name(wanted), mq_ggml_name((mq_ggml_type)example->type), (double)bytes / 0x1p20,
-            (double)wanted_bytes / 0x1p20);
-    }
 }
 
 /* --- the plan: tensors ------------------------------------------------------------------------ */
@@ -239,15 +153,15 @@ static mq_status add_vector(mq_plan *plan, const char *source, const char *name,
 
 static mq_status add_quantized(mq_plan *plan, const mq_master_view *view, const char *name,
                                size_t heads, mq_error *err) {
-    const mq_ggml_type type = type_of_linear(plan, view);
+    const mq_ggml_type type = mq_gguf_type_of_linear(plan, view);
     mq_piece piece = {.spec = {.dims = 2, .shape = {view->out, view->in}},
                       .type = type,
                       .rows = view->out,
                       .row_bytes = mq_ggml_row_bytes(type, view->in),
-                      .fill = fill_linear,
+                      .fill = mq_gguf_fill_linear,
                       .heads = heads,
-                      .is_inexact = !holds_exactly(type, plan, view)};
-    piece.takes_values = piece.is_inexact || type == MQ_GGML_Q8_0; /* fitted even where exact */
+                      .is_inexact = !mq_gguf_holds_exactly(type, plan, view),
+                      .takes_values = mq_gguf_takes_values(type, plan, view)};
     mq_piece_reads_all(&piece, plan, view);
     const mq_gguf *own = plan->own;
     if (own->is_plain) {
@@ -333,11 +247,15 @@ static void free_gguf(void *own) {
 
 static mq_status check_options(const mq_gguf *own, const mq_plan *plan, mq_error *err) {
     const unsigned width = plan->job->width;
-    if (!own->is_plain && width != 2 && width != 4 && width != 5 && width != 8) {
+    if (!own->is_plain && !mq_gguf_has_width(plan)) {
         return mq_fail(err, MQ_ERR_USAGE,
-                       "GGUF has no %u bits with an offset; use --bits 2, 4, 5 or 8, --dtype f16 "
-                       "for plain weights, or --format %s",
-                       width, width == 7 ? "matquant" : "mlx");
+                       "GGUF has no %u bits%s; use --bits 2, 4, 5 or 8, --dtype f16 for plain "
+                       "weights, or --format %s",
+                       width,
+                       width == 7                   ? ""
+                       : mq_plan_is_symmetric(plan) ? " for groups that are no multiple of 256"
+                                                    : " with an offset",
+                       width == 7 ? "matquant" : "mlx");
     }
     if (plan->job->options->max_shard_size != 0) {
         return mq_fail(err, MQ_ERR_USAGE,
@@ -449,7 +367,7 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
     if (status == MQ_OK) {
         const mq_gguf *own = plan->own;
         if (!own->is_plain) {
-            warn_of_fallbacks(plan);
+            mq_gguf_warn_of_fallbacks(plan);
         }
         status = write_file(plan, &own->meta, &out, err);
     }
@@ -458,10 +376,12 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
 }
 
 const mq_export_format mq_export_gguf = {
-    .info = {"gguf",
-             "one file for llama.cpp, OUT must end in .gguf: exact in 4 and 5 bits, fitted "
-             "in 2 (Q2_K) and 8 (Q8_0); with --dtype plain weights of 2 to 8 bits",
-             "2, 4, 5, 8"},
+    .info =
+        {"gguf",
+         "one file for llama.cpp, OUT must end in .gguf: exact in 4 and 5 bits, fitted "
+         "in 2 (Q2_K) and 8 (Q8_0); with --dtype plain weights of 2 to 8 bits; symmetric masters "
+         "in groups of a whole row also 3 (Q3_K) and 6 (Q6_K)",
+         "2, 4, 5, 8"},
     .takes_dtype = true,
     .library = "llama.cpp",
     .plan = make_plan,

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "export/fit.h"
-#include "tensor/dtype.h"
+#include "export/gguf_put.h"
 
 enum { SMALL = MQ_FIT_BLOCK, SUB = MQ_FIT_SUB, SUBS = MQ_FIT_SUBS, SUPER = SUBS * SUB };
 
@@ -13,11 +13,13 @@ static const struct {
     const char *name;
     size_t block, bytes;
 } types[] = {
-    {MQ_GGML_F32, "F32", 1, 4},        {MQ_GGML_F16, "F16", 1, 2},
-    {MQ_GGML_BF16, "BF16", 1, 2},      {MQ_GGML_Q4_0, "Q4_0", SMALL, 18},
-    {MQ_GGML_Q4_1, "Q4_1", SMALL, 20}, {MQ_GGML_Q5_0, "Q5_0", SMALL, 22},
-    {MQ_GGML_Q5_1, "Q5_1", SMALL, 24}, {MQ_GGML_Q8_0, "Q8_0", SMALL, 34},
-    {MQ_GGML_Q2_K, "Q2_K", SUPER, 84},
+    {MQ_GGML_F32, "F32", 1, 4},         {MQ_GGML_F16, "F16", 1, 2},
+    {MQ_GGML_BF16, "BF16", 1, 2},       {MQ_GGML_Q4_0, "Q4_0", SMALL, 18},
+    {MQ_GGML_Q4_1, "Q4_1", SMALL, 20},  {MQ_GGML_Q5_0, "Q5_0", SMALL, 22},
+    {MQ_GGML_Q5_1, "Q5_1", SMALL, 24},  {MQ_GGML_Q8_0, "Q8_0", SMALL, 34},
+    {MQ_GGML_Q2_K, "Q2_K", SUPER, 84},  {MQ_GGML_Q3_K, "Q3_K", SUPER, 110},
+    {MQ_GGML_Q4_K, "Q4_K", SUPER, 144}, {MQ_GGML_Q5_K, "Q5_K", SUPER, 176},
+    {MQ_GGML_Q6_K, "Q6_K", SUPER, 210},
 };
 
 static size_t find_type(mq_ggml_type type) {
@@ -36,20 +38,9 @@ size_t mq_ggml_row_bytes(mq_ggml_type type, size_t count) {
     return count / types[i].block * types[i].bytes;
 }
 
-/* Rounded to float16, as the file will hold it; an overflow stays the largest number. */
-static float to_half(unsigned char *out, double value) {
-    const double largest = 65504.0;
-    const uint16_t half = mq_f32_to_f16((float)(value > largest    ? largest
-                                                : value < -largest ? -largest
-                                                                   : value));
-    out[0] = (unsigned char)(half & 0xff);
-    out[1] = (unsigned char)(half >> 8);
-    return mq_f16_to_f32(half);
-}
-
 static float half_of(double value) {
     unsigned char bytes[2];
-    return to_half(bytes, value);
+    return mq_put_half(bytes, value);
 }
 
 static unsigned nearest(double value, unsigned last) {
@@ -147,8 +138,8 @@ static void put_codes(unsigned char *out, const uint8_t codes[SMALL], bool fifth
 }
 
 static void put_affine(unsigned char *out, const affine *block, bool fifth) {
-    to_half(out, block->scale);
-    to_half(out + 2, block->bias);
+    mq_put_half(out, block->scale);
+    mq_put_half(out + 2, block->bias);
     put_codes(out + 4, block->codes, fifth);
 }
 
@@ -168,7 +159,7 @@ static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type ty
 static double put_symmetric(unsigned char *out, float scale, const float *codes,
                             const float *values) {
     double sum = 0;
-    to_half(out, (double)scale);
+    mq_put_half(out, (double)scale);
     for (size_t i = 0; i < SMALL; i++) {
         out[2 + i] = (unsigned char)(signed char)codes[i];
     }
@@ -211,7 +202,7 @@ static void encode_centred(unsigned char *out, const mq_row *row, mq_ggml_type t
         for (size_t i = 0; i < SMALL; i++) {
             codes[i] = (uint8_t)(row->slices[first + i] + shift);
         }
-        to_half(out, row->scales[first / group_size]);
+        mq_put_half(out, row->scales[first / group_size]);
         put_codes(out + 2, codes, fifth);
         out += fifth ? 22 : 18;
     }
@@ -280,8 +271,8 @@ static void encode_super(unsigned char *out, const mq_row *row, double *error) {
             out[SUBS + i / 128 * 32 + i % 32] |=
                 (unsigned char)(block.codes[i] << i % 128 / 32 * 2);
         }
-        to_half(out + SUBS + SUPER / 4, (double)block.scale);
-        to_half(out + SUBS + SUPER / 4 + 2, (double)block.minimum);
+        mq_put_half(out + SUBS + SUPER / 4, (double)block.scale);
+        mq_put_half(out + SUBS + SUPER / 4 + 2, (double)block.minimum);
         *error += super_error(&block, row->values + first);
         out += SUBS + SUPER / 4 + 4;
     }
@@ -289,10 +280,10 @@ static void encode_super(unsigned char *out, const mq_row *row, double *error) {
 
 /* --- a number each ---------------------------------------------------------------------------- */
 
-/* float16 has to be finite (to_half). */
+/* float16 has to be finite (mq_put_half). */
 static void encode_half(unsigned char *out, const mq_row *row, double *error) {
     for (size_t i = 0; i < row->in; i++) {
-        const double difference = to_half(out + 2 * i, row->values[i]) - row->values[i];
+        const double difference = mq_put_half(out + 2 * i, row->values[i]) - row->values[i];
         *error += difference * difference;
     }
 }
@@ -319,7 +310,17 @@ void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, do
         encode_symmetric(out, row, error);
         return;
     case MQ_GGML_Q2_K:
-        encode_super(out, row, error);
+        if (row->in / row->groups % SUPER != 0) {
+            encode_super(out, row, error);
+            return;
+        }
+        mq_ggml_encode_super(out, row, type);
+        return;
+    case MQ_GGML_Q3_K:
+    case MQ_GGML_Q4_K:
+    case MQ_GGML_Q5_K:
+    case MQ_GGML_Q6_K:
+        mq_ggml_encode_super(out, row, type);
         return;
     case MQ_GGML_F16:
         encode_half(out, row, error);

@@ -1,5 +1,7 @@
 #include "export/gguf_model.h"
 
+#include "export/gguf_types.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -154,19 +156,13 @@ static mq_status put_provenance(mq_gguf_meta *meta, const mq_plan *plan, mq_erro
 }
 
 mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
-    static const size_t file_types[][9] = {
-        /* LLAMA_FTYPE_ */
-        [MQ_ZERO_FLOAT] = {[2] = 10, [4] = 3, [5] = 9, [8] = 7},
-        [MQ_ZERO_SYMMETRIC] = {[2] = 10, [4] = 2, [5] = 8, [8] = 7}};
     mq_gguf_string(meta, "general.architecture", mq_gguf_arch_of(plan)->name);
     mq_gguf_string(meta, "general.type", "model");
     mq_gguf_string(meta, "general.name", plan->job->master_name);
     static const size_t plain_types[] = {[MQ_F32] = 0, [MQ_F16] = 1, [MQ_BF16] = 32};
     const mq_gguf *own = plan->own;
     mq_gguf_u32(meta, "general.file_type",
-                own->is_plain
-                    ? plain_types[own->dtype]
-                    : file_types[mq_master_zero_point(plan->job->master)][plan->job->width]);
+                own->is_plain ? plain_types[own->dtype] : mq_gguf_file_type(plan));
     mq_gguf_u32(meta, "general.quantization_version", 2);
     mq_gguf_u32(meta, "general.alignment", MQ_GGUF_ALIGNMENT);
     put_sizes(meta, plan);

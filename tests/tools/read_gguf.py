@@ -2,8 +2,9 @@
 """read_gguf.py MASTER FILE WIDTH: is the GGUF file the WIDTH-bit model of MASTER?
 
 Reads metadata and tensors with nothing but struct. In 4 and 5 bits (Q4_1, Q5_1; of a symmetric
-master Q4_0, Q5_0), and where 2-bit codes are stored in Q4_1, the weights must be the master's bit for bit, as in F32; in Q8_0, Q2_K, F16 and BF16 their squared difference is printed and must be
-small. Everything else must be the master's own, or its float32.
+master Q4_0, Q5_0), where 2-bit codes are stored in Q4_1, and in K-quants of groups of a multiple of 256, the weights must be
+the master's bit for bit, as in F32; in Q8_0, Q2_K of smaller groups, F16 and BF16 their squared difference is printed and must
+be small. Everything else must be the master's own, or its float32. Prints the types of the blocks' matrices, too.
 """
 import struct
 import sys
@@ -49,6 +50,40 @@ class File:
         return self.take(SCALARS[kind])
 
 
+SUPER_BYTES = {11: 110, 12: 144, 13: 176, 14: 210}
+
+
+def six_bits(packed):
+    """The 8 scales and the 8 minima of Q4_K and Q5_K."""
+    low, high = packed[8:12], [[b & 63 for b in packed[k:k + 4]] for k in (0, 4)]
+    above = [[b >> 6 << 4 for b in packed[k:k + 4]] for k in (0, 4)]
+    return (high[0] + [b & 15 | a for b, a in zip(low, above[0])],
+            high[1] + [b >> 4 | a for b, a in zip(low, above[1])])
+
+
+def super_block(kind, b):
+    """The 256 weights of Q3_K, Q4_K, Q5_K, Q6_K."""
+    def pairs(at):  # 64 bytes with 2 bits of each weight
+        return [b[at + i // 128 * 32 + i % 32] >> i % 128 // 32 * 2 & 3 for i in range(256)]
+    if kind == 11:
+        (d,) = struct.unpack_from("<e", b, 108)
+        scales = [(b[96 + j % 8] >> 4 * (j // 8) & 15) | (b[104 + j % 4] >> 2 * (j // 4) & 3) << 4 for j in range(16)]
+        codes = [low | (b[i % 32] >> i // 32 & 1) << 2 for i, low in enumerate(pairs(32))]
+        return [d * (scales[i // 16] - 32) * (code - 4) for i, code in enumerate(codes)]
+    if kind == 14:
+        (d,) = struct.unpack_from("<e", b, 208)
+        scales = struct.unpack_from("<16b", b, 192)
+        codes = [(b[i // 128 * 64 + i % 64] >> i % 128 // 64 * 4 & 15) | high << 4 for i, high in enumerate(pairs(128))]
+        return [d * scales[i // 16] * (code - 32) for i, code in enumerate(codes)]
+    d, least = struct.unpack_from("<2e", b)
+    scales, minima = six_bits(b[4:16])
+    at = 48 if kind == 13 else 16
+    codes = [b[at + i // 64 * 32 + i % 32] >> i % 64 // 32 * 4 & 15 for i in range(256)]
+    if kind == 13:
+        codes = [code | (b[16 + i % 32] >> i // 32 & 1) << 4 for i, code in enumerate(codes)]
+    return [d * scales[i // 32] * code - least * minima[i // 32] for i, code in enumerate(codes)]
+
+
 def weights(file, name):
     """The values of a tensor, in the order of the file, as doubles or float32."""
     shape, kind, at = file.tensors[name]
@@ -59,6 +94,11 @@ def weights(file, name):
     if kind in (0, 1, 30):
         size = 4 if kind == 0 else 2
         return numbers(({0: "F32", 1: "F16", 30: "BF16"}[kind], shape, data[at:at + count * size]))
+    if kind in (11, 12, 13, 14):
+        size = SUPER_BYTES[kind]
+        for i in range(count // 256):
+            values.extend(super_block(kind, data[at + i * size:at + (i + 1) * size]))
+        return float32(values)
     for _ in range(count // (256 if kind == 10 else 32)):
         if kind == 3:
             d, m = struct.unpack_from("<2e", data, at)
@@ -152,9 +192,10 @@ def check_meta(file, master):
 def main():
     master, file = Master(sys.argv[1], int(sys.argv[3])), File(sys.argv[2])
     gemma = check_meta(file, master)
+    symmetric = master.settings.get("zero_point") == "symmetric"
     exact = inexact = 0
     error = power = 0.0
-    names = set()
+    names, kinds = set(), set()
     linears = {prefix + ".weight": prefix for prefix in master.prefixes}
     for name, tensor in list(master.plain().items()) + [(name, None) for name in linears]:
         theirs = gguf_name(name, gemma)
@@ -169,8 +210,11 @@ def main():
         if gemma and theirs.endswith("norm.weight"):
             wanted = float32(1 + w for w in wanted)
         got = weights(file, theirs)
+        whole = tensor is None and original[1] // master.linear(linears[name])[2] % 256 == 0
+        if tensor is None and theirs.startswith("blk."):
+            kinds.add(kind)
         rounded = kind in (1, 30) and (tensor is None or tensor[0] != {1: "F16", 30: "BF16"}[kind])
-        if kind in (8, 10) or rounded:
+        if kind == 8 and not symmetric or kind == 10 and not whole or rounded:
             error += sum((a - b) ** 2 for a, b in zip(got, wanted))
             power += sum(b * b for b in wanted)
             inexact += len(got)
@@ -178,6 +222,7 @@ def main():
             check(got == wanted, theirs + " differs")
             exact += len(got)
     check(set(file.tensors) == names, "tensors that do not belong there: %s" % sorted(set(file.tensors) ^ names))
+    print("types %s" % " ".join(map(str, sorted(kinds))))
     print("%d numbers are the same" % exact)
     if inexact:
         check(error < 0.2 * power, "the fitted weights are far from the master's")

@@ -50,6 +50,39 @@ static float half_at(const unsigned char *at) {
     return mq_f16_to_f32((uint16_t)(at[0] | at[1] << 8));
 }
 
+/* Number j of the 6-bit numbers of Q4_K and Q5_K: 4 scales, 4 minima, then the low halves of the
+ * other 4 of both, whose high bits are the highest of the first. */
+static float six_bits(const unsigned char *at, size_t j, bool minimum) {
+    const unsigned high = at[(j & 3u) + (minimum ? 4 : 0)];
+    const unsigned low = minimum ? at[8 + (j & 3u)] >> 4 : at[8 + (j & 3u)] & 15u;
+    return (float)(j < 4 ? high & 63u : low | (high >> 6) << 4);
+}
+
+static float decode_k(const unsigned char *b, mq_ggml_type type, size_t i) {
+    const size_t shift = i % 128 / 32 * 2, quarter = i / 128 * 32 + i % 32;
+    if (type == MQ_GGML_Q3_K) {
+        const size_t j = i / 16;
+        const unsigned low = j < 8 ? b[96 + j] & 15u : b[96 + j - 8] >> 4;
+        const unsigned high = b[104 + j % 4] >> (2 * (j / 4)) & 3u;
+        const unsigned code = (b[32 + quarter] >> shift & 3u) | (b[i % 32] >> (i / 32) & 1u) << 2;
+        return half_at(b + 108) * ((float)(low | high << 4) - 32) * ((float)code - 4);
+    }
+    if (type == MQ_GGML_Q6_K) {
+        const unsigned char packed = b[i / 128 * 64 + i % 64];
+        const unsigned code =
+            (i % 128 < 64 ? packed & 15u : packed >> 4) | (b[128 + quarter] >> shift & 3u) << 4;
+        return half_at(b + 208) * (float)(int8_t)b[192 + i / 16] * ((float)code - 32);
+    }
+    const bool fifth = type == MQ_GGML_Q5_K;
+    const unsigned char packed = b[(fifth ? 48u : 16u) + i / 64 * 32 + i % 32];
+    unsigned code = i % 64 < 32 ? packed & 15u : packed >> 4;
+    if (fifth) {
+        code |= (b[16 + i % 32] >> (i / 32) & 1u) << 4;
+    }
+    return half_at(b) * six_bits(b + 4, i / 32, false) * (float)code -
+           half_at(b + 2) * six_bits(b + 4, i / 32, true);
+}
+
 /* The definitions of gguf_blocks.h, weight by weight. */
 static float decode(const unsigned char *row, mq_ggml_type type, size_t index) {
     const size_t block = mq_ggml_block(type), i = index % block;
@@ -67,6 +100,10 @@ static float decode(const unsigned char *row, mq_ggml_type type, size_t index) {
     }
     if (type == MQ_GGML_F16) {
         return half_at(b);
+    }
+    if (type == MQ_GGML_Q3_K || type == MQ_GGML_Q4_K || type == MQ_GGML_Q5_K ||
+        type == MQ_GGML_Q6_K) {
+        return decode_k(b, type, i);
     }
     const unsigned code = b[16 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3u;
     return half_at(b + 80) * (float)(b[i / 16] & 15) * (float)code -
@@ -97,6 +134,42 @@ static void an_offset_is_exact(void **state) {
                 assert_true(encoded_error(&row, MQ_GGML_Q4_1) == 0);
             }
             assert_true(encoded_error(&row, MQ_GGML_Q5_1) == 0);
+        }
+    }
+}
+
+/* Super-blocks that lie in one group hold its codes as they are, with the zero point in the middle
+ * where the type has no offset. */
+static void whole_super_blocks_are_exact(void **state) {
+    (void)state;
+    static const struct {
+        mq_ggml_type type;
+        unsigned bits;
+        bool symmetric;
+    } cases[] = {{MQ_GGML_Q2_K, 2, false},
+                 {MQ_GGML_Q3_K, 3, true},
+                 {MQ_GGML_Q4_K, 4, false},
+                 {MQ_GGML_Q5_K, 5, false},
+                 {MQ_GGML_Q6_K, 6, true}};
+    sample s;
+    for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+        for (size_t groups = 1; groups <= IN / 256; groups++) {
+            for (unsigned width = 2; width <= cases[k].bits; width++) {
+                mq_row row = make_row(&s, width, groups, 0.3f);
+                for (size_t i = 0; cases[k].symmetric && i < IN; i++) {
+                    const size_t g = i * groups / IN;
+                    s.biases[g] = -s.scales[g] * (float)(1u << (width - 1));
+                    s.values[i] = s.scales[g] * (float)s.slices[i] + s.biases[g];
+                }
+                row.values = NULL; /* the codes are enough */
+                unsigned char out[IN * 2];
+                double error = 0;
+                mq_ggml_encode(out, &row, cases[k].type, &error);
+                assert_true(error == 0);
+                for (size_t i = 0; i < IN; i++) {
+                    assert_true(decode(out, cases[k].type, i) == s.values[i]);
+                }
+            }
         }
     }
 }
@@ -251,6 +324,7 @@ static void strided_packing_is_the_row_packing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_offset_is_exact),
+        cmocka_unit_test(whole_super_blocks_are_exact),
         cmocka_unit_test(other_types_are_close),
         cmocka_unit_test(all_processors_fit_alike),
         cmocka_unit_test(strided_packing_is_the_row_packing),

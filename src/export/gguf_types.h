@@ -1,0 +1,28 @@
+/* Which of GGUF's types a quantized matrix is stored in, and how its rows come into it. */
+#ifndef MQ_EXPORT_GGUF_TYPES_H
+#define MQ_EXPORT_GGUF_TYPES_H
+
+#include "export/gguf_blocks.h"
+#include "export/plan.h"
+
+/* Whether slices of this width are stored as such, and not refused: 2, 4, 5 and 8 bits always, 3
+ * and 6 where some layer of the blocks can be of a type that has so many. */
+bool mq_gguf_has_width(const mq_plan *plan);
+
+/* The type for a layer: one that holds its slice exactly if there is any, else one that is near;
+ * of several the smallest, and of several as small llama.cpp's plainer one. */
+mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *view);
+bool mq_gguf_holds_exactly(mq_ggml_type type, const mq_plan *plan, const mq_master_view *view);
+/* Whether rows are encoded from the slice's values (mq_row), and not from its codes alone. */
+bool mq_gguf_takes_values(mq_ggml_type type, const mq_plan *plan, const mq_master_view *view);
+
+/* A fill (plan.h) of a piece with such a type. */
+mq_fill_rows mq_gguf_fill_linear;
+
+/* Layers that a type with more bits has to hold, in one line with what that costs. */
+void mq_gguf_warn_of_fallbacks(const mq_plan *plan);
+
+/* llama.cpp's LLAMA_FTYPE_MOSTLY_... of the type that most weights of the blocks have. */
+unsigned mq_gguf_file_type(const mq_plan *plan);
+
+#endif
