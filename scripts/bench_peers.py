@@ -8,7 +8,7 @@ import sys
 
 from bench_quantizers import TEXTS, WINDOW, add_options, evaluate, kept, matquant, number, peer, prepare
 from bench_recipes_table import load, write_section
-from bench_run import DISTURBED, machine
+from bench_machine import DISTURBED, machine
 
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 GROUP_SIZE = 64

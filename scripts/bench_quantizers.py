@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 
-from bench_run import Others, command
+from bench_machine import Others, command
 
 BATCH, WINDOW = 4, 1024  # sequences a step of the peers; tokens in a window of the evaluation
 TEXTS = {"wikitext2-test.raw": "WikiText-2 test"}

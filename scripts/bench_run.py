@@ -5,182 +5,23 @@ A rate is the best of several repeats; the learning loop's is that of the fastes
 of the machine's processors was busy with something else meanwhile.
 """
 import argparse
-import array
 import datetime
 import json
 import os
 import pathlib
-import random
 import re
-import resource
 import shutil
-import struct
 import subprocess
 import sys
 import time
-import typing
+
+from bench_machine import DISTURBED, Others, command, machine, wait_for_quiet
+from bench_shapes import DEFAULTS, find_shapes
 
 GOAL, GOAL_BF16 = 0.85, 0.6  # of (b)/(a)
-DISTURBED = 0.05  # others' share of the processors from which on times of the wall are not to be trusted
-DEFAULTS = {"samples": 64, "seq-len": 512, "epochs": 4, "batch": 2}  # those of matquant quantize
 SLICE_GOAL = 2.0
 FORMATS = ("mlx", "gguf", "compressed-tensors", "gptq", "safetensors", "matquant")
 WAYS = ("gflops_one_call", "gflops_call_a_thread", "gflops_bf16")
-LLAMA7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_key_value_heads": 32}
-
-
-# --- the machine --------------------------------------------------------------------------------------------------
-
-
-def busy_seconds():
-    """Processor seconds that anybody has used so far, and those that this script and its children have."""
-    fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    ticks = [int(field) for field in fields]
-    everybody = (sum(ticks[:8]) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
-    own = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        own += usage.ru_utime + usage.ru_stime
-    return everybody, own
-
-
-class Others:
-    """What share of the processors others used since this was made."""
-
-    def __init__(self):
-        self.begin, self.start = busy_seconds(), time.monotonic()
-
-    def share(self):
-        everybody, own = (now - then for now, then in zip(busy_seconds(), self.begin))
-        return max(0.0, (everybody - own) / ((time.monotonic() - self.start) * os.cpu_count()))
-
-
-def wait_for_quiet(seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        others = Others()
-        time.sleep(2)
-        if others.share() < DISTURBED:
-            return
-
-
-def machine():
-    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    return {"cpu": model.group(1) if model else "unknown processor", "cores": len(os.sched_getaffinity(0))}
-
-
-class Run(typing.NamedTuple):
-    printed: str
-    seconds: float
-    processor_seconds: float
-    max_rss: int
-
-
-def command(*words):
-    """Runs a command to its end."""
-    start = time.monotonic()
-    process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"bench: {' '.join(str(word) for word in words)} ended with status {process.returncode}")
-    return Run(printed, time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-
-
-# --- what is measured on ------------------------------------------------------------------------------------------
-
-
-def make_llama7b(folder):
-    """One block of Llama-2-7B's shape, random bfloat16 weights, a vocabulary of 256; and token ids for it."""
-    if (folder / "model.safetensors").exists():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    hidden, ffn = LLAMA7B["hidden_size"], LLAMA7B["intermediate_size"]
-    shapes = {"model.embed_tokens.weight": (256, hidden), "model.norm.weight": (hidden,)}
-    block = "model.layers.0."
-    for name in "qkvo":
-        shapes[f"{block}self_attn.{name}_proj.weight"] = (hidden, hidden)
-    for name in ("gate", "up"):
-        shapes[f"{block}mlp.{name}_proj.weight"] = (ffn, hidden)
-    shapes[block + "mlp.down_proj.weight"] = (hidden, ffn)
-    for name in ("input_layernorm", "post_attention_layernorm"):
-        shapes[f"{block}{name}.weight"] = (hidden,)
-    generator = random.Random(1)
-    numbers = array.array("f", (generator.gauss(0.0, 0.02) for _ in range(1 << 18))).tobytes()
-    weights = bytearray(len(numbers) // 2)
-    weights[0::2], weights[1::2] = numbers[2::4], numbers[3::4]  # bfloat16: the upper half of a float32
-    header, at = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(header).encode()
-    with open(folder / "partial", "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, shape in shapes.items():
-            left = header[name]["data_offsets"][1] - header[name]["data_offsets"][0]
-            if len(shape) == 1:
-                file.write(b"\x80\x3f" * shape[0])  # norms of ones
-                continue
-            while left > 0:
-                begin = 2 * generator.randrange(len(weights) // 4)  # so that rows differ
-                piece = weights[begin : begin + left]
-                file.write(piece)
-                left -= len(piece)
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "max_position_embeddings": 4096,
-        "num_hidden_layers": 1,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": True,
-        "vocab_size": 256,
-        **LLAMA7B,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    os.rename(folder / "partial", folder / "model.safetensors")
-
-
-def write_npy(path, rows, length):
-    ids = array.array("i", (random.Random(2).randrange(256) for _ in range(rows * length)))
-    head = f"{{'descr': '<i4', 'fortran_order': False, 'shape': ({rows}, {length}), }}"
-    head += " " * (63 - (10 + len(head)) % 64) + "\n"
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + ids.tobytes())
-
-
-class Shape:
-    def __init__(self, title, folder, calib, text, settings):
-        self.title, self.folder, self.calib, self.text, self.settings = title, folder, calib, text, settings
-
-
-def find_shapes(options):
-    data, found = options.root / "data", {}
-    for name in options.shapes.split():
-        if name == "demo":
-            found[name] = Shape("demo model", data / "demo-model", data / "demo-calib.jsonl.gz", data / "demo-eval.txt",
-                                {"blocks": 6})
-        elif name == "smollm2":
-            folder = pathlib.Path(os.environ.get("MATQUANT_SMOLLM2", options.root / "models/smollm2"))
-            if not folder.is_dir():
-                print(f"bench: {folder} is not there: left out", file=sys.stderr)
-                continue
-            # 30,000 tokens of text in the demo's files are too few for 64 x 512: the training text has enough.
-            # Two blocks, of which the faster counts: only a run's first touches the memory of all for the first time.
-            found[name] = Shape("SmolLM2-135M", folder, data / "demo-train.jsonl.gz", data / "demo-eval.txt",
-                                {"blocks": 2})
-        elif name == "llama7b":
-            folder = options.work / "llama7b-block"
-            make_llama7b(folder)
-            write_npy(folder / "ids.npy", 4, DEFAULTS["seq-len"])
-            found[name] = Shape("Llama-2-7B block", folder, folder / "ids.npy", None,
-                                {"blocks": 1, "samples": 4, "epochs": 2})
-        else:
-            sys.exit(f"bench: no shape {name}")
-    return found
 
 
 # --- learning -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import sys
 
 from bench_quantizers import TEXTS, add_options, evaluate, kept, matquant, number, peer, prepare
 from bench_recipes_table import TITLES, load, write_section
-from bench_run import machine
+from bench_machine import machine
 
 WIDTHS = (8, 4, 3, 2)
 FALLBACK = 64

@@ -7,6 +7,8 @@
 #
 # Without MASTER, four of the demo model, by recipe rtn: as it comes; with symmetric zero points; with nested embeddings;
 # and with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2).
+# And two of a model with random weights and rows of 256 in one group, which GGUF holds in K-quants: 5, 4 and 2 bits, and
+# with symmetric zero points 6 and 3.
 #
 # READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
 # BITS        the widths (default: 8,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
@@ -62,11 +64,11 @@ trap 'exit 1' HUP INT
 failed=0
 trap '[ $failed = 0 ] || exit 1; skip "ended before all readers were tried; those before agreed"' TERM
 
-# quantize MODEL NAME OPTION...: a master of that name.
+# quantize MODEL NAME GROUP_SIZE OPTION...: a master of that name.
 quantize() {
-    model=$1 name=$2
-    shift 2
-    "$build/matquant" quantize "$model" -o "$work/$name" --recipe rtn --group-size 32 --quiet "$@" >/dev/null
+    model=$1 name=$2 size=$3
+    shift 3
+    "$build/matquant" quantize "$model" -o "$work/$name" --recipe rtn --group-size "$size" --quiet "$@" >/dev/null
 }
 
 bits=${BITS:-8,6,5,4,3,2}
@@ -74,12 +76,15 @@ if [ $# -eq 0 ]; then
     demo=$root/data/demo-model few=${EXTRA_BITS:-8,4,2}
     "$venv/bin/python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import readers_files as r; r.untie(*sys.argv[2:])' \
         "$root/scripts" "$demo" "$work/untied"
-    quantize "$demo" demo-model
-    quantize "$demo" demo-symmetric --zero-point symmetric
-    quantize "$demo" demo-embeddings --embeddings nested
-    quantize "$work/untied" demo-own-head --embeddings 8 --zero-point symmetric
+    "$venv/bin/python" "$root/tests/tools/make_wide_model.py" "$demo" "$work/wide"
+    quantize "$demo" demo-model 32
+    quantize "$demo" demo-symmetric 32 --zero-point symmetric
+    quantize "$demo" demo-embeddings 32 --embeddings nested
+    quantize "$work/untied" demo-own-head 32 --embeddings 8 --zero-point symmetric
+    quantize "$work/wide" wide-rows 0
+    quantize "$work/wide" wide-rows-symmetric 0 --zero-point symmetric
     set -- "$work/demo-model" "$bits" "$work/demo-symmetric" "$few" "$work/demo-embeddings" "$few" \
-        "$work/demo-own-head" "$few"
+        "$work/demo-own-head" "$few" "$work/wide-rows" 5,4,2 "$work/wide-rows-symmetric" 6,3
 else
     for master; do # each with its widths
         set -- "$@" "$master" "$bits"
