@@ -58,6 +58,11 @@ def refitted(provenance):
     return f"; refit of {names} on {tokens:,} tokens"
 
 
+def products(run):
+    """What made the products of learning, as --gemm names it."""
+    return f"; {run['gemm'].split(' ')[0]}" if run.get("gemm") else ""
+
+
 def model_table(work, name):
     full = load(work / f"{name}-full.json")
     lines = [
@@ -79,7 +84,7 @@ def model_table(work, name):
         provenance = load(work / f"{name}-{recipe}" / "matquant.json")
         made = provenance["recipe"]
         text = "none" if recipe == "rtn" else f"{made['samples']} x {made['seq_len']} x {made['epochs']} epochs"
-        text += refitted(provenance)
+        text += refitted(provenance) + products(run)
         lines.append(f"| {NAMES.get(recipe, recipe)} | {text} | " + " | ".join(cells)
                      + f" | {run['seconds'] / 60:.1f} | {peak:.0f} ({predicted:.0f}) |")
     return lines + [""]
