@@ -1,8 +1,6 @@
 /* Making a context. It stands in this layer, not in base, since it sets up the BLAS. */
 #include <limits.h>
 #include <omp.h>
-#include <sched.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/context.h"
@@ -10,14 +8,11 @@
 
 #define MAX_THREADS 4096
 
-/* Processors that this process may run on. */
+/* Processors that this process may run on. Not this thread's affinity: with OMP_PROC_BIND the OpenMP
+ * runtime has bound it to one of them before main began. */
 static size_t usable_processors(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        return (size_t)CPU_COUNT(&set);
-    }
-    long online = sysconf(_SC_NPROCESSORS_ONLN); /* more processors than a cpu_set_t holds */
-    return online > 0 ? (size_t)online : 1;
+    const int processors = omp_get_num_procs();
+    return processors > 0 ? (size_t)processors : 1;
 }
 
 mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq_error *err) {
