@@ -101,38 +101,54 @@ static void put_evaluation(mq_buffer *card, const cJSON *item, bool inexact) {
     mq_buffer_put_text(card, inexact ? " before this format's rounding\n" : "\n");
 }
 
+/* Whether the format has numbers of its own; before anything is written, whether it may have. */
+static bool is_inexact(const mq_plan *plan) {
+    bool may_be = mq_plan_relative_error(plan) > 0;
+    for (size_t i = 0; plan->job->output == NULL && i < plan->count; i++) {
+        may_be = may_be || plan->pieces[i].is_inexact;
+    }
+    return may_be;
+}
+
 static void put_format(mq_buffer *card, const mq_plan *plan) {
     mq_buffer_printf(card, "- %.3f bits a quantized weight, scales and zero points counted\n",
                      mq_plan_bits_per_weight(plan));
-    const double error = mq_plan_relative_error(plan);
-    if (error > 0) {
-        mq_buffer_printf(card,
-                         "- this format cannot hold the slice's numbers exactly: relative squared "
-                         "error of the weights %.3g\n",
-                         error);
+    if (is_inexact(plan)) {
+        mq_buffer_put_text(card, "- this format cannot hold the slice's numbers exactly");
+        if (plan->job->output != NULL) {
+            mq_buffer_printf(card, ": relative squared error of the weights %.3g",
+                             mq_plan_relative_error(plan));
+        }
+        mq_buffer_put_text(card, "\n");
     }
+}
+
+void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
+                         const cJSON *provenance) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    mq_buffer_put_text(card, "# ");
+    mq_buffer_put_text(card, plan->job->master_name);
+    mq_buffer_printf(card, ", %u bits\n", plan->job->width);
+    mq_buffer_printf(card, "\nA slice of %u bits, in the format `%s`, made by %s.\n\n",
+                     plan->job->width, format->info.name, text_of(provenance, "tool"));
+    put_base(card, plan, slice);
+    put_making(card, slice);
+    put_format(card, plan);
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(slice, "evaluations")) {
+        put_evaluation(card, item, is_inexact(plan));
+    }
+    mq_buffer_put_text(card, "\n## Loading it\n\n");
+    mq_buffer_put_text(card, format->usage);
 }
 
 mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance, mq_error *err) {
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
     mq_buffer card = {0};
     mq_buffer_printf(&card, "---\nlibrary_name: %s\npipeline_tag: text-generation\n",
                      format->library);
-    mq_buffer_put_text(&card, "tags:\n- matquant\n- quantized\n---\n\n# ");
-    mq_buffer_put_text(&card, plan->job->master_name);
-    mq_buffer_printf(&card, ", %u bits\n", plan->job->width);
-    mq_buffer_printf(&card, "\nA slice of %u bits, in the format `%s`, made by %s.\n\n",
-                     plan->job->width, format->info.name, text_of(provenance, "tool"));
-    put_base(&card, plan, slice);
-    put_making(&card, slice);
-    put_format(&card, plan);
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(slice, "evaluations")) {
-        put_evaluation(&card, item, mq_plan_relative_error(plan) > 0);
-    }
-    mq_buffer_put_text(&card, "\n## Loading it\n\n");
-    mq_buffer_put_text(&card, format->usage);
+    mq_buffer_put_text(&card, "tags:\n- matquant\n- quantized\n---\n\n");
+    mq_export_card_text(&card, plan, format, provenance);
     mq_status status =
         card.failed ? mq_fail_memory(err, "the model card", card.capacity)
                     : mq_write_file(plan->job->output, "README.md", card.text, card.length, err);

@@ -3,6 +3,7 @@
 #ifndef MQ_EXPORT_EXPORT_H
 #define MQ_EXPORT_EXPORT_H
 
+#include "base/buffer.h"
 #include "export/plan.h"
 
 typedef struct mq_export_format {
@@ -34,7 +35,11 @@ mq_status mq_export_folder(mq_plan *plan, const mq_export_format *format, mq_err
  * and the tensors that are private to the width. The caller's. */
 mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export_format *format,
                                mq_error *err);
-/* README.md; bits_per_weight as in the report. */
+/* The model card, Markdown without the hub's header; bits_per_weight as in the report. While
+ * job->output is NULL it says that numbers may be inexact, but not how much. */
+void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
+                         const cJSON *provenance);
+/* The same as README.md, after everything else was written. */
 mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance, mq_error *err);
 

@@ -384,6 +384,9 @@ const mq_export_format mq_export_gguf = {
          "2, 4, 5, 8"},
     .takes_dtype = true,
     .library = "llama.cpp",
+    .usage = "    from llama_cpp import Llama\n"
+             "    model = Llama(\"path/to/this/file.gguf\")\n"
+             "    print(model(\"Once upon a time\", max_tokens=32)[\"choices\"][0][\"text\"])\n",
     .plan = make_plan,
     .write = write_slice,
     .suffix = ".gguf",

@@ -140,16 +140,24 @@ static void put_sizes(mq_gguf_meta *meta, const mq_plan *plan) {
     }
 }
 
+/* Where the slice comes from, and the model card: one file has no README.md beside it. */
 static mq_status put_provenance(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
     cJSON *provenance = NULL;
     mq_status status = mq_export_provenance(&provenance, plan, &mq_export_gguf, err);
-    char *text = status == MQ_OK ? mq_json_print(provenance) : NULL;
-    if (status == MQ_OK && text == NULL) {
-        status = mq_fail_memory(err, "the provenance", 0);
+    if (status != MQ_OK) {
+        return status;
     }
-    if (status == MQ_OK) {
+    mq_buffer card = {0};
+    mq_export_card_text(&card, plan, &mq_export_gguf, provenance);
+    mq_buffer_put(&card, "", 1);
+    char *text = mq_json_print(provenance);
+    if (text == NULL || card.failed) {
+        status = mq_fail_memory(err, "the provenance", 0);
+    } else {
+        mq_gguf_string(meta, "general.description", card.text);
         mq_gguf_string(meta, "matquant.provenance", text);
     }
+    mq_free(card.text);
     mq_free(text);
     cJSON_Delete(provenance);
     return status;

@@ -7,6 +7,15 @@ mq_ggml_type mq_gguf_type_of(mq_dtype dtype) {
     return dtype == MQ_F32 ? MQ_GGML_F32 : dtype == MQ_F16 ? MQ_GGML_F16 : MQ_GGML_BF16;
 }
 
+mq_status mq_gguf_check_halves(const unsigned char *out, const mq_piece *piece, size_t count,
+                               mq_error *err) {
+    const size_t numbers = count * piece->row_bytes / sizeof(uint16_t);
+    return piece->type != MQ_GGML_F16 || mq_first_non_finite(out, MQ_F16, numbers) == numbers
+               ? MQ_OK
+               : mq_fail_tensor(err, MQ_ERR_USAGE, "", piece->spec.name,
+                                "holds a number that F16 cannot; use --dtype bf16 or f32");
+}
+
 static void encode_f32(unsigned char *out, const mq_row *row, double *error) {
     mq_ggml_encode(out, row, MQ_GGML_F32, error);
 }
@@ -22,7 +31,8 @@ static mq_status fill_quantized(unsigned char *out, mq_plan *plan, mq_piece *pie
     mq_encode_row *const encode = piece->spec.dtype == MQ_F32   ? encode_f32
                                   : piece->spec.dtype == MQ_F16 ? encode_f16
                                                                 : encode_bf16;
-    return mq_fill_encoded(out, plan, piece, first, count, encode, err);
+    const mq_status status = mq_fill_encoded(out, plan, piece, first, count, encode, err);
+    return status == MQ_OK ? mq_gguf_check_halves(out, piece, count, err) : status;
 }
 
 /* Rows of a matrix that is not quantized. */
@@ -45,7 +55,7 @@ static mq_status fill_rows(unsigned char *out, mq_plan *plan, mq_piece *piece, s
         }
     }
     mq_free(values);
-    return status;
+    return status == MQ_OK ? mq_gguf_check_halves(out, piece, count, err) : status;
 }
 
 void mq_gguf_make_plain(mq_piece *piece, mq_dtype dtype) {

@@ -9,6 +9,10 @@
 
 mq_ggml_type mq_gguf_type_of(mq_dtype dtype); /* F32, F16 or BF16 */
 
+/* Numbers [count rows] of a piece in F16, if that is its type, are finite; else MQ_ERR_USAGE. */
+mq_status mq_gguf_check_halves(const unsigned char *out, const mq_piece *piece, size_t count,
+                               mq_error *err);
+
 /* Makes a matrix that was planned with its rows, columns and sources one of the element type. */
 void mq_gguf_make_plain(mq_piece *piece, mq_dtype dtype);
 

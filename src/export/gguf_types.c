@@ -1,6 +1,7 @@
 #include "export/gguf_types.h"
 
 #include "base/context.h"
+#include "export/gguf_plain.h"
 #include "export/rows.h"
 
 /* --- the choice ------------------------------------------------------------------------------- */
@@ -111,7 +112,9 @@ mq_status mq_gguf_fill_linear(unsigned char *out, mq_plan *plan, mq_piece *piece
         [MQ_GGML_Q5_1] = encode_q5_1, [MQ_GGML_Q8_0] = encode_q8_0, [MQ_GGML_Q2_K] = encode_q2_k,
         [MQ_GGML_Q3_K] = encode_q3_k, [MQ_GGML_Q4_K] = encode_q4_k, [MQ_GGML_Q5_K] = encode_q5_k,
         [MQ_GGML_Q6_K] = encode_q6_k, [MQ_GGML_F16] = encode_f16};
-    return mq_fill_encoded(out, plan, piece, first, count, encoders[piece->type], err);
+    const mq_status status =
+        mq_fill_encoded(out, plan, piece, first, count, encoders[piece->type], err);
+    return status == MQ_OK ? mq_gguf_check_halves(out, piece, count, err) : status;
 }
 
 /* --- what is said of it ----------------------------------------------------------------------- */

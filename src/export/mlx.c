@@ -1,12 +1,13 @@
 /* MLX's affine format: what mlx-lm's load() reads. Exact.
  *
  * P.weight U32 [out, in·r/32], each row an LSB-first bit stream, P.scales and P.biases F16 (of
- * embeddings and head BF16) [out, in/group_size], w = scale·s + bias. Slices with an extra level
- * (slice rule round-extra) take one bit more: MLX reads an int2 model of five levels as one of 3
- * bits. A layer is taken for quantized when its scales are there, so that layers without (ignored
- * ones) need no entry. config.json names group size and bits once, and a layer whose own differ (an
- * embedding's may) by its own entry, under the layer's path beside the two. The safetensors
- * header's "format" may stay "pt": MLX does not look at it and transformers accepts it. */
+ * embeddings and head mostly BF16: pair_dtype) [out, in/group_size], w = scale·s + bias. Slices
+ * with an extra level (slice rule round-extra) take one bit more: MLX reads an int2 model of five
+ * levels as one of 3 bits. A layer is taken for quantized when its scales are there, so that layers
+ * without (ignored ones) need no entry. config.json names group size and bits once, and a layer
+ * whose own differ (an embedding's may) by its own entry, under the layer's path beside the two.
+ * The safetensors header's "format" may stay "pt": MLX does not look at it and transformers accepts
+ * it. */
 #include "export/export.h"
 
 #include <string.h>
@@ -61,7 +62,7 @@ static bool are_bf16(const mq_tensor_info *halves) {
         memcpy(&bits, halves->data + i * sizeof bits, sizeof bits);
         const float value = mq_f16_to_f32(bits);
         if (mq_bf16_to_f32(mq_f32_to_bf16(value)) != value) {
-            return false; /* nor is a NaN, which check_pairs of stream.c reports */
+            return false; /* nor is a NaN, which check_linear of stream.c reports */
         }
     }
     return true;

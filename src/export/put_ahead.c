@@ -85,8 +85,9 @@ static mq_status send(mq_put_ahead *self, mq_error *err) {
         pthread_cond_signal(&self->changed);
         pthread_mutex_unlock(&self->lock);
         self->making = 1 - self->making;
-    } else if (self->status == MQ_OK) {
-        status = self->status = put_all(self, made, &self->err);
+    } else {
+        self->status = self->status == MQ_OK ? put_all(self, made, &self->err) : self->status;
+        status = self->status;
     }
     batch *next = &self->batches[self->making];
     next->used = next->bytes = next->count = 0;
@@ -168,6 +169,8 @@ mq_status mq_put_ahead_end(mq_put_ahead *self, mq_status status, mq_error *err) 
         pthread_mutex_unlock(&self->lock);
         pthread_join(self->thread, NULL);
         put = self->status;
+        pthread_cond_destroy(&self->changed);
+        pthread_mutex_destroy(&self->lock);
     }
     if (put != MQ_OK && err != NULL) {
         *err = self->err;

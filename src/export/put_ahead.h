@@ -8,8 +8,8 @@
 
 typedef struct mq_put_ahead mq_put_ahead;
 
-/* Two batches of batch_bytes each. put is called by one thread at a time, by another than the
- * caller's if threaded and if there is one to be had. */
+/* Two batches of batch_bytes each, or one if not threaded. put is called by one thread at a time,
+ * by another than the caller's if threaded and if there is one to be had. */
 mq_status mq_put_ahead_begin(mq_put_ahead **out, size_t batch_bytes, mq_put_part *put, void *user,
                              bool threaded, mq_error *err);
 

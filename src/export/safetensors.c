@@ -32,7 +32,8 @@ static mq_status add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *
     mq_piece piece = {.spec = {.dtype = dtype, .dims = info->dims},
                       .rows = rows,
                       .row_bytes = info->elements / rows * mq_dtype_size(dtype),
-                      .fill = mq_fill_values};
+                      .fill = mq_fill_values,
+                      .is_inexact = dtype != MQ_F32};
     memcpy(piece.spec.shape, info->shape, info->dims * sizeof *info->shape);
     piece.sources[0] = mq_plan_source(&piece.is_private, plan, info);
     return mq_plan_add(plan, info->name, &piece, err);

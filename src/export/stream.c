@@ -6,17 +6,23 @@
 #include "base/error.h"
 #include "export/put_ahead.h"
 #include "store/folder.h"
+#include "store/symmetric.h"
 
 typedef struct stream {
     mq_plan *plan;
     mq_put_ahead *parts;
 } stream;
 
-/* A scale or bias that is not finite is no model's (matquant/format.h). */
-static mq_status check_pairs(const mq_piece *piece, mq_error *err) {
-    for (size_t i = 0; piece->linear != NULL && i < 3 && piece->sources[i] != NULL; i++) {
+/* What a reader must reject of a quantized linear: a scale or bias that is not finite, or not as a
+ * symmetric zero point has it (matquant/format.h), which pieces are taken for exact by. */
+static mq_status check_linear(const mq_plan *plan, const mq_piece *piece, mq_error *err) {
+    const mq_master_view *linear = piece->linear;
+    if (linear == NULL) {
+        return MQ_OK;
+    }
+    for (size_t i = 0; i < 3 && piece->sources[i] != NULL; i++) {
         const mq_tensor_info *info = piece->sources[i];
-        const size_t at = info == piece->linear->codes
+        const size_t at = info == linear->codes
                               ? info->elements
                               : mq_first_non_finite(info->data, info->dtype, info->elements);
         if (at != info->elements) {
@@ -25,7 +31,13 @@ static mq_status check_pairs(const mq_piece *piece, mq_error *err) {
                                   "element %zu is not finite", at);
         }
     }
-    return MQ_OK;
+    if (!mq_plan_is_symmetric(plan) || piece->sources[0] != linear->codes) {
+        return MQ_OK; /* once a linear */
+    }
+    const unsigned width = mq_view_width(linear, plan->job->width);
+    const mq_status status = mq_check_symmetric_pairs(linear, width, err);
+    return status == MQ_OK && width == MQ_MAX_WIDTH ? mq_check_symmetric_codes(linear, err)
+                                                    : status;
 }
 
 /* A piece of a tensor that is passed on: what no reader would take is not. */
@@ -93,7 +105,7 @@ static mq_status stream_piece(const stream *self, size_t index, mq_error *err) {
     for (size_t i = 0; i < 3 && piece->sources[i] != NULL; i++) {
         mq_tensor_will_need(tensors, piece->sources[i]);
     }
-    mq_status status = check_pairs(piece, err);
+    mq_status status = check_linear(self->plan, piece, err);
     if (status == MQ_OK) {
         status = piece->fill == NULL ? copy_piece(self, index, err) : fill_piece(self, index, err);
     }

@@ -212,10 +212,15 @@ static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run,
 }
 
 /* The narrower a width, the more it gains from more text (SmolLM2's int8: KL 0.0050 to 0.0046, int4
- * 0.088 to 0.078, int2 1.15 to 0.78), and a step of each costs the same. Whole steps only. */
+ * 0.088 to 0.078, int2 1.15 to 0.78), and a step of each costs the same: where there is plenty, 2
+ * bits get all of it, 3 to 5 bits a half, wider ones an eighth. Whole steps only. */
 static size_t train_share(const mq_refit *refit, unsigned width) {
-    const size_t part = width <= 2 ? 1 : mq_refit_is_wide(width) ? 8 : 2;
-    const size_t share = refit->distill.setup.train / part;
+    const mq_refit_setup *setup = &refit->distill.setup;
+    const bool wide = mq_refit_is_wide(width);
+    const size_t part = width <= 2 ? 1 : wide ? 8 : 2;
+    const size_t least = wide ? setup->least / 4 : setup->least;
+    size_t share = setup->train / part > least ? setup->train / part : least;
+    share = share < setup->train ? share : setup->train;
     const size_t steps = share / refit->distill.batch;
     return refit->distill.batch * (steps > 1 ? steps : 1);
 }

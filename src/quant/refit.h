@@ -40,7 +40,9 @@ typedef struct mq_refit_setup {
     /* ids[train + validation, length]: sequences to train on, then those to measure on. */
     const int32_t *ids;
     size_t train, validation, length;
-    size_t batch;      /* sequences of a step */
+    size_t least; /* of train: what widths up to 5 bits get, and wider ones a quarter of, though
+                     their share of train (train_share in refit.c) be less */
+    size_t batch; /* sequences of a step */
     size_t pass_batch; /* sequences at once where nothing is trained */
     size_t epochs;
     uint64_t seed;

@@ -6,8 +6,10 @@
 #include "quant/refit.h"
 #include "store/quantize.h"
 
-/* Sequences that are trained on for each that is measured on. */
+/* Sequences that are trained on for each that is measured on; and where the text has fewer than are
+ * wanted. */
 #define VALIDATION_SHARE 16
+#define SHORT_VALIDATION_SHARE 8
 /* Sequences for each that the blocks learn from. Text that was not seen before teaches more than
  * the same text again (the trial is in tests/bench/RESULTS.md), and the narrowest width has use for
  * the most (train_share of quant/refit.c). Where there is less, it is visited several times, until
@@ -44,7 +46,8 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
     size_t validation = train / VALIDATION_SHARE > 1 ? train / VALIDATION_SHARE : 1;
     *wanted = train + validation > options->samples ? train + validation : options->samples;
     if (available > 0 && available < train + validation) { /* at least two: min_count */
-        validation = available / 2 < validation ? available / 2 : validation;
+        const size_t share = available / SHORT_VALIDATION_SHARE;
+        validation = share < validation ? share : validation;
         validation = validation > 1 ? validation : 1;
         train = available > validation ? available - validation : 1;
     }
@@ -101,6 +104,7 @@ mq_refit_setup mq_quantize_end_to_end(const mq_quantize_plan *plan, size_t train
                             .ids = plan->calibration.ids != NULL ? plan->calibration.ids + first
                                                                  : NULL,
                             .train = train,
+                            .least = options->samples,
                             .validation = plan->validation,
                             .length = options->seq_len,
                             .batch = options->refit_batch,

@@ -4,6 +4,7 @@
 
 #include "store/folder.h"
 #include "store/quantized_weights.h"
+#include "store/symmetric.h"
 
 /* --- shapes ----------------------------------------------------------------------------------- */
 
@@ -37,45 +38,17 @@ mq_status mq_verify_shapes(const mq_verification *self, mq_error *err) {
 
 /* --- symmetric zero points -------------------------------------------------------------------- */
 
-/* The first group whose pair is none of a symmetric zero point, or their number. */
-static size_t first_asymmetric(const mq_master_view *view, unsigned width) {
-    const size_t groups = view->out * view->groups;
-    for (size_t g = 0; g < groups; g++) {
-        float scale, bias;
-        mq_to_f32(&scale, view->scales[width]->data + g * sizeof(uint16_t), MQ_F16, 1);
-        mq_to_f32(&bias, view->biases[width]->data + g * sizeof(uint16_t), MQ_F16, 1);
-        if (bias != -(float)(1u << (width - 1)) * scale ||
-            mq_bf16_to_f32(mq_f32_to_bf16(scale)) != scale) {
-            return g;
-        }
-    }
-    return groups;
-}
-
 static mq_status check_symmetric(const mq_verification *self, const mq_master_view *view,
                                  mq_error *err) {
+    mq_error problem;
     mq_status status = MQ_OK;
-    const unsigned char *zero = memchr(view->codes->data, 0, view->codes->bytes);
-    if (zero != NULL && mq_master_serves(self->master, MQ_MAX_WIDTH)) {
-        const size_t at = (size_t)(zero - view->codes->data);
-        mq_error problem;
-        mq_fail_offset(&problem, MQ_ERR_INPUT, view->codes->file, view->codes->name,
-                       view->codes->file_offset + at,
-                       "a code is 0, which a symmetric zero point leaves out");
+    if (mq_master_serves(self->master, MQ_MAX_WIDTH) &&
+        mq_check_symmetric_codes(view, &problem) != MQ_OK) {
         status = mq_problem(self->problems, &problem, err);
     }
     for (unsigned width = MQ_MIN_WIDTH; status == MQ_OK && width <= MQ_MAX_WIDTH; width++) {
-        if (view->scales[width] == NULL) {
-            continue;
-        }
-        const size_t g = first_asymmetric(view, width);
-        if (g < view->out * view->groups) {
-            mq_error problem;
-            mq_fail_tensor(&problem, MQ_ERR_INPUT, view->biases[width]->file,
-                           view->biases[width]->name,
-                           "row %zu, group %zu: the zero point is symmetric, but the bias is not "
-                           "-%u times a scale of 8 significant bits",
-                           g / view->groups, g % view->groups, 1u << (width - 1));
+        if (view->scales[width] != NULL &&
+            mq_check_symmetric_pairs(view, width, &problem) != MQ_OK) {
             status = mq_problem(self->problems, &problem, err);
         }
     }

@@ -8,8 +8,8 @@
 
 #define MAX_THREADS 4096
 
-/* Processors that this process may run on. Not this thread's affinity: with OMP_PROC_BIND the OpenMP
- * runtime has bound it to one of them before main began. */
+/* Processors that this process may run on. Not this thread's affinity: with OMP_PROC_BIND the
+ * OpenMP runtime has bound it to one of them before main began. */
 static size_t usable_processors(void) {
     const int processors = omp_get_num_procs();
     return processors > 0 ? (size_t)processors : 1;

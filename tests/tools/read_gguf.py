@@ -175,6 +175,8 @@ def check_meta(file, master):
               "vocab_size": "vocab_size"}
     for key, field in wanted.items():
         check(meta["%s.%s" % (arch, key)] == config[field], key + " differs")
+    card = meta["general.description"]
+    check("A slice of %d bits" % master.width in card and "Llama(" in card, "the model card does not say what this is")
     tokenizer = read_json(master.folder, "tokenizer.json")
     tokens = meta["tokenizer.ggml.tokens"]
     check(len(tokens) == config["vocab_size"] == len(set(tokens)), "tokens: another number, or one twice")

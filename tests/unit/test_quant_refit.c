@@ -201,6 +201,7 @@ static void progress_is_of_all_widths(void **state) {
     const size_t work = mq_refit_work(run, WIDTH);
     assert_true(work > epochs * SHOWN);
     assert_true(mq_refit_work(run, 8) < work); /* it sees an eighth of the text */
+    assert_true(mq_refit_work(run, 2) == work + epochs * (TRAIN - SHOWN));
     assert_int_equal(mq_refit_width(&result, run, WIDTH, &store, 0, work, NULL), MQ_OK);
     f.norms_put = 0;
     assert_int_equal(mq_refit_width(&result, run, WIDTH, &store, work, 0, NULL), MQ_OK);
@@ -213,6 +214,25 @@ static void progress_is_of_all_widths(void **state) {
         assert_true((all.done[i] == all.total[i]) == (i + 1 == all.count));
     }
     assert_true(all.done[all.count / 2 - 1] == (double)work);
+    free_fixture(&f);
+}
+
+/* Where text is short, the widths up to 5 bits get all of it. */
+static void short_text_is_not_shared_out(void **state) {
+    (void)state;
+    fixture f = make_fixture("llama", 1);
+    f.batch = 1;
+    mq_refit_setup setup = setup_of(&f, 1, 1e-3);
+    for (setup.least = 0; setup.least <= 2 * TRAIN; setup.least += TRAIN / 2) {
+        mq_refit *run = NULL;
+        assert_int_equal(mq_refit_open(&run, &setup, f.context, NULL), MQ_OK);
+        const size_t all = mq_refit_work(run, 2), half = mq_refit_work(run, 5);
+        assert_int_equal(all - half, setup.least < TRAIN ? TRAIN / 2 : 0);
+        assert_int_equal(mq_refit_work(run, 4), half);
+        assert_int_equal(all - mq_refit_work(run, 8),
+                         TRAIN - (setup.least / 4 > 1 ? setup.least / 4 : 1));
+        mq_refit_close(run);
+    }
     free_fixture(&f);
 }
 
@@ -259,6 +279,7 @@ int main(void) {
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(memory_is_predicted),
         cmocka_unit_test(progress_is_of_all_widths),
+        cmocka_unit_test(short_text_is_not_shared_out),
         cmocka_unit_test(failures_are_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

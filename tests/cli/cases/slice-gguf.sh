@@ -43,6 +43,20 @@ limit = {"f16": 1e-7, "bf16": 1e-5}[os.environ["LIMIT"]]
 assert 0 < found < limit and abs(reported / found - 1) < 1e-2, (reported, found)' || fail "$type: another error"
 done
 
+# A number that float16 cannot hold.
+cp -r "$master" large
+python3 - <<'PY'
+import json, struct
+with open("large/model.safetensors", "r+b") as file:
+    (length,) = struct.unpack("<Q", file.read(8))
+    begin, _ = json.loads(file.read(length))["model.embed_tokens.weight"]["data_offsets"]
+    file.seek(8 + length + begin)
+    file.write(b"\x80\x48") # 262144, in bfloat16
+PY
+run 2 matquant slice large -o no.gguf --bits 4 --format gguf --dtype f16
+expect_one_error '^matquant: .*token_embd\.weight: holds a number that F16 cannot; use --dtype bf16 or f32$'
+rm -r large
+
 # One file, replaced only by its like; nothing else is left behind.
 run 2 matquant slice "$master" -o s4.gguf --bits 5 --format gguf
 expect_one_error '^matquant: s4.gguf: .*exists.*'
