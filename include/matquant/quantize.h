@@ -99,7 +99,8 @@ typedef struct mq_quantize_options {
     bool fold;
     /* The end-to-end refit of single widths when the blocks are done (design, section 2). */
     bool refit;
-    size_t refit_epochs; /* 0: as many as make three times the tokens that the blocks learn from */
+    size_t refit_epochs; /* 0: as many as it takes to make three times the tokens that the blocks
+                            learn from, of plentiful text one */
     size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: eight times as many as
                             the blocks learn from. Widths of 2 bits get all, those of 3 to 5 bits a
                             half, wider ones an eighth. A sixteenth of it more is read to decide

@@ -283,8 +283,9 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "learn from, or what there is)",
          .min = 1, .hide_default = true},
         {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",
-         "passes over them (default: as many as make three times the blocks' tokens)", .min = 1,
-         .hide_default = true},
+         "passes over them (default: 1; of short text as many as make three times the blocks' "
+         "tokens)",
+         .min = 1, .hide_default = true},
         {CLI_COUNT, 0, "refit-batch", &options->refit_batch, "N",
          "sequences in a step of the refit", .min = 1},
         {CLI_COUNTS, 0, "refit-bits", &line.refit_bits, "LIST",

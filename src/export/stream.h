@@ -5,13 +5,13 @@
 #include "export/plan.h"
 
 /* Takes bytes [offset, offset + bytes) of piece number index; pieces in their order, bytes in
- * rising order without gap. From another thread than the caller's, and from one at a time. */
+ * rising order without gap. Called from one thread at a time, maybe another than the caller's. */
 typedef mq_status mq_put_part(void *user, size_t index, size_t offset, const void *data,
                               size_t bytes, mq_error *err);
 
 /* Never holds more than two blocks of rows, one being filled while the other is put, and what the
  * format's fill holds. Checks for an interrupt before each block. MQ_ERR_INPUT when a scale or a
- * bias is not finite: it must not travel on. */
+ * bias is not finite, or not as the master's zero point has it: it must not travel on. */
 mq_status mq_stream_pieces(mq_plan *plan, mq_put_part *put, void *user, mq_error *err);
 
 #endif

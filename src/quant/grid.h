@@ -21,7 +21,7 @@ typedef enum mq_grid_start {
     MQ_START_SEARCH    /* the clip of the least error over the widths, and nothing is learned from
                           there on (embeddings): codes are rounded at 8 bits, and every width gets its
                           least-squares pair, of numbers that bfloat16 has, too. values and step are
-                          not to be called. The clip grid:    with a float zero point only */
+                          not to be called. The clip grid: with a float zero point only */
 } mq_grid_start;
 
 /* What all linears of a run have in common. */
