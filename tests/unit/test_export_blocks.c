@@ -58,26 +58,30 @@ static float six_bits(const unsigned char *at, size_t j, bool minimum) {
     return (float)(j < 4 ? high & 63u : low | (high >> 6) << 4);
 }
 
+static unsigned bits_at(const unsigned char *b, size_t at, size_t shift, unsigned mask) {
+    const unsigned byte = b[at];
+    return byte >> shift & mask;
+}
+
 static float decode_k(const unsigned char *b, mq_ggml_type type, size_t i) {
     const size_t shift = i % 128 / 32 * 2, quarter = i / 128 * 32 + i % 32;
     if (type == MQ_GGML_Q3_K) {
         const size_t j = i / 16;
-        const unsigned low = j < 8 ? b[96 + j] & 15u : b[96 + j - 8] >> 4;
-        const unsigned high = b[104 + j % 4] >> (2 * (j / 4)) & 3u;
-        const unsigned code = (b[32 + quarter] >> shift & 3u) | (b[i % 32] >> (i / 32) & 1u) << 2;
+        const unsigned low = bits_at(b, 96 + j % 8, 4 * (j / 8), 15);
+        const unsigned high = bits_at(b, 104 + j % 4, 2 * (j / 4), 3);
+        const unsigned code = bits_at(b, 32 + quarter, shift, 3) | bits_at(b, i % 32, i / 32, 1)
+                                                                       << 2;
         return half_at(b + 108) * ((float)(low | high << 4) - 32) * ((float)code - 4);
     }
     if (type == MQ_GGML_Q6_K) {
-        const unsigned char packed = b[i / 128 * 64 + i % 64];
-        const unsigned code =
-            (i % 128 < 64 ? packed & 15u : packed >> 4) | (b[128 + quarter] >> shift & 3u) << 4;
+        const unsigned code = bits_at(b, i / 128 * 64 + i % 64, i % 128 / 64 * 4, 15) |
+                              bits_at(b, 128 + quarter, shift, 3) << 4;
         return half_at(b + 208) * (float)(int8_t)b[192 + i / 16] * ((float)code - 32);
     }
     const bool fifth = type == MQ_GGML_Q5_K;
-    const unsigned char packed = b[(fifth ? 48u : 16u) + i / 64 * 32 + i % 32];
-    unsigned code = i % 64 < 32 ? packed & 15u : packed >> 4;
+    unsigned code = bits_at(b, (fifth ? 48u : 16u) + i / 64 * 32 + i % 32, i % 64 / 32 * 4, 15);
     if (fifth) {
-        code |= (b[16 + i % 32] >> (i / 32) & 1u) << 4;
+        code |= bits_at(b, 16 + i % 32, i / 32, 1) << 4;
     }
     return half_at(b) * six_bits(b + 4, i / 32, false) * (float)code -
            half_at(b + 2) * six_bits(b + 4, i / 32, true);
