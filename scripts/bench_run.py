@@ -386,8 +386,9 @@ def main():
                 elif part == "tokenizer" and shape.text is not None:
                     results[part][shape.title] = tokenizer(shape, options)
                 save(results, options)
-    print(f"{version}; {results['machine'].get('blas', '')}; {results['machine']['cpu']}, "
-          f"{results['machine']['cores']} cores; {results['date']}")
+    blas = [results["machine"]["blas"]] if "blas" in results["machine"] else []
+    print("; ".join([version, *blas, f"{results['machine']['cpu']}, {results['machine']['cores']} cores",
+                     results["date"]]))
     if results.get("learn"):
         print_learn(results["learn"])
     print_rest(results)

@@ -149,7 +149,8 @@ class Test:
         if self.options.reader == "gguf":
             widths = {bits, max(bits, embeddings["min_bits"]) if embeddings else bits}
             exact = {4, 5, 8} if symmetric else {4, 5}
-            if self.model.startswith("wide-rows"):  # a row of 256 is a group: K-quants
+            rows = [self.config[name] for name in ("hidden_size", "intermediate_size")]
+            if all((own["group_size"] or row) % 256 == row % 256 == 0 for row in rows):  # K-quants
                 exact |= {2, 3, 6} if symmetric else {2}
             return widths <= exact
         return symmetric and not embeddings

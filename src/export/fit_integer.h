@@ -42,17 +42,12 @@ typedef struct trials {
     side_f scale, error, better, zero;
 } trials;
 
-/* What try_integer adds up, of each trial. */
-typedef struct trial_sums {
-    side_f error, squares, products;
-} trial_sums;
-
-/* Over the levels i, i + LANES, ... */
-static inline trial_sums add_levels(const mq_fit_levels *levels, size_t i, const trials *at,
-                                    side_f inverse) {
+/* What try_integer adds up, of each trial, over the levels i, i + LANES, ... */
+static inline side_sums add_levels(const mq_fit_levels *levels, size_t i, const trials *at,
+                                   side_f inverse) {
     const side_f none = {0}, zero = at->zero, scale = at->scale;
     const side_f last = (float)levels->last - none;
-    trial_sums sums = {none, none, none};
+    side_sums sums = {none, none, none};
     for (; i < levels->count; i += LANES) {
         const side_f value = levels->values[i] - none, times = levels->times[i] - none;
         const side_f near = side_between(value * inverse + zero + 0.5f, none, last);
@@ -65,27 +60,23 @@ static inline trial_sums add_levels(const mq_fit_levels *levels, size_t i, const
     return sums;
 }
 
-static inline trial_sums both(trial_sums a, trial_sums b) {
-    return (trial_sums){a.error + b.error, a.squares + b.squares, a.products + b.products};
-}
-
 /* try_integer of each lane; its sums are taken in the same order, so that results are the same. */
 static inline void try_integers(trials *now, const mq_fit_levels *levels) {
     const side_f none = {0};
     const side_f inverse = side_pick(now->scale > none, 1 / now->scale, none);
-    trial_sums half[2];
+    side_sums half[2];
     for (size_t k = 0; k < 2; k++) {
-        trial_sums quarter[2];
+        side_sums quarter[2];
         for (size_t j = 0; j < 2; j++) {
             const size_t i = k + 2 * j;
-            quarter[j] = both(
-                both(add_levels(levels, i, now, inverse), add_levels(levels, i + 8, now, inverse)),
-                both(add_levels(levels, i + 4, now, inverse),
-                     add_levels(levels, i + 12, now, inverse)));
+            quarter[j] = side_sum(side_sum(add_levels(levels, i, now, inverse),
+                                           add_levels(levels, i + 8, now, inverse)),
+                                  side_sum(add_levels(levels, i + 4, now, inverse),
+                                           add_levels(levels, i + 12, now, inverse)));
         }
-        half[k] = both(quarter[0], quarter[1]);
+        half[k] = side_sum(quarter[0], quarter[1]);
     }
-    const trial_sums all = both(half[0], half[1]);
+    const side_sums all = side_sum(half[0], half[1]);
     now->error = all.error;
     now->better = side_pick(all.squares > none, all.products / all.squares, none);
 }

@@ -132,6 +132,15 @@ static inline side_f side_rounded(side_f value, mq_dtype dtype) {
     return (side_f)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
 }
 
+/* Sums over the numbers of each fit: squared errors, squares of codes, codes times values. */
+typedef struct side_sums {
+    side_f error, squares, products;
+} side_sums;
+
+static inline side_sums side_sum(side_sums a, side_sums b) {
+    return (side_sums){a.error + b.error, a.squares + b.squares, a.products + b.products};
+}
+
 static inline bool side_any(side_i which) {
     int32_t at[SIDES], any = 0;
     memcpy(at, &which, sizeof at);

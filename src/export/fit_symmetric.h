@@ -63,25 +63,16 @@ static float fit_block(float codes[MQ_FIT_BLOCK], const float *values, float ste
     return best;
 }
 
-/* Sums over a block, of each of the blocks that go side by side. */
-typedef struct block_sums {
-    side_f error, squares, products;
-} block_sums;
-
 static inline side_f side_symmetric(side_f value, side_f inverse) {
     const side_f none = {0}, most = 127 - none, shift = 0x1.8p23f - none;
     return (side_between(value * inverse, -most, most) + shift) - shift;
 }
 
-static inline block_sums add_pair(const side_f *w, size_t l, side_f scale, side_f inverse) {
+static inline side_sums add_pair(const side_f *w, size_t l, side_f scale, side_f inverse) {
     const side_f v = w[l], u = w[l + LANES];
     const side_f a = side_symmetric(v, inverse), b = side_symmetric(u, inverse);
     const side_f off_a = scale * a - v, off_b = scale * b - u;
-    return (block_sums){off_a * off_a + off_b * off_b, a * a + b * b, a * v + b * u};
-}
-
-static inline block_sums block_sum(block_sums a, block_sums b) {
-    return (block_sums){a.error + b.error, a.squares + b.squares, a.products + b.products};
+    return (side_sums){off_a * off_a + off_b * off_b, a * a + b * b, a * v + b * u};
 }
 
 /* try_symmetric of each lane; its sums are taken in the same order, so that results are the same.
@@ -89,18 +80,18 @@ static inline block_sums block_sum(block_sums a, block_sums b) {
 static inline side_f try_blocks(side_f *better, const side_f *w, side_f scale) {
     const side_f none = {0};
     const side_f inverse = side_pick(scale != none, 1 / scale, none);
-    block_sums half[2];
+    side_sums half[2];
     for (size_t k = 0; k < 2; k++) {
-        block_sums quarter[2];
+        side_sums quarter[2];
         for (size_t j = 0; j < 2; j++) {
             const size_t l = k + 2 * j;
-            quarter[j] = block_sum(
-                block_sum(add_pair(w, l, scale, inverse), add_pair(w, l + 8, scale, inverse)),
-                block_sum(add_pair(w, l + 4, scale, inverse), add_pair(w, l + 12, scale, inverse)));
+            quarter[j] = side_sum(
+                side_sum(add_pair(w, l, scale, inverse), add_pair(w, l + 8, scale, inverse)),
+                side_sum(add_pair(w, l + 4, scale, inverse), add_pair(w, l + 12, scale, inverse)));
         }
-        half[k] = block_sum(quarter[0], quarter[1]);
+        half[k] = side_sum(quarter[0], quarter[1]);
     }
-    const block_sums all = block_sum(half[0], half[1]);
+    const side_sums all = side_sum(half[0], half[1]);
     *better = side_pick(all.squares > none, all.products / all.squares, none);
     return all.error;
 }

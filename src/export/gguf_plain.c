@@ -1,6 +1,7 @@
 #include "export/gguf_plain.h"
 
 #include "base/error.h"
+#include "export/gguf_types.h"
 #include "tensor/safetensors.h"
 
 mq_ggml_type mq_gguf_type_of(mq_dtype dtype) {
@@ -14,25 +15,6 @@ mq_status mq_gguf_check_halves(const unsigned char *out, const mq_piece *piece, 
                ? MQ_OK
                : mq_fail_tensor(err, MQ_ERR_USAGE, "", piece->spec.name,
                                 "holds a number that F16 cannot; use --dtype bf16 or f32");
-}
-
-static void encode_f32(unsigned char *out, const mq_row *row, double *error) {
-    mq_ggml_encode(out, row, MQ_GGML_F32, error);
-}
-static void encode_f16(unsigned char *out, const mq_row *row, double *error) {
-    mq_ggml_encode(out, row, MQ_GGML_F16, error);
-}
-static void encode_bf16(unsigned char *out, const mq_row *row, double *error) {
-    mq_ggml_encode(out, row, MQ_GGML_BF16, error);
-}
-
-static mq_status fill_quantized(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
-                                size_t count, mq_error *err) {
-    mq_encode_row *const encode = piece->spec.dtype == MQ_F32   ? encode_f32
-                                  : piece->spec.dtype == MQ_F16 ? encode_f16
-                                                                : encode_bf16;
-    const mq_status status = mq_fill_encoded(out, plan, piece, first, count, encode, err);
-    return status == MQ_OK ? mq_gguf_check_halves(out, piece, count, err) : status;
 }
 
 /* Rows of a matrix that is not quantized. */
@@ -62,7 +44,7 @@ void mq_gguf_make_plain(mq_piece *piece, mq_dtype dtype) {
     piece->spec.dtype = dtype;
     piece->type = mq_gguf_type_of(dtype);
     piece->row_bytes = piece->spec.shape[1] * mq_dtype_size(dtype);
-    piece->fill = piece->linear != NULL ? fill_quantized : fill_rows;
+    piece->fill = piece->linear != NULL ? mq_gguf_fill_linear : fill_rows;
     piece->takes_values = true;
     piece->is_inexact =
         dtype != MQ_F32 && (piece->linear != NULL || piece->sources[0]->dtype != dtype);

@@ -48,7 +48,7 @@ bool mq_gguf_takes_values(mq_ggml_type type, const mq_plan *plan, const mq_maste
 
 mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *view) {
     const unsigned width = mq_view_width(view, plan->job->width);
-    /* Fitted in its own bits: better than four times the bytes or more. */
+    /* Fitted, where it is not exact: what holds it exactly takes nearly twice the bytes. */
     if (width == 2 && view->in % mq_ggml_block(MQ_GGML_Q2_K) == 0) {
         return MQ_GGML_Q2_K;
     }
@@ -89,31 +89,14 @@ bool mq_gguf_has_width(const mq_plan *plan) {
 
 /* --- rows ------------------------------------------------------------------------------------- */
 
-#define ENCODER(name, type)                                                                        \
-    static void name(unsigned char *out, const mq_row *row, double *error) {                       \
-        mq_ggml_encode(out, row, type, error);                                                     \
-    }
-ENCODER(encode_f16, MQ_GGML_F16)
-ENCODER(encode_q4_0, MQ_GGML_Q4_0)
-ENCODER(encode_q4_1, MQ_GGML_Q4_1)
-ENCODER(encode_q5_0, MQ_GGML_Q5_0)
-ENCODER(encode_q5_1, MQ_GGML_Q5_1)
-ENCODER(encode_q8_0, MQ_GGML_Q8_0)
-ENCODER(encode_q2_k, MQ_GGML_Q2_K)
-ENCODER(encode_q3_k, MQ_GGML_Q3_K)
-ENCODER(encode_q4_k, MQ_GGML_Q4_K)
-ENCODER(encode_q5_k, MQ_GGML_Q5_K)
-ENCODER(encode_q6_k, MQ_GGML_Q6_K)
+static void encode_row(unsigned char *out, const mq_row *row, const mq_piece *piece,
+                       double *error) {
+    mq_ggml_encode(out, row, (mq_ggml_type)piece->type, error);
+}
 
 mq_status mq_gguf_fill_linear(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                               size_t count, mq_error *err) {
-    static mq_encode_row *const encoders[] = {
-        [MQ_GGML_Q4_0] = encode_q4_0, [MQ_GGML_Q4_1] = encode_q4_1, [MQ_GGML_Q5_0] = encode_q5_0,
-        [MQ_GGML_Q5_1] = encode_q5_1, [MQ_GGML_Q8_0] = encode_q8_0, [MQ_GGML_Q2_K] = encode_q2_k,
-        [MQ_GGML_Q3_K] = encode_q3_k, [MQ_GGML_Q4_K] = encode_q4_k, [MQ_GGML_Q5_K] = encode_q5_k,
-        [MQ_GGML_Q6_K] = encode_q6_k, [MQ_GGML_F16] = encode_f16};
-    const mq_status status =
-        mq_fill_encoded(out, plan, piece, first, count, encoders[piece->type], err);
+    const mq_status status = mq_fill_encoded(out, plan, piece, first, count, encode_row, err);
     return status == MQ_OK ? mq_gguf_check_halves(out, piece, count, err) : status;
 }
 

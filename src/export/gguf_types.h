@@ -16,7 +16,7 @@ bool mq_gguf_holds_exactly(mq_ggml_type type, const mq_plan *plan, const mq_mast
 /* Whether rows are encoded from the slice's values (mq_row), and not from its codes alone. */
 bool mq_gguf_takes_values(mq_ggml_type type, const mq_plan *plan, const mq_master_view *view);
 
-/* A fill (plan.h) of a piece with such a type. */
+/* A fill (plan.h) of a piece with a linear, of such a type or a plain one. */
 mq_fill_rows mq_gguf_fill_linear;
 
 /* Layers that a type with more bits has to hold, in one line with what that costs. */

@@ -60,7 +60,7 @@ static row_error encode_row(unsigned char *out, const scratch *self, const mq_pl
                             const mq_piece *piece, size_t row, mq_encode_row *encode) {
     const mq_row read = read_row(self, plan, piece, mq_source_row(piece, row));
     row_error result = {0};
-    encode(out, &read, &result.error);
+    encode(out, &read, piece, &result.error);
     double power = 0.0;
     const size_t valued = read.values == NULL ? 0 : read.in;
 #pragma omp simd reduction(+ : power)

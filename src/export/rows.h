@@ -17,9 +17,10 @@ typedef struct mq_row {
                                      where the piece does not take them */
 } mq_row;
 
-/* Encodes a row into out; adds Σ (w - value)² to *error where it is not exact. Several rows may be
- * encoded at once. */
-typedef void mq_encode_row(unsigned char *out, const mq_row *row, double *error);
+/* Encodes a row into out, as the piece's type has it; adds Σ (w - value)² to *error where it is not
+ * exact. Several rows may be encoded at once. */
+typedef void mq_encode_row(unsigned char *out, const mq_row *row, const mq_piece *piece,
+                           double *error);
 
 /* A fill (plan.h) of a piece that holds a whole linear, rows of piece->row_bytes: encode for each
  * row, in parallel; error and power are added up in the order of the rows. */

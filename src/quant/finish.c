@@ -107,7 +107,6 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
     const bool trained = options->start != MQ_START_SEARCH && index < options->width_count &&
                          (options->lambda[index] > 0.0 || made_for);
     const bool symmetric = options->zero_point == MQ_ZERO_SYMMETRIC;
-    const bool both = options->start == MQ_START_SEARCH;
     const size_t count = grid->in / grid->groups;
     const double middle_at = (double)(1u << (width - 1)) - 0.5;
     int good = 1;
@@ -125,18 +124,23 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
             fits = fit_symmetric(scale, bias, codes, w, h, count, width, rule);
         } else if (trained) {
             fits = store_pair(scale, bias, (double)scratch->scale[index][group],
-                              (double)scratch->middle[index][group], middle_at, both);
+                              (double)scratch->middle[index][group], middle_at, false);
         } else {
-            fits = fit_pair(scale, bias, codes, w, h, count, width, rule, both);
+            fits = fit_pair(scale, bias, codes, w, h, count, width, rule,
+                            options->start == MQ_START_SEARCH);
         }
         good = good && fits;
     }
     return good != 0;
 }
 
-/* Whether two codes have the same slice at each width that the clip was searched for. */
-static bool same_slices(const mq_grid_options *options, unsigned a, unsigned b,
-                        mq_slice_rule rule) {
+/* The codes around each that have its slice at every width that the clip was searched for. */
+typedef struct same_slices {
+    float low[256], high[256];
+} same_slices;
+
+static bool have_same_slices(const mq_grid_options *options, unsigned a, unsigned b,
+                             mq_slice_rule rule) {
     bool same = true;
     for (size_t i = 0; i < options->width_count; i++) {
         const unsigned width = options->widths[i];
@@ -146,10 +150,24 @@ static bool same_slices(const mq_grid_options *options, unsigned a, unsigned b,
     return same;
 }
 
+static same_slices find_same_slices(const mq_grid_options *options, mq_slice_rule rule) {
+    const unsigned least = options->zero_point == MQ_ZERO_SYMMETRIC ? 1 : 0;
+    same_slices same;
+    for (unsigned code = 0; code < 256; code++) {
+        const bool follows = code > least && have_same_slices(options, code - 1, code, rule);
+        same.low[code] = follows ? same.low[code - 1] : (float)code;
+    }
+    for (unsigned code = 256; code-- > 0;) {
+        const bool goes_on = code < 255 && have_same_slices(options, code, code + 1, rule);
+        same.high[code] = goes_on ? same.high[code + 1] : (float)code;
+    }
+    return same;
+}
+
 /* Codes as near to the weights under the stored pair of 8 bits as the narrower widths' slices,
  * which stay what they were, leave room for. */
 static void round_again(mq_quantized *quantized, const mq_grid *grid, mq_slice_rule rule) {
-    const float least = grid->options->zero_point == MQ_ZERO_SYMMETRIC ? 1.0f : 0.0f;
+    const same_slices same = find_same_slices(grid->options, rule);
     const size_t count = grid->in / grid->groups;
 #pragma omp parallel for
     for (size_t group = 0; group < grid->out * grid->groups; group++) {
@@ -159,14 +177,10 @@ static void round_again(mq_quantized *quantized, const mq_grid *grid, mq_slice_r
             continue;
         }
         for (size_t at = group * count; at < (group + 1) * count; at++) {
-            const unsigned was = quantized->codes[at];
-            float nearest = rintf((grid->weight[at] - bias) / scale);
-            nearest = nearest > least ? nearest : least;
-            unsigned code = (unsigned)(nearest < 255.0f ? nearest : 255.0f);
-            while (!same_slices(grid->options, code, was, rule)) {
-                code = code < was ? code + 1 : code - 1;
-            }
-            quantized->codes[at] = (uint8_t)code;
+            const uint8_t was = quantized->codes[at];
+            float code = rintf((grid->weight[at] - bias) / scale);
+            code = code > same.low[was] ? code : same.low[was];
+            quantized->codes[at] = (uint8_t)(code < same.high[was] ? code : same.high[was]);
         }
     }
 }
@@ -177,15 +191,13 @@ bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *g
     if (scratch->compensation != NULL) {
         grid->class_->compensate(grid, quantized->codes, scratch->compensation, scratch->work);
     }
-    bool good = true;
+    bool good = finish_width(quantized, grid, gram, MQ_MAX_WIDTH, rule, scratch);
     if (grid->options->start == MQ_START_SEARCH) {
         /* Two numbers of 8 significant bits may be half a step of 8 bits off at an end of the
          * range: codes make up for it, where nothing was learned for them. */
-        good = finish_width(quantized, grid, gram, MQ_MAX_WIDTH, rule, scratch);
         round_again(quantized, grid, rule);
     }
-    const unsigned last = MQ_MAX_WIDTH - (grid->options->start == MQ_START_SEARCH);
-    for (unsigned width = MQ_MIN_WIDTH; width <= last; width++) {
+    for (unsigned width = MQ_MIN_WIDTH; width < MQ_MAX_WIDTH; width++) {
         good = finish_width(quantized, grid, gram, width, rule, scratch) && good;
     }
     return good;

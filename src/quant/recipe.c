@@ -243,7 +243,8 @@ size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_
     size_t count = 0;
     for (size_t i = 0; i < options->width_count; i++) {
         if (i > 0) {
-            /* SmolLM2's int3, with fitted pairs alone, is nearer to int2 than to int4. */
+            /* They gain more than the wider ones: SmolLM2's int3 0.43 to 0.29 nats
+             * (tests/bench/RESULTS.md, "The refit"). */
             for (unsigned width = options->widths[i - 1] - 1; width > options->widths[i]; width--) {
                 if (width <= MQ_REFIT_BETWEEN) {
                     widths[count++] = width;

@@ -211,9 +211,10 @@ static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run,
     return status;
 }
 
-/* The narrower a width, the more it gains from more text (SmolLM2's int8: KL 0.0050 to 0.0046, int4
- * 0.088 to 0.078, int2 1.15 to 0.78), and a step of each costs the same: where there is plenty, 2
- * bits get all of it, 3 to 5 bits a half, wider ones an eighth. Whole steps only. */
+/* The narrower a width, the more it gains from more text (SmolLM2, tests/bench/RESULTS.md, "The
+ * refit": KL of int8 0.0053 to 0.0051, of int4 0.088 to 0.079, of int2 1.15 to 0.69), and a step of
+ * each costs the same: where there is plenty, 2 bits get all of it, 3 to 5 bits a half, wider ones
+ * an eighth. Whole steps only. */
 static size_t train_share(const mq_refit *refit, unsigned width) {
     const mq_refit_setup *setup = &refit->distill.setup;
     const bool wide = mq_refit_is_wide(width);
