@@ -40,17 +40,12 @@ static void carve_forward(mq_activations *a, mq_slab *slab, const mq_config *con
     }
 }
 
-static void carve_backward(mq_activations *a, mq_slab *slab, const mq_config *config,
-                           const widths *w) {
+/* What a forward keeps for its backward alone. */
+static void carve_kept(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w) {
     const size_t size = sizeof(float);
     a->h = mq_carve(slab, w->tokens * w->hidden, size);
     a->gate = mq_carve(slab, w->tokens * w->ffn, size);
     a->up = mq_carve(slab, w->tokens * w->ffn, size);
-    a->d_h = mq_carve(slab, w->tokens * w->hidden, size);
-    a->d_attn = mq_carve(slab, w->tokens * w->q, size);
-    a->d_q = mq_carve(slab, w->tokens * w->q, size);
-    a->d_k = mq_carve(slab, w->tokens * w->kv, size);
-    a->d_v = mq_carve(slab, w->tokens * w->kv, size);
     if (mq_config_norm_size(config, MQ_NORM_Q) > 0) {
         a->q_raw = mq_carve(slab, w->tokens * w->q, size);
     }
@@ -59,10 +54,24 @@ static void carve_backward(mq_activations *a, mq_slab *slab, const mq_config *co
     }
     if (mq_config_norm_size(config, MQ_NORM_POST_ATTN) > 0) {
         a->o = mq_carve(slab, w->tokens * w->hidden, size);
-        a->d_o = mq_carve(slab, w->tokens * w->hidden, size);
     }
     if (mq_config_norm_size(config, MQ_NORM_POST_FFN) > 0) {
         a->down = mq_carve(slab, w->tokens * w->hidden, size);
+    }
+}
+
+static void carve_gradients(mq_activations *a, mq_slab *slab, const mq_config *config,
+                            const widths *w) {
+    const size_t size = sizeof(float);
+    a->d_h = mq_carve(slab, w->tokens * w->hidden, size);
+    a->d_attn = mq_carve(slab, w->tokens * w->q, size);
+    a->d_q = mq_carve(slab, w->tokens * w->q, size);
+    a->d_k = mq_carve(slab, w->tokens * w->kv, size);
+    a->d_v = mq_carve(slab, w->tokens * w->kv, size);
+    if (mq_config_norm_size(config, MQ_NORM_POST_ATTN) > 0) {
+        a->d_o = mq_carve(slab, w->tokens * w->hidden, size);
+    }
+    if (mq_config_norm_size(config, MQ_NORM_POST_FFN) > 0) {
         a->d_down = mq_carve(slab, w->tokens * w->hidden, size);
     }
     for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
@@ -71,8 +80,8 @@ static void carve_backward(mq_activations *a, mq_slab *slab, const mq_config *co
     }
 }
 
-static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w,
-                       const mq_context *context) {
+static void carve_inputs(mq_activations *a, mq_slab *slab, const mq_config *config,
+                         const widths *w) {
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, linear);
@@ -81,9 +90,16 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
         } else {
             a->input_bf16[linear] = mq_carve(slab, w->tokens * in, sizeof(mq_bf16));
         }
-        if (a->backward) {
-            a->d_bf16[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
-        }
+    }
+}
+
+static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w,
+                       const mq_context *context) {
+    carve_inputs(a, slab, config, w);
+    for (mq_linear linear = 0; a->backward && linear < MQ_LINEAR_COUNT; linear++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, linear);
+        a->d_bf16[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
     }
     a->gemm_scratch_size =
         (mq_gemm_bf16_scratch(a->gemm) + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT;
@@ -118,6 +134,15 @@ static bool countable(const widths *w, const mq_context *context) {
            mq_mul3_size(&floats, floats, 64, mq_context_threads(context));
 }
 
+static bool count_widths(widths *w, const mq_config *config, size_t max_sequences,
+                         size_t max_length, const mq_context *context) {
+    *w = (widths){.hidden = config->hidden_size,
+                  .q = config->num_attention_heads * config->head_dim,
+                  .kv = config->num_key_value_heads * config->head_dim,
+                  .ffn = config->intermediate_size};
+    return mq_mul_size(&w->tokens, max_sequences, max_length) && countable(w, context);
+}
+
 mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, size_t max_sequences,
                                      size_t max_length, bool backward, const mq_context *context) {
     return mq_activations_carve_bf16(slab, config, max_sequences, max_length, backward, NULL,
@@ -127,11 +152,8 @@ mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, siz
 mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config,
                                           size_t max_sequences, size_t max_length, bool backward,
                                           const mq_gemm_bf16 *gemm, const mq_context *context) {
-    widths w = {.hidden = config->hidden_size,
-                .q = config->num_attention_heads * config->head_dim,
-                .kv = config->num_key_value_heads * config->head_dim,
-                .ffn = config->intermediate_size};
-    if (!mq_mul_size(&w.tokens, max_sequences, max_length) || !countable(&w, context)) {
+    widths w;
+    if (!count_widths(&w, config, max_sequences, max_length, context)) {
         slab->overflow = true;
         return NULL;
     }
@@ -140,12 +162,35 @@ mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config
     const mq_block_shape largest = {.sequences = max_sequences, .length = max_length};
     carve_forward(&a, slab, config, &w);
     if (backward) {
-        carve_backward(&a, slab, config, &w);
+        carve_kept(&a, slab, config, &w);
+        carve_gradients(&a, slab, config, &w);
     }
     if (gemm) {
         carve_bf16(&a, slab, config, &w, context);
     }
     carve_scratch(&a, slab, config, &w, &largest, context);
+    if (out) {
+        *out = a;
+    }
+    return out;
+}
+
+mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations *first,
+                                            const mq_config *config, size_t max_sequences,
+                                            size_t max_length, bool bf16,
+                                            const mq_context *context) {
+    widths w;
+    if (!count_widths(&w, config, max_sequences, max_length, context)) {
+        slab->overflow = true;
+        return NULL;
+    }
+    mq_activations *out = mq_carve(slab, 1, sizeof *out);
+    mq_activations a = first ? *first : (mq_activations){0};
+    carve_forward(&a, slab, config, &w);
+    carve_kept(&a, slab, config, &w);
+    if (bf16) {
+        carve_inputs(&a, slab, config, &w);
+    }
     if (out) {
         *out = a;
     }

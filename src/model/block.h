@@ -60,6 +60,14 @@ mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config
                                           size_t max_sequences, size_t max_length, bool backward,
                                           const mq_gemm_bf16 *gemm, const mq_context *context);
 
+/* More for another block at the same time, with backward: what is kept between forward and backward
+ * is its own, gradients and scratch are those of `first`, which was carved for the same arguments.
+ * bf16: first has a gemm. While measuring, first is NULL. */
+mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations *first,
+                                            const mq_config *config, size_t max_sequences,
+                                            size_t max_length, bool bf16,
+                                            const mq_context *context);
+
 /* Tokens of one run: so many that a product of their rows is nearly as fast as one of all (measured
  * with OpenBLAS: 512 rows), and with fewer than 2,048 tokens a quarter of them. It does not depend
  * on the number of threads, since OpenBLAS rounds small products otherwise than large ones. A

@@ -25,6 +25,40 @@ static void carve_block(mq_distill *distill, mq_slab *slab) {
     }
 }
 
+static mq_activations *carve_beside(mq_slab *slab, const mq_activations *first,
+                                    const mq_distill *distill) {
+    return mq_activations_carve_beside(slab, first, &distill->setup.model->config, distill->batch,
+                                       distill->setup.length, distill->setup.gemm != NULL,
+                                       distill->context);
+}
+
+static void carve_inside(mq_distill *distill, mq_slab *slab) {
+    const mq_config *config = &distill->setup.model->config;
+    mq_slab one = {0};
+    carve_beside(&one, NULL, distill);
+    if (one.overflow) {
+        slab->overflow = true;
+        return;
+    }
+    const size_t most = distill->students == 1 ? config->num_hidden_layers : 1;
+    const size_t kept = distill->setup.kept_bytes / one.used;
+    distill->inside_count = kept < most ? (kept > 0 ? kept : 1) : most;
+    distill->inside = mq_carve(slab, distill->inside_count, sizeof *distill->inside);
+    const mq_activations *first = NULL;
+    for (size_t i = 0; i < distill->inside_count; i++) {
+        mq_activations *activations =
+            i > 0 ? carve_beside(slab, first, distill)
+                  : mq_activations_carve_bf16(slab, config, distill->batch, distill->setup.length,
+                                              true, distill->setup.gemm, distill->context);
+        if (i == 0) {
+            first = activations;
+        }
+        if (distill->inside != NULL) {
+            distill->inside[i] = (mq_distill_inside){activations, NOWHERE, NOWHERE};
+        }
+    }
+}
+
 void mq_distill_carve(mq_distill *distill, mq_slab *slab) {
     const mq_refit_setup *setup = &distill->setup;
     const mq_config *config = &setup->model->config;
@@ -49,8 +83,7 @@ void mq_distill_carve(mq_distill *distill, mq_slab *slab) {
     distill->order = mq_carve(slab, setup->train, sizeof(size_t));
     distill->final_norm = mq_carve(slab, 1, row);
     carve_block(distill, slab);
-    distill->activations = mq_activations_carve_bf16(slab, config, distill->batch, setup->length,
-                                                     true, setup->gemm, distill->context);
+    carve_inside(distill, slab);
     distill->head = mq_head_gradient_carve(slab, config, step, setup->gemm, distill->context);
 }
 
@@ -63,7 +96,7 @@ mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq
                         .context = context,
                         .batch = mq_refit_batch(setup),
                         .students = students,
-                        .inside_layer = NOWHERE};
+                        .loaded_layer = NOWHERE};
 }
 
 mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
@@ -189,25 +222,38 @@ static void round_weights(mq_distill *distill) {
     }
 }
 
-static mq_status block_forward(mq_distill *distill, const mq_student *student, size_t index,
-                               size_t layer, mq_error *err) {
+static mq_status load(mq_distill *distill, const mq_student *student, size_t index, size_t layer,
+                      mq_error *err) {
     mq_status status = mq_check_interrupt(distill->context, err);
     if (status == MQ_OK) {
         status = mq_student_load(&distill->params, distill->codes, student, layer, err);
     }
-    if (status != MQ_OK) {
-        return status;
-    }
-    if (wants_bf16(distill, student)) {
+    if (status == MQ_OK && wants_bf16(distill, student)) {
         round_weights(distill);
     }
+    distill->loaded_student = index;
+    distill->loaded_layer = status == MQ_OK ? layer : NOWHERE;
+    return status;
+}
+
+/* The last blocks have a place each; the one of these that is first, which backward is done with
+ * before, takes all others in turn. */
+static mq_distill_inside *inside_of(const mq_distill *distill, size_t layer) {
+    const size_t from_last = distill->setup.model->config.num_hidden_layers - 1 - layer;
+    const size_t last = distill->inside_count - 1;
+    return &distill->inside[from_last < last ? from_last : last];
+}
+
+/* The layer's numbers have been loaded. */
+static void block_forward(mq_distill *distill, const mq_student *student, size_t index,
+                          size_t layer) {
+    mq_distill_inside *inside = inside_of(distill, layer);
     const mq_block_weights weights = weights_of(distill, student);
     const mq_block_shape shape = shape_of(distill, layer);
     mq_block_forward(boundary_of(distill, index, layer + 1), boundary_of(distill, index, layer),
-                     &weights, &shape, distill->activations, distill->context);
-    distill->inside_student = index;
-    distill->inside_layer = layer;
-    return MQ_OK;
+                     &weights, &shape, inside->activations, distill->context);
+    inside->student = index;
+    inside->layer = layer;
 }
 
 mq_status mq_distill_forward(mq_distill *distill, const mq_student *student, size_t index,
@@ -218,7 +264,10 @@ mq_status mq_distill_forward(mq_distill *distill, const mq_student *student, siz
     mq_status status =
         mq_model_embed(boundary_of(distill, index, 0), &student->model, distill->ids, tokens, err);
     for (size_t layer = 0; status == MQ_OK && layer < layers; layer++) {
-        status = block_forward(distill, student, index, layer, err);
+        status = load(distill, student, index, layer, err);
+        if (status == MQ_OK) {
+            block_forward(distill, student, index, layer);
+        }
     }
     if (status != MQ_OK) {
         return status;
@@ -247,21 +296,24 @@ mq_block_grads mq_distill_grads(const mq_distill *distill, const mq_block_params
 
 mq_status mq_distill_backward(mq_block_grads *grads, mq_distill *distill, const mq_student *student,
                               size_t index, size_t layer, mq_error *err) {
-    mq_status status = mq_check_interrupt(distill->context, err);
-    /* Of the student that went forward last, the last block's activations are still there. */
-    if (status == MQ_OK && (distill->inside_student != index || distill->inside_layer != layer)) {
-        status = block_forward(distill, student, index, layer, err);
+    /* Of the student that went forward last, the last block's numbers are still there. */
+    if (distill->loaded_student != index || distill->loaded_layer != layer) {
+        const mq_status status = load(distill, student, index, layer, err);
+        if (status != MQ_OK) {
+            return status;
+        }
     }
-    if (status != MQ_OK) {
-        return status;
+    mq_distill_inside *inside = inside_of(distill, layer);
+    if (inside->student != index || inside->layer != layer) {
+        block_forward(distill, student, index, layer);
     }
-    distill->inside_layer = NOWHERE;
+    inside->layer = distill->loaded_layer = NOWHERE; /* they are about to change */
     float **mine = &distill->gradient[index], **spare = &distill->gradient[distill->students];
     const mq_block_weights weights = weights_of(distill, student);
     const mq_block_shape shape = shape_of(distill, layer);
     grads->input = layer > 0 ? *spare : NULL;
     mq_block_backward(grads, *mine, boundary_of(distill, index, layer), &weights, &shape,
-                      distill->activations, distill->context);
+                      inside->activations, distill->context);
     float *next = *mine;
     *mine = *spare;
     *spare = next;

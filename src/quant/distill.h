@@ -1,12 +1,19 @@
 /* What the stages that train end to end have in common (design, section 2): students, each the
  * model at one width, and their teacher, full precision, through the whole model. Forward keeps
- * what enters each block; backward goes block by block and makes the inside of each again. Private
- * to src/quant. */
+ * what enters each block and the inside of the last ones, as many as fit into setup.kept_bytes
+ * (with several students: of one block only); backward goes block by block and
+ * makes the inside of the others again. Private to src/quant. */
 #ifndef MQ_QUANT_DISTILL_H
 #define MQ_QUANT_DISTILL_H
 
 #include "model/head_gradient.h"
 #include "quant/refit_student.h"
+
+/* What is inside a block between forward and backward. */
+typedef struct mq_distill_inside {
+    mq_activations *activations;
+    size_t student, layer; /* whose they are */
+} mq_distill_inside;
 
 typedef struct mq_distill {
     mq_refit_setup setup;
@@ -26,8 +33,9 @@ typedef struct mq_distill {
     mq_bf16 *rounded[MQ_LINEAR_COUNT];  /* params.linear, for products of bfloat16 operands */
     uint8_t *codes[MQ_LINEAR_COUNT];    /* of that block */
     float *final_norm;                  /* [hidden_size]: gradient */
-    mq_activations *activations;
-    size_t inside_student, inside_layer; /* whose the activations are */
+    mq_distill_inside *inside;          /* [inside_count] */
+    size_t inside_count;
+    size_t loaded_student, loaded_layer; /* whose params, rounded and codes are */
     mq_head_gradient *head;
     float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
     size_t *order;                      /* [train]: sequences in the order of the epoch */

@@ -44,6 +44,7 @@ typedef struct mq_refit_setup {
                      their share of train (train_share in refit.c) be less */
     size_t batch; /* sequences of a step */
     size_t pass_batch; /* sequences at once where nothing is trained */
+    size_t kept_bytes; /* of blocks' insides between forward and backward; of one they are always */
     size_t epochs;
     uint64_t seed;
     mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products.

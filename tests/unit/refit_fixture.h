@@ -30,7 +30,7 @@ typedef struct fixture {
     size_t norms_put, pairs_put;
     bool codes_fail;
     unsigned width;
-    size_t batch;
+    size_t batch, kept_bytes;
     mq_slice_rule rule;
     mq_gemm_bf16 *gemm;
     mq_weights *embeddings; /* of the student; NULL: the model's */
@@ -191,6 +191,7 @@ static inline mq_refit_setup setup_of(const fixture *f, size_t epochs, double ra
                             .length = LENGTH,
                             .batch = f->batch,
                             .pass_batch = f->batch,
+                            .kept_bytes = f->kept_bytes,
                             .epochs = epochs,
                             .rate = rate};
     setup.embeddings[f->width] = f->embeddings;

@@ -123,6 +123,18 @@ static void a_width_never_ends_worse(void **state) {
     free_fixture(&untouched);
 }
 
+static void check_same_pairs(const fixture *f, const fixture *g) {
+    for (size_t i = 0; i < f->selection.layers * MQ_LINEAR_COUNT; i++) {
+        const stored *a = &f->linears[i / MQ_LINEAR_COUNT][i % MQ_LINEAR_COUNT];
+        const stored *b = &g->linears[i / MQ_LINEAR_COUNT][i % MQ_LINEAR_COUNT];
+        if (a->codes != NULL) {
+            const size_t bytes = a->out * a->groups * sizeof(uint16_t);
+            assert_memory_equal(a->scales, b->scales, bytes);
+            assert_memory_equal(a->biases, b->biases, bytes);
+        }
+    }
+}
+
 static void threads_change_nothing(void **state) {
     (void)state;
     fixture one = make_fixture("gemma3", 1);
@@ -131,22 +143,62 @@ static void threads_change_nothing(void **state) {
     fixture three = make_fixture("gemma3", 3);
     mq_refit_close(refit(&second, &three, 2, 5e-3));
     assert_true(first.kl_after == second.kl_after);
-    for (size_t i = 0; i < one.selection.layers * MQ_LINEAR_COUNT; i++) {
-        const stored *a = &one.linears[i / MQ_LINEAR_COUNT][i % MQ_LINEAR_COUNT];
-        const stored *b = &three.linears[i / MQ_LINEAR_COUNT][i % MQ_LINEAR_COUNT];
-        if (a->codes != NULL) {
-            const size_t bytes = a->out * a->groups * sizeof(uint16_t);
-            assert_memory_equal(a->scales, b->scales, bytes);
-            assert_memory_equal(a->biases, b->biases, bytes);
-        }
-    }
+    check_same_pairs(&one, &three);
     free_fixture(&one);
     free_fixture(&three);
+}
+
+static size_t memory_of(const fixture *f) {
+    const mq_refit_setup setup = setup_of(f, 2, 5e-3);
+    size_t bytes;
+    assert_int_equal(mq_refit_memory(&bytes, &setup, f->context, NULL), MQ_OK);
+    return bytes;
+}
+
+/* The insides of no block but one, of some, of all: the same numbers. */
+static void check_kept(const char *name, mq_gemm_bf16 *gemm) {
+    fixture none = make_fixture(name, 2);
+    none.gemm = gemm;
+    mq_refit_result of_none, of_some;
+    mq_refit_close(refit(&of_none, &none, 2, 5e-3));
+    fixture all = make_fixture(name, 2);
+    all.gemm = gemm;
+    all.kept_bytes = SIZE_MAX;
+    const size_t layers = none.selection.layers, most = memory_of(&all) - memory_of(&none);
+    assert_true(layers > 1 && most > 0);
+    free_fixture(&all);
+    for (size_t kept = 1; kept <= layers; kept++) {
+        fixture some = make_fixture(name, 2);
+        some.gemm = gemm;
+        some.kept_bytes = most / (layers - 1) * kept;
+        const size_t more = memory_of(&some) - memory_of(&none);
+        assert_true(kept > 1 ? more > 0 : more == 0);
+        assert_int_equal(more == most, kept == layers);
+        mq_refit_close(refit(&of_some, &some, 2, 5e-3));
+        assert_true(of_some.kl_before == of_none.kl_before);
+        assert_true(of_some.kl_after == of_none.kl_after && of_none.kept_epoch > 0);
+        check_same_pairs(&none, &some);
+        free_fixture(&some);
+    }
+    free_fixture(&none);
+}
+
+static void kept_insides_change_nothing(void **state) {
+    (void)state;
+    check_kept("llama", NULL);
+    check_kept("gemma3", NULL);
+    if (mq_gemm_bf16_usable()) {
+        mq_gemm_bf16 *gemm;
+        assert_int_equal(mq_gemm_bf16_new(&gemm, 2, NULL), MQ_OK);
+        check_kept("llama", gemm);
+        mq_gemm_bf16_free(gemm);
+    }
 }
 
 static void memory_is_predicted(void **state) {
     (void)state;
     fixture f = make_fixture("llama", 2);
+    f.kept_bytes = SIZE_MAX;
     const mq_refit_setup setup = setup_of(&f, 1, 1e-3);
     size_t predicted;
     assert_int_equal(mq_refit_memory(&predicted, &setup, f.context, NULL), MQ_OK);
@@ -277,6 +329,7 @@ int main(void) {
         cmocka_unit_test(other_settings_keep_the_promise),
         cmocka_unit_test(a_width_never_ends_worse),
         cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(kept_insides_change_nothing),
         cmocka_unit_test(memory_is_predicted),
         cmocka_unit_test(progress_is_of_all_widths),
         cmocka_unit_test(short_text_is_not_shared_out),
