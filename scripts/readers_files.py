@@ -41,16 +41,24 @@ EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 
 
 def folder_weights(folder, width, reader):
-    """{P: weights} of the packed layers of a folder, and of its embeddings and head, which it holds unpacked."""
+    """{P: weights} of the packed layers of a folder, and of its embeddings and head, packed or not."""
     from safetensors.torch import load_file  # numpy has no bfloat16
     marker, read = MARKERS[reader]
     tensors = {}
     for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
         tensors.update(load_file(path))
-    packed = {name[:-len(marker)]: read(tensors, name[:-len(marker)], width) for name in tensors if name.endswith(marker)}
+    widths = {HEAD: head_width(folder) or width}
+    prefixes = [name[:-len(marker)] for name in tensors if name.endswith(marker)]
+    packed = {prefix: read(tensors, prefix, widths.get(prefix, width)) for prefix in prefixes}
     plain = {prefix: tensors[prefix + ".weight"].float().numpy() for prefix in (EMBEDDING, HEAD)
              if prefix + ".weight" in tensors}
     return {**packed, **plain}
+
+
+def head_width(folder):
+    """Of a folder of GPTQ's: the bits that the head has for itself."""
+    quantization = json.loads((pathlib.Path(folder) / "config.json").read_text())["quantization_config"]
+    return quantization.get("dynamic", {}).get("+:^%s$" % HEAD, {}).get("bits")
 
 
 class Matrix:

@@ -11,7 +11,7 @@
 # with symmetric zero points 6 and 3.
 #
 # READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
-# BITS        the widths (default: 8,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
+# BITS        the widths (default: 8,7,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
 # TEXT        what is measured on (default: data/demo-eval.txt), in WINDOWS windows (4) of TOKENS tokens (256; 32 or more)
 # RESULTS     a Markdown file whose section on readers is written anew, for the masters of this run
 # ROWS        a file that keeps the rows, so that several runs (say, with fewer TOKENS for a slow reader) make one section
@@ -71,7 +71,7 @@ quantize() {
     "$build/matquant" quantize "$model" -o "$work/$name" --recipe rtn --group-size "$size" --quiet "$@" >/dev/null
 }
 
-bits=${BITS:-8,6,5,4,3,2}
+bits=${BITS:-8,7,6,5,4,3,2}
 if [ $# -eq 0 ]; then
     demo=$root/data/demo-model few=${EXTRA_BITS:-8,4,2}
     "$venv/bin/python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import readers_files as r; r.untie(*sys.argv[2:])' \

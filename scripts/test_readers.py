@@ -153,6 +153,8 @@ class Test:
             if all((own["group_size"] or row) % 256 == row % 256 == 0 for row in rows):  # K-quants
                 exact |= {2, 3, 6} if symmetric else {2}
             return widths <= exact
+        if self.options.reader == "compressed-tensors":
+            return symmetric and (not embeddings or bits >= embeddings["min_bits"])
         return symmetric and not embeddings
 
     def row(self, **row):

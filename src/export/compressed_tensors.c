@@ -24,12 +24,19 @@ static mq_status fill_shape(unsigned char *out, mq_plan *plan, mq_piece *piece, 
     return MQ_OK;
 }
 
+/* transformers unpacks a folder by the first of its groups, so that embeddings are packed where
+ * they have the width of everything else. */
+static bool packs(const mq_plan *plan, const mq_master_view *view) {
+    return mq_view_width(view, plan->job->width) == plan->job->width;
+}
+
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
     const unsigned width = plan->job->width;
     const mq_integer_layout *layout = &mq_integer_of(plan)->layout;
     const size_t groups = view->in / layout->group_size;
-    if (view->min_width > 0) {
-        return mq_add_plain_embedding(plan, view, "compressed-tensors", err);
+    if (!packs(plan, view)) {
+        return mq_add_plain_embedding(
+            plan, view, "readers of compressed-tensors know one width in a model", err);
     }
     mq_status status = mq_integer_add(plan, view, "weight_packed", MQ_I32, view->out,
                                       mq_packed_words(view->in, width), mq_fill_codes_by_row, err);
@@ -52,7 +59,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
 }
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
-    mq_status status = mq_integer_begin(plan, mq_plan_source_dtype(plan), err);
+    mq_status status = mq_integer_begin(plan, packs, mq_plan_source_dtype(plan), err);
     return status == MQ_OK ? mq_plan_walk(plan, add_linear, mq_plan_add_copy, err) : status;
 }
 
@@ -80,14 +87,15 @@ static mq_status add_weights(cJSON *group, const mq_plan *plan, mq_error *err) {
     return status;
 }
 
-/* All linear layers but the head and those that the master left alone. */
+/* All linear layers but those that the master left alone and a head that is not packed. */
 static mq_status add_ignored(cJSON *quantization, const mq_plan *plan, mq_error *err) {
     const cJSON *old = cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master),
                                                         "quantization_config");
     const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored");
     cJSON *list = ignored == NULL ? cJSON_CreateArray() : cJSON_Duplicate(ignored, true);
     mq_status status = mq_json_add(quantization, "ignore", list, err);
-    if (status == MQ_OK && !cJSON_AddItemToArray(list, cJSON_CreateString("lm_head"))) {
+    if (status == MQ_OK && mq_integer_head(plan) == NULL &&
+        !cJSON_AddItemToArray(list, cJSON_CreateString("lm_head"))) {
         status = mq_fail_memory(err, MQ_CONFIG_FILE, 0);
     }
     return status;
@@ -98,9 +106,12 @@ static mq_status add_groups(cJSON *quantization, const mq_plan *plan, mq_error *
     mq_status status = mq_json_add(quantization, "config_groups", groups, err);
     cJSON *group = status == MQ_OK ? cJSON_AddObjectToObject(groups, "group_0") : NULL;
     cJSON *targets = group != NULL ? cJSON_AddArrayToObject(group, "targets") : NULL;
-    if (status == MQ_OK &&
-        (targets == NULL || !cJSON_AddItemToArray(targets, cJSON_CreateString("Linear")))) {
-        status = mq_fail_memory(err, MQ_CONFIG_FILE, 0);
+    static const char *const classes[] = {"Linear", "Embedding"};
+    const size_t count = mq_integer_embedding(plan) != NULL ? 2 : 1;
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        if (targets == NULL || !cJSON_AddItemToArray(targets, cJSON_CreateString(classes[i]))) {
+            status = mq_fail_memory(err, MQ_CONFIG_FILE, 0);
+        }
     }
     return status == MQ_OK ? add_weights(group, plan, err) : status;
 }

@@ -12,6 +12,7 @@
 #include "export/integer_format.h"
 #include "export/rows.h"
 #include "store/folder.h"
+#include "store/names.h"
 
 static mq_status fill_groups(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                              size_t count, mq_error *err) {
@@ -24,13 +25,41 @@ static mq_status fill_groups(unsigned char *out, mq_plan *plan, mq_piece *piece,
     return MQ_OK;
 }
 
+static bool has_width(unsigned width) {
+    return width == 2 || width == 3 || width == 4 || width == 8;
+}
+
+static bool is_head(const mq_plan *plan, const mq_master_view *view) {
+    const mq_name name = mq_name_parse(plan->job->config->arch->head);
+    return strcmp(name.stem, view->prefix) == 0;
+}
+
+static bool can_pack(const mq_master_view *view) {
+    return view->in % 32 == 0 && view->out % 32 == 0;
+}
+
+/* Of embedding and head a head of its own is packed: a linear like all others, if need be with a
+ * width of its own. */
+static bool packs(const mq_plan *plan, const mq_master_view *view) {
+    return view->min_width == 0 || (is_head(plan, view) && can_pack(view) &&
+                                    has_width(mq_view_width(view, plan->job->width)));
+}
+
+static mq_status add_plain(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+    return mq_add_plain_embedding(
+        plan, view,
+        is_head(plan, view) ? "GPTQ packs multiples of 32 numbers both ways, of 2, 3, 4 or 8 bits"
+                            : "GPTQ has groups of tokens in embeddings, and none along their rows",
+        err);
+}
+
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    const unsigned width = plan->job->width;
+    const unsigned width = mq_view_width(view, plan->job->width);
     const size_t groups = view->in / plan->group_size;
-    if (view->min_width > 0) {
-        return mq_add_plain_embedding(plan, view, "GPTQ", err);
+    if (!packs(plan, view)) {
+        return add_plain(plan, view, err);
     }
-    if (view->in % 32 != 0 || view->out % 32 != 0) {
+    if (!can_pack(view)) {
         return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
                               "[%zu, %zu] is no multiple of 32 both ways, as GPTQ packs; use "
                               "--format compressed-tensors",
@@ -58,13 +87,13 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
     static const size_t sizes[] = {1024, 512, 256, 128, 64, 32, 16};
     const unsigned width = plan->job->width;
-    if (width != 2 && width != 3 && width != 4 && width != 8) {
+    if (!has_width(width)) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "GPTQ has no %u bits; use --bits 2, 3, 4 or 8, or --format "
                        "compressed-tensors",
                        width);
     }
-    mq_status status = mq_integer_begin(plan, MQ_F16, err);
+    mq_status status = mq_integer_begin(plan, packs, MQ_F16, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -81,28 +110,50 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
 
 /* --- config.json ------------------------------------------------------------------------------ */
 
-/* Layers that the master left alone, as regular expressions that gptqmodel takes out. */
+/* The layer's own settings, an object, which becomes dynamic's: sign '-' takes it out, '+' puts
+ * them over the model's. */
+static mq_status add_own(cJSON *dynamic, char sign, const char *layer, cJSON *own, mq_error *err) {
+    mq_buffer pattern = {0}; /* a regular expression */
+    mq_buffer_put(&pattern, &sign, 1);
+    mq_buffer_put_text(&pattern, ":^");
+    for (const char *c = layer; *c != '\0'; c++) {
+        mq_buffer_put(&pattern, *c == '.' ? "\\." : c, *c == '.' ? 2 : 1);
+    }
+    mq_buffer_put_text(&pattern, "$");
+    mq_status status = MQ_OK;
+    if (pattern.failed) {
+        cJSON_Delete(own);
+        status = mq_fail_memory(err, MQ_CONFIG_FILE, 0);
+    } else {
+        status = mq_json_add(dynamic, pattern.text, own, err);
+    }
+    mq_free(pattern.text);
+    return status;
+}
+
+/* Layers that the master left alone, and the head where it has another width. */
 static mq_status add_dynamic(cJSON *quantization, const mq_plan *plan, mq_error *err) {
     const cJSON *old = cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master),
                                                         "quantization_config");
     const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored"), *item = NULL;
-    if (cJSON_GetArraySize(ignored) == 0) {
+    const mq_master_view *head = mq_integer_head(plan);
+    const unsigned width = head == NULL ? plan->job->width : mq_view_width(head, plan->job->width);
+    if (cJSON_GetArraySize(ignored) == 0 && width == plan->job->width) {
         return MQ_OK;
     }
     cJSON *dynamic = cJSON_CreateObject();
     mq_status status = mq_json_add(quantization, "dynamic", dynamic, err);
     cJSON_ArrayForEach(item, ignored) {
-        mq_buffer pattern = {0};
-        mq_buffer_put_text(&pattern, "-:^");
-        for (const char *c = item->valuestring; *c != '\0'; c++) {
-            mq_buffer_put(&pattern, *c == '.' ? "\\." : c, *c == '.' ? 2 : 1);
-        }
-        mq_buffer_put_text(&pattern, "$");
         if (status == MQ_OK) {
-            status = pattern.failed ? mq_fail_memory(err, MQ_CONFIG_FILE, 0)
-                                    : mq_json_add(dynamic, pattern.text, cJSON_CreateObject(), err);
+            status = add_own(dynamic, '-', item->valuestring, cJSON_CreateObject(), err);
         }
-        mq_free(pattern.text);
+    }
+    if (status == MQ_OK && width != plan->job->width) {
+        cJSON *own = cJSON_CreateObject();
+        status = add_own(dynamic, '+', head->prefix, own, err);
+        if (status == MQ_OK && cJSON_AddNumberToObject(own, "bits", width) == NULL) {
+            status = mq_fail_memory(err, MQ_CONFIG_FILE, 0);
+        }
     }
     return status;
 }
@@ -116,7 +167,7 @@ static cJSON *settings_json(const mq_plan *plan) {
         cJSON_AddNumberToObject(made, "group_size", (double)plan->group_size) != NULL &&
         cJSON_AddBoolToObject(made, "sym", mq_plan_is_symmetric(plan)) != NULL &&
         cJSON_AddBoolToObject(made, "desc_act", false) != NULL &&
-        cJSON_AddBoolToObject(made, "lm_head", false) != NULL &&
+        cJSON_AddBoolToObject(made, "lm_head", mq_integer_head(plan) != NULL) != NULL &&
         cJSON_AddStringToObject(made, "pack_dtype", "int32") != NULL;
     if (!good) {
         cJSON_Delete(made);

@@ -11,19 +11,51 @@ static void free_own(void *own) {
     mq_free(own);
 }
 
-mq_status mq_integer_begin(mq_plan *plan, mq_dtype scale_dtype, mq_error *err) {
+/* The largest group size that divides that of every packed layer; 0 when none is. */
+static size_t common_group_size(const mq_plan *plan, mq_integer_packs *packs) {
+    const mq_master *master = plan->job->master;
+    size_t common = 0; /* greatest common divisor, by Euclid */
+    for (size_t i = 0; i < mq_master_linear_count(master); i++) {
+        const mq_master_view *view = mq_master_linear_at(master, i);
+        size_t rest = packs(plan, view) ? view->in / view->groups : 0;
+        while (rest != 0) {
+            const size_t next = common % rest;
+            common = rest;
+            rest = next;
+        }
+    }
+    return common;
+}
+
+mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scale_dtype,
+                           mq_error *err) {
     mq_integer_own *own = mq_calloc(1, sizeof *own);
     if (own == NULL) {
         return mq_fail_memory(err, "the plan", sizeof *own);
     }
     plan->own = own;
     plan->free_own = free_own;
+    own->packs = packs;
     own->layout.scale_dtype = scale_dtype;
-    own->layout.group_size = plan->group_size = mq_integer_group_size(plan->job->master);
+    own->layout.group_size = plan->group_size = common_group_size(plan, packs);
     return plan->group_size != 0 ? MQ_OK
                                  : mq_fail(err, MQ_ERR_USAGE,
                                            "nothing in this master is "
                                            "quantized; use --format safetensors");
+}
+
+static const mq_master_view *packed(const mq_plan *plan, const char *weight) {
+    const mq_name name = mq_name_parse(weight);
+    const mq_master_view *view = mq_master_find(plan->job->master, name.stem);
+    return view != NULL && mq_integer_of(plan)->packs(plan, view) ? view : NULL;
+}
+
+const mq_master_view *mq_integer_embedding(const mq_plan *plan) {
+    return packed(plan, plan->job->config->arch->embedding);
+}
+
+const mq_master_view *mq_integer_head(const mq_plan *plan) {
+    return packed(plan, plan->job->config->arch->head);
 }
 
 mq_status mq_integer_add(mq_plan *plan, const mq_master_view *view, const char *part,
@@ -45,6 +77,10 @@ mq_status mq_integer_add(mq_plan *plan, const mq_master_view *view, const char *
 }
 
 /* --- fills ------------------------------------------------------------------------------------ */
+
+static unsigned width_of(const mq_plan *plan, const mq_piece *piece) {
+    return mq_view_width(piece->linear, plan->job->width);
+}
 
 static mq_status fitted(const mq_integer_linear **out, mq_plan *plan, mq_piece *piece,
                         mq_error *err) {
@@ -92,7 +128,7 @@ mq_status mq_fill_codes_by_row(unsigned char *out, mq_plan *plan, mq_piece *piec
     mq_status status = fitted(&linear, plan, piece, err);
     if (status == MQ_OK) {
         const size_t in = piece->linear->in;
-        pack_rows(out, piece, linear->codes, first, count, in, 1, in, plan->job->width);
+        pack_rows(out, piece, linear->codes, first, count, in, 1, in, width_of(plan, piece));
         piece->error = linear->error;
         piece->power = linear->power;
     }
@@ -105,7 +141,7 @@ mq_status mq_fill_codes_by_column(unsigned char *out, mq_plan *plan, mq_piece *p
     mq_status status = fitted(&linear, plan, piece, err);
     if (status == MQ_OK) {
         const size_t in = piece->linear->in;
-        pack_columns(out, piece, linear->codes, first, count, in, 1, in, plan->job->width);
+        pack_columns(out, piece, linear->codes, first, count, in, 1, in, width_of(plan, piece));
         piece->error = linear->error;
         piece->power = linear->power;
     }
@@ -118,7 +154,7 @@ mq_status mq_fill_zeros_by_group(unsigned char *out, mq_plan *plan, mq_piece *pi
     mq_status status = fitted(&linear, plan, piece, err);
     if (status == MQ_OK) {
         pack_rows(out, piece, linear->zeros, first, count, 1, linear->groups, piece->linear->out,
-                  plan->job->width);
+                  width_of(plan, piece));
     }
     return status;
 }
@@ -129,7 +165,7 @@ mq_status mq_fill_zeros_by_words(unsigned char *out, mq_plan *plan, mq_piece *pi
     mq_status status = fitted(&linear, plan, piece, err);
     if (status == MQ_OK) {
         pack_columns(out, piece, linear->zeros, first, count, 1, linear->groups, piece->linear->out,
-                     plan->job->width);
+                     width_of(plan, piece));
     }
     return status;
 }

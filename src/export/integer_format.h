@@ -4,15 +4,24 @@
 
 #include "export/integer_grid.h"
 
+/* Whether a format packs this layer like the others: all linears, and embeddings and heads as far
+ * as its readers take them. */
+typedef bool mq_integer_packs(const mq_plan *plan, const mq_master_view *view);
+
 /* plan->own of these formats, to be freed with mq_integer_free_own. */
 typedef struct mq_integer_own {
+    mq_integer_packs *packs;
     mq_integer_layout layout;
     mq_integer_linear kept;
 } mq_integer_own;
 
-/* Makes plan->own; scales are rounded to scale_dtype. MQ_ERR_USAGE when nothing is quantized. */
-mq_status mq_integer_begin(mq_plan *plan, mq_dtype scale_dtype, mq_error *err);
+/* Makes plan->own; scales are rounded to scale_dtype. MQ_ERR_USAGE when nothing is packed. */
+mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scale_dtype,
+                           mq_error *err);
 static inline mq_integer_own *mq_integer_of(const mq_plan *plan) { return plan->own; }
+/* The embedding or head that is packed, or NULL. */
+const mq_master_view *mq_integer_embedding(const mq_plan *plan);
+const mq_master_view *mq_integer_head(const mq_plan *plan);
 
 /* Fills (plan.h) of pieces with rows of int32 words or scales. Codes or zero points of a row that
  * are packed together: */

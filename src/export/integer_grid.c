@@ -118,7 +118,7 @@ static float half_at(const mq_tensor_info *info, size_t index) {
 static void fit_groups(mq_integer_linear *self, double error[2], const mq_plan *plan,
                        const mq_integer_layout *layout, size_t row, size_t first, size_t count) {
     const mq_master_view *view = self->view;
-    const unsigned width = plan->job->width;
+    const unsigned width = mq_view_width(view, plan->job->width);
     const size_t parts = self->groups / view->groups, size = layout->group_size;
     uint8_t *codes = self->codes + row * view->in + first * size;
     mq_fit_levels levels[MQ_FIT_GROUPS];
@@ -154,7 +154,7 @@ static void fit_row(mq_integer_linear *self, double error[2], const mq_plan *pla
                     const mq_integer_layout *layout, size_t row) {
     const mq_master_view *view = self->view;
     mq_slice_codes(self->codes + row * view->in, view->codes->data + row * view->in, view->in,
-                   plan->job->width, mq_master_slice_rule(plan->job->master));
+                   mq_view_width(view, plan->job->width), mq_master_slice_rule(plan->job->master));
     error[0] = error[1] = 0;
     for (size_t first = 0; first < self->groups; first += MQ_FIT_GROUPS) {
         const size_t left = self->groups - first;
@@ -193,23 +193,6 @@ mq_status mq_integer_fit(mq_integer_linear *kept, const mq_plan *plan, const mq_
 void mq_integer_free(mq_integer_linear *kept) {
     mq_slab_free(&kept->slab);
     *kept = (mq_integer_linear){0};
-}
-
-size_t mq_integer_group_size(const mq_master *master) {
-    size_t common = 0; /* greatest common divisor, by Euclid */
-    for (size_t i = 0; i < mq_master_linear_count(master); i++) {
-        const mq_master_view *view = mq_master_linear_at(master, i);
-        if (view->min_width > 0) { /* embeddings are not stored in these grids */
-            continue;
-        }
-        size_t rest = view->in / view->groups;
-        while (rest != 0) {
-            const size_t next = common % rest;
-            common = rest;
-            rest = next;
-        }
-    }
-    return common;
 }
 
 void mq_pack_strided(uint32_t *out, const uint8_t *codes, size_t stride, size_t count,

@@ -31,9 +31,6 @@ mq_status mq_integer_fit(mq_integer_linear *kept, const mq_plan *plan, const mq_
                          const mq_integer_layout *layout, mq_error *err);
 void mq_integer_free(mq_integer_linear *kept);
 
-/* The largest group size that divides that of every layer. */
-size_t mq_integer_group_size(const mq_master *master);
-
 /* out[words] of a bit stream, least significant bits first, of count codes of `width` bits that lie
  * `stride` bytes apart; the last word is filled up with zeros. */
 static inline size_t mq_packed_words(size_t count, unsigned width) {

@@ -33,9 +33,9 @@ mq_fill_rows mq_fill_values;
 /* The piece P.weight of a quantized layer, filled so. */
 mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype dtype,
                              mq_error *err);
-/* The same of an embedding or head, in the source's element type, for a format that has no
- * quantized ones: said in a warning. */
-mq_status mq_add_plain_embedding(mq_plan *plan, const mq_master_view *view, const char *format,
+/* The same of an embedding or head, in the source's element type, for a format that cannot hold it
+ * quantized: said in a warning, which begins with why. */
+mq_status mq_add_plain_embedding(mq_plan *plan, const mq_master_view *view, const char *why,
                                  mq_error *err);
 
 /* The row of the source that stands at this place of the piece: [heads, 2, n] becomes [heads, n,

@@ -11,6 +11,9 @@ import sys
 from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_tensors, rounded
 
 
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+
+
 def words(tensor):
     check(tensor[0] == "I32", "words that are not I32")
     return struct.unpack("<%dI" % (len(tensor[2]) // 4), tensor[2])
@@ -57,6 +60,24 @@ def compressed(prefix, tensors, shape, width, settings):
             [scales[row * groups:(row + 1) * groups] for row in range(out)])
 
 
+def check_embeddings(master, quantization):
+    """Which of embedding and head are not packed: compressed-tensors packs what has everything's width, GPTQ a head. The
+    settings must say so."""
+    if quantization["quant_method"] == "gptq":
+        packed = [prefix for prefix in master.embeddings if prefix == HEAD and master.width_of(HEAD) in (2, 3, 4, 8)]
+        dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for name in master.settings.get("ignored", [])}
+        if packed and master.width_of(HEAD) != master.width:
+            dynamic["+:^%s$" % HEAD] = {"bits": master.width_of(HEAD)}
+        check(quantization["lm_head"] == bool(packed), "lm_head is wrong")
+        check(quantization.get("dynamic", {}) == dynamic, "dynamic is wrong")
+    else:
+        packed = [prefix for prefix in master.embeddings if master.width_of(prefix) == master.width]
+        targets = quantization["config_groups"]["group_0"]["targets"]
+        check(targets == ["Linear"] + ["Embedding"] * (EMBEDDING in packed), "targets are wrong")
+        check((HEAD in quantization["ignore"]) == (HEAD not in packed), "ignore is wrong")
+    return [prefix for prefix in master.embeddings if prefix not in packed]
+
+
 def main():
     master, tensors = Master(sys.argv[1], int(sys.argv[3])), read_tensors(sys.argv[2])
     width, config = master.width, read_json(sys.argv[2], "config.json")
@@ -73,14 +94,15 @@ def main():
     check_small_files(master, sys.argv[2], extra)
 
     error = power = 0.0
-    for prefix in master.embeddings:
+    plain = check_embeddings(master, quantization)
+    for prefix in plain:
         dtype, values = tensors[prefix + ".weight"][0], master.weights(prefix)
-        check(dtype == "BF16", prefix + ".weight is not of the source's type")
+        check(dtype == master.tensors["model.norm.weight"][0], prefix + ".weight is not of the source's type")
         check(tensors[prefix + ".weight"][2] == rounded(values, dtype), prefix + ".weight differs")
-    linears = [prefix for prefix in master.prefixes if prefix not in master.embeddings]
+    linears = [prefix for prefix in master.prefixes if prefix not in plain]
     for prefix in linears:
         shape, size = master.tensors[prefix + ".codes"][1], settings["group_size"]
-        codes, zeros, scales = read(prefix, tensors, shape, width, settings)
+        codes, zeros, scales = read(prefix, tensors, shape, master.width_of(prefix), settings)
         wanted = master.weights(prefix)
         for row in range(shape[0]):
             for i, code in enumerate(codes[row]):
@@ -90,8 +112,9 @@ def main():
     others = master.plain()
     for name, tensor in others.items():
         check(tensors.get(name) == tensor, name + " differs")
-    check(len(tensors) == len(others) + len(master.embeddings) + parts * len(linears), "tensors that do not belong there")
+    check(len(tensors) == len(others) + len(plain) + parts * len(linears), "tensors that do not belong there")
     print("%d other tensors are the same; relative squared error %.6g" % (len(others), error / power))
+    print("%d of embedding and head packed" % (len(master.embeddings) - len(plain)))
 
 
 main()

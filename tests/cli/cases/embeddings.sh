@@ -40,12 +40,18 @@ for bits in 8 4 2; do
     run 0 matquant slice m -o $bits.gguf --bits $bits --format gguf -q
     run 0 python3 "$tools/read_gguf.py" m $bits.gguf $bits
     run 0 matquant slice m -o gptq-$bits --bits $bits --format gptq
-    expect_err 'GPTQ has no quantized embeddings: model\.embed_tokens\.weight is stored dequantized, in BF16$'
+    expect_err 'GPTQ has groups of tokens in embeddings, .*: model\.embed_tokens\.weight is stored dequantized, in BF16$'
     run 0 python3 "$tools/read_integer.py" m gptq-$bits $bits
+    expect_out '^0 of embedding and head packed$'
 done
 run 0 matquant slice m -o ct-4 --bits 4 --format compressed-tensors
-expect_err 'compressed-tensors has no quantized embeddings: .*'
+expect_no_err
 run 0 python3 "$tools/read_integer.py" m ct-4 4
+expect_out '^1 of embedding and head packed$'
+run 0 matquant slice m -o ct-3 --bits 3 --format compressed-tensors
+expect_err 'compressed-tensors know one width in a model: model\.embed_tokens\.weight is stored dequantized, in BF16$'
+run 0 python3 "$tools/read_integer.py" m ct-3 3
+expect_out '^0 of embedding and head packed$'
 run 0 matquant inspect m --json
 stdout >master.json
 run 0 matquant inspect mlx-2 --json
@@ -100,6 +106,11 @@ run 0 matquant verify ms --against "$model"
 run 0 matquant slice ms -o ms-4.gguf --bits 4 --format gguf
 expect_out "^weights +exactly the slice's$"
 run 0 python3 "$tools/read_gguf.py" ms ms-4.gguf 4
+run 0 matquant slice ms -o ms-ct --bits 3 --format compressed-tensors
+expect_out "^weights +exactly the slice's$"
+run 0 python3 "$tools/read_integer.py" ms ms-ct 3
+expect_out 'relative squared error 0$'
+expect_out '^1 of embedding and head packed$'
 run 0 matquant quantize "$model" -o mr $small --recipe paper --embeddings nested -q
 run 0 matquant verify mr --against "$model"
 
@@ -114,6 +125,25 @@ import json
 for folder, bits in ("untied", 4), ("untied-3", 4):
     found = json.load(open(folder + "/config.json"))["quantization_config"]["embeddings"]
     assert found["min_bits"] == bits and sorted(found["layers"]) == ["lm_head", "model.embed_tokens"], found' || fail "the head is missing"
+
+# GPTQ and compressed-tensors pack it, GPTQ with bits of its own.
+run 0 matquant quantize "$GOLDEN/models/llama" -o own-head --recipe rtn --group-size 16 --embeddings nested --exclude mlp -q
+for bits in 8 4 3 2; do
+    run 0 matquant slice own-head -o own-head-gptq-$bits --bits $bits --format gptq
+    expect_err 'model\.embed_tokens\.weight is stored dequantized, in F32$'
+    run 0 python3 "$tools/read_integer.py" own-head own-head-gptq-$bits $bits
+    expect_out '^1 of embedding and head packed$'
+    packed=2
+    [ $bits -ge 4 ] || packed=0
+    run 0 matquant slice own-head -o own-head-ct-$bits --bits $bits --format compressed-tensors
+    run 0 python3 "$tools/read_integer.py" own-head own-head-ct-$bits $bits
+    expect_out "^$packed of embedding and head packed\$"
+done
+run 0 matquant quantize "$GOLDEN/models/llama" -o five --recipe rtn --group-size 16 --embeddings nested \
+    --embeddings-min-bits 5 --exclude mlp -q
+run 0 matquant slice five -o five-gptq --bits 4 --format gptq
+expect_err 'GPTQ packs multiples of 32 numbers both ways, of 2, 3, 4 or 8 bits: lm_head\.weight is stored dequantized, in F32$'
+run 0 python3 "$tools/read_integer.py" five five-gptq 4
 
 # What makes no sense is refused; and so is a master whose embeddings are not there.
 run 2 matquant quantize "$model" -o no $small --embeddings 8 --embeddings-min-bits 4
