@@ -265,6 +265,9 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "int8's loss is visited on every N-th step, in the narrowest width's place and N times as "
          "heavy: it costs as much as the others' and changes least",
          .min = 1},
+        {CLI_FLAG, 0, "sampled", &options->sampled,
+         .help = "learn one width in a step, drawn with --lambda for odds, in place of all: less "
+                 "time for as many steps"},
         {CLI_FLAG, 0, "compensate", &options->compensate,
          .help = "choose the bits that int8 alone reads so that they make up for one another's "
                  "errors (GPTQ); recipe best does"},

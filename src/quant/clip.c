@@ -5,6 +5,10 @@
  *   q = clamp(⌊(w - lo)/α + ½⌋, 0, 255)
  *   s_r = clamp(⌊q/2^(8-r) + ½⌋, 0, 2^r - 1), ŵ_r = α·2^(8-r)·s_r + lo
  *
+ * Where one width r is trained alone and rounded, this is OmniQuant's own quantizer for it, rounded
+ * once and with its largest slice at hi: with c = 2^(8-r), α = (hi - lo)/(256 - c) and
+ * q = c·clamp(⌊(w - lo)/(c·α) + ½⌋, 0, 2^r - 1).
+ *
  * With slice rule round-extra, the paper's extra precision, s_r = ⌊q/2^(8-r) + ½⌋ goes up to 2^r.
  *
  * γ and β (both 4 at the start) are all that is learned: one pair a group for all widths. Straight
@@ -128,6 +132,7 @@ typedef struct clip_range {
     float low, high; /* of lo by min(w) and of hi by max(w) */
     float dalpha;    /* symmetric: of α by γ */
     float first;     /* the least code */
+    float spacing;   /* c: what codes are multiples of */
 } clip_range;
 
 /* With a symmetric zero point: α of the larger end, and its derivative by γ in dalpha. */
@@ -135,12 +140,20 @@ static clip_range symmetric_range(const mq_clip *clip, size_t group) {
     const float high = sigmoid(clip->params[2 * group + 1]);
     clip_range range = {.alpha = high * clip->largest[group] / 127.0f,
                         .dalpha = high * (1.0f - high) * clip->largest[group] / 127.0f,
-                        .first = 1.0f};
+                        .first = 1.0f,
+                        .spacing = 1.0f};
     if (!(range.alpha > 1e-10f)) { /* all zero, or nearly so */
         range.alpha = 1e-10f;
     }
     range.lo = -128.0f * range.alpha;
     return range;
+}
+
+/* c: what codes are multiples of. */
+static float spacing_of(const mq_grid_options *options) {
+    const bool dedicated = options->width_count == 1 && options->start == MQ_START_LEARNING &&
+                           options->slice_rule == MQ_SLICE_ROUND;
+    return dedicated ? (float)(1u << (MQ_MAX_WIDTH - options->widths[0])) : 1.0f;
 }
 
 static clip_range range_of(const mq_grid *grid, size_t group) {
@@ -156,24 +169,26 @@ static clip_range range_of(const mq_grid *grid, size_t group) {
         .dhi = high * (1.0f - high) * clip->largest[group],
         .low = low,
         .high = high,
+        .spacing = spacing_of(grid->options),
     };
     float span = high * clip->largest[group] - range.lo;
     if (!(span > 1e-8f)) { /* constant, or all of one sign and nearly so */
         span = 1e-8f + 1e-6f * fabsf(range.lo);
     }
-    range.alpha = span / 255.0f;
+    range.alpha = span / (256.0f - range.spacing);
     return range;
 }
 
 /* q[count] as whole floats, and inside[count] = 1 where its clamp does not bind. */
 static inline void codes_of(float *q, float *inside, const float *w, clip_range range,
                             size_t count) {
-    const float inverse = 1.0f / range.alpha;
+    const float inverse = 1.0f / (range.alpha * range.spacing);
+    const float levels = 256.0f / range.spacing, last = levels - 1.0f;
     for (size_t i = 0; i < count; i++) {
         const float u = (w[i] - range.lo) * inverse + 0.5f;
-        inside[i] = u >= range.first && u < 256.0f ? 1.0f : 0.0f;
-        const float bounded = u > range.first ? (u < 255.0f ? u : 255.0f) : range.first;
-        q[i] = (float)(int)bounded;
+        inside[i] = u >= range.first && u < levels ? 1.0f : 0.0f;
+        const float bounded = u > range.first ? (u < last ? u : last) : range.first;
+        q[i] = range.spacing * (float)(int)bounded;
     }
 }
 
@@ -246,8 +261,8 @@ static void add_by_clip(float *by_weight, const mq_clip *clip, const float *weig
 }
 
 /* Gradients by lo and hi: with c = 2^(8-r) and t = (w - lo)/α, ŵ = α·c·s + lo has ∂ŵ/∂α = c·s -
- * [free]·t and ∂ŵ/∂lo (α fixed) = 1 - [free], where free means that neither clamp binds; α = (hi -
- * lo)/255. */
+ * [free]·t and ∂ŵ/∂lo (α fixed) = 1 - [free], where free means that neither clamp binds; α =
+ * (hi - lo)/(256 - c'), c' what codes are multiples of. */
 static void group_step(mq_grid *grid, const float *const gradients[], const mq_adam *adam,
                        size_t group) {
     mq_clip *clip = grid->state;
@@ -283,7 +298,7 @@ static void group_step(mq_grid *grid, const float *const gradients[], const mq_a
             }
         }
     }
-    const float by_span = mq_lanes_sum(&alpha) / 255.0f;
+    const float by_span = mq_lanes_sum(&alpha) / (256.0f - range.spacing);
     const float by_lo = mq_lanes_sum(&low) - by_span;
     float gradient[2] = {by_lo * range.dlo, by_span * range.dhi};
     if (is_symmetric(grid)) { /* lo moves with α */

@@ -239,6 +239,29 @@ static void step_let(mq_learner *learner, size_t step, size_t steps) {
     }
 }
 
+/* The width that a step learns with options->sampled: one by the odds of all their weights. The
+ * mean over steps of its gradient, times the sum of the weights by its own, is that of the whole
+ * loss. */
+static size_t draw_width(double *factor, const mq_grid_options *options, mq_random *random) {
+    double sum = 0.0;
+    for (size_t k = 0; k < options->width_count; k++) {
+        sum += options->lambda[k];
+    }
+    double left = mq_random_unit(random) * sum;
+    size_t drawn = 0;
+    for (size_t k = 0; k < options->width_count; k++) {
+        if (options->lambda[k] > 0.0) {
+            drawn = k; /* the last of them, should rounding leave something over */
+            if (left < options->lambda[k]) {
+                break;
+            }
+            left -= options->lambda[k];
+        }
+    }
+    *factor = sum / options->lambda[drawn];
+    return drawn;
+}
+
 /* Whether a step visits trained width k, and how much more its loss weighs for the steps that pass
  * it over.
  *
@@ -272,18 +295,35 @@ static bool visits(double *factor, const mq_learner *learner, size_t k, size_t s
     return !(rare_step && k == narrowest && learned > 2);
 }
 
+/* Which widths a step visits, and the factors of their losses. */
+static void choose_widths(bool visited[MQ_MAX_WIDTHS], double factor[MQ_MAX_WIDTHS],
+                          mq_learner *learner, size_t step) {
+    const mq_grid_options *options = &learner->grid_options;
+    double of_drawn = 0.0;
+    const size_t drawn =
+        learner->options->sampled ? draw_width(&of_drawn, options, &learner->draws) : 0;
+    for (size_t k = 0; k < options->width_count; k++) {
+        if (learner->options->sampled) {
+            visited[k] = k == drawn;
+            factor[k] = of_drawn;
+        } else {
+            visited[k] = visits(&factor[k], learner, k, step);
+        }
+    }
+}
+
 static void train_step(mq_learner *learner, size_t layer, batch part, size_t step, size_t steps) {
     const mq_grid_options *options = &learner->grid_options;
     bool visited[MQ_MAX_WIDTHS];
+    double factor[MQ_MAX_WIDTHS];
+    choose_widths(visited, factor, learner, step);
     if (learner->options->let) {
         mq_let_clear(&learner->let);
     }
     /* Widths fall, so that a guide is there before those that learn from it. */
     for (size_t k = 0; k < options->width_count; k++) {
-        double factor;
-        visited[k] = visits(&factor, learner, k, step);
         if (visited[k]) {
-            gradients_of(learner, layer, part, k, factor);
+            gradients_of(learner, layer, part, k, factor[k]);
         } else if (learner->guide[k] != NULL) {
             forward_of(learner, layer, part, k);
         }
@@ -335,6 +375,7 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
     const size_t steps = batches * learner->options->epochs;
     mq_random random;
     mq_random_seed(&random, learner->options->seed, 1 + layer);
+    mq_random_seed(&learner->draws, learner->options->seed, 0x6472617773ULL + layer); /* "draws" */
     for (size_t i = 0; i < batches; i++) {
         learner->order[i] = i;
     }

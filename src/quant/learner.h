@@ -3,6 +3,7 @@
 #ifndef MQ_QUANT_LEARNER_H
 #define MQ_QUANT_LEARNER_H
 
+#include "base/random.h"
 #include "model/block.h"
 #include "quant/fold.h"
 #include "quant/grid.h"
@@ -52,6 +53,7 @@ typedef struct mq_learner {
                                            co-distillation; NULL: none does */
     float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
     size_t *order;                      /* batches in the order of the epoch */
+    mq_random draws;                    /* of widths, with options->sampled */
     /* With options->early_stop: of the epoch under way, weighted by tokens. */
     double loss_sum[MQ_MAX_WIDTHS];
     size_t loss_tokens[MQ_MAX_WIDTHS];

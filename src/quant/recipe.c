@@ -322,9 +322,12 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
                        LARGEST_SEED);
     }
-    if (options->recipe == MQ_RECIPE_RTN && (options->early_stop > 0.0 || options->rate != 1.0)) {
+    if (options->recipe == MQ_RECIPE_RTN &&
+        (options->early_stop > 0.0 || options->rate != 1.0 || options->sampled)) {
         return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for %s",
-                       options->early_stop > 0.0 ? "--early-stop" : "--rate");
+                       options->early_stop > 0.0 ? "--early-stop"
+                       : options->sampled        ? "--sampled"
+                                                 : "--rate");
     }
     if (options->recipe == MQ_RECIPE_RTN && options->refit) {
         return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for --refit");

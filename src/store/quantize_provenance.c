@@ -108,6 +108,9 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put(good, cJSON_AddNumberToObject(recipe, "seed", (double)options->seed));
     put(good, cJSON_AddBoolToObject(recipe, "bos", options->bos));
     put(good, cJSON_AddNumberToObject(recipe, "int8_period", (double)options->int8_period));
+    if (options->sampled) {
+        put(good, cJSON_AddTrueToObject(recipe, "sampled"));
+    }
     if (options->let) {
         put(good, cJSON_AddTrueToObject(recipe, "let"));
         put(good, cJSON_AddNumberToObject(recipe, "rate_let", options->rate * (double)MQ_LET_RATE));

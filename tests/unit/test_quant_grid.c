@@ -271,8 +271,7 @@ static void clip_matches(void **state) {
 
 /* Every instruction set gives the bytes of the reference, over several steps that move everything.
  */
-static void check_kernels(bool symmetric) {
-    const mq_nested_kernels *best = mq_nested_kernels_best();
+static void check_kernels(const mq_nested_kernels *kernels, bool symmetric) {
     fixture f;
     open_fixture(&f, "nested-64.safetensors", &mq_nested_grid, 64);
     mq_nested *nested = f.grid.state;
@@ -299,11 +298,11 @@ static void check_kernels(bool symmetric) {
     memcpy(after, f.slab.base, f.slab.size);
     assert_memory_not_equal(after, before, f.slab.size);
     memcpy(f.slab.base, before, f.slab.size);
-    best->start(&f.grid, f.gram, 0, f.out);
+    kernels->start(&f.grid, f.gram, 0, f.out);
     assert_memory_equal(f.slab.base, before, f.slab.size);
     for (size_t step = 0; step < 5; step++) {
         const mq_adam adam = mq_adam_at(2e-3f, 1e-1f, step, 5);
-        best->step(&f.grid, cotangents, f.values, &adam, 0, f.out);
+        kernels->step(&f.grid, cotangents, f.values, &adam, 0, f.out);
     }
     assert_memory_equal(f.slab.base, after, f.slab.size);
     for (size_t k = 0; k < 3; k++) {
@@ -321,8 +320,17 @@ static void check_kernels(bool symmetric) {
 
 static void kernels_agree(void **state) {
     (void)state;
-    check_kernels(false);
-    check_kernels(true);
+    const mq_nested_kernels *all[2] = {mq_nested_kernels_best()};
+    size_t count = 1;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        all[count++] = &mq_nested_kernels_avx2;
+    }
+#endif
+    for (size_t i = 0; i < count; i++) {
+        check_kernels(all[i], false);
+        check_kernels(all[i], true);
+    }
 }
 
 /* Widths that do not end at 8 bits, one alone and all seven: slices of the codes are what values

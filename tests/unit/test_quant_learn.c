@@ -1,5 +1,5 @@
 /* layer: quant */
-/* The loop over the steps of a block: when it stops early. */
+/* The loop over the steps of a block: when it stops early, and what it does not need. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -102,6 +102,21 @@ static void the_values_are_those_of_its_last_step(void **state) {
     close_learner(&whole);
 }
 
+static void nothing_is_allocated_in_the_loop(void **state) {
+    (void)state;
+    learner_fixture f;
+    open_case(&f, 0.0, EPOCHS);
+    mq_alloc_fail_after(1);
+    const mq_status status = mq_learner_train(&f.learner, 0, 0.0, NULL);
+    mq_alloc_fail_after(0);
+    assert_int_equal(status, MQ_OK);
+    const size_t before = mq_alloc_current();
+    mq_alloc_reset_peak();
+    assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
+    assert_int_equal(mq_alloc_peak(), before);
+    close_learner(&f);
+}
+
 static void senseless_percentages_are_refused(void **state) {
     (void)state;
     static const double bad[] = {-1.0, 101.0, NAN};
@@ -119,6 +134,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_epoch_without_gain_is_the_last),
         cmocka_unit_test(the_values_are_those_of_its_last_step),
+        cmocka_unit_test(nothing_is_allocated_in_the_loop),
         cmocka_unit_test(senseless_percentages_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

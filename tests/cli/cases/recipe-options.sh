@@ -76,6 +76,14 @@ run 0 matquant quantize "$model" -o out $small --no-refit --force -q
 [ "$(epochs)" = "None None" ] || fail "stopped unasked"
 run 2 matquant quantize "$model" -o out --recipe rtn --early-stop 1
 expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --early-stop$'
+# One width a step, which the provenance says and the codes show; the same again with the same seed.
+run 0 matquant quantize "$model" -o drawn $small --no-refit --sampled -q
+run 0 matquant quantize "$model" -o again $small --no-refit --sampled -q
+grep -q '"sampled": *true' drawn/matquant.json || fail "not in the provenance"
+expect_same drawn/model.safetensors again/model.safetensors
+cmp -s out/model.safetensors drawn/model.safetensors && fail "drawn widths learn what all learn"
+run 2 matquant quantize "$model" -o no --recipe rtn --sampled
+expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --sampled$'
 # A --rate multiplies what the recipe has, and the provenance says what came out.
 rates() { python3 -c 'import json
 recipe = json.load(open("out/matquant.json"))["recipe"]
