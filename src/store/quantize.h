@@ -35,6 +35,7 @@ typedef struct mq_quantize_plan {
     size_t refit_epochs, qat_epochs;
     mq_master_layout layout;
     mq_backend backend;
+    size_t kept_bytes; /* of blocks' insides, by the refit */
     size_t working_set, refit_memory, qat_memory,
         sampling;  /* bytes: of a block's learner; of end-to-end stages; of --calib self's model and
                       cache */

@@ -208,14 +208,35 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
+static bool fits(size_t needed, size_t *available) {
+    return !mq_memory_available(available) || *available >= needed;
+}
+
 static mq_status check_memory(size_t needed, const char *advice, mq_error *err) {
     size_t available;
-    if (mq_memory_available(&available) && available < needed) {
+    if (!fits(needed, &available)) {
         return mq_fail(err, MQ_ERR_MACHINE,
                        "%.0f MiB of memory are needed and %.0f MiB are free; %s need less",
                        (double)needed / 1048576.0, (double)available / 1048576.0, advice);
     }
     return MQ_OK;
+}
+
+/* The design makes the inside of every block again on the way back. That is a quarter of a step's
+ * arithmetic, and the insides of a small model take less than its teacher's hidden states; those of
+ * a large one are held down to this. The numbers are the same. */
+#define KEPT_BYTES ((size_t)1 << 30)
+
+/* Keeps insides of blocks if there is room for them. */
+static mq_status refit_memory(mq_quantize_plan *plan, mq_error *err) {
+    size_t available;
+    plan->kept_bytes = KEPT_BYTES;
+    mq_status status = mq_quantize_refit_memory(plan, err);
+    if (status == MQ_OK && !fits(plan->refit_memory, &available)) {
+        plan->kept_bytes = 0;
+        status = mq_quantize_refit_memory(plan, err);
+    }
+    return status;
 }
 
 /* The end-to-end stages with so many sequences as the text has (0: as they want). */
@@ -224,7 +245,7 @@ static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error 
     mq_status status = MQ_OK;
     mq_quantize_refit_share(plan, available, &wanted);
     if (plan->refit_width_count > 0) {
-        status = mq_quantize_refit_memory(plan, err);
+        status = refit_memory(plan, err);
         if (status == MQ_OK) {
             status =
                 check_memory(plan->refit_memory,

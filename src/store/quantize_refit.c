@@ -17,10 +17,6 @@
 #define REFIT_SEQUENCES 8
 #define QAT_SEQUENCES 3
 #define LEAST_VISITS 3
-/* The design makes the inside of every block again on the way back. That is a quarter of a step's
- * arithmetic, and the insides of a small model take less than its teacher's hidden states; those of
- * a large one are held down to this. */
-#define KEPT_BYTES ((size_t)1 << 30)
 
 /* Of a stage that was told to train on so many tokens; 0: it was not told. */
 static size_t train_of(const mq_quantize_options *options, size_t tokens, size_t sequences) {
@@ -113,7 +109,7 @@ mq_refit_setup mq_quantize_end_to_end(const mq_quantize_plan *plan, size_t train
                             .length = options->seq_len,
                             .batch = options->refit_batch,
                             .pass_batch = options->batch,
-                            .kept_bytes = KEPT_BYTES,
+                            .kept_bytes = plan->kept_bytes,
                             .gemm = plan->backend.bf16,
                             .seed = options->seed,
                             .rate = -1.0};
