@@ -10,10 +10,12 @@ extern "C" {
 
 typedef struct mq_slice_options {
     const char *master, *output;
-    unsigned width;     /* 2 ... 8 */
-    const char *format; /* a name of the table below; NULL: the first */
-    const char *dtype;  /* of plain weights: "bf16", "f16" or "f32"; NULL: the source's own,
-                           and in GGUF quantized types */
+    unsigned width;        /* 2 ... 8 */
+    const char *format;    /* a name of the table below; NULL: the first */
+    const char *dtype;     /* of plain weights: "bf16", "f16" or "f32"; NULL: the source's own,
+                              and in GGUF quantized types */
+    bool plain_embeddings; /* of compressed-tensors and gptq: a quantized embedding and head are
+                              stored dequantized, for readers that load no packed ones */
     bool force;
     size_t max_shard_size; /* bytes; 0: one file */
 } mq_slice_options;

@@ -106,6 +106,10 @@ mq_status cmd_slice(int count, char *const *argv) {
          "of the "
          "source's embeddings), and of gguf instead of its quantized types",
          .choices = dtypes},
+        {CLI_FLAG, 0, "plain-embeddings", &options.plain_embeddings,
+         .help =
+             "of compressed-tensors and gptq: embeddings and head dequantized, for readers that "
+             "load no packed ones"},
         {CLI_FLAG, 0, "force", &options.force, .help = "replace the output if it exists"},
         CLI_SHARD_OPTION(options.max_shard_size),
         CLI_THREADS_OPTION(common),

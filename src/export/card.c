@@ -45,6 +45,32 @@ static void put_base(mq_buffer *card, const mq_plan *plan, const cJSON *slice) {
     put_files(card, source);
 }
 
+static const cJSON *number_of(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNumber(item) ? item : NULL;
+}
+
+/* What of the recipe changes how good the slice is. */
+static void put_settings(mq_buffer *card, const cJSON *recipe, const cJSON *refit) {
+    const cJSON *group_size = number_of(recipe, "group_size");
+    const char *preset = text_of(recipe, "preset"), *zero_point = text_of(recipe, "zero_point");
+    if (group_size != NULL && group_size->valuedouble > 0) {
+        mq_buffer_printf(card, ", groups of %.0f", group_size->valuedouble);
+    } else if (group_size != NULL) {
+        mq_buffer_put_text(card, ", one group a row");
+    }
+    if (preset != NULL) {
+        mq_buffer_printf(card, ", preset `%.32s`", preset);
+    }
+    if (zero_point != NULL && strcmp(zero_point, "symmetric") == 0) {
+        mq_buffer_put_text(card, ", symmetric zero points");
+    }
+    const cJSON *tokens = number_of(refit, "trained_tokens");
+    if (tokens != NULL) {
+        mq_buffer_printf(card, ", refitted end to end on %.0f tokens", tokens->valuedouble);
+    }
+}
+
 static void put_making(mq_buffer *card, const cJSON *slice) {
     const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(slice, "recipe");
     const char *name = text_of(recipe, "name"), *master = text_of(slice, "master");
@@ -58,6 +84,7 @@ static void put_making(mq_buffer *card, const cJSON *slice) {
             mq_buffer_put_text(card, ", trained widths ");
             put_numbers(card, bits);
         }
+        put_settings(card, recipe, cJSON_GetObjectItemCaseSensitive(slice, "refit"));
     }
     mq_buffer_put_text(card, "\n");
     const cJSON *calibration = cJSON_GetObjectItemCaseSensitive(slice, "calibration");
@@ -69,11 +96,6 @@ static void put_making(mq_buffer *card, const cJSON *slice) {
                              : " of");
         put_files(card, cJSON_GetObjectItemCaseSensitive(calibration, "files"));
     }
-}
-
-static const cJSON *number_of(const cJSON *object, const char *key) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsNumber(item) ? item : NULL;
 }
 
 /* One measurement of the master at this width (matquant/format.h); what is not whole is left out.
@@ -142,11 +164,29 @@ void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_f
     mq_buffer_put_text(card, format->usage);
 }
 
+/* base_model of the card's header, if config.json has the hub's name of it, "owner/name". */
+static void put_hub_name(mq_buffer *card, const mq_plan *plan) {
+    const char *name = text_of(mq_master_config(plan->job->master), "_name_or_path");
+    if (name == NULL) {
+        return;
+    }
+    const size_t owner = strcspn(name, "/");
+    const char *allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
+    if (owner > 0 && name[0] != '.' && name[owner] == '/' && name[owner + 1] != '\0' &&
+        strspn(name, allowed) == owner &&
+        name[owner + 1 + strspn(name + owner + 1, allowed)] == '\0') {
+        mq_buffer_put_text(card, "base_model: ");
+        mq_buffer_put_text(card, name);
+        mq_buffer_put_text(card, "\nbase_model_relation: quantized\n");
+    }
+}
+
 mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance, mq_error *err) {
     mq_buffer card = {0};
     mq_buffer_printf(&card, "---\nlibrary_name: %s\npipeline_tag: text-generation\n",
                      format->library);
+    put_hub_name(&card, plan);
     mq_buffer_put_text(&card, "tags:\n- matquant\n- quantized\n---\n\n");
     mq_export_card_text(&card, plan, format, provenance);
     mq_status status =

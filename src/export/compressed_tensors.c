@@ -34,9 +34,9 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
     const unsigned width = plan->job->width;
     const mq_integer_layout *layout = &mq_integer_of(plan)->layout;
     const size_t groups = view->in / layout->group_size;
-    if (!packs(plan, view)) {
-        return mq_add_plain_embedding(
-            plan, view, "readers of compressed-tensors know one width in a model", err);
+    if (!mq_integer_is_packed(plan, view)) {
+        return mq_integer_add_plain(plan, view,
+                                    "readers of compressed-tensors know one width in a model", err);
     }
     mq_status status = mq_integer_add(plan, view, "weight_packed", MQ_I32, view->out,
                                       mq_packed_words(view->in, width), mq_fill_codes_by_row, err);
@@ -148,6 +148,7 @@ const mq_export_format mq_export_compressed_tensors = {
              "compressed-tensors\n"
              "    model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"
              "    tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n",
+    .may_unpack = true,
     .plan = make_plan,
     .write = mq_export_folder,
     .config = add_config,

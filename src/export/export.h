@@ -9,6 +9,7 @@
 typedef struct mq_export_format {
     mq_format_info info;
     bool takes_dtype;    /* --dtype means something to it */
+    bool may_unpack;     /* options->plain_embeddings means something to it */
     bool has_extra;      /* it holds the extra level of slice rule round-extra */
     const char *library; /* the reader, as the hub's model cards name it: "mlx", "transformers" */
     const char *usage;   /* the lines that load it, for the model card */

@@ -41,12 +41,12 @@ static bool can_pack(const mq_master_view *view) {
 /* Of embedding and head a head of its own is packed: a linear like all others, if need be with a
  * width of its own. */
 static bool packs(const mq_plan *plan, const mq_master_view *view) {
-    return view->min_width == 0 || (is_head(plan, view) && can_pack(view) &&
-                                    has_width(mq_view_width(view, plan->job->width)));
+    return is_head(plan, view) && can_pack(view) &&
+           has_width(mq_view_width(view, plan->job->width));
 }
 
 static mq_status add_plain(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    return mq_add_plain_embedding(
+    return mq_integer_add_plain(
         plan, view,
         is_head(plan, view) ? "GPTQ packs multiples of 32 numbers both ways, of 2, 3, 4 or 8 bits"
                             : "GPTQ has groups of tokens in embeddings, and none along their rows",
@@ -56,7 +56,7 @@ static mq_status add_plain(mq_plan *plan, const mq_master_view *view, mq_error *
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
     const unsigned width = mq_view_width(view, plan->job->width);
     const size_t groups = view->in / plan->group_size;
-    if (!packs(plan, view)) {
+    if (!mq_integer_is_packed(plan, view)) {
         return add_plain(plan, view, err);
     }
     if (!can_pack(view)) {
@@ -197,6 +197,7 @@ const mq_export_format mq_export_gptq = {
     .usage = "    from gptqmodel import GPTQModel\n"
              "    model = GPTQModel.load(\"path/to/this/folder\")\n"
              "    print(model.tokenizer.decode(model.generate(\"Once upon a time\")[0]))\n",
+    .may_unpack = true,
     .plan = make_plan,
     .write = mq_export_folder,
     .config = add_config,

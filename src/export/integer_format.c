@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/context.h"
 #include "base/error.h"
+#include "export/rows.h"
 #include "store/names.h"
 
 static void free_own(void *own) {
@@ -11,13 +13,28 @@ static void free_own(void *own) {
     mq_free(own);
 }
 
+bool mq_integer_is_packed(const mq_plan *plan, const mq_master_view *view) {
+    return view->min_width == 0 ||
+           (!plan->job->options->plain_embeddings && mq_integer_of(plan)->packs(plan, view));
+}
+
+mq_status mq_integer_add_plain(mq_plan *plan, const mq_master_view *view, const char *why,
+                               mq_error *err) {
+    const mq_dtype dtype = mq_plan_source_dtype(plan);
+    if (!plan->job->options->plain_embeddings) {
+        mq_log(plan->job->context, MQ_LOG_WARNING, "%s: %s.weight is stored dequantized, in %s",
+               why, view->prefix, mq_dtype_name(dtype));
+    }
+    return mq_add_dequantized(plan, view, dtype, err);
+}
+
 /* The largest group size that divides that of every packed layer; 0 when none is. */
-static size_t common_group_size(const mq_plan *plan, mq_integer_packs *packs) {
+static size_t common_group_size(const mq_plan *plan) {
     const mq_master *master = plan->job->master;
     size_t common = 0; /* greatest common divisor, by Euclid */
     for (size_t i = 0; i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
-        size_t rest = packs(plan, view) ? view->in / view->groups : 0;
+        size_t rest = mq_integer_is_packed(plan, view) ? view->in / view->groups : 0;
         while (rest != 0) {
             const size_t next = common % rest;
             common = rest;
@@ -37,7 +54,7 @@ mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scal
     plan->free_own = free_own;
     own->packs = packs;
     own->layout.scale_dtype = scale_dtype;
-    own->layout.group_size = plan->group_size = common_group_size(plan, packs);
+    own->layout.group_size = plan->group_size = common_group_size(plan);
     return plan->group_size != 0 ? MQ_OK
                                  : mq_fail(err, MQ_ERR_USAGE,
                                            "nothing in this master is "
@@ -47,7 +64,7 @@ mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scal
 static const mq_master_view *packed(const mq_plan *plan, const char *weight) {
     const mq_name name = mq_name_parse(weight);
     const mq_master_view *view = mq_master_find(plan->job->master, name.stem);
-    return view != NULL && mq_integer_of(plan)->packs(plan, view) ? view : NULL;
+    return view != NULL && mq_integer_is_packed(plan, view) ? view : NULL;
 }
 
 const mq_master_view *mq_integer_embedding(const mq_plan *plan) {

@@ -4,11 +4,10 @@
 
 #include "export/integer_grid.h"
 
-/* Whether a format packs this layer like the others: all linears, and embeddings and heads as far
- * as its readers take them. */
+/* Whether a format packs this embedding or head like a linear: as far as its readers take it. */
 typedef bool mq_integer_packs(const mq_plan *plan, const mq_master_view *view);
 
-/* plan->own of these formats, to be freed with mq_integer_free_own. */
+/* plan->own of these formats. */
 typedef struct mq_integer_own {
     mq_integer_packs *packs;
     mq_integer_layout layout;
@@ -19,6 +18,12 @@ typedef struct mq_integer_own {
 mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scale_dtype,
                            mq_error *err);
 static inline mq_integer_own *mq_integer_of(const mq_plan *plan) { return plan->own; }
+/* Whether the layer is packed: linears are, embeddings and heads if the format packs them and
+ * job->options do not want them plain. */
+bool mq_integer_is_packed(const mq_plan *plan, const mq_master_view *view);
+/* The piece of one that is not, dequantized; why: what the format has against it, for a warning. */
+mq_status mq_integer_add_plain(mq_plan *plan, const mq_master_view *view, const char *why,
+                               mq_error *err);
 /* The embedding or head that is packed, or NULL. */
 const mq_master_view *mq_integer_embedding(const mq_plan *plan);
 const mq_master_view *mq_integer_head(const mq_plan *plan);

@@ -41,6 +41,20 @@ static mq_status add_master(cJSON *slice, const mq_export_job *job, mq_error *er
     return status;
 }
 
+/* What the end-to-end refit did to this width. */
+static mq_status add_refit(cJSON *slice, const mq_export_job *job, mq_error *err) {
+    const cJSON *all = cJSON_GetObjectItemCaseSensitive(
+        cJSON_GetObjectItemCaseSensitive(mq_master_provenance(job->master), "refit"), "widths");
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, all) {
+        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
+        if (cJSON_IsNumber(bits) && bits->valuedouble == job->width) {
+            return mq_json_add(slice, "refit", cJSON_Duplicate(item, true), err);
+        }
+    }
+    return MQ_OK;
+}
+
 /* What was measured at this width. */
 static mq_status add_evaluations(cJSON *slice, const mq_export_job *job, mq_error *err) {
     const cJSON *all =
@@ -98,6 +112,9 @@ mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export
     }
     if (status == MQ_OK) {
         status = add_master(slice, plan->job, err);
+    }
+    if (status == MQ_OK) {
+        status = add_refit(slice, plan->job, err);
     }
     if (status == MQ_OK) {
         status = add_evaluations(slice, plan->job, err);

@@ -234,11 +234,3 @@ mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype
     char name[MQ_STORED_NAME_SIZE];
     return mq_plan_add(plan, mq_name_make(name, view->prefix, "weight", 0), &piece, err);
 }
-
-mq_status mq_add_plain_embedding(mq_plan *plan, const mq_master_view *view, const char *why,
-                                 mq_error *err) {
-    const mq_dtype dtype = mq_plan_source_dtype(plan);
-    mq_log(plan->job->context, MQ_LOG_WARNING, "%s: %s.weight is stored dequantized, in %s", why,
-           view->prefix, mq_dtype_name(dtype));
-    return mq_add_dequantized(plan, view, dtype, err);
-}

@@ -33,11 +33,6 @@ mq_fill_rows mq_fill_values;
 /* The piece P.weight of a quantized layer, filled so. */
 mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype dtype,
                              mq_error *err);
-/* The same of an embedding or head, in the source's element type, for a format that cannot hold it
- * quantized: said in a warning, which begins with why. */
-mq_status mq_add_plain_embedding(mq_plan *plan, const mq_master_view *view, const char *why,
-                                 mq_error *err);
-
 /* The row of the source that stands at this place of the piece: [heads, 2, n] becomes [heads, n,
  * 2], since llama.cpp rotates neighbouring rows where Hugging Face rotates row i with row i + n. */
 size_t mq_source_row(const mq_piece *piece, size_t row);

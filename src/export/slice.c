@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -57,6 +58,10 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
     if (status != MQ_OK) {
         return status;
     }
+    if (options->plain_embeddings && !(*format)->may_unpack) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--plain-embeddings is for --format compressed-tensors and gptq");
+    }
     if (options->dtype != NULL && !(*format)->takes_dtype) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "--dtype is for plain weights, not for --format %s, which has its own types",
@@ -110,7 +115,7 @@ static mq_status folder_size(size_t *out, const char *folder, mq_error *err) {
 static mq_status report_costs(mq_slice_report *report, const mq_plan *plan, mq_error *err) {
     size_t count = 0;
     for (size_t i = 0; i < plan->count; i++) {
-        count += plan->pieces[i].is_inexact;
+        count += plan->pieces[i].error > 0;
     }
     mq_status status = MQ_OK;
     if (count > 0) {
@@ -118,9 +123,9 @@ static mq_status report_costs(mq_slice_report *report, const mq_plan *plan, mq_e
     }
     for (size_t i = 0; status == MQ_OK && i < plan->count; i++) {
         const mq_piece *piece = &plan->pieces[i];
-        if (piece->is_inexact) {
+        if (piece->error > 0) {
             mq_slice_cost *cost = &report->costs[report->cost_count];
-            cost->relative_error = piece->power > 0 ? piece->error / piece->power : 0;
+            cost->relative_error = piece->power > 0 ? piece->error / piece->power : INFINITY;
             cost->tensor = mq_strdup(piece->spec.name);
             status = cost->tensor == NULL ? mq_fail_memory(err, "the report", 0) : MQ_OK;
             report->cost_count += cost->tensor != NULL;

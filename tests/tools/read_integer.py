@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""read_integer.py MASTER SLICE WIDTH: is SLICE (GPTQ version 2, or compressed-tensors' pack-quantized) close to the
+"""read_integer.py MASTER SLICE WIDTH [plain]: is SLICE (GPTQ version 2, or compressed-tensors' pack-quantized) close to the
 WIDTH-bit model of MASTER, and everything that is not quantized the same?
+
+"plain": neither embedding nor head may be packed.
 
 Prints the relative squared error of the weights, which these formats' whole zero points cost, and ends with 0; or names
 what is wrong and ends with 1.
@@ -60,18 +62,18 @@ def compressed(prefix, tensors, shape, width, settings):
             [scales[row * groups:(row + 1) * groups] for row in range(out)])
 
 
-def check_embeddings(master, quantization):
+def check_embeddings(master, quantization, may_pack):
     """Which of embedding and head are not packed: compressed-tensors packs what has everything's width, GPTQ a head. The
     settings must say so."""
     if quantization["quant_method"] == "gptq":
-        packed = [prefix for prefix in master.embeddings if prefix == HEAD and master.width_of(HEAD) in (2, 3, 4, 8)]
+        packed = [prefix for prefix in master.embeddings if may_pack and prefix == HEAD and master.width_of(HEAD) in (2, 3, 4, 8)]
         dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for name in master.settings.get("ignored", [])}
         if packed and master.width_of(HEAD) != master.width:
             dynamic["+:^%s$" % HEAD] = {"bits": master.width_of(HEAD)}
         check(quantization["lm_head"] == bool(packed), "lm_head is wrong")
         check(quantization.get("dynamic", {}) == dynamic, "dynamic is wrong")
     else:
-        packed = [prefix for prefix in master.embeddings if master.width_of(prefix) == master.width]
+        packed = [prefix for prefix in master.embeddings if may_pack and master.width_of(prefix) == master.width]
         targets = quantization["config_groups"]["group_0"]["targets"]
         check(targets == ["Linear"] + ["Embedding"] * (EMBEDDING in packed), "targets are wrong")
         check((HEAD in quantization["ignore"]) == (HEAD not in packed), "ignore is wrong")
@@ -94,7 +96,7 @@ def main():
     check_small_files(master, sys.argv[2], extra)
 
     error = power = 0.0
-    plain = check_embeddings(master, quantization)
+    plain = check_embeddings(master, quantization, sys.argv[4:] != ["plain"])
     for prefix in plain:
         dtype, values = tensors[prefix + ".weight"][0], master.weights(prefix)
         check(dtype == master.tensors["model.norm.weight"][0], prefix + ".weight is not of the source's type")

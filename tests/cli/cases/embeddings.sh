@@ -139,6 +139,14 @@ for bits in 8 4 3 2; do
     run 0 python3 "$tools/read_integer.py" own-head own-head-ct-$bits $bits
     expect_out "^$packed of embedding and head packed\$"
 done
+run 0 matquant slice own-head -o plain-ct --bits 4 --format compressed-tensors --plain-embeddings
+run 0 matquant slice own-head -o plain-gptq --bits 4 --format gptq --plain-embeddings
+expect_no_err
+run 0 python3 "$tools/read_integer.py" own-head plain-ct 4 plain
+expect_out '^0 of embedding and head packed$'
+run 0 python3 "$tools/read_integer.py" own-head plain-gptq 4 plain
+run 2 matquant slice own-head -o no --bits 4 --plain-embeddings
+expect_one_error '^matquant: --plain-embeddings is for --format compressed-tensors and gptq$'
 run 0 matquant quantize "$GOLDEN/models/llama" -o five --recipe rtn --group-size 16 --embeddings nested \
     --embeddings-min-bits 5 --exclude mlp -q
 run 0 matquant slice five -o five-gptq --bits 4 --format gptq
