@@ -105,7 +105,7 @@ typedef struct mq_quantize_options {
     bool refit;
     size_t refit_epochs; /* 0: as many as it takes to make three times the tokens that the blocks
                             learn from, of plentiful text one */
-    size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: eight times as many as
+    size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: seven times as many as
                             the blocks learn from. Widths of 2 bits get all, those of 3 to 5 bits a
                             half, wider ones an eighth. A sixteenth of it more is read to decide
                             when to stop. Where the text has no more, they get what there is */

@@ -282,7 +282,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
                  "made; recipe best does"},
         {CLI_CLEAR, 0, "no-refit", &options->refit, .help = "leave that out"},
         {CLI_COUNT, 0, "refit-tokens", &options->refit_tokens, "N",
-         "calibration tokens that the refit trains on (default: eight times as many as the blocks "
+         "calibration tokens that the refit trains on (default: seven times as many as the blocks "
          "learn from, or what there is)",
          .min = 1, .hide_default = true},
         {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",

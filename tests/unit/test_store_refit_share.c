@@ -17,11 +17,11 @@ typedef struct expected {
 static void text_is_shared_out(void **state) {
     (void)state;
     static const expected cases[] = {
-        {64, 0, 0, 544, 512, 32, 1},   /* eight times the blocks' sequences, and a sixteenth */
-        {64, 0, 544, 544, 512, 32, 1}, /* as many are there */
-        {64, 0, 400, 544, 368, 32, 1}, /* fewer: an eighth at most is measured on */
-        {64, 0, 64, 544, 56, 8, 4},    /* few: each is visited until it is worth three times 64 */
-        {64, 0, 2, 544, 1, 1, 192},    /* the least that there can be */
+        {64, 0, 0, 476, 448, 28, 1},   /* seven times the blocks' sequences, and a sixteenth */
+        {64, 0, 476, 476, 448, 28, 1}, /* as many are there */
+        {64, 0, 400, 476, 372, 28, 1}, /* fewer: an eighth at most is measured on */
+        {64, 0, 64, 476, 56, 8, 4},    /* few: each is visited until it is worth three times 64 */
+        {64, 0, 2, 476, 1, 1, 192},    /* the least that there can be */
         {64, 2048, 0, 64, 4, 1, 48},   /* as asked for; the blocks want more */
         {2, 51200, 0, 106, 100, 6, 1},
     };
