@@ -149,6 +149,7 @@ const mq_export_format mq_export_compressed_tensors = {
              "    model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"
              "    tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n",
     .may_unpack = true,
+    .exact_with = "--zero-point symmetric",
     .plan = make_plan,
     .write = mq_export_folder,
     .config = add_config,

@@ -198,6 +198,7 @@ const mq_export_format mq_export_gptq = {
              "    model = GPTQModel.load(\"path/to/this/folder\")\n"
              "    print(model.tokenizer.decode(model.generate(\"Once upon a time\")[0]))\n",
     .may_unpack = true,
+    .exact_with = "--zero-point symmetric",
     .plan = make_plan,
     .write = mq_export_folder,
     .config = add_config,

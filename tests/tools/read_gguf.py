@@ -6,6 +6,8 @@ master Q4_0, Q5_0), where 2-bit codes are stored in Q4_1, and in K-quants of gro
 the master's bit for bit, as in F32; in Q8_0, Q2_K of smaller groups, F16 and BF16 their squared difference is printed and must
 be small. Everything else must be the master's own, or its float32. Prints the types of the blocks' matrices, too.
 """
+import math
+import os
 import struct
 import sys
 
@@ -166,6 +168,43 @@ def interleave(values, name, rows, config):
     return result
 
 
+def scaling_of(config):
+    """The rotary parameters of all layers, or of those that see the whole text."""
+    rope = config.get("rope_parameters") or {}
+    return rope.get("full_attention", rope)
+
+
+def check_rope(file, config, arch):
+    meta, rope = file.meta, scaling_of(config)
+    kind, size = rope.get("rope_type", "default"), config.get("head_dim") or \
+        config["hidden_size"] // config["num_attention_heads"]
+    check(meta[arch + ".rope.dimension_count"] == size, "another number of rotated dimensions")
+    check(meta[arch + ".rope.freq_base"] == rope["rope_theta"], "rope.freq_base differs")
+    named = {"linear": "linear", "yarn": "yarn"}.get(kind)
+    check(meta.get(arch + ".rope.scaling.type") == named, "rope.scaling.type differs")
+    if named:
+        check(meta[arch + ".rope.scaling.factor"] == rope["factor"], "rope.scaling.factor differs")
+    if kind == "yarn":
+        original = rope.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        check(meta[arch + ".rope.scaling.original_context_length"] == original, "another original context")
+    if kind == "llama3":
+        check(file.tensors["rope_freqs.weight"][0] == [size // 2], "rope_freqs has another shape")
+        for i, found in enumerate(weights(file, "rope_freqs.weight")):
+            turns = rope["original_max_position_embeddings"] * rope["rope_theta"] ** (-2 * i / size) / (2 * math.pi)
+            low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
+            smooth = min(max((turns - low) / (high - low), 0), 1)
+            check(abs(found * ((1 - smooth) / factor + smooth) - 1) < 1e-5, "rope_freqs[%d] differs" % i)
+    else:
+        check("rope_freqs.weight" not in file.tensors, "rope_freqs of a model without")
+    if arch == "gemma3":
+        local = config["rope_parameters"]["sliding_attention"]
+        check(meta["gemma3.rope.freq_base_swa"] == local["rope_theta"], "rope.freq_base_swa differs")
+        check(meta["gemma3.attention.sliding_window"] == config["sliding_window"], "another window")
+        check(list(meta["gemma3.attention.sliding_window_pattern"]) ==
+              [kind == "sliding_attention" for kind in config["layer_types"]], "another pattern of windows")
+        check(meta.get("gemma3.final_logit_softcapping") == config.get("final_logit_softcapping"), "softcapping differs")
+
+
 def check_meta(file, master):
     config, meta = master.config, file.meta
     arch = meta["general.architecture"]
@@ -185,6 +224,11 @@ def check_meta(file, master):
     if meta["tokenizer.ggml.model"] == "gpt2":
         merges = [m if isinstance(m, str) else " ".join(m) for m in tokenizer["model"]["merges"]]
         check(meta["tokenizer.ggml.merges"] == merges, "merges differ")
+    check_rope(file, config, arch)
+    template = os.path.join(master.folder, "chat_template.jinja")
+    if os.path.exists(template):
+        with open(template, encoding="utf-8") as text:
+            check(meta["tokenizer.chat_template"] == text.read(), "the chat template differs")
     for token in tokenizer["added_tokens"]:
         kind = meta["tokenizer.ggml.token_type"][token["id"]]
         check(kind in ((2, 3) if token["special"] else (2, 4)), "the type of %s" % token["content"])
@@ -223,7 +267,11 @@ def main():
         else:
             check(got == wanted, theirs + " differs")
             exact += len(got)
+    rope = scaling_of(master.config).get("rope_type", "default")
+    names |= {"rope_freqs.weight"} if rope == "llama3" else set()
     check(set(file.tensors) == names, "tensors that do not belong there: %s" % sorted(set(file.tensors) ^ names))
+    print("%s, tokenizer %s %s, rope %s" % (file.meta["general.architecture"], file.meta["tokenizer.ggml.model"],
+                                            file.meta["tokenizer.ggml.pre"], rope))
     print("types %s" % " ".join(map(str, sorted(kinds))))
     print("%d numbers are the same" % exact)
     if inexact:

@@ -24,6 +24,13 @@ holds compressed-tensors 4 1e-2
 holds compressed-tensors 5 3e-3
 run 1 python3 "$tools/read_integer.py" "$master" gptq-4 3
 
+# What costs much is said where it is done, and what to do about it.
+run 0 matquant slice "$master" -o warned --bits 3 --format gptq
+expect_err '^matquant: warning: gptq adds 0\.0[0-9]* of the weights. squares at 3 bits, .*; a master made with --zero-point symmetric loses nothing$'
+run 0 matquant slice "$master" -o warned --bits 8 --format gptq --force
+expect_no_err
+rm -r warned
+
 # The same again with whole zero points, put there by hand: not one weight changes.
 python3 "$tools/whole_zero_points.py" "$master" whole 4
 for format in gptq compressed-tensors; do
