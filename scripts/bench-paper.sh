@@ -2,19 +2,20 @@
 # Makes the MatQuant paper's table (arXiv 2502.06786) on a model: log perplexity and zero-shot accuracy of int8, 4 and 2, and
 # of int6 and 3, which no loss saw, for what the paper compares; of the feed-forward networks only, and of all linears.
 #
-#   scripts/bench-paper.sh --model NAME=FOLDER --calib FILE --text FILE [--tasks "FILE..."] [--work DIR] [--scopes "ffn all"]
+#   scripts/bench-paper.sh --model NAME=FOLDER --calib FILE --text FILE [--tasks "FILE..."] [--max-items N] [--work DIR]
+#                          [--scopes "ffn all"]
 #                          [--rows "sliced matquant ..."] [--settings "--samples 64 ..."] [--windows N] [--seq-len N]
 #                          [--results FILE]
 #
 # Rows: sliced (learned for int8 alone, and sliced), dedicated (a model for each width alone), matquant, single (only int2's
 # loss), extra (extra precision), codistill (int2 also learns from int8's output), let (matquant with --let).
-# --settings are further options of `matquant quantize`. Measurements are kept in the work folder as JSON, one file each; what
+# --max-items: of each task. --settings are further options of `matquant quantize`. Measurements are kept in the work folder as JSON, one file each; what
 # is there already is not measured again, so that an interrupted bench goes on where it stopped. Without --results the
 # table goes to standard output.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-model='' calib='' text='' tasks='' results=''
+model='' calib='' text='' tasks='' max_items='' results=''
 work="$here/build/bench-paper"
 scopes='ffn all'
 rows='sliced dedicated matquant single extra codistill let'
@@ -22,7 +23,7 @@ settings='--samples 64 --seq-len 512 --epochs 4 --group-size 64'
 windows=32 seq_len=1024
 
 . "$here/scripts/bench-lib.sh"
-read_options 'model calib text tasks work scopes rows settings windows seq_len results' "$@"
+read_options 'model calib text tasks max_items work scopes rows settings windows seq_len results' "$@"
 split_model
 
 matquant=${MATQUANT:-$here/build/release/matquant}
@@ -35,7 +36,7 @@ evaluate() {
     # Split into words on purpose: the paths in $tasks may hold no spaces.
     # shellcheck disable=SC2086
     measure "$output" "$matquant" eval "$@" --text "$text" --windows "$windows" --seq-len "$seq_len" \
-        ${tasks:+--tasks $tasks} --json
+        ${tasks:+--tasks $tasks} ${tasks:+${max_items:+--max-items $max_items}} --json
 }
 
 # make_master NAME SCOPE OPTION...: the master NAME

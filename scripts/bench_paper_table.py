@@ -45,11 +45,11 @@ def scope_table(work, name, scope):
 def settings(work, name):
     """What the masters were made with: the same for all of them, or a line that says so is not written."""
     made = [load(path)["recipe"] for path in sorted(work.glob(f"{name}-*/matquant.json"))]
-    of = {(m["samples"], m["seq_len"], m["epochs"], m["group_size"]) for m in made}
+    of = {(m["samples"], m["seq_len"], m["epochs"], m["batch"], m["group_size"], m["loss"], m["rate_group"]) for m in made}
     if len(of) != 1:
         sys.exit(f"{sys.argv[0]}: the masters in {work} were made with different settings: {sorted(of)}")
-    samples, length, epochs, group = of.pop()
-    return f"{samples} x {length} calibration tokens, {epochs} epochs, " + \
+    samples, length, epochs, batch, group, loss, rate = of.pop()
+    return f"{samples} x {length} calibration tokens, {epochs} epochs, {batch} a step, rate {rate:.2g}, loss {loss}, " + \
         (f"groups of {group}" if group else "one group a row")
 
 
