@@ -8,7 +8,7 @@
 # Without MASTER, four of the demo model, by recipe rtn: as it comes; with symmetric zero points; with nested embeddings;
 # and with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2).
 # And two of a model with random weights and rows of 256 in one group, which GGUF holds in K-quants: 5, 4 and 2 bits, and
-# with symmetric zero points 6 and 3.
+# with symmetric zero points 6 and 3. And a Gemma 3 with random weights, whose windows are shorter than the texts, at 8 and 4.
 #
 # READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
 # BITS        the widths (default: 8,7,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
@@ -39,10 +39,10 @@ skip() {
     echo "skipped: $1"
     exit 77
 }
-# The last: that llama.cpp was compiled with OpenBLAS.
+# All there, of the list as it is now, and llama.cpp compiled with OpenBLAS.
 found='import importlib.util as u, pathlib, sys
 names = "torch transformers compressed_tensors gptqmodel mlx mlx_lm gguf llama_cpp"
-there = all(map(u.find_spec, names.split()))
+there = all(map(u.find_spec, names.split())) and pathlib.Path(sys.prefix, "list").read_text() == open(sys.argv[1]).read()
 sys.exit(not (there and list(pathlib.Path(u.find_spec("llama_cpp").origin).parent.glob("lib/libggml-blas*"))))'
 # install PYTHON LIST TORCH...: torch before the packages that need it, else pip takes the build with CUDA, several GB; and
 # llama-cpp-python without pip's cache, which may hold one compiled otherwise.
@@ -50,12 +50,14 @@ llama="-D GGML_BLAS=ON -D GGML_BLAS_VENDOR=OpenBLAS -D LLAMA_BUILD_EXAMPLES=OFF 
 install='python=$1 list=$2; shift 2
     pip() { "$python" -m pip install --quiet --retries 1 "$@"; }
     pip "$@" && pip --no-cache-dir --force-reinstall --no-deps "$(grep ^llama-cpp-python "$list")" && pip -r "$list" "$@"'
-if ! "$venv/bin/python" -c "$found" 2>/dev/null; then
+list=$root/scripts/requirements-readers.txt
+if ! "$venv/bin/python" -c "$found" "$list" 2>/dev/null; then
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv" || skip "no virtual environment can be made"
     # shellcheck disable=SC2086 # the last may be several words
     CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="${CMAKE_ARGS:-$llama}" timeout "${SETUP_LIMIT:-15m}" sh -c "$install" \
-        sh "$venv/bin/python" "$root/scripts/requirements-readers.txt" ${MATQUANT_TORCH:-torch==2.13.0} >&2 ||
+        sh "$venv/bin/python" "$list" ${MATQUANT_TORCH:-torch==2.13.0} >&2 ||
         skip "the readers could not be installed from the Python package index within ${SETUP_LIMIT:-15m}"
+    cp "$list" "$venv/list"
 fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/test-readers.XXXXXX")
@@ -76,15 +78,19 @@ if [ $# -eq 0 ]; then
     demo=$root/data/demo-model few=${EXTRA_BITS:-8,4,2}
     "$venv/bin/python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import readers_files as r; r.untie(*sys.argv[2:])' \
         "$root/scripts" "$demo" "$work/untied"
-    "$venv/bin/python" "$root/tests/tools/make_wide_model.py" "$demo" "$work/wide"
+    for kind in wide gemma; do
+        "$venv/bin/python" "$root/tests/tools/make_random_model.py" $kind "$demo" "$work/$kind"
+    done
     quantize "$demo" demo-model 32
     quantize "$demo" demo-symmetric 32 --zero-point symmetric
     quantize "$demo" demo-embeddings 32 --embeddings nested
     quantize "$work/untied" demo-own-head 32 --embeddings 8 --zero-point symmetric
     quantize "$work/wide" wide-rows 0
     quantize "$work/wide" wide-rows-symmetric 0 --zero-point symmetric
+    quantize "$work/gemma" short-windows 32
     set -- "$work/demo-model" "$bits" "$work/demo-symmetric" "$few" "$work/demo-embeddings" "$few" \
-        "$work/demo-own-head" "$few" "$work/wide-rows" 5,4,2 "$work/wide-rows-symmetric" 6,3
+        "$work/demo-own-head" "$few" "$work/wide-rows" 5,4,2 "$work/wide-rows-symmetric" 6,3 \
+        "$work/short-windows" 8,4
 else
     for master; do # each with its widths
         set -- "$@" "$master" "$bits"

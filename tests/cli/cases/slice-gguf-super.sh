@@ -1,6 +1,6 @@
 # GGUF's K-quants, for groups that are a whole row: the slice's own numbers in fewer bytes.
 . "$CLI/shared.sh"
-run 0 python3 "$tools/make_wide_model.py" "$model" wide
+run 0 python3 "$tools/make_random_model.py" wide "$model" wide
 run 0 matquant quantize wide -o m --recipe rtn --group-size 0 -q
 run 0 matquant quantize wide -o s --recipe rtn --group-size 0 --zero-point symmetric -q
 run 0 matquant quantize wide -o s64 --recipe rtn --group-size 64 --zero-point symmetric -q

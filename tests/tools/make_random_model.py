@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""make_random_model.py KIND DEMO OUT: a small model with random weights, always the same, and the demo model's tokenizer.
+
+KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND gemma: a Gemma 3 whose windows are shorter
+than a text; its sixth block sees all of it.
+"""
+import array
+import json
+import os
+import random
+import shutil
+import struct
+import sys
+
+NORMS = ("input_layernorm", "post_attention_layernorm")
+GEMMA_NORMS = NORMS + ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+
+
+def wide(demo):
+    """config.json."""
+    return {**demo, "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4,
+            "num_key_value_heads": 4, "head_dim": 64}
+
+
+def gemma(demo):
+    kept = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "max_position_embeddings",
+            "attention_dropout", "initializer_range", "use_cache")
+    return {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", **{key: demo[key] for key in kept},
+            "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 6, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 64, "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6,
+            "query_pre_attn_scalar": 64, "sliding_window": 48,
+            "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+            "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+                                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+            "tie_word_embeddings": True, "attention_bias": False, "attn_logit_softcapping": None,
+            "final_logit_softcapping": None, "use_bidirectional_attention": False}
+
+
+def shapes_of(config):
+    """{NAME without .weight: shape}."""
+    hidden, ffn, size = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    q, kv = config["num_attention_heads"] * size, config["num_key_value_heads"] * size
+    is_gemma = config["model_type"].startswith("gemma")
+    shapes = {"model.embed_tokens": [config["vocab_size"], hidden]}
+    for layer in range(config["num_hidden_layers"]):
+        prefix = "model.layers.%d." % layer
+        for name, shape in (("self_attn.q_proj", [q, hidden]), ("self_attn.k_proj", [kv, hidden]),
+                            ("self_attn.v_proj", [kv, hidden]), ("self_attn.o_proj", [hidden, q]),
+                            ("mlp.gate_proj", [ffn, hidden]), ("mlp.up_proj", [ffn, hidden]),
+                            ("mlp.down_proj", [hidden, ffn])):
+            shapes[prefix + name] = shape
+        for name in GEMMA_NORMS if is_gemma else NORMS:
+            shapes[prefix + name] = [hidden]
+        for name in ("self_attn.q_norm", "self_attn.k_norm") if is_gemma else ():
+            shapes[prefix + name] = [size]
+    return {**shapes, "model.norm": [hidden]}
+
+
+def bf16(values):
+    """Cut off, not rounded: any weights will do."""
+    words = array.array("I", array.array("f", values).tobytes())
+    return array.array("H", (word >> 16 for word in words)).tobytes()
+
+
+def values_of(shape, source, is_gemma):
+    if len(shape) == 2:
+        return [source.gauss(0, 0.06) for _ in range(shape[0] * shape[1])]
+    return [source.gauss(0, 0.1) for _ in range(shape[0])] if is_gemma else [1.0] * shape[0]  # Gemma adds 1
+
+
+def main():
+    kind, demo, out = sys.argv[1:]
+    with open(os.path.join(demo, "config.json"), encoding="utf-8") as file:
+        config = {"wide": wide, "gemma": gemma}[kind](json.load(file))
+    source, header, data, end = random.Random(1), {}, [], 0
+    for name, shape in shapes_of(config).items():
+        data.append(bf16(values_of(shape, source, kind == "gemma")))
+        header[name + ".weight"] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + len(data[-1])]}
+        end += len(data[-1])
+    os.mkdir(out)
+    for name in os.listdir(demo):
+        if name.startswith(("tokenizer", "generation_config", "chat_template")):
+            shutil.copyfile(os.path.join(demo, name), os.path.join(out, name))
+    with open(os.path.join(out, "config.json"), "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(os.path.join(out, "model.safetensors"), "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(data))
+
+
+main()
