@@ -57,7 +57,7 @@ EXACT, TABLE, HALF, BFLOAT = 1e-4, 1e-3, 1e-2, 1e-2
 PERPLEXITY = 5e-3
 EMULATED = 1.25
 GREEDY, PROMPT = 32, 32  # the prompt: as many as BLAS takes
-NEAR = 4  # three standard deviations of the difference of two numbers that are each off by the bound
+NEAR = 4  # 2.8 standard deviations of the difference of two numbers that are each off by the bound
 
 
 class Matquant:

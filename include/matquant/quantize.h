@@ -93,7 +93,7 @@ typedef struct mq_quantize_options {
     size_t int8_period; /* int8's loss is visited on every so many steps, that much heavier */
     /* A step learns one width only, drawn with its lambda (and that of what it learns from wider
      * widths) for odds, in place of all: the same loss in the mean, for the arithmetic of one
-     * width. int8_period then means nothing. */
+     * width. int8_period then is for qat alone; not with early_stop. */
     bool sampled;
     /* Recipe best: the bits of a code that only int8 reads (and widths that were not trained) are
      * chosen to make up for one another's errors (GPTQ, arXiv 2210.17323), not rounded. */

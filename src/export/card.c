@@ -66,7 +66,8 @@ static void put_settings(mq_buffer *card, const cJSON *recipe, const cJSON *refi
         mq_buffer_put_text(card, ", symmetric zero points");
     }
     const cJSON *tokens = number_of(refit, "trained_tokens");
-    if (tokens != NULL) {
+    const cJSON *kept = number_of(refit, "kept_epoch"); /* 0: what it made was not better */
+    if (tokens != NULL && kept != NULL && kept->valuedouble > 0) {
         mq_buffer_printf(card, ", refitted end to end on %.0f tokens", tokens->valuedouble);
     }
 }
@@ -164,7 +165,8 @@ void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_f
     mq_buffer_put_text(card, format->usage);
 }
 
-/* base_model of the card's header, if config.json has the hub's name of it, "owner/name". */
+/* base_model of the card's header, if what config.json calls itself looks like the hub's name,
+ * "owner/name". (A folder in a folder does, too.) */
 static void put_hub_name(mq_buffer *card, const mq_plan *plan) {
     const char *name = text_of(mq_master_config(plan->job->master), "_name_or_path");
     if (name == NULL) {

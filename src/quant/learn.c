@@ -312,6 +312,20 @@ static void choose_widths(bool visited[MQ_MAX_WIDTHS], double factor[MQ_MAX_WIDT
     }
 }
 
+/* Whether a width that the step visits learns from width k. */
+static bool guides_any(const mq_learner *learner, size_t k, const bool visited[MQ_MAX_WIDTHS]) {
+    const mq_quantize_options *options = learner->options;
+    bool found = false;
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        for (size_t student = k + 1; student < options->width_count; student++) {
+            found = found || (visited[student] &&
+                              options->codistill[i].teacher == options->widths[k] &&
+                              options->codistill[i].student == options->widths[student]);
+        }
+    }
+    return found;
+}
+
 static void train_step(mq_learner *learner, size_t layer, batch part, size_t step, size_t steps) {
     const mq_grid_options *options = &learner->grid_options;
     bool visited[MQ_MAX_WIDTHS];
@@ -324,7 +338,7 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
     for (size_t k = 0; k < options->width_count; k++) {
         if (visited[k]) {
             gradients_of(learner, layer, part, k, factor[k]);
-        } else if (learner->guide[k] != NULL) {
+        } else if (guides_any(learner, k, visited)) {
             forward_of(learner, layer, part, k);
         }
     }

@@ -312,6 +312,11 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
     if (!(options->early_stop >= 0.0 && options->early_stop <= 100.0)) {
         return mq_fail(err, MQ_ERR_USAGE, "--early-stop wants a percentage, 0 to 100");
     }
+    if (options->early_stop > 0.0 && options->sampled) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--early-stop compares a width's epochs, which --sampled leaves to chance: "
+                       "choose one");
+    }
     if (options->compensate && options->recipe != MQ_RECIPE_BEST) {
         return mq_fail(err, MQ_ERR_USAGE, "--compensate is for recipe best");
     }

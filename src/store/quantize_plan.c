@@ -227,37 +227,32 @@ static mq_status check_memory(size_t needed, const char *advice, mq_error *err) 
  * a large one are held down to this. The numbers are the same. */
 #define KEPT_BYTES ((size_t)1 << 30)
 
-/* Keeps insides of blocks if there is room for them. */
-static mq_status refit_memory(mq_quantize_plan *plan, mq_error *err) {
-    size_t available;
-    plan->kept_bytes = KEPT_BYTES;
-    mq_status status = mq_quantize_refit_memory(plan, err);
-    if (status == MQ_OK && !fits(plan->refit_memory, &available)) {
-        plan->kept_bytes = 0;
-        status = mq_quantize_refit_memory(plan, err);
+static mq_status end_to_end_memory(mq_quantize_plan *plan, mq_error *err) {
+    mq_status status = plan->refit_width_count > 0 ? mq_quantize_refit_memory(plan, err) : MQ_OK;
+    if (status == MQ_OK && plan->options->qat) {
+        status = mq_quantize_qat_memory(plan, err);
     }
     return status;
 }
 
-/* The end-to-end stages with so many sequences as the text has (0: as they want). */
+/* The end-to-end stages with so many sequences as the text has (0: as they want). Insides of blocks
+ * are kept if there is room for them. */
 static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error *err) {
-    size_t wanted;
-    mq_status status = MQ_OK;
+    size_t wanted, room;
     mq_quantize_refit_share(plan, available, &wanted);
-    if (plan->refit_width_count > 0) {
-        status = refit_memory(plan, err);
-        if (status == MQ_OK) {
-            status =
-                check_memory(plan->refit_memory,
-                             "fewer --refit-tokens, a smaller --refit-batch or --no-refit", err);
-        }
+    plan->kept_bytes = KEPT_BYTES;
+    mq_status status = end_to_end_memory(plan, err);
+    if (status == MQ_OK && !fits(larger(plan->refit_memory, plan->qat_memory), &room)) {
+        plan->kept_bytes = 0;
+        status = end_to_end_memory(plan, err);
     }
-    if (status == MQ_OK && plan->options->qat) {
-        status = mq_quantize_qat_memory(plan, err);
-        if (status == MQ_OK) {
-            status = check_memory(plan->qat_memory,
-                                  "fewer --qat-tokens, a smaller --refit-batch or no --qat", err);
-        }
+    if (status == MQ_OK) {
+        status = check_memory(plan->refit_memory,
+                              "fewer --refit-tokens, a smaller --refit-batch or --no-refit", err);
+    }
+    if (status == MQ_OK) {
+        status = check_memory(plan->qat_memory,
+                              "fewer --qat-tokens, a smaller --refit-batch or no --qat", err);
     }
     return status;
 }

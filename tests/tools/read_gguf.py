@@ -170,7 +170,7 @@ def interleave(values, name, rows, config):
 
 def scaling_of(config):
     """The rotary parameters of all layers, or of those that see the whole text."""
-    rope = config.get("rope_parameters") or {}
+    rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {})}
     return rope.get("full_attention", rope)
 
 
@@ -208,6 +208,7 @@ def check_rope(file, config, arch):
 def check_meta(file, master):
     config, meta = master.config, file.meta
     arch = meta["general.architecture"]
+    check(abs(meta[arch + ".attention.layer_norm_rms_epsilon"] / config["rms_norm_eps"] - 1) < 1e-6, "epsilon differs")
     wanted = {"embedding_length": "hidden_size", "block_count": "num_hidden_layers",
               "feed_forward_length": "intermediate_size", "attention.head_count": "num_attention_heads",
               "attention.head_count_kv": "num_key_value_heads", "context_length": "max_position_embeddings",
@@ -229,6 +230,14 @@ def check_meta(file, master):
     if os.path.exists(template):
         with open(template, encoding="utf-8") as text:
             check(meta["tokenizer.chat_template"] == text.read(), "the chat template differs")
+    for name in ("bos", "eos"):
+        text = (read_json(master.folder, "tokenizer_config.json") or {}).get(name + "_token")
+        if isinstance(text, str):
+            check(tokens[meta["tokenizer.ggml.%s_token_id" % name]] == text, name + " differs")
+    if meta["tokenizer.ggml.model"] == "llama":
+        check(len(meta["tokenizer.ggml.scores"]) == len(tokens), "another number of scores")
+        prefix = (tokenizer["normalizer"] or {}).get("type") == "Sequence"
+        check(meta["tokenizer.ggml.add_space_prefix"] == prefix, "add_space_prefix differs")
     for token in tokenizer["added_tokens"]:
         kind = meta["tokenizer.ggml.token_type"][token["id"]]
         check(kind in ((2, 3) if token["special"] else (2, 4)), "the type of %s" % token["content"])

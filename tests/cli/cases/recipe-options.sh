@@ -81,7 +81,9 @@ run 0 matquant quantize "$model" -o drawn $small --no-refit --sampled -q
 run 0 matquant quantize "$model" -o again $small --no-refit --sampled -q
 grep -q '"sampled": *true' drawn/matquant.json || fail "not in the provenance"
 expect_same drawn/model.safetensors again/model.safetensors
-cmp -s out/model.safetensors drawn/model.safetensors && fail "drawn widths learn what all learn"
+! cmp -s out/model.safetensors drawn/model.safetensors || fail "drawn widths learn what all learn"
+run 2 matquant quantize "$model" -o no $small --sampled --early-stop 1
+expect_one_error '^matquant: --early-stop compares .*--sampled.*'
 run 2 matquant quantize "$model" -o no --recipe rtn --sampled
 expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --sampled$'
 # A --rate multiplies what the recipe has, and the provenance says what came out.

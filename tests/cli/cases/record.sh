@@ -53,6 +53,17 @@ expect_out '^8 bits +perplexity [0-9.]+, 2 windows of 64 tokens of demo-eval\.tx
 run 0 matquant slice m -o s4 --bits 4 -q
 grep -q '^- perplexity [0-9.]* on `demo-eval.txt` (2 windows of 64 tokens; SHA-256 `[0-9a-f]*`); KL divergence' s4/README.md ||
     fail "not in the card"
+grep -q '^- cut out of the master checkpoint `m`, recipe `best`, trained widths 8, 4, 2, groups of [0-9]*, preset `balanced`' \
+    s4/README.md || fail "the card does not say how it was made"
+grep -q ^base_model s4/README.md && fail "a base model of no name"
+cp -r m with-name
+python3 - <<'PY'
+import json
+config = json.load(open("with-name/config.json"))
+json.dump({**config, "_name_or_path": "someone/a-model"}, open("with-name/config.json", "w"))
+PY
+run 0 matquant slice with-name -o named --bits 4 -q
+grep -qx 'base_model: someone/a-model' named/README.md || fail "the card's header has no base model"
 [ "$(grep -c perplexity s4/README.md)" = 1 ] || fail "another width's in the card"
 run 0 matquant slice m -o s3 --bits 3 -q
 grep -q perplexity s3/README.md && fail "3 bits were not measured"
