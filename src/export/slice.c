@@ -134,18 +134,19 @@ static mq_status report_costs(mq_slice_report *report, const mq_plan *plan, mq_e
     return status;
 }
 
-/* Squared, of the weights': where an int4 slice of SmolLM2 is a few percent worse in perplexity (its
- * default master's, fitted to whole zero points, costs 0.006 and a fifth of it, int2's 0.09 and
- * everything: tests/bench/RESULTS.md, "Readers"). */
+/* Squared, of the weights': where an int4 slice of SmolLM2 is a few percent worse in perplexity
+ * (its default master's, fitted to whole zero points, costs 0.006 and a fifth of it, int2's 0.09
+ * and everything: tests/bench/RESULTS.md, "Readers"). */
 #define WORTH_A_WARNING 1e-3
 
 static void warn_of_cost(const mq_plan *plan, const mq_export_format *format) {
     const double cost = mq_plan_relative_error(plan);
     if (format->exact_with != NULL && cost > WORTH_A_WARNING) {
-        mq_log(plan->job->context, MQ_LOG_WARNING,
-               "%s adds %.2g of the weights' squares at %u bits, which may cost much; a master made "
-               "with %s loses nothing",
-               format->info.name, cost, plan->job->width, format->exact_with);
+        mq_log(
+            plan->job->context, MQ_LOG_WARNING,
+            "%s adds %.2g of the weights' squares at %u bits, which may cost much; a master made "
+            "with %s loses nothing",
+            format->info.name, cost, plan->job->width, format->exact_with);
     }
 }
 

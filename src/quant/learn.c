@@ -318,9 +318,9 @@ static bool guides_any(const mq_learner *learner, size_t k, const bool visited[M
     bool found = false;
     for (size_t i = 0; i < options->codistill_count; i++) {
         for (size_t student = k + 1; student < options->width_count; student++) {
-            found = found || (visited[student] &&
-                              options->codistill[i].teacher == options->widths[k] &&
-                              options->codistill[i].student == options->widths[student]);
+            found =
+                found || (visited[student] && options->codistill[i].teacher == options->widths[k] &&
+                          options->codistill[i].student == options->widths[student]);
         }
     }
     return found;

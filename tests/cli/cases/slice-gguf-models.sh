@@ -4,7 +4,7 @@
 # makes MODEL KIND EXPECTED [KEY=JSON...]: a master of a golden model with that tokenizer and these fields of config.json
 makes() {
     rm -rf model master
-    cp -r "$GOLDEN/models/$1" model
+    cp -rL "$GOLDEN/models/$1" model # weights that several share are links
     python3 - "$@" <<'PY'
 import json, sys
 config = json.load(open("model/config.json"))
