@@ -37,10 +37,10 @@ def of_torch(model, name):
     return Reader(name, logits, generate, model)
 
 
-def transformers(folder):
+def transformers(folder, dtype="float32"):
     import torch
     from transformers import AutoModelForCausalLM
-    return of_torch(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), version("transformers"))
+    return of_torch(AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)), version("transformers"))
 
 
 def compressed_tensors(folder):
@@ -49,10 +49,10 @@ def compressed_tensors(folder):
     return reader
 
 
-def gptqmodel(folder):
+def gptqmodel(folder, dtype):
     import torch
     from gptqmodel import BACKEND, GPTQModel
-    model = GPTQModel.load(folder, backend=BACKEND.TORCH, device="cpu", dtype=torch.float16).model
+    model = GPTQModel.load(folder, backend=BACKEND.TORCH, device="cpu", dtype=getattr(torch, dtype)).model
     return of_torch(model, version("gptqmodel") + ", torch backend")
 
 
