@@ -76,6 +76,17 @@ run 0 matquant quantize "$model" -o out $small --no-refit --force -q
 [ "$(epochs)" = "None None" ] || fail "stopped unasked"
 run 2 matquant quantize "$model" -o out --recipe rtn --early-stop 1
 expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --early-stop$'
+# Recipe paper's feed-forward networks alone: nothing else has codes, and the attention's weights are the source's.
+run 0 matquant quantize "$model" -o ffn $small --recipe paper --scope ffn -q
+python3 - "$tools" "$model" <<'PY' || fail "--scope ffn quantizes something else"
+import sys
+sys.path.insert(0, sys.argv[1])
+from checkpoint import read_tensors
+source, made = read_tensors(sys.argv[2]), read_tensors("ffn")
+codes = {name[:-6] for name in made if name.endswith(".codes")}
+assert codes == {name[:-7] for name in source if ".mlp." in name}, codes
+assert all(made[name] == tensor for name, tensor in source.items() if ".mlp." not in name)
+PY
 # One width a step, which the provenance says and the codes show; the same again with the same seed.
 run 0 matquant quantize "$model" -o drawn $small --no-refit --sampled -q
 run 0 matquant quantize "$model" -o again $small --no-refit --sampled -q
