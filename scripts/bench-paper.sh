@@ -3,15 +3,14 @@
 # of int6 and 3, which no loss saw, for what the paper compares; of the feed-forward networks only, and of all linears.
 #
 #   scripts/bench-paper.sh --model NAME=FOLDER --calib FILE --text FILE [--tasks "FILE..."] [--max-items N] [--work DIR]
-#                          [--scopes "ffn all"]
-#                          [--rows "sliced matquant ..."] [--settings "--samples 64 ..."] [--windows N] [--seq-len N]
-#                          [--results FILE]
+#                          [--scopes "ffn all"] [--rows "sliced matquant ..."] [--settings "--samples 64 ..."]
+#                          [--windows N] [--seq-len N] [--results FILE]
 #
 # Rows: sliced (learned for int8 alone, and sliced), dedicated (a model for each width alone), matquant, single (only int2's
 # loss), extra (extra precision), codistill (int2 also learns from int8's output), let (matquant with --let).
-# --max-items: of each task. --settings are further options of `matquant quantize`. Measurements are kept in the work folder as JSON, one file each; what
-# is there already is not measured again, so that an interrupted bench goes on where it stopped. Without --results the
-# table goes to standard output.
+# --max-items: of each task. --settings are further options of `matquant quantize`. Measurements are kept in the work folder as
+# JSON, one file each; what is there already is not measured again, so that an interrupted bench goes on where it stopped.
+# Without --results the table goes to standard output.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)

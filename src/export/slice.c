@@ -134,9 +134,9 @@ static mq_status report_costs(mq_slice_report *report, const mq_plan *plan, mq_e
     return status;
 }
 
-/* Squared, of the weights': where an int4 slice of SmolLM2 is a few percent worse in perplexity
- * (its default master's, fitted to whole zero points, costs 0.006 and a fifth of it, int2's 0.09
- * and everything: tests/bench/RESULTS.md, "Readers"). */
+/* Of the weights' squares. SmolLM2's default master, fitted to whole zero points, pays 0.006 at 4
+ * bits with a fifth of its perplexity, and 0.09 at 2 with everything (tests/bench/RESULTS.md,
+ * "Readers"); at 8 bits, 0.00002 is nothing. */
 #define WORTH_A_WARNING 1e-3
 
 static void warn_of_cost(const mq_plan *plan, const mq_export_format *format) {

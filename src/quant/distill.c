@@ -44,17 +44,13 @@ static void carve_inside(mq_distill *distill, mq_slab *slab) {
     const size_t kept = distill->setup.kept_bytes / one.used;
     distill->inside_count = kept < most ? (kept > 0 ? kept : 1) : most;
     distill->inside = mq_carve(slab, distill->inside_count, sizeof *distill->inside);
-    const mq_activations *first = NULL;
+    mq_activations *first =
+        mq_activations_carve_bf16(slab, config, distill->batch, distill->setup.length, true,
+                                  distill->setup.gemm, distill->context);
     for (size_t i = 0; i < distill->inside_count; i++) {
-        mq_activations *activations =
-            i > 0 ? carve_beside(slab, first, distill)
-                  : mq_activations_carve_bf16(slab, config, distill->batch, distill->setup.length,
-                                              true, distill->setup.gemm, distill->context);
-        if (i == 0) {
-            first = activations;
-        }
+        mq_activations *own = i == 0 ? first : carve_beside(slab, first, distill);
         if (distill->inside != NULL) {
-            distill->inside[i] = (mq_distill_inside){activations, NOWHERE, NOWHERE};
+            distill->inside[i] = (mq_distill_inside){own, NOWHERE, NOWHERE};
         }
     }
 }

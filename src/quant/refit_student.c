@@ -144,21 +144,6 @@ static void round_pair(uint16_t *scale, uint16_t *bias, float exact_scale, float
     *bias = mq_f32_to_f16(middle - mq_f16_to_f32(*scale) * centre_of(width));
 }
 
-/* mq_slice_code of count codes, in loops that compilers vectorize. */
-static void slices_of(float *out, const uint8_t *codes, size_t count, unsigned width,
-                      mq_slice_rule rule) {
-    if (rule == MQ_SLICE_TOP) {
-        const unsigned shift = MQ_MAX_WIDTH - width;
-        for (size_t i = 0; i < count; i++) {
-            out[i] = (float)(int)(codes[i] >> shift);
-        }
-        return;
-    }
-    for (size_t i = 0; i < count; i++) {
-        out[i] = (float)mq_slice_code(codes[i], width, rule);
-    }
-}
-
 /* A row of weights out of its codes. */
 static void make_row(float *out, const uint8_t *codes, const mq_student *student,
                      const mq_student_pairs *pairs, size_t row) {
@@ -175,9 +160,8 @@ static void make_row(float *out, const uint8_t *codes, const mq_student *student
             scale = mq_f16_to_f32(stored_scale);
             bias = mq_f16_to_f32(stored_bias);
         }
-        slices_of(out + g * count, codes + g * count, count, width, rule);
         for (size_t i = g * count; i < (g + 1) * count; i++) {
-            out[i] = scale * out[i] + bias;
+            out[i] = scale * (float)mq_slice_code(codes[i], width, rule) + bias;
         }
     }
 }
@@ -381,9 +365,8 @@ static void group_sums(float *sum, float *sum_s, const float *gradient, const ui
     for (size_t first = 0; first < count; first += MQ_CHUNK) {
         const size_t n = count - first < MQ_CHUNK ? count - first : MQ_CHUNK;
         float level[MQ_CHUNK];
-        slices_of(level, codes + first, n, width, rule);
         for (size_t i = 0; i < n; i++) {
-            level[i] -= centre;
+            level[i] = (float)mq_slice_code(codes[first + i], width, rule) - centre;
         }
         mq_lanes_add(&plain, gradient + first, n);
         mq_lanes_add_product(&product, gradient + first, level, n);
