@@ -7,17 +7,27 @@
 
 enum {
     MQ_FIT_BLOCK = 32, /* weights of a block of Q8_0 */
-    MQ_FIT_SUBS = 16,  /* sub-blocks of a super-block of Q2_K */
+    MQ_FIT_SUBS = 16,  /* sub-blocks of a super-block of Q2_K, Q3_K, Q6_K */
     MQ_FIT_SUB = 16,   /* weights of a sub-block */
     MQ_FIT_LEVELS = 256,
     MQ_FIT_GROUPS = 4 /* that are fitted at once, at most */
 };
 
-/* A super-block: w = scale·scales[j]·q - minimum·minima[j]; scale and minimum are float16s. */
+/* A super-block of Q2_K: w = scale·scales[j]·q - minimum·minima[j]; scale and minimum are float16s.
+ */
 typedef struct mq_fit_super {
     float scale, minimum;
     uint8_t scales[MQ_FIT_SUBS], minima[MQ_FIT_SUBS], codes[MQ_FIT_SUBS * MQ_FIT_SUB];
 } mq_fit_super;
+
+/* A super-block of Q3_K or Q6_K, of codes q of 3 or 6 bits: w = scale·scales[j]·(q - 4) or
+ * scale·scales[j]·(q - 32); scale is a float16, scales are whole numbers of 6 or 8 bits. Either may
+ * be negative. */
+typedef struct mq_fit_centred {
+    float scale;
+    int8_t scales[MQ_FIT_SUBS];
+    uint8_t codes[MQ_FIT_SUBS * MQ_FIT_SUB];
+} mq_fit_centred;
 
 /* The levels of the slice that occur in a group, with how often. */
 typedef struct mq_fit_levels {
@@ -47,6 +57,10 @@ typedef struct mq_fit_kernels {
      * if it could. */
     void (*super)(mq_fit_super *out, const float *values, const float wish_scale[MQ_FIT_SUBS],
                   const float wish_minimum[MQ_FIT_SUBS]);
+    /* Q3_K, Q6_K, by bits: values[256]; steps: the slice's own in each sub-block, which are tried,
+     * too, for they are exact where its zero point is in the middle. */
+    void (*centred)(mq_fit_centred *out, const float *values, const float steps[MQ_FIT_SUBS],
+                    unsigned bits);
     /* A whole zero point, count groups whose grids are of one size; scales are rounded to dtype
      * before codes are chosen. count: 1 to MQ_FIT_GROUPS, several take less time each. */
     void (*integer)(mq_fit_grid *out, const mq_fit_levels *levels, size_t count, mq_dtype dtype);

@@ -5,8 +5,10 @@
 #error "define MQ_KERNEL_NAME before including fit_kernel.h"
 #endif
 
+#include "export/fit_centred.h"
 #include "export/fit_integer.h"
 #include "export/fit_super.h"
 #include "export/fit_symmetric.h"
 
-const mq_fit_kernels MQ_KERNEL_SYMBOL = {MQ_KERNEL_NAME, fit_symmetric, fit_super, fit_integer};
+const mq_fit_kernels MQ_KERNEL_SYMBOL = {MQ_KERNEL_NAME, fit_symmetric, fit_super, fit_centred,
+                                         fit_integer};

@@ -132,6 +132,12 @@ static inline side_f side_rounded(side_f value, mq_dtype dtype) {
     return (side_f)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
 }
 
+static inline side_f side_at(const float *values) {
+    side_f loaded;
+    memcpy(&loaded, values, sizeof loaded);
+    return loaded;
+}
+
 /* Sums over the numbers of each fit: squared errors, squares of codes, codes times values. */
 typedef struct side_sums {
     side_f error, squares, products;
@@ -148,6 +154,23 @@ static inline bool side_any(side_i which) {
         any |= at[l];
     }
     return any != 0;
+}
+
+/* --- super-blocks ----------------------------------------------------------------------------- */
+
+/* Weight i of sub-block j at [i][j]. */
+typedef struct sub_weights {
+    float at[MQ_FIT_SUB][LANES];
+} sub_weights;
+
+static inline sub_weights sub_weights_of(const float values[MQ_FIT_SUBS * MQ_FIT_SUB]) {
+    sub_weights w;
+    for (size_t j = 0; j < LANES; j++) {
+        for (size_t i = 0; i < MQ_FIT_SUB; i++) {
+            w.at[i][j] = values[j * MQ_FIT_SUB + i];
+        }
+    }
+    return w;
 }
 
 #endif

@@ -10,11 +10,6 @@ typedef struct super {
     double error;
 } super;
 
-/* The weights of a super-block: i of sub-block j at [i][j]. */
-typedef struct sub_weights {
-    float at[MQ_FIT_SUB][LANES];
-} sub_weights;
-
 static inline float super_code(float value, float minimum, float inverse) {
     return round_small(between((value + minimum) * inverse, 0, 3));
 }
@@ -28,12 +23,6 @@ static inline side_f super_codes(side_f value, side_f minimum, side_f inverse) {
 static inline side_f super_error(side_f value, side_f scale, side_f minimum, side_f inverse) {
     const side_f off = scale * super_codes(value, minimum, inverse) - minimum - value;
     return off * off;
-}
-
-static inline side_f side_at(const float *values) {
-    side_f loaded;
-    memcpy(&loaded, values, sizeof loaded);
-    return loaded;
 }
 
 /* Σ (w - value)² of each of the sub-blocks from j on. */
@@ -141,14 +130,11 @@ static bool solve_super(float *scale, float *minimum, const super *block, const 
 
 static void fit_super(mq_fit_super *out, const float *values, const float wish_scale[MQ_FIT_SUBS],
                       const float wish_minimum[MQ_FIT_SUBS]) {
-    sub_weights w;
+    const sub_weights w = sub_weights_of(values);
     float largest_scale = 0, largest_minimum = 0;
     for (size_t j = 0; j < LANES; j++) {
         largest_scale = wish_scale[j] > largest_scale ? wish_scale[j] : largest_scale;
         largest_minimum = wish_minimum[j] > largest_minimum ? wish_minimum[j] : largest_minimum;
-        for (size_t i = 0; i < MQ_FIT_SUB; i++) {
-            w.at[i][j] = values[j * MQ_FIT_SUB + i];
-        }
     }
     super best = {.error = INFINITY}, next;
     for (unsigned top = 15; top >= 11; top -= 2) { /* coarser steps may meet the wishes better */

@@ -1,13 +1,14 @@
 /* GGUF, one file: what llama.cpp reads.
  *
- * Slices of 4 and 5 bits are exact (Q4_1, Q5_1 have a float16 offset as our groups have); 8 bits
- * become Q8_0, which has no offset, 2 bits Q2_K. Of a master with a symmetric zero point 4, 5 and 8
- * bits are exact in types without an offset (Q4_0, Q5_0, Q8_0). Where groups are a whole row or
- * another multiple of 256, K-quants hold 2, 4 and 5 bits exactly in fewer bytes, and of a symmetric
- * master also 3 and 6 (gguf_types.c chooses). A layer whose rows a type's blocks do not divide is
- * stored in another: codes of few bits exactly in a wider type, the rest in F16. Embeddings and
- * head that are not quantized keep their element type, norms and biases become F32, as llama.cpp
- * wants them. With --dtype all matrices are plain (gguf_plain.h).
+ * Slices of 4 and 5 bits are exact (Q4_1, Q5_1 have a float16 offset as our groups have). 8 bits
+ * are fitted to Q8_0, 6 and 3 to Q6_K and Q3_K, which have no offset, and 2 to Q2_K. Of a master
+ * with a symmetric zero point 4, 5 and 8 bits are exact in types without an offset (Q4_0, Q5_0,
+ * Q8_0). Where groups are a whole row or another multiple of 256, K-quants hold 2, 4 and 5 bits
+ * exactly, the latter two in fewer bytes, and of a symmetric master also 3 and 6 (gguf_types.c
+ * chooses). A layer whose rows a type's blocks do not divide is stored in another: codes of few
+ * bits exactly in a wider type, 6 bits fitted to Q8_0, the rest in F16. Embeddings and head that
+ * are not quantized keep their element type, norms and biases become F32, as llama.cpp wants them.
+ * With --dtype all matrices are plain (gguf_plain.h).
  *
  * What llama.cpp does otherwise than Hugging Face: it rotates neighbouring rows of q and k in
  * Llama, so these rows are put in that order; Gemma's norms multiply by the weight itself, so 1 is
@@ -246,16 +247,10 @@ static void free_gguf(void *own) {
 }
 
 static mq_status check_options(const mq_gguf *own, const mq_plan *plan, mq_error *err) {
-    const unsigned width = plan->job->width;
-    if (!own->is_plain && !mq_gguf_has_width(plan)) {
+    if (!own->is_plain && plan->job->width == 7) {
         return mq_fail(err, MQ_ERR_USAGE,
-                       "GGUF has no %u bits%s; use --bits 2, 4, 5 or 8, --dtype f16 for plain "
-                       "weights, or --format %s",
-                       width,
-                       width == 7                   ? ""
-                       : mq_plan_is_symmetric(plan) ? " for groups that are no multiple of 256"
-                                                    : " with an offset",
-                       width == 7 ? "matquant" : "mlx");
+                       "GGUF has no 7 bits; use --bits 2, 3, 4, 5, 6 or 8, --dtype f16 for plain "
+                       "weights, or --format matquant");
     }
     if (plan->job->options->max_shard_size != 0) {
         return mq_fail(err, MQ_ERR_USAGE,
@@ -378,10 +373,10 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
 const mq_export_format mq_export_gguf = {
     .info =
         {"gguf",
-         "one file for llama.cpp, OUT must end in .gguf: exact in 4 and 5 bits, fitted "
-         "in 2 (Q2_K) and 8 (Q8_0); with --dtype plain weights of 2 to 8 bits; symmetric masters "
-         "in groups of a whole row also 3 (Q3_K) and 6 (Q6_K)",
-         "2, 4, 5, 8"},
+         "one file for llama.cpp, OUT must end in .gguf: exact in 4 and 5 bits, fitted in 2 "
+         "(Q2_K), 3 (Q3_K), 6 (Q6_K) and 8 (Q8_0); of masters in groups of a whole row 2 exact, "
+         "of symmetric ones in such groups all; with --dtype plain weights of 2 to 8 bits",
+         "2, 3, 4, 5, 6, 8"},
     .takes_dtype = true,
     .library = "llama.cpp",
     .usage = "    from llama_cpp import Llama\n"

@@ -6,7 +6,7 @@
 #include "export/fit.h"
 #include "export/gguf_put.h"
 
-enum { SMALL = MQ_FIT_BLOCK, SUB = MQ_FIT_SUB, SUBS = MQ_FIT_SUBS, SUPER = SUBS * SUB };
+enum { SMALL = MQ_FIT_BLOCK, SUPER = MQ_FIT_SUBS * MQ_FIT_SUB };
 
 static const struct {
     mq_ggml_type type;
@@ -208,76 +208,6 @@ static void encode_centred(unsigned char *out, const mq_row *row, mq_ggml_type t
     }
 }
 
-/* --- super-blocks: Q2_K ----------------------------------------------------------------------- */
-
-/* What a sub-block would take if it could: w ~ scale·q - minimum, both at least 0. */
-typedef struct wish {
-    double scale, minimum;
-} wish;
-
-static wish wish_of(const mq_row *row, size_t first) {
-    const size_t group_size = row->in / row->groups, group = first / group_size;
-    const float *values = row->values + first;
-    double low = values[0], high = values[0];
-    for (size_t i = 1; i < SUB; i++) {
-        low = values[i] < low ? values[i] : low;
-        high = values[i] > high ? values[i] : high;
-    }
-    double scale = (high - low) / 3, bias = low;
-    if (group_size % SUB == 0) { /* its own grid, counted upwards */
-        scale = row->scales[group];
-        bias = row->biases[group];
-        if (scale < 0) {
-            bias += 3 * scale;
-            scale = -scale;
-        }
-    }
-    if (bias > 0) { /* no negative minimum: levels 0, h/3, 2h/3, h */
-        scale = high / 3;
-        bias = 0;
-    }
-    return (wish){scale, -bias};
-}
-
-static double super_error(const mq_fit_super *block, const float *values) {
-    double sum = 0;
-    for (size_t j = 0; j < SUBS; j++) {
-        const double scale = (double)block->scale * block->scales[j];
-        const double minimum = (double)block->minimum * block->minima[j];
-        for (size_t i = j * SUB; i < (j + 1) * SUB; i++) {
-            const double off = scale * block->codes[i] - minimum - (double)values[i];
-            sum += off * off;
-        }
-    }
-    return sum;
-}
-
-static void encode_super(unsigned char *out, const mq_row *row, double *error) {
-    const mq_fit_kernels *kernels = mq_fit_kernels_best();
-    for (size_t first = 0; first < row->in; first += SUPER) {
-        mq_fit_super block;
-        float scales[SUBS], minima[SUBS];
-        for (size_t j = 0; j < SUBS; j++) {
-            const wish wanted = wish_of(row, first + j * SUB);
-            scales[j] = (float)wanted.scale;
-            minima[j] = (float)wanted.minimum;
-        }
-        kernels->super(&block, row->values + first, scales, minima);
-        for (size_t j = 0; j < SUBS; j++) {
-            out[j] = (unsigned char)(block.scales[j] | block.minima[j] << 4);
-        }
-        memset(out + SUBS, 0, SUPER / 4);
-        for (size_t i = 0; i < SUPER; i++) {
-            out[SUBS + i / 128 * 32 + i % 32] |=
-                (unsigned char)(block.codes[i] << i % 128 / 32 * 2);
-        }
-        mq_put_half(out + SUBS + SUPER / 4, (double)block.scale);
-        mq_put_half(out + SUBS + SUPER / 4 + 2, (double)block.minimum);
-        *error += super_error(&block, row->values + first);
-        out += SUBS + SUPER / 4 + 4;
-    }
-}
-
 /* --- a number each ---------------------------------------------------------------------------- */
 
 /* What float16 cannot hold becomes infinite: whoever asked for it has to look. */
@@ -311,17 +241,11 @@ void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, do
         encode_symmetric(out, row, error);
         return;
     case MQ_GGML_Q2_K:
-        if (row->in / row->groups % SUPER != 0) {
-            encode_super(out, row, error);
-            return;
-        }
-        mq_ggml_encode_super(out, row, type);
-        return;
     case MQ_GGML_Q3_K:
     case MQ_GGML_Q4_K:
     case MQ_GGML_Q5_K:
     case MQ_GGML_Q6_K:
-        mq_ggml_encode_super(out, row, type);
+        mq_ggml_encode_super(out, row, type, error);
         return;
     case MQ_GGML_F16:
         encode_half(out, row, error);

@@ -47,11 +47,11 @@ size_t mq_ggml_row_bytes(mq_ggml_type type, size_t count); /* count: whole block
 /* The row in blocks of the type, whole blocks. Q4_1 and Q5_1 hold codes of so many bits and less
  * exactly, where a block lies in one group, and so do Q4_0, Q5_0 and Q8_0 where the group's zero
  * point is symmetric (Q4_0 and Q5_0 are for nothing else); K-quants do where a super-block lies in
- * one group, Q3_K and Q6_K with a symmetric zero point (all but Q2_K are for nothing else).
- * Everything else is fitted so that the squared error is small; what is too large for F16 becomes
- * infinite. */
+ * one group, Q3_K and Q6_K with a symmetric zero point: such a row has no values, and is encoded
+ * from its codes (Q4_K and Q5_K are for nothing else). Everything else is fitted so that the
+ * squared error is small; what is too large for F16 becomes infinite. */
 void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error);
-/* Of those, K-quants whose super-blocks lie in one group each (gguf_super.c). */
-void mq_ggml_encode_super(unsigned char *out, const mq_row *row, mq_ggml_type type);
+/* The same of K-quants alone (gguf_super.c). */
+void mq_ggml_encode_super(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error);
 
 #endif

@@ -46,23 +46,6 @@ bool mq_gguf_takes_values(mq_ggml_type type, const mq_plan *plan, const mq_maste
     return type == MQ_GGML_Q8_0 || !mq_gguf_holds_exactly(type, plan, view);
 }
 
-mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *view) {
-    const unsigned width = mq_view_width(view, plan->job->width);
-    /* Fitted, where it is not exact: what holds it exactly takes nearly twice the bytes. */
-    if (width == 2 && view->in % mq_ggml_block(MQ_GGML_Q2_K) == 0) {
-        return MQ_GGML_Q2_K;
-    }
-    for (size_t i = 0; i < RULES; i++) {
-        if (holds(&rules[i], plan, view)) {
-            return rules[i].type;
-        }
-    }
-    const mq_ggml_type fitted = width <= 4   ? MQ_GGML_Q4_1
-                                : width == 5 ? MQ_GGML_Q5_1
-                                             : MQ_GGML_Q8_0;
-    return view->in % mq_ggml_block(fitted) == 0 ? fitted : MQ_GGML_F16;
-}
-
 /* The type that has as many bits as the width and no others; 4 and 5 bits have several. */
 static mq_ggml_type own_type(unsigned width) {
     return width == 2   ? MQ_GGML_Q2_K
@@ -73,18 +56,23 @@ static mq_ggml_type own_type(unsigned width) {
                         : MQ_GGML_Q8_0;
 }
 
-bool mq_gguf_has_width(const mq_plan *plan) {
-    const unsigned width = plan->job->width;
-    if (width != 3 && width != 6) {
-        return width != 7;
+mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *view) {
+    const unsigned width = mq_view_width(view, plan->job->width);
+    const mq_ggml_type own = own_type(width);
+    /* Fitted, where it is not exact: what holds the codes exactly takes 1.3 to 1.9 times the bytes.
+     */
+    if ((width == 2 || width == 3 || width == 6) && view->in % mq_ggml_block(own) == 0) {
+        return own;
     }
-    for (size_t i = 0; i < mq_master_linear_count(plan->job->master); i++) {
-        const mq_master_view *view = mq_master_linear_at(plan->job->master, i);
-        if (view->min_width == 0 && mq_gguf_type_of_linear(plan, view) == own_type(width)) {
-            return true;
+    for (size_t i = 0; i < RULES; i++) {
+        if (holds(&rules[i], plan, view)) {
+            return rules[i].type;
         }
     }
-    return false;
+    const mq_ggml_type fitted = width <= 4   ? MQ_GGML_Q4_1
+                                : width == 5 ? MQ_GGML_Q5_1
+                                             : MQ_GGML_Q8_0;
+    return view->in % mq_ggml_block(fitted) == 0 ? fitted : MQ_GGML_F16;
 }
 
 /* --- rows ------------------------------------------------------------------------------------- */
@@ -107,16 +95,24 @@ static bool is_of_block(const mq_piece *piece) {
     return piece->linear != NULL && piece->linear->min_width == 0;
 }
 
+/* Where all layers fall back, a wider slice of the same size, which is the better one. */
+static const char *no_larger(mq_ggml_type taken) {
+    return taken == MQ_GGML_F16    ? ""
+           : taken == MQ_GGML_Q8_0 ? "; --bits 8 takes no more"
+                                   : "; --bits 4 takes no more";
+}
+
 void mq_gguf_warn_of_fallbacks(const mq_plan *plan) {
     const mq_ggml_type wanted = own_type(plan->job->width);
     const size_t block = mq_ggml_block(wanted), block_bytes = mq_ggml_row_bytes(wanted, block);
-    size_t layers = 0, bytes = 0, wanted_bytes = 0;
+    size_t layers = 0, all = 0, bytes = 0, wanted_bytes = 0;
     const mq_piece *example = NULL;
     for (size_t i = 0; i < plan->count; i++) {
         const mq_piece *piece = &plan->pieces[i];
         if (!is_of_block(piece)) {
             continue;
         }
+        all++;
         const size_t weights = piece->linear->out * piece->linear->in;
         const size_t taken = piece->rows * piece->row_bytes, least = weights / block * block_bytes;
         if (piece->type != (unsigned)wanted && taken > least) {
@@ -128,12 +124,13 @@ void mq_gguf_warn_of_fallbacks(const mq_plan *plan) {
     }
     if (layers > 0) {
         const mq_master_view *linear = example->linear;
+        const mq_ggml_type taken = (mq_ggml_type)example->type;
         mq_log(plan->job->context, MQ_LOG_WARNING,
                "%zu layers such as %s have rows of %zu in groups of %zu, no multiple of the %zu of "
-               "%s: stored as %s, %.1f MiB instead of %.1f",
+               "%s: stored as %s, %.1f MiB instead of %.1f%s",
                layers, example->spec.name, linear->in, linear->in / linear->groups, block,
-               mq_ggml_name(wanted), mq_ggml_name((mq_ggml_type)example->type),
-               (double)bytes / 0x1p20, (double)wanted_bytes / 0x1p20);
+               mq_ggml_name(wanted), mq_ggml_name(taken), (double)bytes / 0x1p20,
+               (double)wanted_bytes / 0x1p20, layers == all ? no_larger(taken) : "");
     }
 }
 

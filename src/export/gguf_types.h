@@ -5,11 +5,8 @@
 #include "export/gguf_blocks.h"
 #include "export/plan.h"
 
-/* Whether slices of this width are stored as such, and not refused: 2, 4, 5 and 8 bits always, 3
- * and 6 where some layer of the blocks can be of a type that has so many. */
-bool mq_gguf_has_width(const mq_plan *plan);
-
-/* The type for a layer: one that holds its slice exactly if there is any, else one that is near;
+/* The type for a layer: of 2, 3 and 6 bits the K-quant of so many, exact or fitted, where rows are
+ * whole super-blocks; else one that holds its slice exactly if there is any, else one that is near;
  * of several the smallest, and of several as small llama.cpp's plainer one. */
 mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *view);
 bool mq_gguf_holds_exactly(mq_ggml_type type, const mq_plan *plan, const mq_master_view *view);

@@ -192,6 +192,14 @@ static void other_types_are_close(void **state) {
     assert_true(encoded_error(&row, MQ_GGML_Q2_K) < 1e-2);
     row = make_row(&s, 2, 8, 5); /* far from 0 on the side that has no minimum */
     assert_true(encoded_error(&row, MQ_GGML_Q2_K) < 2e-2);
+    for (size_t groups = 8; groups <= 32; groups *= 4) {
+        row = make_row(&s, 3, groups, 0);
+        assert_true(encoded_error(&row, MQ_GGML_Q3_K) < 3e-2);
+        row = make_row(&s, 6, groups, 0);
+        assert_true(encoded_error(&row, MQ_GGML_Q6_K) < 4e-4);
+    }
+    row = make_row(&s, 3, 8, 5); /* all weights on one side of 0 */
+    assert_true(encoded_error(&row, MQ_GGML_Q3_K) < 3e-3);
     row = make_row(&s, 4, 32, 0); /* two groups a block */
     assert_true(encoded_error(&row, MQ_GGML_Q4_1) < 6e-3);
     memset(s.values, 0, sizeof s.values);
@@ -199,8 +207,9 @@ static void other_types_are_close(void **state) {
     memset(s.biases, 0, sizeof s.biases);
     unsigned char out[IN * 2];
     double error = 0;
-    const mq_ggml_type types[] = {MQ_GGML_Q8_0, MQ_GGML_Q2_K, MQ_GGML_Q4_1};
-    for (size_t t = 0; t < 3; t++) {
+    const mq_ggml_type types[] = {MQ_GGML_Q8_0, MQ_GGML_Q2_K, MQ_GGML_Q3_K, MQ_GGML_Q6_K,
+                                  MQ_GGML_Q4_1};
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
         mq_ggml_encode(out, &row, types[t], &error);
         for (size_t i = 0; i < IN; i++) {
             assert_true(decode(out, types[t], i) == 0);
