@@ -7,8 +7,9 @@
 #
 # Without MASTER, four of the demo model, by recipe rtn: as it comes; with symmetric zero points; with nested embeddings;
 # and with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2).
-# And two of a model with random weights and rows of 256 in one group, which GGUF holds in K-quants: 5, 4 and 2 bits, and
-# with symmetric zero points 6 and 3. And a Gemma 3 with random weights, whose windows are shorter than the texts, at 8 and 4.
+# And two of a model with random weights and rows of 256 in one group, which GGUF holds in K-quants: 6 to 2 bits (6 and 3
+# fitted), and with symmetric zero points 6 and 3 exactly. And a Gemma 3 with random weights, whose windows are shorter than
+# the texts, at 8 and 4.
 #
 # READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
 # BITS        the widths (default: 8,7,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
@@ -89,7 +90,7 @@ if [ $# -eq 0 ]; then
     quantize "$work/wide" wide-rows-symmetric 0 --zero-point symmetric
     quantize "$work/gemma" short-windows 32
     set -- "$work/demo-model" "$bits" "$work/demo-symmetric" "$few" "$work/demo-embeddings" "$few" \
-        "$work/demo-own-head" "$few" "$work/wide-rows" 5,4,2 "$work/wide-rows-symmetric" 6,3 \
+        "$work/demo-own-head" "$few" "$work/wide-rows" 6,5,4,3,2 "$work/wide-rows-symmetric" 6,3 \
         "$work/short-windows" 8,4
 else
     for master; do # each with its widths

@@ -3,8 +3,8 @@
 
 Reads metadata and tensors with nothing but struct. In 4 and 5 bits (Q4_1, Q5_1; of a symmetric
 master Q4_0, Q5_0), where 2-bit codes are stored in Q4_1, and in K-quants of groups of a multiple of 256, the weights must be
-the master's bit for bit, as in F32; in Q8_0, Q2_K of smaller groups, F16 and BF16 their squared difference is printed and must
-be small. Everything else must be the master's own, or its float32. Prints the types of the blocks' matrices, too.
+the master's bit for bit, as in F32; in Q8_0, in Q2_K of smaller groups, in Q3_K and Q6_K unless groups are such and the zero
+point symmetric, in F16 and BF16 their squared difference is printed and must be small. Everything else must be the master's own, or its float32. Prints the types of the blocks' matrices, too.
 """
 import math
 import os
@@ -269,7 +269,8 @@ def main():
         if tensor is None and theirs.startswith("blk."):
             kinds.add(kind)
         rounded = kind in (1, 30) and (tensor is None or tensor[0] != {1: "F16", 30: "BF16"}[kind])
-        if kind == 8 and not symmetric or kind == 10 and not whole or rounded:
+        centred = kind in (11, 14) and not (whole and symmetric)
+        if kind == 8 and not symmetric or kind == 10 and not whole or centred or rounded:
             error += sum((a - b) ** 2 for a, b in zip(got, wanted))
             power += sum(b * b for b in wanted)
             inexact += len(got)

@@ -1,8 +1,9 @@
-# GGUF's K-quants, for groups that are a whole row: the slice's own numbers in fewer bytes.
+# GGUF's K-quants, for rows of 256: of groups that are a whole row the slice's own numbers, else numbers that are near.
 . "$CLI/shared.sh"
 run 0 python3 "$tools/make_random_model.py" wide "$model" wide
 run 0 matquant quantize wide -o m --recipe rtn --group-size 0 -q
 run 0 matquant quantize wide -o s --recipe rtn --group-size 0 --zero-point symmetric -q
+run 0 matquant quantize wide -o g --recipe rtn --group-size 32 -q
 run 0 matquant quantize wide -o s64 --recipe rtn --group-size 64 --zero-point symmetric -q
 
 # exact MASTER BITS TYPE: and all of the block's matrices are of llama.cpp's type of that number
@@ -26,14 +27,29 @@ exact s 5 6  # Q5_0
 exact s 6 14 # Q6_K
 exact s 8 8  # Q8_0
 
-# What needs an offset, or has smaller groups, is not there.
-run 2 matquant slice m -o no.gguf --bits 3 --format gguf
-expect_one_error '^matquant: GGUF has no 3 bits with an offset; use --bits 2, 4, 5 or 8, .*$'
-run 2 matquant slice s64 -o no.gguf --bits 6 --format gguf
-expect_one_error '^matquant: GGUF has no 6 bits for groups that are no multiple of 256; use --bits 2, 4, 5 or 8, .*$'
+# fitted MASTER BITS TYPE MOST: what needs an offset, or has smaller groups, is near, and as near as was said.
+fitted() {
+    run 0 matquant slice $1 -o $1-$2.gguf --bits $2 --format gguf --json
+    stdout >report.json
+    run 0 python3 "$tools/read_gguf.py" $1 $1-$2.gguf $2
+    expect_out "^types $3$"
+    stdout | MOST=$4 python3 -c '
+import json, os, re, sys
+found = float(re.search(r"error (\S+)", sys.stdin.read()).group(1))
+reported = json.load(open("report.json"))["relative_error"]
+assert 0 < found < float(os.environ["MOST"]) and abs(reported / found - 1) < 1e-4, (reported, found)' ||
+        fail "$1-$2.gguf: another error"
+}
+fitted m 3 11 0.02
+fitted m 6 14 0.0004
+fitted g 3 11 0.02
+fitted g 6 14 0.0004
+fitted s64 3 11 0.0002 # only their scales are rounded
+fitted s64 6 14 0.00001
 run 2 matquant slice s -o no.gguf --bits 7 --format gguf
-expect_one_error '^matquant: GGUF has no 7 bits; use --bits 2, 4, 5 or 8, --dtype f16 for plain weights, or --format matquant$'
+expect_one_error '^matquant: GGUF has no 7 bits; use --bits 2, 3, 4, 5, 6 or 8, --dtype f16 for plain weights, or --format matquant$'
 
 # Embeddings and head, too.
 run 0 matquant quantize wide -o e --recipe rtn --group-size 0 --embeddings nested -q
 exact e 4 12
+fitted e 3 11 0.02

@@ -1,5 +1,5 @@
 # needs: master
-# GGUF, read back by a program that shares no code with ours: 4 and 5 bits exact, 8 and 2 as close as was said.
+# GGUF, read back by a program that shares no code with ours: 4 and 5 bits exact, others as close as was said.
 . "$CLI/shared.sh"
 master=$FIXTURES/master/m
 for bits in 4 5; do
@@ -21,10 +21,19 @@ report = json.load(open("report.json"))
 assert abs(report["relative_error"] / found - 1) < 1e-4, (report["relative_error"], found)
 assert found < 1e-4 and len(report["inexact"]) == 42, found' || fail "another error than reported"
 
-# Rows of 128 and 384 have no super-blocks of 256: 2-bit codes are then exact, in more bytes, and that is said.
+# Rows of 128 and 384 have no super-blocks of 256: 2- and 3-bit codes are then exact, in more bytes, and that is said.
 run 0 matquant slice "$master" -o s2.gguf --bits 2 --format gguf
 expect_err '^matquant: warning: 42 layers such as .* no multiple of the 256 of Q2_K: stored as Q4_1'
 run 0 python3 "$tools/read_gguf.py" "$master" s2.gguf 2
+run 0 matquant slice "$master" -o s3.gguf --bits 3 --format gguf
+expect_out "^weights +exactly the slice's$"
+expect_err '^matquant: warning: 42 layers such as .* no multiple of the 256 of Q3_K: stored as Q4_1, .*; --bits 4 takes no more$'
+run 0 python3 "$tools/read_gguf.py" "$master" s3.gguf 3
+expect_out '^types 3$'
+run 0 matquant slice "$master" -o s6.gguf --bits 6 --format gguf
+expect_err '^matquant: warning: 42 layers such as .* of the 256 of Q6_K: stored as Q8_0, .*; --bits 8 takes no more$'
+run 0 python3 "$tools/read_gguf.py" "$master" s6.gguf 6
+expect_out '^types 8$'
 
 # --dtype: plain weights, of any width; exact in f32.
 run 0 matquant slice "$master" -o f32.gguf --bits 3 --format gguf --dtype f32
@@ -67,8 +76,8 @@ run 2 matquant slice "$master" -o other.gguf --bits 4 --format gguf --force
 expect_one_error '^matquant: other.gguf: is not replaced: .*GGUF'
 run 2 matquant slice "$master" -o folder --bits 4 --format gguf
 expect_one_error '^matquant: folder: .*\.gguf'
-run 2 matquant slice "$master" -o s3.gguf --bits 3 --format gguf
-expect_one_error '^matquant: GGUF has no 3 bits .*--format mlx'
-run 2 matquant slice "$master" -o s3.gguf --bits 4 --format gguf --max-shard-size 1M
+run 2 matquant slice "$master" -o s7.gguf --bits 7 --format gguf
+expect_one_error '^matquant: GGUF has no 7 bits; use --bits 2, 3, 4, 5, 6 or 8, .*--format matquant$'
+run 2 matquant slice "$master" -o s7.gguf --bits 4 --format gguf --max-shard-size 1M
 expect_one_error '^matquant: --max-shard-size: .*'
-expect_only f32.gguf f16.gguf bf16.gguf s2.gguf s4.gguf s5.gguf s8.gguf other.gguf report.json
+expect_only f32.gguf f16.gguf bf16.gguf s2.gguf s3.gguf s4.gguf s5.gguf s6.gguf s8.gguf other.gguf report.json
