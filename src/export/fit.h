@@ -9,8 +9,7 @@ enum {
     MQ_FIT_BLOCK = 32, /* weights of a block of Q8_0 */
     MQ_FIT_SUBS = 16,  /* sub-blocks of a super-block of Q2_K, Q3_K, Q6_K */
     MQ_FIT_SUB = 16,   /* weights of a sub-block */
-    MQ_FIT_LEVELS = 256,
-    MQ_FIT_GROUPS = 4 /* that are fitted at once, at most */
+    MQ_FIT_LEVELS = 256
 };
 
 /* A super-block of Q2_K: w = scale·scales[j]·q - minimum·minima[j]; scale and minimum are float16s.
@@ -29,22 +28,17 @@ typedef struct mq_fit_centred {
     uint8_t codes[MQ_FIT_SUBS * MQ_FIT_SUB];
 } mq_fit_centred;
 
-/* The levels of the slice that occur in a group, with how often. */
-typedef struct mq_fit_levels {
-    size_t count, padded; /* the next multiple of 16: such levels are 0 and occur 0 times */
-    float values[MQ_FIT_LEVELS], times[MQ_FIT_LEVELS];
-    uint8_t slices[MQ_FIT_LEVELS];
-    double low, high; /* of all levels of the grid, and 0 */
-    double step;
-    unsigned last; /* the largest code */
-} mq_fit_levels;
-
-/* w = scale·(code - zero), a code for each of the levels. */
-typedef struct mq_fit_grid {
-    float scale;
-    unsigned zero;
-    float codes[MQ_FIT_LEVELS];
-} mq_fit_grid;
+/* Groups of a slice, one after the other, that are fitted to w = scale·(code - zero) in place. */
+typedef struct mq_fit_groups {
+    size_t count, size;  /* groups, and weights of each */
+    unsigned width;      /* of the codes, 2 to 8 */
+    mq_dtype dtype;      /* what scales are rounded to, before codes are chosen */
+    uint8_t *codes;      /* [count, size]: the slice's, then the grid's */
+    float *scales;       /* [count]: the slice's, then the grid's */
+    const float *biases; /* [count]: the slice's, scale·code + bias */
+    uint8_t *zeros;      /* [count] */
+    double error, power; /* Σ (w - slice's w)², Σ (slice's w)²: added to */
+} mq_fit_groups;
 
 typedef struct mq_fit_kernels {
     const char *name;
@@ -61,9 +55,8 @@ typedef struct mq_fit_kernels {
      * too, for they are exact where its zero point is in the middle. */
     void (*centred)(mq_fit_centred *out, const float *values, const float steps[MQ_FIT_SUBS],
                     unsigned bits);
-    /* A whole zero point, count groups whose grids are of one size; scales are rounded to dtype
-     * before codes are chosen. count: 1 to MQ_FIT_GROUPS, several take less time each. */
-    void (*integer)(mq_fit_grid *out, const mq_fit_levels *levels, size_t count, mq_dtype dtype);
+    /* A whole zero point. Each group is fitted as if it were alone. */
+    void (*integer)(mq_fit_groups *groups);
 } mq_fit_kernels;
 
 /* For this processor. */

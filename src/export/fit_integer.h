@@ -1,248 +1,315 @@
-/* The search for grids with a whole zero point: a part of fit_kernel.h. */
+/* The search for grids with a whole zero point: a part of fit_kernel.h. Lane l is group l.
+ *
+ * With f32 values v, weighted by how often they occur, a grid is a scale and a zero point; codes
+ * are the nearest. From codes c - zero follow their best scale and, without looking at the values
+ * again, the error that they have with it. So a few grids are tried, each with one pass over the
+ * values, and the best of them in its best scale is kept. Which grids: the slice's own step, and
+ * steps that are somewhat narrower (clipped at the ends) or wider (other levels meet other codes).
+ */
 #ifndef MQ_EXPORT_FIT_INTEGER_H
 #define MQ_EXPORT_FIT_INTEGER_H
 
 #include "export/fit_lanes.h"
 
-enum { STARTS_MAX = 16, TURNS_MAX = 7, TOGETHER = 2 };
+/* A grid that is tried. */
+typedef struct integer_trial {
+    float step; /* in the slice's steps; above 1 nothing is clipped */
+    bool other; /* the zero point on the other side of the slice's, not the nearest to it */
+} integer_trial;
 
-/* A grid that is tried; better: the scale that is best for its codes. */
-typedef struct trial {
-    float scale, error, better;
-    unsigned zero;
-} trial;
+enum { TRIALS_MAX = 8 };
 
-static inline float integer_code(float value, float inverse, float zero, float last) {
-    return (float)(int)between(value * inverse + zero + 0.5f, 0, last);
+/* By the width of the slice, most useful first: chosen one after the other from a fine raster, each
+ * as what took most error from groups of masters and of normal and uniform numbers. The first has
+ * to be the slice's own: where that has a whole zero point, it is exact. */
+static const struct {
+    size_t count;
+    integer_trial at[TRIALS_MAX];
+} integer_trials[] = {
+    [2] = {5, {{1, 0}, {0.6f, 1}, {0.44f, 0}, {0.66f, 0}, {1.3f, 0}}},
+    [3] = {5, {{1, 0}, {0.82f, 0}, {0.82f, 1}, {1.2f, 0}, {0.7f, 0}}},
+    [4] = {8,
+           {{1, 0},
+            {0.91f, 0},
+            {1.12f, 0},
+            {0.9f, 1},
+            {1.19f, 0},
+            {0.81f, 0},
+            {1.08f, 0},
+            {1.27f, 0}}},
+    [5] = {8,
+           {{1, 0},
+            {1.095f, 0},
+            {1.06f, 0},
+            {1.165f, 0},
+            {0.94f, 0},
+            {1.125f, 0},
+            {1.215f, 0},
+            {1.035f, 0}}},
+    [6] = {8,
+           {{1, 0},
+            {1.1f, 0},
+            {1.04f, 0},
+            {1.3f, 0},
+            {1.06f, 0},
+            {1.024f, 0},
+            {1.132f, 0},
+            {1.076f, 0}}},
+    [7] = {8,
+           {{1, 0},
+            {1.138f, 0},
+            {1.028f, 0},
+            {1.17f, 0},
+            {1.044f, 0},
+            {1.212f, 0},
+            {1.062f, 0},
+            {1.014f, 0}}},
+    [8] = {8,
+           {{1, 0},
+            {1.168f, 0},
+            {1.022f, 0},
+            {1.062f, 0},
+            {1.012f, 0},
+            {1.078f, 0},
+            {1.032f, 0},
+            {1.068f, 0}}},
+};
+
+/* The values of SIDES groups: of each level how often it occurs, or one weight after the other. */
+typedef struct integer_values {
+    size_t count;
+    side_f values[MQ_FIT_LEVELS];
+    side_f times[MQ_FIT_LEVELS]; /* where is_counted */
+} integer_values;
+
+/* SIDES grids. */
+typedef struct integer_grids {
+    side_f scale, zero;
+} integer_grids;
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+#if defined(__AVX2__)
+/* Which of 64 bytes are `byte`, a bit each. */
+static inline uint64_t equal_bytes(const uint8_t *at, unsigned byte) {
+#if defined(__AVX512BW__)
+    return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(at), _mm512_set1_epi8((char)byte));
+#else
+    const __m256i same = _mm256_set1_epi8((char)byte);
+    const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)at);
+    const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(at + 32));
+    return (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, same)) |
+           (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, same)) << 32;
+#endif
 }
+#endif
 
-/* scale: as it will be stored. */
-static inline trial try_integer(const mq_fit_levels *levels, unsigned zero, float scale) {
-    const float inverse = scale > 0 ? 1 / scale : 0, z = (float)zero, last = (float)levels->last;
-    float sum[LANES] = {0}, tt[LANES] = {0}, tw[LANES] = {0};
-    for (size_t i = 0; i < levels->padded; i += LANES) {
-        for (size_t l = 0; l < LANES; l++) {
-            const float value = levels->values[i + l];
-            const float t = integer_code(value, inverse, z, last) - z;
-            const float error = scale * t - value, weighted = levels->times[i + l] * t;
-            sum[l] += levels->times[i + l] * error * error;
-            tt[l] += weighted * t;
-            tw[l] += weighted * value;
+/* times[s · SIDES]: how many of slices[size] are s, for s up to last. */
+static void count_levels(int32_t *times, const uint8_t *slices, size_t size, unsigned last) {
+    size_t i = 0;
+    for (unsigned s = 0; s <= last; s++) {
+        times[s * SIDES] = 0;
+    }
+#if defined(__AVX2__)
+    for (; last < 32 && i + 64 <= size; i += 64) { /* counting one by one waits for itself */
+        for (unsigned s = 0; s <= last; s++) {
+            times[s * SIDES] += __builtin_popcountll(equal_bytes(slices + i, s));
         }
     }
-    const float squares = sum_lanes(tt);
-    return (trial){.scale = scale,
-                   .error = sum_lanes(sum),
-                   .better = squares > 0 ? sum_lanes(tw) / squares : 0,
-                   .zero = zero};
+#endif
+    for (; i < size; i++) {
+        times[slices[i] * SIDES]++;
+    }
 }
 
-/* Several trials, one a lane. */
-typedef struct trials {
-    side_f scale, error, better, zero;
-} trials;
+/* Groups of the same size, one after the other: at least one. Lanes without one take the first. */
+static void read_levels(integer_values *out, const uint8_t *slices, size_t count, size_t size,
+                        unsigned last, side_f scale, side_f bias) {
+    int32_t times[MQ_FIT_LEVELS][SIDES];
+    for (size_t l = 0; l < SIDES; l++) {
+        count_levels(&times[0][l], slices + (l < count ? l : 0) * size, size, last);
+    }
+    out->count = last + 1;
+    for (size_t s = 0; s <= last; s++) {
+        side_i whole;
+        memcpy(&whole, times[s], sizeof whole);
+        out->times[s] = __builtin_convertvector(whole, side_f);
+        out->values[s] = scale * (float)s + bias; /* as eval computes it */
+    }
+}
 
-/* What try_integer adds up, of each trial, over the levels i, i + LANES, ... */
-static inline side_sums add_levels(const mq_fit_levels *levels, size_t i, const trials *at,
-                                   side_f inverse) {
-    const side_f none = {0}, zero = at->zero, scale = at->scale;
-    const side_f last = (float)levels->last - none;
+/* They are moved in the time of one. Where fewer are left, zeros follow. */
+static inline uint32_t four_bytes(const uint8_t *at, size_t left) {
+    uint32_t word = 0;
+    if (left >= sizeof word) {
+        memcpy(&word, at, sizeof word);
+        return word;
+    }
+    for (size_t k = 0; k < left; k++) {
+        word |= (uint32_t)at[k] << 8 * k;
+    }
+    return word;
+}
+
+static void read_weights(integer_values *out, const uint8_t *slices, size_t count, size_t size,
+                         side_f scale, side_f bias) {
+    out->count = size;
+    for (size_t i = 0; i < size; i += 4) {
+        const size_t left = size - i < 4 ? size - i : 4;
+        uint32_t words[SIDES];
+        for (size_t l = 0; l < SIDES; l++) {
+            words[l] = four_bytes(slices + (l < count ? l : 0) * size + i, left);
+        }
+        side_u word;
+        memcpy(&word, words, sizeof word);
+        for (size_t k = 0; k < left; k++) {
+            const side_i slice = (side_i)(word >> 8 * (unsigned)k & 255u);
+            out->values[i + k] = scale * __builtin_convertvector(slice, side_f) + bias;
+        }
+    }
+}
+
+/* --- trying ----------------------------------------------------------------------------------- */
+
+/* Of the nearest codes: squared errors, squares of codes, codes times errors. */
+static inline side_sums try_integers(const integer_values *of, integer_grids at, unsigned last,
+                                     bool is_counted, bool is_clipped) {
+    const side_f none = {0}, shift = 0x1.8p23f - none;
+    const side_f inverse = side_pick(at.scale > none, 1 / at.scale, none);
+    const side_f low = -at.zero, high = (float)last - at.zero;
     side_sums sums = {none, none, none};
-    for (; i < levels->count; i += LANES) {
-        const side_f value = levels->values[i] - none, times = levels->times[i] - none;
-        const side_f near = side_between(value * inverse + zero + 0.5f, none, last);
-        const side_f from_zero = side_whole(near) - zero, weighted = times * from_zero;
-        const side_f error = scale * from_zero - value;
-        sums.error += times * error * error;
-        sums.squares += weighted * from_zero;
-        sums.products += weighted * value;
+    for (size_t i = 0; i < of->count; i++) {
+        const side_f value = of->values[i], at_code = value * inverse;
+        const side_f inside = is_clipped ? side_between(at_code, low, high) : at_code;
+        const side_f code = (inside + shift) - shift;
+        const side_f off = at.scale * code - value;
+        const side_f error = is_counted ? of->times[i] * off : off;
+        sums.error += error * off;
+        sums.products += error * code;
+        sums.squares += (is_counted ? of->times[i] * code : code) * code;
     }
     return sums;
 }
 
-/* try_integer of each lane; its sums are taken in the same order, so that results are the same. */
-static inline void try_integers(trials *now, const mq_fit_levels *levels) {
+/* The scale that is best for those codes, as it will be stored, and the error that they have with
+ * it. */
+static inline side_f better_scale(side_f *error, side_f scale, const side_sums *sums,
+                                  mq_dtype dtype) {
     const side_f none = {0};
-    const side_f inverse = side_pick(now->scale > none, 1 / now->scale, none);
-    side_sums half[2];
-    for (size_t k = 0; k < 2; k++) {
-        side_sums quarter[2];
-        for (size_t j = 0; j < 2; j++) {
-            const size_t i = k + 2 * j;
-            quarter[j] = side_sum(side_sum(add_levels(levels, i, now, inverse),
-                                           add_levels(levels, i + 8, now, inverse)),
-                                  side_sum(add_levels(levels, i + 4, now, inverse),
-                                           add_levels(levels, i + 12, now, inverse)));
-        }
-        half[k] = side_sum(quarter[0], quarter[1]);
+    const side_f by = side_pick(sums->squares > none, sums->products / sums->squares, none);
+    const side_f best = scale - by;
+    const side_f stored = side_rounded(side_pick(best > none, best, none), dtype);
+    const side_f change = stored - scale;
+    *error = sums->error + change * (2 * sums->products + change * sums->squares);
+    return stored;
+}
+
+/* The slices' own grids: their steps, wider where 0 lies so far outside that no zero point reaches
+ * all of the range, and the sums of both ends. */
+typedef struct integer_range {
+    side_f step, ends;
+} integer_range;
+
+static inline integer_range range_of(side_f scale, side_f bias, unsigned last) {
+    const side_f none = {0}, most = (float)last - none, shift = 0x1.8p23f - none;
+    const side_f end = scale * (float)last + bias;
+    const side_f low = side_pick(bias < end, bias, end), high = side_pick(bias < end, end, bias);
+    const side_f step = side_pick(scale < none, -scale, scale);
+    const side_f own = side_pick(step > none, -low / step, side_pick(low < none, most, none));
+    const side_f near = (side_between(own, none, most) + shift) - shift;
+    const side_f up = high / (most - near + 0.5f), down = -low / (near + 0.5f);
+    const side_f reach = side_pick(up > down, up, down);
+    return (integer_range){side_pick(reach > step, reach, step), low + high};
+}
+
+/* Where wider steps leave room, the same on both sides. */
+static inline side_f zero_of(const integer_range *range, integer_trial from, unsigned last) {
+    const side_f none = {0}, most = (float)last - none, shift = 0x1.8p23f - none;
+    const side_f step = range->step * (from.step > 1 ? from.step : 1);
+    const side_f ends = side_pick(step > none, range->ends / step, none);
+    const side_f centred = side_between((most - ends) / 2, none, most);
+    const side_f near = (centred + shift) - shift;
+    const side_f other = near + side_pick(centred < near, none - 1, none + 1);
+    return from.other ? side_between(other, none, most) : near;
+}
+
+static inline integer_grids find_grids(const integer_values *of, const integer_range *range,
+                                       unsigned width, mq_dtype dtype, bool is_counted) {
+    const unsigned last = (1u << width) - 1;
+    integer_grids best = {0};
+    side_f least = {0};
+    for (size_t k = 0; k < integer_trials[width].count; k++) {
+        const integer_trial from = integer_trials[width].at[k];
+        const integer_grids at = {range->step * from.step, zero_of(range, from, last)};
+        const side_sums sums = from.step > 1 ? try_integers(of, at, last, is_counted, false)
+                                             : try_integers(of, at, last, is_counted, true);
+        side_f error;
+        const side_f scale = better_scale(&error, at.scale, &sums, dtype);
+        const side_i better = k == 0 ? (side_i)(least == least) : (side_i)(error < least);
+        least = side_pick(better, error, least);
+        best.scale = side_pick(better, scale, best.scale);
+        best.zero = side_pick(better, at.zero, best.zero);
     }
-    const side_sums all = side_sum(half[0], half[1]);
-    now->error = all.error;
-    now->better = side_pick(all.squares > none, all.products / all.squares, none);
+    return best;
 }
 
-/* Scale by least squares, and codes to the nearest level once more, in each lane where that makes
- * something better still. */
-static inline void take_turn(trials *now, side_i *active, const mq_fit_levels *levels,
-                             mq_dtype dtype) {
-    trials next = {.scale = side_rounded(now->better, dtype), .zero = now->zero};
-    *active &= next.scale != now->scale;
-    try_integers(&next, levels);
-    *active &= next.error < now->error;
-    now->scale = side_pick(*active, next.scale, now->scale);
-    now->error = side_pick(*active, next.error, now->error);
-    now->better = side_pick(*active, next.better, now->better);
-}
+/* --- all of it -------------------------------------------------------------------------------- */
 
-/* Such turns of one trial, so many at most. */
-static trial improve(trial now, const mq_fit_levels *levels, size_t turns, mq_dtype dtype) {
-    for (size_t k = 0; k < turns; k++) {
-        const float scale = fit_rounded(now.better, dtype);
-        if (scale == now.scale) { /* nothing would change any more */
-            break;
-        }
-        const trial next = try_integer(levels, now.zero, scale);
-        if (!(next.error < now.error)) {
-            break;
-        }
-        now = next;
-    }
-    return now;
-}
-
-/* Zero points near the slice's own, which need not be within reach; from its own step, and from the
- * least one that reaches both ends. */
-typedef struct start_list {
-    size_t count;
-    float scales[STARTS_MAX], zeros[STARTS_MAX], errors[STARTS_MAX], better[STARTS_MAX];
-} start_list;
-
-static void make_starts(start_list *out, const mq_fit_levels *levels) {
-    const double own = levels->step > 0 ? -levels->low / levels->step : 0;
-    const double near = own < 0 ? 0 : own > levels->last ? levels->last : nearbyint(own);
-    const unsigned reach = levels->last <= 7 ? levels->last : 2;
-    const unsigned middle = (unsigned)near, first = middle > reach ? middle - reach : 0;
-    memset(out, 0, sizeof *out);
-    for (unsigned zero = first; zero <= middle + reach && zero <= levels->last; zero++) {
-        const double up =
-            levels->high > 0 && zero < levels->last ? levels->high / (levels->last - zero) : 0;
-        const double down = levels->low < 0 && zero > 0 ? -levels->low / zero : 0;
-        out->scales[out->count] = (float)levels->step;
-        out->scales[out->count + 1] = (float)(up > down ? up : down);
-        out->zeros[out->count] = out->zeros[out->count + 1] = (float)zero;
-        out->count += 2;
+static void put_integers(uint8_t *codes, size_t size, float scale, float bias, float fitted,
+                         float zero, unsigned last) {
+    const float inverse = fitted > 0 ? 1 / fitted : 0, low = -zero, high = (float)last - zero;
+    for (size_t k = 0; k < size; k++) {
+        const float value = scale * (float)codes[k] + bias;
+        codes[k] = (uint8_t)(int)(round_small(between(value * inverse, low, high)) + zero);
     }
 }
 
-/* SIDES of the starts of a group. */
-typedef struct job {
-    start_list *at;
-    const mq_fit_levels *levels;
-    size_t first;
-} job;
-
-static inline void load_starts(trials *now, side_i *active, const job *from, mq_dtype dtype) {
-    memcpy(&now->scale, from->at->scales + from->first, sizeof now->scale);
-    memcpy(&now->zero, from->at->zeros + from->first, sizeof now->zero);
-    now->scale = side_rounded(now->scale, dtype);
-    for (size_t l = 0; l < SIDES; l++) {
-        (*active)[l] = from->first + l < from->at->count ? -1 : 0;
+/* Up to SIDES groups. */
+static void fit_groups(mq_fit_groups *groups, size_t first, size_t count) {
+    const size_t size = groups->size;
+    const unsigned last = (1u << groups->width) - 1;
+    const bool is_counted = last < size;
+    uint8_t *codes = groups->codes + first * size;
+    float scales[SIDES] = {0}, biases[SIDES] = {0}, zeros[SIDES], errors[SIDES], powers[SIDES];
+    memcpy(scales, groups->scales + first, count * sizeof *scales);
+    memcpy(biases, groups->biases + first, count * sizeof *biases);
+    const side_f scale = side_at(scales), bias = side_at(biases);
+    const integer_range range = range_of(scale, bias, last);
+    integer_values values;
+    integer_grids grids;
+    side_f power = {0};
+    side_sums sums;
+    if (is_counted) {
+        read_levels(&values, codes, count, size, last, scale, bias);
+        grids = find_grids(&values, &range, groups->width, groups->dtype, true);
+        sums = try_integers(&values, grids, last, true, true);
+    } else {
+        read_weights(&values, codes, count, size, scale, bias);
+        grids = find_grids(&values, &range, groups->width, groups->dtype, false);
+        sums = try_integers(&values, grids, last, false, true);
     }
-    try_integers(now, from->levels);
-}
-
-static inline void store_starts(const trials *now, const job *to) {
-    memcpy(to->at->scales + to->first, &now->scale, sizeof now->scale);
-    memcpy(to->at->errors + to->first, &now->error, sizeof now->error);
-    memcpy(to->at->better + to->first, &now->better, sizeof now->better);
-}
-
-/* Each start as far as so many turns take it. Jobs go on together, so that a processor has
- * something to do while one of them waits for its sums. */
-static void run_jobs(const job jobs[TOGETHER], size_t turns, mq_dtype dtype) {
-    trials now[TOGETHER];
-    side_i active[TOGETHER];
-    for (size_t i = 0; i < TOGETHER; i++) {
-        load_starts(&now[i], &active[i], &jobs[i], dtype);
+    for (size_t i = 0; i < values.count; i++) {
+        const side_f square = values.values[i] * values.values[i];
+        power += is_counted ? values.times[i] * square : square;
     }
-    for (size_t k = 0; k < turns; k++) {
-        side_i any = {0};
-        for (size_t i = 0; i < TOGETHER; i++) {
-            take_turn(&now[i], &active[i], jobs[i].levels, dtype);
-            any |= active[i];
-        }
-        if (!side_any(any)) {
-            break;
-        }
-    }
-    for (size_t i = 0; i < TOGETHER; i++) {
-        store_starts(&now[i], &jobs[i]);
+    float fitted[SIDES];
+    memcpy(fitted, &grids.scale, sizeof fitted);
+    memcpy(zeros, &grids.zero, sizeof zeros);
+    memcpy(errors, &sums.error, sizeof errors);
+    memcpy(powers, &power, sizeof powers);
+    for (size_t l = 0; l < count; l++) {
+        put_integers(codes + l * size, size, scales[l], biases[l], fitted[l], zeros[l], last);
+        groups->scales[first + l] = fitted[l];
+        groups->zeros[first + l] = (uint8_t)zeros[l];
+        groups->error += (double)errors[l];
+        groups->power += (double)powers[l];
     }
 }
 
-static void run_starts(start_list *at, const mq_fit_levels *levels, size_t count, size_t turns,
-                       mq_dtype dtype) {
-    job jobs[TOGETHER];
-    size_t waiting = 0;
-    for (size_t i = 0; i < count; i++) {
-        for (size_t first = 0; first < at[i].count; first += SIDES) {
-            jobs[waiting++] = (job){&at[i], &levels[i], first};
-            if (waiting == TOGETHER) {
-                run_jobs(jobs, turns, dtype);
-                waiting = 0;
-            }
-        }
-    }
-    if (waiting > 0) { /* the last one again, to fill up: it stays what it is */
-        for (size_t i = waiting; i < TOGETHER; i++) {
-            jobs[i] = jobs[waiting - 1];
-        }
-        run_jobs(jobs, turns, dtype);
-    }
-}
-
-static trial trial_at(const start_list *from, size_t i) {
-    return (trial){from->scales[i], from->errors[i], from->better[i], (unsigned)from->zeros[i]};
-}
-
-/* With many levels, a turn from each start told which two are worth more; with few, starts end too
- * far from where a turn takes them. */
-static void choose_start(mq_fit_grid *out, const start_list *at, const mq_fit_levels *levels,
-                         bool goes_on, mq_dtype dtype) {
-    size_t first = 0, second = at->count;
-    for (size_t i = 1; i < at->count; i++) {
-        if (at->errors[i] < at->errors[first]) {
-            second = first;
-            first = i;
-        } else if (second == at->count || at->errors[i] < at->errors[second]) {
-            second = i;
-        }
-    }
-    trial best = trial_at(at, first);
-    if (goes_on) {
-        const trial other = improve(trial_at(at, second), levels, TURNS_MAX, dtype);
-        best = improve(best, levels, TURNS_MAX, dtype);
-        best = other.error < best.error ? other : best;
-    }
-    const float inverse = best.scale > 0 ? 1 / best.scale : 0;
-    out->scale = best.scale;
-    out->zero = best.zero;
-    for (size_t i = 0; i < levels->count; i++) {
-        out->codes[i] =
-            integer_code(levels->values[i], inverse, (float)best.zero, (float)levels->last);
-    }
-}
-
-static void fit_integer(mq_fit_grid *out, const mq_fit_levels *levels, size_t count,
-                        mq_dtype dtype) {
-    start_list at[MQ_FIT_GROUPS];
-    const bool goes_on = levels[0].last > 127;
-    for (size_t i = 0; i < count; i++) {
-        make_starts(&at[i], &levels[i]);
-    }
-    run_starts(at, levels, count, goes_on ? 1 : TURNS_MAX, dtype);
-    for (size_t i = 0; i < count; i++) {
-        choose_start(&out[i], &at[i], &levels[i], goes_on, dtype);
+static void fit_integer(mq_fit_groups *groups) {
+    for (size_t first = 0; first < groups->count; first += SIDES) {
+        const size_t left = groups->count - first;
+        fit_groups(groups, first, left < SIDES ? left : SIDES);
     }
 }
 

@@ -74,6 +74,12 @@ typedef float side_f __attribute__((vector_size(SIDES * sizeof(float))));
 typedef int32_t side_i __attribute__((vector_size(SIDES * sizeof(int32_t))));
 typedef uint32_t side_u __attribute__((vector_size(SIDES * sizeof(uint32_t))));
 
+static inline side_f side_at(const float *values) {
+    side_f loaded;
+    memcpy(&loaded, values, sizeof loaded);
+    return loaded;
+}
+
 /* which: -1 for a, 0 for b. */
 static inline side_f side_pick(side_i which, side_f a, side_f b) {
     return (side_f)((which & (side_i)a) | (~which & (side_i)b));
@@ -145,15 +151,6 @@ typedef struct side_sums {
 
 static inline side_sums side_sum(side_sums a, side_sums b) {
     return (side_sums){a.error + b.error, a.squares + b.squares, a.products + b.products};
-}
-
-static inline bool side_any(side_i which) {
-    int32_t at[SIDES], any = 0;
-    memcpy(at, &which, sizeof at);
-    for (size_t l = 0; l < SIDES; l++) {
-        any |= at[l];
-    }
-    return any != 0;
 }
 
 /* --- super-blocks ----------------------------------------------------------------------------- */

@@ -117,6 +117,20 @@ static void pack_rows(unsigned char *out, const mq_piece *piece, const uint8_t *
     }
 }
 
+/* out[count, out] from words [first, first + count) of each row. */
+static void turn_words(uint32_t *out, const mq_integer_linear *from, size_t first, size_t count) {
+    enum { AT_ONCE = 16 }; /* rows: a line of the cache of each output row */
+    const size_t columns = from->view->out;
+    for (size_t c = 0; c < columns; c += AT_ONCE) {
+        const size_t left = columns - c, now = left < AT_ONCE ? left : AT_ONCE;
+        for (size_t w = 0; w < count; w++) {
+            for (size_t k = 0; k < now; k++) {
+                out[w * columns + c + k] = from->words[(c + k) * from->row_words + first + w];
+            }
+        }
+    }
+}
+
 /* Output rows are words: row w holds word w of each of `columns` streams. 32 numbers are `width`
  * words, so that words [k·width, (k + 1)·width) come from numbers [32·k, 32·(k + 1)). */
 static void pack_columns(unsigned char *out, const mq_piece *piece, const uint8_t *from,
@@ -144,8 +158,7 @@ mq_status mq_fill_codes_by_row(unsigned char *out, mq_plan *plan, mq_piece *piec
     const mq_integer_linear *linear = NULL;
     mq_status status = fitted(&linear, plan, piece, err);
     if (status == MQ_OK) {
-        const size_t in = piece->linear->in;
-        pack_rows(out, piece, linear->codes, first, count, in, 1, in, width_of(plan, piece));
+        memcpy(out, linear->words + first * linear->row_words, count * piece->row_bytes);
         piece->error = linear->error;
         piece->power = linear->power;
     }
@@ -157,8 +170,7 @@ mq_status mq_fill_codes_by_column(unsigned char *out, mq_plan *plan, mq_piece *p
     const mq_integer_linear *linear = NULL;
     mq_status status = fitted(&linear, plan, piece, err);
     if (status == MQ_OK) {
-        const size_t in = piece->linear->in;
-        pack_columns(out, piece, linear->codes, first, count, in, 1, in, width_of(plan, piece));
+        turn_words((uint32_t *)(void *)out, linear, first, count);
         piece->error = linear->error;
         piece->power = linear->power;
     }
@@ -203,10 +215,14 @@ mq_status mq_fill_scales_by_group(unsigned char *out, mq_plan *plan, mq_piece *p
     const mq_integer_linear *linear = NULL;
     mq_status status = fitted(&linear, plan, piece, err);
     const size_t columns = piece->linear->out, size = mq_dtype_size(piece->spec.dtype);
+    float scales[256];
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        for (size_t c = 0; c < columns; c++) {
-            mq_from_f32(out + (i * columns + c) * size, piece->spec.dtype,
-                        &linear->scales[c * linear->groups + first + i], 1);
+        for (size_t done = 0; done < columns; done += sizeof scales / sizeof *scales) {
+            const size_t left = columns - done, now = left < 256 ? left : 256;
+            for (size_t c = 0; c < now; c++) {
+                scales[c] = linear->scales[(done + c) * linear->groups + first + i];
+            }
+            mq_from_f32(out + (i * columns + done) * size, piece->spec.dtype, scales, now);
         }
     }
     return status;

@@ -1,6 +1,5 @@
 #include "export/integer_grid.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/context.h"
@@ -9,158 +8,129 @@
 #include "export/rows.h"
 #include "store/pack.h"
 
-enum { LEVELS = MQ_FIT_LEVELS, LANES = 16 };
+enum { ROWS = 16 }; /* that are fitted together: whole vectors of groups, whatever a row has */
 
-/* --- one group -------------------------------------------------------------------------------- */
+/* What a thread works with. */
+typedef struct scratch {
+    float *biases;  /* [ROWS, groups] */
+    uint8_t *codes; /* [ROWS, in] */
+    mq_slab slab;
+} scratch;
 
-/* Which of times[LEVELS] are not 0, a bit each. */
-static void find_used(uint64_t used[LEVELS / 64], const uint32_t *times, size_t count) {
-    uint8_t is_used[LEVELS] = {0};
-    for (size_t s = 0; s < count; s++) {
-        is_used[s] = times[s] != 0;
-    }
-    for (size_t k = 0; k < LEVELS / 64; k++) {
-        used[k] = 0;
-        for (size_t i = 0; i < 8; i++) { /* bytes of 0 and 1 become the bits of one */
-            uint64_t eight;
-            memcpy(&eight, is_used + 64 * k + 8 * i, sizeof eight);
-            used[k] |= (eight * 0x0102040810204080u >> 56) << 8 * i;
-        }
-    }
+static void carve_scratch(scratch *self, const mq_integer_linear *linear) {
+    self->biases = mq_carve(&self->slab, ROWS * linear->groups, sizeof *self->biases);
+    self->codes = mq_carve(&self->slab, ROWS * linear->view->in, 1);
 }
 
-/* Levels that do not occur are passed over by bits: in 8 bits most do not, and whether the next one
- * does, no processor can foresee. */
-static void count_levels(mq_fit_levels *out, const uint8_t *slices, size_t count, float scale,
-                         float bias, unsigned width) {
-    uint32_t times[LEVELS];
-    uint64_t used[LEVELS / 64];
-    out->step = fabs((double)scale);
-    out->last = (1u << width) - 1;
-    memset(times, 0, (out->last + 1) * sizeof *times);
-    for (size_t i = 0; i < count; i++) {
-        times[slices[i]]++;
-    }
-    find_used(used, times, out->last + 1);
-    out->count = 0;
-    for (size_t k = 0; k <= out->last / 64; k++) {
-        for (uint64_t left = used[k]; left != 0; left &= left - 1) {
-            const unsigned s = (unsigned)(64 * k) + (unsigned)__builtin_ctzll(left);
-            out->values[out->count] = scale * (float)s + bias; /* as eval computes it */
-            out->times[out->count] = (float)times[s];
-            out->slices[out->count++] = (uint8_t)s;
-        }
-    }
-    out->padded = (out->count + LANES - 1) / LANES * LANES;
-    for (size_t i = out->count; i < out->padded; i++) {
-        out->values[i] = out->times[i] = 0;
-    }
-    const double a = bias, b = bias + (double)scale * out->last;
-    out->low = a < b ? a : b;
-    out->high = a < b ? b : a;
-}
-
-static float rounded_to(double value, mq_dtype dtype) {
-    const float single = (float)value;
-    if (dtype == MQ_F32) {
-        return single;
-    }
-    if (dtype == MQ_BF16) {
-        return mq_bf16_to_f32(mq_f32_to_bf16(single));
-    }
-    const float half = mq_f16_to_f32(mq_f32_to_f16(single));
-    return isfinite(half) ? half : 65504.0f;
-}
-
-/* The slice's own grid, whose zero point is whole already; its scale may be negative. Exact where
- * the scale is (matquant/format.h makes it so). */
-static void keep_group(mq_fit_grid *out, const mq_fit_levels *levels, float scale, mq_dtype dtype) {
-    out->zero = (levels->last + 1) / 2;
-    out->scale = rounded_to(scale, dtype);
-    for (size_t i = 0; i < levels->count; i++) {
-        out->codes[i] = levels->slices[i];
-    }
-}
-
-/* Adds to error[2] what a grid costs: Σ (w - slice's w)², Σ (slice's w)². */
-static void add_error(double error[2], const mq_fit_grid *fitted, const mq_fit_levels *levels) {
-    const float scale = fitted->scale, zero = (float)fitted->zero;
-    double errors = 0, power = 0;
-#pragma omp simd reduction(+ : errors, power)
-    for (size_t i = 0; i < levels->count; i++) {
-        const double value = (double)levels->values[i], times = (double)levels->times[i];
-        const double off = (double)scale * (double)(fitted->codes[i] - zero) - value;
-        errors += times * off * off;
-        power += times * value * value;
-    }
-    error[0] += errors;
-    error[1] += power;
-}
-
-/* --- one linear ------------------------------------------------------------------------------- */
-
-static void carve(mq_integer_linear *self, double **errors, const mq_master_view *view) {
-    const size_t groups = view->out * self->groups;
+static void carve(mq_integer_linear *self, double **errors) {
+    const size_t out = self->view->out, groups = out * self->groups;
     self->scales = mq_carve(&self->slab, groups, sizeof *self->scales);
-    *errors = mq_carve(&self->slab, 2 * view->out, sizeof **errors);
+    *errors = mq_carve(&self->slab, out / ROWS + 1, 2 * sizeof **errors);
+    self->words = mq_carve(&self->slab, out * self->row_words, sizeof *self->words);
     self->zeros = mq_carve(&self->slab, groups, 1);
-    self->codes = mq_carve(&self->slab, view->out * view->in, 1);
 }
 
-static float half_at(const mq_tensor_info *info, size_t index) {
-    uint16_t half;
-    memcpy(&half, info->data + index * sizeof half, sizeof half);
-    return mq_f16_to_f32(half);
+/* out[count] from pairs that are for `parts` groups each, from group `first` on. */
+static void read_pairs(float *out, const mq_tensor_info *info, size_t parts, size_t first,
+                       size_t count) {
+    if (parts == 1) {
+        mq_to_f32(out, info->data + first * sizeof(uint16_t), MQ_F16, count);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        mq_to_f32(out + i, info->data + (first + i) / parts * sizeof(uint16_t), MQ_F16, 1);
+    }
 }
 
-/* Groups [first, first + count) of a row, whose codes become those of the grid: count is at most
- * MQ_FIT_GROUPS. */
-static void fit_groups(mq_integer_linear *self, double error[2], const mq_plan *plan,
-                       const mq_integer_layout *layout, size_t row, size_t first, size_t count) {
+/* The slice's own grids, whose zero points are whole already; scales may be negative. Exact where
+ * the scale is (matquant/format.h makes it so). */
+static void keep_groups(mq_fit_groups *groups) {
+    const unsigned zero = 1u << (groups->width - 1);
+    memset(groups->zeros, (int)zero, groups->count);
+    for (size_t g = 0; g < groups->count; g++) {
+        const uint8_t *codes = groups->codes + g * groups->size;
+        const float own = groups->scales[g], bias = groups->biases[g];
+        unsigned char stored[sizeof(float)];
+        mq_from_f32(stored, groups->dtype, &own, 1);
+        mq_to_f32(&groups->scales[g], stored, groups->dtype, 1);
+        const double scale = (double)groups->scales[g];
+        double errors = 0, power = 0;
+#pragma omp simd reduction(+ : errors, power)
+        for (size_t i = 0; i < groups->size; i++) {
+            const double value = (double)(own * (float)codes[i] + bias);
+            const double off = scale * ((double)codes[i] - (double)zero) - value;
+            errors += off * off;
+            power += value * value;
+        }
+        groups->error += errors;
+        groups->power += power;
+    }
+}
+
+/* The row's codes as words, the last filled up with zeros. */
+static void pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsigned width) {
+    if (count * width % 32 == 0) {
+        mq_pack_slices(words, codes, count, width);
+    } else {
+        mq_pack_strided(words, codes, 1, count, width);
+    }
+}
+
+/* Rows [first, first + count), at most ROWS. error[2]: Σ (w - slice's w)², Σ (slice's w)². */
+static void fit_rows(mq_integer_linear *self, double error[2], const scratch *with,
+                     const mq_plan *plan, const mq_integer_layout *layout, size_t first,
+                     size_t count) {
     const mq_master_view *view = self->view;
     const unsigned width = mq_view_width(view, plan->job->width);
-    const size_t parts = self->groups / view->groups, size = layout->group_size;
-    uint8_t *codes = self->codes + row * view->in + first * size;
-    mq_fit_levels levels[MQ_FIT_GROUPS];
-    mq_fit_grid grids[MQ_FIT_GROUPS];
+    const size_t parts = self->groups / view->groups, at = first * self->groups;
+    mq_fit_groups groups = {.count = count * self->groups,
+                            .size = layout->group_size,
+                            .width = width,
+                            .dtype = layout->scale_dtype,
+                            .codes = with->codes,
+                            .scales = self->scales + at,
+                            .biases = with->biases,
+                            .zeros = self->zeros + at};
+    mq_slice_codes(with->codes, view->codes->data + first * view->in, count * view->in, width,
+                   mq_master_slice_rule(plan->job->master));
+    read_pairs(self->scales + at, view->scales[width], parts, at, groups.count);
+    read_pairs(with->biases, view->biases[width], parts, at, groups.count);
+    if (mq_plan_is_symmetric(plan)) {
+        keep_groups(&groups);
+    } else {
+        mq_fit_kernels_best()->integer(&groups);
+    }
     for (size_t i = 0; i < count; i++) {
-        const size_t pair = row * view->groups + (first + i) / parts;
-        const float scale = half_at(view->scales[width], pair);
-        count_levels(&levels[i], codes + i * size, size, scale, half_at(view->biases[width], pair),
-                     width);
-        if (mq_plan_is_symmetric(plan)) {
-            keep_group(&grids[i], &levels[i], scale, layout->scale_dtype);
-        }
+        pack_row(self->words + (first + i) * self->row_words, with->codes + i * view->in, view->in,
+                 width);
     }
-    if (!mq_plan_is_symmetric(plan)) {
-        mq_fit_kernels_best()->integer(grids, levels, count, layout->scale_dtype);
-    }
-    for (size_t i = 0; i < count; i++) {
-        uint8_t table[LEVELS] = {0};
-        for (size_t k = 0; k < levels[i].count; k++) {
-            table[levels[i].slices[k]] = (uint8_t)grids[i].codes[k];
-        }
-        for (size_t k = i * size; k < (i + 1) * size; k++) {
-            codes[k] = table[codes[k]];
-        }
-        self->scales[row * self->groups + first + i] = grids[i].scale;
-        self->zeros[row * self->groups + first + i] = (uint8_t)grids[i].zero;
-        add_error(error, &grids[i], &levels[i]);
-    }
+    error[0] = groups.error;
+    error[1] = groups.power;
 }
 
-/* error[2]: Σ (w - slice's w)², Σ (slice's w)². */
-static void fit_row(mq_integer_linear *self, double error[2], const mq_plan *plan,
-                    const mq_integer_layout *layout, size_t row) {
+static mq_status fit_linear(mq_integer_linear *self, double *errors, const mq_plan *plan,
+                            const mq_integer_layout *layout, mq_error *err) {
     const mq_master_view *view = self->view;
-    mq_slice_codes(self->codes + row * view->in, view->codes->data + row * view->in, view->in,
-                   mq_view_width(view, plan->job->width), mq_master_slice_rule(plan->job->master));
-    error[0] = error[1] = 0;
-    for (size_t first = 0; first < self->groups; first += MQ_FIT_GROUPS) {
-        const size_t left = self->groups - first;
-        fit_groups(self, error, plan, layout, row, first,
-                   left < MQ_FIT_GROUPS ? left : MQ_FIT_GROUPS);
+    bool failed = false;
+#pragma omp parallel if (view->out * view->in >= MQ_WORTH_THREADS) reduction(|| : failed)
+    {
+        scratch with = {0};
+        carve_scratch(&with, self);
+        failed = mq_slab_allocate(&with.slab, "rows of weights", NULL) != MQ_OK;
+        if (!failed) {
+            carve_scratch(&with, self);
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (size_t first = 0; first < view->out; first += ROWS) {
+            const size_t left = view->out - first;
+            if (!failed) {
+                fit_rows(self, errors + first / ROWS * 2, &with, plan, layout, first,
+                         left < ROWS ? left : ROWS);
+            }
+        }
+        mq_slab_free(&with.slab);
     }
+    return failed ? mq_fail_memory(err, "rows of weights", 0) : MQ_OK;
 }
 
 mq_status mq_integer_fit(mq_integer_linear *kept, const mq_plan *plan, const mq_master_view *view,
@@ -170,22 +140,22 @@ mq_status mq_integer_fit(mq_integer_linear *kept, const mq_plan *plan, const mq_
     }
     mq_integer_free(kept);
     double *errors = NULL;
+    kept->view = view;
     kept->groups = view->in / layout->group_size;
-    carve(kept, &errors, view);
+    kept->row_words = mq_packed_words(view->in, mq_view_width(view, plan->job->width));
+    carve(kept, &errors);
     mq_status status = mq_slab_allocate(&kept->slab, "a fitted layer", err);
+    if (status == MQ_OK) {
+        carve(kept, &errors);
+        status = fit_linear(kept, errors, plan, layout, err);
+    }
     if (status != MQ_OK) {
         mq_integer_free(kept);
         return status;
     }
-    carve(kept, &errors, view);
-    kept->view = view;
-#pragma omp parallel for schedule(dynamic, 16) if (view->out * view->in >= MQ_WORTH_THREADS)
-    for (size_t row = 0; row < view->out; row++) {
-        fit_row(kept, errors + 2 * row, plan, layout, row);
-    }
-    for (size_t row = 0; row < view->out; row++) {
-        kept->error += errors[2 * row];
-        kept->power += errors[2 * row + 1];
+    for (size_t i = 0; i * ROWS < view->out; i++) {
+        kept->error += errors[2 * i];
+        kept->power += errors[2 * i + 1];
     }
     return mq_check_interrupt(plan->job->context, err);
 }

@@ -1,8 +1,7 @@
 /* Grids with a whole zero point, w = scale·(t - z): what GPTQ and compressed-tensors hold in place
- * of our float offset. The slice is fitted to the nearest such grid: for the zero points around its
- * own, scale by least squares and codes to the nearest level take turns. Where the slice's own zero
- * point is whole, the fit is exact; that of a master with a symmetric zero point is taken as it is.
- */
+ * of our float offset. The slice is fitted to the nearest such grid (export/fit.h). Where the
+ * slice's own zero point is whole, the fit is exact; that of a master with a symmetric zero point
+ * is taken as it is. */
 #ifndef MQ_EXPORT_INTEGER_GRID_H
 #define MQ_EXPORT_INTEGER_GRID_H
 
@@ -18,9 +17,10 @@ typedef struct mq_integer_layout {
 typedef struct mq_integer_linear {
     const mq_master_view *view; /* NULL: empty */
     size_t groups;
-    uint8_t *codes; /* [out, in], t */
-    uint8_t *zeros; /* [out, groups], z */
-    float *scales;  /* [out, groups] */
+    size_t row_words;
+    uint32_t *words; /* [out, row_words], t: each row an LSB-first bit stream */
+    uint8_t *zeros;  /* [out, groups], z */
+    float *scales;   /* [out, groups] */
     double error, power;
     mq_slab slab;
 } mq_integer_linear;

@@ -130,6 +130,15 @@ void mq_pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsigned w
     }
 }
 
+void mq_pack_slices(uint32_t *words, const uint8_t *slices, size_t count, unsigned bits) {
+    assert(count * bits % 32 == 0);
+    if (bits == 8) {
+        memcpy(words, slices, count);
+        return;
+    }
+    pack_block((unsigned char *)words, slices, count, bits);
+}
+
 void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigned bits) {
     assert(count * bits % 32 == 0);
     const unsigned char *stream = (const unsigned char *)words;

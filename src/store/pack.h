@@ -16,7 +16,9 @@ void mq_slice_codes(uint8_t *slices, const uint8_t *codes, size_t count, unsigne
  * = mq_slice_bits(width, rule). count·bits must be a multiple of 32. */
 void mq_pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsigned width,
                  mq_slice_rule rule);
-/* slices[count] from words of so many bits each. */
+/* The same from slices[count] of so many bits, and back; 8 slices a time: count·bits must be a
+ * multiple of 32. */
+void mq_pack_slices(uint32_t *words, const uint8_t *slices, size_t count, unsigned bits);
 void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigned bits);
 
 /* The definition, bit by bit: what the tests hold the two above against. */

@@ -1,5 +1,5 @@
 /* layer: export */
-/* Blocks of GGUF's types and whole zero points: exact where they can be, close where not. */
+/* Blocks of GGUF's types: exact where they can be, close where not. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -244,44 +244,7 @@ static void compare_symmetric(const mq_fit_kernels *kernels, uint32_t *state, fl
     }
 }
 
-/* A group's levels, some of which do not occur. */
-static mq_fit_levels make_levels(uint32_t *state, unsigned width, float size) {
-    mq_fit_levels levels = {.last = (1u << width) - 1, .step = (double)size / 100};
-    const float bias = -size * (float)levels.last / 100 * random_between(state, -0.2f, 1.2f);
-    for (unsigned s = 0; s <= levels.last; s++) {
-        if (next_random(state) % 3 > 0) {
-            levels.values[levels.count] = size / 100 * (float)s + bias;
-            levels.times[levels.count++] = (float)(1 + next_random(state) % 4);
-        }
-    }
-    levels.padded = (levels.count + 15) / 16 * 16;
-    levels.low = fmin(0, (double)bias);
-    levels.high = fmax(0, (double)(bias + size / 100 * (float)levels.last));
-    return levels;
-}
-
-/* Groups together, on both processors, and each as if it were alone. */
-static void compare_integer(const mq_fit_kernels *kernels, uint32_t *state, unsigned round,
-                            float size) {
-    const mq_dtype dtypes[] = {MQ_F16, MQ_BF16, MQ_F32}, dtype = dtypes[round % 3];
-    const size_t count = 1 + round % MQ_FIT_GROUPS;
-    mq_fit_levels levels[MQ_FIT_GROUPS];
-    mq_fit_grid grids[2][MQ_FIT_GROUPS], alone;
-    memset(grids, 0, sizeof grids);
-    for (size_t i = 0; i < count; i++) {
-        levels[i] = make_levels(state, 2 + round % 7, size * (float)(1 + i));
-    }
-    mq_fit_kernels_base.integer(grids[0], levels, count, dtype);
-    kernels->integer(grids[1], levels, count, dtype);
-    assert_memory_equal(grids[0], grids[1], sizeof grids[0]);
-    for (size_t i = 0; i < count; i++) {
-        memset(&alone, 0, sizeof alone);
-        kernels->integer(&alone, &levels[i], 1, dtype);
-        assert_memory_equal(&alone, &grids[1][i], sizeof alone);
-    }
-}
-
-/* Random values, wishes and levels of all widths, now and then all the same or zero. */
+/* Random values and wishes, now and then all the same or zero. */
 static void compare_fits(const mq_fit_kernels *kernels) {
     const mq_fit_kernels *base = &mq_fit_kernels_base;
     uint32_t state = 11;
@@ -300,8 +263,6 @@ static void compare_fits(const mq_fit_kernels *kernels) {
         base->super(&super[0], values, scales, minima);
         kernels->super(&super[1], values, scales, minima);
         assert_memory_equal(&super[0], &super[1], sizeof super[0]);
-
-        compare_integer(kernels, &state, round, size);
     }
 }
 

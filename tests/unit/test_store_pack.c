@@ -88,6 +88,9 @@ static void packs_like_the_reference(void **state) {
                 mq_unpack_row(slices, fast, count, bits);
                 mq_unpack_row_reference(again, fast, count, bits);
                 assert_memory_equal(slices, again, count);
+                memset(fast, 0x55, words * 4);
+                mq_pack_slices(fast, slices, count, bits);
+                assert_memory_equal(fast, slow, (words + 1) * 4);
                 for (size_t i = 0; i < count; i++) {
                     assert_int_equal(slices[i], mq_slice_code(codes[i], width, rules[r]));
                 }
