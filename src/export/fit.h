@@ -42,11 +42,11 @@ typedef struct mq_fit_groups {
 
 typedef struct mq_fit_kernels {
     const char *name;
-    /* Q8_0, count blocks: scales[count], float16 numbers, and whole codes[count, 32] -127 … 127 of
-     * values[count, 32]; steps[count]: the slice's own, which are exact where its zero point is a
-     * whole number and in reach. */
-    void (*symmetric)(float *scales, float *codes, const float *values, const float *steps,
-                      size_t count);
+    /* Q8_0, count blocks of values[count, 32]: scales[count], float16 numbers, whole codes[count,
+     * 32] -127 … 127, and errors[count]: Σ (w - value)² of each. steps[count]: the slice's own,
+     * which are exact where its zero point is a whole number and in reach. */
+    void (*symmetric)(float *scales, int8_t *codes, float *errors, const float *values,
+                      const float *steps, size_t count);
     /* Q2_K: values[256]; wishes: scale and minimum, both at least 0, that each sub-block would take
      * if it could. */
     void (*super)(mq_fit_super *out, const float *values, const float wish_scale[MQ_FIT_SUBS],

@@ -1,9 +1,7 @@
 /* The search for grids with a whole zero point: a part of fit_kernel.h. Lane l is group l.
  *
- * With f32 values v, weighted by how often they occur, a grid is a scale and a zero point; codes
- * are the nearest. From codes c - zero follow their best scale and, without looking at the values
- * again, the error that they have with it. So a few grids are tried, each with one pass over the
- * values, and the best of them in its best scale is kept. Which grids: the slice's own step, and
+ * A few grids are tried, each with one pass over the values: from the nearest codes follow their
+ * best scale and what they cost with it. The best is kept. Which grids: the slice's own step, and
  * steps that are somewhat narrower (clipped at the ends) or wider (other levels meet other codes).
  */
 #ifndef MQ_EXPORT_FIT_INTEGER_H
@@ -171,37 +169,10 @@ static void read_weights(integer_values *out, const uint8_t *slices, size_t coun
 
 /* --- trying ----------------------------------------------------------------------------------- */
 
-/* Of the nearest codes: squared errors, squares of codes, codes times errors. */
 static inline side_sums try_integers(const integer_values *of, integer_grids at, unsigned last,
                                      bool is_counted, bool is_clipped) {
-    const side_f none = {0}, shift = 0x1.8p23f - none;
-    const side_f inverse = side_pick(at.scale > none, 1 / at.scale, none);
-    const side_f low = -at.zero, high = (float)last - at.zero;
-    side_sums sums = {none, none, none};
-    for (size_t i = 0; i < of->count; i++) {
-        const side_f value = of->values[i], at_code = value * inverse;
-        const side_f inside = is_clipped ? side_between(at_code, low, high) : at_code;
-        const side_f code = (inside + shift) - shift;
-        const side_f off = at.scale * code - value;
-        const side_f error = is_counted ? of->times[i] * off : off;
-        sums.error += error * off;
-        sums.products += error * code;
-        sums.squares += (is_counted ? of->times[i] * code : code) * code;
-    }
-    return sums;
-}
-
-/* The scale that is best for those codes, as it will be stored, and the error that they have with
- * it. */
-static inline side_f better_scale(side_f *error, side_f scale, const side_sums *sums,
-                                  mq_dtype dtype) {
-    const side_f none = {0};
-    const side_f by = side_pick(sums->squares > none, sums->products / sums->squares, none);
-    const side_f best = scale - by;
-    const side_f stored = side_rounded(side_pick(best > none, best, none), dtype);
-    const side_f change = stored - scale;
-    *error = sums->error + change * (2 * sums->products + change * sums->squares);
-    return stored;
+    return try_scale(of->values, is_counted ? of->times : NULL, of->count, at.scale, -at.zero,
+                     (float)last - at.zero, is_clipped);
 }
 
 /* The slices' own grids: their steps, wider where 0 lies so far outside that no zero point reaches

@@ -138,19 +138,78 @@ static inline side_f side_rounded(side_f value, mq_dtype dtype) {
     return (side_f)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
 }
 
-static inline side_f side_at(const float *values) {
-    side_f loaded;
-    memcpy(&loaded, values, sizeof loaded);
-    return loaded;
+/* low: a0 b0 a1 b1 ... of their first halves, high: of their second. */
+static inline void side_weave(side_f *low, side_f *high, side_f a, side_f b) {
+#if defined(__AVX512F__)
+    const __m512i first = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    *low = _mm512_permutex2var_ps(a, first, b);
+    *high = _mm512_permutex2var_ps(a, _mm512_add_epi32(first, _mm512_set1_epi32(SIDES / 2)), b);
+#elif defined(__AVX2__)
+    const side_f even = _mm256_unpacklo_ps(a, b), odd = _mm256_unpackhi_ps(a, b);
+    *low = _mm256_permute2f128_ps(even, odd, 0x20);
+    *high = _mm256_permute2f128_ps(even, odd, 0x31);
+#else
+    for (size_t i = 0; i < SIDES / 2; i++) {
+        (*low)[2 * i] = a[i];
+        (*low)[2 * i + 1] = b[i];
+        (*high)[2 * i] = a[SIDES / 2 + i];
+        (*high)[2 * i + 1] = b[SIDES / 2 + i];
+    }
+#endif
 }
 
-/* Sums over the numbers of each fit: squared errors, squares of codes, codes times values. */
+/* Rows become columns: woven as often as it takes, each time the first half with the second. */
+static inline void side_turn(side_f rows[SIDES]) {
+    for (size_t done = 1; done < SIDES; done *= 2) {
+        side_f woven[SIDES];
+        for (size_t i = 0; i < SIDES / 2; i++) {
+            side_weave(&woven[2 * i], &woven[2 * i + 1], rows[i], rows[i + SIDES / 2]);
+        }
+        memcpy(rows, woven, sizeof woven);
+    }
+}
+
+/* --- a grid that is tried --------------------------------------------------------------------- */
+
+/* Over the numbers of each fit: squared errors, squares of codes, codes times errors. */
 typedef struct side_sums {
     side_f error, squares, products;
 } side_sums;
 
 static inline side_sums side_sum(side_sums a, side_sums b) {
     return (side_sums){a.error + b.error, a.squares + b.squares, a.products + b.products};
+}
+
+/* Of the nearest codes from low to high for w = scale·code; is_clipped: some values lie beyond.
+ * times: how often each value occurs, or NULL. */
+static inline side_sums try_scale(const side_f *values, const side_f *times, size_t count,
+                                  side_f scale, side_f low, side_f high, bool is_clipped) {
+    const side_f none = {0}, shift = 0x1.8p23f - none;
+    const side_f inverse = side_pick(scale > none, 1 / scale, none);
+    side_sums sums = {none, none, none};
+    for (size_t i = 0; i < count; i++) {
+        const side_f at_code = values[i] * inverse;
+        const side_f inside = is_clipped ? side_between(at_code, low, high) : at_code;
+        const side_f code = (inside + shift) - shift, off = scale * code - values[i];
+        const side_f error = times != NULL ? times[i] * off : off;
+        sums.error += error * off;
+        sums.products += error * code;
+        sums.squares += (times != NULL ? times[i] * code : code) * code;
+    }
+    return sums;
+}
+
+/* The scale that is best for those codes, as it will be stored, and the error that they have with
+ * it: for that the values need not be looked at again. */
+static inline side_f better_scale(side_f *error, side_f scale, const side_sums *sums,
+                                  mq_dtype dtype) {
+    const side_f none = {0};
+    const side_f by = side_pick(sums->squares > none, sums->products / sums->squares, none);
+    const side_f best = scale - by;
+    const side_f stored = side_rounded(side_pick(best > none, best, none), dtype);
+    const side_f change = stored - scale;
+    *error = sums->error + change * (2 * sums->products + change * sums->squares);
+    return stored;
 }
 
 /* --- super-blocks ----------------------------------------------------------------------------- */

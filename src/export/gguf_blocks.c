@@ -155,36 +155,24 @@ static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type ty
 
 /* --- no offset: Q8_0 -------------------------------------------------------------------------- */
 
-/* Codes as they are stored; Σ (w - value)² of the block. */
-static double put_symmetric(unsigned char *out, float scale, const float *codes,
-                            const float *values) {
-    double sum = 0;
-    mq_put_half(out, (double)scale);
-    for (size_t i = 0; i < SMALL; i++) {
-        out[2 + i] = (unsigned char)(signed char)codes[i];
-    }
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < SMALL; i++) {
-        const double off = (double)scale * (double)codes[i] - (double)values[i];
-        sum += off * off;
-    }
-    return sum;
-}
-
 static void encode_symmetric(unsigned char *out, const mq_row *row, double *error) {
-    enum { AT_ONCE = 16 };
+    enum { AT_ONCE = 64 };
     const mq_fit_kernels *kernels = mq_fit_kernels_best();
     const size_t group_size = row->in / row->groups, blocks = row->in / SMALL;
     for (size_t first = 0; first < blocks; first += AT_ONCE) {
         const size_t left = blocks - first, count = left < AT_ONCE ? left : AT_ONCE;
-        const float *values = row->values + first * SMALL;
-        float codes[AT_ONCE * SMALL], scales[AT_ONCE], steps[AT_ONCE];
+        float scales[AT_ONCE], steps[AT_ONCE], errors[AT_ONCE];
+        int8_t codes[AT_ONCE * SMALL];
+        uint16_t halves[AT_ONCE];
         for (size_t i = 0; i < count; i++) {
             steps[i] = row->scales[(first + i) * SMALL / group_size];
         }
-        kernels->symmetric(scales, codes, values, steps, count);
+        kernels->symmetric(scales, codes, errors, row->values + first * SMALL, steps, count);
+        mq_from_f32(halves, MQ_F16, scales, count);
         for (size_t i = 0; i < count; i++) {
-            *error += put_symmetric(out, scales[i], codes + i * SMALL, values + i * SMALL);
+            memcpy(out, &halves[i], sizeof *halves);
+            memcpy(out + 2, codes + i * SMALL, SMALL);
+            *error += (double)errors[i];
             out += 2 + SMALL;
         }
     }

@@ -225,22 +225,23 @@ static float random_between(uint32_t *state, float low, float high) {
 /* Blocks of Q8_0, as many as go side by side and some more, on both processors. */
 static void compare_symmetric(const mq_fit_kernels *kernels, uint32_t *state, float size) {
     enum { BLOCKS = 37 };
-    float values[BLOCKS * MQ_FIT_BLOCK], codes[2][BLOCKS * MQ_FIT_BLOCK], scales[2][BLOCKS],
-        steps[BLOCKS];
+    float values[BLOCKS * MQ_FIT_BLOCK], scales[2][BLOCKS], errors[2][BLOCKS], steps[BLOCKS];
+    int8_t codes[2][BLOCKS * MQ_FIT_BLOCK];
     for (size_t i = 0; i < BLOCKS * MQ_FIT_BLOCK; i++) {
         values[i] = i / MQ_FIT_BLOCK % 20 == 18 ? size : random_between(state, -size, size);
     }
     for (size_t i = 0; i < BLOCKS; i++) {
         steps[i] = size / 127 * random_between(state, -2, 2);
     }
-    mq_fit_kernels_base.symmetric(scales[0], codes[0], values, steps, BLOCKS);
-    kernels->symmetric(scales[1], codes[1], values, steps, BLOCKS);
+    mq_fit_kernels_base.symmetric(scales[0], codes[0], errors[0], values, steps, BLOCKS);
+    kernels->symmetric(scales[1], codes[1], errors[1], values, steps, BLOCKS);
     assert_memory_equal(scales[0], scales[1], sizeof scales[0]);
     assert_memory_equal(codes[0], codes[1], sizeof codes[0]);
+    assert_memory_equal(errors[0], errors[1], sizeof errors[0]);
     for (size_t i = 0; i < BLOCKS; i++) { /* each is fitted as if it were alone */
-        kernels->symmetric(scales[0], codes[0], values + i * MQ_FIT_BLOCK, steps + i, 1);
-        assert_true(scales[0][0] == scales[1][i]);
-        assert_memory_equal(codes[0], codes[1] + i * MQ_FIT_BLOCK, MQ_FIT_BLOCK * sizeof(float));
+        kernels->symmetric(scales[0], codes[0], errors[0], values + i * MQ_FIT_BLOCK, steps + i, 1);
+        assert_true(scales[0][0] == scales[1][i] && errors[0][0] == errors[1][i]);
+        assert_memory_equal(codes[0], codes[1] + i * MQ_FIT_BLOCK, MQ_FIT_BLOCK);
     }
 }
 
