@@ -6,19 +6,22 @@
 #include "store/pack.h"
 #include "store/quantized_weights.h"
 
+/* Rows that are encoded together, so that there are enough blocks to go side by side. */
+enum { ROWS = 8 };
+
 /* What a thread works with. */
 typedef struct scratch {
-    uint8_t *slices;        /* [in] */
-    float *scales, *biases; /* [groups] */
-    float *values;          /* [in] */
+    uint8_t *slices;        /* [ROWS, in] */
+    float *scales, *biases; /* [ROWS, groups] */
+    float *values;          /* [ROWS, in] */
     mq_slab slab;
 } scratch;
 
 static void carve(scratch *self, const mq_master_view *view) {
-    self->values = mq_carve(&self->slab, view->in, sizeof *self->values);
-    self->scales = mq_carve(&self->slab, view->groups, sizeof *self->scales);
-    self->biases = mq_carve(&self->slab, view->groups, sizeof *self->biases);
-    self->slices = mq_carve(&self->slab, view->in, 1);
+    self->values = mq_carve(&self->slab, ROWS * view->in, sizeof *self->values);
+    self->scales = mq_carve(&self->slab, ROWS * view->groups, sizeof *self->scales);
+    self->biases = mq_carve(&self->slab, ROWS * view->groups, sizeof *self->biases);
+    self->slices = mq_carve(&self->slab, ROWS * view->in, 1);
 }
 
 size_t mq_source_row(const mq_piece *piece, size_t row) {
@@ -29,36 +32,43 @@ size_t mq_source_row(const mq_piece *piece, size_t row) {
     return row - at + at % 2 * (head_dim / 2) + at / 2;
 }
 
-static mq_row read_row(const scratch *self, const mq_plan *plan, const mq_piece *piece,
-                       size_t row) {
+/* A row of the source as number `at` of those that are encoded together. */
+static void read_row(const scratch *self, const mq_plan *plan, const mq_piece *piece, size_t at,
+                     size_t row) {
     const mq_master_view *view = piece->linear;
     const unsigned width = mq_view_width(view, plan->job->width);
-    const size_t pairs = row * view->groups * sizeof(uint16_t);
-    mq_slice_codes(self->slices, view->codes->data + row * view->in, view->in, width,
+    const size_t pairs = row * view->groups * sizeof(uint16_t), pair = at * view->groups;
+    uint8_t *slices = self->slices + at * view->in;
+    mq_slice_codes(slices, view->codes->data + row * view->in, view->in, width,
                    mq_master_slice_rule(plan->job->master));
-    mq_to_f32(self->scales, view->scales[width]->data + pairs, MQ_F16, view->groups);
-    mq_to_f32(self->biases, view->biases[width]->data + pairs, MQ_F16, view->groups);
+    mq_to_f32(self->scales + pair, view->scales[width]->data + pairs, MQ_F16, view->groups);
+    mq_to_f32(self->biases + pair, view->biases[width]->data + pairs, MQ_F16, view->groups);
     if (piece->takes_values) {
-        mq_dequantize_row(self->values, self->slices, self->scales, self->biases, view->in,
-                          view->groups);
+        mq_dequantize_row(self->values + at * view->in, slices, self->scales + pair,
+                          self->biases + pair, view->in, view->groups);
     }
-    return (mq_row){view->in,
-                    view->groups,
-                    width,
-                    self->slices,
-                    self->scales,
-                    self->biases,
-                    piece->takes_values ? self->values : NULL};
 }
 
-/* Σ (w - value)² and Σ value² of a row. */
+/* Σ (w - value)² and Σ value² of some rows. */
 typedef struct row_error {
     double error, power;
 } row_error;
 
-static row_error encode_row(unsigned char *out, const scratch *self, const mq_plan *plan,
-                            const mq_piece *piece, size_t row, mq_encode_row *encode) {
-    const mq_row read = read_row(self, plan, piece, mq_source_row(piece, row));
+/* Rows [first, first + count) of the piece, at most ROWS. */
+static row_error encode_together(unsigned char *out, const scratch *self, const mq_plan *plan,
+                                 const mq_piece *piece, size_t first, size_t count,
+                                 mq_encode_rows *encode) {
+    const mq_master_view *view = piece->linear;
+    for (size_t i = 0; i < count; i++) {
+        read_row(self, plan, piece, i, mq_source_row(piece, first + i));
+    }
+    const mq_row read = {.in = count * view->in,
+                         .groups = count * view->groups,
+                         .width = mq_view_width(view, plan->job->width),
+                         .slices = self->slices,
+                         .scales = self->scales,
+                         .biases = self->biases,
+                         .values = piece->takes_values ? self->values : NULL};
     row_error result = {0};
     encode(out, &read, piece, &result.error);
     double power = 0.0;
@@ -71,9 +81,9 @@ static row_error encode_row(unsigned char *out, const scratch *self, const mq_pl
     return result;
 }
 
-static mq_status encode_rows(unsigned char *out, row_error *errors, const mq_plan *plan,
-                             const mq_piece *piece, size_t first, size_t count,
-                             mq_encode_row *encode, mq_error *err) {
+static mq_status encode_all(unsigned char *out, row_error *errors, const mq_plan *plan,
+                            const mq_piece *piece, size_t first, size_t count,
+                            mq_encode_rows *encode, mq_error *err) {
     bool failed = false;
     /* What is exact is only moved: waking threads would only cost. */
 #pragma omp parallel if (piece->is_inexact && count * piece->linear->in >= MQ_WORTH_THREADS)       \
@@ -82,30 +92,32 @@ static mq_status encode_rows(unsigned char *out, row_error *errors, const mq_pla
     {
         scratch self = {0};
         carve(&self, piece->linear);
-        failed = mq_slab_allocate(&self.slab, "a row of weights", NULL) != MQ_OK;
+        failed = mq_slab_allocate(&self.slab, "rows of weights", NULL) != MQ_OK;
         if (!failed) {
             carve(&self, piece->linear);
         }
-#pragma omp for schedule(dynamic, 8)
-        for (size_t i = 0; i < count; i++) {
+#pragma omp for schedule(dynamic, 1)
+        for (size_t i = 0; i < count; i += ROWS) {
+            const size_t left = count - i;
             if (!failed) {
-                errors[i] =
-                    encode_row(out + i * piece->row_bytes, &self, plan, piece, first + i, encode);
+                errors[i / ROWS] = encode_together(out + i * piece->row_bytes, &self, plan, piece,
+                                                   first + i, left < ROWS ? left : ROWS, encode);
             }
         }
         mq_slab_free(&self.slab);
     }
-    return failed ? mq_fail_memory(err, "a row of weights", 0) : MQ_OK;
+    return failed ? mq_fail_memory(err, "rows of weights", 0) : MQ_OK;
 }
 
 mq_status mq_fill_encoded(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
-                          size_t count, mq_encode_row *encode, mq_error *err) {
+                          size_t count, mq_encode_rows *encode, mq_error *err) {
+    const size_t parts = (count + ROWS - 1) / ROWS;
     row_error *errors = NULL;
-    mq_status status = mq_new(&errors, count, sizeof *errors, "the errors of rows", err);
+    mq_status status = mq_new(&errors, parts, sizeof *errors, "the errors of rows", err);
     if (status == MQ_OK) {
-        status = encode_rows(out, errors, plan, piece, first, count, encode, err);
+        status = encode_all(out, errors, plan, piece, first, count, encode, err);
     }
-    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+    for (size_t i = 0; status == MQ_OK && i < parts; i++) {
         piece->error += errors[i].error;
         piece->power += errors[i].power;
     }

@@ -1,4 +1,4 @@
-/* Rows of a quantized linear, handed to the encoder of a format one by one. */
+/* Rows of a quantized linear, handed to the encoder of a format a few at a time. */
 #ifndef MQ_EXPORT_ROWS_H
 #define MQ_EXPORT_ROWS_H
 
@@ -7,9 +7,10 @@
 /* Weights that are worth waking other threads for, when something is fitted to them. */
 #define MQ_WORTH_THREADS ((size_t)1 << 18)
 
-/* One row of the slice. */
+/* A row of the slice, or several in one: formats' blocks do not straddle rows, so that it is all
+ * the same to them. */
 typedef struct mq_row {
-    size_t in, groups;
+    size_t in, groups; /* of all of it */
     unsigned width;
     const uint8_t *slices;        /* [in] */
     const float *scales, *biases; /* [groups], float16 numbers */
@@ -17,15 +18,15 @@ typedef struct mq_row {
                                      where the piece does not take them */
 } mq_row;
 
-/* Encodes a row into out, as the piece's type has it; adds Σ (w - value)² to *error where it is not
- * exact. Several rows may be encoded at once. */
-typedef void mq_encode_row(unsigned char *out, const mq_row *row, const mq_piece *piece,
-                           double *error);
+/* Encodes such a row into out, as the piece's type has it; adds Σ (w - value)² to *error where it
+ * is not exact. Called from several threads. */
+typedef void mq_encode_rows(unsigned char *out, const mq_row *row, const mq_piece *piece,
+                            double *error);
 
-/* A fill (plan.h) of a piece that holds a whole linear, rows of piece->row_bytes: encode for each
- * row, in parallel; error and power are added up in the order of the rows. */
+/* A fill (plan.h) of a piece that holds a whole linear, rows of piece->row_bytes: encode for all
+ * rows, in parallel; error and power are added up in the order of the rows. */
 mq_status mq_fill_encoded(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
-                          size_t count, mq_encode_row *encode, mq_error *err);
+                          size_t count, mq_encode_rows *encode, mq_error *err);
 
 /* A fill of a piece under the name of one of the model's tensors: rows as eval reads them, rounded
  * to piece->spec.dtype. MQ_ERR_USAGE when one does not fit. */
