@@ -12,6 +12,16 @@ enum {
     MQ_FIT_LEVELS = 256
 };
 
+/* What is fitted to a super-block of Q2_K. Its sub-blocks have a few numbers each, or one for each
+ * weight. */
+typedef struct mq_fit_subs {
+    size_t count;                          /* of the numbers of a sub-block, at most MQ_FIT_SUB */
+    float values[MQ_FIT_SUB][MQ_FIT_SUBS]; /* [count]: number i of sub-block j at [i][j] */
+    const uint8_t *numbers;                /* [256]: which of them a weight is, less than count */
+    /* Scale and minimum, both at least 0, that each sub-block would take if it could. */
+    float wish_scale[MQ_FIT_SUBS], wish_minimum[MQ_FIT_SUBS];
+} mq_fit_subs;
+
 /* A super-block of Q2_K: w = scale·scales[j]·q - minimum·minima[j]; scale and minimum are float16s.
  */
 typedef struct mq_fit_super {
@@ -47,10 +57,8 @@ typedef struct mq_fit_kernels {
      * which are exact where its zero point is a whole number and in reach. */
     void (*symmetric)(float *scales, int8_t *codes, float *errors, const float *values,
                       const float *steps, size_t count);
-    /* Q2_K: values[256]; wishes: scale and minimum, both at least 0, that each sub-block would take
-     * if it could. */
-    void (*super)(mq_fit_super *out, const float *values, const float wish_scale[MQ_FIT_SUBS],
-                  const float wish_minimum[MQ_FIT_SUBS]);
+    /* Q2_K. */
+    void (*super)(mq_fit_super *out, const mq_fit_subs *of);
     /* Q3_K, Q6_K, by bits: values[256]; steps: the slice's own in each sub-block, which are tried,
      * too, for they are exact where its zero point is in the middle. */
     void (*centred)(mq_fit_centred *out, const float *values, const float steps[MQ_FIT_SUBS],

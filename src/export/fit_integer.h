@@ -198,9 +198,9 @@ static inline side_f zero_of(const integer_range *range, integer_trial from, uns
     const side_f none = {0}, most = (float)last - none, shift = 0x1.8p23f - none;
     const side_f step = range->step * (from.step > 1 ? from.step : 1);
     const side_f ends = side_pick(step > none, range->ends / step, none);
-    const side_f centred = side_between((most - ends) / 2, none, most);
-    const side_f near = (centred + shift) - shift;
-    const side_f other = near + side_pick(centred < near, none - 1, none + 1);
+    const side_f middle = side_between((most - ends) / 2, none, most);
+    const side_f near = (middle + shift) - shift;
+    const side_f other = near + side_pick(middle < near, none - 1, none + 1);
     return from.other ? side_between(other, none, most) : near;
 }
 

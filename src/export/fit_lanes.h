@@ -50,16 +50,6 @@ static inline float between(float value, float low, float high) {
     return value < high ? value : high;
 }
 
-/* In a fixed order. */
-static inline float sum_lanes(const float lane[LANES]) {
-    float half[LANES / 2];
-    for (size_t l = 0; l < LANES / 2; l++) {
-        half[l] = lane[l] + lane[l + LANES / 2];
-    }
-    return ((half[0] + half[4]) + (half[2] + half[6])) +
-           ((half[1] + half[5]) + (half[3] + half[7]));
-}
-
 /* --- side by side ----------------------------------------------------------------------------- */
 
 /* Several fits at once, one a lane: as many as the processor has lanes. */

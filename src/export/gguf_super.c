@@ -14,9 +14,13 @@ enum { SUB = MQ_FIT_SUB, SUBS = MQ_FIT_SUBS, SUPER = SUBS * SUB };
 
 /* The two low bits of 256 codes in 64 bytes: weights l, l + 32, l + 64, l + 96 of 128 in byte l. */
 static void put_low_bits(unsigned char *out, const uint8_t *codes) {
-    memset(out, 0, SUPER / 4);
-    for (size_t i = 0; i < SUPER; i++) {
-        out[i / 128 * 32 + i % 32] |= (unsigned char)((codes[i] & 3u) << i % 128 / 32 * 2);
+    for (size_t half = 0; half < 2; half++) {
+        const uint8_t *from = codes + half * 128;
+        for (size_t l = 0; l < 32; l++) {
+            out[half * 32 + l] =
+                (unsigned char)((from[l] & 3u) | (from[l + 32] & 3u) << 2 |
+                                (from[l + 64] & 3u) << 4 | (from[l + 96] & 3u) << 6);
+        }
     }
 }
 
@@ -128,15 +132,17 @@ typedef struct wish {
     double scale, minimum;
 } wish;
 
+static void range_of(double *low, double *high, const float *values) {
+    *low = *high = values[0];
+    for (size_t i = 1; i < SUB; i++) {
+        *low = values[i] < *low ? values[i] : *low;
+        *high = values[i] > *high ? values[i] : *high;
+    }
+}
+
 static wish wish_of(const mq_row *row, size_t first) {
     const size_t group_size = row->in / row->groups, group = first / group_size;
-    const float *values = row->values + first;
-    double low = values[0], high = values[0];
-    for (size_t i = 1; i < SUB; i++) {
-        low = values[i] < low ? values[i] : low;
-        high = values[i] > high ? values[i] : high;
-    }
-    double scale = (high - low) / 3, bias = low;
+    double scale, bias, low, high;
     if (group_size % SUB == 0) { /* its own grid, counted upwards */
         scale = row->scales[group];
         bias = row->biases[group];
@@ -144,12 +150,26 @@ static wish wish_of(const mq_row *row, size_t first) {
             bias += 3 * scale;
             scale = -scale;
         }
+    } else {
+        range_of(&low, &high, row->values + first);
+        scale = (high - low) / 3;
+        bias = low;
     }
     if (bias > 0) { /* no negative minimum: levels 0, h/3, 2h/3, h */
+        range_of(&low, &high, row->values + first);
         scale = high / 3;
         bias = 0;
     }
     return (wish){scale, -bias};
+}
+
+/* The numbers of sub-block j: the slice's levels where it lies in one group, or its weights. */
+static void read_sub(mq_fit_subs *out, const mq_row *row, size_t first, size_t j) {
+    const size_t at = first + j * SUB, group = at / (row->in / row->groups);
+    for (size_t i = 0; i < out->count; i++) {
+        out->values[i][j] = out->count == SUB ? row->values[at + i]
+                                              : row->scales[group] * (float)i + row->biases[group];
+    }
 }
 
 /* Σ (w - value)² of a sub-block. */
@@ -163,15 +183,22 @@ static double sub_error(const uint8_t *codes, const float *values, double scale,
 }
 
 static double fit_q2(unsigned char *out, const mq_row *row, size_t first) {
+    uint8_t each[SUPER];
+    const bool has_levels = row->in / row->groups % SUB == 0 && row->width == 2;
+    mq_fit_subs subs = {.count = has_levels ? 4 : SUB,
+                        .numbers = has_levels ? row->slices + first : each};
     mq_fit_super block;
-    float scales[SUBS], minima[SUBS];
     double error = 0;
+    for (size_t i = 0; !has_levels && i < SUPER; i++) {
+        each[i] = (uint8_t)(i % SUB);
+    }
     for (size_t j = 0; j < SUBS; j++) {
         const wish wanted = wish_of(row, first + j * SUB);
-        scales[j] = (float)wanted.scale;
-        minima[j] = (float)wanted.minimum;
+        subs.wish_scale[j] = (float)wanted.scale;
+        subs.wish_minimum[j] = (float)wanted.minimum;
+        read_sub(&subs, row, first, j);
     }
-    mq_fit_kernels_best()->super(&block, row->values + first, scales, minima);
+    mq_fit_kernels_best()->super(&block, &subs);
     put_q2(out, &block);
     for (size_t j = 0; j < SUBS; j++) {
         error += sub_error(block.codes + j * SUB, row->values + first + j * SUB,

@@ -245,25 +245,57 @@ static void compare_symmetric(const mq_fit_kernels *kernels, uint32_t *state, fl
     }
 }
 
+/* Super-blocks of Q2_K on both processors: of 16 numbers, each of which is a weight, and of four.
+ */
+static void compare_super(const mq_fit_kernels *kernels, uint32_t *state, float size, size_t count,
+                          bool same) {
+    uint8_t numbers[MQ_FIT_SUBS * MQ_FIT_SUB];
+    mq_fit_subs subs = {.count = count, .numbers = numbers};
+    for (size_t i = 0; i < sizeof numbers; i++) {
+        numbers[i] = (uint8_t)(count == MQ_FIT_SUB ? i % MQ_FIT_SUB : next_random(state) % count);
+    }
+    for (size_t j = 0; j < MQ_FIT_SUBS; j++) {
+        subs.wish_scale[j] = random_between(state, 0, size);
+        subs.wish_minimum[j] = random_between(state, 0, size);
+        for (size_t i = 0; i < count; i++) {
+            subs.values[i][j] = same ? size : random_between(state, -size, size);
+        }
+    }
+    mq_fit_super super[2];
+    mq_fit_kernels_base.super(&super[0], &subs);
+    kernels->super(&super[1], &subs);
+    assert_memory_equal(&super[0], &super[1], sizeof super[0]);
+    /* a weight's number is the same to the fit as its value, up to the order of sums */
+    mq_fit_subs weights = {.count = MQ_FIT_SUB, .numbers = numbers};
+    memcpy(weights.wish_scale, subs.wish_scale, sizeof subs.wish_scale);
+    memcpy(weights.wish_minimum, subs.wish_minimum, sizeof subs.wish_minimum);
+    double costs[2] = {0};
+    for (size_t i = 0; i < sizeof numbers; i++) {
+        weights.values[i % MQ_FIT_SUB][i / MQ_FIT_SUB] = subs.values[numbers[i]][i / MQ_FIT_SUB];
+    }
+    for (size_t i = 0; i < sizeof numbers; i++) {
+        numbers[i] = (uint8_t)(i % MQ_FIT_SUB);
+    }
+    mq_fit_kernels_base.super(&super[1], &weights);
+    for (size_t k = 0; k < 2; k++) {
+        for (size_t i = 0; i < sizeof numbers; i++) {
+            const size_t j = i / MQ_FIT_SUB;
+            const double w = (double)super[k].scale * super[k].scales[j] * super[k].codes[i] -
+                             (double)super[k].minimum * super[k].minima[j];
+            const double off = w - (double)weights.values[i % MQ_FIT_SUB][j];
+            costs[k] += off * off;
+        }
+    }
+    assert_true(fabs(costs[0] - costs[1]) <= 0.02 * costs[1] + 1e-30);
+}
+
 /* Random values and wishes, now and then all the same or zero. */
 static void compare_fits(const mq_fit_kernels *kernels) {
-    const mq_fit_kernels *base = &mq_fit_kernels_base;
     uint32_t state = 11;
-    float values[MQ_FIT_SUBS * MQ_FIT_SUB], scales[MQ_FIT_SUBS], minima[MQ_FIT_SUBS];
     for (unsigned round = 0; round < 200; round++) {
         const float size = round % 20 == 19 ? 0 : powf(10, random_between(&state, -4, 2));
-        for (size_t i = 0; i < MQ_FIT_SUBS * MQ_FIT_SUB; i++) {
-            values[i] = round % 20 == 18 ? size : random_between(&state, -size, size);
-        }
-        for (size_t j = 0; j < MQ_FIT_SUBS; j++) {
-            scales[j] = random_between(&state, 0, size);
-            minima[j] = random_between(&state, 0, size);
-        }
         compare_symmetric(kernels, &state, size);
-        mq_fit_super super[2];
-        base->super(&super[0], values, scales, minima);
-        kernels->super(&super[1], values, scales, minima);
-        assert_memory_equal(&super[0], &super[1], sizeof super[0]);
+        compare_super(kernels, &state, size, round % 2 == 0 ? MQ_FIT_SUB : 4, round % 20 == 18);
     }
 }
 
