@@ -163,20 +163,25 @@ static bool solve_super(float *scale, float *minimum, const super *block, const 
 }
 
 static void put_super(mq_fit_super *out, const super *from, const mq_fit_subs *of) {
+    float inverse[LANES], minimum[LANES];
+    uint8_t codes[MQ_FIT_SUB][LANES];
     out->scale = from->scale;
     out->minimum = from->minimum;
     for (size_t j = 0; j < LANES; j++) {
-        const float part = from->scale * from->scales[j], inverse = part != 0 ? 1 / part : 0;
-        const uint8_t *numbers = of->numbers + j * MQ_FIT_SUB;
-        uint8_t codes[MQ_FIT_SUB];
+        const float part = from->scale * from->scales[j];
+        inverse[j] = part != 0 ? 1 / part : 0;
+        minimum[j] = from->minimum * from->minima[j];
         out->scales[j] = (uint8_t)from->scales[j];
         out->minima[j] = (uint8_t)from->minima[j];
-        for (size_t i = 0; i < of->count; i++) {
-            codes[i] =
-                (uint8_t)super_code(of->values[i][j], from->minimum * from->minima[j], inverse);
+    }
+    for (size_t i = 0; i < of->count; i++) {
+        for (size_t j = 0; j < LANES; j++) {
+            codes[i][j] = (uint8_t)super_code(of->values[i][j], minimum[j], inverse[j]);
         }
-        for (size_t i = 0; i < MQ_FIT_SUB; i++) {
-            out->codes[j * MQ_FIT_SUB + i] = codes[numbers[i]];
+    }
+    for (size_t j = 0; j < LANES; j++) {
+        for (size_t i = j * MQ_FIT_SUB; i < (j + 1) * MQ_FIT_SUB; i++) {
+            out->codes[i] = codes[of->numbers[i]][j];
         }
     }
 }
