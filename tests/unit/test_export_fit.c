@@ -58,9 +58,7 @@ static void make_groups(groups *g, uint32_t *state, unsigned width, size_t size,
         g->own[i] = i % 19 == 18 ? 0 : half(sign * unit * random_between(state, 0.5f, 2));
         g->biases[i] = half(-at * last * (i % 19 == 18 ? unit : g->own[i]));
         for (size_t k = 0; k < size; k++) {
-            g->slices[i * size + k] =
-                (uint8_t)((next_random(state) + next_random(state) % (1u << width)) >> 1 &
-                          ((1u << width) - 1));
+            g->slices[i * size + k] = (uint8_t)(next_random(state) % (1u << width));
         }
     }
 }
@@ -165,7 +163,7 @@ static void whole_zero_points_are_close(void **state) {
             }
         }
         assert_true(fabs(g.fitted.error - all) <= 1e-4 * all);
-        assert_true(sum <= (width < 5 ? 1.01 : 1.1) * least);
+        assert_true(sum <= (width < 5 ? 1.05 : 1.25) * least);
     }
 }
 
@@ -175,7 +173,7 @@ static void far_zero_points_are_reached(void **state) {
     static groups g;
     uint32_t noise = 4;
     for (unsigned width = 2; width <= 8; width++) {
-        for (float at = -3; at <= 4; at += 1.75f) { /* -0.75 would be a reach beyond, and so on */
+        for (float at = -3; at <= 4; at += 1.75f) {
             make_groups(&g, &noise, width, 64, MQ_F32);
             const float last = (float)((1u << width) - 1);
             for (size_t i = 0; i < GROUPS; i++) {
