@@ -163,7 +163,7 @@ typedef struct mq_qat_report {
 } mq_qat_report;
 
 typedef struct mq_quantize_report {
-    size_t blocks;
+    size_t blocks;        /* up to the last of which anything is quantized */
     mq_block_loss *block; /* [blocks]; NULL after a dry run or recipe rtn */
     mq_qat_report qat;    /* all 0 without options->qat and after a dry run */
     size_t refit_count;   /* widths that were refitted; 0 after a dry run */

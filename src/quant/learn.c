@@ -410,7 +410,7 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
             .phase = "learn",
             .unit = "block",
             .done = (double)layer + (double)(step + 1) / (double)(steps + 1),
-            .total = (double)learner->selection->layers,
+            .total = (double)learner->selection->blocks,
             .elapsed_seconds = mq_seconds() - started,
         };
         mq_report(learner->context, &progress);

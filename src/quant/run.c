@@ -120,7 +120,7 @@ static void report_block(const mq_learner *learner, size_t layer, double started
                          const mq_block_loss *loss) {
     char detail[512];
     size_t used = (size_t)snprintf(detail, sizeof detail, "block %zu/%zu", layer + 1,
-                                   learner->selection->layers);
+                                   learner->selection->blocks);
     for (size_t k = 0;
          loss != NULL && k < learner->grid_options.width_count && used < sizeof detail; k++) {
         const char *format = learner->options->loss == MQ_LOSS_RELATIVE ? "  int%u %.2f -> %.2f dB"
@@ -135,7 +135,7 @@ static void report_block(const mq_learner *learner, size_t layer, double started
         .phase = loss != NULL ? "learn" : "round",
         .unit = "block",
         .done = (double)(layer + 1),
-        .total = (double)learner->selection->layers,
+        .total = (double)learner->selection->blocks,
         .elapsed_seconds = mq_seconds() - started,
         .detail = detail,
     };
@@ -189,7 +189,7 @@ mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
     if (ids != NULL) {
         status = embed(&learner, embeddings, ids, err);
     }
-    for (size_t layer = 0; status == MQ_OK && layer < model->config.num_hidden_layers; layer++) {
+    for (size_t layer = 0; status == MQ_OK && layer < selection->blocks; layer++) {
         status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {
             status = run_block(&learner, layer, started, sink, err);

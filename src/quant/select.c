@@ -129,6 +129,7 @@ static mq_status select_all(mq_selection *out, const mq_quantize_options *option
             if (status != MQ_OK) {
                 return status;
             }
+            out->blocks = layer + 1;
             out->tensors++;
             out->weights += rows * columns;
         }

@@ -8,7 +8,7 @@ typedef struct job {
     mq_quantize_plan plan;
     mq_output *output;
     mq_master_writer *writer;
-    mq_block_loss *blocks; /* [layers] */
+    mq_block_loss *blocks; /* [plan.selection.blocks] */
     bool learned;
     mq_refit_report refits[MQ_MAX_WIDTHS];
     mq_qat_report qat;
@@ -25,7 +25,7 @@ static mq_status take_linear(void *user, size_t layer, mq_linear linear,
 /* Blocks are read while the one before is learned: the system is told of a block's weights one
  * block ahead, and what it writes behind is the page cache's. */
 static void read_ahead(const mq_quantize_plan *plan, size_t layer) {
-    for (int i = 0; layer < plan->selection.layers && i < MQ_LINEAR_COUNT; i++) {
+    for (int i = 0; layer < plan->selection.blocks && i < MQ_LINEAR_COUNT; i++) {
         char name[MQ_NAME_SIZE];
         mq_config_linear_name(name, &plan->model->config, layer, (mq_linear)i, "weight");
         const mq_tensor_info *info = mq_tensors_find(plan->source, name);
@@ -72,7 +72,7 @@ static mq_status run_and_write(job *work, mq_error *err) {
     mq_quantize_plan *plan = &work->plan;
     const mq_quantize_options *options = plan->options;
     mq_status status =
-        mq_new(&work->blocks, plan->selection.layers, sizeof *work->blocks, "the losses", err);
+        mq_new(&work->blocks, plan->selection.blocks, sizeof *work->blocks, "the losses", err);
     if (status == MQ_OK) {
         status = mq_output_begin(&work->output, options->output, options->force, err);
     }
@@ -122,7 +122,7 @@ static mq_status run_and_write(job *work, mq_error *err) {
 static void fill_report(mq_quantize_report *report, job *work, double started) {
     const mq_quantize_plan *plan = &work->plan;
     *report = (mq_quantize_report){
-        .blocks = plan->selection.layers,
+        .blocks = plan->selection.blocks,
         .quantized_tensors = plan->layout.linear_count,
         .quantized_weights = plan->selection.weights + plan->embedding_count *
                                                            plan->model->config.vocab_size *

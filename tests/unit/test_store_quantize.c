@@ -316,6 +316,34 @@ static uint32_t crc_of(const char *name) {
     return crc;
 }
 
+/* --include: the blocks up to the last that is selected come out as in a run over all, and those
+ * behind it are not computed. */
+static void blocks_behind_the_last_selected_are_left_out(void **state) {
+    (void)state;
+    mq_quantize_options options = small(MQ_RECIPE_BEST);
+    options.refit = false;
+    static const char *const codes[2] = {"model.layers.0.mlp.up_proj.codes",
+                                         "model.layers.1.self_attn.o_proj.codes"};
+    uint32_t crc[2];
+    mq_quantize_report all = quantize(&options, 0);
+    for (size_t i = 0; i < 2; i++) {
+        crc[i] = crc_of(codes[i]);
+    }
+    static const char *const first_two[] = {"layers\\.[01]\\."};
+    options.include = first_two;
+    options.include_count = 1;
+    mq_quantize_report some = quantize(&options, 0);
+    assert_int_equal(some.blocks, 2);
+    assert_true(all.blocks > 2);
+    assert_int_equal(some.quantized_tensors, 2 * MQ_LINEAR_COUNT);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(crc_of(codes[i]), crc[i]);
+        assert_memory_equal(some.block[i].after, all.block[i].after, sizeof all.block[i].after);
+    }
+    mq_quantize_report_free(&some);
+    mq_quantize_report_free(&all);
+}
+
 /* The widths asked for, trained or not, have norms of their own and numbers that are no worse than
  * before; the codes are those of a run without the refit. */
 static void the_refit_touches_what_it_may(void **state) {
@@ -477,6 +505,7 @@ int main(void) {
         TEST(threads_change_no_tensor),
         TEST(bf16_products_learn_too),
         TEST(every_option_makes_a_master),
+        TEST(blocks_behind_the_last_selected_are_left_out),
         TEST(the_refit_touches_what_it_may),
         TEST(senseless_options_are_refused),
         TEST(an_interrupted_run_leaves_nothing),
