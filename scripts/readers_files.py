@@ -13,9 +13,11 @@ def unpack(words, count, width):
     return (bits << np.arange(width, dtype=np.uint8)).sum(-1).astype(np.float32)
 
 
-def gptq_weights(tensors, prefix, width):
+def gptq_weights(tensors, prefix, width, dtype="float32"):
+    """dtype: what the scales are rounded to before they are multiplied with."""
+    import torch
     packed, zeros = (tensors[prefix + part].numpy().view(np.uint32) for part in (".qweight", ".qzeros"))
-    index, scales = tensors[prefix + ".g_idx"].numpy(), tensors[prefix + ".scales"].float().numpy()
+    index, scales = tensors[prefix + ".g_idx"].numpy(), tensors[prefix + ".scales"].to(getattr(torch, dtype)).float().numpy()
     codes = unpack(packed.T.copy(), len(index), width)
     return scales.T[:, index] * (codes - unpack(zeros, scales.shape[1], width).T[:, index])
 
@@ -40,16 +42,30 @@ MARKERS = {"gptq": (".qweight", gptq_weights), "compressed-tensors": (".weight_p
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 
 
-def folder_weights(folder, width, reader):
-    """{P: weights} of the packed layers of a folder, and of its embeddings and head, packed or not."""
+def folder_tensors(folder):
     from safetensors.torch import load_file  # numpy has no bfloat16
-    marker, read = MARKERS[reader]
     tensors = {}
     for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
         tensors.update(load_file(path))
+    return tensors
+
+
+def rounded_otherwise(exact, folder, dtype):
+    """Names of the tensors of a folder that are not those of another, of float32, rounded to this type."""
+    import torch
+    wanted, found = folder_tensors(exact), folder_tensors(folder)
+    return sorted(wanted.keys() ^ found.keys()) + [name for name in wanted.keys() & found.keys()
+                                                   if found[name].dtype != getattr(torch, dtype) or
+                                                   not torch.equal(wanted[name].to(found[name].dtype), found[name])]
+
+
+def folder_weights(folder, width, reader, *dtype):
+    """{P: weights} of the packed layers of a folder, and of its embeddings and head, packed or not."""
+    marker, read = MARKERS[reader]
+    tensors = folder_tensors(folder)
     widths = {HEAD: head_width(folder) or width}
     prefixes = [name[:-len(marker)] for name in tensors if name.endswith(marker)]
-    packed = {prefix: read(tensors, prefix, widths.get(prefix, width)) for prefix in prefixes}
+    packed = {prefix: read(tensors, prefix, widths.get(prefix, width), *dtype) for prefix in prefixes}
     plain = {prefix: tensors[prefix + ".weight"].float().numpy() for prefix in (EMBEDDING, HEAD)
              if prefix + ".weight" in tensors}
     return {**packed, **plain}

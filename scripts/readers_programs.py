@@ -37,10 +37,28 @@ def of_torch(model, name):
     return Reader(name, logits, generate, model)
 
 
+def largest_number(reader, ids):
+    """The largest magnitude that a module of a torch model puts out."""
+    import torch
+    largest = [0.0]
+
+    def look(module, given, output):
+        output = output[0] if isinstance(output, tuple) else output
+        if isinstance(output, torch.Tensor):
+            largest[0] = max(largest[0], float(output.abs().max()))
+    hooks = [module.register_forward_hook(look) for module in reader.model.modules()]
+    reader.logits(ids)
+    for hook in hooks:
+        hook.remove()
+    return largest[0]
+
+
 def transformers(folder, dtype="float32"):
+    """dtype "auto": the one that the folder names."""
     import torch
     from transformers import AutoModelForCausalLM
-    return of_torch(AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)), version("transformers"))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+    return of_torch(model, version("transformers"))
 
 
 def compressed_tensors(folder):
@@ -50,8 +68,11 @@ def compressed_tensors(folder):
 
 
 def gptqmodel(folder, dtype):
+    """float32: its torch backend lists float16 and bfloat16 only, but its code is of any type."""
     import torch
     from gptqmodel import BACKEND, GPTQModel
+    from gptqmodel.nn_modules.qlinear.torch import TorchLinear
+    TorchLinear.SUPPORTS_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
     model = GPTQModel.load(folder, backend=BACKEND.TORCH, device="cpu", dtype=getattr(torch, dtype)).model
     return of_torch(model, version("gptqmodel") + ", torch backend")
 

@@ -18,7 +18,8 @@ are.
 - logits: root of the mean squared difference to matquant's of the numbers in the file, divided by that of the logits about
   their mean; in parentheses the bound.
 - perplexity: the reader's, matquant's of the numbers in the file, and the difference, which may be 0.5 %. Where those
-  numbers are not the slice's, its own perplexity follows: what the format costs.
+  numbers are not the slice's, its own perplexity follows: what the format costs. +-: the standard error of the difference,
+  from those of the tokens; where it is more than 0.25 %, the text was too short to tell.
 - llama.cpp has two rows for each file of quantized matrices. "OpenBLAS": built with it, and 32 tokens or more at a time,
   llama.cpp unpacks them and multiplies in float32; that shows what the file holds. "Its kernels": fewer tokens at a time, or
   without BLAS, it rounds activations to 8 bits a block before each product. What that alone does (emulated, in float32
@@ -30,16 +31,24 @@ are.
 def cells(row):
     if "refused" in row:
         return [str(row["bits"]), "", "", "refused: " + row["refused"], "", "", ""]
+    if "overflow" in row:
+        return [str(row["bits"]), row["how"], "", "not numbers: in float32 they are up to %.3g" % row["overflow"], "", "",
+                "yes" if row["ok"] else "NO"]
     perplexity = "%.4f, %.4f" % (row["perplexity"], row["matquant"])
     if "emulated" in row:
         perplexity += " (%+.2f %%), emulated %.4f" % (100 * (row["perplexity"] / row["matquant"] - 1), row["emulated"])
-    perplexity += " (%+.3f %%)" % (100 * row["ratio"])
+    noise = " +- %.3f" % (100 * row["noise"]) if "noise" in row else ""
+    perplexity += " (%+.3f%s %%)" % (100 * row["ratio"], noise)
     if "slice" in row:
         perplexity += "; slice %.4f (%+.2f %%)" % (row["slice"], 100 * (row["perplexity"] / row["slice"] - 1))
     greedy = str(row["greedy"]) + ("" if row["greedy"] == 32 else ", near tie" if row["tie"] else ", ANOTHER CHOICE")
     return [str(row["bits"]), row["how"], "%.1e" % row["cost"] if row["cost"] else "0",
             "%.1e (%.1e)" % (row["error"], row["bound"]), perplexity, greedy,
             "yes" if row["ok"] else "NO"]
+
+
+def of_text(row):
+    return " of " + row["text"] if "text" in row else ""
 
 
 def table(model, rows, version):
@@ -49,7 +58,8 @@ def table(model, rows, version):
     for name in dict.fromkeys(row["format"] for row in rows):
         own = [row for row in rows if row["format"] == name]
         readers = ", ".join(dict.fromkeys(row["reader"] for row in own if "reader" in row))
-        lines += ["", "`%s`: %s; %d windows of %d tokens." % (name, readers, own[0]["windows"], own[0]["tokens"]), "",
+        lines += ["", "`%s`: %s; %d windows of %d tokens%s." %
+                  (name, readers, own[0]["windows"], own[0]["tokens"], of_text(own[0])), "",
                   "| bits | arithmetic | cost | logits | perplexity | greedy | agrees |", "|---|---|---|---|---|---|---|"]
         lines += ["| " + " | ".join(cells(row)) + " |" for row in own]
     return "\n".join(lines)

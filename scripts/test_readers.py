@@ -21,10 +21,16 @@ Bounds (logits), and why:
                                                      (Gemma in mlx-lm: with its one bfloat16 constant made float32, too.)
   llama.cpp in float32 with GELU                     1e-3: ggml looks it up in a table of float16, 2^-11 a number.
   transformers, compressed-tensors                   1e-4: it unpacks weights into the bfloat16 of their scales, and so do we.
-  gptqmodel, torch backend                           1e-2: it has float16 and bfloat16 only; float16 has 11 bits a number.
-                                                     Gemma 3 270M's activations overflow it, and bfloat16 changes perplexity by
-                                                     a percent: that is held against transformers in bfloat16 on the same
-                                                     numbers, as llama.cpp is against its emulation.
+  transformers, folders of bfloat16 and float16      1e-4 in float32, which holds their numbers exactly, beside matquant's
+                                                     logits of the folder; the numbers must be the f32 folder's, each
+                                                     rounded once, by torch, to the nearest.
+      as they load                                   float16 has 11 bits a number, and everything is one, also what goes from
+                                                     layer to layer: 1e-2. bfloat16 has 8: 2^3 times that.
+  gptqmodel, torch backend                           1e-4 in float32, which it is made to take here (readers_programs.py).
+      float16                                        1e-2: as transformers. Where the float32 run has numbers beyond float16
+                                                     (Gemma 3 270M's activations), bfloat16 is tried instead: it rounds scales
+                                                     and weights, too. That is held against transformers in bfloat16 on weights
+                                                     rounded like that, as llama.cpp is against its emulation.
   mlx as it loads                                    1e-2: what goes from layer to layer is bfloat16 where a norm or an
                                                      embedding is, 8 bits a number; products with quantized layers are
                                                      float32 beside their float16 scales.
@@ -40,7 +46,11 @@ Bounds (logits), and why:
 And what README.md calls exact must cost nothing (must_be_exact), and have the slice's own perplexity to 0.5 % where the
 reader rounds weights.
 
-A row is printed for each, and appended to --rows as JSON. A width that a format refuses is a row, too.
+Perplexity of so few tokens says less where arithmetic is coarse: the number behind +- is the standard error of the difference
+(of the tokens' log-likelihoods). One of more than half of the 0.5 % calls for more windows.
+
+A row is printed for each, and appended to --rows as JSON. A width that a format refuses is a row, too, and so is arithmetic that
+a model's numbers overflow.
 """
 import argparse
 import json
@@ -57,6 +67,8 @@ import readers_programs
 
 READERS = ["safetensors", "mlx", "gguf", "compressed-tensors", "gptq"]
 EXACT, TABLE, HALF, BFLOAT = 1e-4, 1e-3, 1e-2, 1e-2
+BFLOAT_THROUGHOUT = 8 * HALF
+LARGEST_HALF = 65504
 PERPLEXITY = 5e-3
 EMULATED = 1.25
 GREEDY, PROMPT = 32, 32  # the prompt: as many as BLAS takes
@@ -94,7 +106,7 @@ def nll(logits, ids):
 
 
 def compare_windows(theirs, ours, windows):
-    """Relative difference of the logits, and both perplexities."""
+    """Relative difference of the logits, and the negative log-likelihoods of the tokens by both."""
     squares = power = 0.0
     nlls = ([], [])
     for ids in windows:
@@ -103,7 +115,11 @@ def compare_windows(theirs, ours, windows):
         power += float(np.sum((b - b.mean(1, keepdims=True)) ** 2, dtype=np.float64))
         nlls[0].append(nll(a, ids))
         nlls[1].append(nll(b, ids))
-    return math.sqrt(squares / power), *(math.exp(np.concatenate(part).mean()) for part in nlls)
+    return math.sqrt(squares / power), *(np.concatenate(part) for part in nlls)
+
+
+def perplexity(nlls):
+    return math.exp(nlls.mean())
 
 
 def compare_greedy(reader, ours, prompt, bound):
@@ -164,40 +180,54 @@ class Test:
         return symmetric and not embeddings
 
     def row(self, **row):
-        row = {"model": self.model, "format": self.options.reader,
+        row = {"model": self.model, "format": self.options.reader, "text": self.options.text.name,
                "windows": len(self.windows), "tokens": self.options.tokens, **row}
         with open(self.options.rows, "a") as file:
             file.write(json.dumps(row) + "\n")
         if "refused" in row:
             print("  int%d refused: %s" % (row["bits"], row["refused"]), file=self.rows, flush=True)
             return
+        if "overflow" in row:
+            print("  int%d %-40s overflows: numbers up to %.3g  %s" %
+                  (row["bits"], row["how"], row["overflow"], "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
+            self.failed |= not row["ok"]
+            return
         greedy = "greedy %d of %d" % (row["greedy"], GREEDY)
         if row["greedy"] < GREEDY:
             greedy += ", then a near tie" if row["tie"] else ", then another choice"
         beside = "emulated" if "emulated" in row else "matquant"
-        print("  int%d %-40s cost %.1e  logits %.1e (bound %.1e)  perplexity %.4f, %s %.4f (%+.3f %%)  %s  %s" %
+        print("  int%d %-40s cost %.1e  logits %.1e (bound %.1e)  perplexity %.4f, %s %.4f (%+.3f +- %.3f %%)  %s  %s" %
               (row["bits"], row["how"], row["cost"], row["error"], row["bound"], row["perplexity"], beside,
-               row[beside], 100 * row["ratio"], greedy, "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
+               row[beside], 100 * row["ratio"], 100 * row["noise"], greedy, "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
         self.failed |= not row["ok"]
 
     def check(self, bits, how, reader, bound, cost, weights=None, emulation=None, exact=None):
         """weights, a Matquant: the numbers in the file where they are not the slice's. exact: must they be the slice's?"""
         ours, must = weights or self.slice, self.must_be_exact(bits) if exact is None else exact
-        error, perplexity, mine = compare_windows(reader.logits, ours.window, self.windows)
+        error, theirs, wanted = compare_windows(reader.logits, ours.window, self.windows)
         row = {"bits": bits, "how": how, "reader": reader.name, "cost": cost, "error": error,
-               "perplexity": perplexity, "matquant": mine}
-        wanted, kept = mine, cost == 0
+               "perplexity": perplexity(theirs), "matquant": perplexity(wanted)}
+        kept = cost == 0
         if weights is not None:
-            row["slice"] = math.exp(np.concatenate([nll(self.slice.window(ids), ids) for ids in self.windows]).mean())
-            kept = kept and abs(perplexity / row["slice"] - 1) <= PERPLEXITY
+            row["slice"] = perplexity(np.concatenate([nll(self.slice.window(ids), ids) for ids in self.windows]))
+            kept = kept and abs(row["perplexity"] / row["slice"] - 1) <= PERPLEXITY
         if emulation is not None:
-            apart, row["emulated"], _ = compare_windows(emulation.logits, ours.window, self.windows)
-            bound, wanted = EMULATED * apart, row["emulated"]
+            apart, wanted, _ = compare_windows(emulation.logits, ours.window, self.windows)
+            bound, row["emulated"] = EMULATED * apart, perplexity(wanted)
         same, tie = compare_greedy(reader, ours, self.windows[0][:PROMPT], bound)
-        row.update(bound=bound, ratio=perplexity / wanted - 1, greedy=same, tie=tie)
-        row["ok"] = (error <= bound and abs(row["ratio"]) <= PERPLEXITY and
-                     (same == GREEDY if bound in (EXACT, TABLE) else tie) and (kept or not must))
+        row.update(bound=bound, ratio=math.expm1((theirs - wanted).mean()), greedy=same, tie=tie,
+                   noise=(theirs - wanted).std() / math.sqrt(len(wanted)))
+        row["ok"] = bool(error <= bound and abs(row["ratio"]) <= PERPLEXITY and
+                         (same == GREEDY if bound in (EXACT, TABLE) else tie) and (kept or not must))
         self.row(**row)
+
+    def overflows(self, bits, how, exact, reader):
+        """Whether the reader, of float16, makes no numbers of the text. It may where the same in float32 is beyond float16."""
+        if np.isfinite(reader.logits(self.windows[0])).all():
+            return False
+        largest = readers_programs.largest_number(exact, self.windows[0])
+        self.row(bits=bits, how=how, reader=reader.name, overflow=largest, ok=largest > LARGEST_HALF)
+        return True
 
     def check_vocabulary(self, reader):
         """The vocabulary came along in the GGUF file: the same ids from the same text."""
@@ -212,9 +242,9 @@ class Test:
             return Matquant(self.options.build, self.master, [str(bits)], self.work)
         return Matquant(self.options.build, self.plain(bits, weights), [], self.work)
 
-    def plain(self, bits, weights):
+    def plain(self, bits, weights, name="plain"):
         """A folder of float32 weights: the slice's, with these in place of its."""
-        folder = str(self.work / "plain")
+        folder = str(self.work / name)
         self.cut("safetensors", folder, bits, "--dtype", "f32")
         readers_files.put_weights(folder, weights)
         return folder
@@ -247,14 +277,35 @@ class Test:
         self.check(bits, kinds + ", its kernels", reader, None, cost, ours, emulation)
         self.check_vocabulary(reader)
 
-    def run_gptq(self, bits, output, cost, ours):
+    def run_gptq(self, bits, output, cost):
+        weights = readers_files.folder_weights(output, bits, "gptq") if cost > 0 else None
+        ours = self.matquant(bits, weights) if cost > 0 else None
+        exact = readers_programs.gptqmodel(output, "float32")
+        self.check(bits, "float32", exact, EXACT, cost, ours)
         reader = readers_programs.gptqmodel(output, "float16")
-        if np.isfinite(reader.logits(self.windows[0])).all():
+        if not self.overflows(bits, "float16", exact, reader):
             self.check(bits, "float16", reader, HALF, cost, ours)
             return
-        reader = readers_programs.gptqmodel(output, "bfloat16")
-        emulation = readers_programs.transformers(ours.folder if ours else self.plain(bits, {}), "bfloat16")
-        self.check(bits, "bfloat16", reader, None, cost, ours, emulation)
+        rounded = readers_files.folder_weights(output, bits, "gptq", "bfloat16")
+        emulation = readers_programs.transformers(self.plain(bits, rounded, "rounded"), "bfloat16")
+        self.check(bits, "bfloat16", readers_programs.gptqmodel(output, "bfloat16"), None, cost, ours, emulation)
+
+    def run_safetensors(self, bits, output, cost):
+        """The folder of float32, and those of 16 bits: in float32, which holds their numbers, and in their own type."""
+        self.check(bits, "f32 in float32", readers_programs.transformers(output), EXACT, cost)
+        for dtype, name, bound in (("bf16", "bfloat16", BFLOAT_THROUGHOUT), ("f16", "float16", HALF)):
+            folder = str(self.work / dtype)
+            cost = self.cut("safetensors", folder, bits, "--dtype", dtype)["relative_error"]
+            wrong = readers_files.rounded_otherwise(output, folder, name)
+            if wrong:
+                print("%s: not the slice's numbers rounded: %s" % (dtype, ", ".join(wrong)), file=self.rows, flush=True)
+                self.failed = True
+            ours, exact = Matquant(self.options.build, folder, [], self.work), readers_programs.transformers(folder)
+            self.check(bits, dtype + " in float32", exact, EXACT, cost, ours, exact=False)
+            how, reader = "%s in %s, as it loads" % (dtype, name), readers_programs.transformers(folder, "auto")
+            assert str(reader.model.dtype) == "torch." + name
+            if not self.overflows(bits, how, exact, reader):
+                self.check(bits, how, reader, bound, cost, ours, exact=False)
 
     def run(self, bits):
         name = self.options.reader
@@ -273,17 +324,17 @@ class Test:
         if refused:
             return
         cost, ours = report["relative_error"], None
-        if name == "compressed-tensors" or name == "gptq" and cost > 0:
+        if name == "compressed-tensors":
             ours = self.matquant(bits, readers_files.folder_weights(output, bits, name))
         if name == "mlx":
             self.check(bits, "bfloat16, as it loads", readers_programs.mlx(output, False), BFLOAT, cost)
             self.check(bits, "float32", readers_programs.mlx(output, True), EXACT, cost)
         elif name == "safetensors":
-            self.check(bits, "float32", readers_programs.transformers(output), EXACT, cost)
+            self.run_safetensors(bits, output, cost)
         elif name == "compressed-tensors":
             self.check(bits, "float32", readers_programs.compressed_tensors(output), EXACT, cost, ours)
         else:
-            self.run_gptq(bits, output, cost, ours)
+            self.run_gptq(bits, output, cost)
 
 
 def main():
