@@ -80,7 +80,7 @@ class Matquant:
 
     def __init__(self, build, folder, bits, work):
         self.program, self.folder, self.bits, self.work = build / "tests/tools/logits", folder, bits, work
-        self.known = {}
+        self.known, self.known_nll = {}, {}
 
     def logits(self, ids):
         given, got = self.work / "ids", self.work / "logits"
@@ -94,6 +94,13 @@ class Matquant:
         if key not in self.known:
             self.known[key] = self.logits(ids)
         return self.known[key]
+
+    def nll(self, ids):
+        """The window's negative log-likelihoods, kept, and not its logits."""
+        key = tuple(ids)
+        if key not in self.known_nll:
+            self.known_nll[key] = nll(self.logits(ids), ids)
+        return self.known_nll[key]
 
 
 def nll(logits, ids):
@@ -209,7 +216,7 @@ class Test:
                "perplexity": perplexity(theirs), "matquant": perplexity(wanted)}
         kept = cost == 0
         if weights is not None:
-            row["slice"] = perplexity(np.concatenate([nll(self.slice.window(ids), ids) for ids in self.windows]))
+            row["slice"] = perplexity(np.concatenate([self.slice.nll(ids) for ids in self.windows]))
             kept = kept and abs(row["perplexity"] / row["slice"] - 1) <= PERPLEXITY
         if emulation is not None:
             apart, wanted, _ = compare_windows(emulation.logits, ours.window, self.windows)
