@@ -25,7 +25,8 @@ are.
   without BLAS, it rounds activations to 8 bits a block before each product. What that alone does (emulated, in float32
   otherwise) is the third perplexity, which has to be met to 0.5 % as the others meet matquant's.
 - greedy: how many of 32 tokens that the reader generates by itself are matquant's first choice; where a word follows, the
-  two best were nearer than the arithmetic resolves."""
+  two best were nearer than the arithmetic resolves.
+- overflow: the model's own numbers, as float32 has them, are beyond the type's largest, 65,504."""
 
 
 def cells(row):
@@ -33,7 +34,7 @@ def cells(row):
         return [str(row["bits"]), "", "", "refused: " + row["refused"], "", "", ""]
     if "overflow" in row:
         return [str(row["bits"]), row["how"], "", "not numbers: in float32 they are up to %.3g" % row["overflow"], "", "",
-                "yes" if row["ok"] else "NO"]
+                "overflow" if row["ok"] else "NO"]
     perplexity = "%.4f, %.4f" % (row["perplexity"], row["matquant"])
     if "emulated" in row:
         perplexity += " (%+.2f %%), emulated %.4f" % (100 * (row["perplexity"] / row["matquant"] - 1), row["emulated"])
@@ -47,19 +48,19 @@ def cells(row):
             "yes" if row["ok"] else "NO"]
 
 
-def of_text(row):
-    return " of " + row["text"] if "text" in row else ""
+def measured_on(row):
+    """Format and text: of what one table is."""
+    return row["format"], row["windows"], row["tokens"], " of " + row["text"] if "text" in row else ""
 
 
 def table(model, rows, version):
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     lines = ["### " + model, "", "%s; %s, %d cores; %s." %
              (version, cpu, len(os.sched_getaffinity(0)), datetime.date.today())]
-    for name in dict.fromkeys(row["format"] for row in rows):
-        own = [row for row in rows if row["format"] == name]
+    for measured in dict.fromkeys(map(measured_on, rows)):
+        own = [row for row in rows if measured_on(row) == measured]
         readers = ", ".join(dict.fromkeys(row["reader"] for row in own if "reader" in row))
-        lines += ["", "`%s`: %s; %d windows of %d tokens%s." %
-                  (name, readers, own[0]["windows"], own[0]["tokens"], of_text(own[0])), "",
+        lines += ["", "`%s`: %s; %d windows of %d tokens%s." % (measured[0], readers, *measured[1:]), "",
                   "| bits | arithmetic | cost | logits | perplexity | greedy | agrees |", "|---|---|---|---|---|---|---|"]
         lines += ["| " + " | ".join(cells(row)) + " |" for row in own]
     return "\n".join(lines)
