@@ -208,7 +208,8 @@ static inline integer_grids find_grids(const integer_values *of, const integer_r
                                        unsigned width, mq_dtype dtype, bool is_counted) {
     const unsigned last = (1u << width) - 1;
     integer_grids best = {0};
-    side_f least = {0};
+    const side_f none = {0};
+    side_f least = INFINITY - none;
     for (size_t k = 0; k < integer_trials[width].count; k++) {
         const integer_trial from = integer_trials[width].at[k];
         const integer_grids at = {range->step * from.step, zero_of(range, from, last)};
@@ -216,7 +217,7 @@ static inline integer_grids find_grids(const integer_values *of, const integer_r
                                              : try_integers(of, at, last, is_counted, true);
         side_f error;
         const side_f scale = better_scale(&error, at.scale, &sums, dtype);
-        const side_i better = k == 0 ? (side_i)(least == least) : (side_i)(error < least);
+        const side_i better = error < least;
         least = side_pick(better, error, least);
         best.scale = side_pick(better, scale, best.scale);
         best.zero = side_pick(better, at.zero, best.zero);

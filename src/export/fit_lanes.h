@@ -12,7 +12,7 @@
 #include "export/fit.h"
 #include "tensor/bf16.h"
 
-enum { LANES = 16 }; /* of sums over one fit's numbers */
+enum { LANES = MQ_FIT_SUBS }; /* sub-blocks of a super-block, side by side */
 
 /* Rounded to float16; an overflow stays the largest number. */
 static inline float fit_half(float value) {
@@ -24,19 +24,6 @@ static inline float fit_half(float value) {
 #else
     return mq_f16_to_f32(mq_f32_to_f16(value));
 #endif
-}
-
-static inline float fit_rounded(float value, mq_dtype dtype) {
-    if (dtype == MQ_F32) {
-        return value;
-    }
-    if (dtype == MQ_F16) {
-        return fit_half(value);
-    }
-    const uint32_t bits = (uint32_t)mq_bf16_round(value) << 16;
-    float rounded;
-    memcpy(&rounded, &bits, sizeof rounded);
-    return rounded;
 }
 
 /* To the nearest whole number, ties to even; |value| < 2^22. */
@@ -83,17 +70,6 @@ static inline side_f side_between(side_f value, side_f low, side_f high) {
 #else
     value = side_pick(value > low, value, low);
     return side_pick(value < high, value, high);
-#endif
-}
-
-/* Without what stands behind the point; |value| < 2^31. */
-static inline side_f side_whole(side_f value) {
-#if defined(__AVX512F__)
-    return _mm512_roundscale_ps(value, _MM_FROUND_TO_ZERO);
-#elif defined(__AVX2__)
-    return _mm256_round_ps(value, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
-#else
-    return __builtin_convertvector(__builtin_convertvector(value, side_i), side_f);
 #endif
 }
 
@@ -161,7 +137,8 @@ static inline void side_turn(side_f rows[SIDES]) {
 
 /* --- a grid that is tried --------------------------------------------------------------------- */
 
-/* Over the numbers of each fit: squared errors, squares of codes, codes times errors. */
+/* Over the numbers of each fit: squared errors, squares of codes, and codes times errors (times
+ * values in fit_centred.h). */
 typedef struct side_sums {
     side_f error, squares, products;
 } side_sums;
@@ -190,7 +167,8 @@ static inline side_sums try_scale(const side_f *values, const side_f *times, siz
 }
 
 /* The scale that is best for those codes, as it will be stored, and the error that they have with
- * it: for that the values need not be looked at again. */
+ * it: for that the values need not be looked at again. Never below 0, where rounding could put what
+ * is next to exact: nothing is better than a grid that was exact when it was tried. */
 static inline side_f better_scale(side_f *error, side_f scale, const side_sums *sums,
                                   mq_dtype dtype) {
     const side_f none = {0};
@@ -198,7 +176,8 @@ static inline side_f better_scale(side_f *error, side_f scale, const side_sums *
     const side_f best = scale - by;
     const side_f stored = side_rounded(side_pick(best > none, best, none), dtype);
     const side_f change = stored - scale;
-    *error = sums->error + change * (2 * sums->products + change * sums->squares);
+    const side_f left = sums->error + change * (2 * sums->products + change * sums->squares);
+    *error = side_pick(left > none, left, none);
     return stored;
 }
 

@@ -197,7 +197,7 @@ static void put_blocks(bool *good, cJSON *root, const mq_quantize_plan *plan,
     }
     cJSON *array = cJSON_AddArrayToObject(root, "blocks");
     put(good, array);
-    for (size_t layer = 0; *good && layer < plan->selection.layers; layer++) {
+    for (size_t layer = 0; *good && layer < plan->selection.blocks; layer++) {
         cJSON *block = cJSON_CreateObject();
         put(good, block);
         if (*good) {

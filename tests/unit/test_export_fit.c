@@ -208,12 +208,67 @@ static void whole_zero_points_are_exact(void **state) {
     }
 }
 
+/* The same of groups in which few levels occur, where other grids come near enough for rounding to
+ * make them look better; in every type that holds the scale. */
+static void few_levels_are_exact_too(void **state) {
+    (void)state;
+    static const mq_dtype dtypes[] = {MQ_F16, MQ_F32};
+    static groups g;
+    uint32_t noise = 7;
+    for (unsigned round = 0; round < 420; round++) {
+        const unsigned width = 2 + round % 7, levels = 1 + round % 3;
+        make_groups(&g, &noise, width, 32, dtypes[round % 2]);
+        for (size_t i = 0; i < GROUPS; i++) {
+            const unsigned zero = next_random(&noise) % (1u << width);
+            uint8_t occur[3];
+            for (size_t l = 0; l < levels; l++) {
+                occur[l] = (uint8_t)(next_random(&noise) % (1u << width));
+            }
+            g.own[i] = half(g.own[i] * 256) / 256;
+            g.biases[i] = -g.own[i] * (float)zero;
+            for (size_t k = 0; k < 32; k++) {
+                g.slices[i * 32 + k] = occur[next_random(&noise) % levels];
+            }
+        }
+        fit_with(mq_fit_kernels_best(), &g, 0, GROUPS);
+        assert_true(g.fitted.error == 0);
+    }
+}
+
+/* Q8_0 of whole multiples of a step that float16 has. */
+static void whole_multiples_are_exact(void **state) {
+    (void)state;
+    enum { BLOCKS = 64 };
+    static float values[BLOCKS * MQ_FIT_BLOCK], scales[BLOCKS], steps[BLOCKS], errors[BLOCKS];
+    static int8_t codes[BLOCKS * MQ_FIT_BLOCK];
+    uint32_t noise = 8;
+    for (unsigned round = 0; round < 300; round++) {
+        for (size_t b = 0; b < BLOCKS; b++) {
+            const unsigned levels = 1 + round % 4;
+            float occur[4];
+            steps[b] = half(random_between(&noise, 0.001f, 0.01f));
+            for (size_t l = 0; l < levels; l++) {
+                occur[l] = steps[b] * (float)((int)(next_random(&noise) % 255u) - 127);
+            }
+            for (size_t k = 0; k < MQ_FIT_BLOCK; k++) {
+                values[b * MQ_FIT_BLOCK + k] = occur[next_random(&noise) % levels];
+            }
+        }
+        mq_fit_kernels_best()->symmetric(scales, codes, errors, values, steps, BLOCKS);
+        for (size_t i = 0; i < BLOCKS * MQ_FIT_BLOCK; i++) {
+            assert_true(scales[i / MQ_FIT_BLOCK] * (float)codes[i] == values[i]);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_processors_fit_alike),
         cmocka_unit_test(whole_zero_points_are_close),
         cmocka_unit_test(far_zero_points_are_reached),
         cmocka_unit_test(whole_zero_points_are_exact),
+        cmocka_unit_test(few_levels_are_exact_too),
+        cmocka_unit_test(whole_multiples_are_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <cjson/cJSON.h>
 #include <cmocka.h>
 
 #include "base/file.h"
@@ -340,6 +341,18 @@ static void blocks_behind_the_last_selected_are_left_out(void **state) {
         assert_int_equal(crc_of(codes[i]), crc[i]);
         assert_memory_equal(some.block[i].after, all.block[i].after, sizeof all.block[i].after);
     }
+    size_t size;
+    char *text = slurp("matquant.json", &size);
+    cJSON *root = cJSON_ParseWithLength(text, size);
+    const cJSON *blocks = cJSON_GetObjectItem(root, "blocks");
+    assert_int_equal(cJSON_GetArraySize(blocks), 2);
+    for (int i = 0; i < 2; i++) {
+        const cJSON *after = cJSON_GetObjectItem(cJSON_GetArrayItem(blocks, i), "after");
+        const double int4 = cJSON_GetNumberValue(cJSON_GetObjectItem(after, "w4"));
+        assert_true(int4 > 0 && !(int4 < some.block[i].after[1]) && !(int4 > some.block[i].after[1]));
+    }
+    cJSON_Delete(root);
+    mq_free(text);
     mq_quantize_report_free(&some);
     mq_quantize_report_free(&all);
 }
