@@ -19,7 +19,7 @@ are.
   their mean; in parentheses the bound.
 - perplexity: the reader's, matquant's of the numbers in the file, and the difference, which may be 0.5 %. Where those
   numbers are not the slice's, its own perplexity follows: what the format costs. +-: the standard error of the difference,
-  from those of the tokens; where it is more than 0.25 %, the text was too short to tell.
+  from those of the tokens, as if they were independent; where it is more than 0.25 %, the text was too short to tell.
 - llama.cpp has two rows for each file of quantized matrices. "OpenBLAS": built with it, and 32 tokens or more at a time,
   llama.cpp unpacks them and multiplies in float32; that shows what the file holds. "Its kernels": fewer tokens at a time, or
   without BLAS, it rounds activations to 8 bits a block before each product. What that alone does (emulated, in float32

@@ -47,7 +47,8 @@ And what README.md calls exact must cost nothing (must_be_exact), and have the s
 reader rounds weights.
 
 Perplexity of so few tokens says less where arithmetic is coarse: the number behind +- is the standard error of the difference
-(of the tokens' log-likelihoods). One of more than half of the 0.5 % calls for more windows.
+(of the tokens' log-likelihoods). One of more than half of the 0.5 % calls for more windows. It takes tokens for independent; in
+a window they share what attention reads, so it is rather more.
 
 A row is printed for each, and appended to --rows as JSON. A width that a format refuses is a row, too, and so is arithmetic that
 a model's numbers overflow.
