@@ -9,9 +9,9 @@
 
 #include <cmocka.h>
 
-#include "export/fit.h"
 #include "export/gguf_blocks.h"
 #include "export/integer_grid.h"
+#include "fit_test.h"
 #include "store/pack.h"
 
 enum { IN = 512 };
@@ -20,13 +20,6 @@ typedef struct sample {
     uint8_t slices[IN];
     float scales[IN], biases[IN], values[IN];
 } sample;
-
-static uint32_t next_random(uint32_t *state) {
-    *state = *state * 1664525u + 1013904223u;
-    return *state >> 8;
-}
-
-static float half(float value) { return mq_f16_to_f32(mq_f32_to_f16(value)); }
 
 /* A row of groups with steps about 0.1 and minima about -half of the range; offset moves them all.
  */
@@ -218,10 +211,6 @@ static void other_types_are_close(void **state) {
     assert_true(error == 0);
 }
 
-static float random_between(uint32_t *state, float low, float high) {
-    return low + (high - low) * (float)(next_random(state) % 65536) / 65536;
-}
-
 /* Blocks of Q8_0, as many as go side by side and some more, on both processors. */
 static void compare_symmetric(const mq_fit_kernels *kernels, uint32_t *state, float size) {
     enum { BLOCKS = 37 };
@@ -301,13 +290,7 @@ static void compare_fits(const mq_fit_kernels *kernels) {
 
 static void all_processors_fit_alike(void **state) {
     (void)state;
-    const mq_fit_kernels *best = mq_fit_kernels_best();
-    compare_fits(best);
-#if defined(__x86_64__)
-    if (best == &mq_fit_kernels_avx512) {
-        compare_fits(&mq_fit_kernels_avx2);
-    }
-#endif
+    on_every_processor(compare_fits);
 }
 
 static void strided_packing_is_the_row_packing(void **state) {

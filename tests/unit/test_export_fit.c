@@ -10,20 +10,9 @@
 
 #include <cmocka.h>
 
-#include "export/fit.h"
+#include "fit_test.h"
 
 enum { GROUPS = 37, SIZE_MOST = 300 };
-
-static uint32_t next_random(uint32_t *state) {
-    *state = *state * 1664525u + 1013904223u;
-    return *state >> 8;
-}
-
-static float random_between(uint32_t *state, float low, float high) {
-    return low + (high - low) * (float)(next_random(state) % 65536) / 65536;
-}
-
-static float half(float value) { return mq_f16_to_f32(mq_f32_to_f16(value)); }
 
 /* Groups of a slice: fitted, and as they were. */
 typedef struct groups {
@@ -132,18 +121,16 @@ static void compare_integer(const mq_fit_kernels *kernels, uint32_t *state, unsi
     }
 }
 
-static void all_processors_fit_alike(void **state) {
-    (void)state;
-    const mq_fit_kernels *best = mq_fit_kernels_best();
+static void compare_groups(const mq_fit_kernels *kernels) {
     uint32_t noise = 11;
     for (unsigned round = 0; round < 105; round++) { /* all widths, sizes and element types */
-        compare_integer(best, &noise, round);
-#if defined(__x86_64__)
-        if (best == &mq_fit_kernels_avx512) {
-            compare_integer(&mq_fit_kernels_avx2, &noise, round);
-        }
-#endif
+        compare_integer(kernels, &noise, round);
     }
+}
+
+static void all_processors_fit_alike(void **state) {
+    (void)state;
+    on_every_processor(compare_groups);
 }
 
 /* What it says of the cost is the cost; and that is close to the least there is. */

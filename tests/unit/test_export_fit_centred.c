@@ -10,20 +10,9 @@
 
 #include <cmocka.h>
 
-#include "export/fit.h"
+#include "fit_test.h"
 
 enum { SUB = MQ_FIT_SUB, SUBS = MQ_FIT_SUBS, SUPER = SUBS * SUB };
-
-static uint32_t next_random(uint32_t *state) {
-    *state = *state * 1664525u + 1013904223u;
-    return *state >> 8;
-}
-
-static float random_between(uint32_t *state, float low, float high) {
-    return low + (high - low) * (float)(next_random(state) % 65536) / 65536;
-}
-
-static float half(float value) { return mq_f16_to_f32(mq_f32_to_f16(value)); }
 
 static int scales_of(unsigned bits) { return bits == 3 ? 32 : 128; }
 static int codes_of(unsigned bits) { return bits == 3 ? 4 : 32; }
@@ -267,13 +256,7 @@ static void compare(const mq_fit_kernels *kernels) {
 
 static void all_processors_fit_alike(void **state) {
     (void)state;
-    const mq_fit_kernels *best = mq_fit_kernels_best();
-    compare(best);
-#if defined(__x86_64__)
-    if (best == &mq_fit_kernels_avx512) {
-        compare(&mq_fit_kernels_avx2);
-    }
-#endif
+    on_every_processor(compare);
 }
 
 int main(void) {
