@@ -108,6 +108,7 @@ for reader in ${READERS:-safetensors mlx gguf compressed-tensors gptq}; do
     }
 done
 if [ -n "${RESULTS:-}" ]; then
-    "$venv/bin/python" "$root/scripts/readers_table.py" "${ROWS:-$work/rows}" "$RESULTS" "$("$build/matquant" --version | head -n 1)"
+    "$venv/bin/python" "$root/scripts/readers_table.py" "${ROWS:-$work/rows}" "$RESULTS" \
+        "$("$build/matquant" --version | head -n 1)"
 fi
 exit $failed

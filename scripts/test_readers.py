@@ -50,8 +50,8 @@ Perplexity of so few tokens says less where arithmetic is coarse: the number beh
 (of the tokens' log-likelihoods). One of more than half of the 0.5 % calls for more windows. It takes tokens for independent; in
 a window they share what attention reads, so it is rather more.
 
-A row is printed for each, and appended to --rows as JSON. A width that a format refuses is a row, too, and so is arithmetic that
-a model's numbers overflow.
+A row is printed for each, and appended to --rows as JSON. A width that a format refuses is a row, too, and so is arithmetic
+that a model's numbers overflow.
 """
 import argparse
 import json
@@ -179,7 +179,11 @@ class Test:
         if self.options.reader == "gguf":
             widths = {bits, max(bits, embeddings["min_bits"]) if embeddings else bits}
             exact = {4, 5, 8} if symmetric else {4, 5}
-            rows = [self.config[name] for name in ("hidden_size", "intermediate_size")]
+            heads = self.config["num_attention_heads"]
+            head_dim = self.config.get("head_dim") or self.config["hidden_size"] // heads
+            rows = [self.config["hidden_size"], self.config["intermediate_size"], heads * head_dim]
+            if all(row % 256 for row in rows):  # no K-quants: 2 and 3 bits in Q4_1
+                exact |= {2, 3}
             if all((own["group_size"] or row) % 256 == row % 256 == 0 for row in rows):  # K-quants
                 exact |= {2, 3, 6} if symmetric else {2}
             return widths <= exact
@@ -205,8 +209,8 @@ class Test:
             greedy += ", then a near tie" if row["tie"] else ", then another choice"
         beside = "emulated" if "emulated" in row else "matquant"
         print("  int%d %-40s cost %.1e  logits %.1e (bound %.1e)  perplexity %.4f, %s %.4f (%+.3f +- %.3f %%)  %s  %s" %
-              (row["bits"], row["how"], row["cost"], row["error"], row["bound"], row["perplexity"], beside,
-               row[beside], 100 * row["ratio"], 100 * row["noise"], greedy, "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
+              (row["bits"], row["how"], row["cost"], row["error"], row["bound"], row["perplexity"], beside, row[beside],
+               100 * row["ratio"], 100 * row["noise"], greedy, "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
         self.failed |= not row["ok"]
 
     def check(self, bits, how, reader, bound, cost, weights=None, emulation=None, exact=None):

@@ -24,3 +24,22 @@ refused() {
 verified() {
     run 0 matquant verify "$1" --against "$model"
 }
+
+# golden_master MODEL KIND [KEY=JSON...]: `master`, by recipe rtn of a golden model with that kind of tokenizer
+# (add_tokenizer.py), whose config.json has these fields. change_tokenizer: Python that changes `t`, its tokenizer.json.
+golden_master() {
+    rm -rf model master
+    cp -rL "$GOLDEN/models/$1" model # weights that several share are links
+    python3 "$tools/add_tokenizer.py" "$2" model
+    python3 - "${change_tokenizer-}" "$@" <<'PY'
+import json, sys
+def changed(path, change):
+    value = json.load(open(path))
+    change(value)
+    json.dump(value, open(path, "w"))
+changed("model/config.json", lambda config: config.update(
+    (key, json.loads(value)) for key, _, value in (field.partition("=") for field in sys.argv[4:])))
+changed("model/tokenizer.json", lambda t: exec(sys.argv[1], {"t": t}))
+PY
+    run 0 matquant quantize model -o master --recipe rtn --group-size 8 -q
+}

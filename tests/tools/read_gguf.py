@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """read_gguf.py MASTER FILE WIDTH: is the GGUF file the WIDTH-bit model of MASTER?
 
-Reads metadata and tensors with nothing but struct. In 4 and 5 bits (Q4_1, Q5_1; of a symmetric
-master Q4_0, Q5_0), where 2-bit codes are stored in Q4_1, and in K-quants of groups of a multiple of 256, the weights must be
-the master's bit for bit, as in F32; in Q8_0, in Q2_K of smaller groups, in Q3_K and Q6_K unless groups are such and the zero
-point symmetric, in F16 and BF16 their squared difference is printed and must be small. Everything else must be the master's own, or its float32. Prints the types of the blocks' matrices, too.
+Reads metadata and tensors with nothing but struct. The weights must be the master's bit for bit in F32; in 4 and 5 bits (Q4_1,
+Q5_1; of a symmetric master Q4_0, Q5_0); where codes of 2 and 3 bits are stored in Q4_1; and in K-quants of groups of a multiple
+of 256, Q3_K and Q6_K of a symmetric master only. Else, in Q8_0, Q2_K, Q3_K, Q6_K, F16 and BF16, their squared difference is
+printed and must be small. Everything else must be the master's own, or its float32. Prints the types of the blocks' matrices,
+too.
 """
 import math
 import os
@@ -197,11 +198,14 @@ def check_rope(file, config, arch):
     else:
         check("rope_freqs.weight" not in file.tensors, "rope_freqs of a model without")
     if arch == "gemma3":
-        local = config["rope_parameters"]["sliding_attention"]
-        check(meta["gemma3.rope.freq_base_swa"] == local["rope_theta"], "rope.freq_base_swa differs")
+        own = config.get("rope_parameters")  # before version 5 of transformers it was a field of its own
+        base = own["sliding_attention"]["rope_theta"] if own else config["rope_local_base_freq"]
+        check(meta["gemma3.rope.freq_base_swa"] == base, "rope.freq_base_swa differs")
         check(meta["gemma3.attention.sliding_window"] == config["sliding_window"], "another window")
-        check(list(meta["gemma3.attention.sliding_window_pattern"]) ==
-              [kind == "sliding_attention" for kind in config["layer_types"]], "another pattern of windows")
+        every = config.get("sliding_window_pattern", 6)
+        local = ([kind == "sliding_attention" for kind in config["layer_types"]] if "layer_types" in config else
+                 [bool((layer + 1) % every) for layer in range(config["num_hidden_layers"])])
+        check(list(meta["gemma3.attention.sliding_window_pattern"]) == local, "another pattern of windows")
         check(meta.get("gemma3.final_logit_softcapping") == config.get("final_logit_softcapping"), "softcapping differs")
 
 

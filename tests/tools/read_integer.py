@@ -66,7 +66,8 @@ def check_embeddings(master, quantization, may_pack):
     """Which of embedding and head are not packed: compressed-tensors packs what has everything's width, GPTQ a head. The
     settings must say so."""
     if quantization["quant_method"] == "gptq":
-        packed = [prefix for prefix in master.embeddings if may_pack and prefix == HEAD and master.width_of(HEAD) in (2, 3, 4, 8)]
+        packed = [prefix for prefix in master.embeddings
+                  if may_pack and prefix == HEAD and master.width_of(HEAD) in (2, 3, 4, 8)]
         dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for name in master.settings.get("ignored", [])}
         if packed and master.width_of(HEAD) != master.width:
             dynamic["+:^%s$" % HEAD] = {"bits": master.width_of(HEAD)}

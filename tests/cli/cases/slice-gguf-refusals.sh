@@ -1,0 +1,49 @@
+# What GGUF or llama.cpp has not is refused by name, before anything is written.
+. "$CLI/shared.sh"
+
+# refuses STATUS REGEX MODEL KIND [KEY=JSON...]
+refuses() {
+    ends_with=$1 says=$2
+    shift 2
+    golden_master "$@"
+    run $ends_with matquant slice master -o no.gguf --bits 4 --format gguf --dtype f32
+    expect_one_error "^matquant: $says\$"
+    [ ! -e no.gguf ] || fail "written all the same"
+}
+
+# model WHAT MODEL KIND [KEY=JSON...]
+model() {
+    says="llama\\.cpp has not $1 for .*; use --format safetensors or mlx"
+    shift
+    refuses 2 "$says" "$@"
+}
+model 'this query_pre_attn_scalar' gemma3 gemma
+model 'attn_logit_softcapping' gemma3-attention-softcap gemma query_pre_attn_scalar=16
+model 'this activation' llama-gelu gpt-2
+model 'dynamic rotary scaling' rope-dynamic gpt-2
+model 'dynamic rotary scaling' gemma3-dynamic gemma query_pre_attn_scalar=16
+model 'yarn with an attention factor .* rotary scaling' rope-yarn-options gpt-2
+scaled() { printf '{"%s":{"rope_type":"%s","factor":4,"rope_theta":100},"%s":{"rope_type":"default","rope_theta":100}}' "$@"; }
+model 'this rotary scaling' gemma3 gemma query_pre_attn_scalar=16 \
+    rope_parameters="$(scaled full_attention yarn sliding_attention)"
+model "the local layers' rotary scaling" gemma3 gemma query_pre_attn_scalar=16 \
+    rope_parameters="$(scaled sliding_attention linear full_attention)"
+
+# tokenizer WHAT MODEL KIND CHANGE
+tokenizer() {
+    change_tokenizer=$4
+    refuses 2 "tokenizer\\.json: $1 has no counterpart in GGUF; use --format safetensors or mlx" "$2" "$3"
+}
+tokenizer 'no pre_tokenizer' llama gpt-2 't["pre_tokenizer"] = None'
+tokenizer 'this pre_tokenizer' llama gpt-2 't["pre_tokenizer"]["add_prefix_space"] = True'
+tokenizer 'this pre_tokenizer' llama llama-bpe 't["model"]["ignore_merges"] = False'
+tokenizer 'this pre_tokenizer' llama llama2 't["pre_tokenizer"] = {"type": "Whitespace"}'
+tokenizer 'this normalizer' llama gpt-2 't["normalizer"] = {"type": "NFC"}'
+tokenizer 'this normalizer' llama llama2 't["normalizer"] = {"type": "NFC"}'
+tokenizer 'a merge that is not two tokens' llama gpt-2 't["model"]["merges"][1] = "ab"'
+tokenizer 'a merge that is not two tokens' llama llama2 't["model"]["merges"][1] = ["a"]'
+tokenizer 'a model that is no byte-pair encoding' llama gpt-2 't["model"]["type"] = "Unigram"'
+
+# Tokens that the embeddings have no row for.
+change_tokenizer='t["added_tokens"].append(dict(t["added_tokens"][0], id=1 << 40, content="<far>"))'
+refuses 3 'tokenizer\.json: the token "<far>" has an id that is none of the [0-9]* rows of the embeddings' llama gpt-2
