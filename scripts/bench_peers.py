@@ -23,7 +23,32 @@ RUNS = ("full", *OURS, "autoround-8", "autoround-4", "autoround-4-default", "aut
 WIDTHS = (8, 4, 2)
 
 
+def from_tax(name, options):
+    """The run NAME of bench-tax.sh in groups of GROUP_SIZE, which makes the same ones from the same calibration tokens; or None."""
+    run = "master" if name == "matquant" else name
+    paths = sorted(options.tax.glob(f"*-g{GROUP_SIZE}-{run}.json")) if options.tax else []
+    report = load(paths[0]) if paths else None
+    if report is None or "seconds" not in report:
+        return None
+    said = report.get("provenance")
+    sequences = said["calibration"]["tokens"] // options.seq_len if said else report["sequences"]
+    if sequences != options.samples:
+        return None
+    widths = WIDTHS if run == "master" else (report["bits"],)
+    found = {bits: load(paths[0].with_name(f"{paths[0].stem}-w{bits}.json")) for bits in widths}
+    if None in found.values():
+        return None
+    if any(result["windows"] != options.windows or pathlib.Path(result["text"]).name != options.text.name
+           for result in found.values()):
+        sys.exit(f"bench-peers: {paths[0].stem} was measured on another text")
+    return {"package": OURS["matquant"][0], **report, "perplexity": {bits: found[bits]["perplexity"] for bits in widths}}
+
+
 def measure(name, ids, options):
+    given = from_tax(name, options)
+    if given:
+        return {**given, "threads": options.threads, "samples": options.samples, "seq_len": options.seq_len,
+                "windows": options.windows}
     if name == "full":
         return {"perplexity": {"full": evaluate(options, options.model)["perplexity"]}, "text": options.text.name}
     if name in OURS:  # every width of one master
@@ -113,6 +138,7 @@ def main():
     parser.add_argument("--model", type=pathlib.Path)
     parser.add_argument("--title", default="SmolLM2-135M-Instruct")
     parser.add_argument("--runs", default=" ".join(RUNS))
+    parser.add_argument("--tax", type=pathlib.Path)
     options = parser.parse_args()
     options.model = options.model or options.root / "models/smollm2"
     options.results = options.results or options.root / "tests/bench/RESULTS.md"
