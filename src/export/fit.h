@@ -25,6 +25,7 @@ typedef struct mq_fit_subs {
 /* A super-block of Q2_K: w = scale·scales[j]·q - minimum·minima[j]; scale and minimum are float16s.
  */
 typedef struct mq_fit_super {
+    double error; /* Σ (w - value)² */
     float scale, minimum;
     uint8_t scales[MQ_FIT_SUBS], minima[MQ_FIT_SUBS], codes[MQ_FIT_SUBS * MQ_FIT_SUB];
 } mq_fit_super;

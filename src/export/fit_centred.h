@@ -34,12 +34,6 @@ static inline side_f centred_codes(side_f value, side_f inverse, const centred_r
     return (side_between(value * inverse, low, high) + shift) - shift;
 }
 
-/* 0 of what is too small to be a scale. */
-static inline side_f side_inverse(side_f value) {
-    const side_f none = {0}, size = side_pick(value < none, -value, value);
-    return side_pick(size > 0x1p-60f, 1 / value, none);
-}
-
 /* --- a sub-block's own scale ------------------------------------------------------------------ */
 
 /* The best so far, of each of the sub-blocks. */

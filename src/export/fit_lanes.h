@@ -62,6 +62,12 @@ static inline side_f side_pick(side_i which, side_f a, side_f b) {
     return (side_f)((which & (side_i)a) | (~which & (side_i)b));
 }
 
+/* 0 of what is too small to be a scale. */
+static inline side_f side_inverse(side_f value) {
+    const side_f none = {0}, size = side_pick(value < none, -value, value);
+    return side_pick(size > 0x1p-60f, 1 / value, none);
+}
+
 static inline side_f side_between(side_f value, side_f low, side_f high) {
 #if defined(__AVX512F__)
     return _mm512_min_ps(_mm512_max_ps(value, low), high);

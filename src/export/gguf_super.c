@@ -127,6 +127,9 @@ static void put_own(unsigned char *out, const mq_row *row, size_t first, mq_ggml
 
 /* --- fitted, an offset: Q2_K ------------------------------------------------------------------ */
 
+enum { LEVELS = 4 };
+#define NO_GROUP SIZE_MAX
+
 /* What a sub-block would take if it could: w ~ scale·q - minimum, both at least 0. */
 typedef struct wish {
     double scale, minimum;
@@ -140,10 +143,10 @@ static void range_of(double *low, double *high, const float *values) {
     }
 }
 
-static wish wish_of(const mq_row *row, size_t first) {
-    const size_t group_size = row->in / row->groups, group = first / group_size;
+/* group: the one that the sub-block lies in, or NO_GROUP. */
+static wish wish_of(const mq_row *row, size_t first, size_t group) {
     double scale, bias, low, high;
-    if (group_size % SUB == 0) { /* its own grid, counted upwards */
+    if (group != NO_GROUP) { /* its own grid, counted upwards */
         scale = row->scales[group];
         bias = row->biases[group];
         if (scale < 0) {
@@ -163,14 +166,56 @@ static wish wish_of(const mq_row *row, size_t first) {
     return (wish){scale, -bias};
 }
 
-/* The numbers of sub-block j: the slice's levels where it lies in one group, or its weights. */
-static void read_sub(mq_fit_subs *out, const mq_row *row, size_t first, size_t j) {
-    const size_t at = first + j * SUB, group = at / (row->in / row->groups);
-    for (size_t i = 0; i < out->count; i++) {
-        out->values[i][j] = out->count == SUB ? row->values[at + i]
-                                              : row->scales[group] * (float)i + row->biases[group];
+/* The groups of the sub-blocks of a super-block, where each lies in one. */
+static void groups_of(size_t groups[SUBS], const mq_row *row, size_t first) {
+    const size_t size = row->in / row->groups;
+    size_t group = first / size, end = (group + 1) * size;
+    for (size_t j = 0; j < SUBS; j++) {
+        if (first + j * SUB >= end) {
+            group++;
+            end += size;
+        }
+        groups[j] = size % SUB == 0 ? group : NO_GROUP;
     }
 }
+
+/* The numbers of sub-block j: the levels of its group, or its weights. */
+static void read_sub(mq_fit_subs *out, const mq_row *row, size_t first, size_t j, size_t group) {
+    if (out->count == SUB) {
+        for (size_t i = 0; i < SUB; i++) {
+            out->values[i][j] = row->values[first + j * SUB + i];
+        }
+        return;
+    }
+    for (size_t i = 0; i < LEVELS; i++) {
+        out->values[i][j] = row->scales[group] * (float)i + row->biases[group];
+    }
+}
+
+static double fit_q2(unsigned char *out, const mq_row *row, size_t first) {
+    uint8_t each[SUPER];
+    size_t groups[SUBS];
+    mq_fit_subs subs;
+    mq_fit_super block;
+    groups_of(groups, row, first);
+    const bool has_levels = groups[0] != NO_GROUP && row->width == 2;
+    subs.count = has_levels ? LEVELS : SUB;
+    subs.numbers = has_levels ? row->slices + first : each;
+    for (size_t i = 0; !has_levels && i < SUPER; i++) {
+        each[i] = (uint8_t)(i % SUB);
+    }
+    for (size_t j = 0; j < SUBS; j++) {
+        const wish wanted = wish_of(row, first + j * SUB, groups[j]);
+        subs.wish_scale[j] = (float)wanted.scale;
+        subs.wish_minimum[j] = (float)wanted.minimum;
+        read_sub(&subs, row, first, j, groups[j]);
+    }
+    mq_fit_kernels_best()->super(&block, &subs);
+    put_q2(out, &block);
+    return block.error;
+}
+
+/* --- fitted, no offset: Q3_K, Q6_K ------------------------------------------------------------ */
 
 /* Σ (w - value)² of a sub-block. */
 static double sub_error(const uint8_t *codes, const float *values, double scale, double offset) {
@@ -181,34 +226,6 @@ static double sub_error(const uint8_t *codes, const float *values, double scale,
     }
     return sum;
 }
-
-static double fit_q2(unsigned char *out, const mq_row *row, size_t first) {
-    uint8_t each[SUPER];
-    const bool has_levels = row->in / row->groups % SUB == 0 && row->width == 2;
-    mq_fit_subs subs = {.count = has_levels ? 4 : SUB,
-                        .numbers = has_levels ? row->slices + first : each};
-    mq_fit_super block;
-    double error = 0;
-    for (size_t i = 0; !has_levels && i < SUPER; i++) {
-        each[i] = (uint8_t)(i % SUB);
-    }
-    for (size_t j = 0; j < SUBS; j++) {
-        const wish wanted = wish_of(row, first + j * SUB);
-        subs.wish_scale[j] = (float)wanted.scale;
-        subs.wish_minimum[j] = (float)wanted.minimum;
-        read_sub(&subs, row, first, j);
-    }
-    mq_fit_kernels_best()->super(&block, &subs);
-    put_q2(out, &block);
-    for (size_t j = 0; j < SUBS; j++) {
-        error += sub_error(block.codes + j * SUB, row->values + first + j * SUB,
-                           (double)block.scale * block.scales[j],
-                           -(double)block.minimum * block.minima[j]);
-    }
-    return error;
-}
-
-/* --- fitted, no offset: Q3_K, Q6_K ------------------------------------------------------------ */
 
 static double fit_centred(unsigned char *out, const mq_row *row, size_t first, mq_ggml_type type) {
     const size_t group_size = row->in / row->groups;
