@@ -62,6 +62,19 @@ static inline side_f side_pick(side_i which, side_f a, side_f b) {
     return (side_f)((which & (side_i)a) | (~which & (side_i)b));
 }
 
+/* Of b where they are the same. */
+static inline side_f side_largest(side_f a, side_f b) {
+#if defined(__AVX512F__)
+    return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+    return _mm256_max_ps(a, b);
+#else
+    return side_pick(a > b, a, b);
+#endif
+}
+
+static inline side_f side_size(side_f value) { return (side_f)((side_i)value & INT32_MAX); }
+
 /* 0 of what is too small to be a scale. */
 static inline side_f side_inverse(side_f value) {
     const side_f none = {0}, size = side_pick(value < none, -value, value);

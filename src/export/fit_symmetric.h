@@ -25,8 +25,7 @@ static void read_blocks(side_f out[MQ_FIT_BLOCK], const float *values, size_t co
 static side_f largest_of(const side_f values[MQ_FIT_BLOCK]) {
     side_f largest = {0};
     for (size_t i = 0; i < MQ_FIT_BLOCK; i++) {
-        const side_f size = side_pick(values[i] < 0, -values[i], values[i]);
-        largest = side_pick(size > largest, size, largest);
+        largest = side_largest(side_size(values[i]), largest);
     }
     return largest;
 }
@@ -49,9 +48,17 @@ static side_f symmetric_scale(const side_f values[MQ_FIT_BLOCK], side_f step) {
 }
 
 static void put_symmetrics(int8_t *codes, const float *values, float scale) {
-    const float inverse = scale > 0 ? 1 / scale : 0, last = SYMMETRIC_LAST;
+    int32_t whole[MQ_FIT_BLOCK];
+    const side_f none = {0}, last = (float)SYMMETRIC_LAST - none, shift = 0x1.8p23f - none;
+    const float inverse = scale > 0 ? 1 / scale : 0;
+    for (size_t i = 0; i < MQ_FIT_BLOCK; i += SIDES) {
+        const side_f code =
+            (side_between(side_at(values + i) * inverse, -last, last) + shift) - shift;
+        const side_i now = __builtin_convertvector(code, side_i);
+        memcpy(whole + i, &now, sizeof now);
+    }
     for (size_t i = 0; i < MQ_FIT_BLOCK; i++) {
-        codes[i] = (int8_t)(int)round_small(between(values[i] * inverse, -last, last));
+        codes[i] = (int8_t)whole[i];
     }
 }
 
