@@ -38,9 +38,24 @@ size_t mq_ggml_row_bytes(mq_ggml_type type, size_t count) {
     return count / types[i].block * types[i].bytes;
 }
 
-static float half_of(double value) {
-    unsigned char bytes[2];
-    return mq_put_half(bytes, value);
+static float half_of(double value) { return mq_f16_to_f32(mq_half_within(value)); }
+
+/* The group that a block lies in, or begins in: of blocks one after the other, from the first of a
+ * row on. */
+typedef struct block_group {
+    size_t group, end, size;
+} block_group;
+
+static block_group first_group(const mq_row *row) {
+    return (block_group){.size = row->in / row->groups, .end = row->in / row->groups};
+}
+
+static size_t group_at(block_group *self, size_t first) {
+    while (first >= self->end) {
+        self->group++;
+        self->end += self->size;
+    }
+    return self->group;
 }
 
 static unsigned nearest(double value, unsigned last) {
@@ -110,45 +125,46 @@ static affine fit_affine(const float *values, unsigned last) {
     return best;
 }
 
-/* The block's own codes where it lies in one group. */
-static affine affine_of(const mq_row *row, size_t first, unsigned last) {
-    const size_t group_size = row->in / row->groups, group = first / group_size;
-    if (group_size % SMALL != 0) {
-        return fit_affine(row->values + first, last);
-    }
-    affine exact = {.scale = row->scales[group], .bias = row->biases[group]};
-    memcpy(exact.codes, row->slices + first, SMALL);
-    return exact;
-}
-
 /* Codes of 4 bits, or of 5 with their fifth bits before the others. */
 static void put_codes(unsigned char *out, const uint8_t codes[SMALL], bool fifth) {
     unsigned char *halves = out + (fifth ? 4 : 0);
-    uint32_t high = 0;
     for (size_t i = 0; i < SMALL / 2; i++) {
-        const unsigned a = codes[i], b = codes[i + SMALL / 2];
-        halves[i] = (unsigned char)((a & 15) | (b & 15) << 4);
-        high |= (uint32_t)(a >> 4) << i | (uint32_t)(b >> 4) << (i + SMALL / 2);
+        halves[i] = (unsigned char)((codes[i] & 15) | (codes[i + SMALL / 2] & 15) << 4);
     }
-    if (fifth) {
-        for (size_t i = 0; i < 4; i++) {
-            out[i] = (unsigned char)(high >> (8 * i) & 0xff);
-        }
+    if (!fifth) {
+        return;
+    }
+    uint32_t high = 0;
+    for (size_t i = 0; i < SMALL; i++) {
+        high |= (uint32_t)(codes[i] >> 4) << i;
+    }
+    for (size_t i = 0; i < 4; i++) {
+        out[i] = (unsigned char)(high >> (8 * i) & 0xff);
     }
 }
 
-static void put_affine(unsigned char *out, const affine *block, bool fifth) {
-    mq_put_half(out, block->scale);
-    mq_put_half(out + 2, block->bias);
-    put_codes(out + 4, block->codes, fifth);
+static void put_affine(unsigned char *out, double scale, double bias, const uint8_t codes[SMALL],
+                       bool fifth) {
+    mq_put_half(out, scale);
+    mq_put_half(out + 2, bias);
+    put_codes(out + 4, codes, fifth);
 }
 
+/* The slice's own codes where a block lies in one group. */
 static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error) {
     const bool fifth = type == MQ_GGML_Q5_1;
+    block_group at = first_group(row);
+    const bool is_exact = at.size % SMALL == 0;
     for (size_t first = 0; first < row->in; first += SMALL) {
-        const affine block = affine_of(row, first, fifth ? 31 : 15);
-        put_affine(out, &block, fifth);
-        *error += block.error;
+        const size_t group = group_at(&at, first);
+        if (is_exact) {
+            put_affine(out, (double)row->scales[group], (double)row->biases[group],
+                       row->slices + first, fifth);
+        } else {
+            const affine block = fit_affine(row->values + first, fifth ? 31 : 15);
+            put_affine(out, block.scale, block.bias, block.codes, fifth);
+            *error += block.error;
+        }
         out += fifth ? 24 : 20;
     }
 }
@@ -158,14 +174,15 @@ static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type ty
 static void encode_symmetric(unsigned char *out, const mq_row *row, double *error) {
     enum { AT_ONCE = 64 };
     const mq_fit_kernels *kernels = mq_fit_kernels_best();
-    const size_t group_size = row->in / row->groups, blocks = row->in / SMALL;
+    const size_t blocks = row->in / SMALL;
+    block_group at = first_group(row);
     for (size_t first = 0; first < blocks; first += AT_ONCE) {
         const size_t left = blocks - first, count = left < AT_ONCE ? left : AT_ONCE;
         float scales[AT_ONCE], steps[AT_ONCE], errors[AT_ONCE];
         int8_t codes[AT_ONCE * SMALL];
         uint16_t halves[AT_ONCE];
         for (size_t i = 0; i < count; i++) {
-            steps[i] = row->scales[(first + i) * SMALL / group_size];
+            steps[i] = row->scales[group_at(&at, (first + i) * SMALL)];
         }
         kernels->symmetric(scales, codes, errors, row->values + first * SMALL, steps, count);
         mq_from_f32(halves, MQ_F16, scales, count);
@@ -184,13 +201,13 @@ static void encode_symmetric(unsigned char *out, const mq_row *row, double *erro
 static void encode_centred(unsigned char *out, const mq_row *row, mq_ggml_type type) {
     const bool fifth = type == MQ_GGML_Q5_0;
     const unsigned shift = (fifth ? 16u : 8u) - (1u << (row->width - 1));
-    const size_t group_size = row->in / row->groups;
+    block_group at = first_group(row);
     for (size_t first = 0; first < row->in; first += SMALL) {
         uint8_t codes[SMALL];
         for (size_t i = 0; i < SMALL; i++) {
             codes[i] = (uint8_t)(row->slices[first + i] + shift);
         }
-        mq_put_half(out, row->scales[first / group_size]);
+        mq_put_half(out, (double)row->scales[group_at(&at, first)]);
         put_codes(out + 2, codes, fifth);
         out += fifth ? 22 : 18;
     }

@@ -4,16 +4,16 @@
 
 #include "tensor/dtype.h"
 
-/* Rounded to float16, as the file will hold it, which is returned; an overflow stays the largest
- * number. */
-static inline float mq_put_half(unsigned char *out, double value) {
+/* The nearest float16; an overflow stays the largest number. */
+static inline uint16_t mq_half_within(double value) {
     const double largest = 65504.0;
-    const uint16_t half = mq_f32_to_f16((float)(value > largest    ? largest
-                                                : value < -largest ? -largest
-                                                                   : value));
+    return mq_f32_to_f16((float)(value > largest ? largest : value < -largest ? -largest : value));
+}
+
+static inline void mq_put_half(unsigned char *out, double value) {
+    const uint16_t half = mq_half_within(value);
     out[0] = (unsigned char)(half & 0xff);
     out[1] = (unsigned char)(half >> 8);
-    return mq_f16_to_f32(half);
 }
 
 #endif

@@ -32,21 +32,27 @@ size_t mq_source_row(const mq_piece *piece, size_t row) {
     return row - at + at % 2 * (head_dim / 2) + at / 2;
 }
 
-/* A row of the source as number `at` of those that are encoded together. */
-static void read_row(const scratch *self, const mq_plan *plan, const mq_piece *piece, size_t at,
-                     size_t row) {
+/* Rows [row, row + count) of the source as those from number `at` on that are encoded together;
+ * returns their slices. */
+static const uint8_t *read_rows(const scratch *self, const mq_plan *plan, const mq_piece *piece,
+                                size_t at, size_t row, size_t count) {
     const mq_master_view *view = piece->linear;
     const unsigned width = mq_view_width(view, plan->job->width);
-    const size_t pairs = row * view->groups * sizeof(uint16_t), pair = at * view->groups;
-    uint8_t *slices = self->slices + at * view->in;
-    mq_slice_codes(slices, view->codes->data + row * view->in, view->in, width,
-                   mq_master_slice_rule(plan->job->master));
-    mq_to_f32(self->scales + pair, view->scales[width]->data + pairs, MQ_F16, view->groups);
-    mq_to_f32(self->biases + pair, view->biases[width]->data + pairs, MQ_F16, view->groups);
+    const size_t pair = at * view->groups, pairs = count * view->groups;
+    const size_t bytes = row * view->groups * sizeof(uint16_t), weights = count * view->in;
+    const uint8_t *codes = view->codes->data + row * view->in, *slices = codes;
+    if (width < MQ_MAX_WIDTH || piece->heads != 0) { /* else they are the codes as they lie */
+        uint8_t *room = self->slices + at * view->in;
+        mq_slice_codes(room, codes, weights, width, mq_master_slice_rule(plan->job->master));
+        slices = room;
+    }
+    mq_to_f32(self->scales + pair, view->scales[width]->data + bytes, MQ_F16, pairs);
+    mq_to_f32(self->biases + pair, view->biases[width]->data + bytes, MQ_F16, pairs);
     if (piece->takes_values) {
         mq_dequantize_row(self->values + at * view->in, slices, self->scales + pair,
-                          self->biases + pair, view->in, view->groups);
+                          self->biases + pair, weights, pairs);
     }
+    return slices;
 }
 
 /* Σ (w - value)² and Σ value² of some rows. */
@@ -59,13 +65,17 @@ static row_error encode_together(unsigned char *out, const scratch *self, const 
                                  const mq_piece *piece, size_t first, size_t count,
                                  mq_encode_rows *encode) {
     const mq_master_view *view = piece->linear;
-    for (size_t i = 0; i < count; i++) {
-        read_row(self, plan, piece, i, mq_source_row(piece, first + i));
+    const uint8_t *slices = self->slices;
+    if (piece->heads == 0) { /* rows in the order of the source */
+        slices = read_rows(self, plan, piece, 0, first, count);
+    }
+    for (size_t i = 0; piece->heads != 0 && i < count; i++) {
+        read_rows(self, plan, piece, i, mq_source_row(piece, first + i), 1);
     }
     const mq_row read = {.in = count * view->in,
                          .groups = count * view->groups,
                          .width = mq_view_width(view, plan->job->width),
-                         .slices = self->slices,
+                         .slices = slices,
                          .scales = self->scales,
                          .biases = self->biases,
                          .values = piece->takes_values ? self->values : NULL};
