@@ -127,10 +127,11 @@ static affine fit_affine(const float *values, unsigned last) {
 
 /* Codes of 4 bits, or of 5 with their fifth bits before the others. */
 static void put_codes(unsigned char *out, const uint8_t codes[SMALL], bool fifth) {
-    unsigned char *halves = out + (fifth ? 4 : 0);
+    unsigned char halves[SMALL / 2];
     for (size_t i = 0; i < SMALL / 2; i++) {
         halves[i] = (unsigned char)((codes[i] & 15) | (codes[i + SMALL / 2] & 15) << 4);
     }
+    memcpy(out + (fifth ? 4 : 0), halves, sizeof halves);
     if (!fifth) {
         return;
     }
@@ -143,28 +144,40 @@ static void put_codes(unsigned char *out, const uint8_t codes[SMALL], bool fifth
     }
 }
 
-static void put_affine(unsigned char *out, double scale, double bias, const uint8_t codes[SMALL],
-                       bool fifth) {
-    mq_put_half(out, scale);
-    mq_put_half(out + 2, bias);
-    put_codes(out + 4, codes, fifth);
+/* The slice's own codes: each block lies in one group. */
+static void put_own_affine(unsigned char *out, const mq_row *row, bool fifth) {
+    enum { AT_ONCE = 64 };
+    const size_t size = row->in / row->groups, bytes = fifth ? 24 : 20;
+    const uint8_t *codes = row->slices;
+    for (size_t first = 0; first < row->groups; first += AT_ONCE) {
+        const size_t left = row->groups - first, count = left < AT_ONCE ? left : AT_ONCE;
+        uint16_t scales[AT_ONCE], biases[AT_ONCE];
+        mq_from_f32(scales, MQ_F16, row->scales + first, count);
+        mq_from_f32(biases, MQ_F16, row->biases + first, count);
+        for (size_t g = 0; g < count; g++) {
+            for (size_t i = 0; i < size; i += SMALL) {
+                memcpy(out, &scales[g], sizeof *scales);
+                memcpy(out + 2, &biases[g], sizeof *biases);
+                put_codes(out + 4, codes, fifth);
+                out += bytes;
+                codes += SMALL;
+            }
+        }
+    }
 }
 
-/* The slice's own codes where a block lies in one group. */
 static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error) {
     const bool fifth = type == MQ_GGML_Q5_1;
-    block_group at = first_group(row);
-    const bool is_exact = at.size % SMALL == 0;
+    if (row->in / row->groups % SMALL == 0) {
+        put_own_affine(out, row, fifth);
+        return;
+    }
     for (size_t first = 0; first < row->in; first += SMALL) {
-        const size_t group = group_at(&at, first);
-        if (is_exact) {
-            put_affine(out, (double)row->scales[group], (double)row->biases[group],
-                       row->slices + first, fifth);
-        } else {
-            const affine block = fit_affine(row->values + first, fifth ? 31 : 15);
-            put_affine(out, block.scale, block.bias, block.codes, fifth);
-            *error += block.error;
-        }
+        const affine block = fit_affine(row->values + first, fifth ? 31 : 15);
+        mq_put_half(out, block.scale);
+        mq_put_half(out + 2, block.bias);
+        put_codes(out + 4, block.codes, fifth);
+        *error += block.error;
         out += fifth ? 24 : 20;
     }
 }

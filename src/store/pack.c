@@ -10,25 +10,44 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "safetensors and the bit stream are little endian");
 
-void mq_slice_codes(uint8_t *slices, const uint8_t *codes, size_t count, unsigned width,
-                    mq_slice_rule rule) {
-    assert(width >= MQ_MIN_WIDTH && width <= MQ_MAX_WIDTH);
-    unsigned shift = MQ_MAX_WIDTH - width;
-    if (shift == 0) {
-        memmove(slices, codes, count);
-    } else if (rule == MQ_SLICE_TOP) {
+/* All in bytes: half of the last bit is added to what is left above it. The clamp to the last slice
+ * is the clamp of the rounded code to 255; without one it goes up to 2^width. */
+static inline void slice_codes(uint8_t *slices, const uint8_t *codes, size_t count, unsigned width,
+                               mq_slice_rule rule) {
+    const unsigned shift = MQ_MAX_WIDTH - width;
+    if (rule == MQ_SLICE_TOP) {
         for (size_t i = 0; i < count; i++) {
             slices[i] = (uint8_t)(codes[i] >> shift);
         }
-    } else {
-        /* The clamp to the last slice is the clamp of the rounded code to 255; without one it goes
-         * up to 2^width. */
-        const unsigned half = 1u << (shift - 1);
-        const unsigned last = rule == MQ_SLICE_ROUND ? 255 : 256;
-        for (size_t i = 0; i < count; i++) {
-            unsigned rounded = codes[i] + half;
-            slices[i] = (uint8_t)((rounded < last ? rounded : last) >> shift);
-        }
+        return;
+    }
+    const uint8_t last = (uint8_t)((1u << width) - (rule == MQ_SLICE_ROUND ? 1 : 0));
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t twice = (uint8_t)(codes[i] >> (shift - 1));
+        const uint8_t rounded = (uint8_t)((twice >> 1) + (twice & 1));
+        slices[i] = rounded < last ? rounded : last;
+    }
+}
+
+void mq_slice_codes(uint8_t *slices, const uint8_t *codes, size_t count, unsigned width,
+                    mq_slice_rule rule) {
+    assert(width >= MQ_MIN_WIDTH && width <= MQ_MAX_WIDTH);
+    if (width == MQ_MAX_WIDTH) {
+        memmove(slices, codes, count);
+        return;
+    }
+    switch (width) { /* known to the compiler, which then has bytes side by side */
+#define SLICE(known)                                                                               \
+    case known:                                                                                    \
+        slice_codes(slices, codes, count, known, rule);                                            \
+        break
+        SLICE(2);
+        SLICE(3);
+        SLICE(4);
+        SLICE(5);
+        SLICE(6);
+        SLICE(7);
+#undef SLICE
     }
 }
 
