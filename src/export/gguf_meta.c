@@ -11,8 +11,11 @@ void mq_gguf_put_u32(mq_buffer *buffer, uint32_t value) {
 }
 
 void mq_gguf_put_u64(mq_buffer *buffer, uint64_t value) {
-    mq_gguf_put_u32(buffer, (uint32_t)value);
-    mq_gguf_put_u32(buffer, (uint32_t)(value >> 32));
+    char bytes[8];
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (char)(value >> (8 * i) & 0xff);
+    }
+    mq_buffer_put(buffer, bytes, sizeof bytes);
 }
 
 void mq_gguf_put_f32(mq_buffer *buffer, float value) {

@@ -239,13 +239,16 @@ static void put_plain_spaces(mq_buffer *text, const char *marked) {
 
 static void put_token(converter *self, size_t id) {
     const token *t = &self->tokens[id];
+    const bool has_spaces = self->sentencepiece && t->type == USER_DEFINED;
+    if (t->text != NULL && !has_spaces) {
+        mq_gguf_put_string(&self->meta->bytes, t->text, strlen(t->text));
+        return;
+    }
     mq_buffer text = {0};
     if (t->text == NULL) { /* rows of the embeddings without a token */
         mq_buffer_printf(&text, "[PAD%zu]", id);
-    } else if (self->sentencepiece && t->type == USER_DEFINED) {
-        put_plain_spaces(&text, t->text);
     } else {
-        mq_buffer_put_text(&text, t->text);
+        put_plain_spaces(&text, t->text);
     }
     if (text.failed) {
         self->meta->bytes.failed = true;
