@@ -22,29 +22,49 @@ static void read_blocks(side_f out[MQ_FIT_BLOCK], const float *values, size_t co
     }
 }
 
-static side_f largest_of(const side_f values[MQ_FIT_BLOCK]) {
-    side_f largest = {0};
+/* A grid that is tried, better_scale of fit_lanes.h in units of its step: x = value / step, r = x -
+ * code. Of the squares of codes no sum is needed, as Σcode² = Σx² - 2·Σ(r·code) - Σr². */
+typedef struct symmetric_try {
+    side_f scale, error; /* the best scale for the nearest codes, a float16; their error with it */
+} symmetric_try;
+
+static inline symmetric_try try_symmetric(const side_f values[MQ_FIT_BLOCK], side_f power,
+                                          side_f step, bool is_clipped) {
+    const side_f none = {0}, last = (float)SYMMETRIC_LAST - none, shift = 0x1.8p23f - none;
+    const side_i is_step = step > none;
+    const side_f inverse = side_pick(is_step, 1 / step, none);
+    side_f squares = none, products = none;
     for (size_t i = 0; i < MQ_FIT_BLOCK; i++) {
-        largest = side_largest(side_size(values[i]), largest);
+        const side_f x = values[i] * inverse;
+        const side_f code = ((is_clipped ? side_between(x, -last, last) : x) + shift) - shift;
+        const side_f r = x - code;
+        squares += r * r;
+        products += r * code;
     }
-    return largest;
+    const side_f codes = power * inverse * inverse - 2 * products - squares;
+    const side_f by = side_pick(codes > none, products / codes, none);
+    const side_f scale = side_half(step * (1 + by));
+    const side_f change = side_pick(is_step, scale * inverse - 1, none);
+    const side_f left = squares + change * (change * codes - 2 * products);
+    return (symmetric_try){scale, side_largest(left, none) * step * step};
 }
 
 static side_f symmetric_scale(const side_f values[MQ_FIT_BLOCK], side_f step) {
-    const side_f none = {0}, last = (float)SYMMETRIC_LAST - none;
-    const side_f least_step = largest_of(values) / last;
-    const side_f own = side_pick(step < 0, -step, step);
-    side_sums sums = try_scale(values, NULL, MQ_FIT_BLOCK, own, -last, last, true);
-    side_f least, error, best = better_scale(&least, own, &sums, MQ_F16);
-    for (size_t k = 0; k < SYMMETRIC_TRIALS; k++) {
-        const side_f at = least_step * symmetric_trials[k];
-        sums = try_scale(values, NULL, MQ_FIT_BLOCK, at, -last, last, false);
-        const side_f scale = better_scale(&error, at, &sums, MQ_F16);
-        const side_i better = error < least;
-        least = side_pick(better, error, least);
-        best = side_pick(better, scale, best);
+    side_f largest = {0}, power = {0};
+    for (size_t i = 0; i < MQ_FIT_BLOCK; i++) {
+        largest = side_largest(side_size(values[i]), largest);
+        power += values[i] * values[i];
     }
-    return best;
+    const side_f least_step = largest / (float)SYMMETRIC_LAST;
+    symmetric_try best = try_symmetric(values, power, side_size(step), true);
+    for (size_t k = 0; k < SYMMETRIC_TRIALS; k++) {
+        const symmetric_try next =
+            try_symmetric(values, power, least_step * symmetric_trials[k], false);
+        const side_i better = next.error < best.error;
+        best.error = side_pick(better, next.error, best.error);
+        best.scale = side_pick(better, next.scale, best.scale);
+    }
+    return best.scale;
 }
 
 static void put_symmetrics(int8_t *codes, const float *values, float scale) {
