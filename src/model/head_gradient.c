@@ -1,8 +1,17 @@
 /* KL(reference ‖ model) at the head, and its gradient, for a slab of tokens at a time.
  *
- * The logits of a slab stay: first those of both sides are made, piece by piece of the vocabulary,
- * with their log-sum-exp; then, piece by piece again, the model's become gradients in place and are
- * multiplied with the head's rows. Every piece sums into arrays of its own, which are added in the
+ * The logits of a slab stay: first those of both sides are made, chunk by chunk of the vocabulary,
+ * with their log-sum-exp; then, chunk by chunk again, the model's become gradients in place and are
+ * multiplied with the head's rows. A chunk whose gradients have been used is free for the logits of
+ * the next slab: one pass over the vocabulary ends a slab and begins the next, so that the head is
+ * read once for both.
+ *
+ * Where both sides have the same head, one product makes the logits of both: what a product does
+ * with the head's rows before it multiplies is much of its time where tokens are few. A chunk's
+ * logits lie together, since rows as far apart as a vocabulary is large, often by a power of two,
+ * fall on the same places of a cache.
+ *
+ * Chunks are those of pieces, and every piece sums into arrays of its own, which are added in the
  * order of the pieces: which thread had which does not show. */
 #include "model/head_gradient.h"
 
@@ -24,19 +33,20 @@ enum {
 };
 
 struct mq_head_gradient {
-    size_t slab;             /* tokens */
-    float *reference_norm;   /* [hidden_size] */
-    float *normed[2];        /* [slab, hidden_size] */
-    float *inv_rms[2];       /* [slab]: the model's is needed again backward */
-    float *logits[2];        /* [slab, vocab_size] */
-    float *max[2], *sum[2];  /* [PIECES, slab] */
-    float *lse[2];           /* [slab] */
-    float *kl;               /* [PIECES, slab] */
-    float *d_normed;         /* [PIECES, slab, hidden_size]; the sum goes into the first */
-    float *d_norm;           /* [hidden_size]: of one slab */
-    float *norm_scratch;     /* [chunks, hidden_size] of mq_rmsnorm_backward */
-    float *rows;             /* [threads, CHUNK_ROWS, hidden_size] */
-    mq_bf16 *normed_bf16[2]; /* for products of bfloat16: normed, rows, */
+    size_t slab;            /* tokens */
+    float *reference_norm;  /* [hidden_size] */
+    float *normed;          /* [2·slab, hidden_size]: the model's tokens, then the reference's */
+    float *inv_rms[2];      /* [slab]: the model's, of the slab that ends and the one that begins */
+    float *inv_rms_unused;  /* [slab]: the reference's */
+    float *logits;          /* [2·slab·vocab_size]: chunk_of */
+    float *max[2], *sum[2]; /* [PIECES, slab] */
+    float *lse[2];          /* [slab] */
+    float *kl;              /* [PIECES, slab] */
+    float *d_normed;        /* [PIECES, slab, hidden_size]; the sum goes into the first */
+    float *d_norm;          /* [hidden_size]: of one slab */
+    float *norm_scratch;    /* [chunks, hidden_size] of mq_rmsnorm_backward */
+    float *rows;            /* [threads, CHUNK_ROWS, hidden_size] */
+    mq_bf16 *normed_bf16;   /* for products of bfloat16: normed, rows, */
     mq_bf16 *rows_bf16;
     mq_bf16 *d_logits; /* [threads, slab, CHUNK_ROWS] and the logits' gradients, rounded */
     unsigned char *gemm_scratch;
@@ -53,10 +63,17 @@ typedef struct pass {
     const mq_gemm_bf16 *gemm; /* NULL: float32 */
     const mq_head_kernels *kernels;
     const mq_kernels *elementwise;
-    size_t tokens; /* of the slab */
+    size_t ending, beginning; /* tokens of the slab that becomes gradients in this pass over the
+                                 vocabulary, and of the one that becomes logits; 0: there is none */
     size_t threads;
     float weight, softcap;
 } pass;
+
+/* Rows [first, first + count) of the vocabulary, of which a piece is made up. */
+typedef struct chunk {
+    size_t piece, first, count;
+    bool begins; /* the piece */
+} chunk;
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -69,9 +86,7 @@ static size_t slab_tokens(const mq_config *config, size_t max_tokens) {
 static void carve_bf16(mq_head_gradient *m, mq_slab *slab, const mq_config *config,
                        const mq_gemm_bf16 *gemm, size_t threads) {
     const size_t row = config->hidden_size * sizeof(mq_bf16);
-    for (size_t i = 0; i < 2; i++) {
-        m->normed_bf16[i] = mq_carve(slab, m->slab, row);
-    }
+    m->normed_bf16 = mq_carve(slab, 2 * m->slab, row);
     m->rows_bf16 = mq_carve(slab, threads * CHUNK_ROWS, row);
     m->d_logits = mq_carve(slab, threads * m->slab, CHUNK_ROWS * sizeof(mq_bf16));
     m->gemm_scratch_size =
@@ -85,10 +100,11 @@ mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config,
     mq_head_gradient local = {.slab = slab_tokens(config, max_tokens)};
     const size_t n = local.slab, row = config->hidden_size * sizeof(float);
     local.reference_norm = mq_carve(slab, 1, row);
+    local.normed = mq_carve(slab, 2 * n, row);
+    local.logits = mq_carve(slab, 2 * n, config->vocab_size * sizeof(float));
+    local.inv_rms_unused = mq_carve(slab, n, sizeof(float));
     for (size_t i = 0; i < 2; i++) {
-        local.normed[i] = mq_carve(slab, n, row);
         local.inv_rms[i] = mq_carve(slab, n, sizeof(float));
-        local.logits[i] = mq_carve(slab, n, config->vocab_size * sizeof(float));
         local.max[i] = mq_carve(slab, PIECES, n * sizeof(float));
         local.sum[i] = mq_carve(slab, PIECES, n * sizeof(float));
         local.lse[i] = mq_carve(slab, n, sizeof(float));
@@ -116,7 +132,7 @@ static mq_gemm_shape logits_shape(const mq_config *config, size_t tokens, size_t
                            .k = width,
                            .lda = width,
                            .ldb = width,
-                           .ldc = config->vocab_size,
+                           .ldc = count,
                            .trans_b = true};
 }
 
@@ -136,18 +152,27 @@ static size_t piece_begin(const mq_config *config, size_t piece) {
     return config->vocab_size * piece / PIECES;
 }
 
+/* The chunk that begins at row `first` of a piece; count 0: the piece ends there. */
+static chunk chunk_at(const mq_config *config, size_t piece, size_t first) {
+    const size_t end = piece_begin(config, piece + 1);
+    return (chunk){.piece = piece,
+                   .first = first,
+                   .count = smaller(CHUNK_ROWS, end - first),
+                   .begins = first == piece_begin(config, piece)};
+}
+
+/* tokens: of a slab. The logits of one side alone are made where the other has its own head. */
 static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_t tokens,
                               mq_error *err) {
     mq_status status = MQ_OK;
     for (size_t piece = 0; piece < PIECES; piece++) {
-        const size_t begin = piece_begin(config, piece), end = piece_begin(config, piece + 1);
-        for (size_t first = begin; status == MQ_OK && first < end; first += CHUNK_ROWS) {
-            const size_t count = smaller(CHUNK_ROWS, end - first);
-            const mq_gemm_shape shapes[] = {logits_shape(config, tokens, count),
-                                            gradient_shape(config, tokens, count, first == begin)};
-            status = mq_gemm_bf16_prepare(gemm, &shapes[0], err);
-            if (status == MQ_OK) {
-                status = mq_gemm_bf16_prepare(gemm, &shapes[1], err);
+        chunk c = chunk_at(config, piece, piece_begin(config, piece));
+        for (; c.count > 0; c = chunk_at(config, piece, c.first + c.count)) {
+            const mq_gemm_shape shapes[] = {logits_shape(config, tokens, c.count),
+                                            logits_shape(config, 2 * tokens, c.count),
+                                            gradient_shape(config, tokens, c.count, c.begins)};
+            for (size_t i = 0; status == MQ_OK && i < sizeof shapes / sizeof shapes[0]; i++) {
+                status = mq_gemm_bf16_prepare(gemm, &shapes[i], err);
             }
         }
     }
@@ -175,33 +200,33 @@ typedef struct head_rows {
     const mq_bf16 *bf16;
 } head_rows;
 
-static mq_status read_rows(head_rows *out, const pass *p, const mq_model *of, size_t first,
-                           size_t count, mq_error *err) {
+static mq_status read_rows(head_rows *out, const pass *p, const mq_model *of, const chunk *c,
+                           mq_error *err) {
     const mq_config *config = &of->config;
     const mq_weights *weights = of->weights;
     const char *name = config->tie_word_embeddings ? config->arch->embedding : config->arch->head;
     const size_t at = (size_t)omp_get_thread_num() * CHUNK_ROWS * config->hidden_size;
     float *rows = p->memory->rows + at;
     *out = (head_rows){.f32 = rows};
-    const mq_status status = weights->class_->read(rows, weights, name, first, count, err);
+    const mq_status status = weights->class_->read(rows, weights, name, c->first, c->count, err);
     if (status == MQ_OK && p->gemm != NULL) {
         out->bf16 = p->memory->rows_bf16 + at;
-        p->elementwise->to_bf16(p->memory->rows_bf16 + at, rows, count * config->hidden_size);
+        p->elementwise->to_bf16(p->memory->rows_bf16 + at, rows, c->count * config->hidden_size);
     }
     return status;
 }
 
-/* logits[tokens, count] (rows of vocab_size) = normed·rowsᵀ */
-static void logits_product(float *logits, const pass *p, size_t side, const head_rows *rows,
-                           size_t count) {
+/* logits[tokens, count] = normed[first_token.., hidden_size]·rowsᵀ */
+static void logits_product(float *logits, const pass *p, size_t first_token, size_t tokens,
+                           const head_rows *rows, size_t count) {
     const mq_head_gradient *m = p->memory;
-    const size_t vocab = p->model->config.vocab_size, width = p->model->config.hidden_size;
+    const size_t width = p->model->config.hidden_size, at = first_token * width;
     if (p->gemm != NULL) {
-        const mq_gemm_shape shape = logits_shape(&p->model->config, p->tokens, count);
-        mq_gemm_bf16_run(p->gemm, logits, m->normed_bf16[side], rows->bf16, &shape, scratch_of(p));
+        const mq_gemm_shape shape = logits_shape(&p->model->config, tokens, count);
+        mq_gemm_bf16_run(p->gemm, logits, m->normed_bf16 + at, rows->bf16, &shape, scratch_of(p));
     } else {
-        mq_gemm(logits, vocab, m->normed[side], width, false, rows->f32, width, true, p->tokens,
-                count, width, 1.0F, 0.0F);
+        mq_gemm(logits, count, m->normed + at, width, false, rows->f32, width, true, tokens, count,
+                width, 1.0F, 0.0F);
     }
 }
 
@@ -209,97 +234,107 @@ static void logits_product(float *logits, const pass *p, size_t side, const head
 static void gradient_product(float *d_normed, const pass *p, const float *d_logits,
                              const head_rows *rows, size_t count, bool begins) {
     const mq_head_gradient *m = p->memory;
-    const size_t vocab = p->model->config.vocab_size, width = p->model->config.hidden_size;
+    const size_t width = p->model->config.hidden_size;
     if (p->gemm == NULL) {
-        mq_gemm(d_normed, width, d_logits, vocab, false, rows->f32, width, false, p->tokens, width,
+        mq_gemm(d_normed, width, d_logits, count, false, rows->f32, width, false, p->ending, width,
                 count, 1.0F, begins ? 0.0F : 1.0F);
         return;
     }
-    const mq_gemm_shape shape = gradient_shape(&p->model->config, p->tokens, count, begins);
+    const mq_gemm_shape shape = gradient_shape(&p->model->config, p->ending, count, begins);
     mq_bf16 *rounded = m->d_logits + (size_t)omp_get_thread_num() * m->slab * CHUNK_ROWS;
-    for (size_t t = 0; t < p->tokens; t++) {
-        p->elementwise->to_bf16(rounded + t * CHUNK_ROWS, d_logits + t * vocab, count);
+    for (size_t t = 0; t < p->ending; t++) {
+        p->elementwise->to_bf16(rounded + t * CHUNK_ROWS, d_logits + t * count, count);
     }
     mq_gemm_bf16_run(p->gemm, d_normed, rounded, rows->bf16, &shape, scratch_of(p));
 }
 
-/* --- pieces ----------------------------------------------------------------------------------- */
+/* --- chunks ----------------------------------------------------------------------------------- */
 
-/* Logits of both sides for a chunk of the vocabulary, and the piece's log-sum-exp with it. */
-static mq_status chunk_logits(const pass *p, size_t piece, size_t first, size_t count, bool begins,
-                              mq_error *err) {
-    const size_t vocab = p->model->config.vocab_size;
-    head_rows rows;
-    mq_status status = read_rows(&rows, p, p->head, first, count, err);
-    for (size_t side = 0; side < 2; side++) {
-        if (side == 1 && status == MQ_OK && p->head != p->model) {
-            status = read_rows(&rows, p, p->model, first, count, err);
-        }
+/* A chunk's logits for a slab of so many tokens: [tokens, count] of the model, then [tokens, count]
+ * of the reference. */
+static float *chunk_of(const pass *p, const chunk *c) {
+    return p->memory->logits + 2 * p->memory->slab * c->first;
+}
+
+/* The piece's log-sum-exp of a token so far, with logits[count] of the chunk, capped here. */
+static void add_logits(const pass *p, const chunk *c, size_t side, size_t token, float *logits) {
+    const size_t at = c->piece * p->memory->slab + token;
+    float *max = &p->memory->max[side][at], *sum = &p->memory->sum[side][at];
+    float here_max, here_sum;
+    if (p->softcap > 0.0F) {
+        p->kernels->softcap(logits, c->count, p->softcap);
+    }
+    p->kernels->log_sum(&here_max, &here_sum, logits, c->count);
+    if (c->begins) {
+        *max = here_max;
+        *sum = here_sum;
+        return;
+    }
+    const float top = here_max > *max ? here_max : *max;
+    *sum = *sum * expf(*max - top) + here_sum * expf(here_max - top);
+    *max = top;
+}
+
+/* Logits of both sides, and the piece's log-sum-exp with them. rows: the model's; the reference's
+ * take their place where it has its own. */
+static mq_status begin_chunk(const pass *p, const chunk *c, head_rows *rows, mq_error *err) {
+    const size_t tokens = p->beginning;
+    float *logits = chunk_of(p, c);
+    if (p->head == p->model) {
+        logits_product(logits, p, 0, 2 * tokens, rows, c->count);
+    } else {
+        logits_product(logits, p, 0, tokens, rows, c->count);
+        const mq_status status = read_rows(rows, p, p->model, c, err);
         if (status != MQ_OK) {
             return status;
         }
-        float *logits = p->memory->logits[side] + first;
-        logits_product(logits, p, side, &rows, count);
-        for (size_t t = 0; t < p->tokens; t++) {
-            const size_t at = piece * p->memory->slab + t;
-            float *max = &p->memory->max[side][at], *sum = &p->memory->sum[side][at];
-            float here_max, here_sum;
-            if (p->softcap > 0.0F) {
-                p->kernels->softcap(logits + t * vocab, count, p->softcap);
-            }
-            p->kernels->log_sum(&here_max, &here_sum, logits + t * vocab, count);
-            if (begins) {
-                *max = here_max;
-                *sum = here_sum;
-                continue;
-            }
-            const float top = here_max > *max ? here_max : *max;
-            *sum = *sum * expf(*max - top) + here_sum * expf(here_max - top);
-            *max = top;
+        logits_product(logits + tokens * c->count, p, tokens, tokens, rows, c->count);
+    }
+    for (size_t side = 0; side < 2; side++) {
+        for (size_t t = 0; t < tokens; t++) {
+            add_logits(p, c, side, t, logits + (side * tokens + t) * c->count);
         }
     }
     return MQ_OK;
 }
 
-/* The chunk's logits of the model become gradients, and these go on to the normed hidden states. */
-static mq_status chunk_gradients(const pass *p, size_t piece, size_t first, size_t count,
-                                 bool begins, mq_error *err) {
+/* The model's logits become gradients, and these go on to the normed hidden states. */
+static void end_chunk(const pass *p, const chunk *c, const head_rows *rows) {
     const mq_head_gradient *m = p->memory;
-    const size_t vocab = p->model->config.vocab_size, width = p->model->config.hidden_size;
-    head_rows rows;
-    const mq_status status = read_rows(&rows, p, p->head, first, count, err);
-    if (status != MQ_OK) {
-        return status;
+    const size_t at = c->piece * m->slab;
+    float *logits = chunk_of(p, c);
+    for (size_t t = 0; t < p->ending; t++) {
+        const float kl =
+            p->kernels->kl_gradient(logits + t * c->count, logits + (p->ending + t) * c->count,
+                                    c->count, m->lse[0][t], m->lse[1][t], p->weight, p->softcap);
+        m->kl[at + t] = c->begins ? kl : m->kl[at + t] + kl;
     }
-    for (size_t t = 0; t < p->tokens; t++) {
-        const size_t at = t * vocab + first;
-        const float kl = p->kernels->kl_gradient(m->logits[0] + at, m->logits[1] + at, count,
-                                                 m->lse[0][t], m->lse[1][t], p->weight, p->softcap);
-        m->kl[piece * m->slab + t] = begins ? kl : m->kl[piece * m->slab + t] + kl;
-    }
-    gradient_product(m->d_normed + piece * m->slab * width, p, m->logits[0] + first, &rows, count,
-                     begins);
-    return MQ_OK;
+    gradient_product(m->d_normed + at * p->model->config.hidden_size, p, logits, rows, c->count,
+                     c->begins);
 }
 
-typedef mq_status (*chunk_function)(const pass *p, size_t piece, size_t first, size_t count,
-                                    bool begins, mq_error *err);
-
-static mq_status for_chunks(const pass *p, size_t piece, chunk_function function, mq_error *err) {
+static mq_status run_piece(const pass *p, size_t piece, mq_error *err) {
     const mq_config *config = &p->model->config;
-    const size_t begin = piece_begin(config, piece), end = piece_begin(config, piece + 1);
     mq_status status = MQ_OK;
-    for (size_t first = begin; status == MQ_OK && first < end; first += CHUNK_ROWS) {
-        status = function(p, piece, first, smaller(CHUNK_ROWS, end - first), first == begin, err);
+    chunk c = chunk_at(config, piece, piece_begin(config, piece));
+    for (; status == MQ_OK && c.count > 0; c = chunk_at(config, piece, c.first + c.count)) {
+        head_rows rows;
+        status = read_rows(&rows, p, p->head, &c, err);
+        if (status == MQ_OK && p->ending > 0) {
+            end_chunk(p, &c, &rows);
+        }
+        if (status == MQ_OK && p->beginning > 0) {
+            status = begin_chunk(p, &c, &rows, err);
+        }
     }
     return status;
 }
 
-static mq_status for_pieces(const pass *p, chunk_function function, mq_error *err) {
+static mq_status run_pieces(const pass *p, mq_error *err) {
     mq_head_gradient *m = p->memory;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)p->threads)
     for (size_t piece = 0; piece < PIECES; piece++) {
-        m->status[piece] = for_chunks(p, piece, function, &m->error[piece]);
+        m->status[piece] = run_piece(p, piece, &m->error[piece]);
     }
     for (size_t piece = 0; piece < PIECES; piece++) {
         if (m->status[piece] != MQ_OK) {
@@ -321,7 +356,7 @@ static bool is_empty(const pass *p, size_t piece) {
 static void merge_sums(const pass *p) {
     mq_head_gradient *m = p->memory;
     for (size_t side = 0; side < 2; side++) {
-        for (size_t t = 0; t < p->tokens; t++) {
+        for (size_t t = 0; t < p->beginning; t++) {
             double top = -INFINITY, sum = 0.0;
             for (size_t piece = 0; piece < PIECES; piece++) {
                 const double max = (double)m->max[side][piece * m->slab + t];
@@ -341,7 +376,7 @@ static void merge_sums(const pass *p) {
 static void merge_gradients(float *kl, const pass *p) {
     mq_head_gradient *m = p->memory;
     const size_t width = p->model->config.hidden_size;
-    for (size_t t = 0; t < p->tokens; t++) {
+    for (size_t t = 0; t < p->ending; t++) {
         double total = (double)m->lse[0][t] - (double)m->lse[1][t];
         for (size_t piece = 0; piece < PIECES; piece++) {
             total += is_empty(p, piece) ? 0.0 : (double)m->kl[piece * m->slab + t];
@@ -349,10 +384,10 @@ static void merge_gradients(float *kl, const pass *p) {
         kl[t] = total > 0.0 ? (float)total : 0.0F; /* not negative but for rounding */
     }
     if (is_empty(p, 0)) { /* a vocabulary smaller than the number of pieces */
-        memset(m->d_normed, 0, p->tokens * width * sizeof(float));
+        memset(m->d_normed, 0, p->ending * width * sizeof(float));
     }
 #pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < p->tokens * width; i++) {
+    for (size_t i = 0; i < p->ending * width; i++) {
         float sum = m->d_normed[i];
         for (size_t piece = 1; piece < PIECES; piece++) {
             if (!is_empty(p, piece)) {
@@ -376,13 +411,73 @@ static mq_status load_reference_norm(const pass *p, mq_error *err) {
     return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, model->folder);
 }
 
+/* What a call reads and writes (head_gradient.h). */
+typedef struct call {
+    float *kl, *d_hidden, *d_norm;
+    const float *reference_hidden, *norm, *hidden;
+} call;
+
+/* Tokens [first, first + p->beginning) as products want them; inv_rms: their slab's. */
+static void norm_slab(const pass *p, const call *on, size_t first, float *inv_rms) {
+    mq_head_gradient *m = p->memory;
+    const size_t width = p->model->config.hidden_size, tokens = p->beginning;
+    const float eps = (float)p->model->config.rms_norm_eps;
+    mq_rmsnorm_forward(m->normed, inv_rms, on->hidden + first * width, on->norm, tokens, width,
+                       eps);
+    mq_rmsnorm_forward(m->normed + tokens * width, m->inv_rms_unused,
+                       on->reference_hidden + first * width, m->reference_norm, tokens, width, eps);
+    if (p->gemm != NULL) {
+        p->elementwise->to_bf16(m->normed_bf16, m->normed, 2 * tokens * width);
+    }
+}
+
+/* Tokens [first, first + p->ending), whose gradients have been summed piece by piece. */
+static void give_slab(const pass *p, const call *on, size_t first, const float *inv_rms) {
+    mq_head_gradient *m = p->memory;
+    const size_t width = p->model->config.hidden_size;
+    merge_gradients(on->kl + first, p);
+    mq_rmsnorm_backward(on->d_hidden + first * width, m->d_norm, m->d_normed,
+                        on->hidden + first * width, inv_rms, on->norm, p->ending, width, false,
+                        m->norm_scratch);
+    for (size_t i = 0; i < width; i++) {
+        on->d_norm[i] += m->d_norm[i];
+    }
+}
+
+/* Pass number i over the vocabulary begins slab i and ends the one before it. */
+static mq_status run_passes(pass *p, const call *on, size_t count, const mq_context *context,
+                            mq_error *err) {
+    mq_head_gradient *m = p->memory;
+    const size_t slabs = (count + m->slab - 1) / m->slab;
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i <= slabs; i++) {
+        const size_t first = i * m->slab;
+        p->ending = p->beginning;
+        p->beginning = i < slabs ? smaller(m->slab, count - first) : 0;
+        if (p->beginning > 0) {
+            norm_slab(p, on, first, m->inv_rms[i % 2]);
+        }
+        status = run_pieces(p, err);
+        if (status == MQ_OK && p->gemm != NULL) {
+            status = mq_gemm_bf16_check(p->gemm, err);
+        }
+        if (status == MQ_OK && p->ending > 0) {
+            give_slab(p, on, first - m->slab, m->inv_rms[(i + 1) % 2]);
+        }
+        if (status == MQ_OK) {
+            merge_sums(p);
+            status = mq_check_interrupt(context, err);
+        }
+    }
+    return status;
+}
+
 mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *model,
                               const mq_model *reference, const float *reference_hidden,
                               const float *norm, const float *hidden, size_t count, float weight,
                               const mq_gemm_bf16 *gemm, mq_head_gradient *memory,
                               const mq_context *context, mq_error *err) {
-    const size_t width = reference->config.hidden_size;
-    const float eps = (float)reference->config.rms_norm_eps;
+    const call on = {kl, d_hidden, d_norm, reference_hidden, norm, hidden};
     pass p = {.memory = memory,
               .model = reference,
               .head = model,
@@ -392,40 +487,12 @@ mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const m
               .threads = mq_context_threads(context),
               .weight = weight,
               .softcap = (float)reference->config.final_logit_softcapping};
-    memset(d_norm, 0, width * sizeof *d_norm);
+    memset(d_norm, 0, reference->config.hidden_size * sizeof *d_norm);
     mq_status status = load_reference_norm(&p, err);
-    mq_gemm_enter_single();
-    for (size_t first = 0; status == MQ_OK && first < count; first += memory->slab) {
-        const float *const inputs[2] = {hidden + first * width, reference_hidden + first * width};
-        const float *const norms[2] = {norm, memory->reference_norm};
-        p.tokens = smaller(memory->slab, count - first);
-        for (size_t side = 0; side < 2; side++) {
-            mq_rmsnorm_forward(memory->normed[side], memory->inv_rms[side], inputs[side],
-                               norms[side], p.tokens, width, eps);
-            if (gemm != NULL) {
-                p.elementwise->to_bf16(memory->normed_bf16[side], memory->normed[side],
-                                       p.tokens * width);
-            }
-        }
-        status = for_pieces(&p, chunk_logits, err);
-        if (status == MQ_OK) {
-            merge_sums(&p);
-            status = for_pieces(&p, chunk_gradients, err);
-        }
-        if (status == MQ_OK) {
-            merge_gradients(kl + first, &p);
-            mq_rmsnorm_backward(d_hidden + first * width, memory->d_norm, memory->d_normed,
-                                inputs[0], memory->inv_rms[0], norm, p.tokens, width, false,
-                                memory->norm_scratch);
-            for (size_t i = 0; i < width; i++) {
-                d_norm[i] += memory->d_norm[i];
-            }
-            status = mq_check_interrupt(context, err);
-        }
-        if (status == MQ_OK && gemm != NULL) {
-            status = mq_gemm_bf16_check(gemm, err);
-        }
+    if (status == MQ_OK) {
+        mq_gemm_enter_single();
+        status = run_passes(&p, &on, count, context, err);
+        mq_gemm_leave_single(context);
     }
-    mq_gemm_leave_single(context);
     return status;
 }

@@ -17,10 +17,11 @@ typedef struct shape {
     bool own_head;
 } shape;
 
-/* Fewer rows than pieces, chunks whole and broken, more tokens than a slab. */
+/* Fewer rows than pieces, chunks whole and broken, more tokens than a slab and than two. */
 static const shape shapes[] = {{5, 6, 3, 0.0, false},     {33, 8, 5, 3.0, false},
                                {70000, 4, 9, 0.0, false}, {1000, 12, 700, 5.0, false},
-                               {33, 8, 5, 3.0, true},     {1500, 4, 40, 0.0, true}};
+                               {33, 8, 5, 3.0, true},     {1500, 4, 40, 0.0, true},
+                               {1000, 4, 1100, 0.0, true}};
 
 /* The reference, and a model with another norm and, where the shape says so, another head. */
 typedef struct sides {
@@ -157,15 +158,17 @@ static void gradients_are_those_of_finite_differences(void **state) {
 
 static void threads_change_nothing(void **state) {
     (void)state;
-    const shape *s = &shapes[3];
-    sides m = make_sides(s);
-    result one = compute(&m, s, 1.0f, 1), three = compute(&m, s, 1.0f, 3);
-    assert_memory_equal(one.kl, three.kl, s->count * sizeof(float));
-    assert_memory_equal(one.d_hidden, three.d_hidden, s->count * s->width * sizeof(float));
-    assert_memory_equal(one.d_norm, three.d_norm, s->width * sizeof(float));
-    free_result(&one);
-    free_result(&three);
-    free_sides(&m);
+    for (size_t i = 3; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const shape *s = &shapes[i];
+        sides m = make_sides(s);
+        result one = compute(&m, s, 1.0f, 1), three = compute(&m, s, 1.0f, 3);
+        assert_memory_equal(one.kl, three.kl, s->count * sizeof(float));
+        assert_memory_equal(one.d_hidden, three.d_hidden, s->count * s->width * sizeof(float));
+        assert_memory_equal(one.d_norm, three.d_norm, s->width * sizeof(float));
+        free_result(&one);
+        free_result(&three);
+        free_sides(&m);
+    }
 }
 
 /* The largest difference as a share of the largest value of b[count]. */
@@ -220,10 +223,34 @@ static void equal_sides_have_no_gradient(void **state) {
     free_sides(&m);
 }
 
-/* A row of the head that cannot be read ends it with that error. */
-static void a_broken_row_is_reported(void **state) {
+/* A token's results are the same whichever tokens share its slab, and wherever in it: what several
+ * slabs give is what each of their tokens gives alone. */
+static void slabs_share_nothing(void **state) {
     (void)state;
-    const shape s = {3000, 4, 3, 0.0, false};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const shape *s = &shapes[i];
+        sides m = make_sides(s);
+        result all = compute(&m, s, 0.25f, 2);
+        for (size_t t = 0; t < s->count; t += 1 + s->count / 8) {
+            shape one = *s;
+            one.count = 1;
+            sides alone = m;
+            alone.hidden += t * s->width;
+            alone.other += t * s->width;
+            result r = compute(&alone, &one, 0.25f, 2);
+            assert_true(fabsf(r.kl[0] - all.kl[t]) < 1e-5f * (1.0f + r.kl[0]));
+            assert_true(difference(all.d_hidden + t * s->width, r.d_hidden, s->width) < 1e-5);
+            free_result(&r);
+        }
+        free_result(&all);
+        free_sides(&m);
+    }
+}
+
+/* A row of the head that cannot be read ends it with that error, in the head of both sides or in
+ * the reference's own. */
+static void check_broken_row(bool own_head) {
+    const shape s = {3000, 4, 3, 0.0, own_head};
     sides m = make_sides(&s);
     ((memory_weights *)(void *)m.reference->weights)->broken_row = 2500;
     mq_slab slab = {0};
@@ -235,9 +262,8 @@ static void a_broken_row_is_reported(void **state) {
     mq_head_gradient *memory =
         mq_head_gradient_carve(&slab, &m.reference->config, s.count, NULL, context);
     float kl[3], d_hidden[12], d_norm[4];
-    assert_int_equal(mq_head_kl_gradient(kl, d_hidden, d_norm, m.reference, m.reference, m.other,
-                                         m.norm, m.hidden, s.count, 1.0f, NULL, memory, context,
-                                         &err),
+    assert_int_equal(mq_head_kl_gradient(kl, d_hidden, d_norm, m.head, m.reference, m.other, m.norm,
+                                         m.hidden, s.count, 1.0f, NULL, memory, context, &err),
                      MQ_ERR_INPUT);
     assert_non_null(strstr(err.message, "broken"));
     mq_slab_free(&slab);
@@ -245,11 +271,18 @@ static void a_broken_row_is_reported(void **state) {
     free_sides(&m);
 }
 
+static void a_broken_row_is_reported(void **state) {
+    (void)state;
+    check_broken_row(false);
+    check_broken_row(true);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_those_of_finite_differences),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(bf16_is_float32_with_rounded_operands),
+        cmocka_unit_test(slabs_share_nothing),
         cmocka_unit_test(equal_sides_have_no_gradient),
         cmocka_unit_test(a_broken_row_is_reported),
     };
