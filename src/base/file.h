@@ -93,6 +93,9 @@ mq_status mq_output_file(const char *path, const void *data, size_t size, bool r
 
 mq_status mq_disk_free(size_t *out, const char *path,
                        mq_error *err); /* bytes, of the nearest existing parent */
+/* Whether both (or their nearest existing parents) are on one file system; true if that cannot be
+ * told. */
+bool mq_same_disk(const char *a, const char *b);
 
 /* --- faults ----------------------------------------------------------------------------------- */
 
@@ -105,6 +108,8 @@ mq_status mq_disk_free(size_t *out, const char *path,
 /* --- digests ---------------------------------------------------------------------------------- */
 
 uint32_t mq_crc32(uint32_t crc, const void *data, size_t size); /* zlib's; start with 0 */
+/* Of two pieces in a row, the second of `size` bytes, from those of each. */
+uint32_t mq_crc32_join(uint32_t first, uint32_t second, size_t size);
 /* Lower-case hexadecimal SHA-256 of a file (libmd), 64 characters and a 0. */
 mq_status mq_sha256_file(char out[65], const char *path, mq_error *err);
 

@@ -300,6 +300,10 @@ uint32_t mq_crc32(uint32_t crc, const void *data, size_t size) {
     return (uint32_t)crc32_z(crc, size == 0 ? (const Bytef *)"" : data, size);
 }
 
+uint32_t mq_crc32_join(uint32_t first, uint32_t second, size_t size) {
+    return (uint32_t)crc32_combine(first, second, (z_off_t)size);
+}
+
 mq_status mq_sha256_file(char out[65], const char *path, mq_error *err) {
     reader r = {.path = path};
     struct stat about;

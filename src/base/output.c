@@ -50,7 +50,7 @@ static void remove_contents(int fd) {
     closedir(stream);
 }
 
-static void remove_folder(const char *path) {
+void mq_remove_folder(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd >= 0) {
         remove_contents(fd);
@@ -60,19 +60,18 @@ static void remove_folder(const char *path) {
 
 /* --- leftovers of killed runs ----------------------------------------------------------------- */
 
-/* Whether name is ".BASE.matquant-XXXXXX". */
-static bool is_temporary_name(const char *name, const char *base) {
+/* Of a name ".BASE.matquant-XXXXXX". */
+bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name) {
     static const char middle[] = ".matquant-";
-    size_t length = strlen(base);
-    if (name[0] != '.' || strncmp(name + 1, base, length) != 0) {
+    const size_t length = strlen(name), end = sizeof middle - 1 + SUFFIX_LENGTH;
+    if (name[0] != '.' || length <= 1 + end || length - end > MQ_LEFTOVER_BASE) {
         return false;
     }
-    const char *rest = name + 1 + length;
-    if (strncmp(rest, middle, sizeof middle - 1) != 0) {
-        return false;
-    }
-    rest += sizeof middle - 1;
-    return strlen(rest) == SUFFIX_LENGTH && strspn(rest, suffix_letters) == SUFFIX_LENGTH;
+    const char *rest = name + length - end;
+    memcpy(base, name + 1, length - 1 - end);
+    base[length - 1 - end] = '\0';
+    return strncmp(rest, middle, sizeof middle - 1) == 0 &&
+           strspn(rest + sizeof middle - 1, suffix_letters) == SUFFIX_LENGTH;
 }
 
 static void remove_if_abandoned(const char *path) {
@@ -81,7 +80,7 @@ static void remove_if_abandoned(const char *path) {
         return;
     }
     if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-        remove_folder(path);
+        mq_remove_folder(path);
     }
     close(fd);
 }
@@ -94,7 +93,8 @@ static void remove_leftovers(const char *parent, const char *base) {
     }
     const struct dirent *entry;
     while ((entry = readdir(stream)) != NULL) {
-        if (is_temporary_name(entry->d_name, base)) {
+        char of[MQ_LEFTOVER_BASE];
+        if (mq_output_leftover_base(of, entry->d_name) && strcmp(of, base) == 0) {
             char *path = mq_path_join(parent, entry->d_name);
             if (path != NULL) {
                 remove_if_abandoned(path);
@@ -251,7 +251,7 @@ static mq_status make_folder(mq_output *output, mq_error *err) {
         bool taken;
         mq_status status = lock_folder(output, &taken, err);
         if (status != MQ_OK) {
-            remove_folder(output->folder);
+            mq_remove_folder(output->folder);
         }
         if (!taken) {
             return status;
@@ -327,7 +327,7 @@ static mq_status begin(mq_output **out, const char *path, const char *magic, boo
         output->made = magic == NULL ? mq_strdup(output->folder)
                                      : mq_path_join(output->folder, mq_output_file_name(output));
         if (output->made == NULL) {
-            remove_folder(output->folder);
+            mq_remove_folder(output->folder);
             status = mq_fail_memory(err, "a path", strlen(path));
         }
     }
@@ -354,9 +354,7 @@ const char *mq_output_file_name(const mq_output *output) { return mq_path_base(o
 
 /* --- commit ----------------------------------------------------------------------------------- */
 
-/* Brings a folder's entries to the disk; file systems that have no such thing say EINVAL, which is
- * no failure. */
-static int sync_folder(const char *path) {
+int mq_sync_folder(const char *path) {
     int fd = mq_sys_open(path, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0) {
         return -1;
@@ -418,7 +416,7 @@ static int exchange(const char *folder, const char *path) {
 }
 
 mq_status mq_output_commit(mq_output *output, mq_error *err) {
-    if (sync_folder(output->folder) != 0) {
+    if (mq_sync_folder(output->folder) != 0) {
         return mq_fail_errno(err, errno, output->path, "bring to the disk");
     }
     bool exists = output->replace && mq_path_exists(output->path);
@@ -433,7 +431,7 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
                    ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "has appeared meanwhile")
                    : mq_fail_errno(err, errno, output->path, "rename the finished output");
     }
-    if (sync_folder(output->parent) != 0) {
+    if (mq_sync_folder(output->parent) != 0) {
         /* Nobody was told that it is there: as if it had never been. */
         int number = errno;
         if (exists) {
@@ -445,7 +443,7 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
     }
     output->committed = true;
     if (exists || output->magic != NULL) {
-        remove_folder(
+        mq_remove_folder(
             output->folder); /* it is, or holds, the old one now; or the file has left it */
     }
     return MQ_OK;
@@ -456,7 +454,7 @@ void mq_output_discard(mq_output *output) {
         return;
     }
     if (!output->committed) {
-        remove_folder(output->folder);
+        mq_remove_folder(output->folder);
     }
     free_output(output);
 }

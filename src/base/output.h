@@ -1,4 +1,4 @@
-/* The inside of mq_output, shared by output.c and file_write.c. */
+/* The inside of mq_output, shared by output.c, file_write.c and keep.c. */
 #ifndef MQ_BASE_OUTPUT_H
 #define MQ_BASE_OUTPUT_H
 
@@ -15,5 +15,16 @@ struct mq_output {
     bool replace;
     bool committed;
 };
+
+/* Removes a folder and everything in it, as far as that can be done. */
+void mq_remove_folder(const char *path);
+
+/* Brings a folder's entries to the disk: -1 and errno. File systems that have no such thing say
+ * EINVAL, which is no failure. */
+int mq_sync_folder(const char *path);
+
+/* Whether a name in a folder is that of an output's temporary folder, and which output's. */
+#define MQ_LEFTOVER_BASE 256
+bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name);
 
 #endif

@@ -160,3 +160,23 @@ mq_status mq_disk_free(size_t *out, const char *path, mq_error *err) {
     mq_mul_size(out, (size_t)about.f_bavail, (size_t)about.f_frsize);
     return MQ_OK;
 }
+
+/* The device of a path or of its nearest existing parent. */
+static bool device_of(dev_t *out, const char *path) {
+    char *existing = mq_asprintf("%s", path[0] == '\0' ? "." : path);
+    struct stat about;
+    bool found = existing != NULL && stat(existing, &about) == 0;
+    while (existing != NULL && !found && errno == ENOENT && to_parent(existing)) {
+        found = stat(existing, &about) == 0;
+    }
+    mq_free(existing);
+    if (found) {
+        *out = about.st_dev;
+    }
+    return found;
+}
+
+bool mq_same_disk(const char *a, const char *b) {
+    dev_t first, second;
+    return !device_of(&first, a) || !device_of(&second, b) || first == second;
+}

@@ -1,0 +1,27 @@
+/* A folder in which a job keeps finished work from one run to the next: flat, of files whose names
+ * the job knows, each written with mq_output_begin_file, so that it is there whole or not at all.
+ * What such a writer left that was killed (a hidden folder) is counted as the file's. */
+#ifndef MQ_BASE_KEEP_H
+#define MQ_BASE_KEEP_H
+
+#include "base/file.h"
+
+typedef struct mq_keep mq_keep;
+
+/* Whether a file of that name (not path) is one of the job's. */
+typedef bool mq_keep_knows(const char *name);
+
+/* Whether mq_keep_open would take the folder: it is not there yet, or there is nothing in it that
+ * the job does not know (MQ_ERR_USAGE, naming what it is). Nothing is written. */
+mq_status mq_keep_check(const char *path, mq_keep_knows *knows, mq_error *err);
+
+/* The same check; makes the folder if it is not there (its parent must be) and locks it until it is
+ * closed: MQ_ERR_USAGE while another run has it. Where the file system knows no locks it goes on
+ * without. */
+mq_status mq_keep_open(mq_keep **out, const char *path, mq_keep_knows *knows, mq_error *err);
+/* Removes what the job knows, and the folder when nothing else is in it. false: something could not
+ * be removed. */
+bool mq_keep_remove(mq_keep *keep);
+void mq_keep_close(mq_keep *keep); /* NULL allowed */
+
+#endif
