@@ -35,6 +35,9 @@ typedef struct mq_tensors mq_tensors;
 mq_status mq_tensors_open(mq_tensors **out, const char *folder, mq_error *err);
 /* One file. */
 mq_status mq_tensors_open_file(mq_tensors **out, const char *path, mq_error *err);
+/* One file that mq_tensor_writer_open_sealed wrote; any byte of it that is another is MQ_ERR_INPUT.
+ */
+mq_status mq_tensors_open_sealed(mq_tensors **out, const char *path, mq_error *err);
 void mq_tensors_close(mq_tensors *tensors);
 
 size_t mq_tensors_count(const mq_tensors *tensors);
@@ -78,6 +81,10 @@ typedef struct mq_tensor_spec {
 mq_status mq_tensor_writer_open(mq_tensor_writer **out, mq_output *output,
                                 const mq_tensor_spec *specs, size_t count, size_t max_shard_size,
                                 mq_error *err);
+/* A single file, of an output that is one (mq_output_begin_file), with a CRC-32 of the whole file
+ * in its metadata, crc32, for mq_tensors_open_sealed to check. */
+mq_status mq_tensor_writer_open_sealed(mq_tensor_writer **out, mq_output *output,
+                                       const mq_tensor_spec *specs, size_t count, mq_error *err);
 /* The whole tensor number index; bytes must be the declared size. */
 mq_status mq_tensor_writer_put(mq_tensor_writer *writer, size_t index, const void *data,
                                size_t bytes, mq_error *err);

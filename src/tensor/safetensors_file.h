@@ -1,9 +1,16 @@
-/* One safetensors file, opened and checked: what safetensors_header.c gives to safetensors_read.c.
- */
+/* One safetensors file, opened and checked: what safetensors_header.c gives to safetensors_read.c;
+ * and how a sealed file begins, for the reader and the writer. */
 #ifndef MQ_TENSOR_SAFETENSORS_FILE_H
 #define MQ_TENSOR_SAFETENSORS_FILE_H
 
 #include "tensor/safetensors.h"
+
+/* A sealed file: 8 bytes of length, this, and 8 hexadecimal digits. They are the CRC-32 of the
+ * whole file with zeros in their place. */
+#define MQ_SEAL_BEFORE "{\"__metadata__\":{\"format\":\"pt\",\"crc32\":\""
+#define MQ_SEAL_NONE "00000000"
+#define MQ_SEAL_DIGITS (sizeof MQ_SEAL_NONE - 1)
+#define MQ_SEAL_AT (8 + sizeof MQ_SEAL_BEFORE - 1)
 
 typedef struct mq_shard {
     char *path;

@@ -103,6 +103,34 @@ mq_status mq_tensors_open_file(mq_tensors **out, const char *path, mq_error *err
     return mq_error_in_file(err, status, path);
 }
 
+/* Whether the CRC-32 that a sealed file names is its own. */
+static bool is_whole(const mq_mapping *file) {
+    if (file->size < MQ_SEAL_AT + MQ_SEAL_DIGITS ||
+        memcmp(file->data + 8, MQ_SEAL_BEFORE, sizeof MQ_SEAL_BEFORE - 1) != 0) {
+        return false;
+    }
+    const unsigned char *behind = file->data + MQ_SEAL_AT + MQ_SEAL_DIGITS;
+    uint32_t crc = mq_crc32(0, file->data, MQ_SEAL_AT);
+    crc = mq_crc32(crc, MQ_SEAL_NONE, MQ_SEAL_DIGITS);
+    crc = mq_crc32(crc, behind, file->size - MQ_SEAL_AT - MQ_SEAL_DIGITS);
+    char digits[sizeof MQ_SEAL_NONE];
+    snprintf(digits, sizeof digits, "%08x", (unsigned)crc);
+    return memcmp(file->data + MQ_SEAL_AT, digits, MQ_SEAL_DIGITS) == 0;
+}
+
+mq_status mq_tensors_open_sealed(mq_tensors **out, const char *path, mq_error *err) {
+    mq_mapping file;
+    const mq_status status = mq_map_file(&file, path, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    const bool whole = is_whole(&file);
+    mq_unmap_file(&file);
+    return whole ? mq_tensors_open_file(out, path, err)
+                 : mq_fail_file(err, MQ_ERR_INPUT, path,
+                                "is damaged: its checksum is not that of its content");
+}
+
 /* --- an index --------------------------------------------------------------------------------- */
 
 static int compare_texts(const void *a, const void *b) {

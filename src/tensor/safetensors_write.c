@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/buffer.h"
-#include "tensor/safetensors.h"
+#include "tensor/safetensors_file.h"
 
 typedef struct entry {
     mq_tensor_spec spec; /* its name is ours */
@@ -14,10 +14,11 @@ typedef struct entry {
 } entry;
 
 typedef struct shard {
-    char name[64];
+    char name[256];
     mq_writer *file;
     size_t data_start; /* offset of the data section in the file */
     size_t bytes;      /* of data */
+    uint32_t header;   /* CRC-32 of what comes before the data */
 } shard;
 
 struct mq_tensor_writer {
@@ -28,6 +29,7 @@ struct mq_tensor_writer {
     const entry **by_layout; /* [count]: by shard and offset */
     shard *shards;           /* [shard_count] */
     size_t shard_count;
+    bool sealed;
 };
 
 /* --- what is declared ------------------------------------------------------------------------- */
@@ -134,7 +136,9 @@ static mq_status lay_out(mq_tensor_writer *writer, size_t max_shard_size, mq_err
     }
     for (size_t i = 0; i < writer->shard_count; i++) {
         shard *s = &writer->shards[i];
-        if (writer->shard_count == 1) {
+        if (writer->sealed) {
+            snprintf(s->name, sizeof s->name, "%s", mq_output_file_name(writer->output));
+        } else if (writer->shard_count == 1) {
             snprintf(s->name, sizeof s->name, "model.safetensors");
         } else {
             snprintf(s->name, sizeof s->name, "model-%05zu-of-%05zu.safetensors", i + 1,
@@ -174,7 +178,8 @@ static void make_header(mq_buffer *header, const mq_tensor_writer *writer, size_
                         size_t *first) {
     static const char length_to_come[8] = {0};
     mq_buffer_put(header, length_to_come, sizeof length_to_come);
-    mq_buffer_put_text(header, "{\"__metadata__\":{\"format\":\"pt\"}");
+    mq_buffer_put_text(header, writer->sealed ? MQ_SEAL_BEFORE MQ_SEAL_NONE "\"}"
+                                              : "{\"__metadata__\":{\"format\":\"pt\"}");
     while (*first < writer->count && writer->by_layout[*first]->shard == shard_index) {
         put_entry(header, writer->by_layout[(*first)++]);
     }
@@ -201,6 +206,7 @@ static mq_status open_files(mq_tensor_writer *writer, mq_error *err) {
             status = mq_fail_memory(err, "the header of a safetensors file", header.capacity);
         } else {
             s->data_start = header.length;
+            s->header = mq_crc32(0, header.text, header.length);
             status = mq_writer_open(&s->file, writer->output, s->name, err);
         }
         if (status == MQ_OK) {
@@ -211,14 +217,14 @@ static mq_status open_files(mq_tensor_writer *writer, mq_error *err) {
     return status;
 }
 
-mq_status mq_tensor_writer_open(mq_tensor_writer **out, mq_output *output,
-                                const mq_tensor_spec *specs, size_t count, size_t max_shard_size,
-                                mq_error *err) {
+static mq_status open_writer(mq_tensor_writer **out, mq_output *output, const mq_tensor_spec *specs,
+                             size_t count, size_t max_shard_size, bool sealed, mq_error *err) {
     mq_tensor_writer *writer = mq_calloc(1, sizeof *writer);
     if (writer == NULL) {
         return mq_fail_memory(err, "a writer of tensors", sizeof *writer);
     }
     writer->output = output;
+    writer->sealed = sealed;
     mq_status status = copy_specs(writer, specs, count, err);
     if (status == MQ_OK) {
         status = lay_out(writer, max_shard_size, err);
@@ -232,6 +238,17 @@ mq_status mq_tensor_writer_open(mq_tensor_writer **out, mq_output *output,
     }
     *out = writer;
     return MQ_OK;
+}
+
+mq_status mq_tensor_writer_open(mq_tensor_writer **out, mq_output *output,
+                                const mq_tensor_spec *specs, size_t count, size_t max_shard_size,
+                                mq_error *err) {
+    return open_writer(out, output, specs, count, max_shard_size, false, err);
+}
+
+mq_status mq_tensor_writer_open_sealed(mq_tensor_writer **out, mq_output *output,
+                                       const mq_tensor_spec *specs, size_t count, mq_error *err) {
+    return open_writer(out, output, specs, count, 0, true, err);
 }
 
 /* --- data ------------------------------------------------------------------------------------- */
@@ -324,6 +341,17 @@ static mq_status write_index(const mq_tensor_writer *writer, mq_error *err) {
     return status;
 }
 
+/* The CRC-32 of header and data into the header. */
+static mq_status seal(mq_tensor_writer *writer, mq_error *err) {
+    uint32_t crc = writer->shards[0].header;
+    for (size_t i = 0; i < writer->count; i++) {
+        crc = mq_crc32_join(crc, writer->by_layout[i]->crc, writer->by_layout[i]->bytes);
+    }
+    char digits[sizeof MQ_SEAL_NONE];
+    snprintf(digits, sizeof digits, "%08x", (unsigned)crc);
+    return mq_write_at(writer->shards[0].file, MQ_SEAL_AT, digits, MQ_SEAL_DIGITS, err);
+}
+
 mq_status mq_tensor_writer_close(mq_tensor_writer *writer, mq_error *err) {
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < writer->count; i++) {
@@ -332,6 +360,9 @@ mq_status mq_tensor_writer_close(mq_tensor_writer *writer, mq_error *err) {
             status = mq_fail_tensor(err, MQ_ERR_USAGE, writer->shards[e->shard].name, e->spec.name,
                                     "%zu of %zu bytes were written", e->written, e->bytes);
         }
+    }
+    if (status == MQ_OK && writer->sealed) {
+        status = seal(writer, err);
     }
     for (size_t i = 0; status == MQ_OK && i < writer->shard_count; i++) {
         status = mq_writer_close(writer->shards[i].file, err);
