@@ -21,6 +21,9 @@ typedef struct mq_progress {
     double done, total;     /* in units; fractions are steps inside a unit */
     double elapsed_seconds; /* since the phase began */
     const char *detail;     /* one line about the unit just finished, or NULL while inside a unit */
+    /* Of done and of elapsed_seconds: work that an earlier run did and this one took over, which
+     * says nothing about how long the rest will take. */
+    double taken, taken_seconds;
 } mq_progress;
 
 /* Both callbacks may be NULL. They are called from the thread that called the library, never

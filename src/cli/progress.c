@@ -36,9 +36,12 @@ void cli_progress_text(char *out, size_t size, const mq_progress *report, const 
         percent = 99.9;
     }
     char eta[48] = "";
-    if (report->done < report->total && report->elapsed_seconds >= ETA_SECONDS &&
-        share >= ETA_SHARE) {
-        double left = ceil(report->elapsed_seconds * (1 - share) / share);
+    /* By what this run did itself: what it took over was there at once. */
+    double seconds = report->elapsed_seconds - report->taken_seconds;
+    double own = report->done - report->taken;
+    if (report->done < report->total && seconds >= ETA_SECONDS &&
+        own >= ETA_SHARE * (report->total - report->taken)) {
+        double left = ceil(seconds * (report->total - report->done) / own);
         snprintf(eta, sizeof eta, ", ETA %.0f:%02.0f", floor(left / 60), fmod(left, 60));
     }
     char unit[64];

@@ -140,7 +140,7 @@ mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
         mq_block_forward(learner->chains.target + part.offset,
                          learner->chains.teacher + part.offset, &weights, &shape,
                          learner->activations, learner->context);
-        for (size_t d = 0; d < DISTINCT_INPUTS; d++) {
+        for (size_t d = 0; !learner->taken && d < DISTINCT_INPUTS; d++) {
             size_t out, in;
             mq_config_linear_shape(&out, &in, &learner->model->config, distinct_inputs[d]);
             const float *x = mq_activations_input(learner->activations, distinct_inputs[d]);
@@ -412,6 +412,8 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
             .done = (double)layer + (double)(step + 1) / (double)(steps + 1),
             .total = (double)learner->selection->blocks,
             .elapsed_seconds = mq_seconds() - started,
+            .taken = (double)learner->taken_count,
+            .taken_seconds = learner->taken_seconds,
         };
         mq_report(learner->context, &progress);
         if (learner->options->early_stop > 0.0 && (step + 1) % batches == 0 &&

@@ -268,6 +268,24 @@ void mq_learner_start(mq_learner *learner, size_t layer) {
     }
 }
 
+/* What every trained width makes of the stored numbers. */
+static void stored_values(mq_learner *learner, int linear) {
+    for (size_t k = 0; k < learner->grid_options.width_count; k++) {
+        mq_quantized_values(&learner->values[linear][k], &learner->quantized[linear],
+                            learner->grid_options.widths[k], learner->options->slice_rule);
+    }
+}
+
+void mq_learner_take(mq_learner *learner, size_t layer) {
+    learner->let.scales_norm =
+        learner->options->let && mq_let_scales_norm(learner->selection, layer);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (learner->grid[i].groups > 0) {
+            stored_values(learner, i);
+        }
+    }
+}
+
 static mq_status finish_linear(mq_learner *learner, size_t layer, int linear, mq_error *err) {
     const mq_grid *grid = &learner->grid[linear];
     if (grid->groups == 0) {
@@ -280,10 +298,8 @@ static mq_status finish_linear(mq_learner *learner, size_t layer, int linear, mq
         return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, name,
                               "its weights are too large for scales and biases in float16");
     }
-    for (size_t k = 0; learner->chains.sequences > 0 && k < learner->grid_options.width_count;
-         k++) {
-        mq_quantized_values(&learner->values[linear][k], &learner->quantized[linear],
-                            learner->grid_options.widths[k], learner->options->slice_rule);
+    if (learner->chains.sequences > 0) {
+        stored_values(learner, linear);
     }
     return MQ_OK;
 }

@@ -58,6 +58,11 @@ typedef struct mq_learner {
     double loss_sum[MQ_MAX_WIDTHS];
     size_t loss_tokens[MQ_MAX_WIDTHS];
     size_t epochs; /* that the last block was trained for */
+    /* The block's numbers are those of an earlier run: the teacher only says what the next block
+     * gets. */
+    bool taken;
+    size_t taken_count; /* such blocks so far, and their time */
+    double taken_seconds;
 } mq_learner;
 
 /* Sets up the learner for a run of `sequences` of `length` tokens (0: nothing is learned, as in
@@ -73,7 +78,7 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err);
 float *mq_learner_gram_matrix(const mq_learner *learner, mq_linear input);
 
 /* F(W, X) of the teacher chain into chains.target, and the Gram diagonals of every linear's input
- * on the way. */
+ * on the way (unless learner->taken). */
 mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err);
 
 /* The grids' start, and their first values. */
@@ -90,6 +95,10 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
 
 /* Codes and stored pairs of every selected linear into quantized[]. */
 mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err);
+
+/* Instead of start, train and finish, with a block's stored numbers in quantized[] and, where
+ * options->let divides it, the norm in params: what advancing takes. */
+void mq_learner_take(mq_learner *learner, size_t layer);
 
 /* Every student chain through the block with the stored numbers, loss measured on the same
  * sequences as mq_learner_measure; then the teacher's target becomes the next block's input. */

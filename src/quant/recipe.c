@@ -338,10 +338,12 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for --refit");
     }
     if (options->recipe == MQ_RECIPE_RTN) {
-        return options->calib == NULL && options->gemm == MQ_GEMM_AUTO
+        return options->calib == NULL && options->gemm == MQ_GEMM_AUTO && options->state == NULL
                    ? check_refit(options, err)
                    : mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for %s",
-                             options->calib != NULL ? "--calib" : "--gemm");
+                             options->calib != NULL   ? "--calib"
+                             : options->state != NULL ? "--state"
+                                                      : "--gemm");
     }
     if (options->gemm == MQ_GEMM_ONEDNN_BF16 && !mq_gemm_bf16_built()) {
         return mq_fail(err, MQ_ERR_USAGE,

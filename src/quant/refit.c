@@ -12,6 +12,7 @@ struct mq_refit {
     mq_student student;
     mq_block_params grads;
     mq_slab slab;
+    size_t taken; /* work of the widths that were passed over */
 };
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -149,7 +150,8 @@ static void report(const mq_refit *refit, const width_run *run, const char *deta
                                   .done = (double)(run->before + (detail != NULL ? work : inside)),
                                   .total = (double)(run->before + work + run->after),
                                   .elapsed_seconds = mq_seconds() - refit->distill.started,
-                                  .detail = detail};
+                                  .detail = detail,
+                                  .taken = (double)refit->taken};
     mq_report(refit->distill.context, &progress);
 }
 
@@ -234,6 +236,14 @@ size_t mq_refit_work(const mq_refit *refit, unsigned width) {
     return step_count(refit, width) + (refit->distill.setup.epochs + 1) * measuring_work(refit);
 }
 
+static void report_width(const mq_refit *refit, const width_run *run, const mq_refit_result *result,
+                         const char *how) {
+    char detail[128];
+    snprintf(detail, sizeof detail, "int%u%s  KL %.4f -> %.4f nats", run->width, how,
+             result->kl_before, result->kl_after);
+    report(refit, run, detail);
+}
+
 mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned width,
                          const mq_refit_store *store, size_t before, size_t after, mq_error *err) {
     const mq_refit_setup *setup = &refit->distill.setup;
@@ -252,11 +262,15 @@ mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned widt
         status = mq_student_put(&refit->student, err);
     }
     if (status == MQ_OK) {
-        char detail[128];
-        snprintf(detail, sizeof detail, "int%u  KL %.4f -> %.4f nats", width, result->kl_before,
-                 result->kl_after);
         result->seconds = mq_seconds() - run.started;
-        report(refit, &run, detail);
+        report_width(refit, &run, result, "");
     }
     return status;
+}
+
+void mq_refit_pass_over(mq_refit *refit, const mq_refit_result *result, unsigned width,
+                        size_t before, size_t after) {
+    const width_run run = {.width = width, .before = before, .after = after};
+    refit->taken += mq_refit_work(refit, width);
+    report_width(refit, &run, result, ", refitted before");
 }

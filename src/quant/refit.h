@@ -98,4 +98,8 @@ size_t mq_refit_work(const mq_refit *refit, unsigned width);
 mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned width,
                          const mq_refit_store *store, size_t before, size_t after, mq_error *err);
 
+/* Says, for progress, that a width's numbers are there already: an earlier run has found them. */
+void mq_refit_pass_over(mq_refit *refit, const mq_refit_result *result, unsigned width,
+                        size_t before, size_t after);
+
 #endif

@@ -96,6 +96,24 @@ static mq_status learn_block(mq_learner *learner, size_t layer, double started, 
     return status;
 }
 
+/* The same of a block that an earlier run has learned. The teacher is the source's, and comes
+ * before a norm that was divided takes the place of its own. */
+static mq_status restore_block(mq_learner *learner, size_t layer, const mq_run_sink *sink,
+                               mq_block_loss *loss, mq_error *err) {
+    const bool divided = learner->options->let && mq_let_scales_norm(learner->selection, layer);
+    mq_status status = mq_learner_teach(learner, layer, err);
+    if (status == MQ_OK) {
+        status = sink->restore(sink->user, layer, learner->quantized,
+                               divided ? learner->params.norm[MQ_NORM_PRE_FFN] : NULL, loss, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    mq_learner_take(learner, layer);
+    double again[MQ_MAX_WIDTHS]; /* what was measured then is known */
+    return mq_learner_advance(learner, layer, again, err);
+}
+
 static mq_status emit(mq_learner *learner, size_t layer, const mq_run_sink *sink, mq_error *err) {
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         if (learner->grid[i].groups == 0) {
@@ -119,8 +137,9 @@ static double decibels(double loss) { return loss > 0.0 ? -10.0 * log10(loss) : 
 static void report_block(const mq_learner *learner, size_t layer, double started,
                          const mq_block_loss *loss) {
     char detail[512];
-    size_t used = (size_t)snprintf(detail, sizeof detail, "block %zu/%zu", layer + 1,
-                                   learner->selection->blocks);
+    size_t used =
+        (size_t)snprintf(detail, sizeof detail, "block %zu/%zu%s", layer + 1,
+                         learner->selection->blocks, learner->taken ? ", learned before" : "");
     for (size_t k = 0;
          loss != NULL && k < learner->grid_options.width_count && used < sizeof detail; k++) {
         const char *format = learner->options->loss == MQ_LOSS_RELATIVE ? "  int%u %.2f -> %.2f dB"
@@ -138,6 +157,8 @@ static void report_block(const mq_learner *learner, size_t layer, double started
         .total = (double)learner->selection->blocks,
         .elapsed_seconds = mq_seconds() - started,
         .detail = detail,
+        .taken = (double)learner->taken_count,
+        .taken_seconds = learner->taken_seconds,
     };
     mq_report(learner->context, &progress);
 }
@@ -147,11 +168,14 @@ static mq_status run_block(mq_learner *learner, size_t layer, double started,
     const double begin = mq_seconds();
     const bool learn = learner->chains.sequences > 0;
     mq_block_loss loss = {{0}, {0}, 0, 0.0};
+    learner->taken = learn && sink->is_done != NULL && sink->is_done(sink->user, layer);
     mq_status status = mq_learner_load(learner, layer, err);
     if (status != MQ_OK) {
         return status;
     }
-    if (learn) {
+    if (learner->taken) {
+        status = restore_block(learner, layer, sink, &loss, err);
+    } else if (learn) {
         status = learn_block(learner, layer, started, &loss, err);
     } else {
         mq_learner_start(learner, layer);
@@ -160,7 +184,13 @@ static mq_status run_block(mq_learner *learner, size_t layer, double started,
     if (status == MQ_OK) {
         status = emit(learner, layer, sink, err);
     }
-    loss.seconds = mq_seconds() - begin;
+    const double seconds = mq_seconds() - begin;
+    if (learner->taken) {
+        learner->taken_count++;
+        learner->taken_seconds += seconds;
+    } else {
+        loss.seconds = seconds;
+    }
     if (status == MQ_OK) {
         status = sink->block(sink->user, layer, learn ? &loss : NULL, err);
     }

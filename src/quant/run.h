@@ -5,7 +5,8 @@
 #include "quant/backend.h"
 #include "quant/learner.h"
 
-/* Where finished work goes; both are called in the order of the blocks. */
+/* Where finished work goes, in the order of the blocks; and where it is taken from if an earlier
+ * run has done it. */
 typedef struct mq_run_sink {
     void *user;
     /* One linear; quantized is valid during the call. */
@@ -16,6 +17,13 @@ typedef struct mq_run_sink {
     mq_status (*norm)(void *user, size_t layer, mq_norm norm, const float *values, mq_error *err);
     /* A block is done; loss is NULL when nothing was learned. */
     mq_status (*block)(void *user, size_t layer, const mq_block_loss *loss, mq_error *err);
+    /* Whether a block was learned before: then it is not learned, but restored, and given to the
+     * functions above like the others. NULL: none was. */
+    bool (*is_done)(void *user, size_t layer);
+    /* What they got of it then: fills codes and pairs of quantized[] (those with groups > 0; the
+     * learner's memory), the norm's values (NULL where none was given) and loss. */
+    mq_status (*restore)(void *user, size_t layer, const mq_quantized quantized[MQ_LINEAR_COUNT],
+                         float *norm, mq_block_loss *loss, mq_error *err);
 } mq_run_sink;
 
 /* Bytes of the slab that mq_run allocates: the same carving, measured. MQ_ERR_USAGE when a size
