@@ -126,6 +126,16 @@ typedef struct mq_quantize_options {
     bool bos; /* begin calibration sequences with the template's beginning-of-sequence token */
     bool force, dry_run;
     size_t max_shard_size; /* bytes; 0: one file */
+    /* NULL, or a folder to keep finished work in, so that a run that is interrupted, or killed,
+     * loses at most the block or the width of the refit that it was at: the next run with the same
+     * options goes on from there, on any number of threads, and makes the same bytes. It is made if
+     * it is not there (its parent must be), and goes when the master is there. What it holds is
+     * specified in src/store/quantize_state.h. MQ_ERR_USAGE: it is another job's (other options
+     * than output, force, dry_run, max_shard_size and state; another model, text, version, backend
+     * or kernel), holds anything else, or another run is at work with it; recipe rtn, which learns
+     * nothing. MQ_ERR_INPUT: a file in it is damaged; what is removed from it is made again.
+     * embeddings and qat are computed again. */
+    const char *state;
 } mq_quantize_options;
 
 /* The defaults of a recipe (design, section 2), model, output and calib NULL, preset NONE. */
@@ -171,6 +181,9 @@ typedef struct mq_quantize_report {
     size_t quantized_tensors, quantized_weights, other_tensors;
     size_t memory_predicted, memory_peak; /* bytes allocated; peak 0 after a dry run */
     size_t output_bytes;                  /* what is (or would be) written */
+    size_t state_blocks, state_widths;    /* that were taken from options->state (in a dry run: that
+                                             are there): of blocks, of widths to refit */
+    size_t state_bytes;                   /* of the files that were (or would be) added to it */
     size_t disk_free;
     size_t calibration_tokens;
     char gemm[128]; /* what makes the products: "onednn-bf16 (oneDNN 2.6.3 avx512_core_bf16)"; empty
@@ -181,7 +194,8 @@ typedef struct mq_quantize_report {
 /* On success *report is to be freed with mq_quantize_report_free. Everything that can be known is
  * checked before the first block: options (MQ_ERR_USAGE), model, shapes, group sizes, calibration
  * (MQ_ERR_INPUT), disk and memory (MQ_ERR_MACHINE). The output folder appears whole or not at all.
- * MQ_ERR_INTERRUPTED when asked to stop. context must not be NULL. */
+ * MQ_ERR_INTERRUPTED when asked to stop. After that, or another failure, nothing is left behind but
+ * options->state, if anything is in it. context must not be NULL. */
 mq_status mq_quantize(mq_quantize_report *report, const mq_quantize_options *options,
                       const mq_context *context, mq_error *err);
 void mq_quantize_report_free(mq_quantize_report *report);

@@ -211,6 +211,10 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_FLAG, 0, "dry-run", &options->dry_run,
          .help = "check everything, print what would be done and how much memory and disk it "
                  "takes, and stop"},
+        {CLI_TEXT, 0, "state", &options->state, "FOLDER",
+         "keep finished blocks and refitted widths in FOLDER and go on from those that are there: "
+         "an interrupted run loses at most one of them. The folder goes when the master is made",
+         .hide_default = true},
         CLI_SHARD_OPTION(options->max_shard_size),
         {.type = CLI_HEADING, .help = "Calibration"},
         {CLI_TEXT, 0, "calib", &options->calib, "FILE",

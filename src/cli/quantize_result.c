@@ -112,9 +112,14 @@ void cli_print_quantize_table(const mq_quantize_report *report,
     if (report->gemm[0] != '\0') {
         cli_print_field(stdout, "products", "%s", report->gemm);
     }
+    if (options->state != NULL) {
+        cli_print_field(stdout, "state", "%zu of %zu blocks and %zu widths of the refit %s",
+                        report->state_blocks, report->blocks, report->state_widths,
+                        options->dry_run ? "are there" : "were there");
+    }
     if (options->dry_run) {
         cli_print_field(stdout, "disk", "%s needed, %s free",
-                        cli_show_bytes(a, report->output_bytes),
+                        cli_show_bytes(a, report->output_bytes + report->state_bytes),
                         cli_show_bytes(b, report->disk_free));
         cli_print_field(stdout, "memory", "%s predicted",
                         cli_show_bytes(a, report->memory_predicted));
@@ -207,6 +212,20 @@ static void add_qat(cli_json *json, const mq_quantize_report *report) {
     }
 }
 
+/* null: without --state. */
+static void add_state(cli_json *json, const mq_quantize_report *report,
+                      const mq_quantize_options *options) {
+    if (options->state == NULL) {
+        cli_json_null(json, json->root, "state");
+        return;
+    }
+    cJSON *state = cli_json_object(json, json->root, "state");
+    cli_json_text(json, state, "folder", options->state);
+    cli_json_size(json, state, "blocks", report->state_blocks);
+    cli_json_size(json, state, "widths", report->state_widths);
+    cli_json_size(json, state, "bytes", report->state_bytes);
+}
+
 mq_status cli_print_quantize_json(const mq_quantize_report *report,
                                   const mq_quantize_options *options) {
     cli_json json;
@@ -236,6 +255,7 @@ mq_status cli_print_quantize_json(const mq_quantize_report *report,
     } else {
         cli_json_null(&json, json.root, "gemm");
     }
+    add_state(&json, report, options);
     cli_json_size(&json, json.root, "output_bytes", report->output_bytes);
     cli_json_size(&json, json.root, "disk_free", report->disk_free);
     cli_json_size(&json, json.root, "memory_predicted", report->memory_predicted);

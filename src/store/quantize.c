@@ -1,5 +1,5 @@
 /* mq_quantize: plan, run the blocks into a master's writer, commit. */
-#include "store/quantize.h"
+#include "store/quantize_state.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -8,18 +8,29 @@ typedef struct job {
     mq_quantize_plan plan;
     mq_output *output;
     mq_master_writer *writer;
-    mq_block_loss *blocks; /* [plan.selection.blocks] */
+    mq_quantize_state *state; /* NULL: without --state */
+    mq_block_loss *blocks;    /* [plan.selection.blocks] */
     bool learned;
     mq_refit_report refits[MQ_MAX_WIDTHS];
     mq_qat_report qat;
     mq_weights *embeddings[MQ_MAX_WIDTH + 1]; /* of each width's student; NULL: the model's */
 } job;
 
+static bool is_done(void *user, size_t layer) {
+    const job *work = user;
+    return work->plan.kept.block != NULL && work->plan.kept.block[layer];
+}
+
+static bool keeps(job *work, size_t layer) { return work->state != NULL && !is_done(work, layer); }
+
 static mq_status take_linear(void *user, size_t layer, mq_linear linear,
                              const mq_quantized *quantized, mq_error *err) {
     job *work = user;
     const size_t index = work->plan.linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear];
-    return mq_master_writer_put(work->writer, index, quantized, err);
+    const mq_status status = mq_master_writer_put(work->writer, index, quantized, err);
+    return status == MQ_OK && keeps(work, layer)
+               ? mq_state_keep_linear(work->state, layer, linear, quantized, err)
+               : status;
 }
 
 /* Blocks are read while the one before is learned: the system is told of a block's weights one
@@ -54,25 +65,38 @@ static mq_status take_norm(void *user, size_t layer, mq_norm norm, const float *
                                               size, err);
     }
     mq_free(weight);
-    return status;
+    return status == MQ_OK && keeps(work, layer)
+               ? mq_state_keep_norm(work->state, layer, norm, values, err)
+               : status;
 }
 
 static mq_status take_block(void *user, size_t layer, const mq_block_loss *loss, mq_error *err) {
-    (void)err;
     job *work = user;
     read_ahead(&work->plan, layer + 2); /* the next block is being read already */
     if (loss != NULL) {
         work->blocks[layer] = *loss;
         work->learned = true;
     }
-    return MQ_OK;
+    return keeps(work, layer) ? mq_state_keep_block(work->state, layer, loss, err) : MQ_OK;
 }
 
-static mq_status run_and_write(job *work, mq_error *err) {
+static mq_status restore(void *user, size_t layer, const mq_quantized quantized[MQ_LINEAR_COUNT],
+                         float *norm, mq_block_loss *loss, mq_error *err) {
+    const job *work = user;
+    return mq_state_restore_block(work->state, layer, quantized, norm, loss, err);
+}
+
+static mq_status open_all(job *work, mq_error *err) {
     mq_quantize_plan *plan = &work->plan;
     const mq_quantize_options *options = plan->options;
     mq_status status =
         mq_new(&work->blocks, plan->selection.blocks, sizeof *work->blocks, "the losses", err);
+    if (status == MQ_OK && options->state != NULL) {
+        status = mq_quantize_digests(plan, err);
+        if (status == MQ_OK) {
+            status = mq_state_open(&work->state, plan, err);
+        }
+    }
     if (status == MQ_OK) {
         status = mq_output_begin(&work->output, options->output, options->force, err);
     }
@@ -80,6 +104,13 @@ static mq_status run_and_write(job *work, mq_error *err) {
         status =
             mq_master_writer_open(&work->writer, &plan->layout, plan->source, work->output, err);
     }
+    return status;
+}
+
+static mq_status run_and_write(job *work, mq_error *err) {
+    mq_quantize_plan *plan = &work->plan;
+    const mq_quantize_options *options = plan->options;
+    mq_status status = open_all(work, err);
     if (status == MQ_OK) {
         status = mq_quantize_embeddings(plan, work->writer, err);
     }
@@ -87,7 +118,7 @@ static mq_status run_and_write(job *work, mq_error *err) {
         status = mq_quantize_embedded(work->embeddings, plan, work->writer, err);
     }
     if (status == MQ_OK) {
-        const mq_run_sink sink = {work, take_linear, take_norm, take_block};
+        const mq_run_sink sink = {work, take_linear, take_norm, take_block, is_done, restore};
         read_ahead(plan, 0);
         read_ahead(plan, 1);
         status = mq_run(options, plan->model, &plan->selection, &plan->backend, work->embeddings,
@@ -98,9 +129,13 @@ static mq_status run_and_write(job *work, mq_error *err) {
         status = mq_quantize_qat(&work->qat, plan, work->embeddings, work->writer, err);
     }
     if (status == MQ_OK && plan->refit_width_count > 0) {
-        status = mq_quantize_refit(work->refits, plan, work->embeddings, work->writer, err);
+        status =
+            mq_quantize_refit(work->refits, plan, work->embeddings, work->writer, work->state, err);
     }
     cJSON *provenance = NULL;
+    if (status == MQ_OK) {
+        status = mq_quantize_digests(plan, err);
+    }
     if (status == MQ_OK) {
         status = mq_quantize_provenance(&provenance, plan, work->learned ? work->blocks : NULL,
                                         work->refits, &work->qat, err);
@@ -132,6 +167,9 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
         .output_bytes = plan->output_bytes,
         .disk_free = plan->disk_free,
         .calibration_tokens = plan->calibration.count * plan->calibration.length,
+        .state_blocks = plan->kept.block_count,
+        .state_widths = plan->kept.width_count,
+        .state_bytes = plan->kept.bytes,
         .refit_count = plan->options->dry_run ? 0 : plan->refit_width_count,
         .seconds = mq_seconds() - started,
     };
@@ -168,6 +206,7 @@ mq_status mq_quantize(mq_quantize_report *report, const mq_quantize_options *opt
     }
     mq_master_writer_abandon(work.writer);
     mq_output_discard(work.output);
+    mq_state_close(work.state, status == MQ_OK);
     mq_free(work.blocks);
     mq_quantize_plan_free(&work.plan);
     return status;

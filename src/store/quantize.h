@@ -10,6 +10,17 @@
 #include "store/master.h"
 #include "text/corpus.h"
 
+typedef struct mq_quantize_state mq_quantize_state; /* quantize_state.h */
+
+/* What options->state holds of the job. */
+typedef struct mq_quantize_kept {
+    bool *block;                  /* [selection.blocks]: is there; NULL: there is no such folder */
+    bool width[MQ_MAX_WIDTH + 1]; /* the same of refitted widths */
+    size_t block_count, width_count;
+    size_t bytes;  /* of the files that are still to be written */
+    size_t memory; /* what reading or writing one of them allocates, at most */
+} mq_quantize_kept;
+
 /* Everything that is known of a job before its first block. */
 typedef struct mq_quantize_plan {
     const mq_quantize_options *options;
@@ -41,6 +52,8 @@ typedef struct mq_quantize_plan {
                       cache */
     size_t memory; /* predicted peak of allocated bytes */
     size_t output_bytes, disk_free;
+    cJSON *digests;        /* of the source's files, once they are known */
+    mq_quantize_kept kept; /* of options->state */
 } mq_quantize_plan;
 
 /* Opens and checks all that can be known: options, paths, model, every weight finite, group sizes,
@@ -89,10 +102,11 @@ typedef struct mq_refit_bridge {
 } mq_refit_bridge;
 mq_refit_store mq_quantize_store(mq_refit_bridge *bridge, const mq_quantize_plan *plan,
                                  mq_master_writer *writer);
-/* Refits every width of the plan in the writer's tensors; reports[refit_width_count]. */
+/* Refits every width of the plan in the writer's tensors, or takes it from the state (NULL: there
+ * is none), which gets those that are refitted; reports[refit_width_count]. */
 mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *plan,
                             mq_weights *const embeddings[MQ_MAX_WIDTH + 1],
-                            mq_master_writer *writer, mq_error *err);
+                            mq_master_writer *writer, mq_quantize_state *state, mq_error *err);
 
 /* --- --qat, before the refit (quantize_qat.c) ---------------------------------------------------
  */
@@ -104,6 +118,9 @@ mq_status mq_quantize_qat(mq_qat_report *report, const mq_quantize_plan *plan,
                           mq_weights *const embeddings[MQ_MAX_WIDTH + 1], mq_master_writer *writer,
                           mq_error *err);
 
+/* plan->digests, unless they are there: reads all of the source. */
+mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err);
+
 /* The JSON object of the file matquant.json, without what the master's writer adds. blocks[layers]
  * or NULL; refits[plan->refit_width_count]; qat counts where plan->options->qat is set. Nothing in
  * it depends on time or place, nor on the number of threads, so that two runs write the same bytes.
@@ -111,5 +128,9 @@ mq_status mq_quantize_qat(mq_qat_report *report, const mq_quantize_plan *plan,
 mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
                                  const mq_block_loss *blocks, const mq_refit_report *refits,
                                  const mq_qat_report *qat, mq_error *err);
+/* Of it what is known before the first block, and the versions that the master's writer adds:
+ * everything that decides what is learned. Without the calibration text, and what depends on it,
+ * while that is not there. Both want plan->digests. */
+mq_status mq_quantize_job(cJSON **out, const mq_quantize_plan *plan, mq_error *err);
 
 #endif

@@ -7,7 +7,7 @@
 #include "quant/embedding.h"
 #include "quant/recipe.h"
 #include "store/master_config.h"
-#include "store/quantize.h"
+#include "store/quantize_state.h"
 
 static mq_status check_paths(const mq_quantize_options *options, mq_error *err) {
     if (options->model == NULL || options->output == NULL) {
@@ -257,6 +257,28 @@ static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error 
     return status;
 }
 
+static mq_status check_room(size_t *room, const char *path, size_t needed, mq_error *err) {
+    const mq_status status = mq_disk_free(room, path, err);
+    return status == MQ_OK && *room < needed
+               ? mq_fail_file(err, MQ_ERR_MACHINE, path,
+                              "%.0f MiB of disk are needed and %.0f MiB are free",
+                              (double)needed / 1048576.0, (double)*room / 1048576.0)
+               : status;
+}
+
+/* The output, and the state that grows beside it. */
+static mq_status check_disk(mq_quantize_plan *plan, mq_error *err) {
+    const mq_quantize_options *options = plan->options;
+    const bool shared = options->state != NULL && mq_same_disk(options->output, options->state);
+    const size_t kept = plan->kept.bytes;
+    size_t room;
+    const mq_status status = check_room(&plan->disk_free, options->output,
+                                        plan->output_bytes + (shared ? kept : 0), err);
+    return status == MQ_OK && options->state != NULL && !shared
+               ? check_room(&room, options->state, kept, err)
+               : status;
+}
+
 /* Called before the calibration text is there, which may take minutes to sample: what is missing
  * then (its ids) is small. */
 static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
@@ -278,14 +300,7 @@ static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
-    status = mq_disk_free(&plan->disk_free, options->output, err);
-    if (status == MQ_OK && plan->disk_free < plan->output_bytes) {
-        status = mq_fail_file(err, MQ_ERR_MACHINE, options->output,
-                              "%.0f MiB of disk are needed and %.0f MiB are free",
-                              (double)plan->output_bytes / 1048576.0,
-                              (double)plan->disk_free / 1048576.0);
-    }
-    return status;
+    return check_disk(plan, err);
 }
 
 /* What is held now (the model's tables, the calibration's ids) stays while the blocks are worked
@@ -297,7 +312,8 @@ static void predict_memory(mq_quantize_plan *plan) {
                           plan->layout.linear_count * 2 * plan->layout.width_count +
                           plan->norm_count * plan->layout.private_width_count;
     plan->memory = now + larger(plan->working_set, larger(plan->refit_memory, plan->qat_memory)) +
-                   stored * WRITER_BYTES_PER_TENSOR + mq_quantize_embedding_memory(plan);
+                   stored * WRITER_BYTES_PER_TENSOR + mq_quantize_embedding_memory(plan) +
+                   plan->kept.memory;
     if (plan->embedding_count > 0) {
         const size_t slab = mq_embedding_memory(plan->options, &plan->model->config,
                                                 plan->selection.embedding_groups);
@@ -307,12 +323,20 @@ static void predict_memory(mq_quantize_plan *plan) {
     plan->memory = larger(plan->memory, plan->sampling > 0 ? now + plan->sampling : 0);
 }
 
+/* The text that the model writes in a dry run is none. */
+static bool has_text(const mq_quantize_plan *plan) {
+    return !plan->options->dry_run || !is_self(plan->options);
+}
+
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
                                 const mq_context *context, mq_error *err) {
     *plan = (mq_quantize_plan){.options = options, .context = context};
     mq_status status = mq_recipe_check(options, err);
     if (status == MQ_OK) {
         status = check_paths(options, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_state_check_folder(options, err);
     }
     if (status == MQ_OK) {
         status = mq_folder_check(options->model, err);
@@ -331,6 +355,9 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = make_layout(plan, err);
     }
     if (status == MQ_OK) {
+        status = mq_state_survey(plan, err);
+    }
+    if (status == MQ_OK) {
         status = mq_backend_open(&plan->backend, options, &plan->model->config, context, err);
     }
     if (status == MQ_OK) {
@@ -339,11 +366,20 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     if (status == MQ_OK) {
         status = check_finite(plan, err);
     }
+    if (status == MQ_OK) { /* before minutes are spent on sampling a text */
+        status = mq_state_check_job(plan, err);
+    }
     if (status == MQ_OK) {
         status = load_calibration(plan, err);
     }
     if (status == MQ_OK) {
         status = check_refit(plan, plan->calibration.count, err);
+    }
+    if (status == MQ_OK && has_text(plan)) {
+        status = mq_state_check_job(plan, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_state_check_files(plan, err);
     }
     /* Again: preparing the refit's products may have asked for more scratch. */
     if (status == MQ_OK) {
@@ -362,6 +398,8 @@ void mq_quantize_plan_free(mq_quantize_plan *plan) {
         mq_free(plan->ignored[i]);
     }
     mq_free(plan->ignored);
+    mq_free(plan->kept.block);
+    cJSON_Delete(plan->digests);
     mq_free(plan->norm_names);
     mq_free(plan->norms);
     mq_free(plan->linears);

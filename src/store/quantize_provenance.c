@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "matquant/version.h"
 #include "quant/fold.h"
 #include "quant/nested.h"
 #include "quant/recipe.h"
@@ -138,23 +139,43 @@ static mq_status put_digest(bool *good, cJSON *array, const char *path, mq_error
     return MQ_OK;
 }
 
-static mq_status put_source(bool *good, cJSON *root, const mq_quantize_plan *plan, mq_error *err) {
-    cJSON *source = cJSON_AddArrayToObject(root, "source");
-    put(good, source);
+mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err) {
+    if (plan->digests != NULL) {
+        return MQ_OK;
+    }
+    cJSON *source = cJSON_CreateArray();
+    bool good = source != NULL;
     mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && *good && i < mq_tensors_file_count(plan->source); i++) {
-        status = put_digest(good, source, mq_tensors_file(plan->source, i), err);
+    for (size_t i = 0; status == MQ_OK && good && i < mq_tensors_file_count(plan->source); i++) {
+        status = put_digest(&good, source, mq_tensors_file(plan->source, i), err);
     }
     static const char *const others[] = {"config.json", "tokenizer.json"};
-    for (size_t i = 0; status == MQ_OK && *good && i < sizeof others / sizeof others[0]; i++) {
+    for (size_t i = 0; status == MQ_OK && good && i < sizeof others / sizeof others[0]; i++) {
         char *path = mq_path_join(plan->options->model, others[i]);
-        *good = path != NULL;
+        good = path != NULL;
         if (path != NULL && mq_path_exists(path)) {
-            status = put_digest(good, source, path, err);
+            status = put_digest(&good, source, path, err);
         }
         mq_free(path);
     }
-    return status;
+    if (status == MQ_OK && !good) {
+        status = mq_fail_memory(err, "the provenance", 0);
+    }
+    if (status != MQ_OK) {
+        cJSON_Delete(source);
+        return status;
+    }
+    plan->digests = source;
+    return MQ_OK;
+}
+
+static void put_source(bool *good, cJSON *root, const mq_quantize_plan *plan) {
+    cJSON *source = cJSON_Duplicate(plan->digests, true);
+    put(good, source);
+    if (source != NULL && !cJSON_AddItemToObject(root, "source", source)) {
+        cJSON_Delete(source);
+        *good = false;
+    }
 }
 
 static mq_status put_calibration(bool *good, cJSON *root, const mq_quantize_plan *plan,
@@ -211,6 +232,13 @@ static void put_blocks(bool *good, cJSON *root, const mq_quantize_plan *plan,
     }
 }
 
+/* In the job alone: what the reports' trained tokens say in the provenance. */
+static void put_train(bool *good, cJSON *stage, const mq_quantize_plan *plan, size_t train) {
+    put(good,
+        cJSON_AddNumberToObject(stage, "train_tokens", (double)(train * plan->calibration.length)));
+}
+
+/* refits NULL: before it, what will be done. */
 static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
                        const mq_refit_report *refits) {
     if (plan->refit_width_count == 0) {
@@ -225,23 +253,30 @@ static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
         put(good,
             cJSON_AddNumberToObject(refit, "validation_tokens", (double)plan->validation * length));
     }
+    if (*good && refits == NULL) {
+        put_train(good, refit, plan, plan->refit_train);
+    }
     cJSON *array = *good ? cJSON_AddArrayToObject(refit, "widths") : NULL;
     put(good, array);
     for (size_t i = 0; *good && i < plan->refit_width_count; i++) {
+        const unsigned bits = plan->refit_widths[i];
         cJSON *width = cJSON_CreateObject();
         put(good, width);
         if (*good) {
-            put(good, cJSON_AddNumberToObject(width, "bits", refits[i].width));
-            put(good, cJSON_AddNumberToObject(width, "rate", mq_refit_rate(refits[i].width)));
+            put(good, cJSON_AddNumberToObject(width, "bits", bits));
+            put(good, cJSON_AddNumberToObject(width, "rate", mq_refit_rate(bits)));
+            put(good, cJSON_AddItemToArray(array, width) ? array : NULL);
+        }
+        if (*good && refits != NULL) {
             put(good, cJSON_AddNumberToObject(width, "trained_tokens", (double)refits[i].tokens));
             put(good, cJSON_AddNumberToObject(width, "kl_before", refits[i].kl_before));
             put(good, cJSON_AddNumberToObject(width, "kl_after", refits[i].kl_after));
             put(good, cJSON_AddNumberToObject(width, "kept_epoch", (double)refits[i].kept_epoch));
-            put(good, cJSON_AddItemToArray(array, width) ? array : NULL);
         }
     }
 }
 
+/* report NULL: before it. */
 static void put_qat(bool *good, cJSON *root, const mq_quantize_plan *plan,
                     const mq_qat_report *report) {
     if (!plan->options->qat) {
@@ -249,22 +284,31 @@ static void put_qat(bool *good, cJSON *root, const mq_quantize_plan *plan,
     }
     cJSON *qat = cJSON_AddObjectToObject(root, "qat");
     put(good, qat);
+    const mq_qat_report none = {.tokens = 0};
+    const mq_qat_report *found = report != NULL ? report : &none;
     const struct {
         const char *name;
         double value;
+        bool is_result;
     } numbers[] = {
-        {"rate", mq_quantize_qat_rate(plan->options)},
-        {"epochs", (double)plan->qat_epochs},
-        {"batch", (double)plan->options->refit_batch},
-        {"trained_tokens", (double)report->tokens},
-        {"validation_tokens", (double)(plan->validation * plan->calibration.length)},
-        {"loss_before", report->loss_before},
-        {"loss_after", report->loss_after},
-        {"kept_epoch", (double)report->kept_epoch},
-        {"moved_codes", (double)report->moved},
+        {"rate", mq_quantize_qat_rate(plan->options), false},
+        {"epochs", (double)plan->qat_epochs, false},
+        {"batch", (double)plan->options->refit_batch, false},
+        {"trained_tokens", (double)found->tokens, true},
+        {"validation_tokens", (double)(plan->validation * plan->calibration.length), false},
+        {"loss_before", found->loss_before, true},
+        {"loss_after", found->loss_after, true},
+        {"kept_epoch", (double)found->kept_epoch, true},
+        {"moved_codes", (double)found->moved, true},
     };
     for (size_t i = 0; *good && i < sizeof numbers / sizeof numbers[0]; i++) {
-        put(good, cJSON_AddNumberToObject(qat, numbers[i].name, numbers[i].value));
+        if (report != NULL || !numbers[i].is_result) {
+            put(good, cJSON_AddNumberToObject(qat, numbers[i].name, numbers[i].value));
+        }
+    }
+    if (*good && report == NULL) {
+        put_train(good, qat, plan, plan->qat_train);
+        return;
     }
     cJSON *array = *good ? cJSON_AddArrayToObject(qat, "widths") : NULL;
     put(good, array);
@@ -273,8 +317,8 @@ static void put_qat(bool *good, cJSON *root, const mq_quantize_plan *plan,
         put(good, width);
         if (*good) {
             put(good, cJSON_AddNumberToObject(width, "bits", bits));
-            put(good, cJSON_AddNumberToObject(width, "kl_before", report->kl_before[bits]));
-            put(good, cJSON_AddNumberToObject(width, "kl_after", report->kl_after[bits]));
+            put(good, cJSON_AddNumberToObject(width, "kl_before", found->kl_before[bits]));
+            put(good, cJSON_AddNumberToObject(width, "kl_after", found->kl_after[bits]));
             put(good, cJSON_AddItemToArray(array, width) ? array : NULL);
         }
     }
@@ -294,28 +338,26 @@ static void put_backend(bool *good, cJSON *root, const mq_backend *backend) {
     }
 }
 
-mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
-                                 const mq_block_loss *blocks, const mq_refit_report *refits,
-                                 const mq_qat_report *qat, mq_error *err) {
-    bool good = true;
-    cJSON *root = cJSON_CreateObject();
-    put(&good, root);
+/* What went into the job. */
+static mq_status put_job(bool *good, cJSON *root, const mq_quantize_plan *plan, mq_error *err) {
+    put_recipe(good, root, plan->options);
     mq_status status = MQ_OK;
-    if (good) {
-        put_recipe(&good, root, plan->options);
-        status = put_source(&good, root, plan, err);
+    if (*good) {
+        put_source(good, root, plan);
     }
-    if (good && status == MQ_OK) {
-        status = put_calibration(&good, root, plan, err);
+    if (*good) {
+        status = put_calibration(good, root, plan, err);
     }
-    if (good && status == MQ_OK) {
-        put(&good, cJSON_AddStringToObject(root, "blas", mq_context_blas(plan->context)));
-        put_backend(&good, root, &plan->backend);
-        put(&good, cJSON_AddStringToObject(root, "kernels", mq_nested_kernels_best()->name));
-        put_blocks(&good, root, plan, blocks);
-        put_qat(&good, root, plan, qat);
-        put_refits(&good, root, plan, refits);
+    if (*good && status == MQ_OK) {
+        put(good, cJSON_AddStringToObject(root, "blas", mq_context_blas(plan->context)));
+        put_backend(good, root, &plan->backend);
+        put(good, cJSON_AddStringToObject(root, "kernels", mq_nested_kernels_best()->name));
     }
+    return status;
+}
+
+/* *out is the root, if all went well. */
+static mq_status end(cJSON **out, cJSON *root, bool good, mq_status status, mq_error *err) {
     if (status == MQ_OK && !good) {
         status = mq_fail_memory(err, "the provenance", 0);
     }
@@ -325,4 +367,35 @@ mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
     }
     *out = root;
     return status;
+}
+
+mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
+                                 const mq_block_loss *blocks, const mq_refit_report *refits,
+                                 const mq_qat_report *qat, mq_error *err) {
+    bool good = true;
+    cJSON *root = cJSON_CreateObject();
+    put(&good, root);
+    mq_status status = good ? put_job(&good, root, plan, err) : MQ_OK;
+    if (good && status == MQ_OK) {
+        put_blocks(&good, root, plan, blocks);
+        put_qat(&good, root, plan, qat);
+        put_refits(&good, root, plan, refits);
+    }
+    return end(out, root, good, status, err);
+}
+
+mq_status mq_quantize_job(cJSON **out, const mq_quantize_plan *plan, mq_error *err) {
+    bool good = true;
+    cJSON *root = cJSON_CreateObject();
+    put(&good, root);
+    if (good) {
+        put(&good, cJSON_AddNumberToObject(root, "format_version", MQ_FORMAT_VERSION));
+        put(&good, cJSON_AddStringToObject(root, "tool", "matquant " MQ_VERSION));
+    }
+    const mq_status status = good ? put_job(&good, root, plan, err) : MQ_OK;
+    if (good && status == MQ_OK && plan->calibration.ids != NULL) {
+        put_qat(&good, root, plan, NULL);
+        put_refits(&good, root, plan, NULL);
+    }
+    return end(out, root, good, status, err);
 }

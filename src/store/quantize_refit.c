@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "quant/refit.h"
-#include "store/quantize.h"
+#include "store/quantize_state.h"
 
 /* Sequences that are trained on for each that is measured on; and where the text has fewer than are
  * wanted. */
@@ -176,33 +176,103 @@ mq_refit_store mq_quantize_store(mq_refit_bridge *bridge, const mq_quantize_plan
     return (mq_refit_store){bridge, get_codes, get_pairs, put_pairs, put_norm, put_codes};
 }
 
+/* --- the widths ------------------------------------------------------------------------------- */
+
+/* The writer as a refit's store, and beside it the state, for what is put. */
+typedef struct kept_bridge {
+    mq_refit_bridge writer; /* first: what only reads the writer sees this */
+    mq_quantize_state *state;
+} kept_bridge;
+
+static mq_status keep_pairs(void *user, size_t layer, mq_linear linear, unsigned width,
+                            const uint16_t *scales, const uint16_t *biases, mq_error *err) {
+    kept_bridge *self = user;
+    const mq_status status = put_pairs(&self->writer, layer, linear, width, scales, biases, err);
+    return status != MQ_OK
+               ? status
+               : mq_state_keep_pairs(self->state, index_of(&self->writer, layer, linear), width,
+                                     scales, biases, err);
+}
+
+static mq_status keep_norm(void *user, const char *name, unsigned width, const float *values,
+                           size_t size, mq_error *err) {
+    kept_bridge *self = user;
+    const mq_status status = put_norm(&self->writer, name, width, values, size, err);
+    return status != MQ_OK ? status
+                           : mq_state_keep_private(self->state, name, width, values, size, err);
+}
+
+/* One stage's refit of all widths. */
+typedef struct widths {
+    const mq_quantize_plan *plan;
+    mq_master_writer *writer;
+    mq_quantize_state *state;
+    mq_refit *refit; /* NULL: an earlier run has done all of them */
+    mq_refit_store store;
+} widths;
+
+/* A width that the state has, with the work of those before and after it. */
+static mq_status take_width(mq_refit_report *report, const widths *w, unsigned width, size_t before,
+                            size_t after, mq_error *err) {
+    const mq_status status = mq_state_restore_width(report, w->state, width, w->writer, err);
+    if (status == MQ_OK && w->refit != NULL) {
+        const mq_refit_result result = {.kl_before = report->kl_before,
+                                        .kl_after = report->kl_after};
+        mq_refit_pass_over(w->refit, &result, width, before, after);
+    }
+    return status;
+}
+
+static mq_status make_width(mq_refit_report *report, const widths *w, unsigned width, size_t before,
+                            size_t after, mq_error *err) {
+    mq_refit_result result;
+    const mq_status status =
+        mq_refit_width(&result, w->refit, width, &w->store, before, after, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    *report = (mq_refit_report){.width = width,
+                                .kl_before = result.kl_before,
+                                .kl_after = result.kl_after,
+                                .kept_epoch = result.kept_epoch,
+                                .tokens = result.tokens};
+    return w->state != NULL ? mq_state_keep_width(w->state, report, err) : MQ_OK;
+}
+
+static size_t work_of(const widths *w, size_t i) {
+    return w->refit != NULL ? mq_refit_work(w->refit, w->plan->refit_widths[i]) : 0;
+}
+
 mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *plan,
                             mq_weights *const embeddings[MQ_MAX_WIDTH + 1],
-                            mq_master_writer *writer, mq_error *err) {
+                            mq_master_writer *writer, mq_quantize_state *state, mq_error *err) {
     mq_refit_setup setup = setup_of(plan);
     memcpy(setup.embeddings, embeddings, sizeof setup.embeddings);
-    mq_refit_bridge bridge;
-    const mq_refit_store store = mq_quantize_store(&bridge, plan, writer);
-    mq_refit *refit = NULL;
-    mq_status status = mq_refit_open(&refit, &setup, plan->context, err);
+    kept_bridge bridge = {.state = state};
+    widths w = {.plan = plan,
+                .writer = writer,
+                .state = state,
+                .store = mq_quantize_store(&bridge.writer, plan, writer)};
+    if (state != NULL) {
+        w.store.user = &bridge;
+        w.store.put_pairs = keep_pairs;
+        w.store.put_norm = keep_norm;
+    }
+    mq_status status = MQ_OK;
+    if (plan->kept.width_count < plan->refit_width_count) {
+        status = mq_refit_open(&w.refit, &setup, plan->context, err);
+    }
     size_t before = 0, after = 0; /* work of the widths, for progress */
     for (size_t i = 0; status == MQ_OK && i < plan->refit_width_count; i++) {
-        after += mq_refit_work(refit, plan->refit_widths[i]);
+        after += work_of(&w, i);
     }
     for (size_t i = 0; status == MQ_OK && i < plan->refit_width_count; i++) {
-        mq_refit_result result;
-        const size_t work = mq_refit_work(refit, plan->refit_widths[i]);
-        after -= work;
-        status = mq_refit_width(&result, refit, plan->refit_widths[i], &store, before, after, err);
-        before += work;
-        if (status == MQ_OK) {
-            reports[i] = (mq_refit_report){.width = plan->refit_widths[i],
-                                           .kl_before = result.kl_before,
-                                           .kl_after = result.kl_after,
-                                           .kept_epoch = result.kept_epoch,
-                                           .tokens = result.tokens};
-        }
+        const unsigned width = plan->refit_widths[i];
+        after -= work_of(&w, i);
+        status = plan->kept.width[width] ? take_width(&reports[i], &w, width, before, after, err)
+                                         : make_width(&reports[i], &w, width, before, after, err);
+        before += work_of(&w, i);
     }
-    mq_refit_close(refit);
+    mq_refit_close(w.refit);
     return status;
 }

@@ -1,0 +1,293 @@
+/* Blocks and refitted widths on their way in and out of a state. */
+#include "store/quantize_state.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/context.h"
+#include "base/keep.h"
+#include "store/quantize_state_file.h"
+
+struct mq_quantize_state {
+    const mq_quantize_plan *plan;
+    mq_keep *keep;
+    size_t kept;              /* blocks and widths that are there */
+    mq_output *output;        /* of the file that is being written; NULL: none is */
+    mq_tensor_writer *writer; /* the same */
+};
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+/* A tensor that open_file has found. Its data is aligned: the data section is, and tensors lie in
+ * it by falling size of their elements. */
+static const void *data_of(const mq_tensors *file, const char *name) {
+    return mq_tensors_find(file, name)->data;
+}
+
+static void take_out(void *to, const mq_tensors *file, const char *name) {
+    const mq_tensor_info *info = mq_tensors_find(file, name);
+    memcpy(to, info->data, info->bytes);
+}
+
+static void take_linear(const mq_quantized *quantized, const mq_tensors *file,
+                        const mq_master_linear *linear) {
+    char name[MQ_STORED_NAME_SIZE];
+    take_out(quantized->codes, file, mq_name_make(name, linear->prefix, "codes", 0));
+    for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+        take_out(quantized->scales[width], file,
+                 mq_name_make(name, linear->prefix, "scales", width));
+        take_out(quantized->biases[width], file,
+                 mq_name_make(name, linear->prefix, "biases", width));
+    }
+}
+
+mq_status mq_state_restore_block(const mq_quantize_state *state, size_t layer,
+                                 const mq_quantized quantized[MQ_LINEAR_COUNT], float *norm,
+                                 mq_block_loss *loss, mq_error *err) {
+    const mq_quantize_plan *plan = state->plan;
+    const size_t widths = plan->options->width_count;
+    mq_tensors *file = NULL;
+    const mq_status status = mq_state_open_file(&file, plan, layer, 0, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    double losses[2 * MQ_MAX_WIDTHS];
+    uint64_t epochs;
+    take_out(losses, file, "losses");
+    take_out(&loss->seconds, file, "seconds");
+    take_out(&epochs, file, "epochs");
+    loss->epochs = (size_t)epochs;
+    memcpy(loss->before, losses, widths * sizeof(double));
+    memcpy(loss->after, losses + widths, widths * sizeof(double));
+    if (norm != NULL) {
+        char name[MQ_NAME_SIZE];
+        mq_config_norm_name(name, &plan->model->config, layer, MQ_NORM_PRE_FFN);
+        take_out(norm, file, name);
+    }
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        const mq_master_linear *linear = mq_state_linear(plan, layer, (mq_linear)i);
+        if (linear != NULL) {
+            take_linear(&quantized[i], file, linear);
+        }
+    }
+    mq_tensors_close(file);
+    return MQ_OK;
+}
+
+mq_status mq_state_restore_width(mq_refit_report *report, const mq_quantize_state *state,
+                                 unsigned width, mq_master_writer *writer, mq_error *err) {
+    const mq_quantize_plan *plan = state->plan;
+    mq_tensors *file = NULL;
+    mq_status status = mq_state_open_file(&file, plan, 0, width, err);
+    char name[MQ_STORED_NAME_SIZE];
+    for (size_t i = 0; status == MQ_OK && i < plan->selection.tensors; i++) {
+        const char *prefix = plan->linears[i].prefix;
+        const uint16_t *scales = data_of(file, mq_name_make(name, prefix, "scales", width));
+        const uint16_t *biases = data_of(file, mq_name_make(name, prefix, "biases", width));
+        status = mq_master_writer_replace_pairs(writer, i, width, scales, biases, err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < plan->norm_count; i++) {
+        const mq_tensor_info *norm =
+            mq_tensors_find(file, mq_name_private(name, plan->norm_names[i], width));
+        const void *values = norm->data;
+        status = mq_master_writer_put_private(writer, plan->norm_names[i], width, values,
+                                              norm->elements, err);
+    }
+    if (status == MQ_OK) {
+        double kl[2];
+        uint64_t counts[2];
+        take_out(kl, file, "kl");
+        take_out(counts, file, "counts");
+        *report = (mq_refit_report){.width = width,
+                                    .kl_before = kl[0],
+                                    .kl_after = kl[1],
+                                    .kept_epoch = (size_t)counts[0],
+                                    .tokens = (size_t)counts[1]};
+    }
+    mq_tensors_close(file);
+    return status;
+}
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, mq_error *err) {
+    const char *folder = plan->options->state;
+    mq_quantize_state *state = NULL;
+    mq_status status = mq_new(&state, 1, sizeof *state, "the state", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    *state =
+        (mq_quantize_state){.plan = plan, .kept = plan->kept.block_count + plan->kept.width_count};
+    cJSON *there = NULL, *job = NULL;
+    status = mq_keep_open(&state->keep, folder, mq_state_knows, err);
+    if (status == MQ_OK) {
+        status = mq_state_read_job(&there, folder, err);
+    }
+    if (status == MQ_OK && there == NULL) {
+        status = mq_quantize_job(&job, plan, err);
+        if (status == MQ_OK) {
+            status = mq_state_write_job(folder, job, err);
+        }
+    }
+    cJSON_Delete(there);
+    cJSON_Delete(job);
+    if (status != MQ_OK) {
+        mq_state_close(state, false);
+        return status;
+    }
+    *out = state;
+    return MQ_OK;
+}
+
+/* Begins the file, unless it is being written already. */
+static mq_status begin(mq_quantize_state *state, size_t layer, unsigned width, mq_error *err) {
+    if (state->writer != NULL) {
+        return MQ_OK;
+    }
+    char name[MQ_STATE_NAME_SIZE];
+    char *path =
+        mq_path_join(state->plan->options->state, width == 0 ? mq_state_block_name(name, layer)
+                                                             : mq_state_width_name(name, width));
+    mq_state_listing l = {0};
+    mq_status status = path == NULL ? mq_fail_memory(err, "a path", sizeof name)
+                                    : mq_output_begin_file(&state->output, path, "", false, err);
+    if (status == MQ_OK) {
+        status = mq_state_list_make(&l, state->plan, layer, width, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_tensor_writer_open_sealed(&state->writer, state->output, l.specs, l.count, err);
+    }
+    mq_state_list_free(&l);
+    mq_free(path);
+    return status;
+}
+
+static mq_status put(mq_quantize_state *state, const char *name, const void *data, size_t bytes,
+                     mq_error *err) {
+    return mq_tensor_writer_put(state->writer, mq_tensor_writer_find(state->writer, name), data,
+                                bytes, err);
+}
+
+static mq_status put_pairs(mq_quantize_state *state, const mq_master_linear *linear, unsigned width,
+                           const uint16_t *scales, const uint16_t *biases, mq_error *err) {
+    char name[MQ_STORED_NAME_SIZE];
+    const size_t bytes = linear->out * linear->groups * sizeof *scales;
+    const mq_status status =
+        put(state, mq_name_make(name, linear->prefix, "scales", width), scales, bytes, err);
+    return status != MQ_OK ? status
+                           : put(state, mq_name_make(name, linear->prefix, "biases", width), biases,
+                                 bytes, err);
+}
+
+/* The file, of which every tensor was put, is there. */
+static mq_status end(mq_quantize_state *state, mq_error *err) {
+    mq_status status = mq_tensor_writer_close(state->writer, err);
+    state->writer = NULL;
+    if (status == MQ_OK) {
+        status = mq_output_commit(state->output, err);
+    }
+    mq_output_discard(state->output);
+    state->output = NULL;
+    state->kept += status == MQ_OK ? 1 : 0;
+    return status;
+}
+
+mq_status mq_state_keep_linear(mq_quantize_state *state, size_t layer, mq_linear linear,
+                               const mq_quantized *quantized, mq_error *err) {
+    const mq_master_linear *entry = mq_state_linear(state->plan, layer, linear);
+    char name[MQ_STORED_NAME_SIZE];
+    mq_status status = begin(state, layer, 0, err);
+    if (status == MQ_OK) {
+        status = put(state, mq_name_make(name, entry->prefix, "codes", 0), quantized->codes,
+                     entry->out * entry->in, err);
+    }
+    for (unsigned width = MQ_MIN_WIDTH; status == MQ_OK && width <= MQ_MAX_WIDTH; width++) {
+        status =
+            put_pairs(state, entry, width, quantized->scales[width], quantized->biases[width], err);
+    }
+    return status;
+}
+
+mq_status mq_state_keep_norm(mq_quantize_state *state, size_t layer, mq_norm norm,
+                             const float *values, mq_error *err) {
+    const mq_config *config = &state->plan->model->config;
+    char name[MQ_NAME_SIZE];
+    mq_config_norm_name(name, config, layer, norm);
+    const mq_status status = begin(state, layer, 0, err);
+    return status != MQ_OK
+               ? status
+               : put(state, name, values, mq_config_norm_size(config, norm) * sizeof *values, err);
+}
+
+mq_status mq_state_keep_block(mq_quantize_state *state, size_t layer, const mq_block_loss *loss,
+                              mq_error *err) {
+    const size_t widths = state->plan->options->width_count;
+    double losses[2 * MQ_MAX_WIDTHS];
+    memcpy(losses, loss->before, widths * sizeof *losses);
+    memcpy(losses + widths, loss->after, widths * sizeof *losses);
+    const uint64_t epochs = loss->epochs;
+    mq_status status = begin(state, layer, 0, err);
+    if (status == MQ_OK) {
+        status = put(state, "losses", losses, 2 * widths * sizeof *losses, err);
+    }
+    if (status == MQ_OK) {
+        status = put(state, "seconds", &loss->seconds, sizeof loss->seconds, err);
+    }
+    if (status == MQ_OK) {
+        status = put(state, "epochs", &epochs, sizeof epochs, err);
+    }
+    return status == MQ_OK ? end(state, err) : status;
+}
+
+mq_status mq_state_keep_pairs(mq_quantize_state *state, size_t index, unsigned width,
+                              const uint16_t *scales, const uint16_t *biases, mq_error *err) {
+    const mq_status status = begin(state, 0, width, err);
+    return status != MQ_OK
+               ? status
+               : put_pairs(state, &state->plan->linears[index], width, scales, biases, err);
+}
+
+mq_status mq_state_keep_private(mq_quantize_state *state, const char *name, unsigned width,
+                                const float *values, size_t size, mq_error *err) {
+    char own[MQ_STORED_NAME_SIZE];
+    const mq_status status = begin(state, 0, width, err);
+    return status != MQ_OK
+               ? status
+               : put(state, mq_name_private(own, name, width), values, size * sizeof *values, err);
+}
+
+mq_status mq_state_keep_width(mq_quantize_state *state, const mq_refit_report *report,
+                              mq_error *err) {
+    const double kl[2] = {report->kl_before, report->kl_after};
+    const uint64_t counts[2] = {report->kept_epoch, report->tokens};
+    mq_status status = begin(state, 0, report->width, err);
+    if (status == MQ_OK) {
+        status = put(state, "kl", kl, sizeof kl, err);
+    }
+    if (status == MQ_OK) {
+        status = put(state, "counts", counts, sizeof counts, err);
+    }
+    return status == MQ_OK ? end(state, err) : status;
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+void mq_state_close(mq_quantize_state *state, bool done) {
+    if (state == NULL) {
+        return;
+    }
+    const mq_quantize_plan *plan = state->plan;
+    mq_tensor_writer_abandon(state->writer);
+    mq_output_discard(state->output);
+    if (state->keep != NULL && (done || state->kept == 0)) {
+        if (!mq_keep_remove(state->keep)) {
+            mq_log(plan->context, MQ_LOG_WARNING, "%s: cannot be removed", plan->options->state);
+        }
+    } else if (state->keep != NULL) {
+        mq_log(plan->context, MQ_LOG_INFO, "%s keeps what is finished: go on with the same command",
+               plan->options->state);
+    }
+    mq_keep_close(state->keep);
+    mq_free(state);
+}

@@ -1,0 +1,89 @@
+/* The folder of quantize's --state: what a job has finished, for the next run of the same job to go
+ * on from.
+ *
+ * It holds, each there whole or not at all:
+ *
+ * job.json                  {"state_version": 1, "crc32": ..., "job": {...}}: everything that
+ * decides what is learned, as matquant.json of the master says it, with the shares of the text for
+ * the end-to-end stages. crc32 is that of "job" as it is printed (base/json.h). All other files are
+ * of this job. block-LLLLL.safetensors   block number L, from 0: P.codes, P.scales.wR and
+ * P.biases.wR of each of its quantized linears, for all R from 2 to 8, as in the master
+ *                           (matquant/format.h); with --let the multipliers of the norm that it
+ *                           divided, F32, under the norm's name; losses F64 [2, trained widths],
+ *                           before and after, in the order of --bits; seconds F64 [1]; epochs U64
+ *                           [1].
+ * refit-wR.safetensors      width R after the refit: P.scales.wR, P.biases.wR of all quantized
+ *                           linears of the blocks; the private norms NAME.wR, F32 whatever the
+ *                           master has; kl F64 [2], before and after; counts U64 [2]: the kept
+ *                           epoch, and tokens that it was trained on.
+ *
+ * The safetensors files are sealed (tensor/safetensors.h): a CRC-32 of the whole file is checked
+ * before anything is taken from it. Embeddings and what --qat does are not kept. Numbers are in the
+ * machine's byte order, which is little endian.
+ *
+ * A file that is removed is made again. When the master is there, the folder goes. */
+#ifndef MQ_STORE_QUANTIZE_STATE_H
+#define MQ_STORE_QUANTIZE_STATE_H
+
+#include "store/quantize.h"
+
+/* --- before the first block; nothing is written ----------------------------------------------- */
+
+/* Whether options->state can be used: not there, empty, or a job's state (MQ_ERR_USAGE). */
+mq_status mq_state_check_folder(const mq_quantize_options *options, mq_error *err);
+
+/* What is there and what there will be, when the layout is known: plan->kept. */
+mq_status mq_state_survey(mq_quantize_plan *plan, mq_error *err);
+
+/* Whether the state is this job's: MQ_ERR_USAGE naming the first field that differs. Of the
+ * calibration text, and what depends on it, only when that is there. */
+mq_status mq_state_check_job(mq_quantize_plan *plan, mq_error *err);
+
+/* Whether every file that is there is whole: MQ_ERR_INPUT naming it. */
+mq_status mq_state_check_files(const mq_quantize_plan *plan, mq_error *err);
+
+/* --- job.json (quantize_job.c) ---------------------------------------------------------------- */
+
+#define MQ_STATE_JOB "job.json"
+
+/* *out is the caller's; NULL when there is none. A job.json that is none of ours is MQ_ERR_USAGE.
+ */
+mq_status mq_state_read_job(cJSON **out, const char *folder, mq_error *err);
+mq_status mq_state_write_job(const char *folder, const cJSON *job, mq_error *err);
+/* MQ_ERR_USAGE when `here` differs from `there`, or, without `all`, one of its fields does. */
+mq_status mq_state_compare_jobs(const cJSON *there, const cJSON *here, bool all, const char *folder,
+                                mq_error *err);
+
+/* --- while it runs ---------------------------------------------------------------------------- */
+
+/* Makes the folder if need be, locks it, writes job.json. The plan must outlive the state. */
+mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, mq_error *err);
+
+/* The parts of a block, then the block: now it is there. In the order of mq_run_sink. */
+mq_status mq_state_keep_linear(mq_quantize_state *state, size_t layer, mq_linear linear,
+                               const mq_quantized *quantized, mq_error *err);
+mq_status mq_state_keep_norm(mq_quantize_state *state, size_t layer, mq_norm norm,
+                             const float *values, mq_error *err);
+mq_status mq_state_keep_block(mq_quantize_state *state, size_t layer, const mq_block_loss *loss,
+                              mq_error *err);
+/* As mq_run_sink's restore. */
+mq_status mq_state_restore_block(const mq_quantize_state *state, size_t layer,
+                                 const mq_quantized quantized[MQ_LINEAR_COUNT], float *norm,
+                                 mq_block_loss *loss, mq_error *err);
+
+/* The same of a refitted width: pairs of linears (by their index in the plan), private norms. */
+mq_status mq_state_keep_pairs(mq_quantize_state *state, size_t index, unsigned width,
+                              const uint16_t *scales, const uint16_t *biases, mq_error *err);
+mq_status mq_state_keep_private(mq_quantize_state *state, const char *name, unsigned width,
+                                const float *values, size_t size, mq_error *err);
+mq_status mq_state_keep_width(mq_quantize_state *state, const mq_refit_report *report,
+                              mq_error *err);
+/* Into the master's writer, and *report. */
+mq_status mq_state_restore_width(mq_refit_report *report, const mq_quantize_state *state,
+                                 unsigned width, mq_master_writer *writer, mq_error *err);
+
+/* done: the master is there, so the folder goes; it goes, too, when nothing is in it but the job.
+ * Otherwise a message says that the same command goes on. NULL allowed. */
+void mq_state_close(mq_quantize_state *state, bool done);
+
+#endif

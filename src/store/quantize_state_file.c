@@ -1,0 +1,165 @@
+/* Names of a state's files, and which tensors they hold. */
+#include "store/quantize_state_file.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* --- names ------------------------------------------------------------------------------------ */
+
+const char *mq_state_block_name(char out[MQ_STATE_NAME_SIZE], size_t layer) {
+    snprintf(out, MQ_STATE_NAME_SIZE, "block-%05zu.safetensors", layer);
+    return out;
+}
+
+const char *mq_state_width_name(char out[MQ_STATE_NAME_SIZE], unsigned width) {
+    snprintf(out, MQ_STATE_NAME_SIZE, "refit-w%u.safetensors", width);
+    return out;
+}
+
+bool mq_state_knows(const char *name) {
+    char own[MQ_STATE_NAME_SIZE];
+    size_t layer;
+    unsigned width;
+    return strcmp(name, MQ_STATE_JOB) == 0 ||
+           (sscanf(name, "block-%5zu.", &layer) == 1 &&
+            strcmp(name, mq_state_block_name(own, layer)) == 0) ||
+           (sscanf(name, "refit-w%1u.", &width) == 1 &&
+            strcmp(name, mq_state_width_name(own, width)) == 0);
+}
+
+/* --- what a file holds ------------------------------------------------------------------------ */
+
+static void list(mq_state_listing *l, const char *name, mq_dtype dtype, size_t rows,
+                 size_t columns) {
+    if (l->specs != NULL) {
+        snprintf(l->names[l->count], sizeof l->names[l->count], "%s", name);
+        l->specs[l->count] = (mq_tensor_spec){
+            .name = l->names[l->count], .dtype = dtype, .dims = 2, .shape = {rows, columns}};
+    }
+    l->count++;
+    l->bytes += rows * columns * mq_dtype_size(dtype); /* fits: the master holds as much */
+}
+
+static void list_pairs(mq_state_listing *l, const mq_master_linear *linear, unsigned width) {
+    char name[MQ_STORED_NAME_SIZE];
+    list(l, mq_name_make(name, linear->prefix, "scales", width), MQ_F16, linear->out,
+         linear->groups);
+    list(l, mq_name_make(name, linear->prefix, "biases", width), MQ_F16, linear->out,
+         linear->groups);
+}
+
+const mq_master_linear *mq_state_linear(const mq_quantize_plan *plan, size_t layer,
+                                        mq_linear linear) {
+    return plan->selection.groups[layer][linear] == 0
+               ? NULL
+               : &plan->linears[plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear]];
+}
+
+static void list_block(mq_state_listing *l, const mq_quantize_plan *plan, size_t layer) {
+    list(l, "losses", MQ_F64, 2, plan->options->width_count);
+    list(l, "seconds", MQ_F64, 1, 1);
+    list(l, "epochs", MQ_U64, 1, 1);
+    if (plan->options->let && mq_let_scales_norm(&plan->selection, layer)) {
+        char name[MQ_NAME_SIZE];
+        mq_config_norm_name(name, &plan->model->config, layer, MQ_NORM_PRE_FFN);
+        list(l, name, MQ_F32, 1, mq_config_norm_size(&plan->model->config, MQ_NORM_PRE_FFN));
+    }
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        const mq_master_linear *linear = mq_state_linear(plan, layer, (mq_linear)i);
+        char name[MQ_STORED_NAME_SIZE];
+        if (linear != NULL) {
+            list(l, mq_name_make(name, linear->prefix, "codes", 0), MQ_U8, linear->out, linear->in);
+        }
+        for (unsigned width = MQ_MAX_WIDTH; linear != NULL && width >= MQ_MIN_WIDTH; width--) {
+            list_pairs(l, linear, width);
+        }
+    }
+}
+
+static void list_width(mq_state_listing *l, const mq_quantize_plan *plan, unsigned width) {
+    list(l, "kl", MQ_F64, 1, 2);
+    list(l, "counts", MQ_U64, 1, 2);
+    for (size_t i = 0; i < plan->selection.tensors; i++) {
+        list_pairs(l, &plan->linears[i], width);
+    }
+    for (size_t i = 0; i < plan->norm_count; i++) {
+        char name[MQ_STORED_NAME_SIZE];
+        const mq_tensor_info *norm = mq_tensors_find(plan->source, plan->norm_names[i]);
+        list(l, mq_name_private(name, plan->norm_names[i], width), MQ_F32, 1,
+             norm != NULL ? norm->elements : 0);
+    }
+}
+
+void mq_state_list(mq_state_listing *l, const mq_quantize_plan *plan, size_t layer,
+                   unsigned width) {
+    if (width == 0) {
+        list_block(l, plan, layer);
+    } else {
+        list_width(l, plan, width);
+    }
+}
+
+void mq_state_list_free(mq_state_listing *l) {
+    mq_free(l->specs);
+    mq_free(l->names);
+}
+
+mq_status mq_state_list_make(mq_state_listing *l, const mq_quantize_plan *plan, size_t layer,
+                             unsigned width, mq_error *err) {
+    mq_state_listing counted = {0};
+    mq_state_list(&counted, plan, layer, width);
+    *l = (mq_state_listing){0};
+    mq_status status = mq_new(&l->specs, counted.count, sizeof *l->specs, "a state's tensors", err);
+    if (status == MQ_OK) {
+        status = mq_new(&l->names, counted.count, sizeof *l->names, "a state's tensors", err);
+    }
+    if (status == MQ_OK) {
+        mq_state_list(l, plan, layer, width);
+    } else {
+        mq_state_list_free(l);
+        *l = (mq_state_listing){0};
+    }
+    return status;
+}
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+static mq_status damaged(mq_status status, mq_error *err) {
+    if (status == MQ_ERR_INPUT && err != NULL) {
+        const size_t length = strlen(err->message);
+        snprintf(err->message + length, sizeof err->message - length,
+                 "; remove it, and it is made again");
+    }
+    return status;
+}
+
+mq_status mq_state_open_file(mq_tensors **out, const mq_quantize_plan *plan, size_t layer,
+                             unsigned width, mq_error *err) {
+    char name[MQ_STATE_NAME_SIZE];
+    char *path = mq_path_join(plan->options->state, width == 0 ? mq_state_block_name(name, layer)
+                                                               : mq_state_width_name(name, width));
+    mq_state_listing l = {0};
+    mq_tensors *file = NULL;
+    mq_status status = path == NULL ? mq_fail_memory(err, "a path", sizeof name)
+                                    : mq_tensors_open_sealed(&file, path, err);
+    if (status == MQ_OK) {
+        status = mq_state_list_make(&l, plan, layer, width, err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < l.count; i++) {
+        const mq_tensor_spec *spec = &l.specs[i];
+        const mq_tensor_info *info = mq_tensors_find(file, spec->name);
+        if (info == NULL || info->dtype != spec->dtype || info->dims != 2 ||
+            memcmp(info->shape, spec->shape, 2 * sizeof *spec->shape) != 0) {
+            status =
+                mq_fail_tensor(err, MQ_ERR_INPUT, path, spec->name, "is not there as it should be");
+        }
+    }
+    mq_state_list_free(&l);
+    mq_free(path);
+    if (status != MQ_OK) {
+        mq_tensors_close(file);
+        return damaged(status, err);
+    }
+    *out = file;
+    return MQ_OK;
+}

@@ -1,0 +1,39 @@
+/* The files of a state: names, and which tensors they hold. Private to src/store/quantize_state*.c.
+ */
+#ifndef MQ_STORE_QUANTIZE_STATE_FILE_H
+#define MQ_STORE_QUANTIZE_STATE_FILE_H
+
+#include "store/names.h"
+#include "store/quantize_state.h"
+
+#define MQ_STATE_NAME_SIZE 64
+
+/* Return out. */
+const char *mq_state_block_name(char out[MQ_STATE_NAME_SIZE], size_t layer);
+const char *mq_state_width_name(char out[MQ_STATE_NAME_SIZE], unsigned width);
+/* Whether a file of that name is a state's. */
+bool mq_state_knows(const char *name);
+
+/* A file's tensors, as they are declared. */
+typedef struct mq_state_listing {
+    mq_tensor_spec *specs; /* NULL: only counted */
+    char (*names)[MQ_STORED_NAME_SIZE];
+    size_t count, bytes;
+} mq_state_listing;
+
+/* The tensors of a block's file (width 0) or of a width's: appended to *l, or counted. */
+void mq_state_list(mq_state_listing *l, const mq_quantize_plan *plan, size_t layer, unsigned width);
+/* The same with memory for it; to be freed in every case. */
+mq_status mq_state_list_make(mq_state_listing *l, const mq_quantize_plan *plan, size_t layer,
+                             unsigned width, mq_error *err);
+void mq_state_list_free(mq_state_listing *l);
+
+/* The linear's place in the plan; NULL: it is not quantized. */
+const mq_master_linear *mq_state_linear(const mq_quantize_plan *plan, size_t layer,
+                                        mq_linear linear);
+
+/* Opens such a file and checks that it is whole and holds those tensors: MQ_ERR_INPUT naming it. */
+mq_status mq_state_open_file(mq_tensors **out, const mq_quantize_plan *plan, size_t layer,
+                             unsigned width, mq_error *err);
+
+#endif

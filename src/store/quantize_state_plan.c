@@ -1,0 +1,124 @@
+/* A state before the first block: whether it can be used, and what it holds. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/keep.h"
+#include "store/quantize_state_file.h"
+
+/* Beside what its specification and name take: a tensor's entry in the lists of whoever writes or
+ * reads the file, its name there, and its part of the header. */
+#define BYTES_PER_TENSOR 1024
+#define BYTES_PER_FILE 8192
+/* What a tensor takes in the header, its name apart. */
+#define DESCRIPTION 128
+
+mq_status mq_state_check_folder(const mq_quantize_options *options, mq_error *err) {
+    if (options->state == NULL) {
+        return MQ_OK;
+    }
+    if (strcmp(options->state, options->output) == 0 ||
+        mq_same_file(options->state, options->output)) {
+        return mq_fail_file(err, MQ_ERR_USAGE, options->state,
+                            "--state and the output are the same folder");
+    }
+    mq_status status = mq_keep_check(options->state, mq_state_knows, err);
+    if (status == MQ_OK && mq_path_exists(options->state)) {
+        cJSON *job = NULL;
+        status = mq_state_read_job(&job, options->state, err);
+        cJSON_Delete(job);
+    }
+    return status;
+}
+
+static bool is_there(const char *folder, const char *name, bool *no_memory) {
+    char *path = mq_path_join(folder, name);
+    const bool there = path != NULL && mq_path_exists(path);
+    *no_memory = *no_memory || path == NULL;
+    mq_free(path);
+    return there;
+}
+
+static void survey_file(mq_quantize_kept *kept, const mq_quantize_plan *plan, size_t layer,
+                        unsigned width, bool there) {
+    mq_state_listing l = {0};
+    mq_state_list(&l, plan, layer, width);
+    const size_t each = sizeof *l.specs + sizeof *l.names + BYTES_PER_TENSOR;
+    const size_t memory = l.count * each + BYTES_PER_FILE;
+    kept->memory = memory > kept->memory ? memory : kept->memory;
+    if (!there) {
+        kept->bytes += l.bytes + l.count * (sizeof *l.names + DESCRIPTION);
+    }
+}
+
+mq_status mq_state_survey(mq_quantize_plan *plan, mq_error *err) {
+    const char *folder = plan->options->state;
+    mq_quantize_kept *kept = &plan->kept;
+    if (folder == NULL) {
+        return MQ_OK;
+    }
+    const mq_status status = mq_new(&kept->block, plan->selection.blocks, sizeof *kept->block,
+                                    "the list of finished blocks", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    char name[MQ_STATE_NAME_SIZE];
+    bool no_memory = false;
+    for (size_t layer = 0; layer < plan->selection.blocks; layer++) {
+        kept->block[layer] = is_there(folder, mq_state_block_name(name, layer), &no_memory);
+        kept->block_count += kept->block[layer] ? 1 : 0;
+        survey_file(kept, plan, layer, 0, kept->block[layer]);
+    }
+    for (size_t i = 0; i < plan->refit_width_count; i++) {
+        const unsigned width = plan->refit_widths[i];
+        kept->width[width] = is_there(folder, mq_state_width_name(name, width), &no_memory);
+        kept->width_count += kept->width[width] ? 1 : 0;
+        survey_file(kept, plan, 0, width, kept->width[width]);
+    }
+    return no_memory ? mq_fail_memory(err, "a path", strlen(folder)) : MQ_OK;
+}
+
+mq_status mq_state_check_job(mq_quantize_plan *plan, mq_error *err) {
+    const mq_quantize_options *options = plan->options;
+    if (options->state == NULL) {
+        return MQ_OK;
+    }
+    cJSON *there = NULL, *here = NULL;
+    mq_status status = mq_state_read_job(&there, options->state, err);
+    if (status == MQ_OK && there != NULL) {
+        status = mq_quantize_digests(plan, err);
+        if (status == MQ_OK) {
+            status = mq_quantize_job(&here, plan, err);
+        }
+        if (status == MQ_OK) {
+            status = mq_state_compare_jobs(there, here, plan->calibration.ids != NULL,
+                                           options->state, err);
+        }
+    } else if (status == MQ_OK && plan->kept.block_count + plan->kept.width_count > 0) {
+        status = mq_fail_file(err, MQ_ERR_USAGE, options->state,
+                              "has no " MQ_STATE_JOB ", which would say whose state it is; remove "
+                              "the folder or name another");
+    }
+    cJSON_Delete(here);
+    cJSON_Delete(there);
+    return status;
+}
+
+mq_status mq_state_check_files(const mq_quantize_plan *plan, mq_error *err) {
+    const mq_quantize_kept *kept = &plan->kept;
+    mq_status status = MQ_OK;
+    for (size_t layer = 0; kept->block_count > 0 && layer < plan->selection.blocks; layer++) {
+        mq_tensors *file = NULL;
+        if (status == MQ_OK && kept->block[layer]) {
+            status = mq_state_open_file(&file, plan, layer, 0, err);
+        }
+        mq_tensors_close(file);
+    }
+    for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+        mq_tensors *file = NULL;
+        if (status == MQ_OK && kept->width[width]) {
+            status = mq_state_open_file(&file, plan, 0, width, err);
+        }
+        mq_tensors_close(file);
+    }
+    return status;
+}
