@@ -338,9 +338,8 @@ static void put_backend(bool *good, cJSON *root, const mq_backend *backend) {
     }
 }
 
-/* What went into the job. */
-static mq_status put_job(bool *good, cJSON *root, const mq_quantize_plan *plan, mq_error *err) {
-    put_recipe(good, root, plan->options);
+/* What went into the job beside the recipe. */
+static mq_status put_inputs(bool *good, cJSON *root, const mq_quantize_plan *plan, mq_error *err) {
     mq_status status = MQ_OK;
     if (*good) {
         put_source(good, root, plan);
@@ -375,7 +374,10 @@ mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
     bool good = true;
     cJSON *root = cJSON_CreateObject();
     put(&good, root);
-    mq_status status = good ? put_job(&good, root, plan, err) : MQ_OK;
+    if (good) {
+        put_recipe(&good, root, plan->options);
+    }
+    const mq_status status = put_inputs(&good, root, plan, err);
     if (good && status == MQ_OK) {
         put_blocks(&good, root, plan, blocks);
         put_qat(&good, root, plan, qat);
@@ -392,10 +394,14 @@ mq_status mq_quantize_job(cJSON **out, const mq_quantize_plan *plan, mq_error *e
         put(&good, cJSON_AddNumberToObject(root, "format_version", MQ_FORMAT_VERSION));
         put(&good, cJSON_AddStringToObject(root, "tool", "matquant " MQ_VERSION));
     }
-    const mq_status status = good ? put_job(&good, root, plan, err) : MQ_OK;
-    if (good && status == MQ_OK && plan->calibration.ids != NULL) {
+    if (good) {
+        put_recipe(&good, root, plan->options);
+    }
+    /* Before the text, which they may ask for more of: they are what was asked for. */
+    if (good && plan->calibration.ids != NULL) {
         put_qat(&good, root, plan, NULL);
         put_refits(&good, root, plan, NULL);
     }
+    const mq_status status = put_inputs(&good, root, plan, err);
     return end(out, root, good, status, err);
 }

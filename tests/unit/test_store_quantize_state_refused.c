@@ -1,0 +1,299 @@
+/* layer: store */
+/* --state: what it does not go on from, and what happens when the machine fails. */
+#include "base/fault.h"
+#include "quantize_state.h"
+
+/* A state of this job with two blocks. */
+static mq_quantize_options begun(void) {
+    mq_quantize_options options = with_state(MQ_RECIPE_BEST);
+    leave_out_the_refit(&options);
+    stopped("learn", 2.2, &options, 2);
+    return options;
+}
+
+static void is_refused(const mq_quantize_options *options, mq_status expected, const char *what) {
+    mq_error err;
+    watch w = {.phase = NULL};
+    assert_int_equal(run(&w, NULL, options, 2, &err), expected);
+    if (strstr(err.message, what) == NULL && strstr(err.file, what) == NULL) {
+        fail_msg("%s: %s; expected: %s", err.file, err.message, what);
+    }
+    assert_true(w.first < 0.0); /* before anything was learned */
+    assert_false(mq_path_exists(out));
+    assert_true(state_has("block-00001.safetensors"));
+}
+
+static void another_job_is_refused_by_name(void **state) {
+    (void)state;
+    const mq_quantize_options options = begun();
+    const char *const include[] = {"mlp"};
+    mq_quantize_options other[8];
+    const char *field[8];
+    for (size_t i = 0; i < 8; i++) {
+        other[i] = options;
+    }
+    other[0].seed = 1;
+    field[0] = "recipe.seed is 0, this one's is 1";
+    other[1].lambda[1] = 5.0;
+    field[1] = "recipe.lambda is [10,3,1], this one's is [10,5,1]";
+    other[2].include = include;
+    other[2].include_count = 1;
+    field[2] = "recipe.include is [], this one's is [\"mlp\"]";
+    other[3].samples = 7;
+    field[3] = "recipe.samples is 8";
+    other[4].refit = true;
+    field[4] = "refit is nothing";
+    other[5].qat = true;
+    field[5] = "qat is nothing";
+    other[6].calib = MATQUANT_DATA_DIR "/demo-eval.txt";
+    field[6] = "calibration.files[0].file is \"demo-calib.jsonl.gz\"";
+    other[7].early_stop = 1.0;
+    field[7] = "recipe.early_stop is nothing, this one's is 1";
+    for (size_t i = 0; i < 8; i++) {
+        is_refused(&other[i], MQ_ERR_USAGE, field[i]);
+    }
+    mq_quantize_options dry = other[0];
+    dry.dry_run = true;
+    is_refused(&dry, MQ_ERR_USAGE, field[0]);
+    /* The model's own text would have been sampled first: it is not. */
+    mq_quantize_options self = other[0];
+    self.calib = "self";
+    is_refused(&self, MQ_ERR_USAGE, field[0]);
+}
+
+/* The seed is a number that doubles hold exactly, up to the last. */
+static void large_seeds_differ(void **state) {
+    (void)state;
+    mq_quantize_options options = with_state(MQ_RECIPE_BEST);
+    leave_out_the_refit(&options);
+    options.seed = (1ULL << 53) - 1;
+    stopped("learn", 2.2, &options, 2);
+    options.seed--;
+    is_refused(&options, MQ_ERR_USAGE, "recipe.seed");
+}
+
+static void copy(const char *folder, const char *name, const char *to) {
+    char *path = mq_path_join(folder, name), *copied = mq_path_join(to, name);
+    char *text;
+    size_t size;
+    assert_int_equal(mq_read_file(&text, &size, path, (size_t)1 << 30, NULL), MQ_OK);
+    assert_int_equal(mq_output_file(copied, text, size, true, NULL), MQ_OK);
+    mq_free(text);
+    mq_free(path);
+    mq_free(copied);
+}
+
+/* The byte at `at` (from the end, if negative) is another. */
+static void flip(const char *name, long at) {
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", state_folder, name);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, at, at < 0 ? SEEK_END : SEEK_SET), 0);
+    const int byte = fgetc(file);
+    assert_int_equal(fseek(file, -1, SEEK_CUR), 0);
+    fputc(byte ^ 1, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void another_model_is_refused(void **state) {
+    const char *model = temporary_path(*state, "model");
+    assert_int_equal(mkdir(model, 0777), 0);
+    copy(MODEL, "config.json", model);
+    copy(MODEL, "tokenizer.json", model);
+    copy(MODEL, "model.safetensors", model);
+    mq_quantize_options options = begun();
+    options.model = model;
+    mq_error err;
+    watch w = {.phase = "learn", .done = 2.2}; /* the same model by another path is no other */
+    assert_int_equal(run(&w, NULL, &options, 2, &err), MQ_ERR_INTERRUPTED);
+    assert_int_equal(w.taken, 2);
+    char *path = mq_path_join(model, "model.safetensors");
+    FILE *file = fopen(path, "r+b");
+    assert_int_equal(fseek(file, -100, SEEK_END), 0);
+    fputc(1, file);
+    fclose(file);
+    mq_free(path);
+    is_refused(&options, MQ_ERR_USAGE, "source[0].sha256");
+}
+
+static void damage_is_an_error_that_names_the_file(void **state) {
+    (void)state;
+    const mq_quantize_options options = begun();
+    static const char block[] = "block-00001.safetensors";
+    const long places[] = {0, 5, 20, 50, 300, -1, -5000};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        flip(block, places[i]);
+        is_refused(&options, MQ_ERR_INPUT, block);
+        is_refused(&options, MQ_ERR_INPUT, "remove it");
+        flip(block, places[i]);
+    }
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", state_folder, block);
+    struct stat about;
+    assert_int_equal(stat(path, &about), 0);
+    const off_t sizes[] = {about.st_size - 1, 100, 10, 0};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        assert_int_equal(truncate(path, sizes[i]), 0);
+        is_refused(&options, MQ_ERR_INPUT, block);
+    }
+    /* Another block's file in its place is whole, and still not it. */
+    char *text;
+    size_t size;
+    char *first = mq_path_join(state_folder, "block-00000.safetensors");
+    assert_int_equal(mq_read_file(&text, &size, first, (size_t)1 << 30, NULL), MQ_OK);
+    assert_int_equal(mq_output_file(path, text, size, true, NULL), MQ_OK);
+    mq_free(text);
+    mq_free(first);
+    is_refused(&options, MQ_ERR_INPUT, block);
+    assert_int_equal(remove(path), 0);
+    mq_error err;
+    assert_int_equal(run(NULL, NULL, &options, 2, &err), MQ_OK);
+}
+
+static void a_job_that_cannot_be_read_is_refused(void **state) {
+    (void)state;
+    const mq_quantize_options options = begun();
+    flip("job.json", 200);
+    is_refused(&options, MQ_ERR_USAGE, "job.json");
+    flip("job.json", 200);
+    char *path = mq_path_join(state_folder, "job.json");
+    assert_int_equal(mq_output_file(path, "{}", 2, true, NULL), MQ_OK);
+    is_refused(&options, MQ_ERR_USAGE, "job.json");
+    assert_int_equal(remove(path), 0);
+    is_refused(&options, MQ_ERR_USAGE, "has no job.json");
+    mq_free(path);
+}
+
+static void nobody_elses_files_are_touched(void **state) {
+    (void)state;
+    const mq_quantize_options options = begun();
+    static const char *const names[] = {"notes.txt", "block-1.safetensors", ".hidden",
+                                        "refit-w9.safetensors.bak"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = mq_path_join(state_folder, names[i]);
+        assert_int_equal(mq_output_file(path, "mine", 4, false, NULL), MQ_OK);
+        is_refused(&options, MQ_ERR_USAGE, names[i]);
+        assert_int_equal(remove(path), 0);
+        assert_int_equal(mkdir(path, 0777), 0);
+        is_refused(&options, MQ_ERR_USAGE, names[i]);
+        assert_int_equal(rmdir(path), 0);
+        mq_free(path);
+    }
+    mq_quantize_options other = options;
+    other.state = temporary_write(*state, "file", "mine", 4);
+    is_refused(&other, MQ_ERR_USAGE, "not a folder");
+    other.state = out;
+    is_refused(&other, MQ_ERR_USAGE, "the same folder");
+    other.state = MODEL;
+    is_refused(&other, MQ_ERR_USAGE, "demo-model");
+    other.state = temporary_path(*state, "none/state");
+    is_refused(&other, MQ_ERR_INPUT, "none/state");
+    other = small(MQ_RECIPE_RTN);
+    other.state = state_folder;
+    is_refused(&other, MQ_ERR_USAGE, "--state");
+}
+
+/* What a killed run leaves is no obstacle and goes with the rest; an empty folder is one that was
+ * made for it. */
+static void leftovers_go(void **state) {
+    (void)state;
+    const mq_quantize_options options = begun();
+    char leftover[600];
+    snprintf(leftover, sizeof leftover, "%s/.block-00001.safetensors.matquant-abcDEF",
+             state_folder);
+    assert_int_equal(mkdir(leftover, 0777), 0);
+    mq_error err;
+    assert_int_equal(run(NULL, NULL, &options, 2, &err), MQ_OK);
+    assert_false(mq_path_exists(state_folder));
+    temporary_remove(out);
+    assert_int_equal(mkdir(state_folder, 0777), 0);
+    assert_int_equal(run(NULL, NULL, &options, 2, &err), MQ_OK);
+    assert_false(mq_path_exists(state_folder));
+}
+
+static mq_status run_with_fault(const mq_quantize_options *options, const char *call, size_t when,
+                                const char *error, mq_error *err) {
+    char fault[64];
+    snprintf(fault, sizeof fault, "%s:%zu:%s", call, when, error);
+    assert_true(mq_fault_configure(fault));
+    const mq_status status = run(NULL, NULL, options, 2, err);
+    assert_true(mq_fault_configure(NULL));
+    return status;
+}
+
+/* A call fails, anywhere along the way: then the next run goes on, and the bytes are the same. */
+static void any_call_may_fail(void **state) {
+    (void)state;
+    mq_quantize_options options = with_state(MQ_RECIPE_BEST);
+    options.samples = 2;
+    options.seq_len = 16;
+    options.refit_tokens = 2 * 16;
+    made expected = make_plainly(&options);
+    static const char *const calls[][2] = {{"open", "EMFILE"}, {"write", "ENOSPC"},
+                                           {"fsync", "EIO"},   {"rename", "EIO"},
+                                           {"map", "ENOMEM"},  {"read", "EIO"}};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        mq_error err;
+        mq_status status = MQ_ERR_MACHINE;
+        for (size_t when = 1; status != MQ_OK; when += 1 + when / 2) {
+            status = run_with_fault(&options, calls[i][0], when, calls[i][1], &err);
+            if (status != MQ_OK) {
+                assert_int_equal(status, MQ_ERR_MACHINE);
+                assert_false(mq_path_exists(out));
+            }
+        }
+        assert_false(mq_path_exists(state_folder));
+        assert_made_the_same(&expected);
+    }
+    free_made(&expected);
+}
+
+/* Every other time from the beginning, else from what the failing runs have left. */
+static void every_allocation_may_fail(void **state) {
+    (void)state;
+    mq_quantize_options options = with_state(MQ_RECIPE_BEST);
+    options.samples = 2;
+    options.seq_len = 16;
+    options.refit_tokens = 2 * 16;
+    made expected = make_plainly(&options);
+    mq_status status = MQ_ERR_MACHINE;
+    bool fresh = false;
+    for (size_t countdown = 1; status != MQ_OK; countdown += 1 + countdown / 10) {
+        fresh = !fresh;
+        if (fresh) {
+            temporary_remove(state_folder);
+        }
+        mq_context *context;
+        mq_quantize_report report;
+        mq_error err;
+        assert_int_equal(mq_context_new(&context, NULL, &err), MQ_OK);
+        mq_alloc_fail_after(countdown);
+        status = mq_quantize(&report, &options, context, &err);
+        mq_alloc_fail_after(0);
+        mq_context_free(context);
+        if (status == MQ_OK) {
+            mq_quantize_report_free(&report);
+        } else {
+            assert_int_equal(status, MQ_ERR_MACHINE);
+            assert_false(mq_path_exists(out));
+        }
+    }
+    assert_made_the_same(&expected);
+    free_made(&expected);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(another_job_is_refused_by_name),
+        TEST(large_seeds_differ),
+        TEST(another_model_is_refused),
+        TEST(damage_is_an_error_that_names_the_file),
+        TEST(a_job_that_cannot_be_read_is_refused),
+        TEST(nobody_elses_files_are_touched),
+        TEST(leftovers_go),
+        TEST(any_call_may_fail),
+        TEST(every_allocation_may_fail),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
