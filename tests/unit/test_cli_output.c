@@ -143,6 +143,20 @@ static void test_progress(void **state) {
     check_progress(29.9999, 30, 3000, NULL, "learn 99.9 %, ETA 0:01: block 29/30");
     check_progress(30, 30, 3000, NULL, "learn 100.0 %: block 30/30");
     check_progress(0, 0, 0, NULL, "learn 0.0 %: block 0/0");
+    /* what was taken over says nothing about the time to go */
+    mq_progress taken = {.phase = "learn",
+                         .unit = "block",
+                         .done = 15,
+                         .total = 30,
+                         .elapsed_seconds = 42,
+                         .taken = 10,
+                         .taken_seconds = 12};
+    char out[160];
+    cli_progress_text(out, sizeof out, &taken, NULL, NULL);
+    assert_string_equal(out, "learn 50.0 %, ETA 1:30: block 15/30");
+    taken.done = 10; /* of its own nothing yet */
+    cli_progress_text(out, sizeof out, &taken, NULL, NULL);
+    assert_string_equal(out, "learn 33.3 %: block 10/30");
     /* the time to go is the phase's own: what follows is said */
     check_phase(7.5, 30, 30, NULL, "refit", "learn 25.0 %, ETA 1:30, then refit: block 7/30");
     check_phase(30, 30, 120, NULL, "refit", "learn 100.0 %, then refit: block 30/30");

@@ -282,6 +282,47 @@ static void every_failure_leaves_nothing_behind(void **state) {
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* A sealed file: any other byte, or another length, is found; its tensors are those of a plain one.
+ */
+static void a_sealed_file_is_checked_whole(void **state) {
+    const char *path = temporary_path(*state, "sealed");
+    mq_output *output = NULL;
+    mq_tensor_writer *writer = NULL;
+    mq_tensors *tensors = NULL;
+    mq_error err;
+    assert_int_equal(mq_output_begin_file(&output, path, "", false, &err), MQ_OK);
+    assert_int_equal(mq_tensor_writer_open_sealed(&writer, output, specs, COUNT, &err), MQ_OK);
+    assert_int_equal(put_all(writer, &err), MQ_OK);
+    assert_int_equal(mq_tensor_writer_close(writer, &err), MQ_OK);
+    assert_int_equal(mq_output_commit(output, &err), MQ_OK);
+    mq_output_discard(output);
+    assert_int_equal(mq_tensors_open_sealed(&tensors, path, &err), MQ_OK);
+    assert_int_equal(mq_tensors_count(tensors), COUNT);
+    for (size_t i = 0; i < COUNT; i++) {
+        unsigned char data[64];
+        const mq_tensor_info *info = mq_tensors_find(tensors, specs[i].name);
+        assert_non_null(info);
+        fill(data, i);
+        assert_memory_equal(info->data, data, info->bytes);
+    }
+    mq_tensors_close(tensors);
+
+    char *content;
+    size_t size;
+    assert_int_equal(mq_read_file(&content, &size, path, 1 << 20, NULL), MQ_OK);
+    for (size_t i = 0; i <= size; i++) {
+        content[i < size ? i : 0] ^= i < size ? 0x10 : 0;
+        const size_t length = i < size ? size : size - 1;
+        assert_int_equal(mq_output_file(path, content, length, true, NULL), MQ_OK);
+        assert_int_equal(mq_tensors_open_sealed(&tensors, path, &err), MQ_ERR_INPUT);
+        assert_string_equal(err.file, path);
+        content[i < size ? i : 0] ^= i < size ? 0x10 : 0;
+    }
+    assert_int_equal(mq_output_file(path, content, 20, true, NULL), MQ_OK);
+    assert_int_equal(mq_tensors_open_sealed(&tensors, path, &err), MQ_ERR_INPUT);
+    mq_free(content);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(what_is_written_is_read),
@@ -291,6 +332,7 @@ int main(void) {
         TEST(misuse_is_refused),
         TEST(checksums_are_those_of_the_bytes),
         TEST(every_failure_leaves_nothing_behind),
+        TEST(a_sealed_file_is_checked_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
