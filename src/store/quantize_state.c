@@ -14,6 +14,7 @@ struct mq_quantize_state {
     size_t kept;              /* blocks and widths that are there */
     mq_output *output;        /* of the file that is being written; NULL: none is */
     mq_tensor_writer *writer; /* the same */
+    size_t tensors;           /* that it will hold */
 };
 
 /* --- reading ---------------------------------------------------------------------------------- */
@@ -156,6 +157,7 @@ static mq_status begin(mq_quantize_state *state, size_t layer, unsigned width, m
         status = mq_state_list_make(&l, state->plan, layer, width, err);
     }
     if (status == MQ_OK) {
+        state->tensors = l.count;
         status = mq_tensor_writer_open_sealed(&state->writer, state->output, l.specs, l.count, err);
     }
     mq_state_list_free(&l);
@@ -165,8 +167,10 @@ static mq_status begin(mq_quantize_state *state, size_t layer, unsigned width, m
 
 static mq_status put(mq_quantize_state *state, const char *name, const void *data, size_t bytes,
                      mq_error *err) {
-    return mq_tensor_writer_put(state->writer, mq_tensor_writer_find(state->writer, name), data,
-                                bytes, err);
+    const size_t index = mq_tensor_writer_find(state->writer, name);
+    return index == state->tensors
+               ? mq_fail_tensor(err, MQ_ERR_USAGE, NULL, name, "was not planned")
+               : mq_tensor_writer_put(state->writer, index, data, bytes, err);
 }
 
 static mq_status put_pairs(mq_quantize_state *state, const mq_master_linear *linear, unsigned width,
