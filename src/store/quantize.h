@@ -14,7 +14,7 @@ typedef struct mq_quantize_state mq_quantize_state; /* quantize_state.h */
 
 /* What options->state holds of the job. */
 typedef struct mq_quantize_kept {
-    bool *block;                  /* [selection.blocks]: is there; NULL: there is no such folder */
+    bool *block;                  /* [selection.blocks]: is there; NULL: without the option */
     bool width[MQ_MAX_WIDTH + 1]; /* the same of refitted widths */
     size_t block_count, width_count;
     size_t bytes;  /* of the files that are still to be written */
