@@ -357,8 +357,12 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     if (status == MQ_OK) {
         status = mq_state_survey(plan, err);
     }
+    mq_quantize_options chosen = *options;
     if (status == MQ_OK) {
-        status = mq_backend_open(&plan->backend, options, &plan->model->config, context, err);
+        status = mq_state_backend(&chosen.gemm, options, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_backend_open(&plan->backend, &chosen, &plan->model->config, context, err);
     }
     if (status == MQ_OK) {
         status = check_machine(plan, err);

@@ -1,21 +1,18 @@
 /* The folder of quantize's --state: what a job has finished, for the next run of the same job to go
- * on from.
+ * on from. It holds, each there whole or not at all:
  *
- * It holds, each there whole or not at all:
+ * - job.json, {"state_version": 1, "crc32": ..., "job": {...}}: everything that decides what is
+ *   learned, as matquant.json of the master says it, with the shares of the text for the end-to-end
+ *   stages. crc32 is that of "job" as it is printed (base/json.h). All other files are of this job.
  *
- * job.json                  {"state_version": 1, "crc32": ..., "job": {...}}: everything that
- * decides what is learned, as matquant.json of the master says it, with the shares of the text for
- * the end-to-end stages. crc32 is that of "job" as it is printed (base/json.h). All other files are
- * of this job. block-LLLLL.safetensors   block number L, from 0: P.codes, P.scales.wR and
- * P.biases.wR of each of its quantized linears, for all R from 2 to 8, as in the master
- *                           (matquant/format.h); with --let the multipliers of the norm that it
- *                           divided, F32, under the norm's name; losses F64 [2, trained widths],
- *                           before and after, in the order of --bits; seconds F64 [1]; epochs U64
- *                           [1].
- * refit-wR.safetensors      width R after the refit: P.scales.wR, P.biases.wR of all quantized
- *                           linears of the blocks; the private norms NAME.wR, F32 whatever the
- *                           master has; kl F64 [2], before and after; counts U64 [2]: the kept
- *                           epoch, and tokens that it was trained on.
+ * - block-LLLLL.safetensors, block number L, from 0: P.codes, P.scales.wR and P.biases.wR of each
+ *   of its quantized linears, for all R from 2 to 8, as in the master (matquant/format.h); with
+ *   --let the multipliers of the norm that it divided, F32, under the norm's name; losses F64 [2,
+ *   trained widths], before and after, in the order of --bits; seconds F64 [1]; epochs U64 [1].
+ *
+ * - refit-wR.safetensors, width R after the refit: P.scales.wR, P.biases.wR of all quantized
+ *   linears of the blocks; the private norms NAME.wR, F32 whatever the master has; kl F64 [2],
+ *   before and after; counts U64 [2]: the kept epoch, and tokens that it was trained on.
  *
  * The safetensors files are sealed (tensor/safetensors.h): a CRC-32 of the whole file is checked
  * before anything is taken from it. Embeddings and what --qat does are not kept. Numbers are in the
@@ -34,6 +31,10 @@ mq_status mq_state_check_folder(const mq_quantize_options *options, mq_error *er
 
 /* What is there and what there will be, when the layout is known: plan->kept. */
 mq_status mq_state_survey(mq_quantize_plan *plan, mq_error *err);
+
+/* The backend to open: of --gemm auto the one that the state's job took, where this machine has it;
+ * a measurement of today might take the other. */
+mq_status mq_state_backend(mq_gemm_choice *gemm, const mq_quantize_options *options, mq_error *err);
 
 /* Whether the state is this job's: MQ_ERR_USAGE naming the first field that differs. Of the
  * calibration text, and what depends on it, only when that is there. */

@@ -77,6 +77,25 @@ mq_status mq_state_survey(mq_quantize_plan *plan, mq_error *err) {
     return no_memory ? mq_fail_memory(err, "a path", strlen(folder)) : MQ_OK;
 }
 
+mq_status mq_state_backend(mq_gemm_choice *gemm, const mq_quantize_options *options,
+                           mq_error *err) {
+    *gemm = options->gemm;
+    if (options->state == NULL || options->gemm != MQ_GEMM_AUTO) {
+        return MQ_OK;
+    }
+    cJSON *job = NULL;
+    const mq_status status = mq_state_read_job(&job, options->state, err);
+    const char *name = cJSON_GetStringValue(
+        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(job, "gemm"), "backend"));
+    if (name != NULL && strcmp(name, "openblas") == 0) {
+        *gemm = MQ_GEMM_OPENBLAS;
+    } else if (name != NULL && strcmp(name, "onednn-bf16") == 0 && mq_gemm_bf16_usable()) {
+        *gemm = MQ_GEMM_ONEDNN_BF16;
+    }
+    cJSON_Delete(job);
+    return status;
+}
+
 mq_status mq_state_check_job(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
     if (options->state == NULL) {

@@ -174,11 +174,32 @@ static void what_is_removed_is_made_again(void **state) {
     free_made(&expected);
 }
 
+/* With either backend, which stays what it was whatever --gemm auto would measure now. */
+static void the_backend_stays(void **state) {
+    (void)state;
+    const mq_gemm_choice choices[] = {MQ_GEMM_OPENBLAS, MQ_GEMM_ONEDNN_BF16};
+    for (size_t i = 0; i < (mq_gemm_bf16_usable() ? 2 : 1); i++) {
+        mq_quantize_options options = with_state(MQ_RECIPE_BEST);
+        options.gemm = choices[i];
+        made expected = make_plainly(&options);
+        stopped("refit", 12.0, &options, 1);
+        options.gemm = MQ_GEMM_AUTO;
+        mq_error err;
+        mq_quantize_report report;
+        assert_int_equal(run(NULL, &report, &options, 2, &err), MQ_OK);
+        assert_int_equal(report.state_blocks, 6);
+        assert_non_null(strstr(report.gemm, i == 0 ? "openblas" : "onednn-bf16"));
+        mq_quantize_report_free(&report);
+        assert_made_the_same(&expected);
+        free_made(&expected);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(an_interrupted_run_goes_on),          TEST(reports_stay_the_same),
         TEST(no_teacher_without_a_width_to_refit), TEST(every_kind_of_job_goes_on),
-        TEST(what_is_removed_is_made_again),
+        TEST(what_is_removed_is_made_again),       TEST(the_backend_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
