@@ -281,6 +281,7 @@ static void fit_super(mq_fit_super *out, const mq_fit_subs *of) {
     memcpy(best.sums.s, of->wish_scale, sizeof best.sums.s);
     memcpy(best.sums.m, of->wish_minimum, sizeof best.sums.m);
     sum_super(&best.sums, best.codes, &w);
+    best.grid = (super){0};
     best.error = INFINITY; /* of wishes, which are not to be had */
     for (size_t turn = 0; turn < turns; turn++) {
         next.grid = search_super(&best.sums);

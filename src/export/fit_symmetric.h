@@ -55,8 +55,13 @@ static side_f symmetric_scale(const side_f values[MQ_FIT_BLOCK], side_f step) {
         largest = side_largest(side_size(values[i]), largest);
         power += values[i] * values[i];
     }
-    const side_f least_step = largest / (float)SYMMETRIC_LAST;
-    symmetric_try best = try_symmetric(values, power, side_size(step), true);
+    const side_f least_step = largest / (float)SYMMETRIC_LAST, own = side_size(step);
+    symmetric_try best = try_symmetric(values, power, own, true);
+    /* A far smaller one, of a group of nearly equal weights, clips nearly all of them, and its sums
+     * are differences of large numbers. */
+    const side_i is_near = own > least_step * 0.25f;
+    best.error = side_pick(is_near, best.error, INFINITY - (side_f){0});
+    best.scale = side_pick(is_near, best.scale, (side_f){0});
     for (size_t k = 0; k < SYMMETRIC_TRIALS; k++) {
         const symmetric_try next =
             try_symmetric(values, power, least_step * symmetric_trials[k], false);

@@ -248,6 +248,41 @@ static void whole_multiples_are_exact(void **state) {
     }
 }
 
+/* Q8_0 of weights that are nearly the same, in a group whose own step is next to nothing, or 0: no
+ * farther off than half a step of 127 to the largest. */
+static void nearly_equal_weights_are_close(void **state) {
+    (void)state;
+    enum { BLOCKS = 64 };
+    static const float small[] = {0, 1e-7f, 1e-5f, -1e-6f, 1e-3f};
+    static float values[BLOCKS * MQ_FIT_BLOCK], scales[BLOCKS], steps[BLOCKS], errors[BLOCKS];
+    static int8_t codes[BLOCKS * MQ_FIT_BLOCK];
+    uint32_t noise = 9;
+    for (unsigned round = 0; round < 300; round++) {
+        const float spread = round % 3 == 0 ? 0 : 1e-4f;
+        float common[BLOCKS];
+        for (size_t b = 0; b < BLOCKS; b++) {
+            steps[b] = small[(b + round) % 5];
+            common[b] = random_between(&noise, 0.25f, 2) * (b % 2 == 0 ? 1 : -1);
+            for (size_t k = 0; k < MQ_FIT_BLOCK; k++) {
+                values[b * MQ_FIT_BLOCK + k] =
+                    common[b] * (1 + random_between(&noise, -spread, spread));
+            }
+        }
+        mq_fit_kernels_best()->symmetric(scales, codes, errors, values, steps, BLOCKS);
+        for (size_t b = 0; b < BLOCKS; b++) {
+            /* and what rounding the scale to float16 does to 127 of it */
+            const double most = (0.51 + 127 * 0x1p-11) * fabs((double)common[b]) / 127;
+            double error = 0;
+            for (size_t k = b * MQ_FIT_BLOCK; k < (b + 1) * MQ_FIT_BLOCK; k++) {
+                const double off = (double)scales[b] * codes[k] - (double)values[k];
+                assert_true(fabs(off) <= most);
+                error += off * off;
+            }
+            assert_true(fabs(error - (double)errors[b]) <= 1e-3 * error + 1e-9);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_processors_fit_alike),
@@ -256,6 +291,7 @@ int main(void) {
         cmocka_unit_test(whole_zero_points_are_exact),
         cmocka_unit_test(few_levels_are_exact_too),
         cmocka_unit_test(whole_multiples_are_exact),
+        cmocka_unit_test(nearly_equal_weights_are_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
