@@ -489,7 +489,7 @@ mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const m
               .softcap = (float)reference->config.final_logit_softcapping};
     memset(d_norm, 0, reference->config.hidden_size * sizeof *d_norm);
     mq_status status = load_reference_norm(&p, err);
-    if (status == MQ_OK) {
+    if (status == MQ_OK && count > 0) {
         mq_gemm_enter_single();
         status = run_passes(&p, &on, count, context, err);
         mq_gemm_leave_single(context);

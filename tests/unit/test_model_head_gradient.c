@@ -266,6 +266,10 @@ static void check_broken_row(bool own_head) {
                                          m.hidden, s.count, 1.0f, NULL, memory, context, &err),
                      MQ_ERR_INPUT);
     assert_non_null(strstr(err.message, "broken"));
+    assert_int_equal(mq_head_kl_gradient(kl, d_hidden, d_norm, m.head, m.reference, m.other, m.norm,
+                                         m.hidden, 0, 1.0f, NULL, memory, context, &err),
+                     MQ_OK); /* of no token the head is not read */
+    assert_true(d_norm[0] == 0.0f && d_norm[3] == 0.0f);
     mq_slab_free(&slab);
     mq_context_free(context);
     free_sides(&m);
