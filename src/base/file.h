@@ -28,9 +28,14 @@ mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_si
 bool mq_path_exists(const char *path); /* also a broken link */
 bool mq_is_folder(const char *path);
 bool mq_same_file(const char *a, const char *b); /* both exist and are the same inode */
+/* Whether both are the same file or, where nothing is yet, would be: one name in one folder. */
+mq_status mq_same_place(bool *same, const char *a, const char *b, mq_error *err);
 mq_status mq_file_size(size_t *out, const char *path, mq_error *err);
 char *mq_path_join(const char *folder, const char *name); /* the caller's; NULL: no memory */
 const char *mq_path_base(const char *path);               /* after the last '/' */
+/* The folder that it stands in, by name: "." of "a//", "/" of "/a"; the caller's; NULL: no memory.
+ */
+char *mq_path_parent(const char *path);
 
 /* Names (not paths) of the plain files directly in a folder, sorted by byte value; free each and
  * the list. */

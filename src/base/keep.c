@@ -12,19 +12,22 @@
 #include "base/fault.h"
 #include "base/output.h"
 
+#define MAX_TRIES 100 /* to lock a folder that others make and remove */
+
 struct mq_keep {
     char *path;
     mq_keep_knows *knows;
     int lock; /* the folder, open and locked; -1 */
 };
 
-typedef enum kind { FOREIGN, KNOWN_FILE, LEFTOVER } kind;
+typedef enum kind { FOREIGN, KNOWN_FILE, LEFTOVER, GONE } kind;
 
 /* What the entry of the folder open at fd is. */
 static kind kind_of(int fd, const char *name, mq_keep_knows *knows) {
     struct stat about;
     if (fstatat(fd, name, &about, AT_SYMLINK_NOFOLLOW) != 0) {
-        return FOREIGN;
+        return errno == ENOENT ? GONE
+                               : FOREIGN; /* a run that has the folder removed it meanwhile */
     }
     if (S_ISREG(about.st_mode)) {
         return knows(name) ? KNOWN_FILE : FOREIGN;
@@ -37,13 +40,14 @@ static kind kind_of(int fd, const char *name, mq_keep_knows *knows) {
 
 static bool is_dots(const char *name) { return strcmp(name, ".") == 0 || strcmp(name, "..") == 0; }
 
-mq_status mq_keep_check(const char *path, mq_keep_knows *knows, mq_error *err) {
-    if (!mq_path_exists(path)) {
-        return MQ_OK;
-    }
-    if (!mq_is_folder(path)) {
-        return mq_fail_file(err, MQ_ERR_USAGE, path, "exists and is not a folder");
-    }
+static mq_status check_is_folder(const char *path, mq_error *err) {
+    return mq_path_exists(path) && !mq_is_folder(path)
+               ? mq_fail_file(err, MQ_ERR_USAGE, path, "exists and is not a folder")
+               : MQ_OK;
+}
+
+/* Whether there is nothing in the folder that the job does not know. */
+static mq_status check_entries(const char *path, mq_keep_knows *knows, mq_error *err) {
     DIR *stream = opendir(path);
     if (stream == NULL) {
         return mq_fail_errno(err, errno, path, "list the folder");
@@ -62,13 +66,34 @@ mq_status mq_keep_check(const char *path, mq_keep_knows *knows, mq_error *err) {
     return status;
 }
 
-/* Makes the folder, unless it is there, so that its name in the parent lasts. */
-static mq_status make(bool *made, const char *path, mq_error *err) {
-    *made = mkdir(path, 0777) == 0;
-    if (!*made) {
-        return errno == EEXIST ? MQ_OK : mq_fail_errno(err, errno, path, "make the folder");
+/* Whether the folder could be made. */
+static mq_status check_parent(const char *path, mq_error *err) {
+    char *parent = mq_path_parent(path);
+    if (parent == NULL) {
+        return mq_fail_memory(err, "a path", strlen(path));
     }
-    char *parent = mq_asprintf("%s/..", path);
+    const int result = access(parent, W_OK | X_OK);
+    const int number = errno;
+    mq_free(parent);
+    return result == 0 ? MQ_OK : mq_fail_errno(err, number, path, "make the folder");
+}
+
+mq_status mq_keep_check(const char *path, mq_keep_knows *knows, mq_error *err) {
+    if (!mq_path_exists(path)) {
+        return check_parent(path, err);
+    }
+    mq_status status = check_is_folder(path, err);
+    if (status == MQ_OK) {
+        status = check_entries(path, knows, err);
+    }
+    return status == MQ_OK && access(path, W_OK | X_OK) != 0
+               ? mq_fail_errno(err, errno, path, "write in the folder")
+               : status;
+}
+
+/* Brings the folder's name in its parent to the disk. */
+static mq_status sync_name(const char *path, mq_error *err) {
+    char *parent = mq_path_parent(path);
     if (parent == NULL) {
         return mq_fail_memory(err, "a path", strlen(path));
     }
@@ -78,19 +103,46 @@ static mq_status make(bool *made, const char *path, mq_error *err) {
     return result == 0 ? MQ_OK : mq_fail_errno(err, number, path, "bring to the disk");
 }
 
-static mq_status lock(mq_keep *keep, mq_error *err) {
-    keep->lock = mq_sys_open(keep->path, O_RDONLY | O_DIRECTORY, 0);
-    if (keep->lock < 0) {
-        return mq_fail_errno(err, errno, keep->path, "open the folder");
+/* Opens and locks the folder: keep->lock. *gone: a run that had it has removed it meanwhile. */
+static mq_status lock(mq_keep *keep, bool *gone, mq_error *err) {
+    const int fd = mq_sys_open(keep->path, O_RDONLY | O_DIRECTORY, 0);
+    *gone = fd < 0 && errno == ENOENT;
+    if (fd < 0) {
+        return *gone ? MQ_OK : mq_fail_errno(err, errno, keep->path, "open the folder");
     }
-    if (flock(keep->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        close(fd);
         return mq_fail_file(err, MQ_ERR_USAGE, keep->path, "another run is at work with it");
     }
+    struct stat named, locked;
+    *gone = stat(keep->path, &named) != 0 || fstat(fd, &locked) != 0 ||
+            named.st_dev != locked.st_dev || named.st_ino != locked.st_ino;
+    if (*gone) {
+        close(fd);
+        return MQ_OK;
+    }
+    keep->lock = fd;
     return MQ_OK;
 }
 
+/* Makes the folder, unless it is there, and locks it. */
+static mq_status make_and_lock(bool *made, mq_keep *keep, mq_error *err) {
+    for (int i = 0; i < MAX_TRIES; i++) {
+        *made = mkdir(keep->path, 0777) == 0;
+        if (!*made && errno != EEXIST) {
+            return mq_fail_errno(err, errno, keep->path, "make the folder");
+        }
+        bool gone;
+        const mq_status status = lock(keep, &gone, err);
+        if (!gone) {
+            return status;
+        }
+    }
+    return mq_fail_errno(err, ENOENT, keep->path, "open the folder");
+}
+
 mq_status mq_keep_open(mq_keep **out, const char *path, mq_keep_knows *knows, mq_error *err) {
-    mq_status status = mq_keep_check(path, knows, err);
+    mq_status status = check_is_folder(path, err);
     mq_keep *keep = NULL;
     if (status == MQ_OK) {
         status = mq_new(&keep, 1, sizeof *keep, "a folder", err);
@@ -100,13 +152,13 @@ mq_status mq_keep_open(mq_keep **out, const char *path, mq_keep_knows *knows, mq
     }
     *keep = (mq_keep){.path = mq_strdup(path), .knows = knows, .lock = -1};
     bool made = false;
-    status =
-        keep->path == NULL ? mq_fail_memory(err, "a path", strlen(path)) : make(&made, path, err);
-    if (status == MQ_OK) {
-        status = lock(keep, err);
+    status = keep->path == NULL ? mq_fail_memory(err, "a path", strlen(path))
+                                : make_and_lock(&made, keep, err);
+    if (status == MQ_OK) { /* only now: while another run has it, entries come and go */
+        status = made ? sync_name(path, err) : check_entries(path, knows, err);
     }
     if (status != MQ_OK) {
-        if (made) {
+        if (made && keep->lock >= 0) { /* else another run may have it by now */
             rmdir(path);
         }
         mq_keep_close(keep);
@@ -136,7 +188,9 @@ bool mq_keep_remove(mq_keep *keep) {
     if (stream != NULL) {
         closedir(stream);
     }
-    return (rmdir(keep->path) == 0 || errno == ENOTEMPTY || errno == EEXIST) && removed;
+    /* ENOTDIR: the path is a link to the folder, and both stay. */
+    return (rmdir(keep->path) == 0 || errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR) &&
+           removed;
 }
 
 void mq_keep_close(mq_keep *keep) {

@@ -12,15 +12,16 @@ typedef struct mq_keep mq_keep;
 typedef bool mq_keep_knows(const char *name);
 
 /* Whether mq_keep_open would take the folder: it is not there yet, or there is nothing in it that
- * the job does not know (MQ_ERR_USAGE, naming what it is). Nothing is written. */
+ * the job does not know (MQ_ERR_USAGE, naming what it is); and the folder, or its parent, may be
+ * written in (MQ_ERR_INPUT, MQ_ERR_MACHINE, as the file system says). Nothing is written. */
 mq_status mq_keep_check(const char *path, mq_keep_knows *knows, mq_error *err);
 
-/* The same check; makes the folder if it is not there (its parent must be) and locks it until it is
- * closed: MQ_ERR_USAGE while another run has it. Where the file system knows no locks it goes on
- * without. */
+/* Makes the folder if it is not there (its parent must be), locks it until it is closed, and then
+ * checks what is in it: MQ_ERR_USAGE while another run has it. Where the file system knows no locks
+ * it goes on without. */
 mq_status mq_keep_open(mq_keep **out, const char *path, mq_keep_knows *knows, mq_error *err);
-/* Removes what the job knows, and the folder when nothing else is in it. false: something could not
- * be removed. */
+/* Removes what the job knows, and the folder when nothing else is in it and the path is no link to
+ * it. false: something could not be removed. */
 bool mq_keep_remove(mq_keep *keep);
 void mq_keep_close(mq_keep *keep); /* NULL allowed */
 

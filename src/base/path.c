@@ -51,6 +51,64 @@ const char *mq_path_base(const char *path) {
     return slash == NULL ? path : slash + 1;
 }
 
+/* Cuts path to its parent, in place; false when there is none above. */
+static bool to_parent(char *path) {
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/') {
+        path[--length] = '\0';
+    }
+    char *slash = strrchr(path, '/');
+    if (slash == NULL) {
+        bool already = strcmp(path, ".") == 0;
+        strcpy(path, ".");
+        return !already;
+    }
+    if (slash == path) {
+        bool already = path[1] == '\0';
+        path[1] = '\0';
+        return !already;
+    }
+    *slash = '\0';
+    return true;
+}
+
+char *mq_path_parent(const char *path) {
+    char *parent = mq_strdup(path[0] == '\0' ? "." : path);
+    if (parent != NULL) {
+        to_parent(parent);
+    }
+    return parent;
+}
+
+/* The last name in a path, trailing slashes apart. */
+static const char *last_name(size_t *length, const char *path) {
+    size_t end = strlen(path);
+    while (end > 0 && path[end - 1] == '/') {
+        end--;
+    }
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') {
+        begin--;
+    }
+    *length = end - begin;
+    return path + begin;
+}
+
+mq_status mq_same_place(bool *same, const char *a, const char *b, mq_error *err) {
+    size_t length_a, length_b;
+    const char *name_a = last_name(&length_a, a), *name_b = last_name(&length_b, b);
+    *same = mq_same_file(a, b);
+    if (*same || length_a != length_b || memcmp(name_a, name_b, length_a) != 0) {
+        return MQ_OK;
+    }
+    char *parent_a = mq_path_parent(a), *parent_b = mq_path_parent(b);
+    const bool enough = parent_a != NULL && parent_b != NULL;
+    *same = enough && mq_same_file(parent_a, parent_b);
+    mq_free(parent_a);
+    mq_free(parent_b);
+    return enough ? MQ_OK : mq_fail_memory(err, "a path", strlen(a));
+}
+
 static int compare_names(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
@@ -118,27 +176,6 @@ void mq_free_list(char **list, size_t count) {
         mq_free(list[i]);
     }
     mq_free(list);
-}
-
-/* Cuts path to its parent, in place; false when there is none above. */
-static bool to_parent(char *path) {
-    size_t length = strlen(path);
-    while (length > 1 && path[length - 1] == '/') {
-        path[--length] = '\0';
-    }
-    char *slash = strrchr(path, '/');
-    if (slash == NULL) {
-        bool already = strcmp(path, ".") == 0;
-        strcpy(path, ".");
-        return !already;
-    }
-    if (slash == path) {
-        bool already = path[1] == '\0';
-        path[1] = '\0';
-        return !already;
-    }
-    *slash = '\0';
-    return true;
 }
 
 mq_status mq_disk_free(size_t *out, const char *path, mq_error *err) {

@@ -263,6 +263,17 @@ static void files_are_mapped(void **state) {
     assert_string_equal(err.message, "cannot map: Cannot allocate memory");
 }
 
+static void check_parents(void) {
+    static const char *const parents[][2] = {{"a", "."},     {"a//", "."},      {"a/b/", "a"},
+                                             {"/a", "/"},    {"/", "/"},        {"", "."},
+                                             {"../a", ".."}, {"a/../b", "a/.."}};
+    for (size_t i = 0; i < sizeof parents / sizeof *parents; i++) {
+        char *parent = mq_path_parent(parents[i][0]);
+        assert_string_equal(parent, parents[i][1]);
+        mq_free(parent);
+    }
+}
+
 static void paths_are_taken_apart(void **state) {
     temporary *folder = *state;
     char *joined = mq_path_join("a/", "b");
@@ -285,6 +296,18 @@ static void paths_are_taken_apart(void **state) {
     assert_true(mq_same_file(a, a));
     assert_false(mq_same_file(a, folder->path));
     assert_false(mq_same_file(a, broken));
+    check_parents();
+    const char *const places[][2] = {{"new", "new/"}, {"new", "./new//"}, {"new/x", "new/x/"}};
+    for (size_t i = 0; i < 3; i++) {
+        bool same = false;
+        assert_int_equal(mq_same_place(&same, temporary_path(folder, places[i][0]),
+                                       temporary_path(folder, places[i][1]), NULL),
+                         MQ_OK);
+        assert_true(same == (i < 2)); /* nothing is said of folders that are not there */
+        assert_int_equal(mq_same_place(&same, a, temporary_path(folder, places[i][1]), NULL),
+                         MQ_OK);
+        assert_false(same);
+    }
     assert_true(mq_path_exists(broken));
     assert_true(mq_is_folder(folder->path));
     assert_false(mq_is_folder(a));

@@ -2,6 +2,7 @@
 /* A folder that keeps files between runs. */
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/fault.h"
 #include "base/keep.h"
@@ -56,8 +57,28 @@ static void test_foreign_things_stay(void **state) {
     assert_int_equal(mkdir(temporary_path(folder, "kept/.c.matquant-abcdef"), 0777), 0);
     assert_int_equal(check(path, &err), MQ_ERR_USAGE);
     assert_int_equal(check(temporary_write(folder, "file", "", 0), &err), MQ_ERR_USAGE);
-    assert_int_equal(mq_keep_open(&keep, temporary_path(folder, "no/kept"), knows, &err),
-                     MQ_ERR_INPUT);
+    const char *orphan = temporary_path(folder, "no/kept");
+    assert_int_equal(check(orphan, &err), MQ_ERR_INPUT);
+    assert_string_equal(err.file, orphan);
+    assert_int_equal(mq_keep_open(&keep, orphan, knows, &err), MQ_ERR_INPUT);
+}
+
+/* A link to the folder, with and without a slash after it: both stay, empty. */
+static void test_through_a_link(void **state) {
+    temporary *folder = *state;
+    static const char *const names[] = {"link", "link/"};
+    assert_int_equal(mkdir(temporary_path(folder, "kept"), 0777), 0);
+    assert_int_equal(symlink("kept", temporary_path(folder, "link")), 0);
+    for (size_t i = 0; i < 2; i++) {
+        mq_keep *keep = NULL;
+        mq_error err;
+        assert_int_equal(mq_keep_open(&keep, temporary_path(folder, names[i]), knows, &err), MQ_OK);
+        temporary_write(folder, "kept/a", "1", 1);
+        assert_true(mq_keep_remove(keep));
+        mq_keep_close(keep);
+        assert_true(mq_path_exists(temporary_path(folder, "link")));
+        assert_int_equal(temporary_entries(temporary_path(folder, "kept")), 0);
+    }
 }
 
 static void test_one_run_at_a_time(void **state) {
@@ -73,7 +94,42 @@ static void test_one_run_at_a_time(void **state) {
     mq_keep_close(second);
 }
 
-/* What cannot be made leaves nothing. */
+/* Makes and removes the folder, over and over: false when anything happens but that the other has
+ * it, or that the folder it has is not the one of that name. */
+static bool come_and_go(const char *path, const char *file) {
+    bool good = true;
+    for (size_t i = 0; i < 300; i++) {
+        mq_keep *keep = NULL;
+        mq_error err = {0};
+        const mq_status status = mq_keep_open(&keep, path, knows, &err);
+        if (status == MQ_OK) {
+            good = mq_output_file(file, "1", 1, false, NULL) == MQ_OK && good;
+            good = mq_keep_remove(keep) && good;
+            mq_keep_close(keep);
+        } else {
+            good = status == MQ_ERR_USAGE && strstr(err.message, "another run") != NULL && good;
+        }
+    }
+    return good;
+}
+
+static void test_two_runs_that_make_and_remove_it(void **state) {
+    const char *path = temporary_path(*state, "kept"), *file = temporary_path(*state, "kept/a");
+    const pid_t other = fork();
+    assert_true(other >= 0);
+    if (other == 0) {
+        _exit(come_and_go(path, file) ? 0 : 1);
+    }
+    const bool good = come_and_go(path, file);
+    int result = -1;
+    assert_int_equal(waitpid(other, &result, 0), other);
+    assert_true(good);
+    assert_int_equal(result, 0);
+    assert_false(mq_path_exists(path));
+}
+
+/* What cannot be made leaves nothing; but a folder that could not be locked may be another run's by
+ * now, and stays. */
 static void test_failures(void **state) {
     temporary *folder = *state;
     const char *path = temporary_path(folder, "kept");
@@ -84,7 +140,8 @@ static void test_failures(void **state) {
         assert_true(mq_fault_configure(faults[i]));
         assert_int_equal(mq_keep_open(&keep, path, knows, &err), MQ_ERR_MACHINE);
         assert_true(mq_fault_configure(NULL));
-        assert_int_equal(temporary_entries(folder->path), 0);
+        assert_int_equal(temporary_entries(folder->path), i == 0 ? 1 : 0);
+        rmdir(path);
     }
     mq_status status = MQ_ERR_MACHINE;
     for (size_t countdown = 1; status != MQ_OK; countdown++) {
@@ -102,6 +159,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_foreign_things_stay, temporary_setup,
                                         temporary_teardown),
         cmocka_unit_test_setup_teardown(test_one_run_at_a_time, temporary_setup,
+                                        temporary_teardown),
+        cmocka_unit_test_setup_teardown(test_through_a_link, temporary_setup, temporary_teardown),
+        cmocka_unit_test_setup_teardown(test_two_runs_that_make_and_remove_it, temporary_setup,
                                         temporary_teardown),
         cmocka_unit_test_setup_teardown(test_failures, temporary_setup, temporary_teardown),
     };
