@@ -132,9 +132,11 @@ typedef struct mq_quantize_options {
      * it is not there (its parent must be), and goes when the master is there. What it holds is
      * specified in src/store/quantize_state.h. MQ_ERR_USAGE: it is another job's (other options
      * than output, force, dry_run, max_shard_size and state; another model, text, version, backend
-     * or kernel), holds anything else, or another run is at work with it; recipe rtn, which learns
-     * nothing. MQ_ERR_INPUT: a file in it is damaged; what is removed from it is made again.
-     * embeddings and qat are computed again. */
+     * or kernel), its job.json is damaged, it holds anything else, is inside the output or around
+     * it, or another run is or has been at work with it; recipe rtn, which learns nothing.
+     * MQ_ERR_INPUT: another file in it is damaged; what is removed from it is made again. Computed
+     * again are the model's own text, embeddings, qat, digests of the model's files, and the passes
+     * that carry the text through finished blocks and make the teacher's side of the refit. */
     const char *state;
 } mq_quantize_options;
 

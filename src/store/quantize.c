@@ -77,7 +77,10 @@ static mq_status take_block(void *user, size_t layer, const mq_block_loss *loss,
         work->blocks[layer] = *loss;
         work->learned = true;
     }
-    return keeps(work, layer) ? mq_state_keep_block(work->state, layer, loss, err) : MQ_OK;
+    const mq_block_loss none = {.epochs = 0};
+    return keeps(work, layer)
+               ? mq_state_keep_block(work->state, layer, loss != NULL ? loss : &none, err)
+               : MQ_OK;
 }
 
 static mq_status restore(void *user, size_t layer, const mq_quantized quantized[MQ_LINEAR_COUNT],

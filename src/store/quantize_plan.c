@@ -374,6 +374,9 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_state_check_job(plan, err);
     }
     if (status == MQ_OK) {
+        status = mq_state_check_files(plan, err);
+    }
+    if (status == MQ_OK) {
         status = load_calibration(plan, err);
     }
     if (status == MQ_OK) {
@@ -381,9 +384,6 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     }
     if (status == MQ_OK && has_text(plan)) {
         status = mq_state_check_job(plan, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_state_check_files(plan, err);
     }
     /* Again: preparing the refit's products may have asked for more scratch. */
     if (status == MQ_OK) {

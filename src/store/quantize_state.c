@@ -11,7 +11,7 @@
 struct mq_quantize_state {
     const mq_quantize_plan *plan;
     mq_keep *keep;
-    size_t kept;              /* blocks and widths that are there */
+    bool ours;                /* the folder is this job's */
     mq_output *output;        /* of the file that is being written; NULL: none is */
     mq_tensor_writer *writer; /* the same */
     size_t tensors;           /* that it will hold */
@@ -111,27 +111,42 @@ mq_status mq_state_restore_width(mq_refit_report *report, const mq_quantize_stat
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, mq_error *err) {
+/* What was found before the lock was had may be another run's past: whose state it is, and what is
+ * in it. */
+static mq_status take_over(mq_quantize_state *state, const cJSON *job, mq_error *err) {
+    const mq_quantize_plan *plan = state->plan;
     const char *folder = plan->options->state;
+    cJSON *there = NULL;
+    mq_status status = mq_state_read_job(&there, folder, err);
+    if (status == MQ_OK && there != NULL) {
+        status = mq_state_compare_jobs(there, job, true, folder, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_state_survey_again(plan, err);
+    }
+    if (status == MQ_OK) {
+        state->ours = true;
+        status = there == NULL ? mq_state_write_job(folder, job, err) : MQ_OK;
+    }
+    cJSON_Delete(there);
+    return status;
+}
+
+mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, mq_error *err) {
     mq_quantize_state *state = NULL;
     mq_status status = mq_new(&state, 1, sizeof *state, "the state", err);
     if (status != MQ_OK) {
         return status;
     }
-    *state =
-        (mq_quantize_state){.plan = plan, .kept = plan->kept.block_count + plan->kept.width_count};
-    cJSON *there = NULL, *job = NULL;
-    status = mq_keep_open(&state->keep, folder, mq_state_knows, err);
+    *state = (mq_quantize_state){.plan = plan};
+    cJSON *job = NULL;
+    status = mq_quantize_job(&job, plan, err);
     if (status == MQ_OK) {
-        status = mq_state_read_job(&there, folder, err);
+        status = mq_keep_open(&state->keep, plan->options->state, mq_state_knows, err);
     }
-    if (status == MQ_OK && there == NULL) {
-        status = mq_quantize_job(&job, plan, err);
-        if (status == MQ_OK) {
-            status = mq_state_write_job(folder, job, err);
-        }
+    if (status == MQ_OK) {
+        status = take_over(state, job, err);
     }
-    cJSON_Delete(there);
     cJSON_Delete(job);
     if (status != MQ_OK) {
         mq_state_close(state, false);
@@ -193,7 +208,6 @@ static mq_status end(mq_quantize_state *state, mq_error *err) {
     }
     mq_output_discard(state->output);
     state->output = NULL;
-    state->kept += status == MQ_OK ? 1 : 0;
     return status;
 }
 
@@ -277,6 +291,19 @@ mq_status mq_state_keep_width(mq_quantize_state *state, const mq_refit_report *r
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
+/* Whether nothing is in it but the job, if that is ours. */
+static bool is_bare(const mq_quantize_state *state) {
+    char **names = NULL;
+    size_t count;
+    if (mq_list_folder(&names, &count, state->plan->options->state, NULL) != MQ_OK) {
+        return false;
+    }
+    const bool bare =
+        count == 0 || (count == 1 && state->ours && strcmp(names[0], MQ_STATE_JOB) == 0);
+    mq_free_list(names, count);
+    return bare;
+}
+
 void mq_state_close(mq_quantize_state *state, bool done) {
     if (state == NULL) {
         return;
@@ -284,11 +311,11 @@ void mq_state_close(mq_quantize_state *state, bool done) {
     const mq_quantize_plan *plan = state->plan;
     mq_tensor_writer_abandon(state->writer);
     mq_output_discard(state->output);
-    if (state->keep != NULL && (done || state->kept == 0)) {
+    if (state->keep != NULL && (done || is_bare(state))) {
         if (!mq_keep_remove(state->keep)) {
             mq_log(plan->context, MQ_LOG_WARNING, "%s: cannot be removed", plan->options->state);
         }
-    } else if (state->keep != NULL) {
+    } else if (state->ours) {
         mq_log(plan->context, MQ_LOG_INFO, "%s keeps what is finished: go on with the same command",
                plan->options->state);
     }

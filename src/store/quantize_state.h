@@ -26,11 +26,14 @@
 
 /* --- before the first block; nothing is written ----------------------------------------------- */
 
-/* Whether options->state can be used: not there, empty, or a job's state (MQ_ERR_USAGE). */
+/* Whether options->state can be used: not there, empty, or a job's state; neither in the output nor
+ * around it (MQ_ERR_USAGE); and may be written in. */
 mq_status mq_state_check_folder(const mq_quantize_options *options, mq_error *err);
 
 /* What is there and what there will be, when the layout is known: plan->kept. */
 mq_status mq_state_survey(mq_quantize_plan *plan, mq_error *err);
+/* Whether that is still so: MQ_ERR_USAGE when another run has added or removed files. */
+mq_status mq_state_survey_again(const mq_quantize_plan *plan, mq_error *err);
 
 /* The backend to open: of --gemm auto the one that the state's job took, where this machine has it;
  * a measurement of today might take the other. */
@@ -57,7 +60,9 @@ mq_status mq_state_compare_jobs(const cJSON *there, const cJSON *here, bool all,
 
 /* --- while it runs ---------------------------------------------------------------------------- */
 
-/* Makes the folder if need be, locks it, writes job.json. The plan must outlive the state. */
+/* Makes the folder if need be and locks it; checks again, now that no other run can be at work with
+ * it, that it is this job's and holds what plan->kept says (MQ_ERR_USAGE; then nothing in it is
+ * touched); writes job.json. Wants plan->digests. The plan must outlive the state. */
 mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, mq_error *err);
 
 /* The parts of a block, then the block: now it is there. In the order of mq_run_sink. */

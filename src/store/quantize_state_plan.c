@@ -12,16 +12,39 @@
 /* What a tensor takes in the header, its name apart. */
 #define DESCRIPTION 128
 
+/* Neither can be in the other: the output appears whole, in the place of what was there, and what a
+ * killed run leaves beside it would be foreign to the state. */
+static mq_status check_place(const char *state, const char *output, mq_error *err) {
+    char *around_state = mq_path_parent(state), *around_output = mq_path_parent(output);
+    mq_status status = MQ_OK;
+    if (around_state == NULL || around_output == NULL) {
+        status = mq_fail_memory(err, "a path", strlen(state));
+    }
+    const struct {
+        const char *state, *output, *why;
+    } pairs[] = {{state, output, "--state and the output are the same folder"},
+                 {around_state, output, "--state is inside the output"},
+                 {state, around_output, "the output is inside the folder of --state"}};
+    for (size_t i = 0; status == MQ_OK && i < sizeof pairs / sizeof *pairs; i++) {
+        bool same = false;
+        status = mq_same_place(&same, pairs[i].state, pairs[i].output, err);
+        if (status == MQ_OK && same) {
+            status = mq_fail_file(err, MQ_ERR_USAGE, state, "%s", pairs[i].why);
+        }
+    }
+    mq_free(around_state);
+    mq_free(around_output);
+    return status;
+}
+
 mq_status mq_state_check_folder(const mq_quantize_options *options, mq_error *err) {
     if (options->state == NULL) {
         return MQ_OK;
     }
-    if (strcmp(options->state, options->output) == 0 ||
-        mq_same_file(options->state, options->output)) {
-        return mq_fail_file(err, MQ_ERR_USAGE, options->state,
-                            "--state and the output are the same folder");
+    mq_status status = check_place(options->state, options->output, err);
+    if (status == MQ_OK) {
+        status = mq_keep_check(options->state, mq_state_knows, err);
     }
-    mq_status status = mq_keep_check(options->state, mq_state_knows, err);
     if (status == MQ_OK && mq_path_exists(options->state)) {
         cJSON *job = NULL;
         status = mq_state_read_job(&job, options->state, err);
@@ -50,12 +73,8 @@ static void survey_file(mq_quantize_kept *kept, const mq_quantize_plan *plan, si
     }
 }
 
-mq_status mq_state_survey(mq_quantize_plan *plan, mq_error *err) {
+static mq_status survey(mq_quantize_kept *kept, const mq_quantize_plan *plan, mq_error *err) {
     const char *folder = plan->options->state;
-    mq_quantize_kept *kept = &plan->kept;
-    if (folder == NULL) {
-        return MQ_OK;
-    }
     const mq_status status = mq_new(&kept->block, plan->selection.blocks, sizeof *kept->block,
                                     "the list of finished blocks", err);
     if (status != MQ_OK) {
@@ -75,6 +94,24 @@ mq_status mq_state_survey(mq_quantize_plan *plan, mq_error *err) {
         survey_file(kept, plan, 0, width, kept->width[width]);
     }
     return no_memory ? mq_fail_memory(err, "a path", strlen(folder)) : MQ_OK;
+}
+
+mq_status mq_state_survey(mq_quantize_plan *plan, mq_error *err) {
+    return plan->options->state != NULL ? survey(&plan->kept, plan, err) : MQ_OK;
+}
+
+mq_status mq_state_survey_again(const mq_quantize_plan *plan, mq_error *err) {
+    const mq_quantize_kept *then = &plan->kept;
+    mq_quantize_kept now = {.block = NULL};
+    mq_status status = survey(&now, plan, err);
+    if (status == MQ_OK &&
+        (memcmp(now.block, then->block, plan->selection.blocks * sizeof *now.block) != 0 ||
+         memcmp(now.width, then->width, sizeof now.width) != 0)) {
+        status = mq_fail_file(err, MQ_ERR_USAGE, plan->options->state,
+                              "another run has been at work with it; start again");
+    }
+    mq_free(now.block);
+    return status;
 }
 
 mq_status mq_state_backend(mq_gemm_choice *gemm, const mq_quantize_options *options,

@@ -112,12 +112,12 @@ static void no_teacher_without_a_width_to_refit(void **state) {
 }
 
 /* What else a block leaves behind, or takes from the one before: a divided norm, losses of other
- * widths' outputs, epochs that ended early, embeddings, layers that are not quantized; and codes
- * that --qat moves after it. */
+ * widths' outputs, epochs that ended early, embeddings, layers that are not quantized; codes
+ * that --qat moves after it; and the model's own text. */
 static void every_kind_of_job_goes_on(void **state) {
     (void)state;
     const char *const include[] = {"layers\\.[124]\\.mlp"};
-    mq_quantize_options options[4];
+    mq_quantize_options options[5];
     options[0] = with_state(MQ_RECIPE_PAPER);
     options[0].let = true;
     options[0].codistill[options[0].codistill_count++] = (mq_codistill){8, 2, 1.0};
@@ -136,7 +136,12 @@ static void every_kind_of_job_goes_on(void **state) {
     options[3].samples = 5; /* the last batch is not full */
     options[3].refit_width_count = 1;
     options[3].refit_widths[0] = 2;
-    for (size_t i = 0; i < 4; i++) {
+    options[4] = with_state(MQ_RECIPE_BEST);
+    options[4].calib = "self";
+    options[4].samples = 2;
+    options[4].seq_len = 16;
+    options[4].refit_tokens = 0;
+    for (size_t i = 0; i < 5; i++) {
         made expected = make_plainly(&options[i]);
         stopped("learn", 2.2, &options[i], 2);
         if (options[i].refit) {

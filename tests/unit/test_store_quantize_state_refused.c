@@ -1,6 +1,7 @@
 /* layer: store */
 /* --state: what it does not go on from. */
 #include "quantize_state.h"
+#include "store/quantize_state.h"
 
 /* A state of this job with two blocks. */
 static mq_quantize_options begun(void) {
@@ -121,6 +122,13 @@ static void damage_is_an_error_that_names_the_file(void **state) {
     (void)state;
     const mq_quantize_options options = begun();
     static const char block[] = "block-00001.safetensors";
+    /* Before the model's own text is sampled, which would show that it is another job. */
+    mq_quantize_options self = options;
+    self.calib = "self";
+    is_refused(&self, MQ_ERR_USAGE, "calibration");
+    flip(block, 300);
+    is_refused(&self, MQ_ERR_INPUT, block);
+    flip(block, 300);
     const long places[] = {0, 50, 300, -5000}; /* every one: test_tensor_safetensors_write */
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         flip(block, places[i]);
@@ -188,9 +196,89 @@ static void nobody_elses_files_are_touched(void **state) {
     is_refused(&other, MQ_ERR_USAGE, "demo-model");
     other.state = temporary_path(*state, "none/state");
     is_refused(&other, MQ_ERR_INPUT, "none/state");
+    other.dry_run = true;
+    is_refused(&other, MQ_ERR_INPUT, "none/state");
     other = small(MQ_RECIPE_RTN);
     other.state = state_folder;
     is_refused(&other, MQ_ERR_USAGE, "--state");
+}
+
+/* Whatever the paths look like, and whether or not anything is there. */
+static void state_and_output_are_apart(void **state) {
+    mq_quantize_options options = begun();
+    options.force = true;
+    options.output = temporary_path(*state, "state/master");
+    is_refused(&options, MQ_ERR_USAGE, "the output is inside");
+    options.output = out;
+    static const char *const same[] = {"master//", "./master"};
+    for (size_t i = 0; i < 2; i++) {
+        options.state = temporary_path(*state, same[i]);
+        is_refused(&options, MQ_ERR_USAGE, "the same folder");
+    }
+    options.state = temporary_path(*state, "master/state/");
+    is_refused(&options, MQ_ERR_USAGE, "inside the output");
+}
+
+/* A job that is planned, as another run's may be at the same time. */
+typedef struct planned {
+    mq_quantize_options options;
+    mq_quantize_plan plan;
+    mq_context *context;
+} planned;
+
+static void plan_job(planned *p, const mq_quantize_options *options) {
+    mq_error err;
+    p->options = *options;
+    assert_int_equal(mq_context_new(&p->context, NULL, &err), MQ_OK);
+    assert_int_equal(mq_quantize_plan_make(&p->plan, &p->options, p->context, &err), MQ_OK);
+    assert_int_equal(mq_quantize_digests(&p->plan, &err), MQ_OK);
+}
+
+/* The job begins, and ends before its first block: refused with what, or NULL: it is not. */
+static void begin_job(planned *p, const char *what) {
+    mq_quantize_state *opened = NULL;
+    mq_error err;
+    assert_int_equal(mq_state_open(&opened, &p->plan, &err), what != NULL ? MQ_ERR_USAGE : MQ_OK);
+    if (what != NULL) {
+        assert_non_null(strstr(err.message, what));
+    }
+    mq_state_close(opened, false);
+    mq_quantize_plan_free(&p->plan);
+    mq_context_free(p->context);
+}
+
+/* Between a run's plan and its first block another one begins, goes on, or ends. */
+static void what_others_do_meanwhile_is_seen(void **state) {
+    (void)state;
+    mq_quantize_options options = with_state(MQ_RECIPE_BEST);
+    options.seq_len = 16;
+    leave_out_the_refit(&options);
+    planned here[4];
+    mq_quantize_options other = options;
+    other.seed = 1;
+    plan_job(&here[0], &other);
+    plan_job(&here[1], &options);
+    plan_job(&here[2], &other);
+    begun();
+    plan_job(&here[3], &options);
+    begin_job(&here[0], "recipe.seed");
+    begin_job(&here[1], "start again");
+    assert_true(state_has("block-00000.safetensors"));
+    assert_true(state_has("block-00001.safetensors"));
+    static const char *const blocks[] = {"block-00000.safetensors", "block-00001.safetensors"};
+    for (size_t i = 0; i < 2; i++) {
+        char *path = mq_path_join(state_folder, blocks[i]);
+        assert_int_equal(remove(path), 0);
+        mq_free(path);
+    }
+    begin_job(&here[2], "recipe.seed"); /* of which there is but the job */
+    assert_true(state_has("job.json"));
+    plan_job(&here[2], &options);
+    temporary_remove(state_folder);
+    begin_job(&here[3], "start again");
+    assert_false(mq_path_exists(state_folder));
+    begin_job(&here[2], NULL);
+    assert_false(mq_path_exists(state_folder)); /* nothing was finished */
 }
 
 /* What a killed run leaves is no obstacle and goes with the rest; an empty folder is one that was
@@ -219,6 +307,8 @@ int main(void) {
         TEST(damage_is_an_error_that_names_the_file),
         TEST(a_job_that_cannot_be_read_is_refused),
         TEST(nobody_elses_files_are_touched),
+        TEST(state_and_output_are_apart),
+        TEST(what_others_do_meanwhile_is_seen),
         TEST(leftovers_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

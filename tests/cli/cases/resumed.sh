@@ -47,6 +47,26 @@ mv whole state/block-00003.safetensors
 run 2 matquant quantize "$model" -o out --state state --recipe rtn -q
 expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --state$'
 
+run 3 $quantize -o out --state none/state --dry-run -q
+expect_one_error '^matquant: none/state: cannot make the folder: .*'
+run 2 $quantize -o state/out --state state -q
+expect_one_error '^matquant: state: the output is inside the folder of --state$'
+run 2 $quantize -o out --state out/ -q
+expect_one_error '^matquant: out/: --state and the output are the same folder$'
+run 2 $quantize -o out --state out/state -q
+expect_one_error '^matquant: out/state: --state is inside the output$'
+
+# Another run has the folder.
+ls -l state >before
+run 2 python3 -c 'import fcntl, os, sys
+folder = os.open("state", os.O_RDONLY)
+os.set_inheritable(folder, True)
+fcntl.flock(folder, fcntl.LOCK_EX)
+os.execvp(sys.argv[1], sys.argv[1:])' $quantize -o out --state state -q
+expect_one_error '^matquant: state: another run is at work with it$'
+ls -l state | diff before - || fail "a run without the lock changed the state"
+rm before
+
 # The disk is full at the next width; and then it goes on to the end.
 run 4 env MATQUANT_FAULT=write:800:ENOSPC $quantize -o out --state state -q
 expect_one_error '^matquant: (out|state)/[a-z0-9.-]+: .*No space left on device$'
