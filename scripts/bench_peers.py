@@ -24,7 +24,7 @@ WIDTHS = (8, 4, 2)
 
 
 def from_tax(name, options):
-    """The run NAME of bench-tax.sh in groups of GROUP_SIZE, which makes the same ones from the same calibration tokens; or None."""
+    """The run NAME of bench-tax.sh in groups of GROUP_SIZE, if it made the same from as many calibration tokens; or None."""
     run = "master" if name == "matquant" else name
     paths = sorted(options.tax.glob(f"*-g{GROUP_SIZE}-{run}.json")) if options.tax else []
     report = load(paths[0]) if paths else None
