@@ -66,6 +66,39 @@ static inline char *slurp(const char *name, size_t *size) {
     return content;
 }
 
+/* The three files that a job makes. */
+typedef struct made {
+    char *content[3];
+    size_t size[3];
+} made;
+
+static const char *const made_names[] = {"model.safetensors", "config.json", "matquant.json"};
+
+static inline made take_made(void) {
+    made m;
+    for (size_t i = 0; i < 3; i++) {
+        m.content[i] = slurp(made_names[i], &m.size[i]);
+    }
+    temporary_remove(out);
+    return m;
+}
+
+static inline void free_made(made *m) {
+    for (size_t i = 0; i < 3; i++) {
+        mq_free(m->content[i]);
+    }
+}
+
+/* What lies at out now is the same; it goes. */
+static inline void assert_made_the_same(const made *expected) {
+    made m = take_made();
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(m.size[i], expected->size[i]);
+        assert_memory_equal(m.content[i], expected->content[i], m.size[i]);
+    }
+    free_made(&m);
+}
+
 static inline uint32_t crc_of(const char *name) {
     mq_tensors *tensors;
     assert_int_equal(mq_tensors_open(&tensors, out, NULL), MQ_OK);

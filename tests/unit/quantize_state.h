@@ -58,29 +58,6 @@ static inline void stopped(const char *phase, double done, const mq_quantize_opt
     assert_int_equal(run(&w, NULL, options, threads, &err), MQ_ERR_INTERRUPTED);
 }
 
-/* The three files that a job makes. */
-typedef struct made {
-    char *content[3];
-    size_t size[3];
-} made;
-
-static const char *const made_names[] = {"model.safetensors", "config.json", "matquant.json"};
-
-static inline made take_made(void) {
-    made m;
-    for (size_t i = 0; i < 3; i++) {
-        m.content[i] = slurp(made_names[i], &m.size[i]);
-    }
-    temporary_remove(out);
-    return m;
-}
-
-static inline void free_made(made *m) {
-    for (size_t i = 0; i < 3; i++) {
-        mq_free(m->content[i]);
-    }
-}
-
 /* What an uninterrupted run without --state makes. */
 static inline made make_plainly(const mq_quantize_options *options) {
     mq_quantize_options plain = *options;
@@ -88,16 +65,6 @@ static inline made make_plainly(const mq_quantize_options *options) {
     mq_quantize_report report = quantize(&plain, 1);
     mq_quantize_report_free(&report);
     return take_made();
-}
-
-/* What lies at out now is the same; it goes. */
-static inline void assert_made_the_same(const made *expected) {
-    made m = take_made();
-    for (size_t i = 0; i < 3; i++) {
-        assert_int_equal(m.size[i], expected->size[i]);
-        assert_memory_equal(m.content[i], expected->content[i], m.size[i]);
-    }
-    free_made(&m);
 }
 
 static inline bool state_has(const char *name) {

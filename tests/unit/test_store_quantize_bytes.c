@@ -4,27 +4,16 @@
 
 static void two_runs_give_the_same_bytes(void **state) {
     (void)state;
-    const char *const names[] = {"model.safetensors", "config.json", "matquant.json"};
     const mq_recipe recipes[] = {MQ_RECIPE_BEST, MQ_RECIPE_PAPER, MQ_RECIPE_RTN};
     for (size_t r = 0; r < 3; r++) {
         const mq_quantize_options options = small(recipes[r]);
-        char *first[3];
-        size_t size[3];
         mq_quantize_report report = quantize(&options, 1);
         mq_quantize_report_free(&report);
-        for (size_t i = 0; i < 3; i++) {
-            first[i] = slurp(names[i], &size[i]);
-        }
+        made first = take_made();
         report = quantize(&options, 1);
         mq_quantize_report_free(&report);
-        for (size_t i = 0; i < 3; i++) {
-            size_t again;
-            char *second = slurp(names[i], &again);
-            assert_int_equal(again, size[i]);
-            assert_memory_equal(second, first[i], again);
-            mq_free(second);
-            mq_free(first[i]);
-        }
+        assert_made_the_same(&first);
+        free_made(&first);
     }
 }
 
@@ -34,17 +23,13 @@ static void threads_change_no_tensor(void **state) {
     (void)state;
     mq_quantize_options options = small(MQ_RECIPE_BEST);
     options.embeddings = MQ_EMBEDDINGS_NESTED;
-    char *content[2];
-    size_t size[2];
-    for (size_t i = 0; i < 2; i++) {
-        mq_quantize_report report = quantize(&options, i + 1);
-        mq_quantize_report_free(&report);
-        content[i] = slurp("model.safetensors", &size[i]);
-    }
-    assert_int_equal(size[0], size[1]);
-    assert_memory_equal(content[0], content[1], size[0]);
-    mq_free(content[0]);
-    mq_free(content[1]);
+    mq_quantize_report report = quantize(&options, 1);
+    mq_quantize_report_free(&report);
+    made first = take_made();
+    report = quantize(&options, 2);
+    mq_quantize_report_free(&report);
+    assert_made_the_same(&first);
+    free_made(&first);
 }
 
 /* The same of bfloat16 products: losses that fall, memory as predicted, and two runs, on one thread
@@ -56,8 +41,7 @@ static void bf16_products_learn_too(void **state) {
     }
     mq_quantize_options options = small(MQ_RECIPE_BEST);
     const char *const exclude[] = {"k_proj$"};
-    char *content[2];
-    size_t size[2];
+    made first = {0};
     options.gemm = MQ_GEMM_ONEDNN_BF16;
     options.exclude = exclude;
     options.exclude_count = 1;
@@ -75,12 +59,12 @@ static void bf16_products_learn_too(void **state) {
         }
         assert_true(after < before);
         mq_quantize_report_free(&report);
-        content[i] = slurp("model.safetensors", &size[i]);
+        if (i == 0) {
+            first = take_made();
+        }
     }
-    assert_int_equal(size[0], size[1]);
-    assert_memory_equal(content[0], content[1], size[0]);
-    mq_free(content[0]);
-    mq_free(content[1]);
+    assert_made_the_same(&first);
+    free_made(&first);
 }
 
 int main(void) {

@@ -3,6 +3,14 @@
 #include "base/fault.h"
 #include "quantize_state.h"
 
+static mq_quantize_options shortest(void) {
+    mq_quantize_options options = with_state(MQ_RECIPE_BEST);
+    options.samples = 2;
+    options.seq_len = 16;
+    options.refit_tokens = 2 * 16;
+    return options;
+}
+
 static mq_status run_with_fault(const mq_quantize_options *options, const char *call, size_t when,
                                 const char *error, mq_error *err) {
     char fault[64];
@@ -16,10 +24,7 @@ static mq_status run_with_fault(const mq_quantize_options *options, const char *
 /* A call fails, anywhere along the way: then the next run goes on, and the bytes are the same. */
 static void any_call_may_fail(void **state) {
     (void)state;
-    mq_quantize_options options = with_state(MQ_RECIPE_BEST);
-    options.samples = 2;
-    options.seq_len = 16;
-    options.refit_tokens = 2 * 16;
+    const mq_quantize_options options = shortest();
     made expected = make_plainly(&options);
     static const char *const calls[][2] = {{"open", "EMFILE"}, {"write", "ENOSPC"},
                                            {"fsync", "EIO"},   {"rename", "EIO"},
@@ -43,10 +48,7 @@ static void any_call_may_fail(void **state) {
 /* Every other time from the beginning, else from what the failing runs have left. */
 static void every_allocation_may_fail(void **state) {
     (void)state;
-    mq_quantize_options options = with_state(MQ_RECIPE_BEST);
-    options.samples = 2;
-    options.seq_len = 16;
-    options.refit_tokens = 2 * 16;
+    const mq_quantize_options options = shortest();
     made expected = make_plainly(&options);
     mq_status status = MQ_ERR_MACHINE;
     bool fresh = false;
