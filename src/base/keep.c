@@ -26,8 +26,8 @@ typedef enum kind { FOREIGN, KNOWN_FILE, LEFTOVER, GONE } kind;
 static kind kind_of(int fd, const char *name, mq_keep_knows *knows) {
     struct stat about;
     if (fstatat(fd, name, &about, AT_SYMLINK_NOFOLLOW) != 0) {
-        return errno == ENOENT ? GONE
-                               : FOREIGN; /* a run that has the folder removed it meanwhile */
+        /* GONE: a run that has the folder removed it meanwhile */
+        return errno == ENOENT ? GONE : FOREIGN;
     }
     if (S_ISREG(about.st_mode)) {
         return knows(name) ? KNOWN_FILE : FOREIGN;

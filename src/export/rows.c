@@ -62,10 +62,10 @@ typedef struct row_error {
 
 /* Σ value²: in single precision for as many at a time as that is good for. */
 static double power_of(const float *values, size_t count) {
-    enum { SIDES = 16, AT_ONCE = 1024 };
+    enum { SIDES = 16, PART = 1024 };
     double power = 0;
-    for (size_t first = 0; first < count; first += AT_ONCE) {
-        const size_t left = count - first, now = left < AT_ONCE ? left : AT_ONCE;
+    for (size_t first = 0; first < count; first += PART) {
+        const size_t left = count - first, now = left < PART ? left : PART;
         float sums[SIDES] = {0};
         for (size_t i = 0; i + SIDES <= now; i += SIDES) {
             for (size_t l = 0; l < SIDES; l++) {
