@@ -1,5 +1,6 @@
 #include "base/machine.h"
 
+#include <sched.h>
 #include <stdio.h>
 
 /* A number from a file of one line; false for "max" and where there is no such file. */
@@ -43,4 +44,25 @@ bool mq_memory_available(size_t *out) {
         bound_by_group(out);
     }
     return found;
+}
+
+void mq_take_processor(size_t number) {
+#if defined(CPU_ZERO)
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+        return; /* more processors than the set has room for */
+    }
+    size_t left = number % (size_t)CPU_COUNT(&allowed);
+    size_t processor = 0;
+    while (!CPU_ISSET(processor, &allowed) || left-- > 0) {
+        processor++;
+    }
+    CPU_ZERO(&one);
+    CPU_SET(processor, &one);
+    if (sched_setaffinity(0, sizeof one, &one) == 0) {
+        (void)sched_setaffinity(0, sizeof allowed, &allowed);
+    }
+#else
+    (void)number;
+#endif
 }

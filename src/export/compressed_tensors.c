@@ -39,7 +39,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
                                     "readers of compressed-tensors know one width in a model", err);
     }
     mq_status status = mq_integer_add(plan, view, "weight_packed", MQ_I32, view->out,
-                                      mq_packed_words(view->in, width), mq_fill_codes_by_row, err);
+                                      mq_packed_words(view->in, width), mq_fill_codes, err);
     if (status == MQ_OK) {
         status = mq_integer_add(plan, view, "weight_scale", layout->scale_dtype, view->out, groups,
                                 mq_fill_scales_by_row, err);
@@ -59,7 +59,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
 }
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
-    mq_status status = mq_integer_begin(plan, packs, mq_plan_source_dtype(plan), err);
+    mq_status status = mq_integer_begin(plan, packs, mq_plan_source_dtype(plan), true, err);
     return status == MQ_OK ? mq_plan_walk(plan, add_linear, mq_plan_add_copy, err) : status;
 }
 

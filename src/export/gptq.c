@@ -66,7 +66,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
                               view->out, view->in);
     }
     mq_status status = mq_integer_add(plan, view, "qweight", MQ_I32, view->in / 32 * width,
-                                      view->out, mq_fill_codes_by_column, err);
+                                      view->out, mq_fill_codes, err);
     if (status == MQ_OK) {
         status = mq_integer_add(plan, view, "qzeros", MQ_I32, groups, view->out / 32 * width,
                                 mq_fill_zeros_by_group, err);
@@ -93,7 +93,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
                        "compressed-tensors",
                        width);
     }
-    mq_status status = mq_integer_begin(plan, packs, MQ_F16, err);
+    mq_status status = mq_integer_begin(plan, packs, MQ_F16, false, err);
     if (status != MQ_OK) {
         return status;
     }

@@ -45,7 +45,7 @@ static size_t common_group_size(const mq_plan *plan) {
 }
 
 mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scale_dtype,
-                           mq_error *err) {
+                           bool words_by_row, mq_error *err) {
     mq_integer_own *own = mq_calloc(1, sizeof *own);
     if (own == NULL) {
         return mq_fail_memory(err, "the plan", sizeof *own);
@@ -54,6 +54,7 @@ mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scal
     plan->free_own = free_own;
     own->packs = packs;
     own->layout.scale_dtype = scale_dtype;
+    own->layout.words_by_row = words_by_row;
     own->layout.group_size = plan->group_size = common_group_size(plan);
     return plan->group_size != 0 ? MQ_OK
                                  : mq_fail(err, MQ_ERR_USAGE,
@@ -84,8 +85,7 @@ mq_status mq_integer_add(mq_plan *plan, const mq_master_view *view, const char *
                       .rows = rows,
                       .row_bytes = columns * mq_dtype_size(dtype),
                       .fill = fill};
-    const bool codes = fill == mq_fill_codes_by_row || fill == mq_fill_codes_by_column;
-    if (codes) {
+    if (fill == mq_fill_codes) {
         mq_piece_reads_all(&piece, plan, view);
         piece.is_inexact = true;
     }
@@ -117,20 +117,6 @@ static void pack_rows(unsigned char *out, const mq_piece *piece, const uint8_t *
     }
 }
 
-/* out[count, out] from words [first, first + count) of each row. */
-static void turn_words(uint32_t *out, const mq_integer_linear *from, size_t first, size_t count) {
-    enum { AT_ONCE = 16 }; /* rows: a line of the cache of each output row */
-    const size_t columns = from->view->out;
-    for (size_t c = 0; c < columns; c += AT_ONCE) {
-        const size_t left = columns - c, now = left < AT_ONCE ? left : AT_ONCE;
-        for (size_t w = 0; w < count; w++) {
-            for (size_t k = 0; k < now; k++) {
-                out[w * columns + c + k] = from->words[(c + k) * from->row_words + first + w];
-            }
-        }
-    }
-}
-
 /* Output rows are words: row w holds word w of each of `columns` streams. 32 numbers are `width`
  * words, so that words [k·width, (k + 1)·width) come from numbers [32·k, 32·(k + 1)). */
 static void pack_columns(unsigned char *out, const mq_piece *piece, const uint8_t *from,
@@ -153,24 +139,13 @@ static void pack_columns(unsigned char *out, const mq_piece *piece, const uint8_
     }
 }
 
-mq_status mq_fill_codes_by_row(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
-                               size_t count, mq_error *err) {
+mq_status mq_fill_codes(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
+                        size_t count, mq_error *err) {
     const mq_integer_linear *linear = NULL;
     mq_status status = fitted(&linear, plan, piece, err);
     if (status == MQ_OK) {
-        memcpy(out, linear->words + first * linear->row_words, count * piece->row_bytes);
-        piece->error = linear->error;
-        piece->power = linear->power;
-    }
-    return status;
-}
-
-mq_status mq_fill_codes_by_column(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
-                                  size_t count, mq_error *err) {
-    const mq_integer_linear *linear = NULL;
-    mq_status status = fitted(&linear, plan, piece, err);
-    if (status == MQ_OK) {
-        turn_words((uint32_t *)(void *)out, linear, first, count);
+        memcpy(out, linear->words + first * (piece->row_bytes / sizeof *linear->words),
+               count * piece->row_bytes);
         piece->error = linear->error;
         piece->power = linear->power;
     }

@@ -14,9 +14,10 @@ typedef struct mq_integer_own {
     mq_integer_linear kept;
 } mq_integer_own;
 
-/* Makes plan->own; scales are rounded to scale_dtype. MQ_ERR_USAGE when nothing is packed. */
+/* Makes plan->own; scales are rounded to scale_dtype, words of codes lie in rows (words_by_row) or
+ * columns. MQ_ERR_USAGE when nothing is packed. */
 mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scale_dtype,
-                           mq_error *err);
+                           bool words_by_row, mq_error *err);
 static inline mq_integer_own *mq_integer_of(const mq_plan *plan) { return plan->own; }
 /* Whether the layer is packed: linears are, embeddings and heads if the format packs them and
  * job->options do not want them plain. */
@@ -30,8 +31,7 @@ const mq_master_view *mq_integer_head(const mq_plan *plan);
 
 /* Fills (plan.h) of pieces with rows of int32 words or scales. Codes or zero points of a row that
  * are packed together: */
-mq_fill_rows mq_fill_codes_by_row;    /* [out, words of in] */
-mq_fill_rows mq_fill_codes_by_column; /* [words of in, out] */
+mq_fill_rows mq_fill_codes;           /* [out, words of in]; [words of in, out] if not by row */
 mq_fill_rows mq_fill_zeros_by_group;  /* [groups, words of out] */
 mq_fill_rows mq_fill_zeros_by_words;  /* [words of out, groups] */
 mq_fill_rows mq_fill_scales_by_row;   /* [out, groups] */

@@ -1,5 +1,6 @@
 #include "export/integer_grid.h"
 
+#include <omp.h>
 #include <string.h>
 
 #include "base/context.h"
@@ -10,24 +11,24 @@
 
 enum { ROWS = 16 }; /* that are fitted together: whole vectors of groups, whatever a row has */
 
-/* What a thread works with. */
+/* What the threads work with. */
 typedef struct scratch {
-    float *biases;  /* [ROWS, groups] */
-    uint8_t *codes; /* [ROWS, in] */
-    mq_slab slab;
+    double *errors;  /* [rows / ROWS, 2]: Σ (w - slice's w)², Σ (slice's w)² */
+    float *biases;   /* [threads, ROWS, groups] */
+    uint32_t *words; /* [threads, ROWS, row_words] */
+    uint8_t *codes;  /* [threads, ROWS, in] */
 } scratch;
 
-static void carve_scratch(scratch *self, const mq_integer_linear *linear) {
-    self->biases = mq_carve(&self->slab, ROWS * linear->groups, sizeof *self->biases);
-    self->codes = mq_carve(&self->slab, ROWS * linear->view->in, 1);
-}
-
-static void carve(mq_integer_linear *self, double **errors) {
+static void carve(mq_integer_linear *self, scratch *with) {
     const size_t out = self->view->out, groups = out * self->groups;
+    const size_t rows = (size_t)omp_get_num_threads() * ROWS;
     self->scales = mq_carve(&self->slab, groups, sizeof *self->scales);
-    *errors = mq_carve(&self->slab, out / ROWS + 1, 2 * sizeof **errors);
     self->words = mq_carve(&self->slab, out * self->row_words, sizeof *self->words);
     self->zeros = mq_carve(&self->slab, groups, 1);
+    with->errors = mq_carve(&self->slab, out / ROWS + 1, 2 * sizeof *with->errors);
+    with->biases = mq_carve(&self->slab, rows * self->groups, sizeof *with->biases);
+    with->words = mq_carve(&self->slab, rows * self->row_words, sizeof *with->words);
+    with->codes = mq_carve(&self->slab, rows * self->view->in, 1);
 }
 
 /* out[count] from pairs that are for `parts` groups each, from group `first` on. */
@@ -76,61 +77,64 @@ static void pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsign
     }
 }
 
-/* Rows [first, first + count), at most ROWS. error[2]: Σ (w - slice's w)², Σ (slice's w)². */
-static void fit_rows(mq_integer_linear *self, double error[2], const scratch *with,
-                     const mq_plan *plan, const mq_integer_layout *layout, size_t first,
-                     size_t count) {
+/* Columns [first, first + count) of out[row_words, columns]: with ROWS of them, lines of the cache
+ * that no other thread writes to. */
+static void turn_words(uint32_t *out, const uint32_t *words, size_t row_words, size_t columns,
+                       size_t first, size_t count) {
+    for (size_t w = 0; w < row_words; w++) {
+        for (size_t k = 0; k < count; k++) {
+            out[w * columns + first + k] = words[k * row_words + w];
+        }
+    }
+}
+
+/* Rows [first, first + count), at most ROWS. */
+static void fit_rows(const mq_integer_linear *self, const scratch *with, const mq_plan *plan,
+                     const mq_integer_layout *layout, size_t first, size_t count) {
     const mq_master_view *view = self->view;
     const unsigned width = mq_view_width(view, plan->job->width);
     const size_t parts = self->groups / view->groups, at = first * self->groups;
+    const size_t own = (size_t)omp_get_thread_num() * ROWS;
+    uint8_t *codes = with->codes + own * view->in;
+    float *biases = with->biases + own * self->groups;
+    uint32_t *words = with->words + own * self->row_words;
     mq_fit_groups groups = {.count = count * self->groups,
                             .size = layout->group_size,
                             .width = width,
                             .dtype = layout->scale_dtype,
-                            .codes = with->codes,
+                            .codes = codes,
                             .scales = self->scales + at,
-                            .biases = with->biases,
+                            .biases = biases,
                             .zeros = self->zeros + at};
-    mq_slice_codes(with->codes, view->codes->data + first * view->in, count * view->in, width,
+    mq_slice_codes(codes, view->codes->data + first * view->in, count * view->in, width,
                    mq_master_slice_rule(plan->job->master));
-    read_pairs(self->scales + at, view->scales[width], parts, at, groups.count);
-    read_pairs(with->biases, view->biases[width], parts, at, groups.count);
+    read_pairs(groups.scales, view->scales[width], parts, at, groups.count);
+    read_pairs(biases, view->biases[width], parts, at, groups.count);
     if (mq_plan_is_symmetric(plan)) {
         keep_groups(&groups);
     } else {
         mq_fit_kernels_best()->integer(&groups);
     }
-    for (size_t i = 0; i < count; i++) {
-        pack_row(self->words + (first + i) * self->row_words, with->codes + i * view->in, view->in,
-                 width);
+    if (layout->words_by_row) {
+        words = self->words + first * self->row_words;
     }
-    error[0] = groups.error;
-    error[1] = groups.power;
+    for (size_t i = 0; i < count; i++) {
+        pack_row(words + i * self->row_words, codes + i * view->in, view->in, width);
+    }
+    if (!layout->words_by_row) {
+        turn_words(self->words, words, self->row_words, view->out, first, count);
+    }
+    with->errors[first / ROWS * 2] = groups.error;
+    with->errors[first / ROWS * 2 + 1] = groups.power;
 }
 
-static mq_status fit_linear(mq_integer_linear *self, double *errors, const mq_plan *plan,
-                            const mq_integer_layout *layout, mq_error *err) {
-    const mq_master_view *view = self->view;
-    bool failed = false;
-#pragma omp parallel if (view->out * view->in >= MQ_WORTH_THREADS) reduction(|| : failed)
-    {
-        scratch with = {0};
-        carve_scratch(&with, self);
-        failed = mq_slab_allocate(&with.slab, "rows of weights", NULL) != MQ_OK;
-        if (!failed) {
-            carve_scratch(&with, self);
-        }
-#pragma omp for schedule(dynamic, 1)
-        for (size_t first = 0; first < view->out; first += ROWS) {
-            const size_t left = view->out - first;
-            if (!failed) {
-                fit_rows(self, errors + first / ROWS * 2, &with, plan, layout, first,
-                         left < ROWS ? left : ROWS);
-            }
-        }
-        mq_slab_free(&with.slab);
+static void fit_linear(const mq_integer_linear *self, const scratch *with, const mq_plan *plan,
+                       const mq_integer_layout *layout) {
+    const size_t out = self->view->out;
+#pragma omp taskloop grainsize(1) if (out * self->view->in >= MQ_WORTH_THREADS)
+    for (size_t first = 0; first < out; first += ROWS) {
+        fit_rows(self, with, plan, layout, first, out - first < ROWS ? out - first : ROWS);
     }
-    return failed ? mq_fail_memory(err, "rows of weights", 0) : MQ_OK;
 }
 
 mq_status mq_integer_fit(mq_integer_linear *kept, const mq_plan *plan, const mq_master_view *view,
@@ -139,23 +143,21 @@ mq_status mq_integer_fit(mq_integer_linear *kept, const mq_plan *plan, const mq_
         return MQ_OK;
     }
     mq_integer_free(kept);
-    double *errors = NULL;
+    scratch with;
     kept->view = view;
     kept->groups = view->in / layout->group_size;
     kept->row_words = mq_packed_words(view->in, mq_view_width(view, plan->job->width));
-    carve(kept, &errors);
-    mq_status status = mq_slab_allocate(&kept->slab, "a fitted layer", err);
-    if (status == MQ_OK) {
-        carve(kept, &errors);
-        status = fit_linear(kept, errors, plan, layout, err);
-    }
+    carve(kept, &with);
+    const mq_status status = mq_slab_allocate(&kept->slab, "a fitted layer", err);
     if (status != MQ_OK) {
         mq_integer_free(kept);
         return status;
     }
+    carve(kept, &with);
+    fit_linear(kept, &with, plan, layout);
     for (size_t i = 0; i * ROWS < view->out; i++) {
-        kept->error += errors[2 * i];
-        kept->power += errors[2 * i + 1];
+        kept->error += with.errors[2 * i];
+        kept->power += with.errors[2 * i + 1];
     }
     return mq_check_interrupt(plan->job->context, err);
 }

@@ -10,7 +10,8 @@
 typedef struct mq_integer_layout {
     size_t group_size; /* of every layer: the pair of a larger group is fitted part by part */
     mq_dtype
-        scale_dtype; /* F16, BF16 or F32: what scales are rounded to, before codes are chosen */
+        scale_dtype;   /* F16, BF16 or F32: what scales are rounded to, before codes are chosen */
+    bool words_by_row; /* words as [out, row_words]; otherwise as [row_words, out] */
 } mq_integer_layout;
 
 /* A linear in such a grid. */
@@ -18,7 +19,7 @@ typedef struct mq_integer_linear {
     const mq_master_view *view; /* NULL: empty */
     size_t groups;
     size_t row_words;
-    uint32_t *words; /* [out, row_words], t: each row an LSB-first bit stream */
+    uint32_t *words; /* [out, row_words], t: each row an LSB-first bit stream; or that turned */
     uint8_t *zeros;  /* [out, groups], z */
     float *scales;   /* [out, groups] */
     double error, power;

@@ -1,7 +1,5 @@
 #include "export/put_ahead.h"
 
-#include <pthread.h>
-
 #include "base/alloc.h"
 #include "base/error.h"
 
@@ -25,74 +23,40 @@ struct mq_put_ahead {
     size_t batch_bytes;
     batch batches[2];
     size_t making; /* which of the two */
-    bool threaded;
-    pthread_t thread;
-    pthread_mutex_t lock; /* of what follows */
-    pthread_cond_t changed;
-    batch *given; /* on its way; the thread's until it is NULL again */
-    bool ends;
+    bool ahead;
     mq_status status; /* of the first part that failed; nothing is put after that */
     mq_error err;
 };
 
 /* --- putting ---------------------------------------------------------------------------------- */
 
-static mq_status put_all(const mq_put_ahead *self, const batch *from, mq_error *err) {
-    mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < from->count; i++) {
+static void put_all(mq_put_ahead *self, const batch *from) {
+    for (size_t i = 0; self->status == MQ_OK && i < from->count; i++) {
         const part *p = &from->parts[i];
-        status = self->put(self->user, p->index, p->offset, p->data, p->bytes, err);
+        self->status = self->put(self->user, p->index, p->offset, p->data, p->bytes, &self->err);
     }
-    return status;
-}
-
-static void *run(void *argument) {
-    mq_put_ahead *self = argument;
-    pthread_mutex_lock(&self->lock);
-    while (true) {
-        while (self->given == NULL && !self->ends) {
-            pthread_cond_wait(&self->changed, &self->lock);
-        }
-        if (self->given == NULL) {
-            break;
-        }
-        if (self->status == MQ_OK) {
-            pthread_mutex_unlock(&self->lock);
-            mq_error err = {0};
-            const mq_status status = put_all(self, self->given, &err);
-            pthread_mutex_lock(&self->lock);
-            self->status = status;
-            self->err = err;
-        }
-        self->given = NULL;
-        pthread_cond_signal(&self->changed);
-    }
-    pthread_mutex_unlock(&self->lock);
-    return NULL;
 }
 
 /* Waits for the batch before, which may have failed, and sends the one that was being made. */
 static mq_status send(mq_put_ahead *self, mq_error *err) {
-    batch *made = &self->batches[self->making];
-    mq_status status = MQ_OK;
-    if (self->threaded) {
-        pthread_mutex_lock(&self->lock);
-        while (self->given != NULL) {
-            pthread_cond_wait(&self->changed, &self->lock);
-        }
+    const batch *made = &self->batches[self->making];
+#pragma omp taskwait
+    mq_status status = self->status;
+    if (!self->ahead) {
+        put_all(self, made);
         status = self->status;
-        self->given = status == MQ_OK ? made : NULL;
-        pthread_cond_signal(&self->changed);
-        pthread_mutex_unlock(&self->lock);
-        self->making = 1 - self->making;
     } else {
-        self->status = self->status == MQ_OK ? put_all(self, made, &self->err) : self->status;
-        status = self->status;
+        self->making = 1 - self->making;
+        if (status == MQ_OK) {
+            /* by a thread of the team that has nothing else to do; without a team at once */
+#pragma omp task firstprivate(self, made)
+            put_all(self, made);
+        }
     }
     batch *next = &self->batches[self->making];
     next->used = next->bytes = next->count = 0;
     if (status != MQ_OK && err != NULL) {
-        *err = self->err; /* the thread writes no other after the first */
+        *err = self->err; /* nothing is put any more */
     }
     return status;
 }
@@ -133,12 +97,12 @@ mq_status mq_put_ahead_give(mq_put_ahead *self, size_t index, size_t offset, con
 /* --- begin and end ---------------------------------------------------------------------------- */
 
 mq_status mq_put_ahead_begin(mq_put_ahead **out, size_t batch_bytes, mq_put_part *put, void *user,
-                             bool threaded, mq_error *err) {
+                             bool ahead, mq_error *err) {
     mq_put_ahead *self = mq_calloc(1, sizeof *self);
     if (self == NULL) {
         return mq_fail_memory(err, "blocks of rows", sizeof *self);
     }
-    for (size_t i = 0; i < (threaded ? 2 : 1); i++) {
+    for (size_t i = 0; i < (ahead ? 2 : 1); i++) {
         const mq_status status =
             mq_new(&self->batches[i].block, batch_bytes, 1, "blocks of rows", err);
         if (status != MQ_OK) {
@@ -150,28 +114,15 @@ mq_status mq_put_ahead_begin(mq_put_ahead **out, size_t batch_bytes, mq_put_part
     self->put = put;
     self->user = user;
     self->batch_bytes = batch_bytes;
-    if (threaded) {
-        pthread_mutex_init(&self->lock, NULL); /* which cannot fail with default attributes */
-        pthread_cond_init(&self->changed, NULL);
-        self->threaded = pthread_create(&self->thread, NULL, run, self) == 0;
-    }
+    self->ahead = ahead;
     *out = self;
     return MQ_OK;
 }
 
 mq_status mq_put_ahead_end(mq_put_ahead *self, mq_status status, mq_error *err) {
-    mq_error own;
-    mq_status put = send(self, &own);
-    if (self->threaded) {
-        pthread_mutex_lock(&self->lock);
-        self->ends = true;
-        pthread_cond_signal(&self->changed);
-        pthread_mutex_unlock(&self->lock);
-        pthread_join(self->thread, NULL);
-        put = self->status;
-        pthread_cond_destroy(&self->changed);
-        pthread_mutex_destroy(&self->lock);
-    }
+    (void)send(self, NULL);
+#pragma omp taskwait
+    const mq_status put = self->status;
     if (put != MQ_OK && err != NULL) {
         *err = self->err;
     }

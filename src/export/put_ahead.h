@@ -1,6 +1,7 @@
 /* Parts of an output on their way to where they are put: collected in batches, and each batch put
- * by a thread of its own while the next one is made. What is put, and in which order, is the same
- * with and without that thread. */
+ * while the next one is made, as a task: by the thread of the caller's OpenMP team that has nothing
+ * else to do. (A thread of its own would take processors from the team's, which wait for work
+ * without sleeping.) What is put, and in which order, is the same with and without a team. */
 #ifndef MQ_EXPORT_PUT_AHEAD_H
 #define MQ_EXPORT_PUT_AHEAD_H
 
@@ -8,10 +9,11 @@
 
 typedef struct mq_put_ahead mq_put_ahead;
 
-/* Two batches of batch_bytes each, or one if not threaded. put is called by one thread at a time,
- * by another than the caller's if threaded and if there is one to be had. */
+/* Two batches of batch_bytes each, or one if not ahead. put is called by one thread at a time,
+ * maybe another than the caller's if ahead. All calls have to come from one task, which makes no
+ * other tasks that outlive a call of its own. */
 mq_status mq_put_ahead_begin(mq_put_ahead **out, size_t batch_bytes, mq_put_part *put, void *user,
-                             bool threaded, mq_error *err);
+                             bool ahead, mq_error *err);
 
 /* Room for some of `rows` rows (at least 1) of row_bytes, at most batch_bytes each, aligned to
  * MQ_ALIGNMENT: how many is written to *count. The room lasts until the part that is made in it is

@@ -1,5 +1,7 @@
 #include "export/rows.h"
 
+#include <omp.h>
+
 #include "base/context.h"
 #include "base/error.h"
 #include "store/names.h"
@@ -9,19 +11,43 @@
 /* Rows that are encoded together, so that there are enough blocks to go side by side. */
 enum { ROWS = 8 };
 
+/* Σ (w - value)² and Σ value² of some rows. */
+typedef struct row_error {
+    double error, power;
+} row_error;
+
 /* What a thread works with. */
 typedef struct scratch {
-    uint8_t *slices;        /* [ROWS, in] */
-    float *scales, *biases; /* [ROWS, groups] */
     float *values;          /* [ROWS, in] */
-    mq_slab slab;
+    float *scales, *biases; /* [ROWS, groups] */
+    uint8_t *slices;        /* [ROWS, in] */
 } scratch;
 
-static void carve(scratch *self, const mq_master_view *view) {
-    self->values = mq_carve(&self->slab, ROWS * view->in, sizeof *self->values);
-    self->scales = mq_carve(&self->slab, ROWS * view->groups, sizeof *self->scales);
-    self->biases = mq_carve(&self->slab, ROWS * view->groups, sizeof *self->biases);
-    self->slices = mq_carve(&self->slab, ROWS * view->in, 1);
+/* What all work with. */
+typedef struct shared {
+    scratch first;     /* of [threads, ROWS, ...] each */
+    row_error *errors; /* [rows / ROWS] */
+    mq_slab slab;
+} shared;
+
+static void carve(shared *self, const mq_master_view *view, size_t count) {
+    const size_t rows = (size_t)omp_get_num_threads() * ROWS;
+    scratch *first = &self->first;
+    first->values = mq_carve(&self->slab, rows * view->in, sizeof *first->values);
+    first->scales = mq_carve(&self->slab, rows * view->groups, sizeof *first->scales);
+    first->biases = mq_carve(&self->slab, rows * view->groups, sizeof *first->biases);
+    first->slices = mq_carve(&self->slab, rows * view->in, 1);
+    self->errors = mq_carve(&self->slab, count / ROWS + 1, sizeof *self->errors);
+}
+
+/* The calling thread's. */
+static scratch scratch_of(const shared *all, const mq_master_view *view) {
+    const size_t rows = (size_t)omp_get_thread_num() * ROWS;
+    const scratch *first = &all->first;
+    return (scratch){.values = first->values + rows * view->in,
+                     .scales = first->scales + rows * view->groups,
+                     .biases = first->biases + rows * view->groups,
+                     .slices = first->slices + rows * view->in};
 }
 
 size_t mq_source_row(const mq_piece *piece, size_t row) {
@@ -55,11 +81,6 @@ static const uint8_t *read_rows(const scratch *self, const mq_plan *plan, const 
     return slices;
 }
 
-/* Σ (w - value)² and Σ value² of some rows. */
-typedef struct row_error {
-    double error, power;
-} row_error;
-
 /* Σ value²: in single precision for as many at a time as that is good for. */
 static double power_of(const float *values, size_t count) {
     enum { SIDES = 16, PART = 1024 };
@@ -83,71 +104,57 @@ static double power_of(const float *values, size_t count) {
 }
 
 /* Rows [first, first + count) of the piece, at most ROWS. */
-static row_error encode_together(unsigned char *out, const scratch *self, const mq_plan *plan,
+static row_error encode_together(unsigned char *out, const shared *all, const mq_plan *plan,
                                  const mq_piece *piece, size_t first, size_t count,
                                  mq_encode_rows *encode) {
     const mq_master_view *view = piece->linear;
-    const uint8_t *slices = self->slices;
+    const scratch self = scratch_of(all, view);
+    const uint8_t *slices = self.slices;
     if (piece->heads == 0) { /* rows in the order of the source */
-        slices = read_rows(self, plan, piece, 0, first, count);
+        slices = read_rows(&self, plan, piece, 0, first, count);
     }
     for (size_t i = 0; piece->heads != 0 && i < count; i++) {
-        read_rows(self, plan, piece, i, mq_source_row(piece, first + i), 1);
+        read_rows(&self, plan, piece, i, mq_source_row(piece, first + i), 1);
     }
     const mq_row read = {.in = count * view->in,
                          .groups = count * view->groups,
                          .width = mq_view_width(view, plan->job->width),
                          .slices = slices,
-                         .scales = self->scales,
-                         .biases = self->biases,
-                         .values = piece->takes_values ? self->values : NULL};
+                         .scales = self.scales,
+                         .biases = self.biases,
+                         .values = piece->takes_values ? self.values : NULL};
     row_error result = {0};
     encode(out, &read, piece, &result.error);
     result.power = read.values == NULL ? 0 : power_of(read.values, read.in);
     return result;
 }
 
-static mq_status encode_all(unsigned char *out, row_error *errors, const mq_plan *plan,
-                            const mq_piece *piece, size_t first, size_t count,
-                            mq_encode_rows *encode, mq_error *err) {
-    bool failed = false;
-    /* What is exact is only moved: waking threads would only cost. */
-#pragma omp parallel if (piece->is_inexact && count * piece->linear->in >= MQ_WORTH_THREADS)       \
-    reduction(||                                                                                   \
-              : failed)
-    {
-        scratch self = {0};
-        carve(&self, piece->linear);
-        failed = mq_slab_allocate(&self.slab, "rows of weights", NULL) != MQ_OK;
-        if (!failed) {
-            carve(&self, piece->linear);
-        }
-#pragma omp for schedule(dynamic, 1)
-        for (size_t i = 0; i < count; i += ROWS) {
-            const size_t left = count - i;
-            if (!failed) {
-                errors[i / ROWS] = encode_together(out + i * piece->row_bytes, &self, plan, piece,
-                                                   first + i, left < ROWS ? left : ROWS, encode);
-            }
-        }
-        mq_slab_free(&self.slab);
+static void encode_all(unsigned char *out, const shared *all, const mq_plan *plan,
+                       const mq_piece *piece, size_t first, size_t count, mq_encode_rows *encode) {
+    /* What is exact is only moved: sharing it out would only cost. */
+#pragma omp taskloop grainsize(1) if (piece->is_inexact &&                                         \
+                                      count * piece->linear->in >= MQ_WORTH_THREADS)
+    for (size_t i = 0; i < count; i += ROWS) {
+        all->errors[i / ROWS] =
+            encode_together(out + i * piece->row_bytes, all, plan, piece, first + i,
+                            count - i < ROWS ? count - i : ROWS, encode);
     }
-    return failed ? mq_fail_memory(err, "rows of weights", 0) : MQ_OK;
 }
 
 mq_status mq_fill_encoded(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                           size_t count, mq_encode_rows *encode, mq_error *err) {
-    const size_t parts = (count + ROWS - 1) / ROWS;
-    row_error *errors = NULL;
-    mq_status status = mq_new(&errors, parts, sizeof *errors, "the errors of rows", err);
+    shared all = {0};
+    carve(&all, piece->linear, count);
+    const mq_status status = mq_slab_allocate(&all.slab, "rows of weights", err);
     if (status == MQ_OK) {
-        status = encode_all(out, errors, plan, piece, first, count, encode, err);
+        carve(&all, piece->linear, count);
+        encode_all(out, &all, plan, piece, first, count, encode);
     }
-    for (size_t i = 0; status == MQ_OK && i < parts; i++) {
-        piece->error += errors[i].error;
-        piece->power += errors[i].power;
+    for (size_t i = 0; status == MQ_OK && i * ROWS < count; i++) {
+        piece->error += all.errors[i].error;
+        piece->power += all.errors[i].power;
     }
-    mq_free(errors);
+    mq_slab_free(&all.slab);
     return status;
 }
 
@@ -201,18 +208,39 @@ static mq_status fill_part(unsigned char *out, row_error *cost, float *values, c
                                       (double)values[at], mq_dtype_name(dtype));
 }
 
-/* What the threads of a fill share: the first part that failed, in the order of rows. */
-typedef struct failure {
+/* What the threads of a fill share. */
+typedef struct filling {
+    float *values;    /* [threads, rows, columns] */
+    row_error *costs; /* [parts] */
+    /* the first part that failed, in the order of rows */
     size_t part;
     mq_status status;
     mq_error err;
-} failure;
+} filling;
 
-static void note_failure(failure *shared, size_t part, mq_status status, const mq_error *err) {
+static void note_failure(filling *self, size_t part, mq_status status, const mq_error *err) {
 #pragma omp critical(mq_fill_values)
     {
-        if (shared->status == MQ_OK || part < shared->part) {
-            *shared = (failure){part, status, *err};
+        if (self->status == MQ_OK || part < self->part) {
+            self->part = part;
+            self->status = status;
+            self->err = *err;
+        }
+    }
+}
+
+static void fill_parts(unsigned char *out, filling *self, const mq_plan *plan,
+                       const mq_piece *piece, size_t first, size_t count, size_t rows) {
+    const size_t columns = piece->row_bytes / mq_dtype_size(piece->spec.dtype);
+#pragma omp taskloop grainsize(1) if (count * columns >= MQ_WORTH_THREADS)
+    for (size_t at = 0; at < count; at += rows) {
+        mq_error err;
+        float *values = self->values + (size_t)omp_get_thread_num() * rows * columns;
+        const mq_status status =
+            fill_part(out + at * piece->row_bytes, &self->costs[at / rows], values, plan, piece,
+                      first + at, count - at < rows ? count - at : rows, &err);
+        if (status != MQ_OK) {
+            note_failure(self, at / rows, status, &err);
         }
     }
 }
@@ -222,43 +250,26 @@ mq_status mq_fill_values(unsigned char *out, mq_plan *plan, mq_piece *piece, siz
     const size_t columns = piece->row_bytes / mq_dtype_size(piece->spec.dtype);
     const size_t rows = columns > 0 && columns < AT_ONCE ? AT_ONCE / columns : 1;
     const size_t parts = (count + rows - 1) / rows;
-    row_error *costs = NULL;
-    mq_status status = mq_new(&costs, parts, sizeof *costs, "the errors of rows", err);
-    if (status != MQ_OK) {
-        return status;
+    filling self = {.status = MQ_OK};
+    mq_status status = mq_new(&self.costs, parts, sizeof *self.costs, "the errors of rows", err);
+    if (status == MQ_OK) {
+        status = mq_new(&self.values, (size_t)omp_get_num_threads() * rows * columns,
+                        sizeof *self.values, "rows of weights", err);
     }
-    failure failed = {0};
-#pragma omp parallel if (count * columns >= MQ_WORTH_THREADS)
-    {
-        float *values = NULL;
-        mq_error own = {0};
-        const mq_status ready =
-            mq_new(&values, rows * columns, sizeof *values, "rows of weights", &own);
-        if (ready != MQ_OK) {
-            note_failure(&failed, 0, ready, &own);
+    if (status == MQ_OK) {
+        fill_parts(out, &self, plan, piece, first, count, rows);
+        status = self.status;
+        if (status != MQ_OK && err != NULL) {
+            *err = self.err;
         }
-#pragma omp for schedule(static)
-        for (size_t part = 0; part < parts; part++) {
-            const size_t at = part * rows, left = count - at;
-            const mq_status filled =
-                values == NULL ? MQ_OK
-                               : fill_part(out + at * piece->row_bytes, &costs[part], values, plan,
-                                           piece, first + at, left < rows ? left : rows, &own);
-            if (filled != MQ_OK) {
-                note_failure(&failed, part, filled, &own);
-            }
-        }
-        mq_free(values);
     }
-    for (size_t part = 0; part < parts; part++) {
-        piece->error += costs[part].error;
-        piece->power += costs[part].power;
+    for (size_t part = 0; status == MQ_OK && part < parts; part++) {
+        piece->error += self.costs[part].error;
+        piece->power += self.costs[part].power;
     }
-    mq_free(costs);
-    if (failed.status != MQ_OK && err != NULL) {
-        *err = failed.err;
-    }
-    return failed.status;
+    mq_free(self.values);
+    mq_free(self.costs);
+    return status;
 }
 
 mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype dtype,

@@ -4,6 +4,7 @@
 
 #include "base/context.h"
 #include "base/error.h"
+#include "base/machine.h"
 #include "export/put_ahead.h"
 #include "store/folder.h"
 #include "store/symmetric.h"
@@ -141,7 +142,20 @@ mq_status mq_stream_pieces(mq_plan *plan, mq_put_part *put, void *user, mq_error
             block_bytes = piece->row_bytes;
         }
     }
-    const mq_status status =
+    mq_status status =
         mq_put_ahead_begin(&self.parts, block_bytes, put, user, omp_get_max_threads() > 1, err);
-    return status == MQ_OK ? mq_put_ahead_end(self.parts, stream_all(&self, err), err) : status;
+    if (status != MQ_OK) {
+        return status;
+    }
+    /* The caller's thread goes from piece to piece, the others take what it makes tasks of: parts
+     * to be put, rows to be filled. */
+#pragma omp parallel
+    {
+        const size_t number = (size_t)omp_get_thread_num();
+        mq_take_processor(number);
+        if (number == 0) {
+            status = mq_put_ahead_end(self.parts, stream_all(&self, err), err);
+        }
+    }
+    return status;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <omp.h>
 
 #include "base/alloc.h"
 #include "export/put_ahead.h"
@@ -77,24 +78,28 @@ static mq_status make_all(mq_put_ahead *ahead, unsigned char *elsewhere, size_t 
     return MQ_OK;
 }
 
-static mq_status run(taker *self, size_t bad, bool threaded, mq_error *err) {
+/* threads: of the team; 0: without one, and one batch only. */
+static mq_status run(taker *self, size_t bad, int threads, mq_error *err) {
     mq_put_ahead *ahead = NULL;
     unsigned char *elsewhere = mq_alloc(PIECES * 7, ROW);
     assert_non_null(elsewhere);
-    mq_status status = mq_put_ahead_begin(&ahead, BATCH, put, self, threaded, err);
+    mq_status status = mq_put_ahead_begin(&ahead, BATCH, put, self, threads > 0, err);
     assert_int_equal(status, MQ_OK);
-    status = mq_put_ahead_end(ahead, make_all(ahead, elsewhere, bad, err), err);
+#pragma omp parallel num_threads(threads > 0 ? threads : 1)
+    if (omp_get_thread_num() == 0) {
+        status = mq_put_ahead_end(ahead, make_all(ahead, elsewhere, bad, err), err);
+    }
     mq_free(elsewhere);
     return status;
 }
 
 static void parts_arrive_in_their_order(void **state) {
     (void)state;
-    for (int threaded = 0; threaded < 2; threaded++) {
+    for (int threads = 0; threads < 4; threads++) {
         taker self = {0};
         mq_error err;
         const size_t allocated = mq_alloc_current();
-        assert_int_equal(run(&self, PIECES, threaded == 1, &err), MQ_OK);
+        assert_int_equal(run(&self, PIECES, threads, &err), MQ_OK);
         assert_int_equal(self.index, PIECES - 1 - (rows_of(PIECES - 1) == 0));
         assert_int_equal(self.offset, rows_of(self.index) * ROW);
         assert_int_equal(mq_alloc_current(), allocated);
@@ -104,10 +109,10 @@ static void parts_arrive_in_their_order(void **state) {
 /* Piece 300 cannot be made; a part that is put before it may fail, too, and then that counts. */
 static void the_first_failure_counts(void **state) {
     (void)state;
-    for (int threaded = 0; threaded < 2; threaded++) {
+    for (int threads = 0; threads < 4; threads++) {
         taker self = {0};
         mq_error err;
-        assert_int_equal(run(&self, 300, threaded == 1, &err), MQ_ERR_INPUT);
+        assert_int_equal(run(&self, 300, threads, &err), MQ_ERR_INPUT);
         assert_string_equal(err.message, "piece 300");
         assert_true(self.index < 300);
         const size_t parts = self.calls;
@@ -115,7 +120,7 @@ static void the_first_failure_counts(void **state) {
             taker other = {.fails_at = at};
             char expected[32];
             snprintf(expected, sizeof expected, "part %zu", at);
-            assert_int_equal(run(&other, 300, threaded == 1, &err),
+            assert_int_equal(run(&other, 300, threads, &err),
                              at <= parts ? MQ_ERR_MACHINE : MQ_ERR_INPUT);
             assert_string_equal(err.message, at <= parts ? expected : "piece 300");
             assert_int_equal(other.calls, at <= parts ? at : parts);

@@ -1,0 +1,71 @@
+/* layer: base */
+/* What the machine has left, and where threads run. */
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/machine.h"
+
+static void there_is_memory(void **state) {
+    (void)state;
+    size_t available = 0;
+    if (mq_memory_available(&available)) {
+        assert_true(available > 0);
+    }
+}
+
+#if defined(CPU_ZERO)
+static size_t processors(cpu_set_t *out) {
+    assert_int_equal(sched_getaffinity(0, sizeof *out, out), 0);
+    return (size_t)CPU_COUNT(out);
+}
+
+/* Whatever the number, also beyond their count: all processors stay allowed. */
+static void a_thread_moves_and_stays_free(void **state) {
+    (void)state;
+    cpu_set_t before, after;
+    const size_t count = processors(&before);
+    for (size_t number = 0; number < 2 * count; number++) {
+        mq_take_processor(number);
+        assert_int_equal(processors(&after), count);
+        assert_true(CPU_EQUAL(&before, &after));
+    }
+}
+
+/* Where only one processor is allowed it is that one, whatever the number. */
+static void a_bound_thread_stays_bound(void **state) {
+    (void)state;
+    cpu_set_t before, one, after;
+    (void)processors(&before);
+    for (size_t processor = 0; processor < CPU_SETSIZE; processor++) {
+        if (!CPU_ISSET(processor, &before)) {
+            continue;
+        }
+        CPU_ZERO(&one);
+        CPU_SET(processor, &one);
+        assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+        for (size_t number = 0; number < 3; number++) {
+            mq_take_processor(number);
+            assert_int_equal(processors(&after), 1);
+            assert_true(CPU_ISSET(processor, &after));
+            assert_int_equal(sched_getcpu(), processor);
+        }
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+}
+#endif
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(there_is_memory),
+#if defined(CPU_ZERO)
+        cmocka_unit_test(a_thread_moves_and_stays_free),
+        cmocka_unit_test(a_bound_thread_stays_bound),
+#endif
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
