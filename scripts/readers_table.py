@@ -16,7 +16,9 @@ are.
 
 - cost: squared error of the weights that the format adds to the slice, divided by their squares; 0: exact.
 - logits: root of the mean squared difference to matquant's of the numbers in the file, divided by that of the logits about
-  their mean; in parentheses the bound.
+  their mean; in parentheses the bound. Beside an emulation of the reader's rounding: the median of the tokens' differences, its
+  bound (1.25 times the emulation's), then all tokens' as in the other rows, the reader's and the emulation's. (Where these are
+  missing the row is of before 2026-11-27, when the bound was of all tokens'.)
 - perplexity: the reader's, matquant's of the numbers in the file, and the difference, which may be 0.5 %. Where those
   numbers are not the slice's, its own perplexity follows: what the format costs. +-: the standard error of the difference,
   from those of the tokens, as if they were independent; where it is more than 0.25 %, the text was too short to tell.
@@ -27,6 +29,12 @@ are.
 - greedy: how many of 32 tokens that the reader generates by itself are matquant's first choice; where a word follows, the
   two best were nearer than the arithmetic resolves.
 - overflow: the model's own numbers, as float32 has them, are beyond the type's largest, 65,504."""
+
+
+def logits(row):
+    if "median" not in row:
+        return "%.1e (%.1e)" % (row["error"], row["bound"])
+    return "%.1e (%.1e); all %.1e, %.1e" % (row["median"], row["bound"], row["error"], row["emulated_error"])
 
 
 def cells(row):
@@ -44,7 +52,7 @@ def cells(row):
         perplexity += "; slice %.4f (%+.2f %%)" % (row["slice"], 100 * (row["perplexity"] / row["slice"] - 1))
     greedy = str(row["greedy"]) + ("" if row["greedy"] == 32 else ", near tie" if row["tie"] else ", ANOTHER CHOICE")
     return [str(row["bits"]), row["how"], "%.1e" % row["cost"] if row["cost"] else "0",
-            "%.1e (%.1e)" % (row["error"], row["bound"]), perplexity, greedy,
+            logits(row), perplexity, greedy,
             "yes" if row["ok"] else "NO"]
 
 

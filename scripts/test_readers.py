@@ -41,7 +41,10 @@ Bounds (logits), and why:
       quantized matrix. What that alone does is computed here (emulated_llama_cpp): the same numbers in float32, with the
       inputs of every layer rounded in that way. llama.cpp may be 1.25 times as far from matquant as the emulation is, and
       its perplexity must be the emulation's to 0.5 %. It cannot be nearer the emulation's logits: a sum in another order
-      moves an activation across a rounding edge, and a few blocks later nothing is rounded alike.
+      moves an activation across a rounding edge, and a few blocks later nothing is rounded alike. How far apart two are is
+      the median of the tokens' distances here: of a thousand tokens some are moved five to ten times as far as the others,
+      and others by the emulation than by llama.cpp, or by llama.cpp with and without repacked matrices. So the mean of all
+      squares is mostly chance. (A word that is chosen otherwise is held against that mean, as any token may be such a one.)
 
 And what README.md calls exact must cost nothing (must_be_exact), and have the slice's own perplexity to 0.5 % where the
 reader rounds weights.
@@ -114,16 +117,17 @@ def nll(logits, ids):
 
 
 def compare_windows(theirs, ours, windows):
-    """Relative difference of the logits, and the negative log-likelihoods of the tokens by both."""
-    squares = power = 0.0
-    nlls = ([], [])
+    """Relative difference of the logits, of all tokens together and the median of each token's, and the negative
+    log-likelihoods of the tokens by both."""
+    parts = [], [], [], []
     for ids in windows:
         a, b = theirs(ids), ours(ids)
-        squares += float(np.sum((a - b) ** 2, dtype=np.float64))
-        power += float(np.sum((b - b.mean(1, keepdims=True)) ** 2, dtype=np.float64))
-        nlls[0].append(nll(a, ids))
-        nlls[1].append(nll(b, ids))
-    return math.sqrt(squares / power), *(np.concatenate(part) for part in nlls)
+        parts[0].append(np.sum((a - b) ** 2, 1, dtype=np.float64))
+        parts[1].append(np.sum((b - b.mean(1, keepdims=True)) ** 2, 1, dtype=np.float64))
+        parts[2].append(nll(a, ids))
+        parts[3].append(nll(b, ids))
+    squares, power, *nlls = (np.concatenate(part) for part in parts)
+    return math.sqrt(squares.sum() / power.sum()), math.sqrt(np.median(squares / power)), *nlls
 
 
 def perplexity(nlls):
@@ -208,15 +212,18 @@ class Test:
         if row["greedy"] < GREEDY:
             greedy += ", then a near tie" if row["tie"] else ", then another choice"
         beside = "emulated" if "emulated" in row else "matquant"
-        print("  int%d %-40s cost %.1e  logits %.1e (bound %.1e)  perplexity %.4f, %s %.4f (%+.3f +- %.3f %%)  %s  %s" %
-              (row["bits"], row["how"], row["cost"], row["error"], row["bound"], row["perplexity"], beside, row[beside],
+        logits = "logits %.1e (bound %.1e)" % (row["error"], row["bound"])
+        if "median" in row:
+            logits = "logits %.1e, median %.1e (bound %.1e)" % (row["error"], row["median"], row["bound"])
+        print("  int%d %-40s cost %.1e  %s  perplexity %.4f, %s %.4f (%+.3f +- %.3f %%)  %s  %s" %
+              (row["bits"], row["how"], row["cost"], logits, row["perplexity"], beside, row[beside],
                100 * row["ratio"], 100 * row["noise"], greedy, "ok" if row["ok"] else "FAILED"), file=self.rows, flush=True)
         self.failed |= not row["ok"]
 
     def check(self, bits, how, reader, bound, cost, weights=None, emulation=None, exact=None):
         """weights, a Matquant: the numbers in the file where they are not the slice's. exact: must they be the slice's?"""
         ours, must = weights or self.slice, self.must_be_exact(bits) if exact is None else exact
-        error, theirs, wanted = compare_windows(reader.logits, ours.window, self.windows)
+        error, median, theirs, wanted = compare_windows(reader.logits, ours.window, self.windows)
         row = {"bits": bits, "how": how, "reader": reader.name, "cost": cost, "error": error,
                "perplexity": perplexity(theirs), "matquant": perplexity(wanted)}
         kept = cost == 0
@@ -224,12 +231,13 @@ class Test:
             row["slice"] = perplexity(np.concatenate([self.slice.nll(ids) for ids in self.windows]))
             kept = kept and abs(row["perplexity"] / row["slice"] - 1) <= PERPLEXITY
         if emulation is not None:
-            apart, wanted, _ = compare_windows(emulation.logits, ours.window, self.windows)
-            bound, row["emulated"] = EMULATED * apart, perplexity(wanted)
-        same, tie = compare_greedy(reader, ours, self.windows[0][:PROMPT], bound)
+            row["emulated_error"], apart, wanted, _ = compare_windows(emulation.logits, ours.window, self.windows)
+            bound, row["emulated"], row["median"] = EMULATED * apart, perplexity(wanted), median
+        same, tie = compare_greedy(reader, ours, self.windows[0][:PROMPT],
+                                   bound if emulation is None else EMULATED * row["emulated_error"])
         row.update(bound=bound, ratio=math.expm1((theirs - wanted).mean()), greedy=same, tie=tie,
                    noise=(theirs - wanted).std() / math.sqrt(len(wanted)))
-        row["ok"] = bool(error <= bound and abs(row["ratio"]) <= PERPLEXITY and
+        row["ok"] = bool(row.get("median", error) <= bound and abs(row["ratio"]) <= PERPLEXITY and
                          (same == GREEDY if bound in (EXACT, TABLE) else tie) and (kept or not must))
         self.row(**row)
 
