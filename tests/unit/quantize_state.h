@@ -73,8 +73,13 @@ static inline bool state_has(const char *name) {
     return mq_path_exists(path);
 }
 
+/* Of all blocks attention alone is quantized, a third of the weights: what is kept of a block, and
+ * when, is the same, and the tests are many runs. */
 static inline mq_quantize_options with_state(mq_recipe recipe) {
+    static const char *const include[] = {"self_attn"};
     mq_quantize_options options = small(recipe);
+    options.include = include;
+    options.include_count = 1;
     options.state = state_folder;
     options.force = false;
     return options;

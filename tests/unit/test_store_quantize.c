@@ -79,16 +79,20 @@ static void memory_is_predicted(void **state) {
     }
 }
 
+static const char *const first_two[] = {"layers\\.[01]\\."};
+
 static void every_option_makes_a_master(void **state) {
     (void)state;
     mq_quantize_options options[9];
-    const char *const include[] = {"mlp"};
+    const char *const include[] = {"layers\\.[01]\\.mlp"};
     const char *const exclude[] = {"down_proj$"};
     for (size_t i = 0; i < 9; i++) {
         options[i] = small(MQ_RECIPE_BEST);
         options[i].samples = 4;
-        if (i > 2) { /* which have nothing new for it */
+        if (i > 2) { /* which have nothing new for it, nor for the blocks behind the second */
             leave_out_the_refit(&options[i]);
+            options[i].include = first_two;
+            options[i].include_count = 1;
         }
     }
     options[0].width_count = 1; /* int2 alone */
@@ -118,6 +122,7 @@ static void every_option_makes_a_master(void **state) {
         for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
             assert_true(mq_master_serves(master, width));
         }
+        assert_int_equal(report.blocks, i > 2 ? 2 : 6);
         if (i == 4) {
             assert_int_equal(mq_master_linear_at(master, 0)->groups, 1);
         }
@@ -178,7 +183,6 @@ static void blocks_behind_the_last_selected_are_left_out(void **state) {
     for (size_t i = 0; i < 2; i++) {
         crc[i] = crc_of(codes[i]);
     }
-    static const char *const first_two[] = {"layers\\.[01]\\."};
     options.include = first_two;
     options.include_count = 1;
     mq_quantize_report some = quantize(&options, 0);

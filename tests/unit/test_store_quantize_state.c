@@ -119,6 +119,7 @@ static void every_kind_of_job_goes_on(void **state) {
     const char *const include[] = {"layers\\.[124]\\.mlp"};
     mq_quantize_options options[5];
     options[0] = with_state(MQ_RECIPE_PAPER);
+    options[0].include_count = 0; /* the feed-forward network's norm is divided */
     options[0].let = true;
     options[0].codistill[options[0].codistill_count++] = (mq_codistill){8, 2, 1.0};
     options[1] = with_state(MQ_RECIPE_BEST);

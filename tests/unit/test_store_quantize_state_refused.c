@@ -39,7 +39,7 @@ static void another_job_is_refused_by_name(void **state) {
     field[1] = "recipe.lambda is [10,3,1], this one's is [10,5,1]";
     other[2].include = include;
     other[2].include_count = 1;
-    field[2] = "recipe.include is [], this one's is [\"mlp\"]";
+    field[2] = "recipe.include is [\"self_attn\"], this one's is [\"mlp\"]";
     other[3].samples = 7;
     field[3] = "recipe.samples is 8";
     other[4].refit = true;
