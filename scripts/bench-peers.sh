@@ -5,11 +5,11 @@
 #   scripts/bench-peers.sh --calib FILE --text FILE [--model DIR] [--work DIR] [--runs "autoround-2 ..."] [--iters N]
 #                          [--threads N] [--samples N] [--windows N] [--results FILE] [--tax DIR]
 #
-# Runs: full, matquant, blocks (matquant without its refit), fast (one epoch, without the refit), rtn, autoround-8,
-# autoround-4, autoround-4-default, autoround-2, autoround-2-default, gptq-4 (all, unless named). Each is a JSON file in the
-# work folder; what is there already is not measured again. AutoRound's --iters is by default that at which it visits as
-# many tokens as a block of ours does: 4 epochs of 64 sequences in batches of 4 are 64 iterations; the runs -default have
-# the 200 of AutoRound's own default.
+# Runs: full, matquant, blocks (matquant without its refit), fast (matquant --fast), rtn, autoround-8, autoround-4,
+# autoround-4-default, autoround-2, autoround-2-default, gptq-4 (all, unless named). Each is a JSON file in the work folder;
+# what is there already is not measured again. AutoRound's --iters is by default that at which it visits as many tokens as a
+# block of ours does: 4 epochs of 64 sequences in batches of 4 are 64 iterations; the runs -default have the 200 of
+# AutoRound's own default.
 # --tax: a work folder of bench-tax.sh, whose AutoRound and master in groups of 64 are the same runs: those that are there are
 # taken from it, if it had the same --samples and no other --sequences and --settings.
 # The peers' environment is made by what scripts/bench-lib.sh says of it.

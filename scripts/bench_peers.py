@@ -15,7 +15,7 @@ GROUP_SIZE = 64
 OURS = {  # what they are called, and their options
     "matquant": ("matquant, blocks and refit", ["--recipe", "best"]),
     "blocks": ("matquant without refit", ["--recipe", "best", "--no-refit"]),
-    "fast": ("matquant, one epoch without refit", ["--recipe", "best", "--no-refit", "--epochs", 1]),
+    "fast": ("matquant --fast", ["--recipe", "best", "--fast"]),
     "rtn": ("matquant --recipe rtn", ["--recipe", "rtn"]),
 }
 DEFAULT_ITERS = 200  # AutoRound's own, for the runs autoround-*-default

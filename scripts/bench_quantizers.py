@@ -62,8 +62,9 @@ def matquant(options, ids, master, words):
     line = [options.build / "matquant", "quantize", options.model, "-o", master, "--force", "--threads", options.threads,
             "--json", "--quiet", *words]
     if ids:
-        line += ["--calib", ids, "--samples", options.samples, "--seq-len", options.seq_len]
-        line += [] if "--epochs" in words else ["--epochs", options.epochs]
+        line += ["--calib", ids, "--seq-len", options.seq_len]
+        for name, value in (("--samples", options.samples), ("--epochs", options.epochs)):
+            line += [] if name in words or "--fast" in words else [name, value]
     printed, cost = timed(*line)
     version = command(options.build / "matquant", "--version").printed.split()[-1]
     return {"version": version, "quantizer_seconds": json.loads(printed)["seconds"], **cost}

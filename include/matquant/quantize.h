@@ -143,6 +143,12 @@ typedef struct mq_quantize_options {
 /* The defaults of a recipe (design, section 2), model, output and calib NULL, preset NONE. */
 mq_quantize_options mq_quantize_defaults(mq_recipe recipe);
 
+/* Recipe best in a fraction of its time: the blocks learn from few sequences, once and without
+ * folding, and the narrowest of the trained widths alone is refitted, on little text. What it costs
+ * is in tests/bench/RESULTS.md ("Beside other quantizers"). Sets samples, epochs, fold, and the
+ * refit's tokens, epochs and widths. */
+void mq_quantize_hurry(mq_quantize_options *options);
+
 /* The loss weight that a recipe gives to a trained width, 2 to 8, when the user names widths but no
  * weights; preset counts for recipe best only, where NONE is as BALANCED. */
 double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned width);

@@ -99,12 +99,32 @@ static void narrow_widths_between_are_refitted(void **state) {
     }
 }
 
+/* In a hurry the narrowest width alone is refitted, on sequences of the given length, and the
+ * recipe is as good as before. */
+static void in_a_hurry(void **state) {
+    (void)state;
+    mq_error err;
+    mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+    options.calib = "text";
+    options.width_count = 2; /* 8, 4 */
+    options.seq_len = 64;
+    mq_quantize_hurry(&options);
+    assert_int_equal(mq_recipe_check(&options, &err), MQ_OK);
+    assert_int_equal(refitted(&options), 4);
+    assert_int_equal(options.refit_tokens % 64, 0);
+    const mq_quantize_options best = mq_quantize_defaults(MQ_RECIPE_BEST);
+    assert_true(options.samples * options.epochs < best.samples * best.epochs);
+    assert_true(options.refit_tokens < best.samples * 64);
+    assert_true(options.compensate && !options.fold && options.refit);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_of_the_recipes),
         cmocka_unit_test(presets_favour_what_they_say),
         cmocka_unit_test(presets_want_recipe_best),
         cmocka_unit_test(narrow_widths_between_are_refitted),
+        cmocka_unit_test(in_a_hurry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
