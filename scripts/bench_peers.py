@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import sys
 
-from bench_quantizers import TEXTS, WINDOW, add_options, evaluate, kept, matquant, number, peer, prepare
+from bench_quantizers import TEXTS, WINDOW, add_options, evaluate, kept, matquant, number, peer, prepare, wrapped_lines
 from bench_recipes_table import load, write_section
 from bench_machine import DISTURBED, machine
 
@@ -103,6 +103,7 @@ def table(found, options):
         "peers' weights were multiplied out to float32 (AutoRound's from the codes and float16 scales of its own export;",
         "GPTQ's scales are float32). Minutes of the wall and of all processors, and the largest resident set, are of the",
         "whole process: of the peers' with loading PyTorch and writing the result. Made by `scripts/bench-peers.sh`.",
+        *wrapped_lines(found.values()),
         "",
         f"{machine()['cpu']}, {machine()['cores']} cores; {max(r['date'] for n, r in found.items() if n != 'full')}.",
         "",

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import sys
 
-from bench_quantizers import TEXTS, add_options, evaluate, kept, matquant, number, peer, prepare
+from bench_quantizers import TEXTS, add_options, evaluate, kept, matquant, number, peer, prepare, wrapped_lines
 from bench_recipes_table import TITLES, load, write_section
 from bench_machine import machine
 
@@ -192,17 +192,6 @@ def matquant_versions(options):
     return ", ".join(sorted(made)) or "matquant"
 
 
-def wrapped_lines(options):
-    """What had to be mended of AutoRound's exports (bench_peers_run.py)."""
-    reports = (load(Place(options, f"autoround-{bits}", group_size).report)
-               for group_size in options.all_group_sizes for bits in WIDTHS)
-    counts = [f"{report['wrapped']:,}" for report in reports if report and report.get("wrapped")]
-    if not counts:
-        return []
-    return [f"Of AutoRound's codes of 8 bits {' and '.join(counts)} are 256, which it packs as 0: taken for 255 here, or it would be",
-            "far off."]
-
-
 def section(options):
     full = load(Place(options, "full").report)
     rows = [(group_size, bits, results(options, group_size, bits))
@@ -222,7 +211,8 @@ def section(options):
            else "."),
         "AutoRound's were multiplied out to float32 from the codes and float16 scales of its own export; all were measured by",
         "`matquant eval`. A master that trains 8, 4 and 2 bits has its 3-bit slice in no loss. Made by `scripts/bench-tax.sh`.",
-        *wrapped_lines(options),
+        *wrapped_lines(load(Place(options, f"autoround-{bits}", group_size).report)
+                       for group_size in options.all_group_sizes for bits in WIDTHS),
         "",
         *settings_lines(options),
         "",

@@ -17,8 +17,8 @@ are.
 - cost: squared error of the weights that the format adds to the slice, divided by their squares; 0: exact.
 - logits: root of the mean squared difference to matquant's of the numbers in the file, divided by that of the logits about
   their mean; in parentheses the bound. Beside an emulation of the reader's rounding: the median of the tokens' differences, its
-  bound (1.25 times the emulation's), then all tokens' as in the other rows, the reader's and the emulation's. (Where these are
-  missing the row is of before 2026-11-27, when the bound was of all tokens'.)
+  bound (1.25 times the emulation's), then all tokens' as in the other rows, the reader's and the emulation's, of which it may be
+  three times. (Where these are missing the row is older than this bound, and 1.25 times was of all tokens'.)
 - perplexity: the reader's, matquant's of the numbers in the file, and the difference, which may be 0.5 %. Where those
   numbers are not the slice's, its own perplexity follows: what the format costs. +-: the standard error of the difference,
   from those of the tokens, as if they were independent; where it is more than 0.25 %, the text was too short to tell.

@@ -131,7 +131,7 @@ static void fit_rows(const mq_integer_linear *self, const scratch *with, const m
 static void fit_linear(const mq_integer_linear *self, const scratch *with, const mq_plan *plan,
                        const mq_integer_layout *layout) {
     const size_t out = self->view->out;
-#pragma omp taskloop grainsize(1) if (out * self->view->in >= MQ_WORTH_THREADS)
+#pragma omp taskloop num_tasks(MQ_TASKS) if (out * self->view->in >= MQ_WORTH_THREADS)
     for (size_t first = 0; first < out; first += ROWS) {
         fit_rows(self, with, plan, layout, first, out - first < ROWS ? out - first : ROWS);
     }

@@ -1,7 +1,8 @@
 /* Parts of an output on their way to where they are put: collected in batches, and each batch put
- * while the next one is made, as a task: by the thread of the caller's OpenMP team that has nothing
- * else to do. (A thread of its own would take processors from the team's, which wait for work
- * without sleeping.) What is put, and in which order, is the same with and without a team. */
+ * while the next one is made, as a task: by a thread of the caller's OpenMP team that has nothing
+ * else to do, or by the caller where it has to wait. (A thread of its own would take processors
+ * from the team's, which wait for work without sleeping.) What is put, and in which order, is the
+ * same with and without a team. */
 #ifndef MQ_EXPORT_PUT_AHEAD_H
 #define MQ_EXPORT_PUT_AHEAD_H
 

@@ -132,8 +132,8 @@ static row_error encode_together(unsigned char *out, const shared *all, const mq
 static void encode_all(unsigned char *out, const shared *all, const mq_plan *plan,
                        const mq_piece *piece, size_t first, size_t count, mq_encode_rows *encode) {
     /* What is exact is only moved: sharing it out would only cost. */
-#pragma omp taskloop grainsize(1) if (piece->is_inexact &&                                         \
-                                      count * piece->linear->in >= MQ_WORTH_THREADS)
+    const bool worth = piece->is_inexact && count * piece->linear->in >= MQ_WORTH_THREADS;
+#pragma omp taskloop num_tasks(MQ_TASKS) if (worth)
     for (size_t i = 0; i < count; i += ROWS) {
         all->errors[i / ROWS] =
             encode_together(out + i * piece->row_bytes, all, plan, piece, first + i,
@@ -232,7 +232,7 @@ static void note_failure(filling *self, size_t part, mq_status status, const mq_
 static void fill_parts(unsigned char *out, filling *self, const mq_plan *plan,
                        const mq_piece *piece, size_t first, size_t count, size_t rows) {
     const size_t columns = piece->row_bytes / mq_dtype_size(piece->spec.dtype);
-#pragma omp taskloop grainsize(1) if (count * columns >= MQ_WORTH_THREADS)
+#pragma omp taskloop num_tasks(MQ_TASKS) if (count * columns >= MQ_WORTH_THREADS)
     for (size_t at = 0; at < count; at += rows) {
         mq_error err;
         float *values = self->values + (size_t)omp_get_thread_num() * rows * columns;

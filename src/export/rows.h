@@ -4,6 +4,10 @@
 
 #include "export/plan.h"
 
+/* Of a loop that threads share out: many enough that none waits long for the last. libgomp does a
+ * loop of more than 64 for each thread alone, without saying so. */
+#define MQ_TASKS (16 * omp_get_num_threads())
+
 /* Weights that are worth waking other threads for, when something is fitted to them. */
 #define MQ_WORTH_THREADS ((size_t)1 << 18)
 

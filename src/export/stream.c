@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "export/put_ahead.h"
+#include "export/rows.h"
 #include "store/folder.h"
 #include "store/symmetric.h"
 
@@ -133,6 +134,18 @@ static mq_status stream_all(const stream *self, mq_error *err) {
     return status;
 }
 
+/* All threads where rows are shared out; otherwise one that makes and one that puts: those without
+ * work would wait without sleeping. */
+static int team_of(const mq_plan *plan) {
+    const int most = omp_get_max_threads();
+    bool shared = false;
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        shared = shared || piece->is_inexact || piece->fill == mq_fill_values;
+    }
+    return shared || most < 2 ? most : 2;
+}
+
 mq_status mq_stream_pieces(mq_plan *plan, mq_put_part *put, void *user, mq_error *err) {
     stream self = {.plan = plan};
     size_t block_bytes = MQ_STREAM_BYTES; /* or a row that is longer */
@@ -142,14 +155,14 @@ mq_status mq_stream_pieces(mq_plan *plan, mq_put_part *put, void *user, mq_error
             block_bytes = piece->row_bytes;
         }
     }
-    mq_status status =
-        mq_put_ahead_begin(&self.parts, block_bytes, put, user, omp_get_max_threads() > 1, err);
+    const int team = team_of(plan);
+    mq_status status = mq_put_ahead_begin(&self.parts, block_bytes, put, user, team > 1, err);
     if (status != MQ_OK) {
         return status;
     }
     /* The caller's thread goes from piece to piece, the others take what it makes tasks of: parts
      * to be put, rows to be filled. */
-#pragma omp parallel
+#pragma omp parallel num_threads(team)
     {
         const size_t number = (size_t)omp_get_thread_num();
         mq_take_processor(number);

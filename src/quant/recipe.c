@@ -77,6 +77,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
 void mq_quantize_hurry(mq_quantize_options *options) {
     options->samples = 4;
     options->epochs = 1;
+    options->int8_period = 1;
     options->fold = false;
     options->refit_tokens = 40 * options->seq_len;
     options->refit_epochs = 1;
