@@ -96,16 +96,18 @@ def unpack(packed, bits):
 
 
 def mend(codes, zeros, scales, source):
-    """AutoRound 0.15.1 packs codes without a clamp: at 8 bits some are 256, which is 0 once it is packed, moves the weight by
-    the whole range, and adds 1 to the next code of the four in a word. They are taken for 255 here; how many there were."""
+    """AutoRound 0.15.1 packs codes without a clamp: at 8 bits some are 256 or -1, which is 0 or 255 once it is packed, moves the
+    weight by the whole range, and adds 1 to the next code of the four in a word, or takes it away. They are taken for 255 and
+    0 here; how many there were."""
+    import torch
+
     near, count, carried = source / scales + zeros, 0, 0
     for at in range(4):
         own = (codes[at::4] - carried) % 256
-        wrapped = (own == 0) & (near[at::4] > 128)
-        carried = (wrapped | (own > codes[at::4])).to(codes.dtype)  # 255 and the 1 make 256, too
-        own[wrapped] = 255
-        codes[at::4] = own
-        count += int(wrapped.sum())
+        own = own + 256.0 * ((own < 64) & (near[at::4] > 192)) - 256.0 * ((own > 192) & (near[at::4] < 64))
+        carried = torch.floor((own + carried) / 256)
+        codes[at::4] = own.clamp(0, 255)
+        count += int(((own < 0) | (own > 255)).sum())
     return count
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """make_random_model.py KIND DEMO OUT: a small model with random weights, always the same, and the demo model's tokenizer.
 
-KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND gemma: a Gemma 3 whose windows are shorter
-than a text; its sixth block sees all of it.
+KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND tall: one whose feed-forward network is
+worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are shorter than a text; its sixth block sees all of it.
 """
 import array
 import json
@@ -20,6 +20,10 @@ def wide(demo):
     """config.json."""
     return {**demo, "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4,
             "num_key_value_heads": 4, "head_dim": 64}
+
+
+def tall(demo):
+    return {**wide(demo), "hidden_size": 128, "intermediate_size": 2176, "num_attention_heads": 2, "num_key_value_heads": 2}
 
 
 def gemma(demo):
@@ -71,7 +75,7 @@ def values_of(shape, source, is_gemma):
 def main():
     kind, demo, out = sys.argv[1:]
     with open(os.path.join(demo, "config.json"), encoding="utf-8") as file:
-        config = {"wide": wide, "gemma": gemma}[kind](json.load(file))
+        config = {"wide": wide, "tall": tall, "gemma": gemma}[kind](json.load(file))
     source, header, data, end = random.Random(1), {}, [], 0
     for name, shape in shapes_of(config).items():
         data.append(bf16(values_of(shape, source, kind == "gemma")))
