@@ -260,7 +260,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .choices = cli_recipe_names},
         {CLI_FLAG, 0, "fast", &line.fast,
          .help = "recipe best in a fraction of its time, for a first look: --samples 4 --epochs 1 "
-                 "--int8-period 1 --no-fold, and a refit of the narrowest width alone, on 40 "
+                 "--no-fold, and a refit of the narrowest width alone, on 40 "
                  "sequences; of these, "
                  "whatever is given counts"},
         {CLI_TERMS, 0, "bits", &line.bits, "LIST",

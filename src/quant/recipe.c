@@ -71,13 +71,13 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
 
 /* SmolLM2 with groups of 64 on two cores (KL of int2 on text that was not learned from, by hand,
  * beside the numbers of tests/bench/RESULTS.md): a second of the refit does more for the narrowest
- * width than one of the blocks, and the others' private numbers are good without it. Folding costs
- * int4 and int2 a twentieth where learning is this short; error compensation costs three seconds
- * and is worth them to int8. */
+ * width than one of the blocks, and the others' private numbers are good without it. With int8 in
+ * both steps of a block all widths come out a little worse, int8 too. Folding costs int4 and int2 a
+ * twentieth where learning is this short; error compensation costs three seconds and is worth them
+ * to int8. */
 void mq_quantize_hurry(mq_quantize_options *options) {
     options->samples = 4;
     options->epochs = 1;
-    options->int8_period = 1;
     options->fold = false;
     options->refit_tokens = 40 * options->seq_len;
     options->refit_epochs = 1;

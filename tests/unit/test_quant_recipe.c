@@ -115,7 +115,6 @@ static void in_a_hurry(void **state) {
     const mq_quantize_options best = mq_quantize_defaults(MQ_RECIPE_BEST);
     assert_true(options.samples * options.epochs < best.samples * best.epochs);
     assert_true(options.refit_tokens < best.samples * 64);
-    assert_true(options.samples / options.batch * options.epochs >= options.int8_period);
     assert_true(options.compensate && !options.fold && options.refit);
 }
 
