@@ -92,7 +92,9 @@ def evaluate(options, folder, bits=None, tasks=(), max_items=None):
 def wrapped_lines(reports):
     """What had to be mended of AutoRound's exports (bench_peers_run.py)."""
     counts = [f"{report['wrapped']:,}" for report in reports if report and report.get("wrapped")]
-    return [f"Of AutoRound's codes of 8 bits {' and '.join(counts)} are 256 or -1, which it packs as 0 and 255: taken for 255 and 0."] if counts else []
+    if not counts:
+        return []
+    return [f"Of AutoRound's codes of 8 bits {' and '.join(counts)} are 256 or -1, which it packs as 0 and 255: taken for 255 and 0."]
 
 
 def number(value):

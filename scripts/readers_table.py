@@ -52,8 +52,7 @@ def cells(row):
         perplexity += "; slice %.4f (%+.2f %%)" % (row["slice"], 100 * (row["perplexity"] / row["slice"] - 1))
     greedy = str(row["greedy"]) + ("" if row["greedy"] == 32 else ", near tie" if row["tie"] else ", ANOTHER CHOICE")
     return [str(row["bits"]), row["how"], "%.1e" % row["cost"] if row["cost"] else "0",
-            logits(row), perplexity, greedy,
-            "yes" if row["ok"] else "NO"]
+            logits(row), perplexity, greedy, "yes" if row["ok"] else "NO"]
 
 
 def measured_on(row):

@@ -260,8 +260,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .choices = cli_recipe_names},
         {CLI_FLAG, 0, "fast", &line.fast,
          .help = "recipe best in a fraction of its time, for a first look: --samples 4 --epochs 1 "
-                 "--no-fold, and a refit of the narrowest width alone, on 40 "
-                 "sequences; of these, "
+                 "--no-fold, and a refit of the narrowest width alone, on 40 sequences; of these, "
                  "whatever is given counts"},
         {CLI_TERMS, 0, "bits", &line.bits, "LIST",
          "widths to train, 2 to 8; the others can be used all the same. 8>2 among them (quoted for "
