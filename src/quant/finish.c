@@ -100,12 +100,15 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
     while (index < options->width_count && options->widths[index] != width) {
         index++;
     }
-    /* A width whose loss weighs nothing has numbers that no gradient looked after while the clip
-     * moved: unless its codes were made for them. In the clip grid all widths share theirs. */
+    /* A width whose loss weighs nothing, or that no step came to, has numbers that no gradient
+     * looked after while the clip moved: unless its codes were made for them. In the clip grid all
+     * widths share theirs. */
     const bool made_for =
         grid->class_ == &mq_clip_grid || (width == MQ_MAX_WIDTH && scratch->compensation != NULL);
-    const bool trained = options->start != MQ_START_SEARCH && index < options->width_count &&
-                         (options->lambda[index] > 0.0 || made_for);
+    const bool listed = options->start != MQ_START_SEARCH && index < options->width_count;
+    const bool looked_after = listed && options->lambda[index] > 0.0 &&
+                              (scratch->visited == NULL || scratch->visited[index]);
+    const bool trained = listed && (looked_after || made_for);
     const bool symmetric = options->zero_point == MQ_ZERO_SYMMETRIC;
     const size_t count = grid->in / grid->groups;
     const double middle_at = (double)(1u << (width - 1)) - 0.5;

@@ -100,6 +100,7 @@ void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_opt
  * them. */
 typedef struct mq_finish_scratch {
     float *scale[MQ_MAX_WIDTHS], *middle[MQ_MAX_WIDTHS];
+    const bool *visited; /* [width_count]: whether any step saw the width's loss; NULL: all did */
     const mq_compensation *compensation; /* NULL: codes stay as the grid rounds them */
     const mq_compensation_work *work;
 } mq_finish_scratch;

@@ -336,6 +336,7 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
     }
     /* Widths fall, so that a guide is there before those that learn from it. */
     for (size_t k = 0; k < options->width_count; k++) {
+        learner->visited[k] = learner->visited[k] || visited[k];
         if (visited[k]) {
             gradients_of(learner, layer, part, k, factor[k]);
         } else if (guides_any(learner, k, visited)) {
@@ -396,6 +397,7 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
     double previous[MQ_MAX_WIDTHS] = {0.0};
     memset(learner->loss_sum, 0, sizeof learner->loss_sum);
     memset(learner->loss_tokens, 0, sizeof learner->loss_tokens);
+    memset(learner->visited, 0, sizeof learner->visited);
     learner->epochs = learner->options->epochs;
     for (size_t step = 0; step < steps; step++) {
         const mq_status status = check(learner, err);

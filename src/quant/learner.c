@@ -95,6 +95,7 @@ static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) 
                   slab);
     mq_quantized_carve(&learner->quantized[i], out, in, groups, slab);
     mq_finish_scratch_carve(&learner->finish[i], &learner->grid_options, out, groups, slab);
+    learner->finish[i].visited = learn ? learner->visited : NULL;
     for (size_t k = 0; learn && k < learner->grid_options.width_count; k++) {
         if (learner->gemm != NULL) {
             learner->values[i][k].bf16 = mq_carve(slab, out, in * sizeof(mq_bf16));

@@ -53,6 +53,7 @@ typedef struct mq_learner {
                                            co-distillation; NULL: none does */
     float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
     size_t *order;                      /* batches in the order of the epoch */
+    bool visited[MQ_MAX_WIDTHS];        /* by any step of the block so far */
     mq_random draws;                    /* of widths, with options->sampled */
     /* With options->early_stop: of the epoch under way, weighted by tokens. */
     double loss_sum[MQ_MAX_WIDTHS];
