@@ -38,6 +38,9 @@ static void set_defaults(quantize_line *line, int recipe, bool fast) {
         mq_quantize_hurry(&line->options);
     }
     line->loss = (int)line->options.loss;
+    line->preset = line->options.preset == MQ_PRESET_NONE
+                       ? 0
+                       : (int)line->options.preset - (int)MQ_PRESET_BALANCED;
     line->rule = (int)line->options.slice_rule;
     line->scope = (int)line->options.scope;
     line->embeddings_min_bits = line->options.embeddings_min_bits;
@@ -260,8 +263,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .choices = cli_recipe_names},
         {CLI_FLAG, 0, "fast", &line.fast,
          .help = "recipe best in a fraction of its time, for a first look: --samples 4 --epochs 1 "
-                 "--no-fold, and a refit of the narrowest width alone, on 40 sequences; of these, "
-                 "whatever is given counts"},
+                 "--no-fold --preset wide, and a refit of the narrowest width alone, on 40 "
+                 "sequences; of these, whatever is given counts"},
         {CLI_TERMS, 0, "bits", &line.bits, "LIST",
          "widths to train, 2 to 8; the others can be used all the same. 8>2 among them (quoted for "
          "the shell, or 8:2): the 2-bit model also learns from the 8-bit model's output",

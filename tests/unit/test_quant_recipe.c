@@ -116,6 +116,11 @@ static void in_a_hurry(void **state) {
     assert_true(options.samples * options.epochs < best.samples * best.epochs);
     assert_true(options.refit_tokens < best.samples * 64);
     assert_true(options.compensate && !options.fold && options.refit);
+    assert_int_equal(options.preset, MQ_PRESET_WIDE);
+    for (size_t i = 0; i < options.width_count; i++) {
+        assert_true(options.lambda[i] ==
+                    mq_quantize_default_lambda(MQ_RECIPE_BEST, MQ_PRESET_WIDE, options.widths[i]));
+    }
 }
 
 int main(void) {
