@@ -14,7 +14,8 @@ import sys
 BEGIN, END = "<!-- recipes: begin -->", "<!-- recipes: end -->"
 WIDTHS = (8, 6, 4, 3, 2)
 NAMES = {"blocks": "best --no-refit"}
-TITLES = {"smollm2": "SmolLM2-135M-Instruct", "smollm2-16": "SmolLM2-135M-Instruct, 16 sequences", "gemma3": "Gemma 3 270M"}
+TITLES = {"smollm2": "SmolLM2-135M-Instruct", "smollm2-16": "SmolLM2-135M-Instruct, 16 sequences", "gemma3": "Gemma 3 270M",
+          "gemma3-16": "Gemma 3 270M, 16 sequences", "demo": "the demo model"}
 
 
 def load(path):

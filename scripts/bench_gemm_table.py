@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Two helpers of scripts/bench-gemm.sh (standard library only).
+
+usage: bench_gemm_table.py time COMMAND...   the command's JSON, with "processor_seconds" added
+       bench_gemm_table.py table WORK NAME MATQUANT RESULTS SETTINGS "SEED..."
+       prints the table out of the JSON files in WORK, and writes it into RESULTS unless that is empty
+"""
+import json
+import pathlib
+import subprocess
+import sys
+
+from bench_machine import command
+from bench_recipes_table import TITLES, load, machine, measured, number, write_section
+
+WIDTHS = (8, 4, 2)
+BACKENDS = ("openblas", "onednn-bf16")
+
+
+def timed(words):
+    run = command(*words)
+    result = json.loads(run.printed)
+    result["processor_seconds"] = run.processor_seconds
+    json.dump(result, sys.stdout)
+
+
+def numbers(work, name, backend, seed):
+    """Seconds, processor seconds, and perplexity and KL of each width."""
+    made = load(work / f"{name}-{backend}-{seed}.json")
+    found = [load(work / f"{name}-{backend}-{seed}-w{width}.json") for width in WIDTHS]
+    return [made["seconds"], made["processor_seconds"]] + [of[what] for of in found for what in ("perplexity", "kl")]
+
+
+def row(backend, seed, of):
+    cells = [f"{number(of[2 + 2 * i])} ({of[3 + 2 * i]:.4f})" for i in range(len(WIDTHS))]
+    return f"| {backend} | {seed} | {of[0]:.1f} | {of[1]:.1f} | " + " | ".join(cells) + " |"
+
+
+def rows(work, name, seeds):
+    for backend in BACKENDS:
+        of = [numbers(work, name, backend, seed) for seed in seeds]
+        for seed, values in zip(seeds, of):
+            yield row(backend, seed, values)
+        yield row(backend, "mean", [sum(column) / len(of) for column in zip(*of)])
+
+
+def table(work, name, matquant, results, settings, seeds):
+    work = pathlib.Path(work)
+    version = subprocess.run([matquant, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    some = load(work / f"{name}-{BACKENDS[0]}-{seeds[0]}-w8.json")
+    lines = [f"<!-- gemm {name}: begin -->", f"### Products of bfloat16: {TITLES.get(name, name)}", "",
+             f"`quantize {settings}`. Perplexity (KL from full precision in nats a token) on",
+             f"{pathlib.Path(some['text']).name}, "
+             f"{some['windows']} windows of {some['seq_len']} tokens; full precision: "
+             f"{number(some['reference_perplexity'])}. Processor seconds are",
+             "those of all threads together. Made by `scripts/bench-gemm.sh`.", "",
+             f"{version}; {machine()}; {measured(work)}.", "",
+             "| products | seed | seconds | processor seconds | int8 | int4 | int2 |", "|---|---|---|---|---|---|---|",
+             *rows(work, name, seeds)]
+    if (work / "block").exists():
+        lines += ["", "One block, 4 x 512 tokens (`bench_block 0 10 cpu`): milliseconds of processor time and GFLOP/s of a thread.",
+                  "`products'` is the rate of the bare library on the linear layers' products, `block's` the same products' "
+                  "rate within the",
+                  "whole block.", ""]
+        lines += ["    " + line.rstrip() for line in (work / "block").read_text().splitlines()]
+    lines += ["", f"<!-- gemm {name}: end -->"]
+    if results:
+        write_section(pathlib.Path(results), lines)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["time"]:
+        timed(sys.argv[2:])
+    elif sys.argv[1:2] == ["table"] and len(sys.argv) == 8:
+        table(*sys.argv[2:7], sys.argv[7].split())
+    else:
+        sys.exit(__doc__)
