@@ -2,7 +2,7 @@
 # How near the learning loop comes to the bare BLAS, where the rest of the time goes, and how fast the other verbs are:
 # all in one run, so that ratios compare like with like. Prints tables, and writes the numbers as JSON.
 #
-#   scripts/bench.sh [--shapes "demo smollm2 llama7b"] [--threads "1 2"] [--parts "learn memory files tokenizer"]
+#   scripts/bench.sh [--shapes "demo smollm2 llama7b"] [--threads "1 2"] [--parts "learn refit memory files tokenizer"]
 #                    [--repeats N] [--text FILE] [--out FILE] [--compare OLD.json] [--wait SECONDS] [--clock wall|cpu]
 #                    [--gemm f32|bf16] [--work DIR]
 #

@@ -16,6 +16,7 @@ import sys
 import time
 
 from bench_machine import DISTURBED, Others, command, machine, wait_for_quiet
+from bench_refit import print_refit, refit
 from bench_shapes import DEFAULTS, find_shapes
 
 GOAL, GOAL_BF16 = 0.85, 0.6  # of (b)/(a)
@@ -297,6 +298,9 @@ def comparable(results):
         keys = ("bare_gflops", "loop_gflops", "ratio", "block_seconds", "step_median", "memory_peak", "rates")
         numbers.update(flat({key: run[key] for key in keys if key in run},
                             f"{run['shape']}, {run['settings']['threads']} threads/"))
+    for run in results.get("refit", []):
+        numbers.update(flat({key: run[key] for key in ("tokens_a_second", "gflops")},
+                            f"refit, {run['shape']}, {run['threads']} threads/"))
     for part in ("memory", "files", "tokenizer"):
         numbers.update(flat(results.get(part, {}), part + "/"))
     return {name: value for name, value in numbers.items() if not name.endswith(("others", "bytes", "tokens"))}
@@ -345,7 +349,7 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--shapes", default="demo smollm2 llama7b")
     parser.add_argument("--threads", default="1 2")
-    parser.add_argument("--parts", default="learn memory files tokenizer")
+    parser.add_argument("--parts", default="learn refit memory files tokenizer")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--text", type=pathlib.Path, help="for the tokenizers (default: data/demo-eval.txt)")
     parser.add_argument("--out", type=pathlib.Path)
@@ -373,6 +377,14 @@ def main():
                 results["learn"].append({"shape": shape.title, **learn(shape, int(threads), options)})
                 save(results, options)
         results["machine"]["blas"] = results["learn"][0]["blas"]
+    if "refit" in parts:
+        results["refit"] = []
+        for name, shape in shapes.items():
+            for threads in options.threads.split() if name != "llama7b" else ():  # of one block it is not a model's
+                wait_for_quiet(options.wait)
+                print(f"bench: refit of {shape.title}, {threads} thread(s)", file=sys.stderr)
+                results["refit"].append(refit(shape, int(threads), options))
+                save(results, options)
     if "memory" in parts:
         results["memory"] = memory(options)
         save(results, options)
@@ -391,6 +403,8 @@ def main():
                      results["date"]]))
     if results.get("learn"):
         print_learn(results["learn"])
+    if results.get("refit"):
+        print_refit(results["refit"], results.get("learn", []))
     print_rest(results)
     if old:
         print_comparison(old, results)

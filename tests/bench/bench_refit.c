@@ -2,10 +2,11 @@
 /* The end-to-end refit of one width alone, on a master that is there: for trials of its settings.
  * Nothing is written. scripts/bench-refit.sh makes a table of several.
  *
- *   bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE [GEMM [BATCH]]]]]
+ *   bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE [GEMM [BATCH [KEPT]]]]]]
  *
  * TRAIN sequences of 512 tokens (default 192), 8 more to measure on; RATE below 0: that of the
- * width; GEMM float32 (the default) or bf16; BATCH sequences a step (default 4). One row of a
+ * width; GEMM float32 (the default) or bf16; BATCH sequences a step (default 4); KEPT MiB for
+ * blocks' insides between forward and backward (default 0: they are made again). One row of a
  * table:
  *
  *   | bits | sequences | epochs | rate | GEMM | batch | KL before | KL after | seconds | MiB
@@ -32,7 +33,7 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
     }
     if (status == MQ_OK) {
         const double rate = setup->rate < 0.0 ? mq_refit_rate(width) : setup->rate;
-        printf("| %u | %zu | %zu | %g | %s | %zu | %.5f | %.5f | %.0f | %.0f (%.0f) |\n", width,
+        printf("| %u | %zu | %zu | %g | %s | %zu | %.5f | %.5f | %.1f | %.0f (%.0f) |\n", width,
                setup->train, setup->epochs, rate, setup->gemm != NULL ? "bf16" : "float32",
                setup->batch, result.kl_before, result.kl_after, result.seconds,
                (double)(mq_alloc_peak() - before) / 1048576.0, (double)predicted / 1048576.0);
@@ -44,7 +45,7 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
 int main(int argc, char **argv) {
     if (argc < 5) {
         fprintf(stderr, "usage: bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE "
-                        "[GEMM [BATCH]]]]]\n");
+                        "[GEMM [BATCH [KEPT]]]]]]\n");
         return 2;
     }
     const unsigned width = (unsigned)strtoul(argv[4], NULL, 10);
@@ -66,6 +67,8 @@ int main(int argc, char **argv) {
                                       .batch = argc > 9 ? strtoul(argv[9], NULL, 10) : 4,
                                       .epochs = argc > 6 ? strtoul(argv[6], NULL, 10) : 1,
                                       .rate = argc > 7 ? strtod(argv[7], NULL) : -1.0,
+                                      .kept_bytes =
+                                          argc > 10 ? strtoul(argv[10], NULL, 10) << 20 : 0,
                                       .gemm = self.gemm};
         status = run(&setup, &self, width, &err);
     }
