@@ -15,7 +15,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 calib='' text='' work="$here/build/bench-recipes" results="$here/tests/bench/RESULTS.md"
 models="smollm2=$here/models/smollm2 gemma3=$here/models/gemma3"
 recipes='best blocks paper rtn'
-widths='8 6 4 3 2'
+widths='8 7 6 5 4 3 2'
 settings='--samples 64 --seq-len 512 --epochs 4'
 windows=32 seq_len=1024
 
