@@ -23,6 +23,16 @@ RUNS = ("full", *OURS, "autoround-8", "autoround-4", "autoround-4-default", "aut
 WIDTHS = (8, 4, 2)
 
 
+def fast_lines(found, work):
+    """--fast takes less of the text than there is for all."""
+    made = load(work / "master-fast" / "matquant.json") if "fast" in found else None
+    if made is None:
+        return []
+    sequences = max(width["trained_tokens"] for width in made["refit"]["widths"]) // made["recipe"]["seq_len"]
+    return [f"Of these tokens `--fast` takes {made['recipe']['samples']} sequences for the blocks, and {sequences} for the refit"
+            " of the narrowest width."]
+
+
 def from_tax(name, options):
     """The run NAME of bench-tax.sh in groups of GROUP_SIZE, if it made the same from as many calibration tokens; or None."""
     run = "master" if name == "matquant" else name
@@ -103,6 +113,7 @@ def table(found, options):
         "peers' weights were multiplied out to float32 (AutoRound's from the codes and float16 scales of its own export;",
         "GPTQ's scales are float32). Minutes of the wall and of all processors, and the largest resident set, are of the",
         "whole process: of the peers' with loading PyTorch and writing the result. Made by `scripts/bench-peers.sh`.",
+        *fast_lines(found, options.work),
         *wrapped_lines(found.values()),
         "",
         f"{machine()['cpu']}, {machine()['cores']} cores; {max(r['date'] for n, r in found.items() if n != 'full')}.",
