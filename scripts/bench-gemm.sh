@@ -30,18 +30,22 @@ export OMP_WAIT_POLICY=passive # threads that wait sleep: processor time is work
 for seed in $seeds; do
     for gemm in openblas onednn-bf16; do
         made=$name-$gemm-$seed
+        if [ ! -s "$work/$made-w2.json" ] && [ ! -d "$work/$made" ]; then
+            rm -f "$work/$made.json" # a master that an interrupted run did not measure
+        fi
         # Split into words on purpose.
         # shellcheck disable=SC2086
         measure "$made.json" python3 "$here/scripts/bench_gemm_table.py" time "$matquant" quantize "$folder" \
-            -o "$work/$name-master" --force --calib "$calib" $settings --seed "$seed" --gemm $gemm --json
+            -o "$work/$made" --force --calib "$calib" $settings --seed "$seed" --gemm $gemm --json
         for width in 8 4 2; do
-            measure "$made-w$width.json" "$matquant" eval "$work/$name-master" --bits $width --text "$text" \
+            measure "$made-w$width.json" "$matquant" eval "$work/$made" --bits $width --text "$text" \
                 --windows "$windows" --seq-len "$seq_len" --reference "$folder" --json
         done
-        rm -rf "$work/$name-master"
+        rm -rf "${work:?}/$made"
     done
 done
-if [ "$block" = yes ]; then
-    "$build/tests/bench/bench_block" 0 10 cpu >"$work/block"
+if [ "$block" = yes ] && [ ! -s "$work/block" ]; then
+    "$build/tests/bench/bench_block" 0 10 cpu >"$work/block.part"
+    mv "$work/block.part" "$work/block"
 fi
-python3 "$here/scripts/bench_gemm_table.py" table "$work" "$name" "$matquant" "$results" "$settings" "$seeds"
+python3 "$here/scripts/bench_gemm_table.py" table "$work" "$name" "$matquant" "$results" "$settings" "$seeds" "$block"

@@ -2,8 +2,9 @@
 """Two helpers of scripts/bench-gemm.sh (standard library only).
 
 usage: bench_gemm_table.py time COMMAND...   the command's JSON, with "processor_seconds" added
-       bench_gemm_table.py table WORK NAME MATQUANT RESULTS SETTINGS "SEED..."
-       prints the table out of the JSON files in WORK, and writes it into RESULTS unless that is empty
+       bench_gemm_table.py table WORK NAME MATQUANT RESULTS SETTINGS "SEED..." BLOCK
+       prints the table out of the JSON files in WORK, and writes it into RESULTS unless that is
+       empty; BLOCK yes: with the rates in WORK/block
 """
 import json
 import pathlib
@@ -19,14 +20,16 @@ BACKENDS = ("openblas", "onednn-bf16")
 
 def timed(words):
     run = command(*words)
-    result = json.loads(run.printed)
+    result = {"command": [word for word in words if word not in ("-o", "--force", "--json")], **json.loads(run.printed)}
     result["processor_seconds"] = run.processor_seconds
     json.dump(result, sys.stdout)
 
 
-def numbers(work, name, backend, seed):
+def numbers(work, name, backend, seed, settings):
     """Seconds, processor seconds, and perplexity and KL of each width."""
     made = load(work / f"{name}-{backend}-{seed}.json")
+    if "; ".join(made["command"]).find("; ".join(settings.split())) < 0:
+        sys.exit(f"{sys.argv[0]}: {name}-{backend}-{seed} in {work} was made by: {' '.join(made['command'])}")
     found = [load(work / f"{name}-{backend}-{seed}-w{width}.json") for width in WIDTHS]
     return [made["seconds"], made["processor_seconds"]] + [of[what] for of in found for what in ("perplexity", "kl")]
 
@@ -36,15 +39,15 @@ def row(backend, seed, of):
     return f"| {backend} | {seed} | {of[0]:.1f} | {of[1]:.1f} | " + " | ".join(cells) + " |"
 
 
-def rows(work, name, seeds):
+def rows(work, name, seeds, settings):
     for backend in BACKENDS:
-        of = [numbers(work, name, backend, seed) for seed in seeds]
+        of = [numbers(work, name, backend, seed, settings) for seed in seeds]
         for seed, values in zip(seeds, of):
             yield row(backend, seed, values)
         yield row(backend, "mean", [sum(column) / len(of) for column in zip(*of)])
 
 
-def table(work, name, matquant, results, settings, seeds):
+def table(work, name, matquant, results, settings, seeds, block):
     work = pathlib.Path(work)
     version = subprocess.run([matquant, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
     some = load(work / f"{name}-{BACKENDS[0]}-{seeds[0]}-w8.json")
@@ -56,10 +59,10 @@ def table(work, name, matquant, results, settings, seeds):
              "those of all threads together. Made by `scripts/bench-gemm.sh`.", "",
              f"{version}; {machine()}; {measured(work)}.", "",
              "| products | seed | seconds | processor seconds | int8 | int4 | int2 |", "|---|---|---|---|---|---|---|",
-             *rows(work, name, seeds)]
-    if (work / "block").exists():
-        lines += ["", "One block, 4 x 512 tokens (`bench_block 0 10 cpu`): milliseconds of processor time and GFLOP/s of a thread.",
-                  "`products'` is the rate of the bare library on the linear layers' products, `block's` the same products' "
+             *rows(work, name, seeds, settings)]
+    if block == "yes":
+        lines += ["", "One block, 4 x 512 tokens (`bench_block 0 10 cpu`): milliseconds of processor time, and GFLOP/s of a",
+                  "thread. `products'` is the rate of the bare library on the linear layers' products, `block's` the same products' "
                   "rate within the",
                   "whole block.", ""]
         lines += ["    " + line.rstrip() for line in (work / "block").read_text().splitlines()]
@@ -72,7 +75,7 @@ def table(work, name, matquant, results, settings, seeds):
 if __name__ == "__main__":
     if sys.argv[1:2] == ["time"]:
         timed(sys.argv[2:])
-    elif sys.argv[1:2] == ["table"] and len(sys.argv) == 8:
-        table(*sys.argv[2:7], sys.argv[7].split())
+    elif sys.argv[1:2] == ["table"] and len(sys.argv) == 9:
+        table(*sys.argv[2:7], sys.argv[7].split(), sys.argv[8])
     else:
         sys.exit(__doc__)

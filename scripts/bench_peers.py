@@ -29,8 +29,8 @@ def fast_lines(found, work):
     if made is None:
         return []
     sequences = max(width["trained_tokens"] for width in made["refit"]["widths"]) // made["recipe"]["seq_len"]
-    return [f"Of these tokens `--fast` takes {made['recipe']['samples']} sequences for the blocks, and {sequences} for the refit"
-            " of the narrowest width."]
+    return [f"Of these tokens `--fast` takes {made['recipe']['samples']} sequences for the blocks, and {sequences} for the"
+            " refit of the narrowest width."]
 
 
 def from_tax(name, options):

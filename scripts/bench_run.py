@@ -299,7 +299,7 @@ def comparable(results):
         numbers.update(flat({key: run[key] for key in keys if key in run},
                             f"{run['shape']}, {run['settings']['threads']} threads/"))
     for run in results.get("refit", []):
-        numbers.update(flat({key: run[key] for key in ("tokens_a_second", "gflops")},
+        numbers.update(flat({key: run[key] for key in ("tokens_a_second", "gflops") if key in run},
                             f"refit, {run['shape']}, {run['threads']} threads/"))
     for part in ("memory", "files", "tokenizer"):
         numbers.update(flat(results.get(part, {}), part + "/"))

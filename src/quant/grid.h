@@ -94,10 +94,10 @@ void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_opt
 /* --- from a finished grid to the stored numbers (finish.c) ------------------------------------ */
 
 /* Fills quantized (its arrays exist, for every width to serve): codes; for trained widths the
- * learned pair; for all others the least-squares pair under gram. Pairs are rounded to float16, the
- * bias so that it makes up for the rounding of its scale; or by mq_symmetric_pair, where the grid's
- * zero point is symmetric. scratch: 2·width_count arrays [out, groups] as mq_finish_scratch carves
- * them. */
+ * learned pair, if a step visited them or their codes were made for it; for all others the
+ * least-squares pair under gram. Pairs are rounded to float16, the bias so that it makes up for the
+ * rounding of its scale; or by mq_symmetric_pair, where the grid's zero point is symmetric.
+ * scratch: 2·width_count arrays [out, groups] as mq_finish_scratch carves them. */
 typedef struct mq_finish_scratch {
     float *scale[MQ_MAX_WIDTHS], *middle[MQ_MAX_WIDTHS];
     const bool *visited; /* [width_count]: whether any step saw the width's loss; NULL: all did */

@@ -89,7 +89,7 @@ int main(int argc, char **argv) {
     const size_t train = strtoul(argv[4], NULL, 10);
     trial self = {0};
     mq_error err = {0};
-    mq_status status = open_trial(&self, argv, train, true, &err);
+    mq_status status = open_trial(&self, argv, train, true, 0, &err);
     if (status == MQ_OK) {
         mq_qat_setup setup = {
             .refit = {.model = self.model,

@@ -2,12 +2,12 @@
 /* The end-to-end refit of one width alone, on a master that is there: for trials of its settings.
  * Nothing is written. scripts/bench-refit.sh makes a table of several.
  *
- *   bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE [GEMM [BATCH [KEPT]]]]]]
+ *   bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE [GEMM [BATCH [KEPT [THREADS]]]]]]]
  *
  * TRAIN sequences of 512 tokens (default 192), 8 more to measure on; RATE below 0: that of the
  * width; GEMM float32 (the default) or bf16; BATCH sequences a step (default 4); KEPT MiB for
- * blocks' insides between forward and backward (default 0: they are made again). One row of a
- * table:
+ * blocks' insides between forward and backward (default 0: they are made again); THREADS
+ * (default 0: one a processor). One row of a table:
  *
  *   | bits | sequences | epochs | rate | GEMM | batch | KL before | KL after | seconds | MiB
  * (predicted) |
@@ -33,7 +33,7 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
     }
     if (status == MQ_OK) {
         const double rate = setup->rate < 0.0 ? mq_refit_rate(width) : setup->rate;
-        printf("| %u | %zu | %zu | %g | %s | %zu | %.5f | %.5f | %.1f | %.0f (%.0f) |\n", width,
+        printf("| %u | %zu | %zu | %g | %s | %zu | %.5f | %.5f | %.2f | %.0f (%.0f) |\n", width,
                setup->train, setup->epochs, rate, setup->gemm != NULL ? "bf16" : "float32",
                setup->batch, result.kl_before, result.kl_after, result.seconds,
                (double)(mq_alloc_peak() - before) / 1048576.0, (double)predicted / 1048576.0);
@@ -45,15 +45,15 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
 int main(int argc, char **argv) {
     if (argc < 5) {
         fprintf(stderr, "usage: bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE "
-                        "[GEMM [BATCH [KEPT]]]]]]\n");
+                        "[GEMM [BATCH [KEPT [THREADS]]]]]]]\n");
         return 2;
     }
     const unsigned width = (unsigned)strtoul(argv[4], NULL, 10);
     const size_t train = argc > 5 ? strtoul(argv[5], NULL, 10) : 192;
     trial self = {0};
     mq_error err = {0};
-    mq_status status =
-        open_trial(&self, argv, train, argc > 8 && strcmp(argv[8], "bf16") == 0, &err);
+    mq_status status = open_trial(&self, argv, train, argc > 8 && strcmp(argv[8], "bf16") == 0,
+                                  argc > 11 ? strtoul(argv[11], NULL, 10) : 0, &err);
     if (status == MQ_OK) {
         const mq_refit_setup setup = {.model = self.model,
                                       .source = self.source,

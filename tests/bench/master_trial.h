@@ -153,8 +153,10 @@ static mq_status load_master(trial *self, mq_error *err) {
     return status;
 }
 
-static mq_status open_trial(trial *self, char **argv, size_t train, bool bf16, mq_error *err) {
-    const mq_context_options options = {.sink = {NULL, message, NULL}};
+/* threads: 0 for one a processor. */
+static mq_status open_trial(trial *self, char **argv, size_t train, bool bf16, size_t threads,
+                            mq_error *err) {
+    const mq_context_options options = {.sink = {NULL, message, NULL}, .threads = threads};
     mq_status status = mq_context_new(&self->context, &options, err);
     if (status == MQ_OK) {
         status = mq_model_open_plain(&self->model, argv[1], err);

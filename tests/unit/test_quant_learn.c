@@ -117,6 +117,41 @@ static void nothing_is_allocated_in_the_loop(void **state) {
     close_learner(&f);
 }
 
+/* Whether int8's stored pairs of the first linear are those that it has when a step of its own is
+ * taken for granted. Of every epoch's one step the fourth is int8's. */
+static bool int8_keeps_its_pairs(learner_fixture *f) {
+    mq_quantized *quantized = &f->learner.quantized[MQ_Q];
+    const size_t size = quantized->out * quantized->groups * sizeof(uint16_t);
+    uint16_t *pairs = mq_alloc(1, size);
+    assert_non_null(pairs);
+    mq_finish_scratch *finish = &f->learner.finish[MQ_Q];
+    const bool *visited = finish->visited;
+    assert_int_equal(mq_learner_train(&f->learner, 0, 0.0, NULL), MQ_OK);
+    finish->visited = NULL;
+    assert_int_equal(mq_learner_finish(&f->learner, 0, NULL), MQ_OK);
+    memcpy(pairs, quantized->scales[8], size);
+    finish->visited = visited;
+    assert_int_equal(mq_learner_finish(&f->learner, 0, NULL), MQ_OK);
+    const bool same = memcmp(pairs, quantized->scales[8], size) == 0;
+    mq_free(pairs);
+    return same;
+}
+
+/* A width that no step of the block came to is stored with the pairs that fit its codes; which
+ * those are is for test_quant_grid to say. */
+static void widths_without_a_step(void **state) {
+    (void)state;
+    mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+    options.int8_period = 4;
+    options.compensate = false;
+    learner_fixture f;
+    open_learner(&f, "llama", &options, 4);
+    assert_true(int8_keeps_its_pairs(&f));
+    f.options.epochs = 3; /* what the steps before them came to is forgotten */
+    assert_false(int8_keeps_its_pairs(&f));
+    close_learner(&f);
+}
+
 static void senseless_percentages_are_refused(void **state) {
     (void)state;
     static const double bad[] = {-1.0, 101.0, NAN};
@@ -135,6 +170,7 @@ int main(void) {
         cmocka_unit_test(an_epoch_without_gain_is_the_last),
         cmocka_unit_test(the_values_are_those_of_its_last_step),
         cmocka_unit_test(nothing_is_allocated_in_the_loop),
+        cmocka_unit_test(widths_without_a_step),
         cmocka_unit_test(senseless_percentages_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
