@@ -69,13 +69,14 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
     return options;
 }
 
-/* SmolLM2 with groups of 64 on two cores (KL of int2 on text that was not learned from, by hand,
- * beside the numbers of tests/bench/RESULTS.md): a second of the refit does more for the narrowest
- * width than one of the blocks, and the others' private numbers are good without it. With int8 in
- * both steps of a block all widths come out a little worse, int8 too. Folding costs int4 and int2 a
- * twentieth where learning is this short; error compensation costs three seconds and is worth them
- * to int8. Weights of preset wide take two thirds off int8's KL and a twentieth off int4's, and add
- * a fortieth to int2's: here int2's gain comes from the refit, whatever the blocks' weights are. */
+/* SmolLM2 with groups of 64 on two cores (KL on text that was not learned from, by hand, beside the
+ * numbers of tests/bench/RESULTS.md): a second of the refit does more for the narrowest width than
+ * one of the blocks, and the others' private numbers are good without it. With int8 in both steps
+ * of a block all widths came out a little worse, int8 too (with balanced weights). Folding costs
+ * int4 and int2 a twentieth where learning is this short; error compensation costs three seconds
+ * and is worth them to int8. Weights of preset wide take two thirds off int8's KL and a twentieth
+ * off int4's, and add a fortieth to int2's: here int2's gain comes from the refit, whatever the
+ * blocks' weights are. */
 void mq_quantize_hurry(mq_quantize_options *options) {
     options->preset = MQ_PRESET_WIDE;
     for (size_t i = 0; i < options->width_count; i++) {
