@@ -4,14 +4,14 @@
 #
 #   scripts/bench.sh [--shapes "demo smollm2 llama7b"] [--threads "1 2"] [--parts "learn refit memory files tokenizer"]
 #                    [--repeats N] [--text FILE] [--out FILE] [--compare OLD.json] [--wait SECONDS] [--clock wall|cpu]
-#                    [--gemm f32|bf16] [--work DIR]
+#                    [--gemm f32|bf16] [--work DIR] [--resume]
 #
 # Shapes: the demo model; SmolLM2-135M if scripts/get-model.sh made it (MATQUANT_SMOLLM2 names another folder); one block
 # of Llama-2-7B's shape with random weights (12 GB of memory). --compare prints the ratios to an earlier run's numbers;
 # --wait is how long to wait for others to leave the machine before each measurement, and --clock cpu times what runs in
-# one thread, but for the refit, by the processor's time, which others disturb less; --gemm bf16 learns with oneDNN's products beside the bare
-# oneDNN. The tokenizers package is measured
-# beside ours with MATQUANT_PEERS_VENV's Python, or build/peers-venv's (scripts/bench-peers.sh makes it).
+# one thread, but for the refit, by the processor's time, which others disturb less; --gemm bf16 learns with oneDNN's
+# products beside the bare oneDNN; --resume measures only the parts that are not in OUT yet. The tokenizers package is
+# measured beside ours with MATQUANT_PEERS_VENV's Python, or build/peers-venv's (scripts/bench-peers.sh makes it).
 # Needs a built tree (build/release, or MATQUANT_BUILD).
 set -eu
 

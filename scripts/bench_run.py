@@ -343,6 +343,16 @@ def save(results, options):
     options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
+def take_up(results, parts, options):
+    """Takes whole parts of an earlier run of the same day, program and machine out of its JSON; those that are left to do."""
+    old = json.loads(options.out.read_text()) if options.out.exists() else {}
+    same = all(old.get(key) == results[key] for key in ("version", "date", "repeats"))
+    if not same or old["machine"]["cpu"] != results["machine"]["cpu"]:
+        return parts
+    results.update(old)
+    return [part for part in parts if part not in old]
+
+
 def main():
     parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__)
     parser.add_argument("--root", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
@@ -358,6 +368,7 @@ def main():
     parser.add_argument("--gemm", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--work", type=pathlib.Path)
+    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     options.work = options.work or options.root / "build/bench-work"
     options.out = options.out or options.root / "build/bench.json"
@@ -368,6 +379,8 @@ def main():
     version = command(options.build / "matquant", "--version").printed.strip()
     results = {"version": version, "date": datetime.date.today().isoformat(), "machine": machine(),
                "repeats": options.repeats}
+    if options.resume:
+        parts = take_up(results, parts, options)
     if "learn" in parts:
         results["learn"] = []
         for shape in shapes.values():
@@ -393,7 +406,8 @@ def main():
             results[part] = {}
             for name, shape in shapes.items():
                 wait_for_quiet(options.wait)
-                if part == "files" and name != "demo":  # of the demo model one would see the start of a program
+                # Of the demo model one would see the start of a program; the one block has no tokenizer.
+                if part == "files" and name != "demo" and shape.text is not None:
                     results[part][shape.title] = files(name, shape, options)
                 elif part == "tokenizer" and shape.text is not None:
                     results[part][shape.title] = tokenizer(shape, options)
