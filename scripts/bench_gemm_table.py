@@ -52,19 +52,18 @@ def table(work, name, matquant, results, settings, seeds, block):
     version = subprocess.run([matquant, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
     some = load(work / f"{name}-{BACKENDS[0]}-{seeds[0]}-w8.json")
     lines = [f"<!-- gemm {name}: begin -->", f"### Products of bfloat16: {TITLES.get(name, name)}", "",
-             f"`quantize {settings}`. Perplexity (KL from full precision in nats a token) on",
-             f"{pathlib.Path(some['text']).name}, "
-             f"{some['windows']} windows of {some['seq_len']} tokens; full precision: "
-             f"{number(some['reference_perplexity'])}. Processor seconds are",
-             "those of all threads together. Made by `scripts/bench-gemm.sh`.", "",
+             f"`quantize {settings}`.",
+             f"Perplexity (KL from full precision in nats a token) on {pathlib.Path(some['text']).name}, "
+             f"{some['windows']} windows of {some['seq_len']} tokens;",
+             f"full precision: {number(some['reference_perplexity'])}. Processor seconds are those of all threads together. "
+             "Made by `scripts/bench-gemm.sh`.", "",
              f"{version}; {machine()}; {measured(work)}.", "",
              "| products | seed | seconds | processor seconds | int8 | int4 | int2 |", "|---|---|---|---|---|---|---|",
              *rows(work, name, seeds, settings)]
     if block == "yes":
         lines += ["", "One block, 4 x 512 tokens (`bench_block 0 10 cpu`): milliseconds of processor time, and GFLOP/s of a",
-                  "thread. `products'` is the rate of the bare library on the linear layers' products, `block's` the same products' "
-                  "rate within the",
-                  "whole block.", ""]
+                  "thread. `products'` is the rate of the bare library on the linear layers' products, `block's` the same",
+                  "products' rate within the whole block.", ""]
         lines += ["    " + line.rstrip() for line in (work / "block").read_text().splitlines()]
     lines += ["", f"<!-- gemm {name}: end -->"]
     if results:
