@@ -20,7 +20,7 @@ BACKENDS = ("openblas", "onednn-bf16")
 
 def timed(words):
     run = command(*words)
-    result = {"command": [word for word in words if word not in ("-o", "--force", "--json")], **json.loads(run.printed)}
+    result = {"command": " ".join(words), **json.loads(run.printed)}
     result["processor_seconds"] = run.processor_seconds
     json.dump(result, sys.stdout)
 
@@ -28,8 +28,8 @@ def timed(words):
 def numbers(work, name, backend, seed, settings):
     """Seconds, processor seconds, and perplexity and KL of each width."""
     made = load(work / f"{name}-{backend}-{seed}.json")
-    if "; ".join(made["command"]).find("; ".join(settings.split())) < 0:
-        sys.exit(f"{sys.argv[0]}: {name}-{backend}-{seed} in {work} was made by: {' '.join(made['command'])}")
+    if f" {' '.join(settings.split())} " not in made["command"]:
+        sys.exit(f"{sys.argv[0]}: {name}-{backend}-{seed} in {work} was made by: {made['command']}")
     found = [load(work / f"{name}-{backend}-{seed}-w{width}.json") for width in WIDTHS]
     return [made["seconds"], made["processor_seconds"]] + [of[what] for of in found for what in ("perplexity", "kl")]
 

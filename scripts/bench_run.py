@@ -344,9 +344,10 @@ def save(results, options):
 
 
 def take_up(results, parts, options):
-    """Takes whole parts of an earlier run of the same day, program and machine out of its JSON; those that are left to do."""
+    """Takes whole parts of an earlier run of the same day, program, settings and machine out of its JSON; those that are left
+    to do."""
     old = json.loads(options.out.read_text()) if options.out.exists() else {}
-    same = all(old.get(key) == results[key] for key in ("version", "date", "repeats"))
+    same = all(old.get(key) == results[key] for key in ("version", "date", "repeats", "settings"))
     if not same or old["machine"]["cpu"] != results["machine"]["cpu"]:
         return parts
     results.update(old)
@@ -378,7 +379,8 @@ def main():
     parts, shapes = options.parts.split(), find_shapes(options)
     version = command(options.build / "matquant", "--version").printed.strip()
     results = {"version": version, "date": datetime.date.today().isoformat(), "machine": machine(),
-               "repeats": options.repeats}
+               "repeats": options.repeats,
+               "settings": {name: getattr(options, name) for name in ("shapes", "threads", "gemm", "clock")}}
     if options.resume:
         parts = take_up(results, parts, options)
     if "learn" in parts:

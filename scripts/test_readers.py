@@ -44,7 +44,8 @@ Bounds (logits), and why:
       moves an activation across a rounding edge, and a few blocks later nothing is rounded alike. How far apart two are is
       the median of the tokens' distances here: of a thousand tokens some are moved five to ten times as far as the others,
       and others by the emulation than by llama.cpp, or by llama.cpp with and without repacked matrices. So the mean of all
-      squares is mostly chance: it may be three times the emulation's. (A word that is chosen otherwise is held against that mean, as any token may be such a one.)
+      squares is mostly chance: it may be three times the emulation's. (A word that is chosen otherwise is held against that
+      mean, as any token may be such a one.)
 
 And what README.md calls exact must cost nothing (must_be_exact), and have the slice's own perplexity to 0.5 % where the
 reader rounds weights.

@@ -399,56 +399,6 @@ static void any_widths(void **state) {
     }
 }
 
-/* A width that no step came to is stored as one whose loss weighs nothing: with the least-squares
- * pair of its codes. */
-static void no_step_came(void **state) {
-    (void)state;
-    enum { OUT = 3, IN = 64 };
-    float weight[OUT * IN], gram[IN], gradient[OUT * IN], values[2][OUT * IN];
-    for (size_t i = 0; i < (size_t)OUT * IN; i++) {
-        weight[i] = sinf((float)(i * i % 977));
-        gradient[i] = cosf((float)(i * 7 % 613));
-    }
-    for (size_t i = 0; i < IN; i++) {
-        gram[i] = 1.0f + (float)(i % 5);
-    }
-    mq_grid_options options = {.width_count = 2, .widths = {8, 4}, .lambda = {1.0, 1.0}};
-    mq_grid grid;
-    mq_slab slab = {0};
-    mq_quantized learned, unvisited, weightless;
-    mq_finish_scratch scratch;
-    for (int pass = 0; pass < 2; pass++) {
-        if (pass == 1) {
-            assert_int_equal(mq_slab_allocate(&slab, "a grid", NULL), MQ_OK);
-        }
-        mq_grid_carve(&grid, &mq_nested_grid, &options, OUT, IN, 1, &slab);
-        mq_quantized_carve(&learned, OUT, IN, 1, &slab);
-        mq_quantized_carve(&unvisited, OUT, IN, 1, &slab);
-        mq_quantized_carve(&weightless, OUT, IN, 1, &slab);
-        mq_finish_scratch_carve(&scratch, &options, OUT, 1, &slab);
-    }
-    grid.class_->start(&grid, weight, gram);
-    const float *gradients[2] = {NULL, gradient};
-    const mq_values value_list[2] = {{.f32 = values[0]}, {.f32 = values[1]}};
-    for (size_t step = 0; step < 4; step++) {
-        const mq_adam adam = mq_adam_at(2e-2f, 1e-1f, step, 4);
-        grid.class_->step(&grid, gradients, value_list, &adam);
-    }
-    assert_true(mq_grid_finish(&learned, &grid, gram, MQ_SLICE_TOP, &scratch));
-    scratch.visited = (const bool[]){false, true};
-    assert_true(mq_grid_finish(&unvisited, &grid, gram, MQ_SLICE_TOP, &scratch));
-    scratch.visited = NULL;
-    options.lambda[0] = 0.0;
-    assert_true(mq_grid_finish(&weightless, &grid, gram, MQ_SLICE_TOP, &scratch));
-    const size_t size = OUT * sizeof(uint16_t);
-    assert_memory_equal(unvisited.scales[8], weightless.scales[8], size);
-    assert_memory_equal(unvisited.biases[8], weightless.biases[8], size);
-    assert_memory_not_equal(unvisited.scales[8], learned.scales[8], size);
-    assert_memory_equal(unvisited.scales[4], learned.scales[4], size);
-    assert_memory_equal(unvisited.biases[4], learned.biases[4], size);
-    mq_slab_free(&slab);
-}
-
 /* Groups without spread, of zeros, of one value, with one outlier: finite and exact where they can
  * be. */
 static void degenerate_groups(void **state) {
@@ -506,8 +456,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nested_groups_of_64), cmocka_unit_test(nested_one_group_a_row),
         cmocka_unit_test(clip_matches),        cmocka_unit_test(kernels_agree),
-        cmocka_unit_test(any_widths),          cmocka_unit_test(no_step_came),
-        cmocka_unit_test(degenerate_groups),
+        cmocka_unit_test(any_widths),          cmocka_unit_test(degenerate_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,39 +117,48 @@ static void nothing_is_allocated_in_the_loop(void **state) {
     close_learner(&f);
 }
 
-/* Whether int8's stored pairs of the first linear are those that it has when a step of its own is
- * taken for granted. Of every epoch's one step the fourth is int8's. */
-static bool int8_keeps_its_pairs(learner_fixture *f) {
-    mq_quantized *quantized = &f->learner.quantized[MQ_Q];
-    const size_t size = quantized->out * quantized->groups * sizeof(uint16_t);
-    uint16_t *pairs = mq_alloc(1, size);
-    assert_non_null(pairs);
-    mq_finish_scratch *finish = &f->learner.finish[MQ_Q];
-    const bool *visited = finish->visited;
-    assert_int_equal(mq_learner_train(&f->learner, 0, 0.0, NULL), MQ_OK);
-    finish->visited = NULL;
+/* Pairs of the first linear at 8 and at 4 bits, as they are stored. */
+typedef struct stored_pairs {
+    uint16_t scale[2][256], bias[2][256];
+} stored_pairs;
+
+static stored_pairs finished(learner_fixture *f) {
+    stored_pairs pairs = {0};
+    const mq_quantized *quantized = &f->learner.quantized[MQ_Q];
+    const size_t count = quantized->out * quantized->groups;
+    assert_true(count <= sizeof pairs.scale[0] / sizeof pairs.scale[0][0]);
     assert_int_equal(mq_learner_finish(&f->learner, 0, NULL), MQ_OK);
-    memcpy(pairs, quantized->scales[8], size);
-    finish->visited = visited;
-    assert_int_equal(mq_learner_finish(&f->learner, 0, NULL), MQ_OK);
-    const bool same = memcmp(pairs, quantized->scales[8], size) == 0;
-    mq_free(pairs);
-    return same;
+    for (size_t i = 0; i < 2; i++) {
+        const unsigned width = i == 0 ? 8 : 4;
+        memcpy(pairs.scale[i], quantized->scales[width], count * sizeof(uint16_t));
+        memcpy(pairs.bias[i], quantized->biases[width], count * sizeof(uint16_t));
+    }
+    return pairs;
 }
 
-/* A width that no step of the block came to is stored with the pairs that fit its codes; which
- * those are is for test_quant_grid to say. */
+/* A width that no step of the block came to is stored as one whose loss weighs nothing: with the
+ * pairs that fit its codes. Of every epoch's one step the fourth is int8's. */
 static void widths_without_a_step(void **state) {
     (void)state;
     mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
     options.int8_period = 4;
     options.compensate = false;
-    learner_fixture f;
-    open_learner(&f, "llama", &options, 4);
-    assert_true(int8_keeps_its_pairs(&f));
-    f.options.epochs = 3; /* what the steps before them came to is forgotten */
-    assert_false(int8_keeps_its_pairs(&f));
-    close_learner(&f);
+    for (size_t epochs = 4; epochs >= 3; epochs--) {
+        learner_fixture f;
+        open_learner(&f, "llama", &options, 4);
+        assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
+        f.options.epochs = epochs; /* of 3, what the 4 before them came to is forgotten */
+        assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
+        const stored_pairs learned = finished(&f);
+        f.learner.grid_options.lambda[0] = 0.0;
+        const stored_pairs fitted = finished(&f);
+        const size_t size = sizeof fitted.scale[0];
+        assert_true((memcmp(learned.scale[0], fitted.scale[0], size) == 0) == (epochs == 3));
+        assert_true((memcmp(learned.bias[0], fitted.bias[0], size) == 0) == (epochs == 3));
+        assert_memory_equal(learned.scale[1], fitted.scale[1], size);
+        assert_memory_equal(learned.bias[1], fitted.bias[1], size);
+        close_learner(&f);
+    }
 }
 
 static void senseless_percentages_are_refused(void **state) {
