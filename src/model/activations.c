@@ -2,16 +2,6 @@
 #include "model/activations.h"
 #include "base/alloc.h"
 
-#define RUN_LIMIT 512
-
-size_t mq_block_run(size_t tokens) {
-    const size_t run = (tokens / 4 + MQ_ROW_CHUNK - 1) / MQ_ROW_CHUNK * MQ_ROW_CHUNK;
-    if (run > RUN_LIMIT) {
-        return RUN_LIMIT;
-    }
-    return run > 0 ? run : MQ_ROW_CHUNK;
-}
-
 /* Sizes of a token's arrays, in floats. */
 typedef struct widths {
     size_t tokens, hidden, q, kv, ffn;
@@ -101,29 +91,30 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
         mq_config_linear_shape(&out, &in, config, linear);
         a->d_bf16[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
     }
+    a->rounding_width = w->hidden > w->ffn ? w->hidden : w->ffn;
+    a->rounding = mq_carve(slab, mq_context_threads(context) * MQ_ROW_CHUNK,
+                           a->rounding_width * sizeof(float));
     a->gemm_scratch_size =
         (mq_gemm_bf16_scratch(a->gemm) + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT;
     a->gemm_scratch = mq_carve(slab, mq_context_threads(context), a->gemm_scratch_size);
 }
 
-/* Attention's tiles and the scratch of the other parts are never in use at the same time. */
+/* Attention's tiles and what the other parts do not keep are never in use at the same time. */
 static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *config,
                           const widths *w, const mq_block_shape *largest,
                           const mq_context *context) {
-    const size_t threads = mq_context_threads(context);
-    const size_t run = mq_block_run(w->tokens);
+    const size_t tokens = mq_block_slab(w->tokens);
     mq_attention_shape attention = mq_block_attention_shape(config, largest);
     attention.window = 0;
     const size_t for_attention = mq_attention_scratch(&attention, context);
-    a->rounding_at =
-        (run < w->tokens ? run : w->tokens) * (w->hidden + (a->backward ? 1 : 2) * w->ffn);
-    a->thread_scratch = a->rounding_at;
-    if (a->gemm) {
-        a->thread_scratch += MQ_ROUND_ROWS * (w->hidden > w->ffn ? w->hidden : w->ffn);
-    }
-    const size_t for_parts = threads * a->thread_scratch;
+    const size_t for_parts = tokens * (w->hidden + (a->backward ? 1 : 2) * w->ffn);
     a->scratch =
         mq_carve(slab, for_parts > for_attention ? for_parts : for_attention, sizeof(float));
+    if (a->scratch) {
+        a->slab_hidden = a->scratch;
+        a->slab_ffn[0] = a->slab_hidden + tokens * w->hidden;
+        a->slab_ffn[1] = a->backward ? NULL : a->slab_ffn[0] + tokens * w->ffn;
+    }
 }
 
 /* Whether the largest of the arrays can be counted in size_t with room to spare. */

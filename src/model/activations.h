@@ -30,17 +30,21 @@ struct mq_activations {
     float *d_h, *d_attn; /* [T, H], [T, Q] */
     float *d_q, *d_k,
         *d_v; /* [T, Q], [T, K], [T, K]: by attention's input, then by the linear's output */
-    float *norm_sums[MQ_NORM_COUNT]; /* [mq_rmsnorm_chunks(T), n]: dweight of each run of tokens */
+    float *norm_sums[MQ_NORM_COUNT]; /* [mq_rmsnorm_chunks(T), n]: dweight of each chunk */
 
-    float *scratch;        /* [threads, thread_scratch], or attention's */
-    size_t thread_scratch; /* floats */
-    size_t rounding_at;    /* where in it the rows for rounding begin: [MQ_ROUND_ROWS, H or I] */
+    /* Of one slab of tokens (S, mq_block_slab) and not kept. All are in attention's scratch, which
+     * is never in use at the same time. */
+    float *scratch;
+    float *slab_hidden; /* [S, H]: output of o or down; gradient of a norm's output */
+    float *slab_ffn[2]; /* [S, I]: gate and up without backward; gradient of act (the first) with */
 
     /* Of products of bfloat16 operands; NULL where there is no such backend. */
     const mq_gemm_bf16 *gemm;
     mq_bf16 *input_bf16[MQ_LINEAR_COUNT]; /* [T, in]; q, k, v share theirs, and gate and up */
     mq_bf16 *d_bf16[MQ_LINEAR_COUNT];     /* [T, out]: with backward only */
-    unsigned char *gemm_scratch;          /* [threads, gemm_scratch_size] */
+    float *rounding; /* [threads, MQ_ROW_CHUNK, rounding_width]: rows until they are rounded */
+    size_t rounding_width;
+    unsigned char *gemm_scratch; /* [threads, gemm_scratch_size] */
     size_t gemm_scratch_size;
 };
 
@@ -56,6 +60,7 @@ typedef struct mq_block_pass {
     float *y;        /* forward */
     const float *dy; /* backward */
     const mq_block_grads *grads;
+    const mq_context *context;
     /* Backward: gradient by the output of each linear, [tokens, out]. */
     float *d_linear[MQ_LINEAR_COUNT];
     /* Backward: whether a wanted gradient needs that by attention's output, and by the input norm's
@@ -63,55 +68,74 @@ typedef struct mq_block_pass {
     bool through_ffn, through_o, through_attention, through_input;
 } mq_block_pass;
 
-/* A run of tokens that one thread works on, with its scratch. Begins at a multiple of MQ_ROW_CHUNK.
- */
+/* Tokens [first, first + count) of those from `slab` on, which are worked on together. */
 typedef struct mq_rows {
-    size_t first, count;
-    float *scratch;
-    float *rounding; /* part of scratch: see mq_block_input_rows */
+    size_t first, count, slab;
 } mq_rows;
+
+/* Tokens that a block's products are made of at once: all, or so many that products of them are as
+ * fast as of all. What lies between two products and is not kept is scratch of so many tokens. */
+size_t mq_block_slab(size_t tokens);
+
+/* The pieces in which threads make c[rows, columns] of a product, the last of each row and column
+ * of them perhaps smaller. They do not depend on the number of threads, since a library may round
+ * products of other shapes otherwise. */
+typedef struct mq_tiles {
+    size_t rows, columns; /* of one */
+    size_t down, across;  /* their number */
+} mq_tiles;
+
+/* together: the columns of all products that are made at the same time. */
+mq_tiles mq_block_tiles(size_t rows, size_t columns, size_t together);
 
 mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_block_shape *shape);
 
 /* Whether the weights are bfloat16 ones. */
 bool mq_block_is_bf16(const mq_block_weights *weights, const mq_activations *activations);
 
-/* y[rows, out] = x·wᵀ + bias of a linear layer for a run of tokens; x is the run's part of the
- * layer's input among the activations, y begins at the run. */
-void mq_block_linear(float *y, const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
-/* dx[rows, in] = dy·w; dy is the run's part of pass->d_linear, dx begins at the run. Those of k, v
- * and up are added to what q's and gate's left there. */
-void mq_block_linear_backward(float *dx, const mq_block_pass *pass, mq_linear linear,
-                              const mq_rows *rows);
-/* How a product's operand is made, a few rows at a time, so that rounding finds them in cache:
- *   float *x = mq_block_input_rows(pass, linear, rows, r);     room for MQ_ROUND_ROWS rows
- *   ... x is filled with the linear's input, rows r ... r + n of the run ...
- *   mq_block_round_input(pass, linear, rows, r, n, x);
+/* work on all rows of a slab, MQ_ROW_CHUNK at a time by all threads. */
+void mq_block_for_rows(void (*work)(const mq_block_pass *, const mq_rows *),
+                       const mq_block_pass *pass, const mq_rows *slab);
+
+/* Where a slab's rows are in the arrays that products read and write, whole or scratch: a linear's
+ * output y[rows, out], and the gradient by its input, dx[rows, in]. */
+float *mq_block_output(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
+float *mq_block_input_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
+
+/* y = x·wᵀ + bias of some linears that are ready at the same time, for a slab of tokens, by all
+ * threads. */
+void mq_block_linears(const mq_block_pass *pass, const mq_linear *linears, size_t count,
+                      const mq_rows *slab);
+/* dx = Σ dy·w over the linears, which have the same input; dy is pass->d_linear. */
+void mq_block_linears_backward(const mq_block_pass *pass, const mq_linear *linears, size_t count,
+                               const mq_rows *slab);
+/* How a product's operand is made, MQ_ROW_CHUNK rows at most, so that rounding finds them in cache:
+ *   float *x = mq_block_input_rows(pass, linear, rows);
+ *   ... x is filled with the linear's input, those rows ...
+ *   mq_block_round_input(pass, linear, rows, x);
  * In float32, x is the place in the activations and rounding does nothing. */
-#define MQ_ROUND_ROWS 32
-float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
-                           size_t r);
+float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
 void mq_block_round_input(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
-                          size_t r, size_t n, const float *x);
-/* Rounds rows r ... r + n of the run of pass->d_linear, the gradient by a linear's output. */
-void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
-                             size_t r, size_t n);
+                          const float *x);
+/* Rounds rows of pass->d_linear, the gradient by a linear's output. */
+void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
 
 /* A linear's weight gradient over all tokens is made in so many pieces, cut along the longer side.
  */
 size_t mq_block_pieces(const mq_config *config, mq_linear linear);
 void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece);
 
-/* kernels->rmsnorm_backward for a run of tokens with `heads` rows of n each; arrays begin at the
- * run. The weight's gradient goes into norm_sums where it is wanted. */
+/* kernels->rmsnorm_backward for MQ_ROW_CHUNK tokens at most, with `heads` rows of n each; arrays
+ * begin at the first of them. The weight's gradient goes into norm_sums where it is wanted. */
 void mq_block_norm_backward(float *dx, const float *base, const float *dy, const float *x,
                             const mq_block_pass *pass, mq_norm norm, const mq_rows *rows,
                             size_t heads);
 
-/* The parts of a block before and after attention; see block.h for the formulas. */
-void mq_block_qkv_forward(const mq_block_pass *pass, const mq_rows *rows);
-void mq_block_qkv_backward(const mq_block_pass *pass, const mq_rows *rows);
-void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *rows);
-void mq_block_ffn_backward(const mq_block_pass *pass, const mq_rows *rows);
+/* The parts of a block before and after attention, for a slab of tokens; see block.h for the
+ * formulas. */
+void mq_block_qkv_forward(const mq_block_pass *pass, const mq_rows *slab);
+void mq_block_qkv_backward(const mq_block_pass *pass, const mq_rows *slab);
+void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *slab);
+void mq_block_ffn_backward(const mq_block_pass *pass, const mq_rows *slab);
 
 #endif

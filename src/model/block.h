@@ -68,11 +68,8 @@ mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations 
                                             size_t max_length, bool bf16,
                                             const mq_context *context);
 
-/* Tokens of one run: so many that a product of their rows is nearly as fast as one of all (measured
- * with OpenBLAS: 512 rows), and with fewer than 2,048 tokens a quarter of them. It does not depend
- * on the number of threads, since OpenBLAS rounds small products otherwise than large ones. A
- * multiple of MQ_ROW_CHUNK. */
-size_t mq_block_run(size_t tokens);
+/* Rows of the products that a thread makes at a time, for blocks of so many tokens. */
+size_t mq_block_tile_rows(size_t tokens);
 
 /* Makes gemm ready for the products of a block of config's with so many tokens, forward and, if
  * wanted, backward. */

@@ -2,7 +2,9 @@
  * rotation. */
 #include "model/activations.h"
 
-/* The rotation of a run of tokens, x[rows, heads, head_dim]. */
+static const mq_linear qkv[] = {MQ_Q, MQ_K, MQ_V};
+
+/* The rotation of some tokens, x[rows, heads, head_dim]. */
 static void rotate(float *x, const mq_block_pass *pass, const mq_rows *rows, size_t heads,
                    bool inverse) {
     const size_t half = pass->config->head_dim / 2;
@@ -15,13 +17,12 @@ static void rotate(float *x, const mq_block_pass *pass, const mq_rows *rows, siz
     }
 }
 
-/* Queries or keys: linear, norm, rotation. raw and rotated are the whole arrays, and may be the
- * same. */
-static void project(float *rotated, float *raw, const mq_block_pass *pass, const mq_rows *rows,
-                    mq_linear linear, mq_norm norm, size_t heads) {
+/* What follows the product of queries or keys: norm, rotation. raw and rotated are the whole
+ * arrays, and may be the same. */
+static void place(float *rotated, const float *raw, const mq_block_pass *pass, const mq_rows *rows,
+                  mq_norm norm, size_t heads) {
     const mq_activations *a = pass->activations;
     const size_t d = pass->config->head_dim, at = rows->first * heads * d;
-    mq_block_linear(raw + at, pass, linear, rows);
     if (pass->weights->norm[norm]) {
         pass->kernels->rmsnorm(rotated + at, a->inv_rms[norm] + rows->first * heads, raw + at,
                                pass->weights->norm[norm], rows->count * heads, d,
@@ -30,28 +31,30 @@ static void project(float *rotated, float *raw, const mq_block_pass *pass, const
     rotate(rotated + at, pass, rows, heads, false);
 }
 
-void mq_block_qkv_forward(const mq_block_pass *pass, const mq_rows *rows) {
-    const mq_config *config = pass->config;
+static void place_both(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
-    const size_t at = rows->first * config->hidden_size;
-    for (size_t r = 0; r < rows->count; r += MQ_ROUND_ROWS) {
-        const size_t n = rows->count - r < MQ_ROUND_ROWS ? rows->count - r : MQ_ROUND_ROWS;
-        float *attn_in = mq_block_input_rows(pass, MQ_Q, rows, r);
-        pass->kernels->rmsnorm(attn_in, a->inv_rms[MQ_NORM_INPUT] + rows->first + r,
-                               pass->x + at + r * config->hidden_size,
-                               pass->weights->norm[MQ_NORM_INPUT], n, config->hidden_size,
-                               (float)config->rms_norm_eps);
-        mq_block_round_input(pass, MQ_Q, rows, r, n, attn_in);
-    }
-    project(a->q, a->q_raw, pass, rows, MQ_Q, MQ_NORM_Q, config->num_attention_heads);
-    project(a->k, a->k_raw, pass, rows, MQ_K, MQ_NORM_K, config->num_key_value_heads);
-    mq_block_linear(a->v + rows->first * config->num_key_value_heads * config->head_dim, pass, MQ_V,
-                    rows);
+    place(a->q, a->q_raw, pass, rows, MQ_NORM_Q, pass->config->num_attention_heads);
+    place(a->k, a->k_raw, pass, rows, MQ_NORM_K, pass->config->num_key_value_heads);
 }
 
-/* Backward of project: d[rows, heads, head_dim] becomes the gradient by the linear's output. */
-static void project_backward(float *d, const float *raw, const mq_block_pass *pass,
-                             const mq_rows *rows, mq_norm norm, size_t heads) {
+static void input_norm(const mq_block_pass *pass, const mq_rows *rows) {
+    const size_t n = pass->config->hidden_size;
+    float *attn_in = mq_block_input_rows(pass, MQ_Q, rows);
+    pass->kernels->rmsnorm(attn_in, pass->activations->inv_rms[MQ_NORM_INPUT] + rows->first,
+                           pass->x + rows->first * n, pass->weights->norm[MQ_NORM_INPUT],
+                           rows->count, n, (float)pass->config->rms_norm_eps);
+    mq_block_round_input(pass, MQ_Q, rows, attn_in);
+}
+
+void mq_block_qkv_forward(const mq_block_pass *pass, const mq_rows *slab) {
+    mq_block_for_rows(input_norm, pass, slab);
+    mq_block_linears(pass, qkv, 3, slab);
+    mq_block_for_rows(place_both, pass, slab);
+}
+
+/* Backward of place: d[rows, heads, head_dim] becomes the gradient by the linear's output. */
+static void place_backward(float *d, const float *raw, const mq_block_pass *pass,
+                           const mq_rows *rows, mq_norm norm, size_t heads) {
     const size_t at = rows->first * heads * pass->config->head_dim;
     rotate(d + at, pass, rows, heads, true);
     if (pass->weights->norm[norm]) {
@@ -59,22 +62,27 @@ static void project_backward(float *d, const float *raw, const mq_block_pass *pa
     }
 }
 
-void mq_block_qkv_backward(const mq_block_pass *pass, const mq_rows *rows) {
-    const mq_config *config = pass->config;
+static void place_both_backward(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
-    const size_t at = rows->first * config->hidden_size;
-    project_backward(a->d_q, a->q_raw, pass, rows, MQ_NORM_Q, config->num_attention_heads);
-    project_backward(a->d_k, a->k_raw, pass, rows, MQ_NORM_K, config->num_key_value_heads);
-    mq_block_round_gradient(pass, MQ_Q, rows, 0, rows->count);
-    mq_block_round_gradient(pass, MQ_K, rows, 0, rows->count);
-    mq_block_round_gradient(pass, MQ_V, rows, 0, rows->count);
-    if (!pass->through_input) {
-        return;
+    place_backward(a->d_q, a->q_raw, pass, rows, MQ_NORM_Q, pass->config->num_attention_heads);
+    place_backward(a->d_k, a->k_raw, pass, rows, MQ_NORM_K, pass->config->num_key_value_heads);
+    for (size_t i = 0; i < 3; i++) {
+        mq_block_round_gradient(pass, qkv[i], rows);
     }
-    float *d_attn_in = rows->scratch; /* [rows, hidden_size] */
-    mq_block_linear_backward(d_attn_in, pass, MQ_Q, rows);
-    mq_block_linear_backward(d_attn_in, pass, MQ_K, rows);
-    mq_block_linear_backward(d_attn_in, pass, MQ_V, rows);
+}
+
+static void input_norm_backward(const mq_block_pass *pass, const mq_rows *rows) {
+    const size_t at = rows->first * pass->config->hidden_size;
     float *dx = pass->grads->input ? pass->grads->input + at : NULL;
-    mq_block_norm_backward(dx, a->d_h + at, d_attn_in, pass->x + at, pass, MQ_NORM_INPUT, rows, 1);
+    mq_block_norm_backward(dx, pass->activations->d_h + at,
+                           mq_block_input_gradient(pass, MQ_Q, rows), pass->x + at, pass,
+                           MQ_NORM_INPUT, rows, 1);
+}
+
+void mq_block_qkv_backward(const mq_block_pass *pass, const mq_rows *slab) {
+    mq_block_for_rows(place_both_backward, pass, slab);
+    if (pass->through_input) {
+        mq_block_linears_backward(pass, qkv, 3, slab);
+        mq_block_for_rows(input_norm_backward, pass, slab);
+    }
 }

@@ -11,9 +11,9 @@
 #include "model/arch.h"
 #include "tensor/bf16.h"
 
-/* Rows whose sum over tokens is taken in one go: partial sums are over runs of this many rows that
- * begin at multiples of it, whatever the number of threads. */
-#define MQ_ROW_CHUNK 128
+/* Rows that a thread works on in one go. Partial sums over tokens are over runs of this many rows
+ * that begin at multiples of it, whatever the number of threads. */
+#define MQ_ROW_CHUNK 32
 
 typedef struct mq_kernels {
     const char *name;

@@ -140,12 +140,12 @@ static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 
 static mq_status measure(double rate[2], const mq_config *config, size_t tokens,
                          const mq_context *context, mq_error *err) {
     static const mq_linear linears[] = {MQ_Q, MQ_DOWN};
-    const size_t run = mq_block_run(tokens);
+    const size_t rows = mq_block_tile_rows(tokens);
     double operations = 0.0, seconds[2] = {0.0, 0.0};
     mq_gemm_bf16 *gemm;
     mq_status status = mq_gemm_bf16_new(&gemm, mq_context_threads(context), err);
     for (size_t i = 0; status == MQ_OK && i < sizeof linears / sizeof *linears; i++) {
-        status = try_linear(&operations, seconds, gemm, config, linears[i], run, context, err);
+        status = try_linear(&operations, seconds, gemm, config, linears[i], rows, context, err);
     }
     mq_gemm_bf16_free(gemm);
     for (size_t i = 0; status == MQ_OK && i < 2; i++) {

@@ -133,28 +133,26 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
                                 .bf16 = true,
                                 .shape = &shape,
                                 .activations = b->activations,
-                                .grads = grads};
-    const size_t run = mq_block_run(TOKENS);
-    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
-        const bool input = linear >= MQ_O;
-        size_t out, in;
-        mq_config_linear_shape(&out, &in, &b->config, linear);
-#pragma omp parallel
-        {
-#pragma omp for schedule(dynamic, 1) nowait
-            for (size_t first = 0; first < (backward && !input ? 0 : TOKENS); first += run) {
-                const mq_rows rows = {.first = first, .count = run};
-                if (backward) {
-                    mq_block_linear_backward(b->operand[2] + first * in, &pass, linear, &rows);
-                } else {
-                    mq_block_linear(b->operand[2] + first * out, &pass, linear, &rows);
-                }
+                                .grads = grads,
+                                .context = b->context};
+    static const struct {
+        mq_linear linears[3];
+        size_t count;
+    } together[] = {{{MQ_Q, MQ_K, MQ_V}, 3}, {{MQ_O}, 1}, {{MQ_GATE, MQ_UP}, 2}, {{MQ_DOWN}, 1}};
+    for (size_t first = 0; first < TOKENS; first += mq_block_slab(TOKENS)) {
+        const mq_rows slab = {.first = first, .count = mq_block_slab(TOKENS), .slab = first};
+        for (size_t i = 0; i < sizeof together / sizeof *together; i++) {
+            if (!backward) {
+                mq_block_linears(&pass, together[i].linears, together[i].count, &slab);
+            } else if (i > 0) {
+                mq_block_linears_backward(&pass, together[i].linears, together[i].count, &slab);
             }
-#pragma omp for schedule(dynamic, 1)
-            for (size_t piece = 0; piece < (backward ? mq_block_pieces(&b->config, linear) : 0);
-                 piece++) {
-                mq_block_weight_gradient(&pass, linear, piece);
-            }
+        }
+    }
+    for (mq_linear linear = 0; backward && linear < MQ_LINEAR_COUNT; linear++) {
+#pragma omp parallel for schedule(dynamic, 1)
+        for (size_t piece = 0; piece < mq_block_pieces(&b->config, linear); piece++) {
+            mq_block_weight_gradient(&pass, linear, piece);
         }
     }
 }
