@@ -106,7 +106,7 @@ static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *con
     const size_t tokens = mq_block_slab(w->tokens);
     mq_attention_shape attention = mq_block_attention_shape(config, largest);
     attention.window = 0;
-    const size_t for_attention = mq_attention_scratch(&attention, context);
+    const size_t for_attention = mq_attention_scratch(&attention, a->backward, context);
     const size_t for_parts = tokens * (w->hidden + (a->backward ? 1 : 2) * w->ffn);
     a->scratch =
         mq_carve(slab, for_parts > for_attention ? for_parts : for_attention, sizeof(float));

@@ -4,8 +4,10 @@
  * one another (token after token, the heads of one beside each other): one product of many rows
  * instead of a few small ones, and dk and dv are summed over the heads inside of it. Its scores are
  * against just the keys that one of them sees, so that causality and the window save what they can.
- * Products are single-threaded. Tiles are tasks forward; backward a task is all tiles of a sequence
- * and a head of keys, in their order, since dk and dv are sums over them. */
+ * Products are single-threaded. Tiles are tasks forward. Backward, where dk and dv are sums over
+ * tiles, a task is some tiles of a sequence and a head of keys, in their order; where there are few
+ * sequences and heads, those of a head are several tasks with sums of their own, which are added up
+ * afterwards. How they are shared out depends on the shape alone, and so do the sums. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -92,8 +94,27 @@ static work work_of_thread(float *scratch, const mq_attention_shape *shape) {
     return w;
 }
 
-size_t mq_attention_scratch(const mq_attention_shape *shape, const mq_context *context) {
-    return mq_context_threads(context) * work_floats(shape);
+/* Tasks of a backward, if there are so many tiles: enough for the threads of most machines. */
+#define TASKS 8
+
+/* Tasks that the tiles of a sequence and a head of keys are shared out to. */
+static size_t parts_of(const mq_attention_shape *shape) {
+    const size_t heads = shape->sequences * shape->kv_heads, tiles = tile_count(shape);
+    const size_t parts = (TASKS + heads - 1) / heads;
+    return parts < tiles ? parts : tiles;
+}
+
+/* Floats of dk, and of dv, for all parts but the first: for any number of sequences no more than
+ * this, since (parts - 1) * sequences <= TASKS / kv_heads. */
+static size_t part_floats(const mq_attention_shape *shape) {
+    return (TASKS + shape->kv_heads - 1) / shape->kv_heads * shape->length * shape->kv_heads *
+           shape->head_dim;
+}
+
+size_t mq_attention_scratch(const mq_attention_shape *shape, bool backward,
+                            const mq_context *context) {
+    return mq_context_threads(context) * work_floats(shape) +
+           (backward ? 2 * part_floats(shape) : 0);
 }
 
 /* Where one head of keys of one sequence, and the first of its heads of queries, begin, in
@@ -252,24 +273,61 @@ static void clear_rows(float *x, size_t stride, size_t rows, size_t n) {
     }
 }
 
+/* One task: every parts-th tile of a head, so that each part has early tiles, which see few keys,
+ * and late ones. The first part's sums are dk and dv themselves. */
+static void backward_part(size_t part, size_t parts, const backward_arrays *arrays, float *sums,
+                          const head_view *view, const mq_attention_shape *shape, const work *w,
+                          const mq_kernels *kernels) {
+    const size_t size = shape->sequences * shape->length * view->kv_stride;
+    backward_arrays own = *arrays;
+    if (part > 0) {
+        float *base = sums + 2 * (part - 1) * size;
+        own.dk = own.dk ? base : NULL;
+        own.dv = own.dv ? base + size : NULL;
+    }
+    clear_rows(own.dk ? own.dk + view->kv : NULL, view->kv_stride, shape->length, shape->head_dim);
+    clear_rows(own.dv ? own.dv + view->kv : NULL, view->kv_stride, shape->length, shape->head_dim);
+    for (size_t index = part; index < tile_count(shape); index += parts) {
+        const tile t = tile_at(shape, index);
+        backward_tile(&t, &own, view, shape, w, kernels);
+    }
+}
+
+/* x[size] += that of all parts but the first. sums: of the second, which are 2·size apart. */
+static void add_parts(float *x, const float *sums, size_t parts, size_t size,
+                      const mq_kernels *kernels, const mq_context *context) {
+    const size_t chunk = 4096;
+#pragma omp parallel for schedule(static) num_threads((int)mq_context_threads(context))
+    for (size_t first = 0; first < size; first += chunk) {
+        const size_t count = size - first < chunk ? size - first : chunk;
+        for (size_t part = 1; part < parts; part++) {
+            kernels->add(x + first, x + first, sums + 2 * (part - 1) * size + first, count);
+        }
+    }
+}
+
 void mq_attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *out,
                            const float *lse, const float *q, const float *k, const float *v,
                            const mq_attention_shape *shape, float *scratch,
                            const mq_context *context) {
     const mq_kernels *kernels = mq_kernels_get();
     const backward_arrays arrays = {dq, dk, dv, dout, out, lse, q, k, v};
-    const size_t tasks = shape->sequences * shape->kv_heads;
+    const size_t parts = parts_of(shape), tasks = shape->sequences * shape->kv_heads * parts;
+    const size_t size = shape->sequences * shape->length * shape->kv_heads * shape->head_dim;
+    float *sums = scratch + mq_attention_scratch(shape, false, context);
     mq_gemm_enter_single();
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
     for (size_t task = 0; task < tasks; task++) {
         const work w = work_of_thread(scratch, shape);
-        const head_view view = view_of(shape, task / shape->kv_heads, task % shape->kv_heads);
-        clear_rows(dk ? dk + view.kv : NULL, view.kv_stride, shape->length, shape->head_dim);
-        clear_rows(dv ? dv + view.kv : NULL, view.kv_stride, shape->length, shape->head_dim);
-        for (size_t index = 0; index < tile_count(shape); index++) {
-            const tile t = tile_at(shape, index);
-            backward_tile(&t, &arrays, &view, shape, &w, kernels);
-        }
+        const size_t head = task / parts;
+        const head_view view = view_of(shape, head / shape->kv_heads, head % shape->kv_heads);
+        backward_part(task % parts, parts, &arrays, sums, &view, shape, &w, kernels);
     }
     mq_gemm_leave_single(context);
+    if (parts > 1 && dk) {
+        add_parts(dk, sums, parts, size, kernels, context);
+    }
+    if (parts > 1 && dv) {
+        add_parts(dv, sums + size, parts, size, kernels, context);
+    }
 }

@@ -67,10 +67,11 @@ size_t mq_attention_tile(const mq_attention_shape *shape);
 #define MQ_ATTENTION_TILE 128
 /* Floats between rows of a tile of scores; of the shape, length and window count. */
 size_t mq_attention_score_stride(const mq_attention_shape *shape);
-/* Two tiles of scores a thread, [queries of a tile, keys that a tile can see], and two of queries.
- */
-size_t mq_attention_scratch(const mq_attention_shape *shape,
-                            const mq_context *context); /* floats */
+/* Floats: two tiles of scores a thread, [queries of a tile, keys that a tile can see], and two of
+ * queries; for backward also dk and dv, several times where there are few heads of keys. Enough for
+ * fewer sequences of the same length, and for shorter ones, too. */
+size_t mq_attention_scratch(const mq_attention_shape *shape, bool backward,
+                            const mq_context *context);
 void mq_attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
                           const mq_attention_shape *shape, float *scratch,
                           const mq_context *context);

@@ -309,7 +309,7 @@ static attention_case new_attention_case(const mq_attention_shape *shape,
                             .dv2 = random_floats(kv, 1.0),
                             .lse = new_floats(rows * shape->heads),
                             .lse2 = new_floats(rows * shape->heads),
-                            .scratch = new_floats(mq_attention_scratch(shape, context))};
+                            .scratch = new_floats(mq_attention_scratch(shape, true, context))};
 }
 
 static void check_attention(const mq_attention_shape *shape, const mq_context *context) {
@@ -336,16 +336,18 @@ static void test_attention(void **state) {
     const mq_context_options options = {.threads = 3};
     mq_context *context;
     assert_int_equal(mq_context_new(&context, &options, NULL), MQ_OK);
-    static const size_t lengths[] = {1, 7, 64, 128, 129, 300};
+    static const size_t lengths[] = {129, 7, 64, 300, 1, 128};
     static const size_t windows[] = {0, 1, 5, 128, 140, 1000};
     /* Tiles have fewer tokens the more heads share keys and values. */
     static const size_t groups[] = {1, 2, 3, 4, 13};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         for (size_t j = 0; j < sizeof windows / sizeof *windows; j++) {
-            const mq_attention_shape shape = {.sequences = 2,
+            /* Backward the tiles of a head are so many tasks that there are eight: 1 to 8. */
+            const size_t kv_heads = 1 + j % 4;
+            const mq_attention_shape shape = {.sequences = 1 + i % 3,
                                               .length = lengths[i],
-                                              .heads = 2 * groups[(i + j) % 5],
-                                              .kv_heads = 2,
+                                              .heads = kv_heads * groups[(i + j) % 5],
+                                              .kv_heads = kv_heads,
                                               .head_dim = 6,
                                               .window = windows[j],
                                               .scale = 0.7F,
