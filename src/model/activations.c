@@ -103,7 +103,7 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
 static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *config,
                           const widths *w, const mq_block_shape *largest,
                           const mq_context *context) {
-    const size_t tokens = mq_block_slab(w->tokens);
+    const size_t tokens = mq_block_slab(config, w->tokens);
     mq_attention_shape attention = mq_block_attention_shape(config, largest);
     attention.window = 0;
     const size_t for_attention = mq_attention_scratch(&attention, a->backward, context);

@@ -75,7 +75,7 @@ typedef struct mq_rows {
 
 /* Tokens that a block's products are made of at once: all, or so many that products of them are as
  * fast as of all. What lies between two products and is not kept is scratch of so many tokens. */
-size_t mq_block_slab(size_t tokens);
+size_t mq_block_slab(const mq_config *config, size_t tokens);
 
 /* The pieces in which threads make c[rows, columns] of a product, the last of each row and column
  * of them perhaps smaller. They do not depend on the number of threads, since a library may round

@@ -58,7 +58,7 @@ void mq_block_for_rows(void (*work)(const mq_block_pass *, const mq_rows *),
 static void for_slabs(void (*part)(const mq_block_pass *, const mq_rows *),
                       const mq_block_pass *pass) {
     const size_t tokens = pass->shape->sequences * pass->shape->length;
-    const size_t slab = mq_block_slab(tokens);
+    const size_t slab = mq_block_slab(pass->config, tokens);
     for (size_t first = 0; first < tokens; first += slab) {
         const mq_rows rows = {
             .first = first, .count = tokens - first < slab ? tokens - first : slab, .slab = first};

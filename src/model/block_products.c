@@ -27,11 +27,16 @@ bool mq_block_is_bf16(const mq_block_weights *weights, const mq_activations *act
  * of 512 rows are 1 to 4 % faster than of 256, those 10 to 20 % faster than of 128; of 768 columns
  * 1 to 2 % faster than of 384, those 1 to 4 % faster than of 192. */
 #define TILE_ROWS 512
-#define SLAB (2 * TILE_ROWS)
 #define LEAST_ROWS 256
 #define TILE_STEP 32 /* rows and columns of a tile are a multiple: kernels make 4 to 32 at once */
 
-size_t mq_block_slab(size_t tokens) { return tokens < SLAB ? tokens : SLAB; }
+size_t mq_block_slab(const mq_config *config, size_t tokens) {
+    /* Of small models more tokens, which have tiles for more threads then; 64 MiB of scratch. */
+    const size_t floats = config->hidden_size + 2 * config->intermediate_size;
+    size_t slab = ((size_t)1 << 24) / floats / TILE_ROWS * TILE_ROWS;
+    slab = slab < 2 * TILE_ROWS ? 2 * TILE_ROWS : slab > 8 * TILE_ROWS ? 8 * TILE_ROWS : slab;
+    return tokens < slab ? tokens : slab;
+}
 
 size_t mq_block_tile_rows(size_t tokens) { return tokens < TILE_ROWS ? tokens : TILE_ROWS; }
 
@@ -192,7 +197,7 @@ static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_
 
 mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t tokens,
                            bool backward, mq_error *err) {
-    const size_t slab = mq_block_slab(tokens), rest = tokens % slab;
+    const size_t slab = mq_block_slab(config, tokens), rest = tokens % slab;
     mq_status status = prepare_slab(gemm, config, slab, backward, err);
     if (status == MQ_OK && rest > 0) {
         status = prepare_slab(gemm, config, rest, backward, err);

@@ -139,8 +139,9 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
         mq_linear linears[3];
         size_t count;
     } together[] = {{{MQ_Q, MQ_K, MQ_V}, 3}, {{MQ_O}, 1}, {{MQ_GATE, MQ_UP}, 2}, {{MQ_DOWN}, 1}};
-    for (size_t first = 0; first < TOKENS; first += mq_block_slab(TOKENS)) {
-        const mq_rows slab = {.first = first, .count = mq_block_slab(TOKENS), .slab = first};
+    for (size_t first = 0; first < TOKENS; first += mq_block_slab(&b->config, TOKENS)) {
+        const mq_rows slab = {
+            .first = first, .count = mq_block_slab(&b->config, TOKENS), .slab = first};
         for (size_t i = 0; i < sizeof together / sizeof *together; i++) {
             if (!backward) {
                 mq_block_linears(&pass, together[i].linears, together[i].count, &slab);

@@ -47,17 +47,27 @@ static void threads_have_work(void **state) {
 
 /* --- slabs ------------------------------------------------------------------------------------ */
 
+static void scratch_is_bounded(void **state) {
+    (void)state;
+    const mq_config small = {.hidden_size = 576, .intermediate_size = 1536};
+    const mq_config large = {.hidden_size = 8192, .intermediate_size = 28672};
+    assert_int_equal(mq_block_slab(&small, 100), 100);
+    assert_int_equal(mq_block_slab(&small, 100000), 4096);
+    assert_int_equal(mq_block_slab(&large, 100000), 1024);
+}
+
 /* Sequences of which the third reaches from one slab into the next, once together and once each on
  * its own, where there is only one slab. */
 static void check_slabs(const char *architecture) {
     fixture all = large_fixture(architecture), one = large_fixture(architecture);
     all.shape.sequences = 4;
     one.shape.sequences = 1;
+    all.config.intermediate_size = one.config.intermediate_size = 8003; /* slabs of 1,024 tokens */
     open_fixture(&all, 2, true, true);
     open_fixture(&one, 2, true, true);
     const size_t size = one.layout.input_size, parameters = all.layout.input;
-    assert_true(fixture_tokens(&all) > mq_block_slab(fixture_tokens(&all)));
-    assert_int_equal(mq_block_slab(fixture_tokens(&one)), fixture_tokens(&one));
+    assert_true(fixture_tokens(&all) > mq_block_slab(&all.config, fixture_tokens(&all)));
+    assert_int_equal(mq_block_slab(&one.config, fixture_tokens(&one)), fixture_tokens(&one));
     assert_int_equal(parameters, one.layout.input); /* the input comes last */
     mq_block_grads grads = all_grads(&all), of_one = all_grads(&one);
     run_fixture(&all, &grads);
@@ -92,6 +102,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_product_is_covered),
         cmocka_unit_test(threads_have_work),
+        cmocka_unit_test(scratch_is_bounded),
         cmocka_unit_test(slabs_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
