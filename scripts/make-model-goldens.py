@@ -84,6 +84,31 @@ GEMMA = {
     "dtype": "float32",
 }
 
+QWEN2 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_act": "silu",
+    "max_position_embeddings": 64,
+    "max_window_layers": 1,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000.0,
+    "sliding_window": 5,
+    "use_sliding_window": False,
+    "tie_word_embeddings": True,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "use_cache": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "bfloat16",
+}
+
 
 def change(base, remove=(), **fields):
     config = json.loads(json.dumps(base))
@@ -160,6 +185,23 @@ CASES = {
     ),
 }
 
+MISTRAL = change(QWEN2, ["max_window_layers", "use_sliding_window"], architectures=["MistralForCausalLM"], model_type="mistral",
+                 tie_word_embeddings=False)
+QWEN3 = change(QWEN2, architectures=["Qwen3ForCausalLM"], model_type="qwen3", head_dim=12, attention_bias=False,
+               layer_types=["full_attention", "full_attention"])
+CASES.update({
+    "qwen2": (QWEN2, "BF16", None, None, False),
+    "qwen3": (QWEN3, "BF16", None, None, False),
+    "qwen3-biases": (
+        change(QWEN3, ["rope_theta"], attention_bias=True, tie_word_embeddings=False,
+               rope_parameters={"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000.0,
+                                "original_max_position_embeddings": 16}),
+        "BF16", None, None, False,
+    ),
+    "mistral": (MISTRAL, "BF16", None, None, False),
+    "mistral-no-window": (change(MISTRAL, sliding_window=None), "BF16", "mistral", "mistral", False),
+})
+
 
 def hand_over_attention_softcap():
     """transformers reads attn_logit_softcapping for Gemma 3 but does not hand it to its attention function (which has
@@ -227,7 +269,7 @@ def expected_of(folder, ids):
     model.eval()
     with torch.no_grad():
         result = {"logits": model(ids).logits.reshape(-1, VOCAB).float().contiguous()}
-        if model.config.model_type == "llama":
+        if model.config.model_type != "gemma3_text":
             result.update(rotary_tables(model, "global"))
         else:
             result.update(rotary_tables(model, "global", "full_attention"))

@@ -8,8 +8,13 @@
 
 #include "export/export.h"
 
-static const mq_gguf_arch arches[] = {{"llama", "llama", true, MQ_SILU},
-                                      {"gemma3_text", "gemma3", false, MQ_GELU_TANH}};
+static const mq_gguf_arch arches[] = {
+    {"llama", "llama", true, true, false, true, MQ_SILU},
+    {"mistral", "llama", true, false, false, true, MQ_SILU},
+    {"gemma3_text", "gemma3", false, false, true, false, MQ_GELU_TANH},
+    {"qwen2", "qwen2", false, false, false, true, MQ_SILU},
+    {"qwen3", "qwen3", false, false, false, true, MQ_SILU},
+};
 
 /* --- what is refused -------------------------------------------------------------------------- */
 
@@ -18,12 +23,14 @@ static const mq_gguf_arch arches[] = {{"llama", "llama", true, MQ_SILU},
 static mq_status check_rope(const mq_plan *plan, mq_error *err) {
     const mq_config *config = plan->job->config;
     const mq_rope *rope = &config->rope[0];
-    const bool gemma = !mq_gguf_arch_of(plan)->interleaved;
+    const mq_gguf_arch *arch = mq_gguf_arch_of(plan);
     const char *wrong = NULL;
     if (rope->type == MQ_ROPE_DYNAMIC) {
         wrong = "dynamic";
-    } else if (gemma && rope->type != MQ_ROPE_NONE && rope->type != MQ_ROPE_LINEAR) {
+    } else if (!arch->scaling && rope->type != MQ_ROPE_NONE && rope->type != MQ_ROPE_LINEAR) {
         wrong = "this";
+    } else if (rope->type == MQ_ROPE_LLAMA3 && !arch->interleaved) {
+        wrong = "llama3's"; /* its factors are a tensor that only Llama's loader asks for */
     } else if (rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || rope->mscale != 0 ||
                                               rope->mscale_all_dim != 0 || !rope->truncate)) {
         wrong = "yarn with an attention factor of its own or without truncation as";
@@ -33,7 +40,7 @@ static mq_status check_rope(const mq_plan *plan, mq_error *err) {
     return wrong == NULL
                ? MQ_OK
                : mq_fail(err, MQ_ERR_USAGE, "llama.cpp has not %s rotary scaling for %s; " INSTEAD,
-                         wrong, mq_gguf_arch_of(plan)->name);
+                         wrong, arch->name);
 }
 
 static mq_status check_config(const mq_plan *plan, mq_error *err) {
@@ -41,7 +48,7 @@ static mq_status check_config(const mq_plan *plan, mq_error *err) {
     const mq_gguf_arch *arch = mq_gguf_arch_of(plan);
     const char *wrong = NULL;
     /* llama.cpp takes Gemma's scale from the head size, but for the model of 62 layers. */
-    const size_t scalar = !arch->interleaved && config->num_hidden_layers == 62
+    const size_t scalar = arch->windows && config->num_hidden_layers == 62
                               ? config->hidden_size / config->num_attention_heads
                               : config->head_dim;
     if (config->activation != arch->activation) {
@@ -50,9 +57,11 @@ static mq_status check_config(const mq_plan *plan, mq_error *err) {
         wrong = "this query_pre_attn_scalar";
     } else if (config->attn_logit_softcapping != 0) {
         wrong = "attn_logit_softcapping";
-    } else if (!arch->interleaved && (config->attention_bias || config->mlp_bias)) {
+    } else if (!arch->biases && (config->attention_bias || config->mlp_bias)) {
         wrong = "biases";
-    } else if (arch->interleaved && config->final_logit_softcapping != 0) {
+    } else if (!arch->windows && config->sliding_window != 0) {
+        wrong = "sliding windows";
+    } else if (!arch->windows && config->final_logit_softcapping != 0) {
         wrong = "final_logit_softcapping";
     }
     return wrong == NULL ? check_rope(plan, err)

@@ -20,6 +20,13 @@ static const char *const gemma3_fields[] = {
     NULL,
 };
 
+/* use_sliding_window is false (config_fields.c), and then the other two have no influence. */
+static const char *const qwen_fields[] = {
+    "hidden_act", "sliding_window", "max_window_layers", "layer_types", NULL,
+};
+
+static const char *const mistral_fields[] = {"hidden_act", "sliding_window", NULL};
+
 #define LINEAR_NAMES                                                                               \
     {                                                                                              \
         [MQ_Q] = "self_attn.q_proj", [MQ_K] = "self_attn.k_proj", [MQ_V] = "self_attn.v_proj",     \
@@ -27,23 +34,26 @@ static const char *const gemma3_fields[] = {
         [MQ_DOWN] = "mlp.down_proj",                                                               \
     }
 
+/* What most families share. */
+#define PLAIN_NAMES                                                                                \
+    .block_prefix = "model.layers.%zu.", .linear = LINEAR_NAMES,                                   \
+    .embedding = "model.embed_tokens.weight", .final_norm = "model.norm.weight",                   \
+    .head = "lm_head.weight"
+
 /* Defaults are those of transformers' configuration classes. */
 static const mq_arch table[] = {
     {
         .architecture = "LlamaForCausalLM",
         .model_type = "llama",
-        .block_prefix = "model.layers.%zu.",
-        .linear = LINEAR_NAMES,
+        PLAIN_NAMES,
         .norm =
             {
                 [MQ_NORM_INPUT] = "input_layernorm",
                 [MQ_NORM_PRE_FFN] = "post_attention_layernorm",
             },
-        .embedding = "model.embed_tokens.weight",
-        .final_norm = "model.norm.weight",
-        .head = "lm_head.weight",
         .fields = llama_fields,
         .activation_field = "hidden_act",
+        .attention_bias = true,
         .default_activation = MQ_SILU,
         .default_rope_theta = 10000.0,
         .default_rms_norm_eps = 1e-6,
@@ -52,8 +62,7 @@ static const mq_arch table[] = {
     {
         .architecture = "Gemma3ForCausalLM",
         .model_type = "gemma3_text",
-        .block_prefix = "model.layers.%zu.",
-        .linear = LINEAR_NAMES,
+        PLAIN_NAMES,
         .norm =
             {
                 [MQ_NORM_INPUT] = "input_layernorm",
@@ -63,15 +72,14 @@ static const mq_arch table[] = {
                 [MQ_NORM_Q] = "self_attn.q_norm",
                 [MQ_NORM_K] = "self_attn.k_norm",
             },
-        .embedding = "model.embed_tokens.weight",
-        .final_norm = "model.norm.weight",
-        .head = "lm_head.weight",
         .fields = gemma3_fields,
         .activation_field = "hidden_activation",
         .norm_plus_one = true,
         .scale_embeddings = true,
         .query_pre_attn_scalar = true,
-        .sliding_window = true,
+        .local_rope = true,
+        .attention_bias = true,
+        .windows = MQ_WINDOWS_SOME,
         .default_tie_word_embeddings = true,
         .default_activation = MQ_GELU_TANH,
         .default_rope_theta = 1000000.0,
@@ -83,6 +91,66 @@ static const mq_arch table[] = {
         .default_num_key_value_heads = 4,
         .default_sliding_window = 4096,
         .default_sliding_window_pattern = 6,
+    },
+    {
+        .architecture = "Qwen2ForCausalLM",
+        .model_type = "qwen2",
+        PLAIN_NAMES,
+        .norm =
+            {
+                [MQ_NORM_INPUT] = "input_layernorm",
+                [MQ_NORM_PRE_FFN] = "post_attention_layernorm",
+            },
+        .fields = qwen_fields,
+        .activation_field = "hidden_act",
+        .qkv_bias = true,
+        .windows = MQ_WINDOWS_REFUSED,
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 10000.0,
+        .default_rms_norm_eps = 1e-6,
+        .default_max_position_embeddings = 32768,
+        .default_num_key_value_heads = 32,
+    },
+    {
+        .architecture = "Qwen3ForCausalLM",
+        .model_type = "qwen3",
+        PLAIN_NAMES,
+        .norm =
+            {
+                [MQ_NORM_INPUT] = "input_layernorm",
+                [MQ_NORM_PRE_FFN] = "post_attention_layernorm",
+                [MQ_NORM_Q] = "self_attn.q_norm",
+                [MQ_NORM_K] = "self_attn.k_norm",
+            },
+        .fields = qwen_fields,
+        .activation_field = "hidden_act",
+        .attention_bias = true,
+        .windows = MQ_WINDOWS_REFUSED,
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 10000.0,
+        .default_rms_norm_eps = 1e-6,
+        .default_max_position_embeddings = 32768,
+        .default_head_dim = 128,
+        .default_num_key_value_heads = 32,
+    },
+    {
+        .architecture = "MistralForCausalLM",
+        .model_type = "mistral",
+        PLAIN_NAMES,
+        .norm =
+            {
+                [MQ_NORM_INPUT] = "input_layernorm",
+                [MQ_NORM_PRE_FFN] = "post_attention_layernorm",
+            },
+        .fields = mistral_fields,
+        .activation_field = "hidden_act",
+        .windows = MQ_WINDOWS_ALL,
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 10000.0,
+        .default_rms_norm_eps = 1e-6,
+        .default_max_position_embeddings = 131072,
+        .default_num_key_value_heads = 8,
+        .default_sliding_window = 4096,
     },
 };
 

@@ -30,6 +30,14 @@ typedef enum mq_norm {
     MQ_NORM_COUNT
 } mq_norm;
 
+/* Layers that see a window of tokens only. */
+typedef enum mq_windows {
+    MQ_WINDOWS_NONE,    /* the family has none */
+    MQ_WINDOWS_REFUSED, /* it may have some; only those without are supported */
+    MQ_WINDOWS_SOME,    /* as layer_types or sliding_window_pattern say */
+    MQ_WINDOWS_ALL,     /* every layer, unless sliding_window is null */
+} mq_windows;
+
 typedef enum mq_activation { MQ_SILU, MQ_GELU_TANH } mq_activation;
 
 typedef struct mq_arch {
@@ -46,11 +54,14 @@ typedef struct mq_arch {
     bool norm_plus_one;           /* the norm multiplies by 1 + weight */
     bool scale_embeddings;        /* by sqrt(hidden_size), in float32 */
     bool query_pre_attn_scalar;   /* attention scale from that field instead of head_dim */
-    bool sliding_window;          /* layer_types or sliding_window_pattern, two rotary bases */
+    bool local_rope;              /* layers with a window rotate by a base of their own */
+    bool attention_bias;          /* the field says whether q, k, v and o have a bias */
+    bool qkv_bias;                /* q, k and v have one, whatever the file says */
+    mq_windows windows;
     bool default_tie_word_embeddings;
     mq_activation default_activation;
     double default_rope_theta, default_rms_norm_eps;
-    double default_rope_local_base_freq; /* of local layers, where sliding_window */
+    double default_rope_local_base_freq; /* where local_rope */
     double default_query_pre_attn_scalar;
     size_t default_max_position_embeddings;
     size_t default_head_dim;            /* 0: hidden_size / num_attention_heads */

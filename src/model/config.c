@@ -217,6 +217,11 @@ static mq_status parse_numbers(mq_config *out, const cJSON *json, const char *fi
     if (status == MQ_OK) {
         status = mq_json_get_bool(&out->attention_bias, json, "attention_bias", false, file, err);
     }
+    if (status == MQ_OK && out->attention_bias && !out->arch->attention_bias) {
+        status =
+            mq_fail_file(err, MQ_ERR_INPUT, file, "attention_bias is true, which %s does not read",
+                         out->arch->architecture);
+    }
     if (status == MQ_OK) {
         status = mq_json_get_bool(&out->mlp_bias, json, "mlp_bias", false, file, err);
     }
@@ -284,29 +289,47 @@ static mq_status parse_window_pattern(mq_config *out, const cJSON *json, const c
     return MQ_OK;
 }
 
+/* Which layers have a window, from layer_types or, where the family has one, a pattern. */
+static mq_status parse_local_layers(mq_config *out, const cJSON *json, const char *file,
+                                    mq_error *err) {
+    const cJSON *layer_types = mq_config_member(json, "layer_types");
+    if (layer_types != NULL) {
+        return parse_layer_types(out, layer_types, file, err);
+    }
+    return out->arch->windows == MQ_WINDOWS_SOME ? parse_window_pattern(out, json, file, err)
+                                                 : MQ_OK;
+}
+
+static bool any_local(const mq_config *config) {
+    bool any = false;
+    for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
+        any = any || config->layer_is_local[layer];
+    }
+    return any;
+}
+
 static mq_status parse_windows(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
     mq_status status =
         mq_new(&out->layer_is_local, out->num_hidden_layers, sizeof(bool), "the layer types", err);
     if (status != MQ_OK) {
         return status;
     }
-    memset(out->layer_is_local, 0, out->num_hidden_layers * sizeof(bool));
-    if (!out->arch->sliding_window) {
-        return MQ_OK;
+    const mq_windows windows = out->arch->windows;
+    const cJSON *window = cJSON_GetObjectItemCaseSensitive(json, "sliding_window");
+    const bool all = windows == MQ_WINDOWS_ALL && !cJSON_IsNull(window);
+    for (size_t layer = 0; layer < out->num_hidden_layers; layer++) {
+        out->layer_is_local[layer] = all;
     }
-    const cJSON *layer_types = mq_config_member(json, "layer_types");
-    status = layer_types != NULL ? parse_layer_types(out, layer_types, file, err)
-                                 : parse_window_pattern(out, json, file, err);
-    if (status != MQ_OK) {
+    if (windows == MQ_WINDOWS_SOME || windows == MQ_WINDOWS_REFUSED) {
+        status = parse_local_layers(out, json, file, err);
+    }
+    if (status != MQ_OK || !any_local(out)) {
         return status;
     }
-    bool any_local = false;
-    for (size_t layer = 0; layer < out->num_hidden_layers; layer++) {
-        any_local = any_local || out->layer_is_local[layer];
-    }
-    const cJSON *window = cJSON_GetObjectItemCaseSensitive(json, "sliding_window");
-    if (!any_local) {
-        return MQ_OK;
+    if (windows == MQ_WINDOWS_REFUSED) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "layer_types has sliding_attention, which is not supported for %s",
+                            out->arch->architecture);
     }
     if (cJSON_IsNull(window)) {
         return mq_fail_file(err, MQ_ERR_INPUT, file,
@@ -381,8 +404,10 @@ void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq
 }
 
 bool mq_config_has_bias(const mq_config *config, mq_linear linear) {
-    const bool mlp = linear == MQ_GATE || linear == MQ_UP || linear == MQ_DOWN;
-    return mlp ? config->mlp_bias : config->attention_bias;
+    if (linear == MQ_GATE || linear == MQ_UP || linear == MQ_DOWN) {
+        return config->mlp_bias;
+    }
+    return config->attention_bias || (config->arch->qkv_bias && linear != MQ_O);
 }
 
 size_t mq_config_norm_size(const mq_config *config, mq_norm norm) {

@@ -108,6 +108,7 @@ typedef struct fixed_field {
 static const fixed_field fixed_fields[] = {
     {"partial_rotary_factor", FIXED_ONE}, {"pretraining_tp", FIXED_ONE},
     {"rope_interleaved", FIXED_FALSE},    {"use_bidirectional_attention", FIXED_FALSE},
+    {"use_sliding_window", FIXED_FALSE},  {"use_mrope", FIXED_FALSE},
     {"is_encoder_decoder", FIXED_FALSE},  {"add_cross_attention", FIXED_FALSE},
     {"tie_encoder_decoder", FIXED_FALSE}, {"pruned_heads", FIXED_EMPTY},
 };

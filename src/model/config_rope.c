@@ -297,7 +297,7 @@ static mq_status split_layer_types(const cJSON *objects[2], const cJSON *paramet
 
 mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
                                mq_error *err) {
-    const bool layered = config->arch->sliding_window;
+    const bool layered = config->arch->local_rope;
     double theta = config->arch->default_rope_theta,
            local_theta = config->arch->default_rope_local_base_freq;
     mq_status status = mq_json_get_double(&theta, json, "rope_theta", false, file, err);

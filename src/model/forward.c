@@ -22,7 +22,7 @@ static void forward_carve(forward *f, mq_slab *slab, const mq_config *config,
     }
     mq_block_params_carve(&f->params, slab, config);
     for (size_t i = 0; i < 2; i++) {
-        const bool shared = i == 1 && !config->arch->sliding_window;
+        const bool shared = i == 1 && !config->arch->local_rope;
         f->cos_table[i] = shared ? f->cos_table[0] : mq_carve(slab, angles, sizeof(float));
         f->sin_table[i] = shared ? f->sin_table[0] : mq_carve(slab, angles, sizeof(float));
     }
@@ -38,7 +38,7 @@ static mq_status forward_open(forward *f, const mq_config *config, const forward
         return status;
     }
     forward_carve(f, &f->memory, config, size, context);
-    for (size_t i = 0; i < (config->arch->sliding_window ? 2u : 1u); i++) {
+    for (size_t i = 0; i < (config->arch->local_rope ? 2u : 1u); i++) {
         mq_rope_tables(f->cos_table[i], f->sin_table[i], &config->rope[i], config, size->positions);
     }
     return MQ_OK;

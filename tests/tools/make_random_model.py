@@ -3,6 +3,7 @@
 
 KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND tall: one whose feed-forward network is
 worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are shorter than a text; its sixth block sees all of it.
+KIND qwen2, qwen3, mistral: small ones of these families, Mistral's without windows.
 """
 import array
 import json
@@ -40,9 +41,37 @@ def gemma(demo):
             "final_logit_softcapping": None, "use_bidirectional_attention": False}
 
 
+def family(demo, architecture, **fields):
+    kept = ("vocab_size", "bos_token_id", "eos_token_id", "dtype", "max_position_embeddings", "attention_dropout",
+            "initializer_range", "use_cache")
+    return {"architectures": [architecture + "ForCausalLM"], "model_type": architecture.lower(),
+            **{key: demo[key] for key in kept}, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0, "tie_word_embeddings": True, **fields}
+
+
+def qwen2(demo):
+    config = family(demo, "Qwen2", use_sliding_window=False, sliding_window=32768, max_window_layers=2, num_attention_heads=2,
+                    num_key_value_heads=1)
+    del config["head_dim"]  # it is always hidden_size / num_attention_heads
+    return config
+
+
+def qwen3(demo):
+    return family(demo, "Qwen3", use_sliding_window=False, sliding_window=None, max_window_layers=2, attention_bias=False)
+
+
+def mistral(demo):
+    return family(demo, "Mistral", sliding_window=None, tie_word_embeddings=False)
+
+
+KINDS = {"wide": wide, "tall": tall, "gemma": gemma, "qwen2": qwen2, "qwen3": qwen3, "mistral": mistral}
+
+
 def shapes_of(config):
     """{NAME without .weight: shape}."""
-    hidden, ffn, size = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    hidden, ffn = config["hidden_size"], config["intermediate_size"]
+    size = config.get("head_dim") or hidden // config["num_attention_heads"]
     q, kv = config["num_attention_heads"] * size, config["num_key_value_heads"] * size
     is_gemma = config["model_type"].startswith("gemma")
     shapes = {"model.embed_tokens": [config["vocab_size"], hidden]}
@@ -55,9 +84,17 @@ def shapes_of(config):
             shapes[prefix + name] = shape
         for name in GEMMA_NORMS if is_gemma else NORMS:
             shapes[prefix + name] = [hidden]
-        for name in ("self_attn.q_norm", "self_attn.k_norm") if is_gemma else ():
+        for name in ("self_attn.q_norm", "self_attn.k_norm") if is_gemma or config["model_type"] == "qwen3" else ():
             shapes[prefix + name] = [size]
-    return {**shapes, "model.norm": [hidden]}
+    shapes["model.norm"] = [hidden]
+    return shapes if config["tie_word_embeddings"] else {**shapes, "lm_head": [config["vocab_size"], hidden]}
+
+
+def biases_of(config, shapes):
+    """The same for biases."""
+    if config["model_type"] != "qwen2":
+        return {}
+    return {name: shape[:1] for name, shape in shapes.items() if name.endswith(("q_proj", "k_proj", "v_proj"))}
 
 
 def bf16(values):
@@ -75,11 +112,14 @@ def values_of(shape, source, is_gemma):
 def main():
     kind, demo, out = sys.argv[1:]
     with open(os.path.join(demo, "config.json"), encoding="utf-8") as file:
-        config = {"wide": wide, "tall": tall, "gemma": gemma}[kind](json.load(file))
+        config = KINDS[kind](json.load(file))
     source, header, data, end = random.Random(1), {}, [], 0
-    for name, shape in shapes_of(config).items():
-        data.append(bf16(values_of(shape, source, kind == "gemma")))
-        header[name + ".weight"] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + len(data[-1])]}
+    shapes = shapes_of(config)
+    values = [(name + ".weight", shape, values_of(shape, source, kind == "gemma")) for name, shape in shapes.items()]
+    values += [(name + ".bias", shape, values_of(shape, source, True)) for name, shape in biases_of(config, shapes).items()]
+    for name, shape, numbers in values:
+        data.append(bf16(numbers))
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + len(data[-1])]}
         end += len(data[-1])
     os.mkdir(out)
     for name in os.listdir(demo):

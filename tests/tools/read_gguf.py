@@ -245,12 +245,13 @@ def check_meta(file, master):
     for token in tokenizer["added_tokens"]:
         kind = meta["tokenizer.ggml.token_type"][token["id"]]
         check(kind in ((2, 3) if token["special"] else (2, 4)), "the type of %s" % token["content"])
-    return arch == "gemma3"
+    return arch
 
 
 def main():
     master, file = Master(sys.argv[1], int(sys.argv[3])), File(sys.argv[2])
-    gemma = check_meta(file, master)
+    arch = check_meta(file, master)
+    gemma = arch == "gemma3"
     symmetric = master.settings.get("zero_point") == "symmetric"
     exact = inexact = 0
     error = power = 0.0
@@ -264,7 +265,7 @@ def main():
         wanted = master.weights(linears[name]) if tensor is None else numbers(tensor)
         original = master.tensors[linears[name] + ".codes"][1] if tensor is None else tensor[1]
         check(shape == original, theirs + " has another shape")
-        if not gemma and (".attn_q." in theirs or ".attn_k." in theirs):
+        if arch == "llama" and (".attn_q." in theirs or ".attn_k." in theirs):
             wanted = interleave(wanted, theirs, shape[0], master.config)
         if gemma and theirs.endswith("norm.weight"):
             wanted = float32(1 + w for w in wanted)

@@ -127,6 +127,52 @@ static void test_layer_types(void **state) {
     refused(LLAMA, "\"sliding_window\":5", "\"sliding_window\" is not supported");
 }
 
+/* Qwen's windows are off, whatever else of them stands there; Mistral's are of all layers. */
+static void test_other_families(void **state) {
+    (void)state;
+#define KEYS ",\"num_key_value_heads\":2"
+#define FULL "\"full_attention\","
+    mq_config config = parse_good("{\"model_type\":\"qwen2\"," SIZES KEYS
+                                  ",\"use_sliding_window\":false,\"sliding_window\":7,"
+                                  "\"max_window_layers\":1,\"use_mrope\":false}");
+    assert_int_equal(config.sliding_window, 0);
+    assert_false(config.layer_is_local[3] || config.attention_bias);
+    assert_true(mq_config_has_bias(&config, MQ_Q) && mq_config_has_bias(&config, MQ_V));
+    assert_false(mq_config_has_bias(&config, MQ_O) || mq_config_has_bias(&config, MQ_UP));
+    assert_int_equal(mq_config_norm_size(&config, MQ_NORM_Q), 0);
+    mq_config_free(&config);
+
+    config = parse_good("{\"model_type\":\"qwen3\"," SIZES KEYS ",\"layer_types\":[" FULL FULL FULL
+                        "\"full_attention\"]}");
+    assert_int_equal(config.head_dim, 128);
+    assert_false(mq_config_has_bias(&config, MQ_Q));
+    assert_int_equal(mq_config_norm_size(&config, MQ_NORM_K), 128);
+    mq_config_free(&config);
+
+    config = parse_good("{\"model_type\":\"mistral\"," SIZES KEYS "}");
+    assert_int_equal(config.sliding_window, 4096);
+    assert_true(config.layer_is_local[0] && config.layer_is_local[3]);
+    assert_true(config.rope[1].rope_theta == 1e4);
+    mq_config_free(&config);
+    config = parse_good("{\"model_type\":\"mistral\"," SIZES KEYS ",\"sliding_window\":null}");
+    assert_int_equal(config.sliding_window, 0);
+    assert_false(config.layer_is_local[0]);
+    mq_config_free(&config);
+
+    refused("\"model_type\":\"qwen2\"," SIZES KEYS, "\"use_sliding_window\":true",
+            "use_sliding_window|only false");
+    refused("\"model_type\":\"qwen2\"," SIZES KEYS, "\"attention_bias\":true",
+            "attention_bias|Qwen2ForCausalLM");
+    refused("\"model_type\":\"qwen3\"," SIZES KEYS,
+            "\"layer_types\":[" FULL FULL FULL "\"sliding_attention\"]",
+            "sliding_attention|Qwen3ForCausalLM");
+    refused("\"model_type\":\"qwen3\"," SIZES, "",
+            "num_attention_heads 4 is not a multiple of num_key_value_heads 32");
+    refused("\"model_type\":\"mistral\"," SIZES KEYS, "\"mlp_bias\":true", "mlp_bias");
+#undef FULL
+#undef KEYS
+}
+
 static void test_architecture(void **state) {
     (void)state;
     refused("\"architectures\":[\"MambaForCausalLM\"]," SIZES, "",
@@ -359,10 +405,11 @@ static void test_missing_file(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_llama_defaults), cmocka_unit_test(test_gemma_defaults),
-        cmocka_unit_test(test_layer_types),    cmocka_unit_test(test_architecture),
-        cmocka_unit_test(test_unknown_fields), cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_rope_spellings), cmocka_unit_test(test_rope_refusals),
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_layer_types),    cmocka_unit_test(test_other_families),
+        cmocka_unit_test(test_architecture),   cmocka_unit_test(test_unknown_fields),
+        cmocka_unit_test(test_sizes),          cmocka_unit_test(test_rope_spellings),
+        cmocka_unit_test(test_rope_refusals),  cmocka_unit_test(test_names),
+        cmocka_unit_test(test_missing_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

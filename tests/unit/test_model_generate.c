@@ -49,9 +49,11 @@ static float *forward_logits(const mq_model *model, const int32_t *ids, size_t s
  * each place. */
 static void test_cold_is_greedy(void **state) {
     (void)state;
-    static const char *const names[] = {
-        "llama-biases",   "llama-head-dim",           "rope-llama3",    "gemma3",
-        "gemma3-v4-bf16", "gemma3-attention-softcap", "gemma3-own-head"};
+    static const char *const names[] = {"llama-biases",    "llama-head-dim",
+                                        "rope-llama3",     "gemma3",
+                                        "gemma3-v4-bf16",  "gemma3-attention-softcap",
+                                        "gemma3-own-head", "qwen2",
+                                        "qwen3",           "mistral"};
     enum { SEQUENCES = 3, LENGTH = 24 };
     mq_context *context = make_context(2);
     for (size_t n = 0; n < sizeof names / sizeof names[0]; n++) {

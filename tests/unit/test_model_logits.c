@@ -229,6 +229,11 @@ int main(void) {
         "gemma3-final-softcap",
         "gemma3-attention-softcap",
         "gemma3-own-head",
+        "qwen2",
+        "qwen3",
+        "qwen3-biases",
+        "mistral",
+        "mistral-no-window",
     };
     enum { CASES = sizeof names / sizeof names[0] };
     struct CMUnitTest tests[CASES + 3];

@@ -136,16 +136,19 @@ static packing *short_batch(uint64_t seed) {
 static void test_short_sequences(void **state) {
     (void)state;
     packing *p = short_batch(1);
-    static const char *const names[] = {
-        "llama",       "llama-biases",       "gemma3",    "gemma3-attention-softcap",
-        "rope-llama3", "gemma3-wide-window", "rope-yarn", "llama-head-dim"};
+    static const char *const names[] = {"llama",       "llama-biases",
+                                        "gemma3",      "gemma3-attention-softcap",
+                                        "rope-llama3", "gemma3-wide-window",
+                                        "rope-yarn",   "llama-head-dim",
+                                        "qwen2",       "qwen3",
+                                        "mistral"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         check(names[i], p, 1, 64);
     }
     free(p);
 }
 
-/* Longer than a tile of queries, and more tokens than a run of rows that one thread has. */
+/* Longer than a tile of queries, and more tokens than a tile of a product has. */
 static void test_long_sequences(void **state) {
     (void)state;
     packing *p = new_packing(2);

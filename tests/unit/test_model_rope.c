@@ -48,7 +48,7 @@ static void test_goldens(void **state) {
         "llama",          "llama-head-dim",    "rope-default",        "rope-linear",
         "rope-linear-v4", "rope-dynamic",      "rope-llama3",         "rope-llama3-v4",
         "rope-yarn",      "rope-yarn-options", "rope-yarn-no-factor", "gemma3",
-        "gemma3-v4-bf16", "gemma3-dynamic",
+        "gemma3-v4-bf16", "gemma3-dynamic",    "qwen3-biases",        "mistral",
     };
     const size_t count = sizeof cases / sizeof cases[0];
     for (size_t i = 0; i < count; i++) {
@@ -60,7 +60,7 @@ static void test_goldens(void **state) {
             fail_with(cases[i], &err);
         }
         check_table(cases[i], expected, &config, 0);
-        if (config.arch->sliding_window) {
+        if (config.arch->local_rope) {
             check_table(cases[i], expected, &config, 1);
         }
         mq_config_free(&config);

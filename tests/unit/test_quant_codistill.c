@@ -190,7 +190,7 @@ static double distance(const char *name, const mq_quantize_options *options, mq_
  * learns differs by more than this is about: the mean over three of them, and two weights each. */
 static void a_narrow_width_comes_closer_to_its_teacher(void **state) {
     (void)state;
-    static const char *const names[] = {"llama", "llama-biases", "gemma3"};
+    static const char *const names[] = {"llama", "llama-biases", "gemma3", "qwen2"};
     const mq_quantize_options without = options_with(1.0, 0.0, 0.0);
     const mq_quantize_options beside[] = {options_with(1.0, 0.0, 1.0), options_with(1.0, 0.0, 4.0)};
     const mq_quantize_options alone = options_with(0.0, 0.0, 1.0);

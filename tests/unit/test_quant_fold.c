@@ -35,7 +35,7 @@ static mq_quantize_options fold_options(bool fold) {
 /* Only the pairs' weights change, and where the producer has a bias not even those. */
 static void the_block_stays_what_it_was(void **state) {
     (void)state;
-    static const char *const models[] = {"llama", "llama-biases", "gemma3"};
+    static const char *const models[] = {"llama", "llama-biases", "gemma3", "qwen2"};
     for (size_t m = 0; m < 3; m++) {
         const mq_quantize_options with = fold_options(true), without = fold_options(false);
         learner_fixture folded, plain;

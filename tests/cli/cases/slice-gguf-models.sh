@@ -19,6 +19,9 @@ converts 'llama, tokenizer gpt2 smollm, rope default' llama-tied-bf16 smollm
 converts 'llama, tokenizer gpt2 llama-bpe, rope llama3' rope-llama3 llama-bpe
 converts 'llama, tokenizer llama default, rope linear' rope-linear llama2
 converts 'llama, tokenizer gpt2 gpt-2, rope yarn' rope-yarn gpt-2
+converts 'llama, tokenizer llama default, rope default' mistral-no-window llama2
+converts 'qwen2, tokenizer gpt2 qwen2, rope default' qwen2 qwen2
+converts 'qwen3, tokenizer gpt2 qwen2, rope default' qwen3 qwen2
 converts 'gemma3, tokenizer llama default, rope default' gemma3 gemma query_pre_attn_scalar=16
 converts 'gemma3, tokenizer llama default, rope default' gemma3-final-softcap gemma query_pre_attn_scalar=16
 converts 'gemma3, tokenizer llama default, rope linear' gemma3-v4-bf16 gemma query_pre_attn_scalar=16
