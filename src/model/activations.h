@@ -102,12 +102,17 @@ void mq_block_for_rows(void (*work)(const mq_block_pass *, const mq_rows *),
 float *mq_block_output(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
 float *mq_block_input_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
 
-/* y = x·wᵀ + bias of some linears that are ready at the same time, for a slab of tokens, by all
- * threads. */
-void mq_block_linears(const mq_block_pass *pass, const mq_linear *linears, size_t count,
-                      const mq_rows *slab);
-/* dx = Σ dy·w over the linears, which have the same input; dy is pass->d_linear. */
-void mq_block_linears_backward(const mq_block_pass *pass, const mq_linear *linears, size_t count,
+/* Linears whose products are made together: they have the same input. */
+typedef struct mq_together {
+    mq_linear linears[3];
+    size_t count;
+} mq_together;
+extern const mq_together mq_block_qkv, mq_block_o, mq_block_gate_up, mq_block_down;
+
+/* y = x·wᵀ + bias of a group of linears, for a slab of tokens, by all threads. */
+void mq_block_linears(const mq_block_pass *pass, const mq_together *group, const mq_rows *slab);
+/* dx = Σ dy·w over the group; dy is pass->d_linear. */
+void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *group,
                                const mq_rows *slab);
 /* How a product's operand is made, MQ_ROW_CHUNK rows at most, so that rounding finds them in cache:
  *   float *x = mq_block_input_rows(pass, linear, rows);

@@ -3,8 +3,7 @@
  * Tokens pass in slabs: a slab's products are cut into tiles by rows and by columns, which threads
  * make one by one, each with a library of one thread; what lies between is done on a few rows at a
  * time. That a thread keeps some tokens and makes all columns of them was slower: the library packs
- * all weights anew for each run of tokens, 10 % of a product's time for 256 of them and 20 % for
- * 128 (OpenBLAS), and no more threads had work than there were runs. */
+ * all weights anew for each run of tokens, and no more threads had work than there were runs. */
 #include <assert.h>
 #include <omp.h>
 #include <string.h>

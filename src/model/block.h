@@ -68,7 +68,7 @@ mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations 
                                             size_t max_length, bool bf16,
                                             const mq_context *context);
 
-/* Rows of the products that a thread makes at a time, for blocks of so many tokens. */
+/* Rows of the largest products that a thread makes at a time, for blocks of so many tokens. */
 size_t mq_block_tile_rows(size_t tokens);
 
 /* Makes gemm ready for the products of a block of config's with so many tokens, forward and, if

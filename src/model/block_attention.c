@@ -2,8 +2,6 @@
  * rotation. */
 #include "model/activations.h"
 
-static const mq_linear qkv[] = {MQ_Q, MQ_K, MQ_V};
-
 /* The rotation of some tokens, x[rows, heads, head_dim]. */
 static void rotate(float *x, const mq_block_pass *pass, const mq_rows *rows, size_t heads,
                    bool inverse) {
@@ -48,7 +46,7 @@ static void input_norm(const mq_block_pass *pass, const mq_rows *rows) {
 
 void mq_block_qkv_forward(const mq_block_pass *pass, const mq_rows *slab) {
     mq_block_for_rows(input_norm, pass, slab);
-    mq_block_linears(pass, qkv, 3, slab);
+    mq_block_linears(pass, &mq_block_qkv, slab);
     mq_block_for_rows(place_both, pass, slab);
 }
 
@@ -66,8 +64,8 @@ static void place_both_backward(const mq_block_pass *pass, const mq_rows *rows) 
     const mq_activations *a = pass->activations;
     place_backward(a->d_q, a->q_raw, pass, rows, MQ_NORM_Q, pass->config->num_attention_heads);
     place_backward(a->d_k, a->k_raw, pass, rows, MQ_NORM_K, pass->config->num_key_value_heads);
-    for (size_t i = 0; i < 3; i++) {
-        mq_block_round_gradient(pass, qkv[i], rows);
+    for (size_t i = 0; i < mq_block_qkv.count; i++) {
+        mq_block_round_gradient(pass, mq_block_qkv.linears[i], rows);
     }
 }
 
@@ -82,7 +80,7 @@ static void input_norm_backward(const mq_block_pass *pass, const mq_rows *rows) 
 void mq_block_qkv_backward(const mq_block_pass *pass, const mq_rows *slab) {
     mq_block_for_rows(place_both_backward, pass, slab);
     if (pass->through_input) {
-        mq_block_linears_backward(pass, qkv, 3, slab);
+        mq_block_linears_backward(pass, &mq_block_qkv, slab);
         mq_block_for_rows(input_norm_backward, pass, slab);
     }
 }

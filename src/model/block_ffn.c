@@ -1,8 +1,6 @@
 /* The part of a block after attention: output projection, residual, and the feed-forward part. */
 #include "model/activations.h"
 
-static const mq_linear o_linear[] = {MQ_O}, gate_up[] = {MQ_GATE, MQ_UP}, down_linear[] = {MQ_DOWN};
-
 /* --- forward ---------------------------------------------------------------------------------- */
 
 static void round_attention(const mq_block_pass *pass, const mq_rows *rows) {
@@ -62,11 +60,11 @@ void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *slab) {
     if (pass->bf16) {
         mq_block_for_rows(round_attention, pass, slab);
     }
-    mq_block_linears(pass, o_linear, 1, slab);
+    mq_block_linears(pass, &mq_block_o, slab);
     mq_block_for_rows(after_attention, pass, slab);
-    mq_block_linears(pass, gate_up, 2, slab);
+    mq_block_linears(pass, &mq_block_gate_up, slab);
     mq_block_for_rows(gated_input, pass, slab);
-    mq_block_linears(pass, down_linear, 1, slab);
+    mq_block_linears(pass, &mq_block_down, slab);
     mq_block_for_rows(after_ffn, pass, slab);
 }
 
@@ -113,14 +111,14 @@ void mq_block_ffn_backward(const mq_block_pass *pass, const mq_rows *slab) {
     if (!pass->through_ffn) {
         return;
     }
-    mq_block_linears_backward(pass, down_linear, 1, slab);
+    mq_block_linears_backward(pass, &mq_block_down, slab);
     mq_block_for_rows(gated_input_backward, pass, slab);
     if (!pass->through_o && !pass->grads->norm[MQ_NORM_PRE_FFN]) {
         return;
     }
-    mq_block_linears_backward(pass, gate_up, 2, slab);
+    mq_block_linears_backward(pass, &mq_block_gate_up, slab);
     mq_block_for_rows(after_attention_backward, pass, slab);
     if (pass->through_attention) {
-        mq_block_linears_backward(pass, o_linear, 1, slab);
+        mq_block_linears_backward(pass, &mq_block_o, slab);
     }
 }

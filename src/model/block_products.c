@@ -23,15 +23,15 @@ bool mq_block_is_bf16(const mq_block_weights *weights, const mq_activations *act
 
 /* --- slabs and tiles -------------------------------------------------------------------------- */
 
-/* Measured with OpenBLAS 0.3.21 on AVX-512 and on AVX2, weights of 576 x 576 to 11008 x 4096: tiles
- * of 512 rows are 1 to 4 % faster than of 256, those 10 to 20 % faster than of 128; of 768 columns
- * 1 to 2 % faster than of 384, those 1 to 4 % faster than of 192. */
+/* Tiles of OpenBLAS are fast from some hundred rows and columns on, since both operands are packed
+ * for each; a few rows or columns more than these gain little. */
 #define TILE_ROWS 512
 #define LEAST_ROWS 256
 #define TILE_STEP 32 /* rows and columns of a tile are a multiple: kernels make 4 to 32 at once */
 
 size_t mq_block_slab(const mq_config *config, size_t tokens) {
-    /* Of small models more tokens, which have tiles for more threads then; 64 MiB of scratch. */
+    /* Of small models more tokens, which have tiles for more threads then: what 64 MiB of scratch
+     * hold, but two tiles' at least. */
     const size_t floats = config->hidden_size + 2 * config->intermediate_size;
     size_t slab = ((size_t)1 << 24) / floats / TILE_ROWS * TILE_ROWS;
     slab = slab < 2 * TILE_ROWS ? 2 * TILE_ROWS : slab > 8 * TILE_ROWS ? 8 * TILE_ROWS : slab;
@@ -62,8 +62,8 @@ mq_tiles mq_block_tiles(size_t rows, size_t columns, size_t together) {
         down *= 2;
     }
     const size_t width = (together + across - 1) / across;
-    mq_tiles tiles = {.rows = in_pieces(rows, down),
-                      .columns = in_pieces(columns, (columns + width - 1) / width)};
+    const size_t pieces = columns < width ? 1 : (columns + width / 2) / width; /* the nearest */
+    mq_tiles tiles = {.rows = in_pieces(rows, down), .columns = in_pieces(columns, pieces)};
     tiles.down = (rows + tiles.rows - 1) / tiles.rows;
     tiles.across = (columns + tiles.columns - 1) / tiles.columns;
     return tiles;
@@ -112,7 +112,7 @@ static mq_gemm_shape backward_shape(const mq_config *config, mq_linear linear,
 
 /* Pieces of weight gradients are at most so many rows or columns. Of less than that their products
  * are slower, and of more there would be too few pieces for the threads. */
-#define PIECE 768
+#define PIECE 512
 
 size_t mq_block_pieces(const mq_config *config, mq_linear linear) {
     size_t out, in;
@@ -142,20 +142,14 @@ static piece_view piece_of(const mq_config *config, mq_linear linear, size_t pie
     return view;
 }
 
-/* Linears whose products are made together: they have the same input. */
-typedef struct together {
-    mq_linear linears[3];
-    size_t count;
-} together;
+const mq_together mq_block_qkv = {{MQ_Q, MQ_K, MQ_V}, 3}, mq_block_o = {{MQ_O}, 1},
+                  mq_block_gate_up = {{MQ_GATE, MQ_UP}, 2}, mq_block_down = {{MQ_DOWN}, 1};
 
-static const together groups[] = {
-    {{MQ_Q, MQ_K, MQ_V}, 3}, {{MQ_O}, 1}, {{MQ_GATE, MQ_UP}, 2}, {{MQ_DOWN}, 1}};
-
-static size_t outputs_of(const mq_config *config, const mq_linear *linears, size_t count) {
+static size_t outputs_of(const mq_config *config, const mq_together *group) {
     size_t sum = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < group->count; i++) {
         size_t out, in;
-        mq_config_linear_shape(&out, &in, config, linears[i]);
+        mq_config_linear_shape(&out, &in, config, group->linears[i]);
         sum += out;
     }
     return sum;
@@ -184,11 +178,13 @@ static mq_status prepare_linear(mq_gemm_bf16 *gemm, const mq_config *config, mq_
 
 static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_t rows,
                               bool backward, mq_error *err) {
+    const mq_together *const all[] = {&mq_block_qkv, &mq_block_o, &mq_block_gate_up,
+                                      &mq_block_down};
     mq_status status = MQ_OK;
-    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-        const size_t outputs = outputs_of(config, groups[g].linears, groups[g].count);
-        for (size_t i = 0; status == MQ_OK && i < groups[g].count; i++) {
-            status = prepare_linear(gemm, config, groups[g].linears[i], outputs, i == 0, rows,
+    for (size_t g = 0; g < sizeof all / sizeof *all; g++) {
+        const size_t outputs = outputs_of(config, all[g]);
+        for (size_t i = 0; status == MQ_OK && i < all[g]->count; i++) {
+            status = prepare_linear(gemm, config, all[g]->linears[i], outputs, i == 0, rows,
                                     backward, err);
         }
     }
@@ -309,9 +305,9 @@ static double multiplications(size_t rows, size_t columns, size_t depth) {
     return (double)rows * (double)columns * (double)depth;
 }
 
-void mq_block_linears(const mq_block_pass *pass, const mq_linear *linears, size_t count,
-                      const mq_rows *slab) {
-    const size_t outputs = outputs_of(pass->config, linears, count);
+void mq_block_linears(const mq_block_pass *pass, const mq_together *group, const mq_rows *slab) {
+    const mq_linear *linears = group->linears;
+    const size_t count = group->count, outputs = outputs_of(pass->config, group);
     mq_tiles tiles[MQ_LINEAR_COUNT];
     size_t out, in, begins[MQ_LINEAR_COUNT], total = 0;
     for (size_t i = 0; i < count; i++) {
@@ -354,11 +350,12 @@ static void backward_tile(float *dx, const mq_block_pass *pass, mq_linear linear
     }
 }
 
-void mq_block_linears_backward(const mq_block_pass *pass, const mq_linear *linears, size_t count,
+void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *group,
                                const mq_rows *slab) {
+    const mq_linear *linears = group->linears;
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linears[0]);
-    const size_t outputs = outputs_of(pass->config, linears, count);
+    const size_t count = group->count, outputs = outputs_of(pass->config, group);
     const mq_tiles tiles = mq_block_tiles(slab->count, in, in);
     float *dx = mq_block_input_gradient(pass, linears[0], slab);
     const int threads = threads_for(pass, multiplications(slab->count, outputs, in));

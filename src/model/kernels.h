@@ -1,6 +1,6 @@
-/* The loops of a block that are not matrix products, for one thread and a run of rows, compiled
- * once for every instruction set (kernels_body.h) and chosen at run time. ops.h splits them over
- * threads and block.c calls them on the rows that a thread has in its cache. All arrays float32;
+/* The loops of a block that are not matrix products, for one thread and a few rows, compiled once
+ * for every instruction set (kernels_body.h) and chosen at run time. ops.h and block.c split them
+ * over threads. All arrays float32;
  * results depend on the instruction set, never on how rows are distributed over calls (but
  * rmsnorm_backward's and column_sum's sums, which their callers make over fixed runs). */
 #ifndef MQ_MODEL_KERNELS_H

@@ -95,7 +95,7 @@ static work work_of_thread(float *scratch, const mq_attention_shape *shape) {
 }
 
 /* Tasks of a backward, if there are so many tiles: enough for the threads of most machines. */
-#define TASKS 8
+#define TASKS 12
 
 /* Tasks that the tiles of a sequence and a head of keys are shared out to. */
 static size_t parts_of(const mq_attention_shape *shape) {
@@ -105,10 +105,9 @@ static size_t parts_of(const mq_attention_shape *shape) {
 }
 
 /* Floats of dk, and of dv, for all parts but the first: for any number of sequences no more than
- * this, since (parts - 1) * sequences <= TASKS / kv_heads. */
+ * this, since (parts - 1) * sequences <= (TASKS - 1) / kv_heads. */
 static size_t part_floats(const mq_attention_shape *shape) {
-    return (TASKS + shape->kv_heads - 1) / shape->kv_heads * shape->length * shape->kv_heads *
-           shape->head_dim;
+    return (TASKS - 1) / shape->kv_heads * shape->length * shape->kv_heads * shape->head_dim;
 }
 
 size_t mq_attention_scratch(const mq_attention_shape *shape, bool backward,
@@ -321,7 +320,8 @@ void mq_attention_backward(float *dq, float *dk, float *dv, const float *dout, c
         const work w = work_of_thread(scratch, shape);
         const size_t head = task / parts;
         const head_view view = view_of(shape, head / shape->kv_heads, head % shape->kv_heads);
-        backward_part(task % parts, parts, &arrays, sums, &view, shape, &w, kernels);
+        const size_t part = parts - 1 - task % parts; /* the one with the largest tile first */
+        backward_part(part, parts, &arrays, sums, &view, shape, &w, kernels);
     }
     mq_gemm_leave_single(context);
     if (parts > 1 && dk) {

@@ -1,6 +1,6 @@
 /* Causal attention of sequences that go on from rows of others (packed.h), forward only.
  *
- * As op_attention.c does it, a task is one head of one sequence and goes through its own queries a
+ * A task is one head of one sequence and goes through its own queries a
  * tile at a time. The keys that a tile sees lie in several runs of rows: each has its product into
  * its own columns of the scores, and adds its values to the output. */
 #include <omp.h>

@@ -34,8 +34,10 @@ double mq_block_loss_value(const float *y, const float *target, size_t tokens, s
     double total = 0.0;
     for (size_t begin = 0; begin < tokens; begin += (size_t)TOKENS_PER_CHUNK * MAX_CHUNKS) {
         double sum[MAX_CHUNKS] = {0};
+        const size_t left = (tokens - begin + TOKENS_PER_CHUNK - 1) / TOKENS_PER_CHUNK;
+        const size_t chunks = left < MAX_CHUNKS ? left : MAX_CHUNKS;
 #pragma omp parallel for
-        for (size_t chunk = 0; chunk < MAX_CHUNKS; chunk++) {
+        for (size_t chunk = 0; chunk < chunks; chunk++) {
             const size_t first = begin + chunk * TOKENS_PER_CHUNK;
             for (size_t t = first; t < first + TOKENS_PER_CHUNK && t < tokens; t++) {
                 const float *goal = target + t * hidden_size;

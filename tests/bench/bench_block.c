@@ -7,8 +7,8 @@
  * For SmolLM2-135M's and Gemma 3 270M's shapes, 4 sequences of 512 tokens: the best time of REPEATS
  * (default 10) of forward, backward with the gradients of the learning step (weights only), and of
  * the same products alone: those of the linear layers as single calls of cblas_sgemm with all
- * threads, or as the block's own calls of oneDNN, runs of tokens and pieces of gradients on all
- * threads; those of attention by tiles as the block has them, one head a thread. What the block
+ * threads, or as the block's own calls of oneDNN, tiles and pieces of gradients on all threads;
+ * those of attention by tiles as the block has them, one head of keys a thread. What the block
  * takes longer than these is its non-GEMM share. The last column is the rate of the linear layers'
  * products alone, the one before it that of the whole block, attention's products included in its
  * time and not in its operations. With `cpu`, processor time: rates are those of one thread then.
@@ -135,18 +135,17 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
                                 .activations = b->activations,
                                 .grads = grads,
                                 .context = b->context};
-    static const struct {
-        mq_linear linears[3];
-        size_t count;
-    } together[] = {{{MQ_Q, MQ_K, MQ_V}, 3}, {{MQ_O}, 1}, {{MQ_GATE, MQ_UP}, 2}, {{MQ_DOWN}, 1}};
-    for (size_t first = 0; first < TOKENS; first += mq_block_slab(&b->config, TOKENS)) {
+    const mq_together *const groups[] = {&mq_block_qkv, &mq_block_o, &mq_block_gate_up,
+                                         &mq_block_down};
+    const size_t most = mq_block_slab(&b->config, TOKENS);
+    for (size_t first = 0; first < TOKENS; first += most) {
         const mq_rows slab = {
-            .first = first, .count = mq_block_slab(&b->config, TOKENS), .slab = first};
-        for (size_t i = 0; i < sizeof together / sizeof *together; i++) {
+            .first = first, .count = TOKENS - first < most ? TOKENS - first : most, .slab = first};
+        for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
             if (!backward) {
-                mq_block_linears(&pass, together[i].linears, together[i].count, &slab);
-            } else if (i > 0) {
-                mq_block_linears_backward(&pass, together[i].linears, together[i].count, &slab);
+                mq_block_linears(&pass, groups[i], &slab);
+            } else if (i > 0) { /* nobody wants the block's input gradient */
+                mq_block_linears_backward(&pass, groups[i], &slab);
             }
         }
     }

@@ -14,7 +14,7 @@
 #include "model/block.h"
 #include "model/ops.h"
 
-/* 3 runs of 128 tokens and one of 66. */
+/* No multiple of anything. */
 enum { SEQUENCES = 3, LENGTH = 150, TOKENS = SEQUENCES * LENGTH };
 
 typedef struct fixture {

@@ -34,6 +34,7 @@ static size_t tile_count(size_t rows, size_t columns, size_t together) {
 static void threads_have_work(void **state) {
     (void)state;
     assert_int_equal(tile_count(1024, 576, 576), 8);
+    assert_int_equal(tile_count(1024, 576, 960) + 2 * tile_count(1024, 192, 960), 8);
     assert_int_equal(2 * tile_count(1024, 1536, 3072), 8);
     assert_int_equal(tile_count(512, 576, 576), 4);
     assert_int_equal(2 * tile_count(512, 1536, 3072), 8);
@@ -98,12 +99,41 @@ static void slabs_change_nothing(void **state) {
     check_slabs("Gemma3ForCausalLM");
 }
 
+/* With activations that were carved for more sequences, and longer ones: the same bits. Of fewer
+ * sequences a head's tiles are more tasks of attention's backward. */
+static void check_smaller(const char *architecture, size_t sequences, size_t length) {
+    fixture large = large_fixture(architecture), own = large_fixture(architecture);
+    own.shape.sequences = sequences;
+    own.shape.length = length;
+    open_fixture(&large, 3, true, true);
+    open_fixture(&own, 3, true, true);
+    large.shape.sequences = sequences;
+    large.shape.length = length;
+    large.layout = own.layout; /* what differs is the last, the input's size */
+    memcpy(large.values, own.values, own.layout.count * sizeof(float));
+    memcpy(large.dy, own.dy, own.layout.input_size * sizeof(float));
+    mq_block_grads grads = all_grads(&large), of_own = all_grads(&own);
+    run_fixture(&large, &grads);
+    run_fixture(&own, &of_own);
+    assert_memory_equal(large.y, own.y, own.layout.input_size * sizeof(float));
+    assert_memory_equal(large.grads, own.grads, own.layout.count * sizeof(float));
+    close_fixture(&large);
+    close_fixture(&own);
+}
+
+static void smaller_batches_fit(void **state) {
+    (void)state;
+    check_smaller("LlamaForCausalLM", 1, 275);
+    check_smaller("LlamaForCausalLM", 2, 100);
+    check_smaller("Gemma3ForCausalLM", 1, 275);
+    check_smaller("Gemma3ForCausalLM", 3, 31);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(any_product_is_covered),
-        cmocka_unit_test(threads_have_work),
-        cmocka_unit_test(scratch_is_bounded),
-        cmocka_unit_test(slabs_change_nothing),
+        cmocka_unit_test(any_product_is_covered), cmocka_unit_test(threads_have_work),
+        cmocka_unit_test(scratch_is_bounded),     cmocka_unit_test(slabs_change_nothing),
+        cmocka_unit_test(smaller_batches_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -342,7 +342,7 @@ static void test_attention(void **state) {
     static const size_t groups[] = {1, 2, 3, 4, 13};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         for (size_t j = 0; j < sizeof windows / sizeof *windows; j++) {
-            /* Backward the tiles of a head are so many tasks that there are eight: 1 to 8. */
+            /* Backward the tiles of a head are so many tasks that there are twelve: 1 to 12. */
             const size_t kv_heads = 1 + j % 4;
             const mq_attention_shape shape = {.sequences = 1 + i % 3,
                                               .length = lengths[i],
