@@ -79,7 +79,8 @@ if [ $# -eq 0 ]; then
     demo=$root/data/demo-model few=${EXTRA_BITS:-8,4,2}
     "$venv/bin/python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import readers_files as r; r.untie(*sys.argv[2:])' \
         "$root/scripts" "$demo" "$work/untied"
-    for kind in wide gemma; do
+    families='qwen2 qwen3 mistral'
+    for kind in wide gemma $families; do
         "$venv/bin/python" "$root/tests/tools/make_random_model.py" $kind "$demo" "$work/$kind"
     done
     quantize "$demo" demo-model 32
@@ -89,9 +90,12 @@ if [ $# -eq 0 ]; then
     quantize "$work/wide" wide-rows 0
     quantize "$work/wide" wide-rows-symmetric 0 --zero-point symmetric
     quantize "$work/gemma" short-windows 32
+    for kind in $families; do
+        quantize "$work/$kind" random-"$kind" 32
+    done
     set -- "$work/demo-model" "$bits" "$work/demo-symmetric" "$few" "$work/demo-embeddings" "$few" \
         "$work/demo-own-head" "$few" "$work/wide-rows" 6,5,4,3,2 "$work/wide-rows-symmetric" 6,3 \
-        "$work/short-windows" 8,4
+        "$work/short-windows" 8,4 "$work/random-qwen2" 8,4 "$work/random-qwen3" 8,4 "$work/random-mistral" 8,4
 else
     for master; do # each with its widths
         set -- "$@" "$master" "$bits"

@@ -47,7 +47,7 @@ def family(demo, architecture, **fields):
     return {"architectures": [architecture + "ForCausalLM"], "model_type": architecture.lower(),
             **{key: demo[key] for key in kept}, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu", "rms_norm_eps": 1e-6,
-            "rope_theta": 10000.0, "tie_word_embeddings": True, **fields}
+            "rope_theta": 10000.0, "tie_word_embeddings": True, "pad_token_id": 0, **fields}
 
 
 def qwen2(demo):
