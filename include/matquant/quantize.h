@@ -156,6 +156,11 @@ void mq_quantize_hurry(mq_quantize_options *options);
  * weights; preset counts for recipe best only, where NONE is as BALANCED. */
 double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned width);
 
+/* The preset that recipe best has with groups of so many weights, 0: a whole row. One range for
+ * many weights serves 2 and 8 bits worse together than that of few, and what balanced weights then
+ * take from 8 bits brings the narrow widths nothing: WIDE for more than 256, else BALANCED. */
+mq_preset mq_quantize_default_preset(size_t group_size);
+
 typedef struct mq_block_loss {
     double before[MQ_MAX_WIDTHS]; /* mean relative squared error (or L2) of the block's output,
                                      beside widths */

@@ -44,6 +44,12 @@ out = json.load(sys.stdin)
 print(out["preset"], [w["lambda"] for w in out["widths"]])'; }
 run 0 matquant quantize "$model" -o out $rest
 [ "$(widths)" = "balanced [10, 3, 1]" ] || fail "not the default preset"
+for size in 0:wide 128:balanced 384:wide; do # the last that is given counts; 384 is what rows of the down projection have
+    run 0 matquant quantize "$model" -o out $rest --group-size ${size%:*} --group-fallback 128
+    case "$(widths)" in "${size#*:} "*) ;; *) fail "another preset with groups of ${size%:*}: $(widths)" ;; esac
+done
+run 0 matquant quantize "$model" -o out $rest --group-size 0 --preset balanced
+[ "$(widths)" = "balanced [10, 3, 1]" ] || fail "a preset that was given does not hold with a row a group"
 run 0 matquant quantize "$model" -o out $rest --preset narrow --bits 8,6,3,2
 [ "$(widths)" = "narrow [3, 2.5, 1.5, 1]" ] || fail "not narrow's straight lines"
 run 0 matquant quantize "$model" -o out $rest --preset wide
