@@ -13,7 +13,8 @@
 /* The master that is being made: what the refit reads and writes of it. */
 typedef struct mq_refit_store {
     void *user;
-    /* codes[count, in] of rows [first, first + count) of a quantized linear. */
+    /* codes[count, in] of rows [first, first + count) of a quantized linear; several threads at
+     * once. */
     mq_status (*codes)(void *user, uint8_t *codes, size_t layer, mq_linear linear, size_t first,
                        size_t count, mq_error *err);
     /* scales[out, groups] and biases[out, groups] of a width, float16. */

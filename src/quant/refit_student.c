@@ -274,28 +274,48 @@ mq_status mq_student_open(mq_student *student, const mq_refit_setup *setup, mq_e
     return status;
 }
 
+/* A linear's codes, and its weights out of them. Reading takes as long as the rest, so threads
+ * share it, too. */
+static mq_status load_linear(float *weights, uint8_t *codes, const mq_student *student,
+                             size_t layer, mq_linear linear, mq_error *err) {
+    const mq_refit_store *store = student->store;
+    const mq_student_pairs *pairs = &student->pairs[layer][linear];
+    const size_t in = pairs->in;
+    mq_status status = MQ_OK;
+#pragma omp parallel for schedule(static)
+    for (size_t first = 0; first < pairs->out; first += ROWS_AT_ONCE) {
+        const size_t rows = pairs->out - first < ROWS_AT_ONCE ? pairs->out - first : ROWS_AT_ONCE;
+        mq_error own = {0};
+        const mq_status read =
+            store->codes(store->user, codes + first * in, layer, linear, first, rows, &own);
+        for (size_t row = first; read == MQ_OK && row < first + rows; row++) {
+            make_row(weights + row * in, codes + row * in, student, pairs, row);
+        }
+        if (read != MQ_OK) {
+#pragma omp critical(mq_student_load)
+            {
+                status = read;
+                if (err != NULL) {
+                    *err = own;
+                }
+            }
+        }
+    }
+    return status;
+}
+
 mq_status mq_student_load(mq_block_params *params, uint8_t *const codes[MQ_LINEAR_COUNT],
                           const mq_student *student, size_t layer, mq_error *err) {
-    const mq_refit_store *store = student->store;
     bool skip[MQ_LINEAR_COUNT];
     mq_status status = MQ_OK;
     for (int i = 0; status == MQ_OK && i < MQ_LINEAR_COUNT; i++) {
-        const mq_student_pairs *pairs = &student->pairs[layer][i];
-        skip[i] = pairs->groups > 0;
-        if (!skip[i]) {
-            continue;
-        }
-        status = store->codes(store->user, codes[i], layer, (mq_linear)i, 0, pairs->out, err);
-        if (status != MQ_OK) {
-            return status;
-        }
-#pragma omp parallel for schedule(static)
-        for (size_t row = 0; row < pairs->out; row++) {
-            make_row(params->linear[i] + row * pairs->in, codes[i] + row * pairs->in, student,
-                     pairs, row);
+        skip[i] = student->pairs[layer][i].groups > 0;
+        if (skip[i]) {
+            status = load_linear(params->linear[i], codes[i], student, layer, (mq_linear)i, err);
         }
     }
-    return mq_block_params_load_rest(params, &student->model, layer, skip, err);
+    return status == MQ_OK ? mq_block_params_load_rest(params, &student->model, layer, skip, err)
+                           : status;
 }
 
 /* --- start, step, end ------------------------------------------------------------------------- */
