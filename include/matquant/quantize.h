@@ -140,7 +140,8 @@ typedef struct mq_quantize_options {
     const char *state;
 } mq_quantize_options;
 
-/* The defaults of a recipe (design, section 2), model, output and calib NULL, preset NONE. */
+/* The defaults of a recipe (design, section 2), model, output and calib NULL, preset NONE, lambda
+ * for the group_size that is there: who changes it to 0 may want mq_quantize_default_preset's. */
 mq_quantize_options mq_quantize_defaults(mq_recipe recipe);
 
 /* Recipe best in a fraction of its time: the blocks learn from few sequences, once and without
@@ -156,9 +157,9 @@ void mq_quantize_hurry(mq_quantize_options *options);
  * weights; preset counts for recipe best only, where NONE is as BALANCED. */
 double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned width);
 
-/* The preset that recipe best has with groups of so many weights, 0: a whole row. One range for
- * many weights serves 2 and 8 bits worse together than that of few, and what balanced weights then
- * take from 8 bits brings the narrow widths nothing: WIDE for more than 256, else BALANCED. */
+/* The preset that the program takes for recipe best with groups of so many weights: BALANCED, and
+ * with 0, a whole row, WIDE. One range for a row serves 2 and 8 bits worse together than one for
+ * few weights, and what balanced weights then take from 8 bits brings the narrow widths nothing. */
 mq_preset mq_quantize_default_preset(size_t group_size);
 
 typedef struct mq_block_loss {

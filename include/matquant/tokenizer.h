@@ -1,4 +1,4 @@
-/* Tokenizers as tokenizer.json describes them: BPE of the Llama and Gemma families.
+/* Tokenizers as tokenizer.json describes them: BPE, byte-level or SentencePiece's.
  *
  * Supported components are those that these families ship; a component that is not known is refused
  * by name when the file is opened, never ignored. Results equal those of the `tokenizers` package,

@@ -80,8 +80,8 @@ static mq_status set_widths(quantize_line *line) {
     if (line->lambda_given && line->preset_given) {
         return cli_usage_error("quantize", "--preset stands for a --lambda: give one of them");
     }
-    const mq_preset preset = line->preset_given || line->fast
-                                 ? (mq_preset)(line->preset + MQ_PRESET_BALANCED)
+    const bool own = line->preset_given || line->fast || line->recipe != MQ_RECIPE_BEST;
+    const mq_preset preset = own ? (mq_preset)(line->preset + MQ_PRESET_BALANCED)
                                  : mq_quantize_default_preset(options->group_size);
     options->preset = MQ_PRESET_NONE;
     if (line->preset_given || (line->recipe == MQ_RECIPE_BEST && !line->lambda_given)) {
@@ -233,7 +233,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
     quantize_line line = {0};
     mq_quantize_options *options = &line.options;
     const cli_argument arguments[] = {
-        {"MODEL", "Hugging Face folder of a Llama or Gemma 3 model", &options->model},
+        {"MODEL", "Hugging Face folder of a Llama, Mistral, Qwen 2, Qwen 3 or Gemma 3 model",
+         &options->model},
         {NULL, NULL, NULL}};
     const cli_option specs[] = {
         {CLI_TEXT, 'o', "output", &options->output, "FOLDER", "the master checkpoint to make",
@@ -276,8 +277,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .given = &line.lambda_given},
         {CLI_CHOICE, 0, "preset", &line.preset, "NAME",
          "recipe best: a --lambda by its name. narrow favours 2 to 4 bits, wide favours 8; "
-         "balanced is what the recipe has, but with groups of more than 256 or of a whole row, "
-         "where it is wide",
+         "balanced is what the recipe has, but where a group is a whole row, where it is wide",
          .choices = presets, .given = &line.preset_given},
         {CLI_CHOICE, 0, "loss", &line.loss, "NAME",
          "relative: each token's squared error divided by its own square; l2: not divided",

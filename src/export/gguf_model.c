@@ -59,8 +59,6 @@ static mq_status check_config(const mq_plan *plan, mq_error *err) {
         wrong = "attn_logit_softcapping";
     } else if (!arch->biases && (config->attention_bias || config->mlp_bias)) {
         wrong = "biases";
-    } else if (!arch->windows && config->sliding_window != 0) {
-        wrong = "sliding windows";
     } else if (!arch->windows && config->final_logit_softcapping != 0) {
         wrong = "final_logit_softcapping";
     }
@@ -82,7 +80,13 @@ static mq_status find_arch(mq_gguf *own, const mq_plan *plan, mq_error *err) {
 
 mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err) {
     mq_status status = find_arch(own, plan, err);
-    return status == MQ_OK ? check_config(plan, err) : status;
+    if (status == MQ_OK) {
+        status = check_config(plan, err);
+    }
+    if (status == MQ_OK) {
+        mq_plan_warn_windows(plan, "llama.cpp");
+    }
+    return status;
 }
 
 /* --- metadata --------------------------------------------------------------------------------- */
@@ -118,7 +122,7 @@ static void put_rope(mq_gguf_meta *meta, const mq_plan *plan) {
 static void put_windows(mq_gguf_meta *meta, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     char k[KEY_SIZE];
-    if (config->sliding_window == 0) {
+    if (config->sliding_window == 0 || !mq_gguf_arch_of(plan)->windows) {
         return;
     }
     mq_gguf_u32(meta, key(k, plan, "attention.sliding_window"), config->sliding_window);
@@ -134,7 +138,8 @@ static void put_windows(mq_gguf_meta *meta, const mq_plan *plan) {
 static void put_sizes(mq_gguf_meta *meta, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     char k[KEY_SIZE];
-    mq_gguf_u32(meta, key(k, plan, "context_length"), config->max_position_embeddings);
+    const size_t window = mq_plan_window(plan), most = config->max_position_embeddings;
+    mq_gguf_u32(meta, key(k, plan, "context_length"), window < most ? window : most);
     mq_gguf_u32(meta, key(k, plan, "embedding_length"), config->hidden_size);
     mq_gguf_u32(meta, key(k, plan, "block_count"), config->num_hidden_layers);
     mq_gguf_u32(meta, key(k, plan, "feed_forward_length"), config->intermediate_size);

@@ -59,6 +59,7 @@ static mq_status refuse(const converter *self, const char *what) {
 typedef struct known_split {
     const char *name; /* tokenizer.ggml.pre */
     bool ignore_merges;
+    bool nfc; /* may be normalized so, which llama.cpp leaves out: what it is given should be */
     const char *pre_tokenizer;
 } known_split;
 
@@ -71,12 +72,12 @@ typedef struct known_split {
     "\"behavior\":\"Isolated\",\"invert\":false}," BYTE_LEVEL("false") "]}"
 
 static const known_split splits[] = {
-    {"gpt-2", false, BYTE_LEVEL("true")},
-    {"smollm", false,
+    {"gpt-2", false, false, BYTE_LEVEL("true")},
+    {"smollm", false, false,
      "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}"
      "," BYTE_LEVEL("true") "]}"},
-    {"llama-bpe", true, SPLIT_THEN_BYTES("\\\\p{N}{1,3}")},
-    {"qwen2", false, SPLIT_THEN_BYTES("\\\\p{N}")},
+    {"llama-bpe", true, false, SPLIT_THEN_BYTES("\\\\p{N}{1,3}")},
+    {"qwen2", false, true, SPLIT_THEN_BYTES("\\\\p{N}")},
 };
 
 static void drop_offsets(cJSON *item) {
@@ -103,8 +104,16 @@ static bool is_absent(const cJSON *item) { return item == NULL || cJSON_IsNull(i
 
 static mq_status put_byte_level(converter *self) {
     const cJSON *pre = member(self->root, "pre_tokenizer");
-    if (!is_absent(member(self->root, "normalizer")) || is_absent(pre)) {
-        return refuse(self, is_absent(pre) ? "no pre_tokenizer" : "this normalizer");
+    const cJSON *normalizer = member(self->root, "normalizer");
+    const bool plain = is_absent(normalizer);
+    bool nfc = false;
+    mq_status compared =
+        plain ? MQ_OK : same_json(&nfc, normalizer, "{\"type\":\"NFC\"}", self->err);
+    if (compared != MQ_OK) {
+        return compared;
+    }
+    if (is_absent(pre)) {
+        return refuse(self, "no pre_tokenizer");
     }
     for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
         bool same = false;
@@ -113,12 +122,15 @@ static mq_status put_byte_level(converter *self) {
             return status;
         }
         if (same && is_true(self->model, "ignore_merges") == splits[i].ignore_merges) {
+            if (!plain && !(nfc && splits[i].nfc)) {
+                return refuse(self, "this normalizer");
+            }
             mq_gguf_string(self->meta, "tokenizer.ggml.model", "gpt2");
             mq_gguf_string(self->meta, "tokenizer.ggml.pre", splits[i].name);
             return MQ_OK;
         }
     }
-    return refuse(self, "this pre_tokenizer");
+    return refuse(self, plain || nfc ? "this pre_tokenizer" : "this normalizer");
 }
 
 /* Spaces become marks; a prefix is put before the text in Llama 2's kind, not in Gemma's. */

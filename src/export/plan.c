@@ -156,3 +156,20 @@ mq_status mq_plan_dtype(mq_dtype *out, const mq_plan *plan, mq_error *err) {
     *out = mq_plan_source_dtype(plan);
     return MQ_OK;
 }
+
+size_t mq_plan_window(const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
+    const bool all = config->arch->windows == MQ_WINDOWS_ALL && config->sliding_window != 0;
+    return all ? config->sliding_window : SIZE_MAX;
+}
+
+void mq_plan_warn_windows(const mq_plan *plan, const char *program) {
+    const size_t window = mq_plan_window(plan);
+    if (window < plan->job->config->max_position_embeddings) {
+        mq_log(
+            plan->job->context, MQ_LOG_WARNING,
+            "%s computes %s without its windows: what it says of more than %zu tokens is not the "
+            "model's",
+            program, plan->job->config->arch->architecture, window);
+    }
+}

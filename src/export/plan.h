@@ -94,4 +94,10 @@ double mq_plan_bits_per_weight(const mq_plan *plan);
 /* Whether the master's zero point is symmetric, so that grids without an offset hold its slices. */
 bool mq_plan_is_symmetric(const mq_plan *plan);
 
+/* Tokens up to which a program that knows no windows computes a family with windows in all layers
+ * as it is; SIZE_MAX: any number. With fewer than the model was made for, mq_plan_warn_windows says
+ * so of `program`. */
+size_t mq_plan_window(const mq_plan *plan);
+void mq_plan_warn_windows(const mq_plan *plan, const char *program);
+
 #endif

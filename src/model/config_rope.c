@@ -1,7 +1,7 @@
 /* Rotary settings of config.json, in both spellings:
- *   transformers 4: rope_theta, rope_scaling (object or null), and for families with local layers
- * rope_local_base_freq; transformers 5: rope_parameters, one object, or for families with local
- * layers one a layer type. */
+ *   transformers 4: rope_theta, rope_scaling (object or null), and for families whose local
+ * layers have a base of their own rope_local_base_freq; transformers 5: rope_parameters, one
+ * object, or for such families one a layer type. */
 #include <math.h>
 #include <string.h>
 

@@ -36,7 +36,7 @@ double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned w
  * perplexity and 2.6 times as far in KL as wide ones, with int4 and int2 the same
  * (tests/bench/RESULTS.md, "The trade-off"). */
 mq_preset mq_quantize_default_preset(size_t group_size) {
-    return group_size == 0 || group_size > 256 ? MQ_PRESET_WIDE : MQ_PRESET_BALANCED;
+    return group_size == 0 ? MQ_PRESET_WIDE : MQ_PRESET_BALANCED;
 }
 
 mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {

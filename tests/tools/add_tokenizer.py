@@ -27,7 +27,8 @@ PRE_TOKENIZERS = {
     "gemma": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
 }
 MARK = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-NORMALIZERS = {"gemma": MARK,
+MARKED = ("gemma", "llama2")
+NORMALIZERS = {"gemma": MARK, "qwen2": {"type": "NFC"},
                "llama2": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, MARK]}}
 
 
@@ -37,7 +38,7 @@ def main():
     special = ["<unk>", "<s>", "</s>"]
     merges = [["a", "b"], ["c", "d"], ["ab", "cd"]]
     letters = [chr(code) for code in range(ord("!"), ord("!") + count - len(special) - len(merges))]
-    letters[-5:] = "abcd" + ("▁" if kind in NORMALIZERS else "Ġ")
+    letters[-5:] = "abcd" + ("▁" if kind in MARKED else "Ġ")
     tokens = special + list(dict.fromkeys(letters)) + ["".join(merge) for merge in merges]
     tokens += ["<extra%d>" % i for i in range(count - len(tokens))]
     tokenizer = {
@@ -50,7 +51,7 @@ def main():
                            "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
         "decoder": None,
         "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": kind in NORMALIZERS,
+                  "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": kind in MARKED,
                   "ignore_merges": kind == "llama-bpe", "vocab": {text: i for i, text in enumerate(tokens)},
                   "merges": merges},
     }

@@ -213,12 +213,15 @@ def check_meta(file, master):
     config, meta = master.config, file.meta
     arch = meta["general.architecture"]
     check(abs(meta[arch + ".attention.layer_norm_rms_epsilon"] / config["rms_norm_eps"] - 1) < 1e-6, "epsilon differs")
-    wanted = {"embedding_length": "hidden_size", "block_count": "num_hidden_layers",
+    fields = {"embedding_length": "hidden_size", "block_count": "num_hidden_layers",
               "feed_forward_length": "intermediate_size", "attention.head_count": "num_attention_heads",
               "attention.head_count_kv": "num_key_value_heads", "context_length": "max_position_embeddings",
               "vocab_size": "vocab_size"}
-    for key, field in wanted.items():
-        check(meta["%s.%s" % (arch, key)] == config[field], key + " differs")
+    for key, field in fields.items():
+        wanted = config[field]
+        if key == "context_length" and config["model_type"] == "mistral":  # llama.cpp knows no windows of Llama's
+            wanted = min(wanted, config.get("sliding_window") or wanted)
+        check(meta["%s.%s" % (arch, key)] == wanted, key + " differs")
     card = meta["general.description"]
     check("A slice of %d bits" % master.width in card and "Llama(" in card, "the model card does not say what this is")
     tokenizer = read_json(master.folder, "tokenizer.json")

@@ -38,13 +38,28 @@ def compare_linear(prefix, master, cut_out, group_size):
     return rows * columns
 
 
+def check_rope(original, config):
+    """mlx-lm reads rotary settings as transformers 4 spelled them. The fields that may differ."""
+    rope = original.get("rope_parameters")
+    if rope is None:
+        return ()
+    everywhere, local = rope.get("full_attention", rope), rope.get("sliding_attention", {})
+    check("rope_parameters" not in config, "rope_parameters is still there")
+    check(config["rope_theta"] == everywhere["rope_theta"], "rope_theta differs")
+    check(config.get("rope_local_base_freq") == local.get("rope_theta"), "rope_local_base_freq differs")
+    scaling = {key: value for key, value in everywhere.items() if key != "rope_theta"}
+    check(config.get("rope_scaling") == (None if scaling.get("rope_type", "default") == "default" else scaling),
+          "rope_scaling differs")
+    return "rope_parameters", "rope_theta", "rope_local_base_freq", "rope_scaling"
+
+
 def main():
     master, cut_out = Master(sys.argv[1], int(sys.argv[3])), read_tensors(sys.argv[2])
     config = read_json(sys.argv[2], "config.json")
     quantization = config["quantization"]
     check(config["quantization_config"] == quantization, "the two quantization objects differ")
     check(quantization["bits"] == master.slice_bits, "bits are not the width (and one for an extra level)")
-    check_config(master, config, ("quantization", "quantization_config"))
+    check_config(master, config, ("quantization", "quantization_config") + check_rope(master.config, config))
     check_small_files(master, sys.argv[2])
 
     weights, others = 0, master.plain()

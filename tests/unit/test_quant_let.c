@@ -36,7 +36,7 @@ static mq_quantize_options let_options(void) {
 static void the_block_stays_what_it_was(void **state) {
     (void)state;
     static const char *const models[] = {"llama", "llama-biases", "gemma3", "qwen2"};
-    for (size_t m = 0; m < 3; m++) {
+    for (size_t m = 0; m < 4; m++) {
         const mq_quantize_options options = let_options();
         learner_fixture f;
         open_learner(&f, models[m], &options, 40);

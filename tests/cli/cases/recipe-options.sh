@@ -44,8 +44,8 @@ out = json.load(sys.stdin)
 print(out["preset"], [w["lambda"] for w in out["widths"]])'; }
 run 0 matquant quantize "$model" -o out $rest
 [ "$(widths)" = "balanced [10, 3, 1]" ] || fail "not the default preset"
-for size in 0:wide 128:balanced 384:wide; do # the last that is given counts; 384 is what rows of the down projection have
-    run 0 matquant quantize "$model" -o out $rest --group-size ${size%:*} --group-fallback 128
+for size in 0:wide 128:balanced; do # the last that is given counts
+    run 0 matquant quantize "$model" -o out $rest --group-size ${size%:*}
     case "$(widths)" in "${size#*:} "*) ;; *) fail "another preset with groups of ${size%:*}: $(widths)" ;; esac
 done
 run 0 matquant quantize "$model" -o out $rest --group-size 0 --preset balanced
@@ -56,6 +56,8 @@ run 0 matquant quantize "$model" -o out $rest --preset wide
 [ "$(widths)" = "wide [40, 6, 1]" ] || fail "not wide's"
 run 0 matquant quantize "$model" -o out $rest --lambda 40,6,1
 [ "$(widths)" = "None [40, 6, 1]" ] || fail "a --lambda of one's own has a name"
+run 0 matquant quantize "$model" -o out --recipe rtn --group-size 0 --dry-run --json -q
+[ "$(widths)" = "None [10, 3, 1]" ] || fail "recipe rtn has other weights with a row a group"
 run 0 matquant quantize "$model" -o out $rest --recipe paper
 [ "$(widths)" = "None [0.1, 0.1, 1]" ] || fail "recipe paper has a preset"
 for line in "--recipe paper --preset balanced" "--recipe paper --preset wide"; do

@@ -20,6 +20,9 @@ converts 'llama, tokenizer gpt2 llama-bpe, rope llama3' rope-llama3 llama-bpe
 converts 'llama, tokenizer llama default, rope linear' rope-linear llama2
 converts 'llama, tokenizer gpt2 gpt-2, rope yarn' rope-yarn gpt-2
 converts 'llama, tokenizer llama default, rope default' mistral-no-window llama2
+converts 'llama, tokenizer llama default, rope default' mistral llama2
+run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
+expect_err 'warning: llama.cpp computes MistralForCausalLM without its windows: .* more than 5 tokens'
 converts 'qwen2, tokenizer gpt2 qwen2, rope default' qwen2 qwen2
 converts 'qwen3, tokenizer gpt2 qwen2, rope default' qwen3 qwen2
 converts 'gemma3, tokenizer llama default, rope default' gemma3 gemma query_pre_attn_scalar=16

@@ -27,7 +27,6 @@ scaled() { printf '{"%s":{"rope_type":"%s","factor":4,"rope_theta":100},"%s":{"r
 model 'this rotary scaling' gemma3 gemma query_pre_attn_scalar=16 \
     rope_parameters="$(scaled full_attention yarn sliding_attention)"
 model 'biases' qwen3-biases qwen2
-model 'sliding windows' mistral llama2
 model "llama3's rotary scaling" qwen3 qwen2 rope_theta=null rope_parameters='{"rope_type":"llama3","factor":8,"rope_theta":100,
     "low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":16}'
 model "the local layers' rotary scaling" gemma3 gemma query_pre_attn_scalar=16 \
