@@ -129,11 +129,37 @@ static bool is_quantization(const char *key) {
     return strcmp(key, "quantization_config") == 0 || strcmp(key, "quantization") == 0;
 }
 
-/* The first member of a, our quantization apart, that b has not or has otherwise; NULL: none. */
-static const char *first_difference_of_objects(const cJSON *a, const cJSON *b) {
+static bool is_rotary(const char *key) {
+    static const char *const keys[] = {"rope_theta", "rope_scaling", "rope_parameters",
+                                       "rope_local_base_freq"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        found = found || strcmp(key, keys[i]) == 0;
+    }
+    return found;
+}
+
+/* There are two spellings of the rotary settings, and a slice may have the other one. */
+static bool same_rotation(const cJSON *a, const cJSON *b) {
+    mq_config of_a, of_b;
+    if (mq_config_parse(&of_a, a, MQ_CONFIG_FILE, NULL) != MQ_OK) {
+        return false;
+    }
+    bool same = mq_config_parse(&of_b, b, MQ_CONFIG_FILE, NULL) == MQ_OK;
+    if (same) {
+        same = mq_config_same_rope(&of_a, &of_b);
+        mq_config_free(&of_b);
+    }
+    mq_config_free(&of_a);
+    return same;
+}
+
+/* The first member of a, our quantization and perhaps rotary settings apart, that b has not or has
+ * otherwise; NULL: none. */
+static const char *first_difference_of_objects(const cJSON *a, const cJSON *b, bool rotary) {
     for (const cJSON *item = a->child; item != NULL; item = item->next) {
         const cJSON *other = cJSON_GetObjectItemCaseSensitive(b, item->string);
-        if (!is_quantization(item->string) &&
+        if (!is_quantization(item->string) && (rotary || !is_rotary(item->string)) &&
             (other == NULL || !cJSON_Compare(item, other, true))) {
             return item->string;
         }
@@ -147,9 +173,10 @@ static mq_status compare_configs(const mq_verification *self, const char *source
     if (status != MQ_OK) {
         return status;
     }
-    const char *key = first_difference_of_objects(theirs, self->config);
+    const bool rotary = !same_rotation(theirs, self->config);
+    const char *key = first_difference_of_objects(theirs, self->config, rotary);
     if (key == NULL) {
-        key = first_difference_of_objects(self->config, theirs);
+        key = first_difference_of_objects(self->config, theirs, rotary);
     }
     if (key != NULL) {
         mq_error problem;

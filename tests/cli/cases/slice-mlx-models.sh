@@ -24,6 +24,7 @@ with open("ids.npy", "wb") as file:
     stdout | sed 's/.*"kl"/"kl"/; /"kl"/!d' >whole
     grep -q '"kl":.*[1-9]' whole || fail "no KL"
     expect_same sliced whole
+    run 0 matquant verify slice --against "$GOLDEN/models/$2"
 }
 spelled '1000 None None None False' rope-default
 spelled '1000 None linear 4 False' rope-linear
@@ -33,6 +34,10 @@ spelled '1000000 100 None None False' gemma3
 spelled '100 100 dynamic 4 False' gemma3-dynamic
 spelled '5000 50 linear 8 False' gemma3-v4-bf16
 spelled '1000 None yarn 4 False' qwen3-biases
+sed 's/"factor":[ \t]*4/"factor": 5/' slice/config.json >other
+cp other slice/config.json
+run 1 matquant verify slice --against "$GOLDEN/models/qwen3-biases"
+expect_err 'config.json: differs from the source.s in "rope_parameters"'
 
 run 0 matquant quantize "$GOLDEN/models/qwen3-biases" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
 run 0 matquant slice master -o slice --bits 4 --force
