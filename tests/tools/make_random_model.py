@@ -3,7 +3,8 @@
 
 KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND tall: one whose feed-forward network is
 worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are shorter than a text; its sixth block sees all of it.
-KIND qwen2, qwen3, mistral: small ones of these families, Mistral's without windows.
+KIND qwen2, qwen3, mistral: small ones of these families, Mistral's without windows and with rotary settings as transformers 5
+spells them; bases are none that a reader has by default.
 """
 import array
 import json
@@ -47,7 +48,7 @@ def family(demo, architecture, **fields):
     return {"architectures": [architecture + "ForCausalLM"], "model_type": architecture.lower(),
             **{key: demo[key] for key in kept}, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu", "rms_norm_eps": 1e-6,
-            "rope_theta": 10000.0, "tie_word_embeddings": True, "pad_token_id": 0, **fields}
+            "rope_theta": 300.0, "tie_word_embeddings": True, "pad_token_id": 0, **fields}
 
 
 def qwen2(demo):
@@ -62,7 +63,10 @@ def qwen3(demo):
 
 
 def mistral(demo):
-    return family(demo, "Mistral", sliding_window=None, tie_word_embeddings=False)
+    config = family(demo, "Mistral", sliding_window=None, tie_word_embeddings=False,
+                    rope_parameters={"rope_type": "default", "rope_theta": 300.0})
+    del config["rope_theta"]
+    return config
 
 
 KINDS = {"wide": wide, "tall": tall, "gemma": gemma, "qwen2": qwen2, "qwen3": qwen3, "mistral": mistral}
@@ -103,9 +107,11 @@ def bf16(values):
     return array.array("H", (word >> 16 for word in words)).tobytes()
 
 
-def values_of(shape, source, is_gemma):
+def values_of(name, shape, source, is_gemma):
     if len(shape) == 2:
         return [source.gauss(0, 0.06) for _ in range(shape[0] * shape[1])]
+    if name.endswith(("q_norm", "k_norm")) and not is_gemma:
+        return [source.gauss(1, 0.2) for _ in range(shape[0])]
     return [source.gauss(0, 0.1) for _ in range(shape[0])] if is_gemma else [1.0] * shape[0]  # Gemma adds 1
 
 
@@ -115,8 +121,9 @@ def main():
         config = KINDS[kind](json.load(file))
     source, header, data, end = random.Random(1), {}, [], 0
     shapes = shapes_of(config)
-    values = [(name + ".weight", shape, values_of(shape, source, kind == "gemma")) for name, shape in shapes.items()]
-    values += [(name + ".bias", shape, values_of(shape, source, True)) for name, shape in biases_of(config, shapes).items()]
+    values = [(name + ".weight", shape, values_of(name, shape, source, kind == "gemma")) for name, shape in shapes.items()]
+    values += [(name + ".bias", shape, values_of(name, shape, source, True))
+               for name, shape in biases_of(config, shapes).items()]
     for name, shape, numbers in values:
         data.append(bf16(numbers))
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + len(data[-1])]}
