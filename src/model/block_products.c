@@ -57,7 +57,8 @@ mq_tiles mq_block_tiles(size_t rows, size_t columns, size_t together) {
     while (down * across < 8 && rows / (2 * down) >= LEAST_ROWS) {
         down *= 2;
     }
-    /* Layers that are narrow themselves: two tiles keep two threads busy, whatever they cost. */
+    /* Layers that are narrow themselves: small tiles that keep a few threads busy, whatever they
+     * cost. */
     while (down * across < 4 && rows / (2 * down) >= 2 * TILE_STEP) {
         down *= 2;
     }

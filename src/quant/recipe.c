@@ -32,9 +32,8 @@ double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned w
                       : w4 + (w8 - w4) * ((double)width - 4.0) / 4.0;
 }
 
-/* On SmolLM2 with a row a group, balanced weights have int8 half a percent behind full precision in
- * perplexity and 2.6 times as far in KL as wide ones, with int4 and int2 the same
- * (tests/bench/RESULTS.md, "The trade-off"). */
+/* With a row a group balanced weights leave int8 further behind full precision than the recipe is to
+ * have it; wide ones do not, and take little from int4 (tests/bench/RESULTS.md, "The trade-off"). */
 mq_preset mq_quantize_default_preset(size_t group_size) {
     return group_size == 0 ? MQ_PRESET_WIDE : MQ_PRESET_BALANCED;
 }
