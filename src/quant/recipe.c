@@ -32,8 +32,9 @@ double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned w
                       : w4 + (w8 - w4) * ((double)width - 4.0) / 4.0;
 }
 
-/* With a row a group balanced weights leave int8 further behind full precision than the recipe is to
- * have it; wide ones do not, and take little from int4 (tests/bench/RESULTS.md, "The trade-off"). */
+/* With a row a group balanced weights leave int8 further behind full precision than the recipe is
+ * to have it; wide ones do not, and take little from int4 (tests/bench/RESULTS.md, "The
+ * trade-off"). */
 mq_preset mq_quantize_default_preset(size_t group_size) {
     return group_size == 0 ? MQ_PRESET_WIDE : MQ_PRESET_BALANCED;
 }
@@ -75,14 +76,13 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
     return options;
 }
 
-/* SmolLM2 with groups of 64 on two cores (KL on text that was not learned from, by hand, beside the
- * numbers of tests/bench/RESULTS.md): a second of the refit does more for the narrowest width than
- * one of the blocks, and the others' private numbers are good without it. With int8 in both steps
- * of a block all widths came out a little worse, int8 too (with balanced weights). Folding costs
- * int4 and int2 a twentieth where learning is this short; error compensation costs three seconds
- * and is worth them to int8. Weights of preset wide take two thirds off int8's KL and a twentieth
- * off int4's, and add a fortieth to int2's: here int2's gain comes from the refit, whatever the
- * blocks' weights are. */
+/* What little time is best spent on, tried on SmolLM2 with groups of 64 (tests/bench/RESULTS.md,
+ * "Beside other quantizers"): a second of the refit does more for the narrowest width than one of
+ * the blocks, and the others' private numbers are good without it. With int8 in both steps of a
+ * block all widths came out a little worse, int8 too. Folding costs int4 and int2 where learning is
+ * this short; error compensation costs seconds and is worth them to int8. Weights of preset wide
+ * take much off int8's KL and some off int4's, and add little to int2's: here int2's gain comes
+ * from the refit, whatever the blocks' weights are. */
 void mq_quantize_hurry(mq_quantize_options *options) {
     options->preset = MQ_PRESET_WIDE;
     for (size_t i = 0; i < options->width_count; i++) {
