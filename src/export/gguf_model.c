@@ -9,11 +9,11 @@
 #include "export/export.h"
 
 static const mq_gguf_arch arches[] = {
-    {"llama", "llama", true, true, false, true, MQ_SILU},
-    {"mistral", "llama", true, false, false, true, MQ_SILU},
-    {"gemma3_text", "gemma3", false, false, true, false, MQ_GELU_TANH},
-    {"qwen2", "qwen2", false, false, false, true, MQ_SILU},
-    {"qwen3", "qwen3", false, false, false, true, MQ_SILU},
+    {.model_type = "llama", .name = "llama", .interleaved = true, .biases = true, .scaling = true},
+    {.model_type = "mistral", .name = "llama", .interleaved = true, .scaling = true},
+    {.model_type = "gemma3_text", .name = "gemma3", .windows = true, .activation = MQ_GELU_TANH},
+    {.model_type = "qwen2", .name = "qwen2", .scaling = true},
+    {.model_type = "qwen3", .name = "qwen3", .scaling = true},
 };
 
 /* --- what is refused -------------------------------------------------------------------------- */

@@ -11,8 +11,8 @@ typedef struct mq_gguf_arch {
     const char *model_type, *name;
     bool interleaved; /* rotates neighbouring rows */
     bool biases;      /* of any linear, as config.json says */
-    bool windows;
-    bool scaling; /* rotary scaling of all kinds that llama.cpp has, not only linear */
+    bool windows;     /* of the layers that config.json names */
+    bool scaling;     /* rotary scaling of all kinds that llama.cpp has, not only linear */
     mq_activation activation;
 } mq_gguf_arch;
 
