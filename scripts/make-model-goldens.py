@@ -84,31 +84,6 @@ GEMMA = {
     "dtype": "float32",
 }
 
-QWEN2 = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "hidden_act": "silu",
-    "max_position_embeddings": 64,
-    "max_window_layers": 1,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1000.0,
-    "sliding_window": 5,
-    "use_sliding_window": False,
-    "tie_word_embeddings": True,
-    "attention_dropout": 0.0,
-    "initializer_range": 0.02,
-    "use_cache": True,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "bfloat16",
-}
-
 
 def change(base, remove=(), **fields):
     config = json.loads(json.dumps(base))
@@ -185,6 +160,9 @@ CASES = {
     ),
 }
 
+QWEN2 = change(LLAMA, ["attention_bias", "mlp_bias", "rope_parameters", "dtype"], architectures=["Qwen2ForCausalLM"],
+               model_type="qwen2", rms_norm_eps=1e-6, rope_theta=1000.0, tie_word_embeddings=True, use_sliding_window=False,
+               sliding_window=5, max_window_layers=1, attention_dropout=0.0, torch_dtype="bfloat16")
 MISTRAL = change(QWEN2, ["max_window_layers", "use_sliding_window"], architectures=["MistralForCausalLM"], model_type="mistral",
                  tie_word_embeddings=False)
 QWEN3 = change(QWEN2, architectures=["Qwen3ForCausalLM"], model_type="qwen3", head_dim=12, attention_bias=False,

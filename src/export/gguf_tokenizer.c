@@ -102,35 +102,34 @@ static mq_status same_json(bool *out, const cJSON *item, const char *text, mq_er
 
 static bool is_absent(const cJSON *item) { return item == NULL || cJSON_IsNull(item); }
 
+/* No normalizer, or NFC where it may be left out. */
+static mq_status check_normalizer(const converter *self, const known_split *split) {
+    const cJSON *normalizer = member(self->root, "normalizer");
+    bool fits = is_absent(normalizer);
+    const mq_status status =
+        fits || !split->nfc ? MQ_OK : same_json(&fits, normalizer, "{\"type\":\"NFC\"}", self->err);
+    return status == MQ_OK && !fits ? refuse(self, "this normalizer") : status;
+}
+
 static mq_status put_byte_level(converter *self) {
     const cJSON *pre = member(self->root, "pre_tokenizer");
-    const cJSON *normalizer = member(self->root, "normalizer");
-    const bool plain = is_absent(normalizer);
-    bool nfc = false;
-    mq_status compared =
-        plain ? MQ_OK : same_json(&nfc, normalizer, "{\"type\":\"NFC\"}", self->err);
-    if (compared != MQ_OK) {
-        return compared;
-    }
     if (is_absent(pre)) {
         return refuse(self, "no pre_tokenizer");
     }
     for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
         bool same = false;
         mq_status status = same_json(&same, pre, splits[i].pre_tokenizer, self->err);
+        if (status == MQ_OK && same &&
+            is_true(self->model, "ignore_merges") == splits[i].ignore_merges) {
+            mq_gguf_string(self->meta, "tokenizer.ggml.model", "gpt2");
+            mq_gguf_string(self->meta, "tokenizer.ggml.pre", splits[i].name);
+            return check_normalizer(self, &splits[i]);
+        }
         if (status != MQ_OK) {
             return status;
         }
-        if (same && is_true(self->model, "ignore_merges") == splits[i].ignore_merges) {
-            if (!plain && !(nfc && splits[i].nfc)) {
-                return refuse(self, "this normalizer");
-            }
-            mq_gguf_string(self->meta, "tokenizer.ggml.model", "gpt2");
-            mq_gguf_string(self->meta, "tokenizer.ggml.pre", splits[i].name);
-            return MQ_OK;
-        }
     }
-    return refuse(self, plain || nfc ? "this pre_tokenizer" : "this normalizer");
+    return refuse(self, "this pre_tokenizer");
 }
 
 /* Spaces become marks; a prefix is put before the text in Llama 2's kind, not in Gemma's. */

@@ -40,17 +40,17 @@ static const char *const mistral_fields[] = {"hidden_act", "sliding_window", NUL
     .embedding = "model.embed_tokens.weight", .final_norm = "model.norm.weight",                   \
     .head = "lm_head.weight"
 
+#define LLAMA_NORMS                                                                                \
+    [MQ_NORM_INPUT] = "input_layernorm", [MQ_NORM_PRE_FFN] = "post_attention_layernorm"
+#define HEAD_NORMS [MQ_NORM_Q] = "self_attn.q_norm", [MQ_NORM_K] = "self_attn.k_norm"
+
 /* Defaults are those of transformers' configuration classes. */
 static const mq_arch table[] = {
     {
         .architecture = "LlamaForCausalLM",
         .model_type = "llama",
         PLAIN_NAMES,
-        .norm =
-            {
-                [MQ_NORM_INPUT] = "input_layernorm",
-                [MQ_NORM_PRE_FFN] = "post_attention_layernorm",
-            },
+        .norm = {LLAMA_NORMS},
         .fields = llama_fields,
         .activation_field = "hidden_act",
         .attention_bias = true,
@@ -69,8 +69,7 @@ static const mq_arch table[] = {
                 [MQ_NORM_POST_ATTN] = "post_attention_layernorm",
                 [MQ_NORM_PRE_FFN] = "pre_feedforward_layernorm",
                 [MQ_NORM_POST_FFN] = "post_feedforward_layernorm",
-                [MQ_NORM_Q] = "self_attn.q_norm",
-                [MQ_NORM_K] = "self_attn.k_norm",
+                HEAD_NORMS,
             },
         .fields = gemma3_fields,
         .activation_field = "hidden_activation",
@@ -96,11 +95,7 @@ static const mq_arch table[] = {
         .architecture = "Qwen2ForCausalLM",
         .model_type = "qwen2",
         PLAIN_NAMES,
-        .norm =
-            {
-                [MQ_NORM_INPUT] = "input_layernorm",
-                [MQ_NORM_PRE_FFN] = "post_attention_layernorm",
-            },
+        .norm = {LLAMA_NORMS},
         .fields = qwen_fields,
         .activation_field = "hidden_act",
         .qkv_bias = true,
@@ -115,13 +110,7 @@ static const mq_arch table[] = {
         .architecture = "Qwen3ForCausalLM",
         .model_type = "qwen3",
         PLAIN_NAMES,
-        .norm =
-            {
-                [MQ_NORM_INPUT] = "input_layernorm",
-                [MQ_NORM_PRE_FFN] = "post_attention_layernorm",
-                [MQ_NORM_Q] = "self_attn.q_norm",
-                [MQ_NORM_K] = "self_attn.k_norm",
-            },
+        .norm = {LLAMA_NORMS, HEAD_NORMS},
         .fields = qwen_fields,
         .activation_field = "hidden_act",
         .attention_bias = true,
@@ -137,11 +126,7 @@ static const mq_arch table[] = {
         .architecture = "MistralForCausalLM",
         .model_type = "mistral",
         PLAIN_NAMES,
-        .norm =
-            {
-                [MQ_NORM_INPUT] = "input_layernorm",
-                [MQ_NORM_PRE_FFN] = "post_attention_layernorm",
-            },
+        .norm = {LLAMA_NORMS},
         .fields = mistral_fields,
         .activation_field = "hidden_act",
         .windows = MQ_WINDOWS_ALL,

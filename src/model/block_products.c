@@ -298,12 +298,9 @@ static void forward_tile(float *y, const mq_block_pass *pass, mq_linear linear, 
 }
 
 /* Very small products are made by one thread: others would take longer to come. */
-static int threads_for(const mq_block_pass *pass, double multiplications) {
+static int threads_for(const mq_block_pass *pass, size_t rows, size_t columns, size_t depth) {
+    const double multiplications = (double)rows * (double)columns * (double)depth;
     return multiplications < 1e5 ? 1 : (int)mq_context_threads(pass->context);
-}
-
-static double multiplications(size_t rows, size_t columns, size_t depth) {
-    return (double)rows * (double)columns * (double)depth;
 }
 
 void mq_block_linears(const mq_block_pass *pass, const mq_together *group, const mq_rows *slab) {
@@ -317,7 +314,7 @@ void mq_block_linears(const mq_block_pass *pass, const mq_together *group, const
         begins[i] = total;
         total += tiles[i].down * tiles[i].across;
     }
-    const int threads = threads_for(pass, multiplications(slab->count, outputs, in));
+    const int threads = threads_for(pass, slab->count, outputs, in);
     mq_gemm_enter_single();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (size_t task = 0; task < total; task++) {
@@ -359,7 +356,7 @@ void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *gro
     const size_t count = group->count, outputs = outputs_of(pass->config, group);
     const mq_tiles tiles = mq_block_tiles(slab->count, in, in);
     float *dx = mq_block_input_gradient(pass, linears[0], slab);
-    const int threads = threads_for(pass, multiplications(slab->count, outputs, in));
+    const int threads = threads_for(pass, slab->count, outputs, in);
     mq_gemm_enter_single();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (size_t task = 0; task < tiles.down * tiles.across; task++) {
