@@ -60,7 +60,9 @@ def timed(*words):
 def matquant(options, ids, master, words):
     """One master; ids None where nothing is learned."""
     line = [options.build / "matquant", "quantize", options.model, "-o", master, "--force", "--threads", options.threads,
-            "--json", "--quiet", *words]
+            "--json", "--quiet"]
+    line += ["--no-extend"] if ids else []  # the others learn from nothing but this text, either
+    line += words
     if ids:
         line += ["--calib", ids, "--seq-len", options.seq_len]
         for name, value in (("--samples", options.samples), ("--epochs", options.epochs)):

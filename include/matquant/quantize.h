@@ -108,8 +108,13 @@ typedef struct mq_quantize_options {
     size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: seven times as many as
                             the blocks learn from. Widths of 2 bits get all, those of 3 to 5 bits a
                             half, wider ones an eighth. A sixteenth of it more is read to decide
-                            when to stop. Where the text has no more, they get what there is */
-    size_t refit_batch;  /* sequences of one of its steps */
+                            when to stop. Where the text has no more, and extend is not set,
+                            they get what there is */
+    /* Where calib has fewer sequences than the refit or qat has use for, the model writes the rest,
+     * going on from pieces of it, and of calib "self" writes as many to begin with. They are
+     * trained on, not measured on. For that time the whole model is in memory. */
+    bool extend;
+    size_t refit_batch;                   /* sequences of one of its steps */
     size_t refit_width_count;             /* 0: the trained widths, and MQ_REFIT_BETWEEN */
     unsigned refit_widths[MQ_MAX_WIDTHS]; /* descending, each once */
     /* Before the refit: the codes and the trained widths' scales and biases are trained end to end,
@@ -202,7 +207,8 @@ typedef struct mq_quantize_report {
                                              are there): of blocks, of widths to refit */
     size_t state_bytes;                   /* of the files that were (or would be) added to it */
     size_t disk_free;
-    size_t calibration_tokens;
+    size_t calibration_tokens; /* read, or with calib "self" written by the model */
+    size_t written_tokens;     /* that the model added to those that were read (extend) */
     char gemm[128]; /* what makes the products: "onednn-bf16 (oneDNN 2.6.3 avx512_core_bf16)"; empty
                        for recipe rtn */
     double seconds;

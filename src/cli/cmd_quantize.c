@@ -265,9 +265,10 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "nothing is learned",
          .choices = cli_recipe_names},
         {CLI_FLAG, 0, "fast", &line.fast,
-         .help = "recipe best in a fraction of its time, for a first look: --samples 4 --epochs 1 "
-                 "--no-fold --preset wide, and a refit of the narrowest width alone, on 40 "
-                 "sequences; of these, whatever is given counts"},
+         .help =
+             "recipe best in a fraction of its time, for a first look: --samples 4 --epochs 1 "
+             "--no-fold --preset wide --no-extend, and a refit of the narrowest width alone, on "
+             "40 sequences; of these, whatever is given counts"},
         {CLI_TERMS, 0, "bits", &line.bits, "LIST",
          "widths to train, 2 to 8; the others can be used all the same. 8>2 among them (quoted for "
          "the shell, or 8:2): the 2-bit model also learns from the 8-bit model's output",
@@ -321,9 +322,14 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .help = "train each width's own scales, biases and norms end to end when all codes are "
                  "made; recipe best does"},
         {CLI_CLEAR, 0, "no-refit", &options->refit, .help = "leave that out"},
+        {CLI_FLAG, 0, "extend", &options->extend,
+         .help = "where the text is shorter than the refit has use for, let the model go on from "
+                 "pieces of it until there is enough; recipe best does"},
+        {CLI_CLEAR, 0, "no-extend", &options->extend,
+         .help = "make do with the text that there is"},
         {CLI_COUNT, 0, "refit-tokens", &options->refit_tokens, "N",
          "calibration tokens that the refit trains on (default: seven times as many as the blocks "
-         "learn from, or what there is)",
+         "learn from)",
          .min = 1, .hide_default = true, .given = &line.refit_tokens_given},
         {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",
          "passes over them (default: 1; of short text as many as make three times the blocks' "

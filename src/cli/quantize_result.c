@@ -108,7 +108,13 @@ void cli_print_quantize_table(const mq_quantize_report *report,
     cli_print_field(stdout, "quantized", "%zu tensors, %zu weights", report->quantized_tensors,
                     report->quantized_weights);
     cli_print_field(stdout, "other tensors", "%zu", report->other_tensors);
-    cli_print_field(stdout, "calibration", "%zu tokens", report->calibration_tokens);
+    if (report->written_tokens > 0) {
+        cli_print_field(stdout, "calibration", "%zu tokens, and %zu that the model %s",
+                        report->calibration_tokens, report->written_tokens,
+                        options->dry_run ? "would write" : "wrote");
+    } else {
+        cli_print_field(stdout, "calibration", "%zu tokens", report->calibration_tokens);
+    }
     if (report->gemm[0] != '\0') {
         cli_print_field(stdout, "products", "%s", report->gemm);
     }
@@ -250,6 +256,7 @@ mq_status cli_print_quantize_json(const mq_quantize_report *report,
     cli_json_size(&json, json.root, "quantized_weights", report->quantized_weights);
     cli_json_size(&json, json.root, "other_tensors", report->other_tensors);
     cli_json_size(&json, json.root, "calibration_tokens", report->calibration_tokens);
+    cli_json_size(&json, json.root, "written_tokens", report->written_tokens);
     if (report->gemm[0] != '\0') {
         cli_json_text(&json, json.root, "gemm", report->gemm);
     } else {

@@ -97,6 +97,13 @@ static void put_making(mq_buffer *card, const cJSON *slice) {
                              : " of");
         put_files(card, cJSON_GetObjectItemCaseSensitive(calibration, "files"));
     }
+    const cJSON *written = cJSON_GetObjectItemCaseSensitive(calibration, "written_tokens");
+    if (cJSON_IsNumber(written)) {
+        mq_buffer_printf(card,
+                         "- scales, biases and norms also trained on %.0f tokens that the model "
+                         "wrote, going on from pieces of that\n",
+                         written->valuedouble);
+    }
 }
 
 /* One measurement of the master at this width (matquant/format.h); what is not whole is left out.

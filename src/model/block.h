@@ -99,6 +99,8 @@ typedef struct mq_block_params {
 } mq_block_params;
 
 void mq_block_params_carve(mq_block_params *out, mq_slab *slab, const mq_config *config);
+/* The same but for the linears' weights, which are NULL. */
+void mq_block_params_carve_rest(mq_block_params *out, mq_slab *slab, const mq_config *config);
 /* Reads layer's parameters through model->weights; norms with 1 added where the architecture says
  * so. */
 mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, size_t layer,

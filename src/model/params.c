@@ -3,7 +3,7 @@
 #include "model/block.h"
 
 void mq_block_params_carve(mq_block_params *out, mq_slab *slab, const mq_config *config) {
-    *out = (mq_block_params){0};
+    mq_block_params_carve_rest(out, slab, config);
     for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
         size_t rows, columns, elements = 0;
         mq_config_linear_shape(&rows, &columns, config, (mq_linear)i);
@@ -11,6 +11,14 @@ void mq_block_params_carve(mq_block_params *out, mq_slab *slab, const mq_config 
             slab->overflow = true;
         }
         out->linear[i] = mq_carve(slab, elements, sizeof(float));
+    }
+}
+
+void mq_block_params_carve_rest(mq_block_params *out, mq_slab *slab, const mq_config *config) {
+    *out = (mq_block_params){0};
+    for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t rows, columns;
+        mq_config_linear_shape(&rows, &columns, config, (mq_linear)i);
         out->bias[i] =
             mq_config_has_bias(config, (mq_linear)i) ? mq_carve(slab, rows, sizeof(float)) : NULL;
     }

@@ -63,6 +63,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         .fold = recipe == MQ_RECIPE_BEST,
         /* MatQuant and rounding know no refit; paper can be asked for one. */
         .refit = recipe == MQ_RECIPE_BEST,
+        .extend = recipe == MQ_RECIPE_BEST,
         .bos = true,
     };
     for (size_t i = 0; i < options.width_count; i++) {
@@ -92,6 +93,7 @@ void mq_quantize_hurry(mq_quantize_options *options) {
     options->samples = 4;
     options->epochs = 1;
     options->fold = false;
+    options->extend = false;
     options->refit_tokens = 40 * options->seq_len;
     options->refit_epochs = 1;
     options->refit_width_count = 1;

@@ -40,16 +40,18 @@ typedef struct mq_quantize_plan {
     const char **norm_names;     /* sorted */
     size_t norm_count;
     unsigned refit_widths[MQ_MAX_WIDTHS];
-    size_t refit_width_count;      /* 0: no refit */
-    size_t train, validation;      /* sequences of the calibration for end-to-end stages */
+    size_t refit_width_count; /* 0: no refit */
+    size_t read, written;     /* of the calibration: sequences out of the file (or all that are the
+                                 model's own), and those that the model added to them */
+    size_t train, validation; /* sequences of the calibration for end-to-end stages */
     size_t refit_train, qat_train; /* the last so many of train */
     size_t refit_epochs, qat_epochs;
     mq_master_layout layout;
     mq_backend backend;
     size_t kept_bytes; /* of blocks' insides, by the refit */
     size_t working_set, refit_memory, qat_memory,
-        sampling;  /* bytes: of a block's learner; of end-to-end stages; of --calib self's model and
-                      cache */
+        sampling;  /* bytes: of a block's learner; of end-to-end stages; of the model and its cache
+                      while it writes text */
     size_t memory; /* predicted peak of allocated bytes */
     size_t output_bytes, disk_free;
     cJSON *digests;        /* of the source's files, once they are known */
@@ -64,6 +66,27 @@ void mq_quantize_plan_free(mq_quantize_plan *plan);
 
 /* Adds the file to an error about a tensor of the source that came without one. */
 mq_status mq_quantize_in_source(const mq_quantize_plan *plan, mq_status status, mq_error *err);
+
+/* MQ_ERR_MACHINE, with what would need less, unless so many bytes are free. */
+mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *err);
+
+/* --- the calibration text (quantize_text.c) ----------------------------------------------------
+ */
+
+/* --calib self. */
+bool mq_quantize_is_self(const mq_quantize_options *options);
+/* Sequences that the model writes then. */
+size_t mq_quantize_self_count(const mq_quantize_plan *plan);
+/* plan->sampling for so many sequences, and whether there is room for it. */
+mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, size_t count, mq_error *err);
+/* plan->calibration. Where the file has less than the end-to-end stages have use for and
+ * options->extend is set, the model writes the rest (LLM-QAT, Liu et al. 2023), going on from
+ * pieces of the file's sequences. Then the calibration is [validation] [read − validation]
+ * [written] [validation] with the first and the last part the same sequences: the blocks learn from
+ * the first options->samples, as they would without, and the refit from the last of what lies
+ * before the copies, which never reaches back to the first part. In a dry run what would be written
+ * is 0. */
+mq_status mq_quantize_text(mq_quantize_plan *plan, mq_error *err);
 
 /* --- embeddings and head (quantize_embeddings.c) ----------------------------------------------
  */
@@ -85,8 +108,9 @@ size_t mq_quantize_embedding_memory(const mq_quantize_plan *plan);
 
 /* Whether some of the text is measured on and not trained on. */
 bool mq_quantize_is_validated(const mq_quantize_plan *plan);
-/* How many sequences the refit and --qat train and measure on, of `available` (0: of as many as it
- * wants); *wanted is how many the job reads. */
+/* How many sequences the refit and --qat train and measure on, of `available` in the file (0: of as
+ * many as it wants), and how many of them the model is to write; *wanted is how many the job reads.
+ */
 void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted);
 /* The norms that refitted widths, or with options->let all widths, get copies of, for the layout.
  */

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/machine.h"
-#include "model/generate.h"
 #include "quant/embedding.h"
 #include "quant/recipe.h"
 #include "store/master_config.h"
@@ -48,80 +47,6 @@ static mq_status check_finite(const mq_quantize_plan *plan, mq_error *err) {
         }
     }
     return MQ_OK;
-}
-
-/* --- calibration ------------------------------------------------------------------------------ */
-
-#define SELF_TEMPERATURE 1.0
-
-/* Sequences that are sampled; the refit needs one to train and one to measure on. */
-static size_t self_count(const mq_quantize_plan *plan) {
-    const size_t least = mq_quantize_is_validated(plan) ? 2 : 1;
-    return plan->options->samples > least ? plan->options->samples : least;
-}
-
-/* The tokenizer is only asked for its first token and does not stay while the model is sampled. */
-static mq_status calibration_from_self(mq_quantize_plan *plan, mq_error *err) {
-    const mq_quantize_options *options = plan->options;
-    mq_tokenizer *tokenizer;
-    mq_status status = mq_tokenizer_open(&tokenizer, options->model, err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    const int32_t bos = options->bos ? mq_tokenizer_bos(tokenizer) : -1;
-    mq_tokenizer_free(tokenizer);
-    const size_t count = self_count(plan);
-    plan->calibration = (mq_sequences){.count = count, .length = options->seq_len};
-    size_t row;
-    if (!mq_mul_size(&row, options->seq_len, sizeof(int32_t))) {
-        return mq_fail(err, MQ_ERR_USAGE, "--seq-len %zu is too large", options->seq_len);
-    }
-    status = mq_new(&plan->calibration.ids, count, row, "the calibration text", err);
-    if (status != MQ_OK || options->dry_run) { /* it does not spend minutes on writing text */
-        return status;
-    }
-    mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself", count,
-           options->seq_len);
-    return mq_generate(plan->calibration.ids, plan->model, count, options->seq_len, bos,
-                       SELF_TEMPERATURE, options->seed, plan->context, err);
-}
-
-static mq_status calibration_from_file(mq_quantize_plan *plan, mq_error *err) {
-    const mq_quantize_options *options = plan->options;
-    size_t wanted;
-    mq_quantize_refit_share(plan, 0, &wanted);
-    const mq_corpus_options corpus = {
-        .length = options->seq_len,
-        .max_count = wanted,
-        .min_count = mq_quantize_is_validated(plan) && options->samples < 2 ? 2 : options->samples,
-        .bos = options->bos,
-        .sample = true,
-        .seed = options->seed,
-        .vocab_size = plan->model->config.vocab_size,
-    };
-    mq_tokenizer *tokenizer = NULL;
-    mq_status status = MQ_OK;
-    if (!mq_corpus_is_ids(options->calib)) {
-        status = mq_tokenizer_open(&tokenizer, options->model, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_corpus_load(&plan->calibration, options->calib, tokenizer, &corpus,
-                                plan->context, err);
-    }
-    mq_tokenizer_free(tokenizer);
-    return status;
-}
-
-static bool is_self(const mq_quantize_options *options) {
-    return options->calib != NULL && strcmp(options->calib, "self") == 0;
-}
-
-static mq_status load_calibration(mq_quantize_plan *plan, mq_error *err) {
-    if (plan->options->recipe == MQ_RECIPE_RTN) {
-        return MQ_OK;
-    }
-    return is_self(plan->options) ? calibration_from_self(plan, err)
-                                  : calibration_from_file(plan, err);
 }
 
 /* --- layout ----------------------------------------------------------------------------------- */
@@ -212,7 +137,7 @@ static bool fits(size_t needed, size_t *available) {
     return !mq_memory_available(available) || *available >= needed;
 }
 
-static mq_status check_memory(size_t needed, const char *advice, mq_error *err) {
+mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *err) {
     size_t available;
     if (!fits(needed, &available)) {
         return mq_fail(err, MQ_ERR_MACHINE,
@@ -247,12 +172,12 @@ static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error 
         status = end_to_end_memory(plan, err);
     }
     if (status == MQ_OK) {
-        status = check_memory(plan->refit_memory,
-                              "fewer --refit-tokens, a smaller --refit-batch or --no-refit", err);
+        status = mq_quantize_check_memory(
+            plan->refit_memory, "fewer --refit-tokens, a smaller --refit-batch or --no-refit", err);
     }
     if (status == MQ_OK) {
-        status = check_memory(plan->qat_memory,
-                              "fewer --qat-tokens, a smaller --refit-batch or no --qat", err);
+        status = mq_quantize_check_memory(
+            plan->qat_memory, "fewer --qat-tokens, a smaller --refit-batch or no --qat", err);
     }
     return status;
 }
@@ -288,14 +213,15 @@ static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
-    if (is_self(options)) { /* what is sampled is what there is for the refit as well */
-        const size_t count = self_count(plan);
-        plan->sampling = mq_generate_memory(plan->model, count, options->seq_len);
-        status = check_refit(plan, count, err);
+    if (mq_quantize_is_self(options)) { /* what is sampled is what there is for the refit as well */
+        status = mq_quantize_check_sampling(plan, mq_quantize_self_count(plan), err);
+        if (status == MQ_OK) {
+            status = check_refit(plan, mq_quantize_self_count(plan), err);
+        }
     }
     if (status == MQ_OK) {
-        status = check_memory(larger(plan->working_set, plan->sampling),
-                              "fewer --samples, a shorter --seq-len or a smaller --batch", err);
+        status = mq_quantize_check_memory(
+            plan->working_set, "fewer --samples, a shorter --seq-len or a smaller --batch", err);
     }
     if (status != MQ_OK) {
         return status;
@@ -325,7 +251,7 @@ static void predict_memory(mq_quantize_plan *plan) {
 
 /* The text that the model writes in a dry run is none. */
 static bool has_text(const mq_quantize_plan *plan) {
-    return !plan->options->dry_run || !is_self(plan->options);
+    return !plan->options->dry_run || !(mq_quantize_is_self(plan->options) || plan->written > 0);
 }
 
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
@@ -377,10 +303,10 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_state_check_files(plan, err);
     }
     if (status == MQ_OK) {
-        status = load_calibration(plan, err);
+        status = mq_quantize_text(plan, err);
     }
     if (status == MQ_OK) {
-        status = check_refit(plan, plan->calibration.count, err);
+        status = check_refit(plan, plan->read, err);
     }
     if (status == MQ_OK && has_text(plan)) {
         status = mq_state_check_job(plan, err);

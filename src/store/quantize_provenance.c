@@ -187,13 +187,18 @@ static mq_status put_calibration(bool *good, cJSON *root, const mq_quantize_plan
     cJSON *files = calibration != NULL ? cJSON_AddArrayToObject(calibration, "files") : NULL;
     put(good, files);
     const size_t tokens = plan->calibration.count * plan->calibration.length;
+    const double length = (double)plan->calibration.length;
     char crc[9];
     snprintf(crc, sizeof crc, "%08x", mq_crc32(0, plan->calibration.ids, tokens * sizeof(int32_t)));
     if (*good) {
-        put(good, cJSON_AddNumberToObject(calibration, "tokens", (double)tokens));
+        put(good, cJSON_AddNumberToObject(calibration, "tokens", (double)plan->read * length));
         put(good, cJSON_AddStringToObject(calibration, "ids_crc32", crc));
     }
-    if (strcmp(plan->options->calib, "self") == 0) {
+    if (*good && plan->written > 0) {
+        put(good,
+            cJSON_AddNumberToObject(calibration, "written_tokens", (double)plan->written * length));
+    }
+    if (mq_quantize_is_self(plan->options)) {
         put(good, *good ? cJSON_AddTrueToObject(calibration, "self") : NULL);
         return MQ_OK;
     }

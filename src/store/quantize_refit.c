@@ -48,11 +48,18 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
     }
     size_t validation = train / VALIDATION_SHARE > 1 ? train / VALIDATION_SHARE : 1;
     *wanted = train + validation > options->samples ? train + validation : options->samples;
+    plan->written = 0;
     if (available > 0 && available < train + validation) { /* at least two: min_count */
         const size_t share = available / SHORT_VALIDATION_SHARE;
         validation = share < validation ? share : validation;
         validation = validation > 1 ? validation : 1;
-        train = available > validation ? available - validation : 1;
+        const size_t rest = available > validation ? available - validation : 1;
+        if (options->extend && !mq_quantize_is_self(options) && rest < train) {
+            plan->written = train - rest;
+            train = available + plan->written; /* with those of the validation, at the front */
+        } else {
+            train = rest;
+        }
     }
     plan->train = train;
     plan->validation = validation;

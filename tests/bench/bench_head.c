@@ -26,8 +26,14 @@ static void bench_sampling(const mq_model *model, size_t sequences, size_t lengt
     int32_t *ids = mq_alloc(sequences * length, sizeof *ids);
     const double begin = mq_seconds();
     mq_alloc_reset_peak();
-    if (ids == NULL ||
-        mq_generate(ids, model, sequences, length, 1, 1.0, 7, context, &err) != MQ_OK) {
+    const mq_generate_setup setup = {.model = model,
+                                     .sequences = sequences,
+                                     .length = length,
+                                     .given = 1,
+                                     .temperature = 1.0,
+                                     .seed = 7};
+    if (ids == NULL || mq_generate_first(ids, &setup, 1, &err) != MQ_OK ||
+        mq_generate(ids, &setup, context, &err) != MQ_OK) {
         stop(&err);
     }
     const double seconds = mq_seconds() - begin;

@@ -11,19 +11,26 @@
 
 typedef struct expected {
     size_t samples, refit_tokens, available; /* 0: as many as it likes */
-    size_t wanted, train, validation, epochs;
+    bool extend;
+    size_t wanted, train, validation, epochs, written;
 } expected;
 
 static void text_is_shared_out(void **state) {
     (void)state;
     static const expected cases[] = {
-        {64, 0, 0, 476, 448, 28, 1},   /* seven times the blocks' sequences, and a sixteenth */
-        {64, 0, 476, 476, 448, 28, 1}, /* as many are there */
-        {64, 0, 400, 476, 372, 28, 1}, /* fewer: an eighth at most is measured on */
-        {64, 0, 64, 476, 56, 8, 4},    /* few: each is visited until it is worth three times 64 */
-        {64, 0, 2, 476, 1, 1, 192},    /* the least that there can be */
-        {64, 2048, 0, 64, 4, 1, 48},   /* as asked for; the blocks want more */
-        {2, 51200, 0, 106, 100, 6, 1},
+        {64, 0, 0, false, 476, 448, 28, 1, 0},   /* seven times the blocks', and a sixteenth */
+        {64, 0, 476, true, 476, 448, 28, 1, 0},  /* as many are there */
+        {64, 0, 400, false, 476, 372, 28, 1, 0}, /* fewer: an eighth at most is measured on */
+        {64, 0, 64, false, 476, 56, 8, 4, 0},  /* few: each is visited until it is three times 64 */
+        {64, 0, 2, false, 476, 1, 1, 192, 0},  /* the least that there can be */
+        {64, 2048, 0, false, 64, 4, 1, 48, 0}, /* as asked for; the blocks want more */
+        {2, 51200, 0, true, 106, 100, 6, 1, 0},
+        /* The model writes what is missing, and it is trained on alone. */
+        {64, 0, 400, true, 476, 448, 28, 1, 448 - 372},
+        {64, 0, 64, true, 476, 448, 8, 1, 448 - 56},
+        {64, 0, 2, true, 476, 448, 1, 1, 447},
+        {64, 32768, 64, true, 68, 64, 4, 3, 4},
+        {64, 30720, 64, true, 64, 60, 3, 4, 0}, /* enough to train on: nothing is missing */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const expected *c = &cases[i];
@@ -31,6 +38,7 @@ static void text_is_shared_out(void **state) {
         options.samples = c->samples;
         options.seq_len = 512;
         options.refit_tokens = c->refit_tokens;
+        options.extend = c->extend;
         mq_quantize_plan plan = {.options = &options, .refit_width_count = 1};
         size_t wanted = 0;
         mq_quantize_refit_share(&plan, c->available, &wanted);
@@ -38,6 +46,9 @@ static void text_is_shared_out(void **state) {
         assert_int_equal(plan.refit_train, c->train);
         assert_int_equal(plan.validation, c->validation);
         assert_int_equal(plan.refit_epochs, c->epochs);
+        assert_int_equal(plan.written, c->written);
+        /* What is measured on, which is among the first then, is not trained on. */
+        assert_true(plan.written == 0 || plan.train - plan.refit_train >= plan.validation);
     }
 }
 

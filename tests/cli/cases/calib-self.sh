@@ -1,4 +1,5 @@
-# --calib self: text sampled from the model, the same for the same seed; a dry run samples none.
+# --calib self: text sampled from the model, the same for the same seed; a dry run samples none. As much as the refit has
+# use for (28 sequences and one to measure on), or as the blocks learn from.
 . "$CLI/shared.sh"
 self="matquant quantize $model --calib self --samples 4 --seq-len 32 --epochs 1 --group-size 32 -q --json"
 number() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$1" "$2"; }
@@ -13,8 +14,11 @@ verified one
 python3 - <<'PY' || fail "the provenance does not say so"
 import json
 calibration = json.load(open("one/matquant.json"))["calibration"]
-assert calibration["self"] is True and calibration["tokens"] == 4 * 32 and not calibration["files"], calibration
+assert calibration["self"] is True and calibration["tokens"] == 29 * 32 and not calibration["files"], calibration
+assert "written_tokens" not in calibration, calibration
 PY
+run 0 $self -o less --no-extend
+[ "$(stdout | python3 -c 'import json, sys; print(json.load(sys.stdin)["calibration_tokens"])')" = 128 ] || fail "--no-extend"
 run 0 $self -o other --seed 1
 if cmp -s one/model.safetensors other/model.safetensors; then fail "another seed changed nothing"; fi
 

@@ -1,0 +1,242 @@
+/* One token of each sequence of a batch through the whole model, by all threads: each takes columns
+ * of a layer's product, or sequences. All functions but the last are called by each thread of a
+ * parallel region, for `rows` sequences; their loops end with a barrier. */
+#include <omp.h>
+#include <string.h>
+
+#include "model/generator.h"
+#include "tensor/gemm.h"
+
+#define COLUMNS 96 /* of a product that a thread makes at once */
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* A product y[rows, out] = x[rows, in]·w[out, in]ᵀ + bias[out]. */
+typedef struct product {
+    float *y;
+    const mq_generator_matrix *w;
+    const float *bias; /* NULL: none */
+    size_t out;
+} product;
+
+static mq_gemm_shape shape_of(size_t rows, size_t columns, size_t out, size_t in) {
+    return (mq_gemm_shape){
+        .m = rows, .n = columns, .k = in, .lda = in, .ldb = in, .ldc = out, .trans_b = true};
+}
+
+static mq_status prepare_product(mq_gemm_bf16 *gemm, size_t rows, size_t out, size_t in,
+                                 mq_error *err) {
+    const mq_gemm_shape most = shape_of(rows, smaller(COLUMNS, out), out, in);
+    const mq_gemm_shape last = shape_of(rows, (out - 1) % COLUMNS + 1, out, in);
+    const mq_status status = mq_gemm_bf16_prepare(gemm, &most, err);
+    return status == MQ_OK ? mq_gemm_bf16_prepare(gemm, &last, err) : status;
+}
+
+mq_status mq_generator_prepare_step(mq_gemm_bf16 *gemm, const mq_config *config, size_t rows,
+                                    mq_error *err) {
+    mq_status status = prepare_product(gemm, rows, config->vocab_size, config->hidden_size, err);
+    for (mq_linear linear = 0; status == MQ_OK && linear < MQ_LINEAR_COUNT; linear++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, linear);
+        status = prepare_product(gemm, rows, out, in, err);
+    }
+    return status;
+}
+
+/* With products of bfloat16: x[count] as part of what the next one reads, from element `at` on. */
+static void round_operand(const mq_generator *g, const float *x, size_t at, size_t count) {
+    if (g->gemm != NULL) {
+        g->kernels->to_bf16(g->operand + at, x, count);
+    }
+}
+
+static void columns_of(const mq_generator *g, const product *p, const float *x, size_t in,
+                       size_t rows, size_t first) {
+    const size_t count = smaller(COLUMNS, p->out - first);
+    if (g->gemm != NULL) {
+        const mq_gemm_shape shape = shape_of(rows, count, p->out, in);
+        mq_gemm_bf16_run(g->gemm, p->y + first, g->operand, p->w->rounded + first * in, &shape,
+                         g->gemm_scratch + (size_t)omp_get_thread_num() * g->gemm_scratch_size);
+    } else {
+        mq_gemm(p->y + first, p->out, x, in, false, p->w->values + first * in, in, true, rows,
+                count, in, 1.0F, 0.0F);
+    }
+    for (size_t row = 0; p->bias != NULL && row < rows; row++) {
+        g->kernels->add_bias(p->y + row * p->out + first, p->bias + first, 1, count);
+    }
+}
+
+/* Several products of the same x, which round_operand has had. */
+static void products(const mq_generator *g, const product *list, size_t count, const float *x,
+                     size_t in, size_t rows) {
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) {
+        total += (list[i].out + COLUMNS - 1) / COLUMNS;
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (size_t piece = 0; piece < total; piece++) {
+        size_t i = 0, at = piece;
+        while (at >= (list[i].out + COLUMNS - 1) / COLUMNS) {
+            at -= (list[i++].out + COLUMNS - 1) / COLUMNS;
+        }
+        columns_of(g, &list[i], x, in, rows, at * COLUMNS);
+    }
+}
+
+static product linear(const mq_generator *g, size_t layer, mq_linear which, float *y) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, &g->model->config, which);
+    return (product){y, &g->linears[layer][which], g->params[layer].bias[which], out};
+}
+
+static void norm_row(const mq_generator *g, float *y, const float *x, const float *weight,
+                     size_t b) {
+    const size_t width = g->model->config.hidden_size;
+    g->kernels->rmsnorm(y + b * width, g->inv_rms + b * g->model->config.num_attention_heads,
+                        x + b * width, weight, 1, width, (float)g->model->config.rms_norm_eps);
+}
+
+/* normed[rows] = the norm of x, for a product. */
+static void norm_rows(const mq_generator *g, const float *weight, size_t rows) {
+    const size_t width = g->model->config.hidden_size;
+#pragma omp for schedule(static)
+    for (size_t b = 0; b < rows; b++) {
+        norm_row(g, g->normed, g->x, weight, b);
+        round_operand(g, g->normed + b * width, b * width, width);
+    }
+}
+
+/* Norms and rotates the heads of one sequence's query or key, x[heads, head_dim], at a position. */
+static void turn_heads(const mq_generator *g, float *x, size_t b, size_t heads, const float *norm,
+                       size_t table, size_t position) {
+    const mq_config *config = &g->model->config;
+    const size_t dim = config->head_dim, half = dim / 2;
+    x += b * heads * dim;
+    if (norm != NULL) {
+        g->kernels->rmsnorm(x, g->inv_rms + b * config->num_attention_heads, x, norm, heads, dim,
+                            (float)config->rms_norm_eps);
+    }
+    g->kernels->rope(x, g->cos_table[table] + position * half,
+                     g->sin_table[table] + position * half, heads, half, false);
+}
+
+/* Where the cache has a sequence's keys or values for a key head, in floats. */
+static size_t cache_at(const mq_generator *g, size_t layer, size_t b, size_t head) {
+    const mq_config *config = &g->model->config;
+    return ((layer * g->batch + b) * config->num_key_value_heads + head) * g->length *
+           config->head_dim;
+}
+
+/* One sequence's key and value of this position into the cache. */
+static void remember(const mq_generator *g, size_t layer, size_t b, size_t position) {
+    const size_t dim = g->model->config.head_dim, heads = g->model->config.num_key_value_heads;
+    for (size_t head = 0; head < heads; head++) {
+        const float *key = g->k + (b * heads + head) * dim;
+        const size_t to = cache_at(g, layer, b, head);
+        for (size_t i = 0; i < dim; i++) {
+            g->keys[to + i * g->length + position] = key[i];
+        }
+        memcpy(g->values + to + position * dim, g->v + (b * heads + head) * dim,
+               dim * sizeof(float));
+    }
+}
+
+/* The queries of one sequence that share a key head, over cached tokens [first, position]. */
+static void attend(const mq_generator *g, size_t layer, size_t b, size_t head, size_t first,
+                   size_t position) {
+    const mq_config *config = &g->model->config;
+    const size_t dim = config->head_dim, count = position + 1 - first;
+    const size_t shared = config->num_attention_heads / config->num_key_value_heads;
+    const size_t cache = cache_at(g, layer, b, head);
+    const size_t query = (b * config->num_attention_heads + head * shared) * dim;
+    float *scores = g->scores + (size_t)omp_get_thread_num() * shared * g->length;
+    mq_gemm(scores, count, g->q + query, dim, false, g->keys + cache + first, g->length, false,
+            shared, count, dim, (float)config->attention_scale, 0.0F);
+    for (size_t i = 0; i < shared; i++) {
+        float max, sum, *row = scores + i * count;
+        g->kernels->softmax(row, &max, &sum, count, (float)config->attn_logit_softcapping);
+        g->kernels->scale(row, 1.0F / sum, count);
+    }
+    mq_gemm(g->attended + query, dim, scores, count, false, g->values + cache + first * dim, dim,
+            false, shared, dim, count, 1.0F, 0.0F);
+    round_operand(g, g->attended + query, query, shared * dim);
+}
+
+/* x += projected, through its norm where the architecture has one. */
+static void add_projected(const mq_generator *g, const float *norm, size_t rows) {
+    const size_t width = g->model->config.hidden_size;
+#pragma omp for schedule(static)
+    for (size_t b = 0; b < rows; b++) {
+        if (norm != NULL) {
+            norm_row(g, g->projected, g->projected, norm, b);
+        }
+        g->kernels->add(g->x + b * width, g->x + b * width, g->projected + b * width, width);
+    }
+}
+
+static void attention_step(const mq_generator *g, size_t layer, size_t position, size_t rows) {
+    const mq_config *config = &g->model->config;
+    const mq_block_params *params = &g->params[layer];
+    const size_t local = config->layer_is_local[layer] ? 1 : 0;
+    const size_t window = local ? config->sliding_window : 0;
+    const size_t first = window != 0 && position + 1 > window ? position + 1 - window : 0;
+    const size_t heads = config->num_key_value_heads;
+    const product qkv[] = {linear(g, layer, MQ_Q, g->q), linear(g, layer, MQ_K, g->k),
+                           linear(g, layer, MQ_V, g->v)};
+    const product o = linear(g, layer, MQ_O, g->projected);
+    norm_rows(g, params->norm[MQ_NORM_INPUT], rows);
+    products(g, qkv, 3, g->normed, config->hidden_size, rows);
+#pragma omp for schedule(static)
+    for (size_t b = 0; b < rows; b++) {
+        turn_heads(g, g->q, b, config->num_attention_heads, params->norm[MQ_NORM_Q], local,
+                   position);
+        turn_heads(g, g->k, b, heads, params->norm[MQ_NORM_K], local, position);
+        remember(g, layer, b, position);
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (size_t i = 0; i < rows * heads; i++) {
+        attend(g, layer, i / heads, i % heads, first, position);
+    }
+    products(g, &o, 1, g->attended, config->num_attention_heads * config->head_dim, rows);
+    add_projected(g, params->norm[MQ_NORM_POST_ATTN], rows);
+}
+
+static void ffn_step(const mq_generator *g, size_t layer, size_t rows) {
+    const mq_config *config = &g->model->config;
+    const mq_block_params *params = &g->params[layer];
+    const product gate_up[] = {linear(g, layer, MQ_GATE, g->gate), linear(g, layer, MQ_UP, g->up)};
+    const product down = linear(g, layer, MQ_DOWN, g->projected);
+    norm_rows(g, params->norm[MQ_NORM_PRE_FFN], rows);
+    products(g, gate_up, 2, g->normed, config->hidden_size, rows);
+#pragma omp for schedule(static)
+    for (size_t b = 0; b < rows; b++) {
+        const size_t width = config->intermediate_size;
+        float *gate = g->gate + b * width;
+        g->kernels->glu[config->activation](gate, gate, g->up + b * width, width);
+        round_operand(g, gate, b * width, width);
+    }
+    products(g, &down, 1, g->gate, config->intermediate_size, rows);
+    add_projected(g, params->norm[MQ_NORM_POST_FFN], rows);
+}
+
+mq_status mq_generator_step(mq_generator *g, size_t position, size_t rows, bool want_logits,
+                            mq_error *err) {
+    const mq_config *config = &g->model->config;
+    mq_status status = mq_model_embed(g->x, g->model, g->tokens, rows, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+#pragma omp parallel num_threads((int)g->threads)
+    {
+        for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
+            attention_step(g, layer, position, rows);
+            ffn_step(g, layer, rows);
+        }
+        if (want_logits) {
+            const product logits = {g->logits, &g->head, NULL, config->vocab_size};
+            norm_rows(g, g->final_norm, rows);
+            products(g, &logits, 1, g->normed, config->hidden_size, rows);
+        }
+    }
+    return MQ_OK;
+}

@@ -1,0 +1,206 @@
+/* The calibration text: out of a file, or written by the model itself, or both. */
+#include <string.h>
+
+#include "model/generate.h"
+#include "store/quantize.h"
+
+/* The model's own distribution: what a colder one writes is duller than text is. */
+#define TEMPERATURE 1.0
+
+bool mq_quantize_is_self(const mq_quantize_options *options) {
+    return options->calib != NULL && strcmp(options->calib, "self") == 0;
+}
+
+/* The refit needs one to train and one to measure on. */
+static size_t least_count(const mq_quantize_plan *plan) {
+    const size_t least = mq_quantize_is_validated(plan) ? 2 : 1;
+    return plan->options->samples > least ? plan->options->samples : least;
+}
+
+size_t mq_quantize_self_count(const mq_quantize_plan *plan) {
+    mq_quantize_plan asked = *plan;
+    size_t wanted;
+    mq_quantize_refit_share(&asked, 0, &wanted);
+    const size_t least = least_count(plan);
+    return plan->options->extend && wanted > least ? wanted : least;
+}
+
+static mq_generate_setup sampling_of(const mq_quantize_plan *plan, size_t sequences) {
+    return (mq_generate_setup){.model = plan->model,
+                               .sequences = sequences,
+                               .length = plan->options->seq_len,
+                               .given = 1,
+                               .temperature = TEMPERATURE,
+                               .seed = plan->options->seed,
+                               .gemm = plan->backend.bf16};
+}
+
+mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, size_t count, mq_error *err) {
+    const mq_generate_setup setup = sampling_of(plan, count);
+    const mq_status status = mq_generate_prepare(&setup, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    plan->sampling = mq_generate_memory(&setup);
+    return mq_quantize_check_memory(plan->sampling,
+                                    mq_quantize_is_self(plan->options)
+                                        ? "text of your own (--calib FILE) or a shorter --seq-len"
+                                        : "--no-extend or more calibration text",
+                                    err);
+}
+
+static mq_status allocate(mq_sequences *out, size_t count, size_t length, mq_error *err) {
+    size_t row;
+    if (!mq_mul_size(&row, length, sizeof(int32_t))) {
+        return mq_fail(err, MQ_ERR_USAGE, "--seq-len %zu is too large", length);
+    }
+    const mq_status status = mq_new(&out->ids, count, row, "the calibration text", err);
+    if (status == MQ_OK) {
+        out->count = count;
+        out->length = length;
+    }
+    return status;
+}
+
+/* --- all of it the model's -------------------------------------------------------------------- */
+
+/* The tokenizer is only asked for its first token and does not stay while the model is sampled. */
+static mq_status text_of_model(mq_quantize_plan *plan, mq_error *err) {
+    const mq_quantize_options *options = plan->options;
+    mq_tokenizer *tokenizer;
+    mq_status status = mq_tokenizer_open(&tokenizer, options->model, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    const int32_t bos = options->bos ? mq_tokenizer_bos(tokenizer) : -1;
+    mq_tokenizer_free(tokenizer);
+    const size_t count = mq_quantize_self_count(plan);
+    status = allocate(&plan->calibration, count, options->seq_len, err);
+    plan->read = count;
+    if (status != MQ_OK || options->dry_run) { /* it does not spend minutes on writing text */
+        return status;
+    }
+    mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself", count,
+           options->seq_len);
+    const mq_generate_setup setup = sampling_of(plan, count);
+    status = mq_generate_first(plan->calibration.ids, &setup, bos, err);
+    return status == MQ_OK ? mq_generate(plan->calibration.ids, &setup, plan->context, err)
+                           : status;
+}
+
+/* --- out of a file, and the rest the model's ---------------------------------------------------
+ */
+
+/* A piece of the file's text that the model goes on from is an eighth of a sequence: long enough
+ * to say what the text is about. */
+#define PIECE_SHARE 8
+
+/* Whether all sequences begin with the same token, as with a beginning of sequence. */
+static bool begin_alike(const int32_t *ids, size_t count, size_t length) {
+    for (size_t i = 1; i < count; i++) {
+        if (ids[i * length] != ids[0]) {
+            return false;
+        }
+    }
+    return count > 1;
+}
+
+/* The beginning of each written sequence: of the file's ones in turn, a piece from a place that the
+ * seed chooses, after the token that all of them begin with. from[count, length]; returns how many
+ * tokens are given. */
+static size_t give_pieces(int32_t *out, size_t written, const int32_t *from, size_t count,
+                          size_t length, uint64_t seed) {
+    const size_t alike = begin_alike(from, count, length) && length > 1 ? 1 : 0;
+    const size_t share = (length - alike) / PIECE_SHARE;
+    const size_t piece = share > 0 ? share : 1;
+    mq_random random;
+    mq_random_seed(&random, seed, UINT64_MAX);
+    for (size_t i = 0; i < written; i++) {
+        const int32_t *row = from + i % count * length;
+        const size_t at = alike + (size_t)mq_random_below(&random, length - alike - piece + 1);
+        memcpy(out + i * length, row, alike * sizeof *out);
+        memcpy(out + i * length + alike, row + at, piece * sizeof *out);
+    }
+    return alike + piece;
+}
+
+/* The calibration as quantize.h says; what the model is to write has its beginnings only. */
+static mq_status lay_out(mq_sequences *out, size_t *given, const mq_quantize_plan *plan,
+                         mq_error *err) {
+    const mq_sequences *read = &plan->calibration;
+    const size_t length = read->length, row = length * sizeof *read->ids;
+    const size_t kept_back = plan->validation;
+    mq_status status = allocate(out, read->count + plan->written + kept_back, length, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    int32_t *written = out->ids + read->count * length;
+    memcpy(out->ids, read->ids, read->count * row);
+    memcpy(written + plan->written * length, read->ids, kept_back * row);
+    *given = give_pieces(written, plan->written, read->ids + kept_back * length,
+                         read->count - kept_back, length, plan->options->seed);
+    return MQ_OK;
+}
+
+static mq_status extend(mq_quantize_plan *plan, mq_error *err) {
+    mq_status status = mq_quantize_check_sampling(plan, plan->written, err);
+    mq_sequences all = {0};
+    mq_generate_setup setup = sampling_of(plan, plan->written);
+    if (status == MQ_OK) {
+        status = lay_out(&all, &setup.given, plan, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    int32_t *written = all.ids + plan->read * all.length;
+    mq_sequences_free(&plan->calibration);
+    plan->calibration = all;
+    if (plan->options->dry_run) {
+        memset(written, 0, plan->written * all.length * sizeof *written);
+        return MQ_OK;
+    }
+    mq_log(
+        plan->context, MQ_LOG_INFO,
+        "the text has %zu sequences: the model goes on from pieces of it and writes %zu more, of "
+        "%zu tokens each (--no-extend leaves that out)",
+        plan->read, plan->written, all.length);
+    return mq_generate(written, &setup, plan->context, err);
+}
+
+static mq_status text_of_file(mq_quantize_plan *plan, mq_error *err) {
+    const mq_quantize_options *options = plan->options;
+    size_t wanted;
+    mq_quantize_refit_share(plan, 0, &wanted);
+    const mq_corpus_options corpus = {
+        .length = options->seq_len,
+        .max_count = wanted,
+        .min_count = least_count(plan),
+        .bos = options->bos,
+        .sample = true,
+        .seed = options->seed,
+        .vocab_size = plan->model->config.vocab_size,
+    };
+    mq_tokenizer *tokenizer = NULL;
+    mq_status status = MQ_OK;
+    if (!mq_corpus_is_ids(options->calib)) {
+        status = mq_tokenizer_open(&tokenizer, options->model, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_corpus_load(&plan->calibration, options->calib, tokenizer, &corpus,
+                                plan->context, err);
+    }
+    mq_tokenizer_free(tokenizer);
+    if (status == MQ_OK) {
+        plan->read = plan->calibration.count;
+        mq_quantize_refit_share(plan, plan->read, &wanted);
+        status = plan->written > 0 ? extend(plan, err) : MQ_OK;
+    }
+    return status;
+}
+
+mq_status mq_quantize_text(mq_quantize_plan *plan, mq_error *err) {
+    if (plan->options->recipe == MQ_RECIPE_RTN) {
+        return MQ_OK;
+    }
+    return mq_quantize_is_self(plan->options) ? text_of_model(plan, err) : text_of_file(plan, err);
+}

@@ -1,0 +1,48 @@
+# Where the text is shorter than the refit has use for, the model writes the rest: the same on any number of threads, none of
+# it for the blocks, none in a dry run, and the provenance says how much.
+. "$CLI/shared.sh"
+zcat "$DATA/demo-calib.jsonl.gz" | head -3 >text.jsonl
+quantize="matquant quantize $model --calib text.jsonl --samples 6 --seq-len 64 --epochs 1 --group-size 32 --gemm openblas"
+run 0 $quantize -o out --dry-run --json
+stdout >dry.json
+run 0 $quantize -o one --threads 1 --json
+stdout >wet.json
+expect_err '^matquant: the text has [0-9]+ sequences: the model goes on from pieces of it and writes [0-9]+ more, .*'
+run 0 $quantize -o two --threads 3 -q
+diff -r one two || fail "threads change it"
+verified one
+run 0 $quantize -o plain --no-extend --json
+stdout >plain.json
+run 0 matquant slice one -o int4 --bits 4
+grep -q '^- scales, biases and norms also trained on [0-9]* tokens that the model wrote' int4/README.md || fail "the card"
+python3 - <<'PY' || fail "what was written"
+import json, struct
+dry, wet, plain = (json.load(open(name + ".json")) for name in ("dry", "wet", "plain"))
+read, written = wet["calibration_tokens"] // 64, wet["written_tokens"] // 64
+assert 6 <= read < 40, read  # shorter than wanted: 42 to train on and 2 to measure on
+kept_back = min(42 // 16, read // 8) or 1
+assert written == 42 - (read - kept_back) > 0, (read, written)
+assert [dry[key] for key in ("calibration_tokens", "written_tokens")] == [64 * read, 64 * written], dry
+assert plain["written_tokens"] == 0 and plain["calibration_tokens"] == 64 * read, plain
+assert wet["memory_peak"] <= dry["memory_predicted"], (wet["memory_peak"], dry["memory_predicted"])
+
+def provenance(folder):
+    return json.load(open(folder + "/matquant.json"))
+one, other = provenance("one"), provenance("plain")
+assert one["calibration"]["written_tokens"] == 64 * written and one["calibration"]["tokens"] == 64 * read
+assert "written_tokens" not in other["calibration"]
+widths = {item["bits"]: item for item in one["refit"]["widths"]}
+assert widths[2]["trained_tokens"] == 42 * 64, widths[2]
+assert one["blocks"] == other["blocks"]  # they learn from what was read
+
+def codes(folder):
+    with open(folder + "/model.safetensors", "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        data = file.read()
+    return {name: data[slice(*entry["data_offsets"])] for name, entry in header.items() if name.endswith(".codes")}
+assert len(codes("one")) == 42 and codes("one") == codes("plain")
+PY
+# An interrupted run goes on: it writes the same text again.
+run 5 python3 "$tools/signal_after.py" INT '^learn .*block 4/6' $quantize -o again --state state --threads 2
+run 0 $quantize -o again --state state -q
+diff -r one again || fail "not the bytes of an uninterrupted run"
