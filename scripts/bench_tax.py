@@ -152,6 +152,8 @@ def setting(report):
     words = f"blocks on {recipe['samples']} x {recipe['seq_len']} tokens, {recipe['epochs']} epochs"
     words += f"; refit, {refit['epochs']} epoch(s)" if refit else "; no refit"
     words += f"; {said['calibration']['tokens']:,} tokens of {said['calibration']['files'][0]['file']}"
+    written = said["calibration"].get("written_tokens")
+    words += f", and in the refit {written:,} that the model wrote, going on from pieces of these" if written else ""
     if len(recipe["bits"]) > 1:
         words += "; " + ", ".join(f"int{bits}" for bits in recipe["bits"]) + " with lambda "
         words += ", ".join(f"{value:g}" for value in recipe["lambda"])

@@ -104,7 +104,8 @@ typedef struct mq_quantize_options {
     /* The end-to-end refit of single widths when the blocks are done (design, section 2). */
     bool refit;
     size_t refit_epochs; /* 0: as many as it takes to make three times the tokens that the blocks
-                            learn from, of plentiful text one */
+                            learn from, of plentiful text one, and of text that the model has
+                            written most of at least two */
     size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: seven times as many as
                             the blocks learn from. Widths of 2 bits get all, those of 3 to 5 bits a
                             half, wider ones an eighth. A sixteenth of it more is read to decide

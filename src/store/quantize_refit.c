@@ -18,6 +18,10 @@
 #define REFIT_SEQUENCES 7
 #define QAT_SEQUENCES 3
 #define LEAST_VISITS 3
+/* Passes over text that the model has written most of: the second gains as much as fresh text would
+ * ("Text that the model writes" in tests/bench/RESULTS.md), and takes less time than to write it.
+ */
+#define WRITTEN_VISITS 2
 /* Sequences at once where nothing is trained: more rows make faster products. */
 #define PASS_BATCH 4
 
@@ -26,9 +30,14 @@ static size_t train_of(const mq_quantize_options *options, size_t tokens, size_t
     return tokens > 0 ? tokens / options->seq_len : sequences * options->samples;
 }
 
-static size_t epochs_of(const mq_quantize_options *options, size_t epochs, size_t train) {
-    return epochs > 0 || train == 0 ? epochs
-                                    : (LEAST_VISITS * options->samples + train - 1) / train;
+static size_t epochs_of(const mq_quantize_plan *plan, size_t epochs, size_t train) {
+    const mq_quantize_options *options = plan->options;
+    if (epochs > 0 || train == 0) {
+        return epochs;
+    }
+    const bool written = mq_quantize_is_self(options) ? options->extend : plan->written > train / 2;
+    const size_t least = (LEAST_VISITS * options->samples + train - 1) / train;
+    return written && least < WRITTEN_VISITS ? WRITTEN_VISITS : least;
 }
 
 bool mq_quantize_is_validated(const mq_quantize_plan *plan) {
@@ -65,8 +74,8 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
     plan->validation = validation;
     plan->refit_train = refit < train ? refit : train;
     plan->qat_train = qat < train ? qat : train;
-    plan->refit_epochs = epochs_of(options, options->refit_epochs, plan->refit_train);
-    plan->qat_epochs = epochs_of(options, options->qat_epochs, plan->qat_train);
+    plan->refit_epochs = epochs_of(plan, options->refit_epochs, plan->refit_train);
+    plan->qat_epochs = epochs_of(plan, options->qat_epochs, plan->qat_train);
 }
 
 static int compare_pointers(const void *a, const void *b) {

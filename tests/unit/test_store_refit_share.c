@@ -27,8 +27,8 @@ static void text_is_shared_out(void **state) {
         {2, 51200, 0, true, 106, 100, 6, 1, 0},
         /* The model writes what is missing, and it is trained on alone. */
         {64, 0, 400, true, 476, 448, 28, 1, 448 - 372},
-        {64, 0, 64, true, 476, 448, 8, 1, 448 - 56},
-        {64, 0, 2, true, 476, 448, 1, 1, 447},
+        {64, 0, 64, true, 476, 448, 8, 2, 448 - 56}, /* most of it: visited twice */
+        {64, 0, 2, true, 476, 448, 1, 2, 447},
         {64, 32768, 64, true, 68, 64, 4, 3, 4},
         {64, 30720, 64, true, 64, 60, 3, 4, 0}, /* enough to train on: nothing is missing */
     };
