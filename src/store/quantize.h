@@ -43,6 +43,7 @@ typedef struct mq_quantize_plan {
     size_t refit_width_count; /* 0: no refit */
     size_t read, written;     /* of the calibration: sequences out of the file (or all that are the
                                  model's own), and those that the model added to them */
+    bool text_taken;          /* what the model wrote was in options->state */
     size_t train, validation; /* sequences of the calibration for end-to-end stages */
     size_t refit_train, qat_train; /* the last so many of train */
     size_t refit_epochs, qat_epochs;
@@ -77,6 +78,8 @@ mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *
 bool mq_quantize_is_self(const mq_quantize_options *options);
 /* Sequences that the model writes then. */
 size_t mq_quantize_self_count(const mq_quantize_plan *plan);
+/* Whether any of the calibration is the model's. */
+bool mq_quantize_has_written(const mq_quantize_plan *plan);
 /* plan->sampling for so many sequences, and whether there is room for it. */
 mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, size_t count, mq_error *err);
 /* plan->calibration. Where the file has less than the end-to-end stages have use for and

@@ -251,7 +251,7 @@ static void predict_memory(mq_quantize_plan *plan) {
 
 /* The text that the model writes in a dry run is none. */
 static bool has_text(const mq_quantize_plan *plan) {
-    return !plan->options->dry_run || !(mq_quantize_is_self(plan->options) || plan->written > 0);
+    return !plan->options->dry_run || !mq_quantize_has_written(plan);
 }
 
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,

@@ -111,6 +111,74 @@ mq_status mq_state_restore_width(mq_refit_report *report, const mq_quantize_stat
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
+/* Begins a file of these tensors. */
+static mq_status begin_file(mq_quantize_state *state, const char *name, const mq_tensor_spec *specs,
+                            size_t count, mq_error *err) {
+    char *path = mq_path_join(state->plan->options->state, name);
+    mq_status status = path == NULL ? mq_fail_memory(err, "a path", MQ_STATE_NAME_SIZE)
+                                    : mq_output_begin_file(&state->output, path, "", false, err);
+    if (status == MQ_OK) {
+        state->tensors = count;
+        status = mq_tensor_writer_open_sealed(&state->writer, state->output, specs, count, err);
+    }
+    mq_free(path);
+    return status;
+}
+
+/* Begins the file of a block or a width, unless it is being written already. */
+static mq_status begin(mq_quantize_state *state, size_t layer, unsigned width, mq_error *err) {
+    if (state->writer != NULL) {
+        return MQ_OK;
+    }
+    char name[MQ_STATE_NAME_SIZE];
+    mq_state_listing l;
+    mq_status status = mq_state_list_make(&l, state->plan, layer, width, err);
+    if (status == MQ_OK) {
+        status = begin_file(
+            state, width == 0 ? mq_state_block_name(name, layer) : mq_state_width_name(name, width),
+            l.specs, l.count, err);
+    }
+    mq_state_list_free(&l);
+    return status;
+}
+
+static mq_status put(mq_quantize_state *state, const char *name, const void *data, size_t bytes,
+                     mq_error *err) {
+    const size_t index = mq_tensor_writer_find(state->writer, name);
+    return index == state->tensors
+               ? mq_fail_tensor(err, MQ_ERR_USAGE, NULL, name, "was not planned")
+               : mq_tensor_writer_put(state->writer, index, data, bytes, err);
+}
+
+/* The file, of which every tensor was put, is there. */
+static mq_status end(mq_quantize_state *state, mq_error *err) {
+    mq_status status = mq_tensor_writer_close(state->writer, err);
+    state->writer = NULL;
+    if (status == MQ_OK) {
+        status = mq_output_commit(state->output, err);
+    }
+    mq_output_discard(state->output);
+    state->output = NULL;
+    return status;
+}
+
+/* What the model wrote, unless it was taken from there. */
+static mq_status keep_text(mq_quantize_state *state, mq_error *err) {
+    const mq_quantize_plan *plan = state->plan;
+    if (!mq_quantize_has_written(plan) || plan->text_taken) {
+        return MQ_OK;
+    }
+    const mq_tensor_spec spec = mq_state_text_spec(plan);
+    mq_status status = begin_file(state, MQ_STATE_TEXT, &spec, 1, err);
+    if (status == MQ_OK) {
+        status =
+            put(state, spec.name, plan->calibration.ids,
+                plan->calibration.count * plan->calibration.length * sizeof *plan->calibration.ids,
+                err);
+    }
+    return status == MQ_OK ? end(state, err) : status;
+}
+
 /* What was found before the lock was had may be another run's past: whose state it is, and what is
  * in it. */
 static mq_status take_over(mq_quantize_state *state, const cJSON *job, mq_error *err) {
@@ -127,6 +195,9 @@ static mq_status take_over(mq_quantize_state *state, const cJSON *job, mq_error 
     if (status == MQ_OK) {
         state->ours = true;
         status = there == NULL ? mq_state_write_job(folder, job, err) : MQ_OK;
+    }
+    if (status == MQ_OK) {
+        status = keep_text(state, err);
     }
     cJSON_Delete(there);
     return status;
@@ -156,38 +227,6 @@ mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, m
     return MQ_OK;
 }
 
-/* Begins the file, unless it is being written already. */
-static mq_status begin(mq_quantize_state *state, size_t layer, unsigned width, mq_error *err) {
-    if (state->writer != NULL) {
-        return MQ_OK;
-    }
-    char name[MQ_STATE_NAME_SIZE];
-    char *path =
-        mq_path_join(state->plan->options->state, width == 0 ? mq_state_block_name(name, layer)
-                                                             : mq_state_width_name(name, width));
-    mq_state_listing l = {0};
-    mq_status status = path == NULL ? mq_fail_memory(err, "a path", sizeof name)
-                                    : mq_output_begin_file(&state->output, path, "", false, err);
-    if (status == MQ_OK) {
-        status = mq_state_list_make(&l, state->plan, layer, width, err);
-    }
-    if (status == MQ_OK) {
-        state->tensors = l.count;
-        status = mq_tensor_writer_open_sealed(&state->writer, state->output, l.specs, l.count, err);
-    }
-    mq_state_list_free(&l);
-    mq_free(path);
-    return status;
-}
-
-static mq_status put(mq_quantize_state *state, const char *name, const void *data, size_t bytes,
-                     mq_error *err) {
-    const size_t index = mq_tensor_writer_find(state->writer, name);
-    return index == state->tensors
-               ? mq_fail_tensor(err, MQ_ERR_USAGE, NULL, name, "was not planned")
-               : mq_tensor_writer_put(state->writer, index, data, bytes, err);
-}
-
 static mq_status put_pairs(mq_quantize_state *state, const mq_master_linear *linear, unsigned width,
                            const uint16_t *scales, const uint16_t *biases, mq_error *err) {
     char name[MQ_STORED_NAME_SIZE];
@@ -197,18 +236,6 @@ static mq_status put_pairs(mq_quantize_state *state, const mq_master_linear *lin
     return status != MQ_OK ? status
                            : put(state, mq_name_make(name, linear->prefix, "biases", width), biases,
                                  bytes, err);
-}
-
-/* The file, of which every tensor was put, is there. */
-static mq_status end(mq_quantize_state *state, mq_error *err) {
-    mq_status status = mq_tensor_writer_close(state->writer, err);
-    state->writer = NULL;
-    if (status == MQ_OK) {
-        status = mq_output_commit(state->output, err);
-    }
-    mq_output_discard(state->output);
-    state->output = NULL;
-    return status;
 }
 
 mq_status mq_state_keep_linear(mq_quantize_state *state, size_t layer, mq_linear linear,

@@ -14,6 +14,9 @@
  *   linears of the blocks; the private norms NAME.wR, F32 whatever the master has; kl F64 [2],
  *   before and after; counts U64 [2]: the kept epoch, and tokens that it was trained on.
  *
+ * - text.safetensors, if the model wrote calibration text: ids I32 [sequences, seq_len], all of the
+ *   calibration (store/quantize.h says in which order).
+ *
  * The safetensors files are sealed (tensor/safetensors.h): a CRC-32 of the whole file is checked
  * before anything is taken from it. Embeddings and what --qat does are not kept. Numbers are in the
  * machine's byte order, which is little endian.
@@ -43,6 +46,11 @@ mq_status mq_state_backend(mq_gemm_choice *gemm, const mq_quantize_options *opti
  * calibration text, and what depends on it, only when that is there. */
 mq_status mq_state_check_job(mq_quantize_plan *plan, mq_error *err);
 
+/* What the model wrote for this job before: *taken, and the calibration's ids are all there, whose
+ * number and length are set. False when it is not kept. MQ_ERR_INPUT: the file is damaged. Whether
+ * it is of the same text is for mq_state_check_job to say. */
+mq_status mq_state_take_text(bool *taken, mq_quantize_plan *plan, mq_error *err);
+
 /* Whether every file that is there is whole: MQ_ERR_INPUT naming it. */
 mq_status mq_state_check_files(const mq_quantize_plan *plan, mq_error *err);
 
@@ -62,7 +70,8 @@ mq_status mq_state_compare_jobs(const cJSON *there, const cJSON *here, bool all,
 
 /* Makes the folder if need be and locks it; checks again, now that no other run can be at work with
  * it, that it is this job's and holds what plan->kept says (MQ_ERR_USAGE; then nothing in it is
- * touched); writes job.json. Wants plan->digests. The plan must outlive the state. */
+ * touched); writes job.json, and the text if the model wrote any. Wants plan->digests. The plan
+ * must outlive the state. */
 mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, mq_error *err);
 
 /* The parts of a block, then the block: now it is there. In the order of mq_run_sink. */

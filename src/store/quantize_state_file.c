@@ -20,7 +20,7 @@ bool mq_state_knows(const char *name) {
     char own[MQ_STATE_NAME_SIZE];
     size_t layer;
     unsigned width;
-    return strcmp(name, MQ_STATE_JOB) == 0 ||
+    return strcmp(name, MQ_STATE_JOB) == 0 || strcmp(name, MQ_STATE_TEXT) == 0 ||
            (sscanf(name, "block-%5zu.", &layer) == 1 &&
             strcmp(name, mq_state_block_name(own, layer)) == 0) ||
            (sscanf(name, "refit-w%1u.", &width) == 1 &&
@@ -28,6 +28,13 @@ bool mq_state_knows(const char *name) {
 }
 
 /* --- what a file holds ------------------------------------------------------------------------ */
+
+mq_tensor_spec mq_state_text_spec(const mq_quantize_plan *plan) {
+    return (mq_tensor_spec){.name = "ids",
+                            .dtype = MQ_I32,
+                            .dims = 2,
+                            .shape = {plan->calibration.count, plan->calibration.length}};
+}
 
 static void list(mq_state_listing *l, const char *name, mq_dtype dtype, size_t rows,
                  size_t columns) {
@@ -133,28 +140,21 @@ static mq_status damaged(mq_status status, mq_error *err) {
     return status;
 }
 
-mq_status mq_state_open_file(mq_tensors **out, const mq_quantize_plan *plan, size_t layer,
-                             unsigned width, mq_error *err) {
-    char name[MQ_STATE_NAME_SIZE];
-    char *path = mq_path_join(plan->options->state, width == 0 ? mq_state_block_name(name, layer)
-                                                               : mq_state_width_name(name, width));
-    mq_state_listing l = {0};
+/* A file of the folder that has these tensors. */
+static mq_status open_with(mq_tensors **out, const char *folder, const char *name,
+                           const mq_tensor_spec *specs, size_t count, mq_error *err) {
+    char *path = mq_path_join(folder, name);
     mq_tensors *file = NULL;
-    mq_status status = path == NULL ? mq_fail_memory(err, "a path", sizeof name)
+    mq_status status = path == NULL ? mq_fail_memory(err, "a path", MQ_STATE_NAME_SIZE)
                                     : mq_tensors_open_sealed(&file, path, err);
-    if (status == MQ_OK) {
-        status = mq_state_list_make(&l, plan, layer, width, err);
-    }
-    for (size_t i = 0; status == MQ_OK && i < l.count; i++) {
-        const mq_tensor_spec *spec = &l.specs[i];
-        const mq_tensor_info *info = mq_tensors_find(file, spec->name);
-        if (info == NULL || info->dtype != spec->dtype || info->dims != 2 ||
-            memcmp(info->shape, spec->shape, 2 * sizeof *spec->shape) != 0) {
-            status =
-                mq_fail_tensor(err, MQ_ERR_INPUT, path, spec->name, "is not there as it should be");
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        const mq_tensor_info *info = mq_tensors_find(file, specs[i].name);
+        if (info == NULL || info->dtype != specs[i].dtype || info->dims != 2 ||
+            memcmp(info->shape, specs[i].shape, 2 * sizeof *specs[i].shape) != 0) {
+            status = mq_fail_tensor(err, MQ_ERR_INPUT, path, specs[i].name,
+                                    "is not there as it should be");
         }
     }
-    mq_state_list_free(&l);
     mq_free(path);
     if (status != MQ_OK) {
         mq_tensors_close(file);
@@ -162,4 +162,24 @@ mq_status mq_state_open_file(mq_tensors **out, const mq_quantize_plan *plan, siz
     }
     *out = file;
     return MQ_OK;
+}
+
+mq_status mq_state_open_file(mq_tensors **out, const mq_quantize_plan *plan, size_t layer,
+                             unsigned width, mq_error *err) {
+    char name[MQ_STATE_NAME_SIZE];
+    mq_state_listing l;
+    mq_status status = mq_state_list_make(&l, plan, layer, width, err);
+    if (status == MQ_OK) {
+        status = open_with(out, plan->options->state,
+                           width == 0 ? mq_state_block_name(name, layer)
+                                      : mq_state_width_name(name, width),
+                           l.specs, l.count, err);
+    }
+    mq_state_list_free(&l);
+    return status;
+}
+
+mq_status mq_state_open_text(mq_tensors **out, const mq_quantize_plan *plan, mq_error *err) {
+    const mq_tensor_spec spec = mq_state_text_spec(plan);
+    return open_with(out, plan->options->state, MQ_STATE_TEXT, &spec, 1, err);
 }

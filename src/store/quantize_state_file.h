@@ -11,6 +11,9 @@
 /* Return out. */
 const char *mq_state_block_name(char out[MQ_STATE_NAME_SIZE], size_t layer);
 const char *mq_state_width_name(char out[MQ_STATE_NAME_SIZE], unsigned width);
+#define MQ_STATE_TEXT "text.safetensors"
+/* Its only tensor. */
+mq_tensor_spec mq_state_text_spec(const mq_quantize_plan *plan);
 /* Whether a file of that name is a state's. */
 bool mq_state_knows(const char *name);
 
@@ -35,5 +38,6 @@ const mq_master_linear *mq_state_linear(const mq_quantize_plan *plan, size_t lay
 /* Opens such a file and checks that it is whole and holds those tensors: MQ_ERR_INPUT naming it. */
 mq_status mq_state_open_file(mq_tensors **out, const mq_quantize_plan *plan, size_t layer,
                              unsigned width, mq_error *err);
+mq_status mq_state_open_text(mq_tensors **out, const mq_quantize_plan *plan, mq_error *err);
 
 #endif

@@ -159,6 +159,30 @@ mq_status mq_state_check_job(mq_quantize_plan *plan, mq_error *err) {
     return status;
 }
 
+mq_status mq_state_take_text(bool *taken, mq_quantize_plan *plan, mq_error *err) {
+    const char *folder = plan->options->state;
+    bool no_memory = false;
+    *taken = folder != NULL && is_there(folder, MQ_STATE_TEXT, &no_memory);
+    if (no_memory) {
+        return mq_fail_memory(err, "a path", strlen(folder));
+    }
+    if (!*taken) {
+        plan->kept.bytes += folder != NULL ? plan->calibration.count * plan->calibration.length *
+                                                     sizeof *plan->calibration.ids +
+                                                 DESCRIPTION
+                                           : 0;
+        return MQ_OK;
+    }
+    mq_tensors *file = NULL;
+    const mq_status status = mq_state_open_text(&file, plan, err);
+    if (status == MQ_OK) {
+        const mq_tensor_info *info = mq_tensors_find(file, mq_state_text_spec(plan).name);
+        memcpy(plan->calibration.ids, info->data, info->bytes);
+    }
+    mq_tensors_close(file);
+    return status;
+}
+
 mq_status mq_state_check_files(const mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_kept *kept = &plan->kept;
     mq_status status = MQ_OK;

@@ -2,13 +2,17 @@
 #include <string.h>
 
 #include "model/generate.h"
-#include "store/quantize.h"
+#include "store/quantize_state.h"
 
 /* The model's own distribution: what a colder one writes is duller than text is. */
 #define TEMPERATURE 1.0
 
 bool mq_quantize_is_self(const mq_quantize_options *options) {
     return options->calib != NULL && strcmp(options->calib, "self") == 0;
+}
+
+bool mq_quantize_has_written(const mq_quantize_plan *plan) {
+    return mq_quantize_is_self(plan->options) || plan->written > 0;
 }
 
 /* The refit needs one to train and one to measure on. */
@@ -77,7 +81,11 @@ static mq_status text_of_model(mq_quantize_plan *plan, mq_error *err) {
     const size_t count = mq_quantize_self_count(plan);
     status = allocate(&plan->calibration, count, options->seq_len, err);
     plan->read = count;
-    if (status != MQ_OK || options->dry_run) { /* it does not spend minutes on writing text */
+    if (status == MQ_OK) {
+        status = mq_state_take_text(&plan->text_taken, plan, err);
+    }
+    /* A dry run does not spend minutes on writing text. */
+    if (status != MQ_OK || plan->text_taken || options->dry_run) {
         return status;
     }
     mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself", count,
@@ -155,6 +163,10 @@ static mq_status extend(mq_quantize_plan *plan, mq_error *err) {
     int32_t *written = all.ids + plan->read * all.length;
     mq_sequences_free(&plan->calibration);
     plan->calibration = all;
+    status = mq_state_take_text(&plan->text_taken, plan, err);
+    if (status != MQ_OK || plan->text_taken) {
+        return status;
+    }
     if (plan->options->dry_run) {
         memset(written, 0, plan->written * all.length * sizeof *written);
         return MQ_OK;

@@ -42,7 +42,24 @@ def codes(folder):
     return {name: data[slice(*entry["data_offsets"])] for name, entry in header.items() if name.endswith(".codes")}
 assert len(codes("one")) == 42 and codes("one") == codes("plain")
 PY
-# An interrupted run goes on: it writes the same text again.
-run 5 python3 "$tools/signal_after.py" INT '^learn .*block 4/6' $quantize -o again --state state --threads 2
-run 0 $quantize -o again --state state -q
+# An interrupted run goes on, with the text that is kept; without that it writes the same again.
+interrupted() { run 5 python3 "$tools/signal_after.py" INT "$1" $quantize -o again --state state --threads 2; }
+interrupted '^learn .*block 4/6'
+expect_exists state/text.safetensors
+cp state/text.safetensors kept
+printf 'x' | dd of=state/text.safetensors bs=1 seek=500 conv=notrunc 2>/dev/null
+run 3 $quantize -o again --state state -q
+expect_one_error '^matquant: state/text.safetensors: is damaged: .*; remove it, and it is made again$'
+rm state/text.safetensors
+interrupted '^refit .*: int4'
+expect_err '^matquant: the text has '
+cmp -s kept state/text.safetensors || fail "not the same text"
+rm kept
+head -2 text.jsonl >other.jsonl
+run 2 $quantize --calib other.jsonl -o again --state state -q
+run 2 $quantize --no-extend -o again --state state -q
+expect_one_error '^matquant: state: is the state of another job: its recipe.extend is true, this one.s is false; .*'
+run 0 $quantize -o again --state state
+grep -q '^matquant: the text has ' "$TMPDIR/stderr" && fail "it wrote the text that is there"
 diff -r one again || fail "not the bytes of an uninterrupted run"
+[ ! -e state ] || fail "the state is still there"
