@@ -153,10 +153,10 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe);
 /* Recipe best in a fraction of its time: the blocks learn from few sequences, once and without
  * folding, with the weights of preset wide, and the narrowest of the trained widths alone is
  * refitted, on little text. What it costs is in tests/bench/RESULTS.md ("Beside other quantizers").
- * Sets samples, epochs, fold, preset and lambda, and the refit's tokens, epochs and widths. There
- * are fewer steps than int8_period, so that none is int8's: it keeps the numbers that it begins
- * with, and its codes are compensated for those. For options with their recipe, best, and their
- * widths and seq_len; the refit has to be on. */
+ * Sets samples, epochs, fold, preset and lambda, extend, and the refit's tokens, epochs and widths.
+ * There are fewer steps than int8_period, so that none is int8's: it keeps the numbers that it
+ * begins with, and its codes are compensated for those. For options with their recipe, best, and
+ * their widths and seq_len; the refit has to be on. */
 void mq_quantize_hurry(mq_quantize_options *options);
 
 /* The loss weight that a recipe gives to a trained width, 2 to 8, when the user names widths but no
