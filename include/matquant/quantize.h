@@ -112,8 +112,10 @@ typedef struct mq_quantize_options {
                             when to stop. Where the text has no more, and extend is not set,
                             they get what there is */
     /* Where calib has fewer sequences than the refit or qat has use for, the model writes the rest,
-     * going on from pieces of it, and of calib "self" writes as many to begin with. They are
-     * trained on, not measured on. For that time the whole model is in memory. */
+     * going on from pieces of it: text to train on, not to measure on. With calib "self" it writes
+     * as many as they have use for, not as many as the blocks. For that time the whole model is in
+     * memory. The provenance has "written_tokens" in "calibration", beside the "tokens" that were
+     * read. */
     bool extend;
     size_t refit_batch;                   /* sequences of one of its steps */
     size_t refit_width_count;             /* 0: the trained widths, and MQ_REFIT_BETWEEN */

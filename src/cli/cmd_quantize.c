@@ -332,9 +332,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "learn from)",
          .min = 1, .hide_default = true, .given = &line.refit_tokens_given},
         {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",
-         "passes over them (default: 1; 2 where the model wrote most of them; of short text as "
-         "many "
-         "as make three times the blocks' tokens)",
+         "passes over them (default: as many as make three times the blocks' tokens, which of "
+         "plentiful text is 1, but 2 at least where the model wrote most of it)",
          .min = 1, .hide_default = true, .given = &line.refit_epochs_given},
         {CLI_COUNT, 0, "refit-batch", &options->refit_batch, "N",
          "sequences in a step of the refit", .min = 1},

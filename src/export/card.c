@@ -100,8 +100,8 @@ static void put_making(mq_buffer *card, const cJSON *slice) {
     const cJSON *written = cJSON_GetObjectItemCaseSensitive(calibration, "written_tokens");
     if (cJSON_IsNumber(written)) {
         mq_buffer_printf(card,
-                         "- scales, biases and norms also trained on %.0f tokens that the model "
-                         "wrote, going on from pieces of that\n",
+                         "- of the text for training end to end %.0f tokens are the model's own, "
+                         "which went on from pieces of that\n",
                          written->valuedouble);
     }
 }

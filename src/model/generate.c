@@ -6,7 +6,6 @@
 #include "model/generate.h"
 
 #include <math.h>
-#include <omp.h>
 
 #include "base/error.h"
 #include "model/generator.h"
@@ -156,7 +155,7 @@ mq_status mq_generate(int32_t *ids, const mq_generate_setup *setup, const mq_con
         return mq_fail(err, MQ_ERR_USAGE, "%zu tokens of %zu are given", setup->given,
                        setup->length);
     }
-    if (setup->sequences == 0) {
+    if (setup->sequences == 0 || setup->given == setup->length) {
         return MQ_OK;
     }
     mq_generator g;

@@ -1,6 +1,6 @@
 /* One token of each sequence of a batch through the whole model, by all threads: each takes columns
- * of a layer's product, or sequences. All functions but the last are called by each thread of a
- * parallel region, for `rows` sequences; their loops end with a barrier. */
+ * of a layer's product, or sequences. Functions with loops of OpenMP are called by each thread of a
+ * parallel region, for `rows` sequences; such a loop ends with a barrier. */
 #include <omp.h>
 #include <string.h>
 

@@ -185,8 +185,8 @@ static mq_status train_epoch(mq_refit *refit, width_run *run, mq_random *random,
 static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run, mq_error *err) {
     mq_random random;
     mq_random_seed(&random, refit->distill.setup.seed, 0x7265666974ULL + run->width); /* "refit" */
-    for (size_t i = 0; i < run->train; i++) {
-        refit->distill.order[i] = i;
+    for (size_t i = 0; i < run->train; i++) { /* the last ones: train_share */
+        refit->distill.order[i] = refit->distill.setup.train - run->train + i;
     }
     mq_status status =
         mq_distill_measure(&result->kl_before, &refit->distill, &refit->student, err);
@@ -216,7 +216,8 @@ static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run,
 /* The narrower a width, the more it gains from more text (SmolLM2, tests/bench/RESULTS.md, "The
  * refit": KL of int8 0.0053 to 0.0051, of int4 0.088 to 0.079, of int2 1.15 to 0.69), and a step of
  * each costs the same: where there is plenty, 2 bits get all of it, 3 to 5 bits a half, wider ones
- * an eighth. Whole steps only. */
+ * an eighth. Whole steps only. Those are the last: of text that was read, what blocks have not
+ * learned from; where the model has written some, what was read (store/quantize.h). */
 static size_t train_share(const mq_refit *refit, unsigned width) {
     const mq_refit_setup *setup = &refit->distill.setup;
     const bool wide = mq_refit_is_wide(width);

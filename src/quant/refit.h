@@ -38,7 +38,8 @@ typedef struct mq_refit_setup {
     const mq_selection *selection;
     mq_slice_rule slice_rule;
     mq_zero_point zero_point; /* symmetric: biases follow their scales */
-    /* ids[train + validation, length]: sequences to train on, then those to measure on. */
+    /* ids[train + validation, length]: sequences to train on, of which some widths get the last
+     * ones only, then those to measure on. */
     const int32_t *ids;
     size_t train, validation, length;
     size_t least; /* of train: what widths up to 5 bits get, and wider ones a quarter of, though

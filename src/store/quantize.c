@@ -125,7 +125,10 @@ static mq_status run_and_write(job *work, mq_error *err) {
         read_ahead(plan, 0);
         read_ahead(plan, 1);
         status = mq_run(options, plan->model, &plan->selection, &plan->backend, work->embeddings,
-                        plan->calibration.ids, &sink, plan->context, err);
+                        plan->calibration.ids != NULL
+                            ? plan->calibration.ids + plan->written * plan->calibration.length
+                            : NULL,
+                        &sink, plan->context, err);
         status = mq_quantize_in_source(plan, status, err);
     }
     if (status == MQ_OK && options->qat) {

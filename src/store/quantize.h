@@ -43,6 +43,7 @@ typedef struct mq_quantize_plan {
     size_t refit_width_count; /* 0: no refit */
     size_t read, written;     /* of the calibration: sequences out of the file (or all that are the
                                  model's own), and those that the model added to them */
+    size_t given;             /* tokens that each sequence begins with that the model writes */
     bool text_taken;          /* what the model wrote was in options->state */
     size_t train, validation; /* sequences of the calibration for end-to-end stages */
     size_t refit_train, qat_train; /* the last so many of train */
@@ -76,21 +77,23 @@ mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *
 
 /* --calib self. */
 bool mq_quantize_is_self(const mq_quantize_options *options);
-/* Sequences that the model writes then. */
-size_t mq_quantize_self_count(const mq_quantize_plan *plan);
 /* Whether any of the calibration is the model's. */
 bool mq_quantize_has_written(const mq_quantize_plan *plan);
-/* plan->sampling for so many sequences, and whether there is room for it. */
-mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, size_t count, mq_error *err);
-/* plan->calibration. Where the file has less than the end-to-end stages have use for and
- * options->extend is set, the model writes the rest (LLM-QAT, Liu et al. 2023), going on from
- * pieces of the file's sequences. Then the calibration is [validation] [read − validation]
- * [written] [validation] with the first and the last part the same sequences: the blocks learn from
- * the first options->samples, as they would without, and the refit from the last of what lies
- * before the copies, which never reaches back to the first part. In a dry run what would be written
- * is 0. */
-mq_status mq_quantize_text(mq_quantize_plan *plan, mq_error *err);
-
+/* plan->calibration out of the file. Where that has less than the end-to-end stages have use for
+ * and options->extend is set, there is room before it for what the model is to write (LLM-QAT, Liu
+ * et al. 2023), which begins with pieces of it.
+ * The blocks learn from the first options->samples that were read, as they would without; the last
+ * plan->validation are measured on, and end-to-end stages train on the last of what lies before
+ * them: on what was read, and on as many of the written ones as they want. Of --calib self all is
+ * to be written. What options->state has of it is taken from there. */
+mq_status mq_quantize_read_text(mq_quantize_plan *plan, mq_error *err);
+/* Whether something is still to be written; then what it takes: prepares the products, measures
+ * plan->sampling. */
+bool mq_quantize_is_unwritten(const mq_quantize_plan *plan);
+mq_status mq_quantize_prepare_sampling(mq_quantize_plan *plan, mq_error *err);
+mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, mq_error *err);
+/* Writes it; in a dry run nothing, and 0 stands there. */
+mq_status mq_quantize_write_text(mq_quantize_plan *plan, mq_error *err);
 /* --- embeddings and head (quantize_embeddings.c) ----------------------------------------------
  */
 

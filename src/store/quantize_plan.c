@@ -213,12 +213,6 @@ static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
-    if (mq_quantize_is_self(options)) { /* what is sampled is what there is for the refit as well */
-        status = mq_quantize_check_sampling(plan, mq_quantize_self_count(plan), err);
-        if (status == MQ_OK) {
-            status = check_refit(plan, mq_quantize_self_count(plan), err);
-        }
-    }
     if (status == MQ_OK) {
         status = mq_quantize_check_memory(
             plan->working_set, "fewer --samples, a shorter --seq-len or a smaller --batch", err);
@@ -249,9 +243,35 @@ static void predict_memory(mq_quantize_plan *plan) {
     plan->memory = larger(plan->memory, plan->sampling > 0 ? now + plan->sampling : 0);
 }
 
+/* The calibration text. What the model is to write of it may take minutes: all that can be checked
+ * is checked before. */
+static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
+    mq_status status = mq_quantize_read_text(plan, err);
+    const bool unwritten = mq_quantize_is_unwritten(plan);
+    if (status == MQ_OK && unwritten) {
+        status = mq_quantize_prepare_sampling(plan, err);
+    }
+    if (status == MQ_OK) {
+        status = check_refit(plan, plan->read, err);
+    }
+    /* Again: these products may have asked for more scratch, and what is kept of the text for
+     * disk. */
+    if (status == MQ_OK) {
+        status = mq_run_memory(&plan->working_set, plan->options, plan->model, &plan->selection,
+                               &plan->backend, plan->context, err);
+    }
+    if (status == MQ_OK) {
+        status = check_disk(plan, err);
+    }
+    if (status == MQ_OK && unwritten) {
+        status = mq_quantize_check_sampling(plan, err);
+    }
+    return status == MQ_OK && unwritten ? mq_quantize_write_text(plan, err) : status;
+}
+
 /* The text that the model writes in a dry run is none. */
 static bool has_text(const mq_quantize_plan *plan) {
-    return !plan->options->dry_run || !mq_quantize_has_written(plan);
+    return !plan->options->dry_run || !mq_quantize_is_unwritten(plan);
 }
 
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
@@ -303,18 +323,10 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_state_check_files(plan, err);
     }
     if (status == MQ_OK) {
-        status = mq_quantize_text(plan, err);
-    }
-    if (status == MQ_OK) {
-        status = check_refit(plan, plan->read, err);
+        status = make_text(plan, err);
     }
     if (status == MQ_OK && has_text(plan)) {
         status = mq_state_check_job(plan, err);
-    }
-    /* Again: preparing the refit's products may have asked for more scratch. */
-    if (status == MQ_OK) {
-        status = mq_run_memory(&plan->working_set, options, plan->model, &plan->selection,
-                               &plan->backend, context, err);
     }
     if (status == MQ_OK) {
         predict_memory(plan);

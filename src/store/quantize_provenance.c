@@ -109,9 +109,7 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put(good, cJSON_AddNumberToObject(recipe, "seed", (double)options->seed));
     put(good, cJSON_AddBoolToObject(recipe, "bos", options->bos));
     put(good, cJSON_AddNumberToObject(recipe, "int8_period", (double)options->int8_period));
-    if (options->refit || options->qat) {
-        put(good, cJSON_AddBoolToObject(recipe, "extend", options->extend));
-    }
+    put(good, cJSON_AddBoolToObject(recipe, "extend", options->extend));
     if (options->sampled) {
         put(good, cJSON_AddTrueToObject(recipe, "sampled"));
     }

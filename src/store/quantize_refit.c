@@ -12,9 +12,9 @@
 #define SHORT_VALIDATION_SHARE 8
 /* Sequences for each that the blocks learn from. Text that was not seen before teaches more than
  * the same text again (the trial is in tests/bench/RESULTS.md), and the narrowest width has use for
- * the most (train_share of quant/refit.c). Seven: SmolLM2 with the defaults and products of float32
- * is to be done in 40 minutes on two cores. Where there is less, it is visited several times, until
- * there are LEAST_VISITS for each that the blocks learn from. */
+ * the most (train_share of quant/refit.c). Seven: SmolLM2 with the defaults, text enough and
+ * products of float32 is to be done in 40 minutes on two cores. Where there is less, it is visited
+ * several times, until there are LEAST_VISITS for each that the blocks learn from. */
 #define REFIT_SEQUENCES 7
 #define QAT_SEQUENCES 3
 #define LEAST_VISITS 3
@@ -30,14 +30,13 @@ static size_t train_of(const mq_quantize_options *options, size_t tokens, size_t
     return tokens > 0 ? tokens / options->seq_len : sequences * options->samples;
 }
 
-static size_t epochs_of(const mq_quantize_plan *plan, size_t epochs, size_t train) {
-    const mq_quantize_options *options = plan->options;
+static size_t epochs_of(const mq_quantize_options *options, size_t epochs, size_t train,
+                        size_t visits) {
     if (epochs > 0 || train == 0) {
         return epochs;
     }
-    const bool written = mq_quantize_is_self(options) ? options->extend : plan->written > train / 2;
     const size_t least = (LEAST_VISITS * options->samples + train - 1) / train;
-    return written && least < WRITTEN_VISITS ? WRITTEN_VISITS : least;
+    return least > visits ? least : visits;
 }
 
 bool mq_quantize_is_validated(const mq_quantize_plan *plan) {
@@ -63,9 +62,8 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
         validation = share < validation ? share : validation;
         validation = validation > 1 ? validation : 1;
         const size_t rest = available > validation ? available - validation : 1;
-        if (options->extend && !mq_quantize_is_self(options) && rest < train) {
+        if (options->extend && !mq_quantize_is_self(options)) {
             plan->written = train - rest;
-            train = available + plan->written; /* with those of the validation, at the front */
         } else {
             train = rest;
         }
@@ -74,8 +72,11 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
     plan->validation = validation;
     plan->refit_train = refit < train ? refit : train;
     plan->qat_train = qat < train ? qat : train;
-    plan->refit_epochs = epochs_of(plan, options->refit_epochs, plan->refit_train);
-    plan->qat_epochs = epochs_of(plan, options->qat_epochs, plan->qat_train);
+    const bool mostly_written =
+        plan->written > plan->refit_train / 2 || mq_quantize_is_self(options);
+    plan->refit_epochs = epochs_of(options, options->refit_epochs, plan->refit_train,
+                                   mostly_written ? WRITTEN_VISITS : 1);
+    plan->qat_epochs = epochs_of(options, options->qat_epochs, plan->qat_train, 1);
 }
 
 static int compare_pointers(const void *a, const void *b) {

@@ -47,8 +47,8 @@ mq_status mq_state_backend(mq_gemm_choice *gemm, const mq_quantize_options *opti
 mq_status mq_state_check_job(mq_quantize_plan *plan, mq_error *err);
 
 /* What the model wrote for this job before: *taken, and the calibration's ids are all there, whose
- * number and length are set. False when it is not kept. MQ_ERR_INPUT: the file is damaged. Whether
- * it is of the same text is for mq_state_check_job to say. */
+ * number and length are set, as are those that were read. False when it is not kept. MQ_ERR_INPUT:
+ * the file is damaged; MQ_ERR_USAGE: it has another number of them, or others were read. */
 mq_status mq_state_take_text(bool *taken, mq_quantize_plan *plan, mq_error *err);
 
 /* Whether every file that is there is whole: MQ_ERR_INPUT naming it. */

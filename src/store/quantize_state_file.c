@@ -140,19 +140,21 @@ static mq_status damaged(mq_status status, mq_error *err) {
     return status;
 }
 
-/* A file of the folder that has these tensors. */
-static mq_status open_with(mq_tensors **out, const char *folder, const char *name,
+/* A file of the folder that has these tensors, of two dimensions; their shapes are *alike. */
+static mq_status open_with(mq_tensors **out, bool *alike, const char *folder, const char *name,
                            const mq_tensor_spec *specs, size_t count, mq_error *err) {
     char *path = mq_path_join(folder, name);
     mq_tensors *file = NULL;
     mq_status status = path == NULL ? mq_fail_memory(err, "a path", MQ_STATE_NAME_SIZE)
                                     : mq_tensors_open_sealed(&file, path, err);
+    *alike = true;
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
         const mq_tensor_info *info = mq_tensors_find(file, specs[i].name);
-        if (info == NULL || info->dtype != specs[i].dtype || info->dims != 2 ||
-            memcmp(info->shape, specs[i].shape, 2 * sizeof *specs[i].shape) != 0) {
+        if (info == NULL || info->dtype != specs[i].dtype || info->dims != 2) {
             status = mq_fail_tensor(err, MQ_ERR_INPUT, path, specs[i].name,
                                     "is not there as it should be");
+        } else {
+            *alike = *alike && memcmp(info->shape, specs[i].shape, 2 * sizeof *specs[i].shape) == 0;
         }
     }
     mq_free(path);
@@ -168,18 +170,46 @@ mq_status mq_state_open_file(mq_tensors **out, const mq_quantize_plan *plan, siz
                              unsigned width, mq_error *err) {
     char name[MQ_STATE_NAME_SIZE];
     mq_state_listing l;
+    bool alike = true;
+    mq_tensors *file = NULL;
     mq_status status = mq_state_list_make(&l, plan, layer, width, err);
     if (status == MQ_OK) {
-        status = open_with(out, plan->options->state,
+        status = open_with(&file, &alike, plan->options->state,
                            width == 0 ? mq_state_block_name(name, layer)
                                       : mq_state_width_name(name, width),
                            l.specs, l.count, err);
     }
     mq_state_list_free(&l);
+    if (status == MQ_OK && !alike) {
+        mq_tensors_close(file);
+        status = mq_fail_file(err, MQ_ERR_INPUT, plan->options->state,
+                              "%s holds tensors of other shapes", name);
+        return damaged(status, err);
+    }
+    *out = file;
     return status;
 }
 
 mq_status mq_state_open_text(mq_tensors **out, const mq_quantize_plan *plan, mq_error *err) {
     const mq_tensor_spec spec = mq_state_text_spec(plan);
-    return open_with(out, plan->options->state, MQ_STATE_TEXT, &spec, 1, err);
+    const mq_sequences *text = &plan->calibration;
+    bool alike = true;
+    mq_tensors *file = NULL;
+    const mq_status status =
+        open_with(&file, &alike, plan->options->state, MQ_STATE_TEXT, &spec, 1, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    const unsigned char *ids = mq_tensors_find(file, spec.name)->data;
+    const size_t written = mq_quantize_is_self(plan->options) ? text->count : plan->written;
+    const size_t row = text->length * sizeof *text->ids; /* bytes */
+    if (!alike || memcmp(ids + written * row, text->ids + written * text->length,
+                         (text->count - written) * row) != 0) {
+        mq_tensors_close(file);
+        return mq_fail_file(err, MQ_ERR_USAGE, plan->options->state,
+                            "is the state of another job: its calibration text is another; remove "
+                            "the folder or name another");
+    }
+    *out = file;
+    return MQ_OK;
 }

@@ -21,7 +21,8 @@ static size_t least_count(const mq_quantize_plan *plan) {
     return plan->options->samples > least ? plan->options->samples : least;
 }
 
-size_t mq_quantize_self_count(const mq_quantize_plan *plan) {
+/* With --calib self: as many as the end-to-end stages have use for, or the blocks. */
+static size_t self_count(const mq_quantize_plan *plan) {
     mq_quantize_plan asked = *plan;
     size_t wanted;
     mq_quantize_refit_share(&asked, 0, &wanted);
@@ -29,22 +30,28 @@ size_t mq_quantize_self_count(const mq_quantize_plan *plan) {
     return plan->options->extend && wanted > least ? wanted : least;
 }
 
-static mq_generate_setup sampling_of(const mq_quantize_plan *plan, size_t sequences) {
+static mq_generate_setup sampling_of(const mq_quantize_plan *plan) {
     return (mq_generate_setup){.model = plan->model,
-                               .sequences = sequences,
+                               .sequences =
+                                   mq_quantize_is_self(plan->options) ? plan->read : plan->written,
                                .length = plan->options->seq_len,
-                               .given = 1,
+                               .given = plan->given,
                                .temperature = TEMPERATURE,
                                .seed = plan->options->seed,
                                .gemm = plan->backend.bf16};
 }
 
-mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, size_t count, mq_error *err) {
-    const mq_generate_setup setup = sampling_of(plan, count);
-    const mq_status status = mq_generate_prepare(&setup, err);
-    if (status != MQ_OK) {
-        return status;
-    }
+bool mq_quantize_is_unwritten(const mq_quantize_plan *plan) {
+    return mq_quantize_has_written(plan) && !plan->text_taken;
+}
+
+mq_status mq_quantize_prepare_sampling(mq_quantize_plan *plan, mq_error *err) {
+    const mq_generate_setup setup = sampling_of(plan);
+    return mq_generate_prepare(&setup, err);
+}
+
+mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, mq_error *err) {
+    const mq_generate_setup setup = sampling_of(plan);
     plan->sampling = mq_generate_memory(&setup);
     return mq_quantize_check_memory(plan->sampling,
                                     mq_quantize_is_self(plan->options)
@@ -69,7 +76,7 @@ static mq_status allocate(mq_sequences *out, size_t count, size_t length, mq_err
 /* --- all of it the model's -------------------------------------------------------------------- */
 
 /* The tokenizer is only asked for its first token and does not stay while the model is sampled. */
-static mq_status text_of_model(mq_quantize_plan *plan, mq_error *err) {
+static mq_status begin_self(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
     mq_tokenizer *tokenizer;
     mq_status status = mq_tokenizer_open(&tokenizer, options->model, err);
@@ -78,22 +85,11 @@ static mq_status text_of_model(mq_quantize_plan *plan, mq_error *err) {
     }
     const int32_t bos = options->bos ? mq_tokenizer_bos(tokenizer) : -1;
     mq_tokenizer_free(tokenizer);
-    const size_t count = mq_quantize_self_count(plan);
-    status = allocate(&plan->calibration, count, options->seq_len, err);
-    plan->read = count;
-    if (status == MQ_OK) {
-        status = mq_state_take_text(&plan->text_taken, plan, err);
-    }
-    /* A dry run does not spend minutes on writing text. */
-    if (status != MQ_OK || plan->text_taken || options->dry_run) {
-        return status;
-    }
-    mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself", count,
-           options->seq_len);
-    const mq_generate_setup setup = sampling_of(plan, count);
-    status = mq_generate_first(plan->calibration.ids, &setup, bos, err);
-    return status == MQ_OK ? mq_generate(plan->calibration.ids, &setup, plan->context, err)
-                           : status;
+    plan->read = self_count(plan);
+    plan->given = 1;
+    status = allocate(&plan->calibration, plan->read, options->seq_len, err);
+    const mq_generate_setup setup = sampling_of(plan);
+    return status == MQ_OK ? mq_generate_first(plan->calibration.ids, &setup, bos, err) : status;
 }
 
 /* --- out of a file, and the rest the model's ---------------------------------------------------
@@ -114,11 +110,10 @@ static bool begin_alike(const int32_t *ids, size_t count, size_t length) {
 }
 
 /* The beginning of each written sequence: of the file's ones in turn, a piece from a place that the
- * seed chooses, after the token that all of them begin with. from[count, length]; returns how many
- * tokens are given. */
+ * seed chooses, after the `alike` tokens that all of them begin with. from[count, length]; returns
+ * how many tokens are given. */
 static size_t give_pieces(int32_t *out, size_t written, const int32_t *from, size_t count,
-                          size_t length, uint64_t seed) {
-    const size_t alike = begin_alike(from, count, length) && length > 1 ? 1 : 0;
+                          size_t length, size_t alike, uint64_t seed) {
     const size_t share = (length - alike) / PIECE_SHARE;
     const size_t piece = share > 0 ? share : 1;
     mq_random random;
@@ -132,51 +127,24 @@ static size_t give_pieces(int32_t *out, size_t written, const int32_t *from, siz
     return alike + piece;
 }
 
-/* The calibration as quantize.h says; what the model is to write has its beginnings only. */
-static mq_status lay_out(mq_sequences *out, size_t *given, const mq_quantize_plan *plan,
-                         mq_error *err) {
+/* The calibration as quantize.h says; what the model is to write has its beginnings only, which are
+ * pieces of what is trained on. */
+static mq_status lay_out(mq_quantize_plan *plan, mq_error *err) {
     const mq_sequences *read = &plan->calibration;
     const size_t length = read->length, row = length * sizeof *read->ids;
-    const size_t kept_back = plan->validation;
-    mq_status status = allocate(out, read->count + plan->written + kept_back, length, err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    int32_t *written = out->ids + read->count * length;
-    memcpy(out->ids, read->ids, read->count * row);
-    memcpy(written + plan->written * length, read->ids, kept_back * row);
-    *given = give_pieces(written, plan->written, read->ids + kept_back * length,
-                         read->count - kept_back, length, plan->options->seed);
-    return MQ_OK;
-}
-
-static mq_status extend(mq_quantize_plan *plan, mq_error *err) {
-    mq_status status = mq_quantize_check_sampling(plan, plan->written, err);
     mq_sequences all = {0};
-    mq_generate_setup setup = sampling_of(plan, plan->written);
-    if (status == MQ_OK) {
-        status = lay_out(&all, &setup.given, plan, err);
-    }
+    mq_status status = allocate(&all, plan->written + plan->read, length, err);
     if (status != MQ_OK) {
         return status;
     }
-    int32_t *written = all.ids + plan->read * all.length;
+    memset(all.ids, 0, plan->written * row);
+    memcpy(all.ids + plan->written * length, read->ids, plan->read * row);
+    const size_t alike = length > 1 && begin_alike(read->ids, plan->read, length) ? 1 : 0;
+    plan->given = give_pieces(all.ids, plan->written, read->ids, plan->read - plan->validation,
+                              length, alike, plan->options->seed);
     mq_sequences_free(&plan->calibration);
     plan->calibration = all;
-    status = mq_state_take_text(&plan->text_taken, plan, err);
-    if (status != MQ_OK || plan->text_taken) {
-        return status;
-    }
-    if (plan->options->dry_run) {
-        memset(written, 0, plan->written * all.length * sizeof *written);
-        return MQ_OK;
-    }
-    mq_log(
-        plan->context, MQ_LOG_INFO,
-        "the text has %zu sequences: the model goes on from pieces of it and writes %zu more, of "
-        "%zu tokens each (--no-extend leaves that out)",
-        plan->read, plan->written, all.length);
-    return mq_generate(written, &setup, plan->context, err);
+    return MQ_OK;
 }
 
 static mq_status text_of_file(mq_quantize_plan *plan, mq_error *err) {
@@ -205,14 +173,37 @@ static mq_status text_of_file(mq_quantize_plan *plan, mq_error *err) {
     if (status == MQ_OK) {
         plan->read = plan->calibration.count;
         mq_quantize_refit_share(plan, plan->read, &wanted);
-        status = plan->written > 0 ? extend(plan, err) : MQ_OK;
+        status = plan->written > 0 ? lay_out(plan, err) : MQ_OK;
     }
     return status;
 }
 
-mq_status mq_quantize_text(mq_quantize_plan *plan, mq_error *err) {
+/* --- both ------------------------------------------------------------------------------------- */
+
+mq_status mq_quantize_read_text(mq_quantize_plan *plan, mq_error *err) {
     if (plan->options->recipe == MQ_RECIPE_RTN) {
         return MQ_OK;
     }
-    return mq_quantize_is_self(plan->options) ? text_of_model(plan, err) : text_of_file(plan, err);
+    const mq_status status =
+        mq_quantize_is_self(plan->options) ? begin_self(plan, err) : text_of_file(plan, err);
+    return status == MQ_OK && mq_quantize_has_written(plan)
+               ? mq_state_take_text(&plan->text_taken, plan, err)
+               : status;
+}
+
+mq_status mq_quantize_write_text(mq_quantize_plan *plan, mq_error *err) {
+    const mq_generate_setup setup = sampling_of(plan);
+    if (plan->options->dry_run) { /* it does not spend minutes on writing text */
+        return MQ_OK;
+    }
+    if (mq_quantize_is_self(plan->options)) {
+        mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself",
+               setup.sequences, setup.length);
+    } else {
+        mq_log(plan->context, MQ_LOG_INFO,
+               "the text has %zu sequences of %zu tokens: the model goes on from pieces of it and "
+               "writes %zu more (--no-extend leaves that out)",
+               plan->read, setup.length, setup.sequences);
+    }
+    return mq_generate(plan->calibration.ids, &setup, plan->context, err);
 }

@@ -99,15 +99,19 @@ static void test_cold_is_greedy(void **state) {
     check_cold_is_greedy(NULL);
 }
 
-static void test_cold_with_bf16(void **state) {
-    (void)state;
+static void with_bf16(void (*check)(mq_gemm_bf16 *gemm)) {
     if (!mq_gemm_bf16_usable()) {
         skip();
     }
     mq_gemm_bf16 *gemm = NULL;
-    assert_int_equal(mq_gemm_bf16_new(&gemm, 2, NULL), MQ_OK);
-    check_cold_is_greedy(gemm);
+    assert_int_equal(mq_gemm_bf16_new(&gemm, 3, NULL), MQ_OK);
+    check(gemm);
     mq_gemm_bf16_free(gemm);
+}
+
+static void test_cold_with_bf16(void **state) {
+    (void)state;
+    with_bf16(check_cold_is_greedy);
 }
 
 /* Frequencies of the second token after a given first, within five standard deviations of the
@@ -156,16 +160,16 @@ static void test_frequencies(void **state) {
     mq_context_free(context);
 }
 
-static void test_deterministic(void **state) {
-    (void)state;
-    enum { SEQUENCES = 70, LENGTH = 9 }; /* more than one batch */
+static void check_deterministic(mq_gemm_bf16 *gemm) {
+    enum { SEQUENCES = 131, LENGTH = 9 }; /* batches of 44, 44 and 43 */
     mq_model *model = open_golden("gemma3");
     mq_generate_setup setup = {.model = model,
                                .sequences = SEQUENCES,
                                .length = LENGTH,
                                .given = 1,
                                .temperature = 1.0,
-                               .seed = 43};
+                               .seed = 43,
+                               .gemm = gemm};
     mq_context *one = make_context(1);
     int32_t *other_seed = generate(&setup, -1, one);
     setup.seed = 42;
@@ -187,9 +191,18 @@ static void test_deterministic(void **state) {
     mq_model_free(model);
 }
 
-/* Sequences go on from what is given, which stays, as they do where the model has written it. */
-static void test_goes_on(void **state) {
+static void test_deterministic(void **state) {
     (void)state;
+    check_deterministic(NULL);
+}
+
+static void test_deterministic_with_bf16(void **state) {
+    (void)state;
+    with_bf16(check_deterministic);
+}
+
+/* Sequences go on from what is given, which stays, as they do where the model has written it. */
+static void check_goes_on(mq_gemm_bf16 *gemm) {
     enum { SEQUENCES = 5, LENGTH = 16, GIVEN = 7 };
     mq_context *context = make_context(2);
     mq_model *model = open_golden("gemma3");
@@ -198,7 +211,8 @@ static void test_goes_on(void **state) {
                                .length = LENGTH,
                                .given = 1,
                                .temperature = 1e-5,
-                               .seed = 4};
+                               .seed = 4,
+                               .gemm = gemm};
     int32_t *whole = generate(&setup, -1, context);
     int32_t *ids = mq_alloc(SEQUENCES * LENGTH, sizeof *ids);
     assert_non_null(ids);
@@ -216,6 +230,16 @@ static void test_goes_on(void **state) {
     mq_free(whole);
     mq_model_free(model);
     mq_context_free(context);
+}
+
+static void test_goes_on(void **state) {
+    (void)state;
+    check_goes_on(NULL);
+}
+
+static void test_goes_on_with_bf16(void **state) {
+    (void)state;
+    with_bf16(check_goes_on);
 }
 
 typedef struct progress {
@@ -277,9 +301,14 @@ static void test_progress_and_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cold_is_greedy), cmocka_unit_test(test_cold_with_bf16),
-        cmocka_unit_test(test_goes_on),        cmocka_unit_test(test_frequencies),
-        cmocka_unit_test(test_deterministic),  cmocka_unit_test(test_progress_and_refusals),
+        cmocka_unit_test(test_cold_is_greedy),
+        cmocka_unit_test(test_cold_with_bf16),
+        cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_goes_on_with_bf16),
+        cmocka_unit_test(test_frequencies),
+        cmocka_unit_test(test_deterministic),
+        cmocka_unit_test(test_deterministic_with_bf16),
+        cmocka_unit_test(test_progress_and_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

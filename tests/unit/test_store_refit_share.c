@@ -21,15 +21,16 @@ static void text_is_shared_out(void **state) {
         {64, 0, 0, false, 476, 448, 28, 1, 0},   /* seven times the blocks', and a sixteenth */
         {64, 0, 476, true, 476, 448, 28, 1, 0},  /* as many are there */
         {64, 0, 400, false, 476, 372, 28, 1, 0}, /* fewer: an eighth at most is measured on */
-        {64, 0, 64, false, 476, 56, 8, 4, 0},  /* few: each is visited until it is three times 64 */
-        {64, 0, 2, false, 476, 1, 1, 192, 0},  /* the least that there can be */
-        {64, 2048, 0, false, 64, 4, 1, 48, 0}, /* as asked for; the blocks want more */
+        {64, 0, 64, false, 476, 56, 8, 4, 0},    /* few: each is visited until it is 3 times 64 */
+        {64, 0, 2, false, 476, 1, 1, 192, 0},    /* the least that there can be */
+        {64, 2048, 0, false, 64, 4, 1, 48, 0},   /* as asked for; the blocks want more */
         {2, 51200, 0, true, 106, 100, 6, 1, 0},
         /* The model writes what is missing, and it is trained on alone. */
         {64, 0, 400, true, 476, 448, 28, 1, 448 - 372},
         {64, 0, 64, true, 476, 448, 8, 2, 448 - 56}, /* most of it: visited twice */
         {64, 0, 2, true, 476, 448, 1, 2, 447},
         {64, 32768, 64, true, 68, 64, 4, 3, 4},
+        {4, 0, 9, true, 29, 28, 1, 2, 20},      /* the blocks learn from others */
         {64, 30720, 64, true, 64, 60, 3, 4, 0}, /* enough to train on: nothing is missing */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -47,8 +48,32 @@ static void text_is_shared_out(void **state) {
         assert_int_equal(plan.validation, c->validation);
         assert_int_equal(plan.refit_epochs, c->epochs);
         assert_int_equal(plan.written, c->written);
-        /* What is measured on, which is among the first then, is not trained on. */
-        assert_true(plan.written == 0 || plan.train - plan.refit_train >= plan.validation);
+        assert_int_equal(plan.train, c->train); /* of the written ones, none is left over */
+    }
+}
+
+/* A shorter stage trains on the last sequences: what was read, before what is measured on. */
+static void qat_has_its_own_share(void **state) {
+    (void)state;
+    for (int extend = 0; extend < 2; extend++) {
+        mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+        options.qat = true;
+        options.extend = extend;
+        int32_t ids = 0;
+        mq_quantize_plan plan = {.options = &options,
+                                 .refit_width_count = 1,
+                                 .calibration = {.ids = &ids, .count = 1, .length = 1}};
+        size_t wanted;
+        mq_quantize_refit_share(&plan, extend ? 64 : 476, &wanted);
+        assert_int_equal(plan.refit_train, 448);
+        assert_int_equal(plan.qat_train, 192);
+        assert_int_equal(plan.qat_epochs, 1);
+        const mq_refit_setup qat = mq_quantize_end_to_end(&plan, plan.qat_train);
+        const mq_refit_setup refit = mq_quantize_end_to_end(&plan, plan.refit_train);
+        const size_t row = options.seq_len;
+        assert_ptr_equal(refit.ids, &ids);
+        assert_ptr_equal(qat.ids, &ids + (448 - 192) * row);
+        assert_int_equal(plan.written, extend ? 448 - 56 : 0);
     }
 }
 
@@ -66,6 +91,7 @@ static void without_a_refit_the_blocks_decide(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_is_shared_out),
+        cmocka_unit_test(qat_has_its_own_share),
         cmocka_unit_test(without_a_refit_the_blocks_decide),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@ for key in sys.argv[1:]:
 run 0 matquant quantize "$model" -o out $small --json -q
 expect_no_err
 has model output dry_run recipe loss slice_rule group_size widths.2.mean_loss_after widths.0.lambda quantized_tensors \
-    quantized_weights other_tensors calibration_tokens output_bytes memory_predicted memory_peak seconds \
+    quantized_weights other_tensors calibration_tokens written_tokens output_bytes memory_predicted memory_peak seconds \
     blocks.5.losses.2.before blocks.5.losses.2.after blocks.0.seconds
 run 0 matquant quantize "$model" -o other $small --json --dry-run
 has output_bytes disk_free memory_predicted
