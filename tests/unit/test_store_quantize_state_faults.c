@@ -3,8 +3,10 @@
 #include "base/fault.h"
 #include "quantize_state.h"
 
-static mq_quantize_options shortest(void) {
+/* self: on text that the model writes, which is kept, too. */
+static mq_quantize_options shortest(bool self) {
     mq_quantize_options options = with_state(MQ_RECIPE_BEST);
+    options.calib = self ? "self" : options.calib;
     options.samples = 2;
     options.seq_len = 16;
     options.refit_tokens = 2 * 16;
@@ -22,9 +24,8 @@ static mq_status run_with_fault(const mq_quantize_options *options, const char *
 }
 
 /* A call fails, anywhere along the way: then the next run goes on, and the bytes are the same. */
-static void any_call_may_fail(void **state) {
-    (void)state;
-    const mq_quantize_options options = shortest();
+static void check_calls(bool self) {
+    const mq_quantize_options options = shortest(self);
     made expected = make_plainly(&options);
     static const char *const calls[][2] = {{"open", "EMFILE"}, {"write", "ENOSPC"},
                                            {"fsync", "EIO"},   {"rename", "EIO"},
@@ -46,9 +47,8 @@ static void any_call_may_fail(void **state) {
 }
 
 /* Every other time from the beginning, else from what the failing runs have left. */
-static void every_allocation_may_fail(void **state) {
-    (void)state;
-    const mq_quantize_options options = shortest();
+static void check_allocations(bool self) {
+    const mq_quantize_options options = shortest(self);
     made expected = make_plainly(&options);
     mq_status status = MQ_ERR_MACHINE;
     bool fresh = false;
@@ -74,6 +74,18 @@ static void every_allocation_may_fail(void **state) {
     }
     assert_made_the_same(&expected);
     free_made(&expected);
+}
+
+static void any_call_may_fail(void **state) {
+    (void)state;
+    check_calls(false);
+    check_calls(true);
+}
+
+static void every_allocation_may_fail(void **state) {
+    (void)state;
+    check_allocations(false);
+    check_allocations(true);
 }
 
 int main(void) {
