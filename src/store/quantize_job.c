@@ -6,7 +6,7 @@
 #include "store/master_config.h"
 #include "store/quantize_state.h"
 
-#define STATE_VERSION 1
+#define STATE_VERSION 2 /* 1: widths of the refit took the first of their sequences */
 
 /* --- reading and writing ---------------------------------------------------------------------- */
 
@@ -159,8 +159,12 @@ static bool same(const cJSON *a, const cJSON *b) {
     return left == NULL && right == NULL;
 }
 
-/* Without all: fields of `here` only. Lists of objects are gone through, others shown whole. */
+/* Without all: fields of `here` only. Lists of objects are gone through, others shown whole. What
+ * is null here is not known yet. */
 static bool differs(difference *out, const cJSON *there, const cJSON *here, bool all) {
+    if (there != NULL && cJSON_IsNull(here)) {
+        return false;
+    }
     if (cJSON_IsObject(there) && cJSON_IsObject(here)) {
         return objects_differ(out, there, here, all);
     }

@@ -204,23 +204,20 @@ static mq_status check_disk(mq_quantize_plan *plan, mq_error *err) {
                : status;
 }
 
+static mq_status check_blocks(mq_quantize_plan *plan, mq_error *err) {
+    const mq_status status = mq_run_memory(&plan->working_set, plan->options, plan->model,
+                                           &plan->selection, &plan->backend, plan->context, err);
+    return status == MQ_OK ? mq_quantize_check_memory(
+                                 plan->working_set,
+                                 "fewer --samples, a shorter --seq-len or a smaller --batch", err)
+                           : status;
+}
+
 /* Called before the calibration text is there, which may take minutes to sample: what is missing
  * then (its ids) is small. */
 static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
-    const mq_quantize_options *options = plan->options;
-    mq_status status = mq_run_memory(&plan->working_set, options, plan->model, &plan->selection,
-                                     &plan->backend, plan->context, err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    if (status == MQ_OK) {
-        status = mq_quantize_check_memory(
-            plan->working_set, "fewer --samples, a shorter --seq-len or a smaller --batch", err);
-    }
-    if (status != MQ_OK) {
-        return status;
-    }
-    return check_disk(plan, err);
+    const mq_status status = check_blocks(plan, err);
+    return status == MQ_OK ? check_disk(plan, err) : status;
 }
 
 /* What is held now (the model's tables, the calibration's ids) stays while the blocks are worked
@@ -247,6 +244,12 @@ static void predict_memory(mq_quantize_plan *plan) {
  * is checked before. */
 static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
     mq_status status = mq_quantize_read_text(plan, err);
+    if (status == MQ_OK) {
+        status = mq_state_check_job(plan, err);
+    }
+    if (status == MQ_OK && mq_quantize_has_written(plan)) {
+        status = mq_state_take_text(&plan->text_taken, plan, err);
+    }
     const bool unwritten = mq_quantize_is_unwritten(plan);
     if (status == MQ_OK && unwritten) {
         status = mq_quantize_prepare_sampling(plan, err);
@@ -254,24 +257,19 @@ static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
     if (status == MQ_OK) {
         status = check_refit(plan, plan->read, err);
     }
-    /* Again: these products may have asked for more scratch, and what is kept of the text for
-     * disk. */
-    if (status == MQ_OK) {
-        status = mq_run_memory(&plan->working_set, plan->options, plan->model, &plan->selection,
-                               &plan->backend, plan->context, err);
+    if (status == MQ_OK) { /* again: these products may have asked for more scratch */
+        status = check_blocks(plan, err);
     }
-    if (status == MQ_OK) {
+    if (status == MQ_OK) { /* again, with what is kept of the text */
         status = check_disk(plan, err);
     }
     if (status == MQ_OK && unwritten) {
         status = mq_quantize_check_sampling(plan, err);
     }
-    return status == MQ_OK && unwritten ? mq_quantize_write_text(plan, err) : status;
-}
-
-/* The text that the model writes in a dry run is none. */
-static bool has_text(const mq_quantize_plan *plan) {
-    return !plan->options->dry_run || !mq_quantize_is_unwritten(plan);
+    if (status == MQ_OK && unwritten) {
+        status = mq_quantize_write_text(plan, err);
+    }
+    return status == MQ_OK ? mq_state_check_job(plan, err) : status;
 }
 
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
@@ -324,9 +322,6 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     }
     if (status == MQ_OK) {
         status = make_text(plan, err);
-    }
-    if (status == MQ_OK && has_text(plan)) {
-        status = mq_state_check_job(plan, err);
     }
     if (status == MQ_OK) {
         predict_memory(plan);

@@ -193,7 +193,9 @@ static mq_status put_calibration(bool *good, cJSON *root, const mq_quantize_plan
     snprintf(crc, sizeof crc, "%08x", mq_crc32(0, plan->calibration.ids, tokens * sizeof(int32_t)));
     if (*good) {
         put(good, cJSON_AddNumberToObject(calibration, "tokens", (double)plan->read * length));
-        put(good, cJSON_AddStringToObject(calibration, "ids_crc32", crc));
+        put(good, mq_quantize_is_unwritten(plan)
+                      ? cJSON_AddNullToObject(calibration, "ids_crc32")
+                      : cJSON_AddStringToObject(calibration, "ids_crc32", crc));
     }
     if (*good && plan->written > 0) {
         put(good,

@@ -72,8 +72,9 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
     plan->validation = validation;
     plan->refit_train = refit < train ? refit : train;
     plan->qat_train = qat < train ? qat : train;
-    const bool mostly_written =
-        plan->written > plan->refit_train / 2 || mq_quantize_is_self(options);
+    /* Of what the refit trains on, which is the last of train: written ones are before it. */
+    const size_t rest = plan->train - plan->written;
+    const bool mostly_written = plan->refit_train > 2 * rest || mq_quantize_is_self(options);
     plan->refit_epochs = epochs_of(options, options->refit_epochs, plan->refit_train,
                                    mostly_written ? WRITTEN_VISITS : 1);
     plan->qat_epochs = epochs_of(options, options->qat_epochs, plan->qat_train, 1);

@@ -1,7 +1,7 @@
 /* The folder of quantize's --state: what a job has finished, for the next run of the same job to go
  * on from. It holds, each there whole or not at all:
  *
- * - job.json, {"state_version": 1, "crc32": ..., "job": {...}}: everything that decides what is
+ * - job.json, {"state_version": 2, "crc32": ..., "job": {...}}: everything that decides what is
  *   learned, as matquant.json of the master says it, with the shares of the text for the end-to-end
  *   stages. crc32 is that of "job" as it is printed (base/json.h). All other files are of this job.
  *
@@ -43,7 +43,8 @@ mq_status mq_state_survey_again(const mq_quantize_plan *plan, mq_error *err);
 mq_status mq_state_backend(mq_gemm_choice *gemm, const mq_quantize_options *options, mq_error *err);
 
 /* Whether the state is this job's: MQ_ERR_USAGE naming the first field that differs. Of the
- * calibration text, and what depends on it, only when that is there. */
+ * calibration text, and what depends on it, only when that is there, and its checksum when all is
+ * written. */
 mq_status mq_state_check_job(mq_quantize_plan *plan, mq_error *err);
 
 /* What the model wrote for this job before: *taken, and the calibration's ids are all there, whose

@@ -42,7 +42,7 @@ static mq_generate_setup sampling_of(const mq_quantize_plan *plan) {
 }
 
 bool mq_quantize_is_unwritten(const mq_quantize_plan *plan) {
-    return mq_quantize_has_written(plan) && !plan->text_taken;
+    return mq_quantize_has_written(plan) && !plan->text_taken && !plan->text_written;
 }
 
 mq_status mq_quantize_prepare_sampling(mq_quantize_plan *plan, mq_error *err) {
@@ -186,9 +186,11 @@ mq_status mq_quantize_read_text(mq_quantize_plan *plan, mq_error *err) {
     }
     const mq_status status =
         mq_quantize_is_self(plan->options) ? begin_self(plan, err) : text_of_file(plan, err);
-    return status == MQ_OK && mq_quantize_has_written(plan)
-               ? mq_state_take_text(&plan->text_taken, plan, err)
-               : status;
+    size_t wanted;
+    if (status == MQ_OK) {
+        mq_quantize_refit_share(plan, plan->read, &wanted);
+    }
+    return status;
 }
 
 mq_status mq_quantize_write_text(mq_quantize_plan *plan, mq_error *err) {
@@ -205,5 +207,7 @@ mq_status mq_quantize_write_text(mq_quantize_plan *plan, mq_error *err) {
                "writes %zu more (--no-extend leaves that out)",
                plan->read, setup.length, setup.sequences);
     }
-    return mq_generate(plan->calibration.ids, &setup, plan->context, err);
+    const mq_status status = mq_generate(plan->calibration.ids, &setup, plan->context, err);
+    plan->text_written = status == MQ_OK;
+    return status;
 }

@@ -72,14 +72,16 @@ count, length = header["ids"]["shape"]
 assert (count, length) == (read + written, 64), header["ids"]
 ids = array.array("i", data[slice(*header["ids"]["data_offsets"])])
 rows = [tuple(ids[64 * i: 64 * i + 64]) for i in range(count)]
-pieces = {row[at: at + 8] for row in rows[written: count - 1] for at in range(57)}  # not of what is measured on
+pieces = {row[at: at + 8] for row in rows[written: count - 2] for at in range(57)}  # not of what is measured on
 assert all(row[:8] in pieces for row in rows[:written]), "a beginning that is no piece of the text"
 assert len(set(rows)) == count, "sequences alike"
 PY
 rm kept
 head -2 text.jsonl >other.jsonl
 run 2 $quantize --calib other.jsonl -o again --state state -q
-expect_one_error '^matquant: state: is the state of another job: its calibration text is another; .*'
+expect_one_error '^matquant: state: is the state of another job: its refit.epochs is 1, this one.s is 2; .*'
+run 2 $quantize --refit-tokens 2624 -o again --state state -q
+expect_one_error '^matquant: state: is the state of another job: its refit.train_tokens is 2688, this one.s is 2624; .*'
 run 2 $quantize --no-extend -o again --state state -q
 expect_one_error '^matquant: state: is the state of another job: its recipe.extend is true, this one.s is false; .*'
 run 0 $quantize -o again --state state
