@@ -227,8 +227,10 @@ def section(options):
         tasks = ", ".join(f"{task['task']} ({task['items']})" for task in full["tasks"])
         rows = [(group_size, bits, [result if result and result.get("tasks") else None for result in found])
                 for group_size, bits, found in rows]
-        lines += [f"Mean zero-shot accuracy in %, with its standard error: {tasks}.", "",
-                  *table(options, full, [row for row in rows if any(row[2])], accuracy), ""]
+        rows = [row for row in rows if any(row[2][:2])]  # of ours
+        if rows:
+            lines += [f"Mean zero-shot accuracy in %, with its standard error: {tasks}.", "",
+                      *table(options, full, rows, accuracy), ""]
     return lines + [f"<!-- tax {options.name}: end -->"]
 
 
