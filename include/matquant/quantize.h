@@ -143,8 +143,8 @@ typedef struct mq_quantize_options {
      * or kernel), its job.json is damaged, it holds anything else, is inside the output or around
      * it, or another run is or has been at work with it; recipe rtn, which learns nothing.
      * MQ_ERR_INPUT: another file in it is damaged; what is removed from it is made again. Computed
-     * again are embeddings, qat, digests of the model's files, and the passes
-     * that carry the text through finished blocks and make the teacher's side of the refit. */
+     * again are embeddings, qat, digests of the model's files, and the passes that carry the text
+     * through finished blocks and make the teacher's side of the refit. */
     const char *state;
 } mq_quantize_options;
 

@@ -94,8 +94,7 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
     a->rounding_width = w->hidden > w->ffn ? w->hidden : w->ffn;
     a->rounding = mq_carve(slab, mq_context_threads(context) * MQ_ROW_CHUNK,
                            a->rounding_width * sizeof(float));
-    a->gemm_scratch_size =
-        (mq_gemm_bf16_scratch(a->gemm) + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT;
+    a->gemm_scratch_size = mq_gemm_bf16_scratch(a->gemm);
     a->gemm_scratch = mq_carve(slab, mq_context_threads(context), a->gemm_scratch_size);
 }
 

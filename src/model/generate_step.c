@@ -66,18 +66,20 @@ static void columns_of(const mq_generator *g, const product *p, const float *x, 
     }
 }
 
+static size_t pieces_of(const product *p) { return (p->out + COLUMNS - 1) / COLUMNS; }
+
 /* Several products of the same x, which round_operand has had. */
 static void products(const mq_generator *g, const product *list, size_t count, const float *x,
                      size_t in, size_t rows) {
     size_t total = 0;
     for (size_t i = 0; i < count; i++) {
-        total += (list[i].out + COLUMNS - 1) / COLUMNS;
+        total += pieces_of(&list[i]);
     }
 #pragma omp for schedule(dynamic, 1)
     for (size_t piece = 0; piece < total; piece++) {
         size_t i = 0, at = piece;
-        while (at >= (list[i].out + COLUMNS - 1) / COLUMNS) {
-            at -= (list[i++].out + COLUMNS - 1) / COLUMNS;
+        while (at >= pieces_of(&list[i])) {
+            at -= pieces_of(&list[i++]);
         }
         columns_of(g, &list[i], x, in, rows, at * COLUMNS);
     }
@@ -96,25 +98,21 @@ static void norm_row(const mq_generator *g, float *y, const float *x, const floa
                         x + b * width, weight, 1, width, (float)g->model->config.rms_norm_eps);
 }
 
-/* normed[rows] = the norm of x, for a product. */
-static void norm_rows(const mq_generator *g, const float *weight, size_t rows) {
-    const size_t width = g->model->config.hidden_size;
-#pragma omp for schedule(static)
-    for (size_t b = 0; b < rows; b++) {
-        norm_row(g, g->normed, g->x, weight, b);
-        round_operand(g, g->normed + b * width, b * width, width);
-    }
+/* normed = the norm of one sequence's x, for a product. */
+static void norm_for_product(const mq_generator *g, const float *weight, size_t b) {
+    const size_t at = b * g->model->config.hidden_size;
+    norm_row(g, g->normed, g->x, weight, b);
+    round_operand(g, g->normed + at, at, g->model->config.hidden_size);
 }
 
-/* Norms and rotates the heads of one sequence's query or key, x[heads, head_dim], at a position. */
-static void turn_heads(const mq_generator *g, float *x, size_t b, size_t heads, const float *norm,
-                       size_t table, size_t position) {
+/* Norms and rotates heads of one sequence's query or key, x[heads, head_dim], at a position. The
+ * norms' scratch is inv_rms[heads]. */
+static void turn_heads(const mq_generator *g, float *x, float *inv_rms, size_t heads,
+                       const float *norm, size_t table, size_t position) {
     const mq_config *config = &g->model->config;
     const size_t dim = config->head_dim, half = dim / 2;
-    x += b * heads * dim;
     if (norm != NULL) {
-        g->kernels->rmsnorm(x, g->inv_rms + b * config->num_attention_heads, x, norm, heads, dim,
-                            (float)config->rms_norm_eps);
+        g->kernels->rmsnorm(x, inv_rms, x, norm, heads, dim, (float)config->rms_norm_eps);
     }
     g->kernels->rope(x, g->cos_table[table] + position * half,
                      g->sin_table[table] + position * half, heads, half, false);
@@ -127,43 +125,59 @@ static size_t cache_at(const mq_generator *g, size_t layer, size_t b, size_t hea
            config->head_dim;
 }
 
-/* One sequence's key and value of this position into the cache. */
-static void remember(const mq_generator *g, size_t layer, size_t b, size_t position) {
-    const size_t dim = g->model->config.head_dim, heads = g->model->config.num_key_value_heads;
-    for (size_t head = 0; head < heads; head++) {
-        const float *key = g->k + (b * heads + head) * dim;
-        const size_t to = cache_at(g, layer, b, head);
-        for (size_t i = 0; i < dim; i++) {
-            g->keys[to + i * g->length + position] = key[i];
-        }
-        memcpy(g->values + to + position * dim, g->v + (b * heads + head) * dim,
-               dim * sizeof(float));
+/* One key head's key and value of a position, key[head_dim] and value[head_dim], into its cache. */
+static void remember(const mq_generator *g, size_t cache, const float *key, const float *value,
+                     size_t position) {
+    const size_t dim = g->model->config.head_dim;
+    for (size_t i = 0; i < dim; i++) {
+        g->keys[cache + i * g->length + position] = key[i];
     }
+    memcpy(g->values + cache + position * dim, value, dim * sizeof *value);
 }
 
-/* The queries of one sequence that share a key head, over cached tokens [first, position]. */
-static void attend(const mq_generator *g, size_t layer, size_t b, size_t head, size_t first,
-                   size_t position) {
+/* The queries q[shared, head_dim] of one sequence that share a key head, over cached tokens
+ * [first, position]: into y, alike. */
+static void look_back(const mq_generator *g, float *y, const float *q, size_t cache, size_t shared,
+                      size_t first, size_t position) {
     const mq_config *config = &g->model->config;
     const size_t dim = config->head_dim, count = position + 1 - first;
-    const size_t shared = config->num_attention_heads / config->num_key_value_heads;
-    const size_t cache = cache_at(g, layer, b, head);
-    const size_t query = (b * config->num_attention_heads + head * shared) * dim;
     float *scores = g->scores + (size_t)omp_get_thread_num() * shared * g->length;
-    mq_gemm(scores, count, g->q + query, dim, false, g->keys + cache + first, g->length, false,
-            shared, count, dim, (float)config->attention_scale, 0.0F);
+    mq_gemm(scores, count, q, dim, false, g->keys + cache + first, g->length, false, shared, count,
+            dim, (float)config->attention_scale, 0.0F);
     for (size_t i = 0; i < shared; i++) {
         float max, sum, *row = scores + i * count;
         g->kernels->softmax(row, &max, &sum, count, (float)config->attn_logit_softcapping);
         g->kernels->scale(row, 1.0F / sum, count);
     }
-    mq_gemm(g->attended + query, dim, scores, count, false, g->values + cache + first * dim, dim,
-            false, shared, dim, count, 1.0F, 0.0F);
-    round_operand(g, g->attended + query, query, shared * dim);
+    mq_gemm(y, dim, scores, count, false, g->values + cache + first * dim, dim, false, shared, dim,
+            count, 1.0F, 0.0F);
 }
 
-/* x += projected, through its norm where the architecture has one. */
-static void add_projected(const mq_generator *g, const float *norm, size_t rows) {
+/* One sequence's attention by a key head and the queries that share it, which nobody else touches.
+ */
+static void attend(const mq_generator *g, size_t layer, size_t b, size_t head, size_t position) {
+    const mq_config *config = &g->model->config;
+    const mq_block_params *params = &g->params[layer];
+    const size_t local = config->layer_is_local[layer] ? 1 : 0;
+    const size_t window = local ? config->sliding_window : 0;
+    const size_t first = window != 0 && position + 1 > window ? position + 1 - window : 0;
+    const size_t dim = config->head_dim;
+    const size_t shared = config->num_attention_heads / config->num_key_value_heads;
+    const size_t key = (b * config->num_key_value_heads + head) * dim;
+    const size_t query = b * config->num_attention_heads + head * shared; /* of all heads */
+    const size_t cache = cache_at(g, layer, b, head);
+    turn_heads(g, g->q + query * dim, g->inv_rms + query, shared, params->norm[MQ_NORM_Q], local,
+               position);
+    turn_heads(g, g->k + key, g->inv_rms + query, 1, params->norm[MQ_NORM_K], local, position);
+    remember(g, cache, g->k + key, g->v + key, position);
+    look_back(g, g->attended + query * dim, g->q + query * dim, cache, shared, first, position);
+    round_operand(g, g->attended + query * dim, query * dim, shared * dim);
+}
+
+/* x += projected, through its norm where the architecture has one; then normed = next's norm of x,
+ * for a product. */
+static void add_projected(const mq_generator *g, const float *norm, const float *next,
+                          size_t rows) {
     const size_t width = g->model->config.hidden_size;
 #pragma omp for schedule(static)
     for (size_t b = 0; b < rows; b++) {
@@ -171,42 +185,34 @@ static void add_projected(const mq_generator *g, const float *norm, size_t rows)
             norm_row(g, g->projected, g->projected, norm, b);
         }
         g->kernels->add(g->x + b * width, g->x + b * width, g->projected + b * width, width);
+        norm_for_product(g, next, b);
     }
 }
 
+/* From normed, the input's norm of x, to that before the feed-forward network. */
 static void attention_step(const mq_generator *g, size_t layer, size_t position, size_t rows) {
     const mq_config *config = &g->model->config;
     const mq_block_params *params = &g->params[layer];
-    const size_t local = config->layer_is_local[layer] ? 1 : 0;
-    const size_t window = local ? config->sliding_window : 0;
-    const size_t first = window != 0 && position + 1 > window ? position + 1 - window : 0;
     const size_t heads = config->num_key_value_heads;
     const product qkv[] = {linear(g, layer, MQ_Q, g->q), linear(g, layer, MQ_K, g->k),
                            linear(g, layer, MQ_V, g->v)};
     const product o = linear(g, layer, MQ_O, g->projected);
-    norm_rows(g, params->norm[MQ_NORM_INPUT], rows);
     products(g, qkv, 3, g->normed, config->hidden_size, rows);
-#pragma omp for schedule(static)
-    for (size_t b = 0; b < rows; b++) {
-        turn_heads(g, g->q, b, config->num_attention_heads, params->norm[MQ_NORM_Q], local,
-                   position);
-        turn_heads(g, g->k, b, heads, params->norm[MQ_NORM_K], local, position);
-        remember(g, layer, b, position);
-    }
 #pragma omp for schedule(dynamic, 1)
     for (size_t i = 0; i < rows * heads; i++) {
-        attend(g, layer, i / heads, i % heads, first, position);
+        attend(g, layer, i / heads, i % heads, position);
     }
     products(g, &o, 1, g->attended, config->num_attention_heads * config->head_dim, rows);
-    add_projected(g, params->norm[MQ_NORM_POST_ATTN], rows);
+    add_projected(g, params->norm[MQ_NORM_POST_ATTN], params->norm[MQ_NORM_PRE_FFN], rows);
 }
 
+/* From there to the norm of the next layer's input, or the last. */
 static void ffn_step(const mq_generator *g, size_t layer, size_t rows) {
     const mq_config *config = &g->model->config;
-    const mq_block_params *params = &g->params[layer];
+    const bool last = layer + 1 == config->num_hidden_layers;
+    const float *next = last ? g->final_norm : g->params[layer + 1].norm[MQ_NORM_INPUT];
     const product gate_up[] = {linear(g, layer, MQ_GATE, g->gate), linear(g, layer, MQ_UP, g->up)};
     const product down = linear(g, layer, MQ_DOWN, g->projected);
-    norm_rows(g, params->norm[MQ_NORM_PRE_FFN], rows);
     products(g, gate_up, 2, g->normed, config->hidden_size, rows);
 #pragma omp for schedule(static)
     for (size_t b = 0; b < rows; b++) {
@@ -216,7 +222,7 @@ static void ffn_step(const mq_generator *g, size_t layer, size_t rows) {
         round_operand(g, gate, b * width, width);
     }
     products(g, &down, 1, g->gate, config->intermediate_size, rows);
-    add_projected(g, params->norm[MQ_NORM_POST_FFN], rows);
+    add_projected(g, g->params[layer].norm[MQ_NORM_POST_FFN], next, rows);
 }
 
 mq_status mq_generator_step(mq_generator *g, size_t position, size_t rows, bool want_logits,
@@ -228,13 +234,16 @@ mq_status mq_generator_step(mq_generator *g, size_t position, size_t rows, bool 
     }
 #pragma omp parallel num_threads((int)g->threads)
     {
+#pragma omp for schedule(static)
+        for (size_t b = 0; b < rows; b++) {
+            norm_for_product(g, g->params[0].norm[MQ_NORM_INPUT], b);
+        }
         for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
             attention_step(g, layer, position, rows);
             ffn_step(g, layer, rows);
         }
         if (want_logits) {
             const product logits = {g->logits, &g->head, NULL, config->vocab_size};
-            norm_rows(g, g->final_norm, rows);
             products(g, &logits, 1, g->normed, config->hidden_size, rows);
         }
     }

@@ -133,14 +133,13 @@ static void generator_carve(mq_generator *g) {
 }
 
 static mq_generator generator_of(const mq_generate_setup *setup) {
-    const size_t scratch = setup->gemm != NULL ? mq_gemm_bf16_scratch(setup->gemm) : 0;
     return (mq_generator){
         .model = setup->model,
         .gemm = setup->gemm,
         .length = setup->length,
         .batch = batch_of(setup),
         .threads = (size_t)omp_get_max_threads(),
-        .gemm_scratch_size = (scratch + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT,
+        .gemm_scratch_size = setup->gemm != NULL ? mq_gemm_bf16_scratch(setup->gemm) : 0,
     };
 }
 

@@ -89,8 +89,7 @@ static void carve_bf16(mq_head_gradient *m, mq_slab *slab, const mq_config *conf
     m->normed_bf16 = mq_carve(slab, 2 * m->slab, row);
     m->rows_bf16 = mq_carve(slab, threads * CHUNK_ROWS, row);
     m->d_logits = mq_carve(slab, threads * m->slab, CHUNK_ROWS * sizeof(mq_bf16));
-    m->gemm_scratch_size =
-        (mq_gemm_bf16_scratch(gemm) + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT;
+    m->gemm_scratch_size = mq_gemm_bf16_scratch(gemm);
     m->gemm_scratch = mq_carve(slab, threads, m->gemm_scratch_size);
 }
 

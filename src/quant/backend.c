@@ -113,7 +113,7 @@ static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 
         t.largest = count > t.largest ? count : t.largest;
         status = mq_gemm_bf16_prepare(gemm, &t.shapes[kind], err);
     }
-    t.scratch_size = (mq_gemm_bf16_scratch(gemm) + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT;
+    t.scratch_size = mq_gemm_bf16_scratch(gemm);
     mq_slab slab = {0};
     trial_carve(&t, &slab);
     if (status == MQ_OK) {

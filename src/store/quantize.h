@@ -28,8 +28,7 @@ typedef struct mq_quantize_plan {
     mq_model *model;
     mq_tensors *source;
     mq_selection selection;
-    mq_sequences
-        calibration; /* ids NULL for recipe rtn; in which order, mq_quantize_read_text says */
+    mq_sequences calibration;  /* ids NULL for recipe rtn; its order: mq_quantize_read_text */
     mq_master_linear *linears; /* [selection.tensors + embedding_count], in the order of the blocks,
                                   then the embeddings and an untied head */
     size_t embedding_count;
@@ -44,8 +43,8 @@ typedef struct mq_quantize_plan {
     size_t read, written;     /* of the calibration: sequences out of the file (or all that are the
                                  model's own), and those that the model added to them */
     size_t given;             /* tokens that each sequence begins with that the model writes */
-    bool text_taken,
-        text_written;         /* what the model writes was in options->state, or is there now */
+    bool text_taken;          /* what the model writes was in options->state */
+    bool text_written;        /* or is there now */
     size_t train, validation; /* sequences of the calibration for end-to-end stages */
     size_t refit_train, qat_train; /* the last so many of train */
     size_t refit_epochs, qat_epochs;
@@ -80,13 +79,13 @@ mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *
 bool mq_quantize_is_self(const mq_quantize_options *options);
 /* Whether any of the calibration is the model's. */
 bool mq_quantize_has_written(const mq_quantize_plan *plan);
-/* plan->calibration out of the file. Where that has less than the end-to-end stages have use for
- * and options->extend is set, there is room before it for what the model is to write (LLM-QAT, Liu
- * et al. 2023), which begins with pieces of it.
- * The blocks learn from the first options->samples that were read, as they would without. Of the
- * first train + validation of all, which with written ones are all, the last `validation` are
- * measured on, and end-to-end stages train on the last of what lies before them: on what was read,
- * and on as many of the written ones as they want. Of --calib self all is to be written. */
+/* plan->calibration out of the file, and what follows from how much that is. Where that has less
+ * than the end-to-end stages have use for and options->extend is set, there is room before it for
+ * what the model is to write (LLM-QAT, Liu et al. 2023), which begins with pieces of it. The blocks
+ * learn from the first options->samples that were read, as they would without. Of the first train +
+ * validation of all, which with written ones are all, the last `validation` are measured on, and
+ * end-to-end stages train on the last of what lies before them: on what was read, and on as many of
+ * the written ones as they want. Of --calib self all is to be written. */
 mq_status mq_quantize_read_text(mq_quantize_plan *plan, mq_error *err);
 /* Whether something is still to be written; then what it takes: prepares the products, measures
  * plan->sampling. */
@@ -95,6 +94,7 @@ mq_status mq_quantize_prepare_sampling(mq_quantize_plan *plan, mq_error *err);
 mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, mq_error *err);
 /* Writes it; in a dry run nothing. */
 mq_status mq_quantize_write_text(mq_quantize_plan *plan, mq_error *err);
+
 /* --- embeddings and head (quantize_embeddings.c) ----------------------------------------------
  */
 

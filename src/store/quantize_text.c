@@ -88,6 +88,8 @@ static mq_status begin_self(mq_quantize_plan *plan, mq_error *err) {
     plan->read = self_count(plan);
     plan->given = 1;
     status = allocate(&plan->calibration, plan->read, options->seq_len, err);
+    size_t wanted;
+    mq_quantize_refit_share(plan, plan->read, &wanted);
     const mq_generate_setup setup = sampling_of(plan);
     return status == MQ_OK ? mq_generate_first(plan->calibration.ids, &setup, bos, err) : status;
 }
@@ -184,13 +186,7 @@ mq_status mq_quantize_read_text(mq_quantize_plan *plan, mq_error *err) {
     if (plan->options->recipe == MQ_RECIPE_RTN) {
         return MQ_OK;
     }
-    const mq_status status =
-        mq_quantize_is_self(plan->options) ? begin_self(plan, err) : text_of_file(plan, err);
-    size_t wanted;
-    if (status == MQ_OK) {
-        mq_quantize_refit_share(plan, plan->read, &wanted);
-    }
-    return status;
+    return mq_quantize_is_self(plan->options) ? begin_self(plan, err) : text_of_file(plan, err);
 }
 
 mq_status mq_quantize_write_text(mq_quantize_plan *plan, mq_error *err) {

@@ -256,7 +256,9 @@ mq_status mq_gemm_bf16_prepare(mq_gemm_bf16 *gemm, const mq_gemm_shape *shape, m
     return MQ_OK;
 }
 
-size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm) { return gemm->scratch; }
+size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm) {
+    return (gemm->scratch + MQ_ALIGNMENT - 1) / MQ_ALIGNMENT * MQ_ALIGNMENT;
+}
 
 /* --- products --------------------------------------------------------------------------------- */
 

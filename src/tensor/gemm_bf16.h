@@ -39,7 +39,8 @@ void mq_gemm_bf16_free(mq_gemm_bf16 *gemm); /* NULL is allowed */
 /* Makes a shape ready, unless it is already. Not while products run. MQ_ERR_MACHINE when oneDNN
  * cannot. */
 mq_status mq_gemm_bf16_prepare(mq_gemm_bf16 *gemm, const mq_gemm_shape *shape, mq_error *err);
-/* Bytes of scratch memory, aligned to MQ_ALIGNMENT, that any prepared product needs. */
+/* Bytes of scratch memory, aligned to MQ_ALIGNMENT, that any prepared product needs; a multiple of
+ * that, so that threads' can follow one another. */
 size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm);
 
 /* A prepared product on the calling thread; within an OpenMP region all threads may. What goes

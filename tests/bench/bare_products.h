@@ -140,7 +140,7 @@ static mq_status time_bf16(bare *b, const operands *o, const mq_bf16 *numbers, m
             status = part.shape.m > 0 ? mq_gemm_bf16_prepare(gemm, &part.shape, err) : MQ_OK;
         }
     }
-    const size_t size = (mq_gemm_bf16_scratch(gemm) / MQ_ALIGNMENT + 1) * MQ_ALIGNMENT;
+    const size_t size = mq_gemm_bf16_scratch(gemm);
     unsigned char *scratch = NULL;
     if (status == MQ_OK) {
         status = mq_new(&scratch, threads, size, "scratch of products", err);

@@ -170,7 +170,7 @@ static void threads_give_the_same_bytes(void **state) {
         mq_gemm_bf16 *gemm = open_gemm((size_t)threads);
         assert_int_equal(mq_gemm_bf16_prepare(gemm, &s, NULL), MQ_OK);
         assert_int_equal(omp_get_max_threads(), threads);
-        const size_t size = (mq_gemm_bf16_scratch(gemm) + 63) / 64 * 64;
+        const size_t size = mq_gemm_bf16_scratch(gemm);
         unsigned char *scratch = mq_alloc((size_t)threads, size);
         assert_non_null(scratch);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
