@@ -12,10 +12,12 @@ DISTURBED = 0.05  # others' share of the processors from which on times of the w
 
 
 def busy_seconds():
-    """Processor seconds that anybody has used so far, and those that this script and its children have."""
-    fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    ticks = [int(field) for field in fields]
-    everybody = (sum(ticks[:8]) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
+    """Seconds that anybody has used so far of the processors that this script may run on, and those that this script and its
+    children have."""
+    lines = pathlib.Path("/proc/stat").read_text().split("\n")
+    wanted = {f"cpu{index}" for index in os.sched_getaffinity(0)}
+    ticks = [[int(field) for field in fields[1:]] for fields in map(str.split, lines) if fields and fields[0] in wanted]
+    everybody = sum(sum(one[:8]) - one[3] - one[4] for one in ticks) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
     own = 0.0
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         usage = resource.getrusage(who)
@@ -24,14 +26,14 @@ def busy_seconds():
 
 
 class Others:
-    """What share of the processors others used since this was made."""
+    """What share of those processors others used since this was made."""
 
     def __init__(self):
         self.begin, self.start = busy_seconds(), time.monotonic()
 
     def share(self):
         everybody, own = (now - then for now, then in zip(busy_seconds(), self.begin))
-        return max(0.0, (everybody - own) / ((time.monotonic() - self.start) * os.cpu_count()))
+        return max(0.0, (everybody - own) / ((time.monotonic() - self.start) * len(os.sched_getaffinity(0))))
 
 
 def wait_for_quiet(seconds):

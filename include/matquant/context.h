@@ -55,6 +55,17 @@ size_t mq_context_threads(const mq_context *context);
  * SkylakeX". */
 const char *mq_context_blas(const mq_context *context);
 
+/* The kernel that OpenBLAS should be told to take (OPENBLAS_CORETYPE), where it took one from
+ * before AVX2 although the processor has more, as it does on processors that are newer than it;
+ * NULL where it chose well, and where that variable is set, which is the user's choice. Static
+ * text. mq_context_new warns of it: products then take several times as long. */
+const char *mq_blas_better_kernel(void);
+
+/* For the first line of main: sets the variable to that, and starts the program anew with the
+ * arguments argv (NULL at their end), for OpenBLAS reads it when it is loaded. Returns where there
+ * is nothing to gain, and where the program cannot be started anew; changes nothing then. */
+void mq_blas_take_kernel(char *const *argv);
+
 #ifdef __cplusplus
 }
 #endif
