@@ -61,10 +61,12 @@ const char *mq_context_blas(const mq_context *context);
  * text. mq_context_new warns of it: products then take several times as long. */
 const char *mq_blas_better_kernel(void);
 
-/* For the first line of main: sets the variable to that, and starts the program anew with the
- * arguments argv (NULL at their end), for OpenBLAS reads it when it is loaded. Returns where there
- * is nothing to gain, and where the program cannot be started anew; changes nothing then. */
-void mq_blas_take_kernel(char *const *argv);
+/* For the first line of main: libraries that this one uses read how they should work when they are
+ * loaded, so this sets OPENBLAS_CORETYPE to that kernel and GOMP_SPINCOUNT, by which threads that
+ * wait for one another soon sleep (unless it or OMP_WAIT_POLICY is set), and starts the program
+ * anew with the arguments argv (NULL at their end). Returns where nothing is to be set and where
+ * the program cannot be started anew; the environment is as it was then. */
+void mq_take_environment(char *const *argv);
 
 #ifdef __cplusplus
 }

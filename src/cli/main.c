@@ -114,7 +114,7 @@ static mq_status run(int count, char *const *argv) {
 }
 
 int main(int argc, char **argv) {
-    mq_blas_take_kernel(argv);
+    mq_take_environment(argv);
     fill_standard_streams();
     cli_set_up_signals();
     return (int)finish_stdout(run(argc > 0 ? argc - 1 : 0, argv + 1));

@@ -304,7 +304,7 @@ static bool run_shape(bench *b, int repeats) {
 }
 
 int main(int argc, char **argv) {
-    mq_blas_take_kernel(argv);
+    mq_take_environment(argv);
     const mq_context_options options = {.threads = argc > 1 ? strtoul(argv[1], NULL, 10) : 0};
     const int repeats = argc > 2 ? atoi(argv[2]) : 10;
     mq_context *context;

@@ -156,7 +156,7 @@ static void bench_gradient(const mq_model *model, size_t tokens, bool bf16,
 }
 
 int main(int argc, char **argv) {
-    mq_blas_take_kernel(argv);
+    mq_take_environment(argv);
     mq_error err = {0};
     mq_context *context = NULL;
     mq_model *model = NULL;

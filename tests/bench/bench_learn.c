@@ -327,7 +327,7 @@ static mq_status run(bench *b, char *const *argv, mq_error *err) {
 }
 
 int main(int argc, char **argv) {
-    mq_blas_take_kernel(argv);
+    mq_take_environment(argv);
     static bench b; /* too large for a stack */
     if (!parse(&b, argc, argv)) {
         fprintf(stderr, "usage: bench_learn MODEL CALIB OUT [NAME=NUMBER ...]\n");

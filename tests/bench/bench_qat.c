@@ -81,7 +81,7 @@ static mq_status run(const mq_qat_setup *setup, size_t refit, bool none, trial *
 }
 
 int main(int argc, char **argv) {
-    mq_blas_take_kernel(argv);
+    mq_take_environment(argv);
     if (argc < 6) {
         fprintf(stderr, "usage: bench_qat MODEL MASTER CALIB TRAIN RATE [REFIT [LAMBDA8 LAMBDA4 "
                         "LAMBDA2 [PAIRS]]]\n");

@@ -43,7 +43,7 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
 }
 
 int main(int argc, char **argv) {
-    mq_blas_take_kernel(argv);
+    mq_take_environment(argv);
     if (argc < 5) {
         fprintf(stderr, "usage: bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE "
                         "[GEMM [BATCH [KEPT [THREADS]]]]]]]\n");

@@ -42,7 +42,7 @@ static int write_results(const char *path, const mq_tokenizer *tokenizer, const 
 }
 
 int main(int argc, char **argv) {
-    mq_blas_take_kernel(argv);
+    mq_take_environment(argv);
     if (argc < 3 || argc > 4) {
         fprintf(stderr, "usage: bench_tokenizer MODEL TEXT [IDS]\n");
         return MQ_ERR_USAGE;

@@ -1,6 +1,7 @@
-/* Which kernel the BLAS took for this processor, and which it should have. */
-#ifndef MQ_TENSOR_BLAS_KERNEL_H
-#define MQ_TENSOR_BLAS_KERNEL_H
+/* What the libraries below read of the environment when they are loaded: which kernel the BLAS
+ * takes. */
+#ifndef MQ_TENSOR_ENVIRONMENT_H
+#define MQ_TENSOR_ENVIRONMENT_H
 
 #include <stdbool.h>
 

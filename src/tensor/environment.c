@@ -1,6 +1,7 @@
-#include "tensor/blas_kernel.h"
+#include "tensor/environment.h"
 
 #include <cblas.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,15 @@
 
 #include "matquant/context.h"
 
-#define VARIABLE "OPENBLAS_CORETYPE"
+#define KERNEL "OPENBLAS_CORETYPE"
+#define WAIT_POLICY "OMP_WAIT_POLICY"
+#define SPINS "GOMP_SPINCOUNT"
+
+/* How often a thread of libgomp looks whether those that it waits for are done before it sleeps:
+ * some tens of microseconds. Its own 300,000 take milliseconds, in which nobody else has the
+ * processor: two short runs at once on two processors then took 11 to 54 s, and take 6 with this,
+ * one alone 3 either way; 4 if threads sleep at once. (scripts/bench-waiting.sh) */
+#define SPIN_COUNT "1000"
 
 const char *mq_blas_kernel_for(const char *chosen, mq_vector_support support) {
     static const char *const old[] = {"Prescott",     "Core2",      "Penryn",     "Dunnington",
@@ -37,16 +46,37 @@ static mq_vector_support this_processor(void) {
 }
 
 const char *mq_blas_better_kernel(void) {
-    if (getenv(VARIABLE) != NULL) {
+    if (getenv(KERNEL) != NULL) {
         return NULL;
     }
     return mq_blas_kernel_for(openblas_get_corename(), this_processor());
 }
 
-void mq_blas_take_kernel(char *const *argv) {
+/* By its own path, so that it keeps its name where processes are listed. Returns where it fails. */
+static void start_anew(char *const *argv) {
+    char path[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
+    if (length > 0 && (size_t)length < sizeof path) {
+        path[length] = '\0';
+        execv(path, argv);
+    }
+}
+
+void mq_take_environment(char *const *argv) {
     const char *kernel = mq_blas_better_kernel();
-    if (kernel != NULL && setenv(VARIABLE, kernel, 1) == 0) {
-        execv("/proc/self/exe", argv);
-        (void)unsetenv(VARIABLE); /* what is loaded has not read it */
+    const bool spins = getenv(SPINS) == NULL && getenv(WAIT_POLICY) == NULL;
+    if (argv[0] == NULL || (kernel == NULL && !spins)) {
+        return;
+    }
+    if ((kernel == NULL || setenv(KERNEL, kernel, 1) == 0) &&
+        (!spins || setenv(SPINS, SPIN_COUNT, 1) == 0)) {
+        start_anew(argv);
+    }
+    /* What is loaded has not read them. */
+    if (kernel != NULL) {
+        (void)unsetenv(KERNEL);
+    }
+    if (spins) {
+        (void)unsetenv(SPINS);
     }
 }

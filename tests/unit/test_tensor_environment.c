@@ -1,5 +1,5 @@
 /* layer: tensor */
-/* The kernel that the BLAS should have taken, and the program that starts itself again with it. */
+/* The kernel that the BLAS should have taken, and the program that starts itself anew with it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #include "base/context.h"
-#include "tensor/blas_kernel.h"
+#include "tensor/environment.h"
 
 /* In place of the library's: it takes what it is told, and by itself its oldest. */
 char *openblas_get_corename(void) {
@@ -38,12 +38,28 @@ static void old_kernels_are_told_from_others(void **state) {
     }
 }
 
+/* Returns, and leaves the environment alone. */
 static void what_the_user_says_counts(void **state) {
     (void)state;
     assert_int_equal(setenv("OPENBLAS_CORETYPE", "Prescott", 1), 0);
+    assert_int_equal(setenv("OMP_WAIT_POLICY", "active", 1), 0);
     assert_null(mq_blas_better_kernel());
-    mq_blas_take_kernel(NULL); /* returns */
+    static char name[] = "test";
+    char *const words[] = {name, NULL};
+    mq_take_environment(words);
+    assert_string_equal(getenv("OPENBLAS_CORETYPE"), "Prescott");
+    assert_null(getenv("GOMP_SPINCOUNT"));
     assert_int_equal(unsetenv("OPENBLAS_CORETYPE"), 0);
+    assert_int_equal(unsetenv("OMP_WAIT_POLICY"), 0);
+}
+
+/* A program without a name is not started anew, and its environment is as it was. */
+static void nothing_is_left_behind(void **state) {
+    (void)state;
+    char *const words[] = {NULL};
+    mq_take_environment(words);
+    assert_null(getenv("OPENBLAS_CORETYPE"));
+    assert_null(getenv("GOMP_SPINCOUNT"));
 }
 
 static void count_warnings(void *user, mq_log_level level, const char *text) {
@@ -52,7 +68,7 @@ static void count_warnings(void *user, mq_log_level level, const char *text) {
     }
 }
 
-/* A program that did not start itself again is told. */
+/* A program that did not start itself anew is told. */
 static void contexts_warn(void **state) {
     (void)state;
     int warnings = 0;
@@ -64,50 +80,65 @@ static void contexts_warn(void **state) {
     assert_int_equal(warnings, mq_blas_better_kernel() != NULL ? 1 : 0);
 }
 
-static void a_program_starts_again_once(void **state) {
-    (void)state;
+/* What the program, started as `words`, prints of itself; `variable` is set for it. */
+static void run_program(char *printed, size_t size, char *const *words, const char *variable) {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
     const pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        static char name[] = "test", word[] = "a word", empty[] = "";
-        char *words[] = {name, word, empty, NULL};
         (void)dup2(ends[1], STDOUT_FILENO);
+        if (variable != NULL) {
+            (void)setenv(variable, "passive", 1);
+        }
         execv("/proc/self/exe", words);
         _exit(1);
     }
     close(ends[1]);
-    char printed[256] = {0};
     size_t length = 0;
     ssize_t count;
-    while (length < sizeof printed - 1 &&
-           (count = read(ends[0], printed + length, sizeof printed - 1 - length)) > 0) {
+    while (length < size - 1 && (count = read(ends[0], printed + length, size - 1 - length)) > 0) {
         length += (size_t)count;
     }
+    printed[length] = '\0';
     close(ends[0]);
     int result = -1;
     assert_int_equal(waitpid(child, &result, 0), child);
     assert_int_equal(result, 0);
+}
+
+static void a_program_starts_anew_once(void **state) {
+    (void)state;
+    static char name[] = "test", word[] = "a word", empty[] = "";
+    char *const words[] = {name, word, empty, NULL};
     const char *better = mq_blas_better_kernel();
-    char expected[256];
-    snprintf(expected, sizeof expected, "%s|a word||\n", better != NULL ? better : "Prescott");
+    char printed[256], expected[256];
+    run_program(printed, sizeof printed, words, NULL);
+    snprintf(expected, sizeof expected, "%s|1000|a word||\n", better != NULL ? better : "Prescott");
+    assert_string_equal(printed, expected);
+    run_program(printed, sizeof printed, words, "OMP_WAIT_POLICY");
+    snprintf(expected, sizeof expected, "%s|-|a word||\n", better != NULL ? better : "Prescott");
     assert_string_equal(printed, expected);
 }
 
-/* With arguments it is the program that starts itself again. */
+/* With arguments it is the program that starts itself anew. */
 int main(int argc, char **argv) {
     if (argc > 1) {
-        mq_blas_take_kernel(argv);
-        printf("%s|%s|%s|\n", openblas_get_corename(), argv[1], argc > 2 ? argv[2] : "-");
+        mq_take_environment(argv);
+        const char *spins = getenv("GOMP_SPINCOUNT");
+        printf("%s|%s|%s|%s|\n", openblas_get_corename(), spins != NULL ? spins : "-", argv[1],
+               argc > 2 ? argv[2] : "-");
         return fflush(stdout) == 0 ? 0 : 1;
     }
     unsetenv("OPENBLAS_CORETYPE");
+    unsetenv("OMP_WAIT_POLICY");
+    unsetenv("GOMP_SPINCOUNT");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_kernels_are_told_from_others),
         cmocka_unit_test(what_the_user_says_counts),
+        cmocka_unit_test(nothing_is_left_behind),
         cmocka_unit_test(contexts_warn),
-        cmocka_unit_test(a_program_starts_again_once),
+        cmocka_unit_test(a_program_starts_anew_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,64 @@
+#!/bin/sh
+# How long threads should look for one another before they sleep (GOMP_SPINCOUNT): a short run of the demo model alone, two
+# of them at once, and one beside two programs that do nothing but compute. Prints a table, in seconds of the wall.
+#
+#   scripts/bench-waiting.sh [REPEATS]
+#
+# Each cell is the median of the repeats (default: 5), in turns; 60 means that it was ended after so many. "libgomp's own" is
+# what matquant had without setting anything. Needs a built tree (build/release, or MATQUANT_BUILD).
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+build=${MATQUANT_BUILD:-$here/build/release}
+unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE OMP_WAIT_POLICY GOMP_SPINCOUNT
+exec python3 - "$build/matquant" "$here" "${1:-5}" <<'PYTHON'
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, f"{sys.argv[2]}/scripts")
+from bench_machine import machine
+
+program, root, repeats = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
+LIMIT = 60
+# libgomp's own number, named, is what it takes where nothing is set.
+SETTINGS = {"libgomp's own (300,000)": {"GOMP_SPINCOUNT": "300000"}, **{f"{n:,}": {"GOMP_SPINCOUNT": str(n)}
+            for n in (4000, 2000, 1000, 500)}, "none (passive)": {"OMP_WAIT_POLICY": "passive"}}
+
+
+def seconds(setting, work, runs, busy):
+    words = [program, "quantize", root / "data/demo-model", "--calib", root / "data/demo-calib.jsonl.gz", "--group-size", "64",
+             "--samples", "16", "--seq-len", "256", "--epochs", "1", "--refit-tokens", "8192", "--refit-epochs", "1",
+             "--refit-bits", "2", "--no-extend", "--force", "--quiet", "-o"]
+    others = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(busy)]
+    start = time.monotonic()
+    ours = [subprocess.Popen([*words, f"{work}/{index}"], env={**os.environ, **setting}, stdout=subprocess.DEVNULL)
+            for index in range(runs)]
+    try:
+        for process in ours:
+            if process.wait(timeout=max(0.0, start + LIMIT - time.monotonic())) != 0:
+                sys.exit("bench-waiting: a run failed")
+    except subprocess.TimeoutExpired:
+        pass
+    took = min(time.monotonic() - start, LIMIT)
+    for process in ours + others:
+        process.kill()
+        process.wait()
+    return took
+
+
+KINDS = {"alone": (1, 0), "two at once": (2, 0), f"beside {os.cpu_count()} busy programs": (1, os.cpu_count())}
+times = {(setting, kind): [] for setting in SETTINGS for kind in KINDS}
+with tempfile.TemporaryDirectory() as work:
+    for _ in range(repeats):
+        for setting, kind in times:
+            times[setting, kind].append(seconds(SETTINGS[setting], work, *KINDS[kind]))
+print(f"{machine()['cpu']}, {machine()['cores']} cores; {time.strftime('%Y-%m-%d')}; median (longest) of {repeats}\n")
+print("| looks before a thread sleeps | " + " | ".join(KINDS) + " |\n|---" + "|---" * len(KINDS) + "|")
+for setting in SETTINGS:
+    cells = [sorted(times[setting, kind]) for kind in KINDS]
+    print(f"| {setting} | " + " | ".join(f"{cell[len(cell) // 2]:.1f} ({cell[-1]:.1f})" for cell in cells) + " |")
+PYTHON
