@@ -2,6 +2,8 @@
 
 #include <cblas.h>
 #include <limits.h>
+#include <omp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,14 +54,55 @@ const char *mq_blas_better_kernel(void) {
     return mq_blas_kernel_for(openblas_get_corename(), this_processor());
 }
 
-/* By its own path, so that it keeps its name where processes are listed. Returns where it fails. */
+/* What is started anew may run where this program was allowed to run: with OMP_PROC_BIND the OpenMP
+ * runtime has bound this thread to one place before main began, and what is started would see no
+ * other processor. */
+static bool unbind(void) {
+#if defined(CPU_ZERO)
+    const int places = omp_get_num_places();
+    cpu_set_t all;
+    CPU_ZERO(&all);
+    for (int place = 0; place < places; place++) {
+        int ids[CPU_SETSIZE];
+        const int count = omp_get_place_num_procs(place);
+        if (count > CPU_SETSIZE) {
+            return false;
+        }
+        omp_get_place_proc_ids(place, ids);
+        for (int i = 0; i < count; i++) {
+            if (ids[i] < 0 || ids[i] >= CPU_SETSIZE) {
+                return false;
+            }
+            CPU_SET((size_t)ids[i], &all);
+        }
+    }
+    return places <= 0 || sched_setaffinity(0, sizeof all, &all) == 0;
+#else
+    return true;
+#endif
+}
+
+/* By its own path, so that it keeps its name where processes are listed. Returns where it fails,
+ * and the thread is bound as it was then. */
 static void start_anew(char *const *argv) {
     char path[PATH_MAX];
     const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
-    if (length > 0 && (size_t)length < sizeof path) {
-        path[length] = '\0';
+    if (length <= 0 || (size_t)length >= sizeof path) {
+        return;
+    }
+    path[length] = '\0';
+#if defined(CPU_ZERO)
+    cpu_set_t bound;
+    const bool known = sched_getaffinity(0, sizeof bound, &bound) == 0;
+#endif
+    if (unbind()) {
         execv(path, argv);
     }
+#if defined(CPU_ZERO)
+    if (known) {
+        (void)sched_setaffinity(0, sizeof bound, &bound);
+    }
+#endif
 }
 
 void mq_take_environment(char *const *argv) {

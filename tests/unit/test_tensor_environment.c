@@ -12,6 +12,7 @@
 
 #include <cblas.h>
 #include <cmocka.h>
+#include <omp.h>
 
 #include "base/context.h"
 #include "tensor/environment.h"
@@ -80,8 +81,9 @@ static void contexts_warn(void **state) {
     assert_int_equal(warnings, mq_blas_better_kernel() != NULL ? 1 : 0);
 }
 
-/* What the program, started as `words`, prints of itself; `variable` is set for it. */
-static void run_program(char *printed, size_t size, char *const *words, const char *variable) {
+/* What the program, started as `words`, prints of itself; `variable` is set to `value` for it. */
+static void run_program(char *printed, size_t size, char *const *words, const char *variable,
+                        const char *value) {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
     const pid_t child = fork();
@@ -89,7 +91,7 @@ static void run_program(char *printed, size_t size, char *const *words, const ch
     if (child == 0) {
         (void)dup2(ends[1], STDOUT_FILENO);
         if (variable != NULL) {
-            (void)setenv(variable, "passive", 1);
+            (void)setenv(variable, value, 1);
         }
         execv("/proc/self/exe", words);
         _exit(1);
@@ -113,11 +115,24 @@ static void a_program_starts_anew_once(void **state) {
     char *const words[] = {name, word, empty, NULL};
     const char *better = mq_blas_better_kernel();
     char printed[256], expected[256];
-    run_program(printed, sizeof printed, words, NULL);
+    run_program(printed, sizeof printed, words, NULL, NULL);
     snprintf(expected, sizeof expected, "%s|1000|a word||\n", better != NULL ? better : "Prescott");
     assert_string_equal(printed, expected);
-    run_program(printed, sizeof printed, words, "OMP_WAIT_POLICY");
+    run_program(printed, sizeof printed, words, "OMP_WAIT_POLICY", "passive");
     snprintf(expected, sizeof expected, "%s|-|a word||\n", better != NULL ? better : "Prescott");
+    assert_string_equal(printed, expected);
+}
+
+/* Whose first thread OpenMP has bound to one place by then. */
+static void what_is_started_anew_may_run_on_all_processors(void **state) {
+    (void)state;
+    static char name[] = "test", word[] = "processors";
+    char *const words[] = {name, word, NULL};
+    char printed[256], expected[256];
+    snprintf(expected, sizeof expected, "1000 %d\n", omp_get_num_procs());
+    run_program(printed, sizeof printed, words, "OMP_PROC_BIND", "true");
+    assert_string_equal(printed, expected);
+    run_program(printed, sizeof printed, words, NULL, NULL);
     assert_string_equal(printed, expected);
 }
 
@@ -125,6 +140,10 @@ static void a_program_starts_anew_once(void **state) {
 int main(int argc, char **argv) {
     if (argc > 1) {
         mq_take_environment(argv);
+        if (strcmp(argv[1], "processors") == 0) {
+            printf("%s %d\n", getenv("GOMP_SPINCOUNT"), omp_get_num_procs());
+            return fflush(stdout) == 0 ? 0 : 1;
+        }
         const char *spins = getenv("GOMP_SPINCOUNT");
         printf("%s|%s|%s|%s|\n", openblas_get_corename(), spins != NULL ? spins : "-", argv[1],
                argc > 2 ? argv[2] : "-");
@@ -133,12 +152,14 @@ int main(int argc, char **argv) {
     unsetenv("OPENBLAS_CORETYPE");
     unsetenv("OMP_WAIT_POLICY");
     unsetenv("GOMP_SPINCOUNT");
+    unsetenv("OMP_PROC_BIND");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_kernels_are_told_from_others),
         cmocka_unit_test(what_the_user_says_counts),
         cmocka_unit_test(nothing_is_left_behind),
         cmocka_unit_test(contexts_warn),
         cmocka_unit_test(a_program_starts_anew_once),
+        cmocka_unit_test(what_is_started_anew_may_run_on_all_processors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
