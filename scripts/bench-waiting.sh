@@ -37,16 +37,18 @@ def seconds(setting, work, runs, busy):
     start = time.monotonic()
     ours = [subprocess.Popen([*words, f"{work}/{index}"], env={**os.environ, **setting}, stdout=subprocess.DEVNULL)
             for index in range(runs)]
+    failed = False
     try:
-        for process in ours:
-            if process.wait(timeout=max(0.0, start + LIMIT - time.monotonic())) != 0:
-                sys.exit("bench-waiting: a run failed")
+        failed = any(process.wait(timeout=max(0.0, start + LIMIT - time.monotonic())) != 0 for process in ours)
     except subprocess.TimeoutExpired:
         pass
-    took = min(time.monotonic() - start, LIMIT)
-    for process in ours + others:
-        process.kill()
-        process.wait()
+    finally:
+        took = min(time.monotonic() - start, LIMIT)
+        for process in ours + others:
+            process.kill()
+            process.wait()
+    if failed:
+        sys.exit("bench-waiting: a run failed")
     return took
 
 

@@ -58,14 +58,15 @@ const char *mq_context_blas(const mq_context *context);
 /* The kernel that OpenBLAS should be told to take (OPENBLAS_CORETYPE), where it took one from
  * before AVX2 although the processor has more, as it does on processors that are newer than it;
  * NULL where it chose well, and where that variable is set, which is the user's choice. Static
- * text. mq_context_new warns of it: products then take several times as long. */
+ * text. Products are slow with such a kernel. */
 const char *mq_blas_better_kernel(void);
 
 /* For the first line of main: libraries that this one uses read how they should work when they are
  * loaded, so this sets OPENBLAS_CORETYPE to that kernel and GOMP_SPINCOUNT, by which threads that
  * wait for one another soon sleep (unless it or OMP_WAIT_POLICY is set), and starts the program
- * anew with the arguments argv (NULL at their end). Returns where nothing is to be set and where
- * the program cannot be started anew; the environment is as it was then. */
+ * anew with the arguments argv (NULL at their end); what the program has done before is lost.
+ * Returns, with nothing changed, where nothing is to be set and where the program cannot be started
+ * anew: not under Linux, /proc not there, run by a loader. */
 void mq_take_environment(char *const *argv);
 
 #ifdef __cplusplus

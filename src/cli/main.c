@@ -116,6 +116,10 @@ static mq_status run(int count, char *const *argv) {
 int main(int argc, char **argv) {
     mq_take_environment(argv);
     fill_standard_streams();
+    const char *kernel = mq_blas_better_kernel();
+    if (kernel != NULL) {
+        fprintf(stderr, "matquant: products will be slow: set OPENBLAS_CORETYPE=%s\n", kernel);
+    }
     cli_set_up_signals();
     return (int)finish_stdout(run(argc > 0 ? argc - 1 : 0, argv + 1));
 }

@@ -34,13 +34,6 @@ mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq
     omp_set_num_threads((int)threads);
     mq_gemm_set_threads(threads);
     mq_gemm_describe(context->blas, sizeof context->blas);
-    const char *better = mq_blas_better_kernel();
-    if (better != NULL) {
-        mq_log(context, MQ_LOG_WARNING,
-               "products are slow: %s is not the kernel for this processor; set "
-               "OPENBLAS_CORETYPE=%s",
-               context->blas, better);
-    }
     *out = context;
     return MQ_OK;
 }

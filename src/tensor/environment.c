@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "matquant/context.h"
@@ -17,8 +19,9 @@
 
 /* How often a thread of libgomp looks whether those that it waits for are done before it sleeps:
  * some tens of microseconds. Its own 300,000 take milliseconds, in which nobody else has the
- * processor: two short runs at once on two processors then took 11 to 54 s, and take 6 with this,
- * one alone 3 either way; 4 if threads sleep at once. (scripts/bench-waiting.sh) */
+ * processor: two short runs at once on two processors were not done after a minute, and take 6.7 s
+ * with this; one alone 3.4 and 3.3 s, and 5.5 if threads sleep at once (scripts/bench-waiting.sh).
+ */
 #define SPIN_COUNT "1000"
 
 const char *mq_blas_kernel_for(const char *chosen, mq_vector_support support) {
@@ -54,11 +57,13 @@ const char *mq_blas_better_kernel(void) {
     return mq_blas_kernel_for(openblas_get_corename(), this_processor());
 }
 
-/* What is started anew may run where this program was allowed to run: with OMP_PROC_BIND the OpenMP
- * runtime has bound this thread to one place before main began, and what is started would see no
- * other processor. */
+/* With OMP_PROC_BIND the OpenMP runtime has bound this thread to one place before main began, and
+ * what is started anew would see no other processor: it may run in all places. */
 static bool unbind(void) {
 #if defined(CPU_ZERO)
+    if (omp_get_proc_bind() == omp_proc_bind_false) {
+        return true;
+    }
     const int places = omp_get_num_places();
     cpu_set_t all;
     CPU_ZERO(&all);
@@ -82,26 +87,33 @@ static bool unbind(void) {
 #endif
 }
 
+/* Whether the file that the kernel runs is this program, not a loader that was told to run it and
+ * would take the first argument for a program. */
+static bool runs_itself(void) {
+    struct stat running, named;
+    const char *name = (const char *)getauxval(AT_EXECFN);
+    return name != NULL && stat("/proc/self/exe", &running) == 0 && stat(name, &named) == 0 &&
+           running.st_dev == named.st_dev && running.st_ino == named.st_ino;
+}
+
 /* By its own path, so that it keeps its name where processes are listed. Returns where it fails,
  * and the thread is bound as it was then. */
 static void start_anew(char *const *argv) {
+#if defined(__linux__)
     char path[PATH_MAX];
     const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
-    if (length <= 0 || (size_t)length >= sizeof path) {
+    cpu_set_t bound;
+    if (length <= 0 || (size_t)length >= sizeof path || !runs_itself() ||
+        sched_getaffinity(0, sizeof bound, &bound) != 0) {
         return;
     }
     path[length] = '\0';
-#if defined(CPU_ZERO)
-    cpu_set_t bound;
-    const bool known = sched_getaffinity(0, sizeof bound, &bound) == 0;
-#endif
     if (unbind()) {
         execv(path, argv);
     }
-#if defined(CPU_ZERO)
-    if (known) {
-        (void)sched_setaffinity(0, sizeof bound, &bound);
-    }
+    (void)sched_setaffinity(0, sizeof bound, &bound);
+#else
+    (void)argv;
 #endif
 }
 

@@ -15,9 +15,8 @@ typedef struct mq_vector_support {
 /* The kernel that suits `support`, by its name for OPENBLAS_CORETYPE, where `chosen`, the one that
  * OpenBLAS took, is from before AVX2; NULL where `chosen` is none of these. Static text.
  * (OpenBLAS knows processors by their model number and takes Prescott, its oldest kernel of 64
- * bits, for those that are newer than it: Debian 12's 0.3.21 does on Emerald Rapids, whose products
- * then run at a sixth of what it can do. A kernel with AVX2 on a processor with AVX-512 is a
- * choice, and left alone.) */
+ * bits, for those that are newer than it: Debian 12's 0.3.21 does on Emerald Rapids. A kernel with
+ * AVX2 on a processor with AVX-512 is a choice, and left alone.) */
 const char *mq_blas_kernel_for(const char *chosen, mq_vector_support support);
 
 #endif

@@ -14,7 +14,7 @@
 #include <cmocka.h>
 #include <omp.h>
 
-#include "base/context.h"
+#include "matquant/context.h"
 #include "tensor/environment.h"
 
 /* In place of the library's: it takes what it is told, and by itself its oldest. */
@@ -61,24 +61,6 @@ static void nothing_is_left_behind(void **state) {
     mq_take_environment(words);
     assert_null(getenv("OPENBLAS_CORETYPE"));
     assert_null(getenv("GOMP_SPINCOUNT"));
-}
-
-static void count_warnings(void *user, mq_log_level level, const char *text) {
-    if (level == MQ_LOG_WARNING && strstr(text, "OPENBLAS_CORETYPE=") != NULL) {
-        ++*(int *)user;
-    }
-}
-
-/* A program that did not start itself anew is told. */
-static void contexts_warn(void **state) {
-    (void)state;
-    int warnings = 0;
-    const mq_context_options options = {.sink = {.user = &warnings, .message = count_warnings}};
-    mq_context *context;
-    mq_error err = {0};
-    assert_int_equal(mq_context_new(&context, &options, &err), MQ_OK);
-    mq_context_free(context);
-    assert_int_equal(warnings, mq_blas_better_kernel() != NULL ? 1 : 0);
 }
 
 /* What the program, started as `words`, prints of itself; `variable` is set to `value` for it. */
@@ -157,7 +139,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(old_kernels_are_told_from_others),
         cmocka_unit_test(what_the_user_says_counts),
         cmocka_unit_test(nothing_is_left_behind),
-        cmocka_unit_test(contexts_warn),
         cmocka_unit_test(a_program_starts_anew_once),
         cmocka_unit_test(what_is_started_anew_may_run_on_all_processors),
     };
