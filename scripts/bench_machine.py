@@ -17,6 +17,8 @@ def busy_seconds():
     lines = pathlib.Path("/proc/stat").read_text().split("\n")
     wanted = {f"cpu{index}" for index in os.sched_getaffinity(0)}
     ticks = [[int(field) for field in fields[1:]] for fields in map(str.split, lines) if fields and fields[0] in wanted]
+    if not ticks:
+        sys.exit("bench: /proc/stat does not say what these processors do")
     everybody = sum(sum(one[:8]) - one[3] - one[4] for one in ticks) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
     own = 0.0
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):

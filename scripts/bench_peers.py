@@ -130,7 +130,7 @@ def table(found, options):
         lines.append(row("AutoRound, the three runs together", rounds))
     disturbed = any(found[name].get("others", 0) > DISTURBED for name in found)
     if disturbed:
-        lines += ["", "Others used: share of the machine's processors that was busy with something else during the run."
+        lines += ["", "Others used: share of the processors that was busy with something else during the run."
                   " Where it is more", "than a few percent, wall minutes say little; processor minutes are inflated too,"
                   " but less."]
     return lines + ["", END]

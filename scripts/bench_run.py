@@ -2,7 +2,7 @@
 """The measurements of scripts/bench.sh, which says how to call it (standard library only).
 
 A rate is the best of several repeats; the learning loop's is that of the fastest block. Each measurement says what share
-of the machine's processors was busy with something else meanwhile.
+of the processors that it may use was busy with something else meanwhile.
 """
 import argparse
 import datetime

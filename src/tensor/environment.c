@@ -7,11 +7,14 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "matquant/context.h"
+
+#if defined(__linux__)
 #include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "matquant/context.h"
+#endif
 
 #define KERNEL "OPENBLAS_CORETYPE"
 #define WAIT_POLICY "OMP_WAIT_POLICY"
@@ -57,17 +60,13 @@ const char *mq_blas_better_kernel(void) {
     return mq_blas_kernel_for(openblas_get_corename(), this_processor());
 }
 
+#if defined(__linux__)
 /* With OMP_PROC_BIND the OpenMP runtime has bound this thread to one place before main began, and
  * what is started anew would see no other processor: it may run in all places. */
 static bool unbind(void) {
-#if defined(CPU_ZERO)
-    if (omp_get_proc_bind() == omp_proc_bind_false) {
-        return true;
-    }
-    const int places = omp_get_num_places();
     cpu_set_t all;
     CPU_ZERO(&all);
-    for (int place = 0; place < places; place++) {
+    for (int place = 0; place < omp_get_num_places(); place++) {
         int ids[CPU_SETSIZE];
         const int count = omp_get_place_num_procs(place);
         if (count > CPU_SETSIZE) {
@@ -81,10 +80,7 @@ static bool unbind(void) {
             CPU_SET((size_t)ids[i], &all);
         }
     }
-    return places <= 0 || sched_setaffinity(0, sizeof all, &all) == 0;
-#else
-    return true;
-#endif
+    return CPU_COUNT(&all) == 0 || sched_setaffinity(0, sizeof all, &all) == 0;
 }
 
 /* Whether the file that the kernel runs is this program, not a loader that was told to run it and
@@ -99,7 +95,6 @@ static bool runs_itself(void) {
 /* By its own path, so that it keeps its name where processes are listed. Returns where it fails,
  * and the thread is bound as it was then. */
 static void start_anew(char *const *argv) {
-#if defined(__linux__)
     char path[PATH_MAX];
     const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
     cpu_set_t bound;
@@ -108,14 +103,14 @@ static void start_anew(char *const *argv) {
         return;
     }
     path[length] = '\0';
-    if (unbind()) {
+    if (omp_get_proc_bind() == omp_proc_bind_false || unbind()) {
         execv(path, argv);
     }
     (void)sched_setaffinity(0, sizeof bound, &bound);
-#else
-    (void)argv;
-#endif
 }
+#else
+static void start_anew(char *const *argv) { (void)argv; }
+#endif
 
 void mq_take_environment(char *const *argv) {
     const char *kernel = mq_blas_better_kernel();

@@ -1,5 +1,5 @@
-/* What the libraries below read of the environment when they are loaded: which kernel the BLAS
- * takes. */
+/* What the libraries below read of the environment when they are loaded, of which
+ * matquant/context.h declares what programs call: which kernel the BLAS should take. */
 #ifndef MQ_TENSOR_ENVIRONMENT_H
 #define MQ_TENSOR_ENVIRONMENT_H
 

@@ -19,26 +19,6 @@ static void scale_rows(float *c, size_t ldc, size_t m, size_t n, float beta) {
     }
 }
 
-/* OpenBLAS clears c and then adds to it, and its kernels Haswell and Zen clear a number at a time,
- * which takes a twenty-fifth of the time of the blocks' learning; memset takes half of that. Rows
- * that are cleared beforehand are added to with the same result to the bit. Of a product that the
- * library spreads over its threads they clear together. */
-static bool clears_slowly(void) {
-    const char *kernel = openblas_get_corename();
-    return (strcmp(kernel, "Haswell") == 0 || strcmp(kernel, "Zen") == 0) &&
-           openblas_get_num_threads() == 1;
-}
-
-static void clear_rows(float *c, size_t ldc, size_t m, size_t n) {
-    if (ldc == n) {
-        memset(c, 0, m * n * sizeof *c);
-        return;
-    }
-    for (size_t i = 0; i < m; i++) {
-        memset(c + i * ldc, 0, n * sizeof *c);
-    }
-}
-
 void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b,
              size_t ldb, bool trans_b, size_t m, size_t n, size_t k, float alpha, float beta) {
     if (m == 0 || n == 0) {
@@ -52,10 +32,6 @@ void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, con
         !fits_blas(ldc)) {
         mq_gemm_reference(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, alpha, beta);
         return;
-    }
-    if (beta == 0 && clears_slowly()) {
-        clear_rows(c, ldc, m, n);
-        beta = 1;
     }
     cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
                 trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b,

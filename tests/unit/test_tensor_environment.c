@@ -1,5 +1,6 @@
 /* layer: tensor */
 /* The kernel that the BLAS should have taken, and the program that starts itself anew with it. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,11 +18,30 @@
 #include "matquant/context.h"
 #include "tensor/environment.h"
 
-/* In place of the library's: it takes what it is told, and by itself its oldest. */
-char *openblas_get_corename(void) {
-    static char oldest[] = "Prescott";
-    char *told = getenv("OPENBLAS_CORETYPE");
-    return told != NULL ? told : oldest;
+static char chosen[64] = "Prescott";
+
+/* In place of the library's, which reads the variable when it is loaded, too: it takes what it is
+ * told, and by itself its oldest. */
+__attribute__((constructor)) static void choose(void) {
+    const char *told = getenv("OPENBLAS_CORETYPE");
+    if (told != NULL) {
+        snprintf(chosen, sizeof chosen, "%s", told);
+    }
+}
+
+char *openblas_get_corename(void) { return chosen; }
+
+/* Every test begins without what the user can say. */
+static int say_nothing(void **state) {
+    (void)state;
+    static const char *const names[] = {"OPENBLAS_CORETYPE", "OMP_WAIT_POLICY",
+                                        "GOMP_SPINCOUNT",    "OMP_PROC_BIND",
+                                        "OMP_PLACES",        "GOMP_CPU_AFFINITY"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        unsetenv(names[i]);
+    }
+    snprintf(chosen, sizeof chosen, "Prescott");
+    return 0;
 }
 
 static void old_kernels_are_told_from_others(void **state) {
@@ -50,17 +70,26 @@ static void what_the_user_says_counts(void **state) {
     mq_take_environment(words);
     assert_string_equal(getenv("OPENBLAS_CORETYPE"), "Prescott");
     assert_null(getenv("GOMP_SPINCOUNT"));
-    assert_int_equal(unsetenv("OPENBLAS_CORETYPE"), 0);
-    assert_int_equal(unsetenv("OMP_WAIT_POLICY"), 0);
 }
 
-/* A program without a name is not started anew, and its environment is as it was. */
+/* A program without a name is not started anew, nor is one that the kernel does not start, for its
+ * arguments are too long; and all is as it was. */
 static void nothing_is_left_behind(void **state) {
     (void)state;
-    char *const words[] = {NULL};
-    mq_take_environment(words);
-    assert_null(getenv("OPENBLAS_CORETYPE"));
-    assert_null(getenv("GOMP_SPINCOUNT"));
+    enum { TOO_LONG = 4 << 20 }; /* an argument has at most 32 pages */
+    static char name[] = "test", word[TOO_LONG];
+    memset(word, 'a', sizeof word - 1);
+    char *const nothing[] = {NULL}, *const too_long[] = {name, word, NULL};
+    char *const *const arguments[] = {nothing, too_long};
+    cpu_set_t before, after;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    for (size_t i = 0; i < 2; i++) {
+        mq_take_environment(arguments[i]);
+        assert_null(getenv("OPENBLAS_CORETYPE"));
+        assert_null(getenv("GOMP_SPINCOUNT"));
+        assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+        assert_true(CPU_EQUAL(&before, &after));
+    }
 }
 
 /* What the program, started as `words`, prints of itself; `variable` is set to `value` for it. */
@@ -95,7 +124,7 @@ static void a_program_starts_anew_once(void **state) {
     (void)state;
     static char name[] = "test", word[] = "a word", empty[] = "";
     char *const words[] = {name, word, empty, NULL};
-    const char *better = mq_blas_better_kernel();
+    const char *better = mq_blas_better_kernel(); /* none on a processor without AVX2 */
     char printed[256], expected[256];
     run_program(printed, sizeof printed, words, NULL, NULL);
     snprintf(expected, sizeof expected, "%s|1000|a word||\n", better != NULL ? better : "Prescott");
@@ -119,28 +148,28 @@ static void what_is_started_anew_may_run_on_all_processors(void **state) {
 }
 
 /* With arguments it is the program that starts itself anew. */
+static int run_as_program(int argc, char **argv) {
+    mq_take_environment(argv);
+    const char *spins = getenv("GOMP_SPINCOUNT");
+    spins = spins != NULL ? spins : "-";
+    if (strcmp(argv[1], "processors") == 0) {
+        printf("%s %d\n", spins, omp_get_num_procs());
+    } else {
+        printf("%s|%s|%s|%s|\n", openblas_get_corename(), spins, argv[1], argc > 2 ? argv[2] : "-");
+    }
+    return fflush(stdout) == 0 ? 0 : 1;
+}
+
 int main(int argc, char **argv) {
     if (argc > 1) {
-        mq_take_environment(argv);
-        if (strcmp(argv[1], "processors") == 0) {
-            printf("%s %d\n", getenv("GOMP_SPINCOUNT"), omp_get_num_procs());
-            return fflush(stdout) == 0 ? 0 : 1;
-        }
-        const char *spins = getenv("GOMP_SPINCOUNT");
-        printf("%s|%s|%s|%s|\n", openblas_get_corename(), spins != NULL ? spins : "-", argv[1],
-               argc > 2 ? argv[2] : "-");
-        return fflush(stdout) == 0 ? 0 : 1;
+        return run_as_program(argc, argv);
     }
-    unsetenv("OPENBLAS_CORETYPE");
-    unsetenv("OMP_WAIT_POLICY");
-    unsetenv("GOMP_SPINCOUNT");
-    unsetenv("OMP_PROC_BIND");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(old_kernels_are_told_from_others),
-        cmocka_unit_test(what_the_user_says_counts),
-        cmocka_unit_test(nothing_is_left_behind),
-        cmocka_unit_test(a_program_starts_anew_once),
-        cmocka_unit_test(what_is_started_anew_may_run_on_all_processors),
+        cmocka_unit_test_setup(old_kernels_are_told_from_others, say_nothing),
+        cmocka_unit_test_setup(what_the_user_says_counts, say_nothing),
+        cmocka_unit_test_setup(nothing_is_left_behind, say_nothing),
+        cmocka_unit_test_setup(a_program_starts_anew_once, say_nothing),
+        cmocka_unit_test_setup(what_is_started_anew_may_run_on_all_processors, say_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
