@@ -40,8 +40,13 @@ static kind kind_of(int fd, const char *name, mq_keep_knows *knows) {
 
 static bool is_dots(const char *name) { return strcmp(name, ".") == 0 || strcmp(name, "..") == 0; }
 
+/* What is there is looked at once: asked twice, whether it exists and whether it is a folder, one
+ * that another run removes in between would be something else. */
 static mq_status check_is_folder(const char *path, mq_error *err) {
-    return mq_path_exists(path) && !mq_is_folder(path)
+    struct stat about;
+    const bool there =
+        stat(path, &about) == 0 || lstat(path, &about) == 0; /* or a link to nothing */
+    return there && !S_ISDIR(about.st_mode)
                ? mq_fail_file(err, MQ_ERR_USAGE, path, "exists and is not a folder")
                : MQ_OK;
 }
