@@ -15,7 +15,7 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 # assert() stays in every build: it guards what only a bug of ours can break, and costs nothing that shows.
 set(CMAKE_C_FLAGS_RELEASE "-O3")
 set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g")
-set(CMAKE_C_FLAGS_DEBUG "-O1 -g")
+set(CMAKE_C_FLAGS_DEBUG "-O2 -g")
 
 add_library(matquant_flags INTERFACE)
 target_compile_definitions(matquant_flags INTERFACE _GNU_SOURCE)

@@ -9,6 +9,7 @@ pkg_check_modules(cmocka REQUIRED IMPORTED_TARGET cmocka)
 
 # Threads that wait sleep: tests run side by side. A leak is an error in the sanitizer build.
 set(matquant_test_environment OMP_WAIT_POLICY=passive)
+set(matquant_short_model ${CMAKE_CURRENT_BINARY_DIR}/tests/short-model)
 
 function(matquant_test_layer result source)
     file(STRINGS ${source} first LIMIT_COUNT 1)
@@ -59,6 +60,7 @@ foreach(source IN LISTS unit_tests)
         target_compile_definitions(${name} PRIVATE
             MATQUANT_GOLDEN_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/golden"
             MATQUANT_DATA_DIR="${CMAKE_CURRENT_SOURCE_DIR}/data"
+            MATQUANT_SHORT_MODEL="${matquant_short_model}"
             MATQUANT_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}")
         add_test(NAME unit.${name} COMMAND ${name})
         set_tests_properties(unit.${name} PROPERTIES TIMEOUT 600 LABELS unit
@@ -77,6 +79,16 @@ foreach(folder IN ITEMS bench tools)
         endif()
     endforeach()
 endforeach()
+
+# The demo model's first three blocks: for tests that learn and would show nothing more on all six.
+if(TARGET short_model)
+    set(demo_model ${CMAKE_CURRENT_SOURCE_DIR}/data/demo-model)
+    add_custom_command(OUTPUT ${matquant_short_model}/config.json
+        COMMAND short_model ${demo_model} 3 ${matquant_short_model}
+        DEPENDS short_model ${demo_model}/config.json ${demo_model}/model.safetensors
+        COMMENT "Shortening the demo model" VERBATIM)
+    add_custom_target(matquant_short_model ALL DEPENDS ${matquant_short_model}/config.json)
+endif()
 
 # Calls that bench_learn's timers stand between (tests/bench/learn_timers.h): those from one source file to another.
 if(TARGET bench_learn)
@@ -151,6 +163,7 @@ function(matquant_cli_test case script)
         MATQUANT_PROGRAM=$<TARGET_FILE:matquant>
         MATQUANT_SOURCE_DIR=${CMAKE_CURRENT_SOURCE_DIR}
         MATQUANT_FIXTURE_DIR=${CMAKE_CURRENT_BINARY_DIR}/cli-fixtures
+        MATQUANT_SHORT_MODEL=${matquant_short_model}
         MATQUANT_SANITIZED=$<BOOL:${MATQUANT_SANITIZE}>)
     set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 300 SKIP_RETURN_CODE 77
         ENVIRONMENT "${environment}")

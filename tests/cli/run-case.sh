@@ -1,7 +1,8 @@
 #!/bin/sh
 # run-case.sh CASE: runs one case of the command line's tests; tests/cli/README.md says what a case is.
 #
-# CTest sets MATQUANT_PROGRAM, MATQUANT_SOURCE_DIR, MATQUANT_FIXTURE_DIR and MATQUANT_SANITIZED.
+# CTest sets MATQUANT_PROGRAM, MATQUANT_SOURCE_DIR, MATQUANT_FIXTURE_DIR, MATQUANT_SHORT_MODEL and
+# MATQUANT_SANITIZED.
 set -u
 
 case_path=$1

@@ -14,7 +14,8 @@
 #include "store/quantize.h"
 #include "temporary.h"
 
-#define MODEL MATQUANT_DATA_DIR "/demo-model"
+#define MODEL MATQUANT_SHORT_MODEL /* three blocks */
+#define WHOLE_MODEL MATQUANT_DATA_DIR "/demo-model"
 #define CALIBRATION MATQUANT_DATA_DIR "/demo-calib.jsonl.gz"
 
 static char out[512]; /* the master */

@@ -122,7 +122,7 @@ static void every_option_makes_a_master(void **state) {
         for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
             assert_true(mq_master_serves(master, width));
         }
-        assert_int_equal(report.blocks, i > 2 ? 2 : 6);
+        assert_int_equal(report.blocks, i > 2 ? 2 : 3);
         if (i == 4) {
             assert_int_equal(mq_master_linear_at(master, 0)->groups, 1);
         }

@@ -193,7 +193,7 @@ static void nobody_elses_files_are_touched(void **state) {
     other.state = out;
     is_refused(&other, MQ_ERR_USAGE, "the same folder");
     other.state = MODEL;
-    is_refused(&other, MQ_ERR_USAGE, "demo-model");
+    is_refused(&other, MQ_ERR_USAGE, "short-model");
     other.state = temporary_path(*state, "none/state");
     is_refused(&other, MQ_ERR_INPUT, "none/state");
     other.dry_run = true;

@@ -1,6 +1,7 @@
 # --calib self: text sampled from the model, the same for the same seed; a dry run samples none. As much as the refit has
 # use for (28 sequences and one to measure on), or as the blocks learn from.
 . "$CLI/shared.sh"
+model=$short_model
 self="matquant quantize $model --calib self --samples 4 --seq-len 32 --epochs 1 --group-size 32 -q --json"
 number() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$1" "$2"; }
 run 0 $self -o out --dry-run

@@ -1,6 +1,7 @@
 # A master for one width alone: that width is learned and refitted, inspect says which it is, and the others, whose numbers
 # are least squares, can be measured and cut all the same.
 . "$CLI/shared.sh"
+model=$short_model
 for bits in 2 3 8; do
     run 0 matquant quantize "$model" -o "d$bits" $small --bits $bits --json -q
     [ "$(stdout | python3 -c 'import json, sys

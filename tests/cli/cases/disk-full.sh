@@ -1,8 +1,9 @@
 # A disk that is full at any write: status 4, one line that names the file, nothing left behind.
 . "$CLI/shared.sh"
+model=$short_model
 quantize="matquant quantize $model -o out --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1
     --group-size 32 -q"
-for n in 1 2 20 60 660 800; do # the last two in the refit
+for n in 1 2 20 60 400 500; do # the last two in the refit
     run 4 env MATQUANT_FAULT=write:$n:ENOSPC $quantize
     expect_one_error '^matquant: out/[a-z0-9.-]+: .*No space left on device$'
     expect_only

@@ -1,5 +1,6 @@
 # --fast: recipe best with few sequences, of which the line changes what it names; the narrowest trained width is refitted.
 . "$CLI/shared.sh"
+model=$short_model
 fast="--calib $DATA/demo-calib.jsonl.gz --seq-len 32 --group-size 64 --gemm openblas --fast"
 
 # made EXPECTED OPTION...: what the provenance of a run says: samples, epochs, fold, compensate, preset; of the refit the passes,

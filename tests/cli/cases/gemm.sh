@@ -1,5 +1,6 @@
 # --gemm: what is asked for is used and named in the provenance, or refused; auto says what it found.
 . "$CLI/shared.sh"
+model=$short_model
 small="${small%--gemm openblas}--bits 8,2"
 gemm() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["gemm"][sys.argv[2]])' "$1/matquant.json" "$2"; }
 

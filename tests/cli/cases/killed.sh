@@ -1,9 +1,10 @@
 # Killed at any moment: never a half-written output, and the next run clears away what was left.
 # timeout: 900
 . "$CLI/shared.sh"
+model=$short_model
 quantize="matquant quantize $model -o out --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1
     --group-size 32"
-for when in 0.05 0.2 0.5 '^learn .*1/6' '^learn .*5/6' '^learn .*6/6' '^refit .*int8'; do
+for when in 0.05 0.2 0.5 '^learn .*1/3' '^learn .*2/3' '^learn .*3/3' '^refit .*int8'; do
     # On a fast machine it may be done by then: then out is there, and whole.
     status=0
     python3 "$tools/signal_after.py" KILL "$when" $quantize >/dev/null 2>&1 || status=$?
@@ -19,7 +20,7 @@ verified out
 
 # --force: the old output is there until the new one is whole.
 cp out/model.safetensors before
-run 137 python3 "$tools/signal_after.py" KILL '^learn .*3/6' $quantize --force --seed 1
+run 137 python3 "$tools/signal_after.py" KILL '^learn .*2/3' $quantize --force --seed 1
 expect_same out/model.safetensors before
 run 0 $quantize --force --seed 1
 if cmp -s out/model.safetensors before; then fail "--force replaced nothing"; fi

@@ -1,6 +1,7 @@
 # Codes trained end to end: the master is whole, the result and the provenance say what it did to every width, and its options
 # are not passed over.
 . "$CLI/shared.sh"
+model=$short_model
 run 0 matquant quantize "$model" -o out $small --qat --qat-tokens 256 --qat-rate 0.01 --no-refit --json -q
 stdout | python3 -c 'import json, sys
 qat = json.load(sys.stdin)["qat"]

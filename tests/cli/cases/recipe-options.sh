@@ -1,5 +1,6 @@
 # What the line says holds, wherever it stands; the rest is the recipe's. Seen in the result and in the provenance.
 . "$CLI/shared.sh"
+model=$short_model
 field() { stdout | python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 rest="--calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --group-size 32 --dry-run --json -q"
 run 0 matquant quantize "$model" -o out $rest --recipe paper

@@ -1,5 +1,6 @@
 # Two runs give the same bytes, on one thread and on two.
 . "$CLI/shared.sh"
+model=$short_model
 run 0 matquant quantize "$model" -o one $small --threads 1
 run 0 matquant quantize "$model" -o two $small --threads 1
 diff -r one two || fail "two runs differ"

@@ -1,5 +1,6 @@
 # --zero-point symmetric: what GPTQ, compressed-tensors and GGUF's types without an offset hold is the slice itself.
 . "$CLI/shared.sh"
+model=$short_model
 run 0 matquant quantize "$model" -o m $small --zero-point symmetric -q
 run 0 matquant verify m --against "$model"
 run 0 matquant inspect m
