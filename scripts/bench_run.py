@@ -294,13 +294,14 @@ def flat(value, prefix=""):
 
 def comparable(results):
     numbers = {}
+    products = results.get("settings", {}).get("gemm", "f32")  # rates of different products are no ratio
     for run in results.get("learn", []):
         keys = ("bare_gflops", "loop_gflops", "ratio", "block_seconds", "step_median", "memory_peak", "rates")
         numbers.update(flat({key: run[key] for key in keys if key in run},
-                            f"{run['shape']}, {run['settings']['threads']} threads/"))
+                            f"{run['shape']}, {products}, {run['settings']['threads']} threads/"))
     for run in results.get("refit", []):
         numbers.update(flat({key: run[key] for key in ("tokens_a_second", "gflops") if key in run},
-                            f"refit, {run['shape']}, {run['threads']} threads/"))
+                            f"refit, {run['shape']}, {products}, {run['threads']} threads/"))
     for part in ("memory", "files", "tokenizer"):
         numbers.update(flat(results.get(part, {}), part + "/"))
     return {name: value for name, value in numbers.items() if not name.endswith(("others", "bytes", "tokens"))}
@@ -309,6 +310,8 @@ def comparable(results):
 def print_comparison(old, new):
     print(f"\nBeside {old['version']} of {old['date']} on {old['machine']['cpu']}:")
     before, now = comparable(old), comparable(new)
+    if not before.keys() & now.keys():
+        print("  nothing that both measured with the same products and threads")
     for name in now:
         if before.get(name):
             print(f"  {name:60} {before[name]:>14.5g} {now[name]:>14.5g} {now[name] / before[name]:>8.3f}")

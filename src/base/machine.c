@@ -3,6 +3,21 @@
 #include <sched.h>
 #include <stdio.h>
 
+mq_simd mq_simd_best(void) {
+#if defined(__x86_64__)
+    /* Every processor with AVX2 has F16C, which clang's builtin has no name for. */
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+        return MQ_SIMD_NONE;
+    }
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+               ? MQ_SIMD_AVX512
+               : MQ_SIMD_AVX2;
+#else
+    return MQ_SIMD_NONE;
+#endif
+}
+
 /* A number from a file of one line; false for "max" and where there is no such file. */
 static bool number_in(size_t *out, const char *path) {
     FILE *file = fopen(path, "re");

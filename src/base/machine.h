@@ -1,9 +1,15 @@
-/* What the machine has left, and where threads run. */
+/* What the machine can do, what it has left, and where threads run. */
 #ifndef MQ_BASE_MACHINE_H
 #define MQ_BASE_MACHINE_H
 
 #include <stdbool.h>
 #include <stddef.h>
+
+/* Which of the files that are compiled for an instruction set (matquant_simd_sources of
+ * cmake/MatquantFlags.cmake) this processor can run; each includes those before it. AVX2 is with
+ * FMA and F16C, AVX-512 with F, BW, DQ and VL. */
+typedef enum mq_simd { MQ_SIMD_NONE, MQ_SIMD_AVX2, MQ_SIMD_AVX512 } mq_simd;
+mq_simd mq_simd_best(void);
 
 /* Bytes that the kernel says new work could use without swapping (MemAvailable, and at most a
  * container's memory.max); false where it

@@ -1,7 +1,7 @@
 /* head_kernels.h for every processor of the architecture that we are built for, and the choice. */
-#include <stdbool.h>
-
 #include "model/head_kernels.h"
+
+#include "base/machine.h"
 
 extern const mq_head_kernels mq_head_kernels_baseline;
 #define MQ_HEAD_KERNELS_TABLE mq_head_kernels_baseline
@@ -12,17 +12,9 @@ extern const mq_head_kernels mq_head_kernels_baseline;
 extern const mq_head_kernels mq_head_kernels_avx2, mq_head_kernels_avx512;
 
 const mq_head_kernels *mq_head_kernels_at(size_t index) {
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vl");
-    if (index == 0) {
-        return &mq_head_kernels_baseline;
-    }
-    if (index == 1 && avx2) {
-        return &mq_head_kernels_avx2;
-    }
-    return index == 2 && avx512 ? &mq_head_kernels_avx512 : NULL;
+    const mq_head_kernels *const all[] = {&mq_head_kernels_baseline, &mq_head_kernels_avx2,
+                                          &mq_head_kernels_avx512};
+    return index <= (size_t)mq_simd_best() ? all[index] : NULL;
 }
 #else
 const mq_head_kernels *mq_head_kernels_at(size_t index) {

@@ -2,6 +2,8 @@
  * them. */
 #include "model/kernels.h"
 
+#include "base/machine.h"
+
 extern const mq_kernels mq_kernels_baseline;
 #define MQ_KERNELS_TABLE mq_kernels_baseline
 #define MQ_KERNELS_NAME "baseline"
@@ -11,17 +13,8 @@ extern const mq_kernels mq_kernels_baseline;
 extern const mq_kernels mq_kernels_avx2, mq_kernels_avx512;
 
 const mq_kernels *mq_kernels_at(size_t index) {
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vl");
-    if (index == 0) {
-        return &mq_kernels_baseline;
-    }
-    if (index == 1 && avx2) {
-        return &mq_kernels_avx2;
-    }
-    return index == 2 && avx512 ? &mq_kernels_avx512 : NULL;
+    const mq_kernels *const all[] = {&mq_kernels_baseline, &mq_kernels_avx2, &mq_kernels_avx512};
+    return index <= (size_t)mq_simd_best() ? all[index] : NULL;
 }
 #else
 const mq_kernels *mq_kernels_at(size_t index) { return index == 0 ? &mq_kernels_baseline : NULL; }

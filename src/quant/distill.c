@@ -206,26 +206,13 @@ static mq_block_weights weights_of(const mq_distill *distill, const mq_student *
     return weights;
 }
 
-static void round_weights(mq_distill *distill) {
-    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        size_t out, in;
-        mq_config_linear_shape(&out, &in, &distill->setup.model->config, (mq_linear)i);
-#pragma omp parallel for schedule(static)
-        for (size_t row = 0; row < out; row++) {
-            mq_bf16_round_all(distill->rounded[i] + row * in, distill->params.linear[i] + row * in,
-                              in);
-        }
-    }
-}
-
 static mq_status load(mq_distill *distill, const mq_student *student, size_t index, size_t layer,
                       mq_error *err) {
     mq_status status = mq_check_interrupt(distill->context, err);
     if (status == MQ_OK) {
-        status = mq_student_load(&distill->params, distill->codes, student, layer, err);
-    }
-    if (status == MQ_OK && wants_bf16(distill, student)) {
-        round_weights(distill);
+        status = mq_student_load(&distill->params,
+                                 wants_bf16(distill, student) ? distill->rounded : NULL,
+                                 distill->codes, student, layer, err);
     }
     distill->loaded_student = index;
     distill->loaded_layer = status == MQ_OK ? layer : NOWHERE;

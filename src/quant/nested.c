@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/machine.h"
+
 static void levels_of(mq_nested *nested, const mq_grid_options *options) {
     nested->level_count = 0;
     nested->symmetric = options->zero_point == MQ_ZERO_SYMMETRIC;
@@ -53,12 +55,13 @@ static void nested_carve(mq_grid *grid, mq_slab *slab) {
 
 const mq_nested_kernels *mq_nested_kernels_best(void) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    switch (mq_simd_best()) {
+    case MQ_SIMD_AVX512:
         return &mq_nested_kernels_avx512;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    case MQ_SIMD_AVX2:
         return &mq_nested_kernels_avx2;
+    case MQ_SIMD_NONE:
+        break;
     }
 #endif
     return &mq_nested_kernels_base;

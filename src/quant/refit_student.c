@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "quant/grid.h"
-#include "quant/lanes.h"
+#include "quant/refit_kernels.h"
 #include "tensor/dtype.h"
 
 /* --- what there is ---------------------------------------------------------------------------- */
@@ -144,25 +144,24 @@ static void round_pair(uint16_t *scale, uint16_t *bias, float exact_scale, float
     *bias = mq_f32_to_f16(middle - mq_f16_to_f32(*scale) * centre_of(width));
 }
 
-/* A row of weights out of its codes. */
-static void make_row(float *out, const uint8_t *codes, const mq_student *student,
-                     const mq_student_pairs *pairs, size_t row) {
+/* A row of weights out of its codes, or these rounded to bfloat16: one of the two is NULL. */
+static void make_row(float *values, mq_bf16 *rounded, const uint8_t *codes,
+                     const mq_student *student, const mq_student_pairs *pairs, size_t row) {
+    const mq_refit_kernels *kernels = mq_refit_kernels_best();
     const size_t count = pairs->in / pairs->groups;
-    const unsigned width = student->width;
-    const mq_slice_rule rule = student->setup->slice_rule;
     for (size_t g = 0; g < pairs->groups; g++) {
+        const float middle = pairs->middle[row * pairs->groups + g];
         float scale = pairs->scale[row * pairs->groups + g];
-        float bias = pairs->middle[row * pairs->groups + g] - scale * centre_of(width);
+        float bias = middle - scale * centre_of(student->width);
         if (student->rounded) {
             uint16_t stored_scale, stored_bias;
-            round_pair(&stored_scale, &stored_bias, scale, pairs->middle[row * pairs->groups + g],
-                       student);
+            round_pair(&stored_scale, &stored_bias, scale, middle, student);
             scale = mq_f16_to_f32(stored_scale);
             bias = mq_f16_to_f32(stored_bias);
         }
-        for (size_t i = g * count; i < (g + 1) * count; i++) {
-            out[i] = scale * (float)mq_slice_code(codes[i], width, rule) + bias;
-        }
+        kernels->weights(values ? values + g * count : NULL, rounded ? rounded + g * count : NULL,
+                         codes + g * count, count, scale, bias, student->width,
+                         student->setup->slice_rule);
     }
 }
 
@@ -225,7 +224,7 @@ static mq_status student_read(float *out, const mq_weights *self, const char *na
         status = student->store->codes(student->store->user, codes, entry->layer,
                                        (mq_linear)entry->linear, first + done, rows, err);
         for (size_t i = 0; status == MQ_OK && i < rows; i++) {
-            make_row(out + (done + i) * pairs->in, codes + i * pairs->in, student, pairs,
+            make_row(out + (done + i) * pairs->in, NULL, codes + i * pairs->in, student, pairs,
                      first + done + i);
         }
     }
@@ -274,10 +273,11 @@ mq_status mq_student_open(mq_student *student, const mq_refit_setup *setup, mq_e
     return status;
 }
 
-/* A linear's codes, and its weights out of them. Reading takes as long as the rest, so threads
- * share it, too. */
-static mq_status load_linear(float *weights, uint8_t *codes, const mq_student *student,
-                             size_t layer, mq_linear linear, mq_error *err) {
+/* A linear's codes, and its weights out of them, or these rounded, as for make_row. Reading takes
+ * as long as the rest, so threads share it, too. */
+static mq_status load_linear(float *weights, mq_bf16 *rounded, uint8_t *codes,
+                             const mq_student *student, size_t layer, mq_linear linear,
+                             mq_error *err) {
     const mq_refit_store *store = student->store;
     const mq_student_pairs *pairs = &student->pairs[layer][linear];
     const size_t in = pairs->in;
@@ -289,7 +289,8 @@ static mq_status load_linear(float *weights, uint8_t *codes, const mq_student *s
         const mq_status read =
             store->codes(store->user, codes + first * in, layer, linear, first, rows, &own);
         for (size_t row = first; read == MQ_OK && row < first + rows; row++) {
-            make_row(weights + row * in, codes + row * in, student, pairs, row);
+            make_row(weights ? weights + row * in : NULL, rounded ? rounded + row * in : NULL,
+                     codes + row * in, student, pairs, row);
         }
         if (read != MQ_OK) {
 #pragma omp critical(mq_student_load)
@@ -304,18 +305,37 @@ static mq_status load_linear(float *weights, uint8_t *codes, const mq_student *s
     return status;
 }
 
-mq_status mq_student_load(mq_block_params *params, uint8_t *const codes[MQ_LINEAR_COUNT],
-                          const mq_student *student, size_t layer, mq_error *err) {
+static void round_linear(mq_bf16 *rounded, const float *weights, const mq_config *config,
+                         mq_linear linear) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, config, linear);
+#pragma omp parallel for schedule(static)
+    for (size_t row = 0; row < out; row++) {
+        mq_bf16_round_all(rounded + row * in, weights + row * in, in);
+    }
+}
+
+mq_status mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,
+                          uint8_t *const codes[MQ_LINEAR_COUNT], const mq_student *student,
+                          size_t layer, mq_error *err) {
     bool skip[MQ_LINEAR_COUNT];
     mq_status status = MQ_OK;
     for (int i = 0; status == MQ_OK && i < MQ_LINEAR_COUNT; i++) {
         skip[i] = student->pairs[layer][i].groups > 0;
         if (skip[i]) {
-            status = load_linear(params->linear[i], codes[i], student, layer, (mq_linear)i, err);
+            status = load_linear(rounded ? NULL : params->linear[i], rounded ? rounded[i] : NULL,
+                                 codes[i], student, layer, (mq_linear)i, err);
         }
     }
-    return status == MQ_OK ? mq_block_params_load_rest(params, &student->model, layer, skip, err)
-                           : status;
+    if (status == MQ_OK) {
+        status = mq_block_params_load_rest(params, &student->model, layer, skip, err);
+    }
+    for (int i = 0; status == MQ_OK && rounded && i < MQ_LINEAR_COUNT; i++) {
+        if (!skip[i]) {
+            round_linear(rounded[i], params->linear[i], &student->model.config, (mq_linear)i);
+        }
+    }
+    return status;
 }
 
 /* --- start, step, end ------------------------------------------------------------------------- */
@@ -377,24 +397,6 @@ mq_status mq_student_start(mq_student *student, unsigned width, const mq_refit_s
     return status;
 }
 
-/* Σ gradient and Σ gradient·(s - centre) of a group. */
-static void group_sums(float *sum, float *sum_s, const float *gradient, const uint8_t *codes,
-                       size_t count, unsigned width, mq_slice_rule rule) {
-    mq_lanes plain = {{0}}, product = {{0}};
-    const float centre = centre_of(width);
-    for (size_t first = 0; first < count; first += MQ_CHUNK) {
-        const size_t n = count - first < MQ_CHUNK ? count - first : MQ_CHUNK;
-        float level[MQ_CHUNK];
-        for (size_t i = 0; i < n; i++) {
-            level[i] = (float)mq_slice_code(codes[first + i], width, rule) - centre;
-        }
-        mq_lanes_add(&plain, gradient + first, n);
-        mq_lanes_add_product(&product, gradient + first, level, n);
-    }
-    *sum = mq_lanes_sum(&plain);
-    *sum_s = mq_lanes_sum(&product);
-}
-
 void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
                            const float *gradient, const uint8_t *codes, const mq_adam *adam) {
     mq_student_pairs *pairs = &student->pairs[layer][linear];
@@ -403,10 +405,12 @@ void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
     const float half = (float)(1u << (width - 1)); /* steps in half the range */
     const mq_slice_rule rule = student->setup->slice_rule;
     const bool symmetric = is_symmetric(student);
+    const mq_refit_kernels *kernels = mq_refit_kernels_best();
 #pragma omp parallel for schedule(static)
     for (size_t g = 0; g < pairs->out * pairs->groups; g++) {
         float sum, sum_s;
-        group_sums(&sum, &sum_s, gradient + g * count, codes + g * count, count, width, rule);
+        kernels->sums(&sum, &sum_s, gradient + g * count, codes + g * count, count,
+                      centre_of(width), width, rule);
         const float scale = pairs->scale[g], unit = fabsf(scale) * half;
         float *m = pairs->m + 2 * g, *v = pairs->v + 2 * g;
         if (symmetric) { /* a weight is scale·(s - centre - ½) */

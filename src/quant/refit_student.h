@@ -72,9 +72,12 @@ static inline mq_adam mq_refit_adam(double rate, double rate_rounding, size_t st
     return adam;
 }
 
-/* A layer's parameters, and the codes[linear][out, in] that its weights were made of. */
-mq_status mq_student_load(mq_block_params *params, uint8_t *const codes[MQ_LINEAR_COUNT],
-                          const mq_student *student, size_t layer, mq_error *err);
+/* A layer's parameters, and the codes[linear][out, in] that its weights were made of. With
+ * rounded[linear][out, in] (NULL: not wanted) all its weights are there in bfloat16, and in params
+ * those alone that are not quantized. */
+mq_status mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,
+                          uint8_t *const codes[MQ_LINEAR_COUNT], const mq_student *student,
+                          size_t layer, mq_error *err);
 /* One step of Adam on a linear's pairs for gradient[out, in] of the loss by its weights. */
 void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
                            const float *gradient, const uint8_t *codes, const mq_adam *adam);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/machine.h"
 #include "tensor/bf16.h"
 #include "tensor/dtype_f16.h"
 
@@ -106,14 +107,7 @@ void mq_f32_to_f16_reference(void *out, const float *values, size_t count) {
     }
 }
 
-bool mq_has_f16c(void) {
-#if defined(__x86_64__)
-    /* Every processor with AVX2 has F16C, which clang's builtin has no name for. */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return false;
-#endif
-}
+bool mq_has_f16c(void) { return mq_simd_best() >= MQ_SIMD_AVX2; }
 
 static void bf16_to_f32(float *out, const void *data, size_t count) {
     const unsigned char *bytes = data;

@@ -1,5 +1,4 @@
-/* Matrix products, through one interface with backends chosen at run time (so far: OpenBLAS
- * float32).
+/* Matrix products of float32, by OpenBLAS; those of bfloat16 operands are gemm_bf16.h's.
  *
  * All matrices are row-major float32. Uses context's threads. */
 #ifndef MQ_TENSOR_GEMM_H

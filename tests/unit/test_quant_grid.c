@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/machine.h"
 #include "quant/clip.h"
 #include "quant/nested.h"
 #include "tensor/dtype.h"
@@ -323,7 +324,7 @@ static void kernels_agree(void **state) {
     const mq_nested_kernels *all[2] = {mq_nested_kernels_best()};
     size_t count = 1;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (mq_simd_best() >= MQ_SIMD_AVX2) {
         all[count++] = &mq_nested_kernels_avx2;
     }
 #endif
