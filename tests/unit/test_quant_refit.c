@@ -269,6 +269,41 @@ static void progress_is_of_all_widths(void **state) {
     free_fixture(&f);
 }
 
+/* From the end of an epoch's first step to that of its last an allocation would fail. */
+static void forbid_allocations(void *user, const mq_progress *report) {
+    size_t *steps = user;
+    if (strcmp(report->phase, "refit") == 0) {
+        ++*steps;
+        mq_alloc_fail_after(*steps % TRAIN != 0 && report->detail == NULL ? 1 : 0);
+    }
+}
+
+static void check_steps_allocate_nothing(const char *name, mq_gemm_bf16 *gemm) {
+    fixture f = make_wide_fixture(name, 2, 2); /* which gets all TRAIN sequences */
+    mq_context_free(f.context);
+    f.batch = 1;
+    f.gemm = gemm;
+    size_t steps = 0;
+    const mq_context_options options = {.threads = 2, .sink = {&steps, NULL, forbid_allocations}};
+    assert_int_equal(mq_context_new(&f.context, &options, NULL), MQ_OK);
+    mq_refit_result result;
+    mq_refit_close(refit(&result, &f, 2, 1e-3));
+    assert_int_equal(steps, 2 * TRAIN + 1);
+    free_fixture(&f);
+}
+
+static void steps_allocate_nothing(void **state) {
+    (void)state;
+    check_steps_allocate_nothing("llama", NULL);
+    check_steps_allocate_nothing("gemma3", NULL);
+    if (mq_gemm_bf16_usable()) {
+        mq_gemm_bf16 *gemm;
+        assert_int_equal(mq_gemm_bf16_new(&gemm, 2, NULL), MQ_OK);
+        check_steps_allocate_nothing("llama", gemm);
+        mq_gemm_bf16_free(gemm);
+    }
+}
+
 /* Where text is short, the widths up to 5 bits get all of it. */
 static void short_text_is_not_shared_out(void **state) {
     (void)state;
@@ -332,6 +367,7 @@ int main(void) {
         cmocka_unit_test(kept_insides_change_nothing),
         cmocka_unit_test(memory_is_predicted),
         cmocka_unit_test(progress_is_of_all_widths),
+        cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(short_text_is_not_shared_out),
         cmocka_unit_test(failures_are_reported),
     };
