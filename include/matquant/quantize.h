@@ -37,8 +37,8 @@ typedef enum mq_embeddings {
 typedef enum mq_preset {
     MQ_PRESET_NONE,
     MQ_PRESET_BALANCED, /* the recipe's own */
-    MQ_PRESET_NARROW,   /* for 2 to 4 bits, at the wide widths' cost */
-    MQ_PRESET_WIDE      /* for 8 bits, at the narrow widths' */
+    MQ_PRESET_NARROW,   /* leans to 2 bits, at the others' cost */
+    MQ_PRESET_WIDE      /* to 8 and 4 bits, at 2 bits' */
 } mq_preset;
 
 /* "narrow"; a static string. */

@@ -277,7 +277,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "weight of each width's (and each pair's) loss, in the order of --bits", .max = 1e9,
          .given = &line.lambda_given},
         {CLI_CHOICE, 0, "preset", &line.preset, "NAME",
-         "recipe best: a --lambda by its name. narrow favours 2 to 4 bits, wide favours 8; "
+         "recipe best: a --lambda by its name. narrow leans to 2 bits, wide to 8 and 4; "
          "balanced is what the recipe has, but where a group is a whole row, where it is wide",
          .choices = presets, .given = &line.preset_given},
         {CLI_CHOICE, 0, "loss", &line.loss, "NAME",
