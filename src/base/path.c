@@ -94,6 +94,12 @@ static const char *last_name(size_t *length, const char *path) {
     return path + begin;
 }
 
+char *mq_path_name(const char *path) {
+    size_t length;
+    const char *name = last_name(&length, path);
+    return mq_asprintf("%.*s", (int)length, name);
+}
+
 mq_status mq_same_place(bool *same, const char *a, const char *b, mq_error *err) {
     size_t length_a, length_b;
     const char *name_a = last_name(&length_a, a), *name_b = last_name(&length_b, b);

@@ -303,8 +303,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "end a block after an epoch that lowered no width's loss by so much; 0: never", .min = 0,
          .max = 100},
         {CLI_COUNT, 0, "int8-period", &options->int8_period, "N",
-         "int8's loss is visited on every N-th step, in the narrowest width's place and N times as "
-         "heavy: it costs as much as the others' and changes least",
+         "int8's loss is visited on every N-th step, N times as heavy: it costs as much as the "
+         "others' and changes least",
          .min = 1},
         {CLI_FLAG, 0, "sampled", &options->sampled,
          .help = "learn one width in a step, drawn with --lambda for odds, in place of all: less "

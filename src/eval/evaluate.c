@@ -34,6 +34,20 @@ static mq_status check_options(const mq_eval_options *options, mq_error *err) {
     return MQ_OK;
 }
 
+/* Not into a model that is read: --force would replace its weights as it does items of before. */
+static mq_status check_items_folder(const mq_eval_options *options, mq_error *err) {
+    char *folder = mq_path_parent(options->items);
+    if (folder == NULL) {
+        return mq_fail_memory(err, "a path", strlen(options->items));
+    }
+    const bool inside = mq_same_file(folder, options->model) ||
+                        (options->reference && mq_same_file(folder, options->reference));
+    mq_free(folder);
+    return inside ? mq_fail_file(err, MQ_ERR_USAGE, options->items,
+                                 "the items would be a file of the model's folder")
+                  : MQ_OK;
+}
+
 /* Where the items are written. */
 static mq_status check_items(const mq_eval_options *options, mq_error *err) {
     if (mq_path_exists(options->items) && !options->force) {
@@ -45,7 +59,11 @@ static mq_status check_items(const mq_eval_options *options, mq_error *err) {
             return mq_fail_file(err, MQ_ERR_USAGE, options->items, "the items are a task's file");
         }
     }
-    return mq_output_file_check(options->items, options->force, err);
+    if (options->text && mq_same_file(options->items, options->text)) {
+        return mq_fail_file(err, MQ_ERR_USAGE, options->items, "the items are the text's file");
+    }
+    const mq_status status = check_items_folder(options, err);
+    return status == MQ_OK ? mq_output_file_check(options->items, options->force, err) : status;
 }
 
 static mq_status load_windows(mq_sequences *out, const mq_eval_options *options,

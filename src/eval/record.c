@@ -60,7 +60,9 @@ static void put_reference(bool *good, cJSON *entry, const mq_eval_result *result
                           const mq_eval_options *options) {
     cJSON *reference = cJSON_AddObjectToObject(entry, "reference");
     put(good, reference);
-    put(good, cJSON_AddStringToObject(reference, "model", mq_path_base(options->reference)));
+    char *name = mq_path_name(options->reference);
+    put(good, name == NULL ? NULL : cJSON_AddStringToObject(reference, "model", name));
+    mq_free(name);
     put_number(good, reference, "perplexity", result->reference_perplexity);
     put_number(good, entry, "kl", result->kl);
     put_number(good, entry, "top1_agreement", result->top1_agreement);

@@ -214,18 +214,6 @@ static mq_status plan_and_write(mq_slice_report *report, const mq_export_format 
     return status;
 }
 
-/* "int4" of "/models/int4/"; the caller's. NULL: no memory. */
-static char *name_of(const char *path) {
-    char *copy = mq_strdup(path);
-    for (size_t length = copy == NULL ? 0 : strlen(copy); length > 1 && copy[length - 1] == '/';
-         length--) {
-        copy[length - 1] = '\0';
-    }
-    char *name = copy == NULL ? NULL : mq_strdup(mq_path_base(copy));
-    mq_free(copy);
-    return name;
-}
-
 /* A slice is not made of less than the model that config.json says. */
 static mq_status check_model(const mq_config *config, mq_weights *weights, const char *folder,
                              mq_error *err) {
@@ -255,7 +243,7 @@ static mq_status slice_master(mq_slice_report *report, const mq_export_format *f
                               const mq_master *master, mq_export_job *job, mq_error *err) {
     mq_weights *weights = NULL;
     mq_config config = {0};
-    char *master_name = name_of(job->options->master);
+    char *master_name = mq_path_name(job->options->master);
     mq_status status = master_name == NULL ? mq_fail_memory(err, "a path", 0)
                                            : mq_config_read(&config, job->options->master, err);
     if (status == MQ_OK && mq_master_serves(master, job->width)) {

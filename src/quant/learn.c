@@ -263,36 +263,25 @@ static size_t draw_width(double *factor, const mq_grid_options *options, mq_rand
 }
 
 /* Whether a step visits trained width k, and how much more its loss weighs for the steps that pass
- * it over.
- *
- * A step of int8 costs as much as one of int2 and moves little: every int8_period-th step will do.
- * On those steps it takes the place of the narrowest width, so that no step costs more than
- * another. The narrowest is not made heavier for that: what it gives up goes to the widths between.
- */
+ * it over. A step of int8 costs as much as one of int2 and moves little: every int8_period-th step
+ * will do, beside the other widths' (in the place of int2's, int2 ended 5 % behind: the trial is in
+ * tests/bench/RESULTS.md). A width that is learned alone is visited on every step. */
 static bool visits(double *factor, const mq_learner *learner, size_t k, size_t step) {
     const mq_grid_options *options = &learner->grid_options;
     const size_t period = learner->options->int8_period;
-    size_t learned = 0, narrowest = 0;
-    for (size_t i = 0; i < options->width_count; i++) { /* widths fall */
-        if (options->lambda[i] > 0.0) {
-            learned++;
-            narrowest = i;
-        }
+    size_t learned = 0;
+    for (size_t i = 0; i < options->width_count; i++) {
+        learned += options->lambda[i] > 0.0 ? 1 : 0;
     }
     *factor = 1.0;
     if (!(options->lambda[k] > 0.0)) {
         return false;
     }
-    if (options->widths[0] != MQ_MAX_WIDTH || !(options->lambda[0] > 0.0) || learned < 2 ||
-        period == 1) {
+    if (options->widths[k] != MQ_MAX_WIDTH || learned < 2) {
         return true;
     }
-    const bool rare_step = step % period == period - 1;
-    if (k == 0) {
-        *factor = (double)period;
-        return rare_step;
-    }
-    return !(rare_step && k == narrowest && learned > 2);
+    *factor = (double)period;
+    return step % period == period - 1;
 }
 
 /* Which widths a step visits, and the factors of their losses. */

@@ -58,7 +58,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         /* A step of int8 costs as much as one of int2 and moves little: its loss is small from the
          * start, and what it asks of the narrower widths' rounding changes slowly. The trial is in
          * tests/bench/RESULTS.md. */
-        .int8_period = 4,
+        .int8_period = 8,
         .compensate = recipe == MQ_RECIPE_BEST,
         .fold = recipe == MQ_RECIPE_BEST,
         /* MatQuant and rounding know no refit; paper can be asked for one. */
@@ -391,6 +391,9 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "--samples, --epochs, --batch and --int8-period must be at least 1, "
                        "--seq-len at least 2");
+    }
+    if (options->epochs > MOST_EPOCHS) {
+        return mq_fail(err, MQ_ERR_USAGE, "--epochs is at most %d", MOST_EPOCHS);
     }
     return check_refit(options, err);
 }

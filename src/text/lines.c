@@ -38,8 +38,9 @@ mq_status mq_line_parse(cJSON **out, const mq_line *line, const char *path, mq_e
     mq_error inner;
     mq_status status = mq_json_parse(out, line->text, line->size, path, &inner);
     if (status == MQ_ERR_INPUT) {
-        return mq_fail_offset(err, status, path, NULL, line->offset, "line %zu is not JSON",
-                              line->number);
+        return mq_fail_offset(err, status, path, NULL,
+                              line->offset + (inner.has_offset ? inner.offset : 0),
+                              "line %zu is not JSON", line->number);
     }
     if (status && err) {
         *err = inner;

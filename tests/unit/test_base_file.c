@@ -287,6 +287,13 @@ static void paths_are_taken_apart(void **state) {
     mq_free(joined);
     assert_string_equal(mq_path_base("a/b/c"), "c");
     assert_string_equal(mq_path_base("c"), "c");
+    static const char *const named[][2] = {
+        {"/models/int4/", "int4"}, {"int4", "int4"}, {"a//b//", "b"}, {"/", ""}, {"", ""}};
+    for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
+        char *name = mq_path_name(named[i][0]);
+        assert_string_equal(name, named[i][1]);
+        mq_free(name);
+    }
     const char *a = temporary_write(folder, "a", "12345", 5);
     const char *link_path = temporary_path(folder, "link");
     const char *broken = temporary_path(folder, "broken");

@@ -152,6 +152,10 @@ static void senseless_options_are_refused(void **state) {
     options.int8_period = 0;
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
     options = small(MQ_RECIPE_BEST);
+    options.epochs = (size_t)1 << 63; /* steps could not be counted */
+    assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
+    assert_non_null(strstr(err.message, "--epochs is at most"));
+    options = small(MQ_RECIPE_BEST);
     options.slice_rule = MQ_SLICE_ROUND;
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
     options = small(MQ_RECIPE_BEST);

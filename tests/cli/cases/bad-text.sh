@@ -30,7 +30,7 @@ refused_text plain.txt.gz '.*gzip.*'
 printf '{"text": "one"}\n{"text": 2}\n' >texts/number.jsonl
 refused_text number.jsonl 'at byte 16: line 2 is without a string "text"'
 printf '{"text": "one"}\n{"text": "tw\n' >texts/broken.jsonl
-refused_text broken.jsonl 'at byte 16: line 2 is not JSON'
+refused_text broken.jsonl 'at byte 26: line 2 is not JSON' # in it, a string that does not end
 printf 'not an array' >texts/ids.npy
 refused_text ids.npy 'at byte 0: not a NumPy array file'
 mkdir texts/folder.txt

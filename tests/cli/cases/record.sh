@@ -33,7 +33,7 @@ unchanged_but_provenance() {
 }
 run 0 $measure --bits 4 --record
 stdout >result-4
-run 0 $measure --bits 2 --record --reference "$model"
+run 0 $measure --bits 2 --record --reference "$model/"
 stdout >result-2
 recorded "$DATA/demo-eval.txt" 4 2 || fail "not what was measured"
 unchanged_but_provenance

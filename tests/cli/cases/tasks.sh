@@ -64,6 +64,19 @@ run 0 matquant eval "$model" --tasks tasks/* --items slice.jsonl --force --max-i
 [ "$(wc -l <slice.jsonl)" = 4 ] || fail "not two items of each task"
 run 2 matquant eval "$model" --tasks tasks/one.jsonl --items tasks/one.jsonl --force
 expect_one_error "^matquant: tasks/one\.jsonl: the items are a task's file\$"
+
+# Nor do they replace the text, or a file of a model that is read.
+cp "$DATA/demo-eval.txt" text.txt
+run 2 matquant eval "$model" --tasks tasks/one.jsonl --text text.txt --items text.txt --force
+expect_one_error "^matquant: text\.txt: the items are the text's file\$"
+expect_same text.txt "$DATA/demo-eval.txt"
+cp -r "$model" own
+run 2 matquant eval own/ --tasks tasks/one.jsonl --items own/model.safetensors --force
+expect_one_error "^matquant: own/model\.safetensors: the items would be a file of the model's folder\$"
+run 2 matquant eval "$model" --reference own --text text.txt --tasks tasks/one.jsonl --items own/new.jsonl
+expect_one_error "^matquant: own/new\.jsonl: the items would be a file of the model's folder\$"
+expect_same own/model.safetensors "$model/model.safetensors"
+rm -r own text.txt
 expect_only tasks table again s4 slice.jsonl master.jsonl both.json
 
 # The gate.
