@@ -83,11 +83,20 @@ endforeach()
 # The demo model's first three blocks: for tests that learn and would show nothing more on all six.
 if(TARGET short_model)
     set(demo_model ${CMAKE_CURRENT_SOURCE_DIR}/data/demo-model)
+    file(GLOB demo_files CONFIGURE_DEPENDS ${demo_model}/*)
+    # Removed first: of what a clean left of the folder short_model cannot know whose it is.
     add_custom_command(OUTPUT ${matquant_short_model}/config.json
+        COMMAND ${CMAKE_COMMAND} -E rm -rf ${matquant_short_model}
         COMMAND short_model ${demo_model} 3 ${matquant_short_model}
-        DEPENDS short_model ${demo_model}/config.json ${demo_model}/model.safetensors
+        DEPENDS short_model ${demo_files}
         COMMENT "Shortening the demo model" VERBATIM)
     add_custom_target(matquant_short_model ALL DEPENDS ${matquant_short_model}/config.json)
+    foreach(source IN LISTS unit_tests)
+        get_filename_component(name ${source} NAME_WE)
+        if(TARGET ${name} AND name MATCHES "^test_store_quantize")
+            add_dependencies(${name} matquant_short_model)
+        endif()
+    endforeach()
 endif()
 
 # Calls that bench_learn's timers stand between (tests/bench/learn_timers.h): those from one source file to another.

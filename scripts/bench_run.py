@@ -310,8 +310,8 @@ def comparable(results):
 def print_comparison(old, new):
     print(f"\nBeside {old['version']} of {old['date']} on {old['machine']['cpu']}:")
     before, now = comparable(old), comparable(new)
-    if not before.keys() & now.keys():
-        print("  nothing that both measured with the same products and threads")
+    if not any(name in before for name in now if " threads/" in name):
+        print("  no blocks or refit that both measured with the same products and threads")
     for name in now:
         if before.get(name):
             print(f"  {name:60} {before[name]:>14.5g} {now[name]:>14.5g} {now[name] / before[name]:>8.3f}")

@@ -264,8 +264,8 @@ static size_t draw_width(double *factor, const mq_grid_options *options, mq_rand
 
 /* Whether a step visits trained width k, and how much more its loss weighs for the steps that pass
  * it over. A step of int8 costs as much as one of int2 and moves little: every int8_period-th step
- * will do, beside the other widths' (in the place of int2's, int2 ended 5 % behind: the trial is in
- * tests/bench/RESULTS.md). A width that is learned alone is visited on every step. */
+ * will do, beside the other widths' (in the place of int2's, int2's KL ended 4 to 7 % higher: the
+ * trial is in tests/bench/RESULTS.md). A width that is learned alone is visited on every step. */
 static bool visits(double *factor, const mq_learner *learner, size_t k, size_t step) {
     const mq_grid_options *options = &learner->grid_options;
     const size_t period = learner->options->int8_period;

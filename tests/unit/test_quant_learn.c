@@ -161,6 +161,50 @@ static void widths_without_a_step(void **state) {
     }
 }
 
+/* Marks every width's gradient when the first step is done: a width that the second visits has
+ * another number there. */
+#define MARK 1e30f
+
+typedef struct marker {
+    learner_fixture f;
+    size_t steps;
+} marker;
+
+static void mark_gradients(void *user, const mq_progress *progress) {
+    (void)progress;
+    marker *m = user;
+    for (size_t k = 0; m->steps == 0 && k < WIDTHS; k++) {
+        m->f.learner.gradients[MQ_UP][k][0] = MARK;
+    }
+    m->steps++;
+}
+
+/* int8's step, the second of two or the third, takes no other width's place. */
+static void int8_is_visited_beside_the_others(void **state) {
+    (void)state;
+    for (size_t period = 2; period <= 3; period++) {
+        marker m = {.steps = 0};
+        mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+        options.int8_period = period;
+        open_learner(&m.f, "llama", &options, 2);
+        const mq_context_options settings = {.threads = 1,
+                                             .sink = {.user = &m, .progress = mark_gradients}};
+        mq_context *context = NULL;
+        assert_int_equal(mq_context_new(&context, &settings, NULL), MQ_OK);
+        const mq_context *before = m.f.learner.context;
+        m.f.learner.context = context;
+        assert_int_equal(mq_learner_train(&m.f.learner, 0, 0.0, NULL), MQ_OK);
+        assert_true(m.steps >= 2);
+        for (size_t k = 0; k < WIDTHS; k++) {
+            const bool unvisited = m.f.learner.gradients[MQ_UP][k][0] == MARK;
+            assert_int_equal(unvisited, k == 0 && period == 3);
+        }
+        m.f.learner.context = before;
+        mq_context_free(context);
+        close_learner(&m.f);
+    }
+}
+
 static void senseless_percentages_are_refused(void **state) {
     (void)state;
     static const double bad[] = {-1.0, 101.0, NAN};
@@ -180,6 +224,7 @@ int main(void) {
         cmocka_unit_test(the_values_are_those_of_its_last_step),
         cmocka_unit_test(nothing_is_allocated_in_the_loop),
         cmocka_unit_test(widths_without_a_step),
+        cmocka_unit_test(int8_is_visited_beside_the_others),
         cmocka_unit_test(senseless_percentages_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

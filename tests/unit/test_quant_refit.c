@@ -287,7 +287,7 @@ static void check_steps_allocate_nothing(const char *name, mq_gemm_bf16 *gemm) {
     const mq_context_options options = {.threads = 2, .sink = {&steps, NULL, forbid_allocations}};
     assert_int_equal(mq_context_new(&f.context, &options, NULL), MQ_OK);
     mq_refit_result result;
-    mq_refit_close(refit(&result, &f, 2, 1e-3));
+    mq_refit_close(refit(&result, &f, 2, 1e-3)); /* threads' own: memory_is_predicted sees them */
     assert_int_equal(steps, 2 * TRAIN + 1);
     free_fixture(&f);
 }

@@ -14,8 +14,9 @@ static mq_status refused(const mq_quantize_options *options, mq_error *err) {
     return status;
 }
 
-/* At the recipe's own settings but for fewer and shorter sequences: the weighted loss falls in
- * every block, and int4's and int2's do. (int8's may rise: its weight is what pays for the others.)
+/* At the recipe's own settings but for fewer and shorter sequences, and int8's period: the weighted
+ * loss falls in every block, and int4's and int2's do. (int8's may rise: its weight is what pays
+ * for the others.)
  */
 static void learning_lowers_the_losses(void **state) {
     (void)state;
