@@ -55,16 +55,12 @@ static void nested_carve(mq_grid *grid, mq_slab *slab) {
 
 const mq_nested_kernels *mq_nested_kernels_best(void) {
 #if defined(__x86_64__)
-    switch (mq_simd_best()) {
-    case MQ_SIMD_AVX512:
-        return &mq_nested_kernels_avx512;
-    case MQ_SIMD_AVX2:
-        return &mq_nested_kernels_avx2;
-    case MQ_SIMD_NONE:
-        break;
-    }
-#endif
+    static const mq_nested_kernels *const all[] = {&mq_nested_kernels_base, &mq_nested_kernels_avx2,
+                                                   &mq_nested_kernels_avx512};
+    return all[mq_simd_best()];
+#else
     return &mq_nested_kernels_base;
+#endif
 }
 
 /* A clip that learning would turn around stays a thousandth wide; with a symmetric zero point lo =

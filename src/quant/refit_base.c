@@ -1,20 +1,15 @@
 /* The refit's loops for any machine, the reference for the others, and the choice. */
 #define MQ_KERNEL_NAME "base"
 #define MQ_KERNEL_SYMBOL mq_refit_kernels_base
-#include "quant/refit_kernels_body.h"
-
 #include "base/machine.h"
+#include "quant/refit_kernels_body.h"
 
 const mq_refit_kernels *mq_refit_kernels_best(void) {
 #if defined(__x86_64__)
-    switch (mq_simd_best()) {
-    case MQ_SIMD_AVX512:
-        return &mq_refit_kernels_avx512;
-    case MQ_SIMD_AVX2:
-        return &mq_refit_kernels_avx2;
-    case MQ_SIMD_NONE:
-        break;
-    }
-#endif
+    static const mq_refit_kernels *const all[] = {&mq_refit_kernels_base, &mq_refit_kernels_avx2,
+                                                  &mq_refit_kernels_avx512};
+    return all[mq_simd_best()];
+#else
     return &mq_refit_kernels_base;
+#endif
 }

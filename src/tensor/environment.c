@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/machine.h"
 #include "matquant/context.h"
 
 #if defined(__linux__)
@@ -41,16 +42,11 @@ const char *mq_blas_kernel_for(const char *chosen, mq_vector_support support) {
 }
 
 static mq_vector_support this_processor(void) {
+    mq_vector_support support = {.avx2 = mq_simd_best() >= MQ_SIMD_AVX2};
 #if defined(__x86_64__)
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    return (mq_vector_support){
-        .avx2 = avx2,
-        .avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
-                  __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vl")};
-#else
-    return (mq_vector_support){0};
+    support.avx512 = mq_simd_best() >= MQ_SIMD_AVX512 && __builtin_cpu_supports("avx512cd");
 #endif
+    return support;
 }
 
 const char *mq_blas_better_kernel(void) {

@@ -108,7 +108,7 @@ int main(int argc, char **argv) {
                       .rate = argc > 10 ? strtod(argv[10], NULL) : -1.0,
                       .gemm = self.gemm},
             .width_count = 3,
-            .int8_period = 8,
+            .int8_period = mq_quantize_defaults(MQ_RECIPE_BEST).int8_period,
             .rate = strtod(argv[5], NULL),
         };
         memcpy(setup.widths, widths, sizeof widths);
