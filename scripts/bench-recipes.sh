@@ -34,8 +34,8 @@ for model in $models; do
     measure "$name-full.json" "$matquant" eval "$folder" --text "$text" --windows $windows --seq-len $seq_len --json
     for recipe in $recipes; do
         master=$work/$name-$recipe
-        calibration="--calib $calib"
-        [ "$recipe" != rtn ] || calibration=''
+        calibration="--calib $calib $settings"
+        [ "$recipe" != rtn ] || calibration='' # nor settings: they are learning's
         case $recipe in
         blocks) options='best --no-refit' ;;
         *) options=$recipe ;;
@@ -43,7 +43,7 @@ for model in $models; do
         # Split into words on purpose: the path in $calibration may hold no spaces.
         # shellcheck disable=SC2086
         measure "$name-$recipe.json" "$matquant" quantize "$folder" -o "$master" --force --recipe $options \
-            --group-size 64 $calibration $settings --json
+            --group-size 64 $calibration --json
         for width in $widths; do
             measure "$name-$recipe-w$width.json" "$matquant" eval "$master" --bits "$width" --text "$text" \
                 --windows $windows --seq-len $seq_len --json

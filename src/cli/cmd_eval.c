@@ -165,12 +165,15 @@ mq_status cmd_eval(int count, char *const *argv) {
              "put the text's result into matquant.json of the master: inspect shows it, and the "
              "model card of every slice of that width"},
         CLI_COMMON_OPTIONS(common)};
-    const cli_command command = {
-        "eval",
-        "Measures a plain model, a master checkpoint at any width, or a slice: the perplexity of a "
-        "text, the accuracy on zero-shot tasks, or both. A master at a width and the slice of that "
-        "width give the same result to the last bit.",
-        arguments, specs, print_task_format};
+    const cli_command command = {.name = "eval",
+                                 .description = "Measures a plain model, a master checkpoint at "
+                                                "any width, or a slice: the perplexity of a "
+                                                "text, the accuracy on zero-shot tasks, or both. A "
+                                                "master at a width and the slice of that "
+                                                "width give the same result to the last bit.",
+                                 .arguments = arguments,
+                                 .options = specs,
+                                 .epilogue = print_task_format};
     mq_status status;
     if (!cli_read_line(&status, &command, count, argv)) {
         return status;

@@ -158,10 +158,12 @@ mq_status cmd_inspect(int count, char *const *argv) {
     const cli_argument arguments[] = {
         {"FOLDER", "plain model, master checkpoint, or slice", &folder}, {NULL, NULL, NULL}};
     const cli_option specs[] = {CLI_COMMON_OPTIONS(common)};
-    const cli_command command = {"inspect",
-                                 "Prints what a folder is: architecture, tensors, widths, bits a "
-                                 "weight and bytes at each width, provenance.",
-                                 arguments, specs, NULL};
+    const cli_command command = {
+        .name = "inspect",
+        .description = "Prints what a folder is: architecture, tensors, widths, bits a "
+                       "weight and bytes at each width, provenance.",
+        .arguments = arguments,
+        .options = specs};
     mq_status status;
     if (!cli_read_line(&status, &command, count, argv)) {
         return status;

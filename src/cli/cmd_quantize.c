@@ -11,6 +11,10 @@ static const char *const embeddings[] = {"keep", "8", "nested", NULL};
 static const char *const scopes[] = {"all", "ffn", NULL};
 static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
 
+/* What of a run an option belongs to, where the library cannot tell a value that was given from one
+ * that was not. */
+enum part { ALWAYS, LEARNING, TRAINED_WIDTHS, INT8_VISITS, END_TO_END, GROUPS, PARTS };
+
 typedef struct quantize_line {
     mq_quantize_options options;
     int recipe, preset, loss, rule, zero_point, scope,
@@ -26,6 +30,7 @@ typedef struct quantize_line {
     bool refit_bits_given, refit_tokens_given, refit_epochs_given;
     bool fast;
     cli_texts include, exclude;
+    const char *first[PARTS]; /* the first option of each on the line */
     cli_common common;
 } quantize_line;
 
@@ -139,6 +144,33 @@ static void set_refit(quantize_line *line) {
     }
 }
 
+/* An option that would change nothing is refused, not passed over. */
+static mq_status check_parts(const quantize_line *line) {
+    const mq_quantize_options *options = &line->options;
+    const bool learns = options->recipe != MQ_RECIPE_RTN;
+    const struct {
+        bool at_work;
+        const char *without;
+    } parts[PARTS] = {
+        [ALWAYS] = {true, NULL},
+        [LEARNING] = {learns, "recipe rtn, which learns nothing,"},
+        [TRAINED_WIDTHS] = {learns || options->embeddings != MQ_EMBEDDINGS_KEEP,
+                            "recipe rtn, which learns nothing,"},
+        [INT8_VISITS] = {learns && (!options->sampled || options->qat),
+                         learns ? "--sampled, which draws the widths,"
+                                : "recipe rtn, which learns nothing,"},
+        [END_TO_END] = {options->refit || options->qat, "a run without the refit and --qat"},
+        [GROUPS] = {options->group_size > 0, "--group-size 0, a row a group,"},
+    };
+    for (size_t i = 0; i < PARTS; i++) {
+        if (!parts[i].at_work && line->first[i] != NULL) {
+            return cli_usage_error("quantize", "%s has no use for --%s", parts[i].without,
+                                   line->first[i]);
+        }
+    }
+    return MQ_OK;
+}
+
 /* Reads the line twice: the first time for the recipe and --fast, whose numbers then stand where
  * the line says nothing. */
 static bool read_line(mq_status *status, quantize_line *line, const cli_command *command, int count,
@@ -181,7 +213,10 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
         *status = cli_usage_error("quantize", "--embeddings-min-bits wants --embeddings nested");
         return false;
     }
-    *status = set_widths(line);
+    *status = check_parts(line);
+    if (*status == MQ_OK) {
+        *status = set_widths(line);
+    }
     if (*status == MQ_OK) {
         set_refit(line);
     }
@@ -254,11 +289,14 @@ mq_status cmd_quantize(int count, char *const *argv) {
              "text to learn on (.txt, .jsonl, either gzipped, or token ids as .npy), or 'self' for "
              "text that the model "
              "writes itself; needed unless the recipe is rtn"},
-        {CLI_COUNT, 0, "samples", &options->samples, "N", "calibration sequences", .min = 1},
-        {CLI_COUNT, 0, "seq-len", &options->seq_len, "N", "tokens in each of them", .min = 2},
+        {CLI_COUNT, 0, "samples", &options->samples, "N", "calibration sequences", .min = 1,
+         .part = LEARNING},
+        {CLI_COUNT, 0, "seq-len", &options->seq_len, "N", "tokens in each of them", .min = 2,
+         .part = LEARNING},
         {CLI_CLEAR, 0, "no-bos", &options->bos,
          .help = "do not begin them with the beginning-of-sequence token that the tokenizer's "
-                 "template puts there"},
+                 "template puts there",
+         .part = LEARNING},
         {.type = CLI_HEADING, .help = "Learning (defaults are those of the recipe)"},
         {CLI_CHOICE, 0, "recipe", &line.recipe, "NAME",
          "best: each width decides its own bits; paper: MatQuant as published; rtn: rounding, "
@@ -272,17 +310,18 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_TERMS, 0, "bits", &line.bits, "LIST",
          "widths to train, 2 to 8; the others can be used all the same. 8>2 among them (quoted for "
          "the shell, or 8:2): the 2-bit model also learns from the 8-bit model's output",
-         .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH, .given = &line.bits_given},
+         .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH, .given = &line.bits_given,
+         .part = TRAINED_WIDTHS},
         {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST",
          "weight of each width's (and each pair's) loss, in the order of --bits", .max = 1e9,
-         .given = &line.lambda_given},
+         .given = &line.lambda_given, .part = TRAINED_WIDTHS},
         {CLI_CHOICE, 0, "preset", &line.preset, "NAME",
          "recipe best: a --lambda by its name. narrow leans to 2 bits, wide to 8 and 4; "
          "balanced is what the recipe has, but where a group is a whole row, where it is wide",
          .choices = presets, .given = &line.preset_given},
         {CLI_CHOICE, 0, "loss", &line.loss, "NAME",
          "relative: each token's squared error divided by its own square; l2: not divided",
-         .choices = cli_loss_names},
+         .choices = cli_loss_names, .part = LEARNING},
         {CLI_CHOICE, 0, "slice-rule", &line.rule, "NAME",
          "top: a slice is the top bits of a code; round: the code rounded to so many bits; "
          "round-extra: the same without a clamp, one level more, for recipe paper",
@@ -295,8 +334,9 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "and compressed-tensors hold exactly (--slice-rule round)",
          .choices = zero_points},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
-         .min = 1},
-        {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1},
+         .min = 1, .part = LEARNING},
+        {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1,
+         .part = LEARNING},
         {CLI_NUMBER, 0, "rate", &options->rate, "FACTOR",
          "multiplies the recipe's learning rates for the blocks", .min = 1e-3, .max = 1e3},
         {CLI_NUMBER, 0, "early-stop", &options->early_stop, "PERCENT",
@@ -305,7 +345,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_COUNT, 0, "int8-period", &options->int8_period, "N",
          "int8's loss is visited on every N-th step, N times as heavy: it costs as much as the "
          "others' and changes least",
-         .min = 1},
+         .min = 1, .part = INT8_VISITS},
         {CLI_FLAG, 0, "sampled", &options->sampled,
          .help = "learn one width in a step, drawn with --lambda for odds, in place of all: less "
                  "time for as many steps"},
@@ -324,7 +364,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_CLEAR, 0, "no-refit", &options->refit, .help = "leave that out"},
         {CLI_FLAG, 0, "extend", &options->extend,
          .help = "where the text is shorter than the refit has use for, let the model go on from "
-                 "pieces of it until there is enough; recipe best does"},
+                 "pieces of it until there is enough; recipe best does",
+         .part = END_TO_END},
         {CLI_CLEAR, 0, "no-extend", &options->extend,
          .help = "make do with the text that there is"},
         {CLI_COUNT, 0, "refit-tokens", &options->refit_tokens, "N",
@@ -336,7 +377,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "plentiful text is 1, but 2 at least where the model wrote most of it)",
          .min = 1, .hide_default = true, .given = &line.refit_epochs_given},
         {CLI_COUNT, 0, "refit-batch", &options->refit_batch, "N",
-         "sequences in a step of the refit", .min = 1},
+         "sequences in a step of the refit", .min = 1, .part = END_TO_END},
         {CLI_COUNTS, 0, "refit-bits", &line.refit_bits, "LIST",
          "widths to refit, 2 to 8 (default: those of --bits, and 3 and 4 where they lie between)",
          .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH, .hide_default = true,
@@ -357,14 +398,15 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "how far it moves a code in a step, in steps of the width that does (default: 0.005, with "
          "rounding slices 0.001)",
          .min = 1e-9, .max = 1, .hide_default = true},
-        {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice"},
+        {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice",
+         .part = LEARNING},
         {.type = CLI_HEADING, .help = "What is quantized"},
         {CLI_COUNT, 0, "group-size", &options->group_size, "N",
          .help = "weights of a row that share scale and bias; 0: the whole row"},
         {CLI_COUNT, 0, "group-fallback", &options->group_fallback, "N",
          "group size of the layers whose rows --group-size does not divide (default: that is an "
          "error)",
-         .hide_default = true, .given = &options->has_group_fallback},
+         .hide_default = true, .given = &options->has_group_fallback, .part = GROUPS},
         {CLI_CHOICE, 0, "scope", &line.scope, "NAME",
          "all: every linear layer of the blocks; ffn: those of the feed-forward networks",
          .choices = scopes},
@@ -387,11 +429,14 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .choices = gemms},
         CLI_THREADS_OPTION(line.common),
         CLI_COMMON_OPTIONS(line.common)};
-    const cli_command command = {"quantize",
-                                 "Makes a master checkpoint: a Hugging Face folder with one int8 "
-                                 "code a weight, whose top r bits are the "
-                                 "r-bit model, for every r from 2 to 8.",
-                                 arguments, specs, NULL};
+    const cli_command command = {
+        .name = "quantize",
+        .description = "Makes a master checkpoint: a Hugging Face folder with one int8 "
+                       "code a weight, whose top r bits are the "
+                       "r-bit model, for every r from 2 to 8.",
+        .arguments = arguments,
+        .options = specs,
+        .first = line.first};
     mq_status status;
     return read_line(&status, &line, &command, count, argv) ? quantize(&line) : status;
 }

@@ -114,11 +114,14 @@ mq_status cmd_slice(int count, char *const *argv) {
         CLI_SHARD_OPTION(options.max_shard_size),
         CLI_THREADS_OPTION(common),
         CLI_COMMON_OPTIONS(common)};
-    const cli_command command = {"slice",
-                                 "Cuts the model of one width out of a master checkpoint, in a "
-                                 "format that other programs load. Needs neither "
-                                 "the original model nor calibration data.",
-                                 arguments, specs, print_formats};
+    const cli_command command = {.name = "slice",
+                                 .description =
+                                     "Cuts the model of one width out of a master checkpoint, in a "
+                                     "format that other programs load. Needs neither "
+                                     "the original model nor calibration data.",
+                                 .arguments = arguments,
+                                 .options = specs,
+                                 .epilogue = print_formats};
     mq_status status;
     if (!cli_read_line(&status, &command, count, argv)) {
         return status;

@@ -40,11 +40,13 @@ mq_status cmd_verify(int count, char *const *argv) {
              "also check that every tensor that is not quantized is byte for byte this model's"},
         CLI_THREADS_OPTION(common),
         CLI_COMMON_OPTIONS(common)};
-    const cli_command command = {"verify",
-                                 "Checks the CRC-32, the shape and the values of every tensor of a "
-                                 "master checkpoint. Each problem is a line on "
-                                 "standard error; with any, the exit status is 1.",
-                                 arguments, specs, NULL};
+    const cli_command command = {
+        .name = "verify",
+        .description = "Checks the CRC-32, the shape and the values of every tensor of a "
+                       "master checkpoint. Each problem is a line on "
+                       "standard error; with any, the exit status is 1.",
+        .arguments = arguments,
+        .options = specs};
     mq_status status;
     if (!cli_read_line(&status, &command, count, argv)) {
         return status;

@@ -106,6 +106,9 @@ static cli_parsed accept(const parser *self, const cli_option *option, const cha
     if (option->given) {
         *option->given = true;
     }
+    if (self->command->first && !self->command->first[option->part]) {
+        self->command->first[option->part] = option->name;
+    }
     if (!takes_value(option)) {
         *(bool *)option->value = option->type == CLI_FLAG;
         return CLI_PARSED;

@@ -62,6 +62,8 @@ typedef struct cli_option {
                       up to the next that begins with a dash */
     bool hide_default; /* the help text says it, or there is none */
     bool *given;       /* NULL, or set to true when the option is on the line */
+    unsigned part;     /* of what the verb does: the option is of use where that part is at work; 0:
+                          always. See cli_command.first */
 } cli_option;
 
 /* The end of an array of options. */
@@ -81,6 +83,8 @@ typedef struct cli_command {
     const cli_argument *arguments; /* up to one with name == NULL */
     const cli_option *options;     /* up to CLI_END */
     void (*epilogue)(FILE *out);   /* more of --help, or NULL */
+    const char **first; /* NULL, or [largest part + 1]: set to the name of the first option of each
+                           part that is on the line, for the verb to refuse what is of no use */
 } cli_command;
 
 typedef enum cli_parsed { CLI_PARSED, CLI_HELP, CLI_WRONG } cli_parsed;

@@ -10,6 +10,9 @@
 
 #include "options.h"
 
+enum part { ALWAYS, SEQUENCES, WIDTHS, PARTS };
+static const char *first[PARTS];
+
 static const char *const colours[] = {"red", "green", "blue", NULL};
 
 /* Everything that an option can be, in one verb. */
@@ -32,19 +35,24 @@ static const cli_option options[] = {
     {CLI_TEXT, 'o', "output", &line.output, "FOLDER", .help = "what to make", .required = true},
     {CLI_FLAG, 'f', "force", &line.force, .help = "replace it"},
     {.type = CLI_HEADING, .help = "Numbers"},
-    {CLI_CLEAR, 'n', "no-bos", &line.bos, .help = "leave it out"},
-    {CLI_COUNT, 's', "samples", &line.samples, "N", "sequences", .min = 1, .max = 1000},
+    {CLI_CLEAR, 'n', "no-bos", &line.bos, .help = "leave it out", .part = SEQUENCES},
+    {CLI_COUNT, 's', "samples", &line.samples, "N", "sequences", .min = 1, .max = 1000,
+     .part = SEQUENCES},
     {CLI_BYTES, 0, "shard", &line.shard, "BYTES", .help = "size of a file"},
     {CLI_SEED, 0, "seed", &line.seed, "N", .help = "of chance"},
     {CLI_NUMBER, 0, "limit", &line.limit, "X", "the most", .min = -1, .max = 2},
     {CLI_CHOICE, 0, "colour", &line.colour, "NAME", "of the paint", .choices = colours},
     {CLI_COUNTS, 0, "bits", &line.bits, "LIST", "widths", .min = 2, .max = 8,
-     .given = &line.bits_given},
+     .given = &line.bits_given, .part = WIDTHS},
     {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST", "weights", .max = 100},
     {CLI_TEXTS, 0, "include", &line.include, "REGEX", .help = "names, one option each"},
     {CLI_TEXTS, 't', "tasks", &line.tasks, "FILE...", .help = "files", .several = true},
     CLI_END};
-static const cli_command command = {"paint", "Paints a model.", arguments, options, NULL};
+static const cli_command command = {.name = "paint",
+                                    .description = "Paints a model.",
+                                    .arguments = arguments,
+                                    .options = options,
+                                    .first = first};
 
 static char message[CLI_MESSAGE_SIZE];
 
@@ -57,6 +65,7 @@ static cli_parsed parse(const char *text) {
     line.bos = true;
     line.samples = 64;
     memset(message, 0, sizeof message);
+    memset(first, 0, sizeof first);
     snprintf(copy, sizeof copy, "%s", text);
     for (char *word = strtok(copy, " "); word; word = strtok(NULL, " ")) {
         argv[count++] = word;
@@ -101,6 +110,20 @@ static void test_forms_of_an_option(void **state) {
     assert_false(line.force);
     accepts("-o out -");
     assert_string_equal(line.model, "-");
+}
+
+/* Of each part the first option on the line, however it is spelled. */
+static void test_first_of_each_part(void **state) {
+    (void)state;
+    accepts("M -f -o o");
+    assert_string_equal(first[ALWAYS], "force");
+    assert_null(first[SEQUENCES]);
+    assert_null(first[WIDTHS]);
+    accepts("M -s64 -n -o o --bits=8");
+    assert_string_equal(first[SEQUENCES], "samples");
+    assert_string_equal(first[WIDTHS], "bits");
+    accepts("M -fn --samples 64 -o o");
+    assert_string_equal(first[SEQUENCES], "no-bos");
 }
 
 static void test_values(void **state) {
@@ -302,12 +325,19 @@ static void test_closest(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms_of_an_option), cmocka_unit_test(test_values),
-        cmocka_unit_test(test_several_values),     cmocka_unit_test(test_values_out_of_range),
-        cmocka_unit_test(test_sizes_out_of_range), cmocka_unit_test(test_lists_out_of_range),
-        cmocka_unit_test(test_too_many_texts),     cmocka_unit_test(test_wrong_lines),
-        cmocka_unit_test(test_help_is_asked_for),  cmocka_unit_test(test_help_text),
-        cmocka_unit_test(test_wrapping),           cmocka_unit_test(test_closest),
+        cmocka_unit_test(test_forms_of_an_option),
+        cmocka_unit_test(test_first_of_each_part),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_several_values),
+        cmocka_unit_test(test_values_out_of_range),
+        cmocka_unit_test(test_sizes_out_of_range),
+        cmocka_unit_test(test_lists_out_of_range),
+        cmocka_unit_test(test_too_many_texts),
+        cmocka_unit_test(test_wrong_lines),
+        cmocka_unit_test(test_help_is_asked_for),
+        cmocka_unit_test(test_help_text),
+        cmocka_unit_test(test_wrapping),
+        cmocka_unit_test(test_closest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,24 @@ for line in "--recipe paper --refit-bits 4" "--recipe paper --refit-tokens 64" "
     run 2 matquant quantize "$model" -o out $rest $line
     expect_one_error '^matquant: .*want the refit, which is off.*'
 done
+# Nor is any other that changes nothing, given with the value that it has anyway or not.
+no_use() { # WITHOUT OPTION LINE...
+    run 2 matquant quantize "$model" -o out $3
+    expect_one_error "^matquant quantize: $1 has no use for $2 \\(see matquant quantize --help\\)\$"
+}
+for option in "--samples 64" "--seq-len 32" --no-bos "--bits 8,4,2" "--lambda 10,3,1" "--loss relative" "--epochs 4" \
+    "--batch 2" "--int8-period 8" "--seed 0"; do
+    no_use 'recipe rtn, which learns nothing,' "${option%% *}" "--recipe rtn $option"
+done
+for option in "--refit-batch 1" --extend; do
+    no_use 'a run without the refit and --qat' "${option%% *}" "$rest --no-refit $option"
+    run 0 matquant quantize "$model" -o out $rest --no-refit --qat $option
+done
+no_use '--sampled, which draws the widths,' --int8-period "$rest --sampled --int8-period 4"
+run 0 matquant quantize "$model" -o out $rest --sampled --int8-period 4 --qat
+no_use '--group-size 0, a row a group,' --group-fallback "--recipe rtn --group-fallback 32 --group-size 0"
+# Embeddings are weighed by the widths, whatever the recipe.
+run 0 matquant quantize "$model" -o out --recipe rtn --embeddings nested --bits 8,2 --lambda 1,1 --dry-run
 run 2 matquant quantize "$model" -o out --recipe rtn --refit
 expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --refit$'
 run 0 matquant quantize "$model" -o out $rest --recipe paper --refit --refit-bits 3
