@@ -87,7 +87,9 @@ mq_status mq_written_at(const mq_writer *writer, uint64_t offset, void *data, si
 mq_status mq_writer_close(mq_writer *writer, mq_error *err); /* frees in every case */
 void mq_writer_abandon(mq_writer *writer); /* closes without caring, frees; NULL allowed */
 
-/* A small file in one call, and a byte for byte copy of an existing one. */
+/* A small file in one call, and a byte for byte copy of an existing one, for which MQ_COPY_BYTES
+ * are allocated. */
+#define MQ_COPY_BYTES ((size_t)1 << 20)
 mq_status mq_write_file(mq_output *output, const char *name, const void *data, size_t size,
                         mq_error *err);
 mq_status mq_copy_file(mq_output *output, const char *name, const char *source, mq_error *err);

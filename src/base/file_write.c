@@ -6,7 +6,6 @@
 #include "base/fault.h"
 #include "base/output.h"
 
-#define COPY_SIZE ((size_t)1 << 20)
 /* The disk begins on so many bytes as soon as they are there, and not when the file is closed: it
  * works while the next are made. */
 #define SYNC_SIZE ((uint64_t)8 << 20)
@@ -138,9 +137,9 @@ mq_status mq_write_file(mq_output *output, const char *name, const void *data, s
 
 static mq_status copy_bytes(mq_writer *writer, int from, const char *source, mq_error *err) {
     unsigned char *piece = NULL;
-    mq_status status = mq_new(&piece, COPY_SIZE, 1, "a copy buffer", err);
+    mq_status status = mq_new(&piece, MQ_COPY_BYTES, 1, "a copy buffer", err);
     while (status == MQ_OK) {
-        ssize_t got = mq_sys_read(from, piece, COPY_SIZE);
+        ssize_t got = mq_sys_read(from, piece, MQ_COPY_BYTES);
         if (got < 0) {
             status = mq_fail_errno(err, errno, source, "read");
         } else if (got == 0) {

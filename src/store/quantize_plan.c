@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/machine.h"
 #include "quant/embedding.h"
 #include "quant/recipe.h"
@@ -236,6 +237,8 @@ static void predict_memory(mq_quantize_plan *plan) {
                                                 plan->selection.embedding_groups);
         plan->memory = larger(plan->memory, now + slab + stored * WRITER_BYTES_PER_TENSOR);
     }
+    /* At the end the other files are copied. Only beside tiny models is that the most. */
+    plan->memory = larger(plan->memory, now + stored * WRITER_BYTES_PER_TENSOR + MQ_COPY_BYTES);
     plan->memory = larger(plan->memory, mq_alloc_peak());
     plan->memory = larger(plan->memory, plan->sampling > 0 ? now + plan->sampling : 0);
 }

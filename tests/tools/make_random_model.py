@@ -3,6 +3,7 @@
 
 KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND tall: one whose feed-forward network is
 worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are shorter than a text; its sixth block sees all of it.
+KIND tiny: a Llama of some 20,000 weights beside its embeddings.
 KIND qwen2, qwen3, mistral: small ones of these families, Mistral's without windows and with rotary settings as transformers 5
 spells them; bases are none that a reader has by default.
 """
@@ -26,6 +27,11 @@ def wide(demo):
 
 def tall(demo):
     return {**wide(demo), "hidden_size": 128, "intermediate_size": 2176, "num_attention_heads": 2, "num_key_value_heads": 2}
+
+
+def tiny(demo):
+    return {**wide(demo), "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2,
+            "head_dim": 16}
 
 
 def gemma(demo):
@@ -69,7 +75,7 @@ def mistral(demo):
     return config
 
 
-KINDS = {"wide": wide, "tall": tall, "gemma": gemma, "qwen2": qwen2, "qwen3": qwen3, "mistral": mistral}
+KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "qwen2": qwen2, "qwen3": qwen3, "mistral": mistral}
 
 
 def shapes_of(config):
