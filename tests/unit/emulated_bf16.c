@@ -1,0 +1,103 @@
+/* src/tensor/gemm_bf16.c's place in programs that are to test what is made of products of bfloat16
+ * on any machine: operands are widened, products are OpenBLAS's. Only shapes that were prepared are
+ * made, and only within their arrays' declared rows, as oneDNN would. */
+#include "tensor/gemm_bf16.h"
+
+#include <assert.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "tensor/dtype.h"
+#include "tensor/gemm.h"
+
+enum { MOST_SHAPES = 4096, SCRATCH = 64 };
+
+struct mq_gemm_bf16 {
+    size_t threads, count;
+    mq_gemm_shape shapes[MOST_SHAPES];
+};
+
+bool mq_gemm_bf16_built(void) { return true; }
+
+bool mq_gemm_bf16_usable(void) { return true; }
+
+void mq_gemm_bf16_describe(char *out, size_t size) { snprintf(out, size, "emulated"); }
+
+mq_status mq_gemm_bf16_new(mq_gemm_bf16 **out, size_t threads, mq_error *err) {
+    *out = mq_calloc(1, sizeof **out);
+    if (*out == NULL) {
+        return mq_fail_memory(err, "the emulation", sizeof **out);
+    }
+    (*out)->threads = threads;
+    return MQ_OK;
+}
+
+void mq_gemm_bf16_free(mq_gemm_bf16 *gemm) { mq_free(gemm); }
+
+static bool same_shape(const mq_gemm_shape *a, const mq_gemm_shape *b) {
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb &&
+           a->ldc == b->ldc && a->trans_a == b->trans_a && a->trans_b == b->trans_b &&
+           a->accumulate == b->accumulate;
+}
+
+static bool is_prepared(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
+    for (size_t i = 0; i < gemm->count; i++) {
+        if (same_shape(&gemm->shapes[i], shape)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+mq_status mq_gemm_bf16_prepare(mq_gemm_bf16 *gemm, const mq_gemm_shape *shape, mq_error *err) {
+    if (is_prepared(gemm, shape)) {
+        return MQ_OK;
+    }
+    if (gemm->count == MOST_SHAPES || shape->m == 0 || shape->n == 0 || shape->k == 0 ||
+        shape->lda < (shape->trans_a ? shape->m : shape->k) ||
+        shape->ldb < (shape->trans_b ? shape->k : shape->n) || shape->ldc < shape->n) {
+        return mq_fail(err, MQ_ERR_MACHINE, "emulated: no such product");
+    }
+    gemm->shapes[gemm->count++] = *shape;
+    return MQ_OK;
+}
+
+size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm) {
+    (void)gemm;
+    return SCRATCH;
+}
+
+/* The rows of an operand, densely, so that what lies between them is not read. By malloc: oneDNN
+ * allocates nothing that is counted, and products have to run where nothing may be allocated. */
+static float *widen(const mq_bf16 *x, size_t rows, size_t columns, size_t ld) {
+    float *wide = malloc(rows * columns * sizeof *wide);
+    assert(wide != NULL);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < columns; c++) {
+            wide[r * columns + c] = mq_bf16_to_f32(x[r * ld + c]);
+        }
+    }
+    return wide;
+}
+
+void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
+                      const mq_gemm_shape *shape, void *scratch) {
+    const mq_gemm_shape *s = shape;
+    assert(is_prepared(gemm, s) && (size_t)omp_get_thread_num() < gemm->threads);
+    memset(scratch, 0, SCRATCH); /* it is there, and each thread's own */
+    const size_t a_columns = s->trans_a ? s->m : s->k, b_columns = s->trans_b ? s->k : s->n;
+    float *wide_a = widen(a, s->trans_a ? s->k : s->m, a_columns, s->lda);
+    float *wide_b = widen(b, s->trans_b ? s->n : s->k, b_columns, s->ldb);
+    mq_gemm(c, s->ldc, wide_a, a_columns, s->trans_a, wide_b, b_columns, s->trans_b, s->m, s->n,
+            s->k, 1.0F, s->accumulate ? 1.0F : 0.0F);
+    free(wide_a);
+    free(wide_b);
+}
+
+mq_status mq_gemm_bf16_check(const mq_gemm_bf16 *gemm, mq_error *err) {
+    (void)gemm, (void)err;
+    return MQ_OK;
+}
