@@ -78,10 +78,25 @@ foreach(source IN LISTS unit_tests)
     matquant_unit_test(${name} ${source})
 endforeach()
 # What is made of products of bfloat16, on machines without such instructions, too.
-foreach(name IN ITEMS test_model_block_bf16 test_model_head_gradient test_model_generate test_quant_refit)
+foreach(name IN ITEMS test_model_attention_bf16 test_model_block_bf16 test_model_head_gradient
+        test_model_generate test_quant_refit test_store_quantize_bytes)
     string(REPLACE test_ test_emulated_ emulated ${name})
     matquant_unit_test(${emulated} tests/unit/${name}.c EMULATED)
 endforeach()
+
+# Not built unless it is asked for: the program with such products, to see what rounding costs where no processor has them.
+if(TARGET matquant)
+    set(objects "")
+    foreach(layer IN LISTS MQ_LIBRARY_LAYERS)
+        if(TARGET mq_${layer})
+            list(APPEND objects $<TARGET_OBJECTS:mq_${layer}>)
+        endif()
+    endforeach()
+    add_executable(matquant_emulated_bf16 EXCLUDE_FROM_ALL src/cli/main.c $<TARGET_OBJECTS:mq_cli>
+        $<FILTER:${objects},EXCLUDE,gemm_bf16> tests/unit/emulated_bf16.c)
+    target_include_directories(matquant_emulated_bf16 PRIVATE src include src/cli)
+    target_link_libraries(matquant_emulated_bf16 PRIVATE matquant_flags matquant_dependencies)
+endif()
 
 foreach(folder IN ITEMS bench tools)
     file(GLOB programs CONFIGURE_DEPENDS tests/${folder}/*.c)

@@ -70,6 +70,14 @@ static void carve_gradients(mq_activations *a, mq_slab *slab, const mq_config *c
     }
 }
 
+/* Of the blocks that see everything, whose tiles are the largest. */
+static mq_attention_shape attention_of(const mq_config *config, const mq_block_shape *largest) {
+    mq_attention_shape attention = mq_block_attention_shape(config, largest);
+    attention.window = 0;
+    return attention;
+}
+
+/* Operands of products that are kept. */
 static void carve_inputs(mq_activations *a, mq_slab *slab, const mq_config *config,
                          const widths *w) {
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
@@ -81,10 +89,13 @@ static void carve_inputs(mq_activations *a, mq_slab *slab, const mq_config *conf
             a->input_bf16[linear] = mq_carve(slab, w->tokens * in, sizeof(mq_bf16));
         }
     }
+    a->attention.k = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
+    a->attention.v = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
 }
 
 static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w,
-                       const mq_context *context) {
+                       const mq_block_shape *largest, const mq_context *context) {
+    const mq_attention_shape attention = attention_of(config, largest);
     carve_inputs(a, slab, config, w);
     for (mq_linear linear = 0; a->backward && linear < MQ_LINEAR_COUNT; linear++) {
         size_t out, in;
@@ -96,6 +107,15 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
                            a->rounding_width * sizeof(float));
     a->gemm_scratch_size = mq_gemm_bf16_scratch(a->gemm);
     a->gemm_scratch = mq_carve(slab, mq_context_threads(context), a->gemm_scratch_size);
+    a->attention.gemm = a->gemm;
+    a->attention.gemm_scratch = a->gemm_scratch;
+    a->attention.gemm_scratch_size = a->gemm_scratch_size;
+    a->attention.scratch =
+        mq_carve(slab, mq_context_threads(context),
+                 mq_attention_bf16_scratch(&attention) * sizeof *a->attention.scratch);
+    a->attention.product =
+        mq_carve(slab, mq_context_threads(context),
+                 mq_attention_bf16_product(&attention) * sizeof *a->attention.product);
 }
 
 /* Attention's tiles and what the other parts do not keep are never in use at the same time. */
@@ -103,8 +123,7 @@ static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *con
                           const widths *w, const mq_block_shape *largest,
                           const mq_context *context) {
     const size_t tokens = mq_block_slab(config, w->tokens);
-    mq_attention_shape attention = mq_block_attention_shape(config, largest);
-    attention.window = 0;
+    const mq_attention_shape attention = attention_of(config, largest);
     const size_t for_attention = mq_attention_scratch(&attention, a->backward, context);
     const size_t for_parts = tokens * (w->hidden + (a->backward ? 1 : 2) * w->ffn);
     a->scratch =
@@ -156,7 +175,7 @@ mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config
         carve_gradients(&a, slab, config, &w);
     }
     if (gemm) {
-        carve_bf16(&a, slab, config, &w, context);
+        carve_bf16(&a, slab, config, &w, &largest, context);
     }
     carve_scratch(&a, slab, config, &w, &largest, context);
     if (out) {

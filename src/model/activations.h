@@ -46,6 +46,7 @@ struct mq_activations {
     size_t rounding_width;
     unsigned char *gemm_scratch; /* [threads, gemm_scratch_size] */
     size_t gemm_scratch_size;
+    mq_attention_bf16 attention;
 };
 
 /* One call of mq_block_forward or mq_block_backward. */
@@ -53,7 +54,7 @@ typedef struct mq_block_pass {
     const mq_kernels *kernels;
     const mq_config *config;
     const mq_block_weights *weights;
-    bool bf16; /* the operands of the linear layers' products */
+    bool bf16; /* the operands of all products */
     const mq_block_shape *shape;
     mq_activations *activations;
     const float *x;

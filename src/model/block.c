@@ -88,7 +88,8 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
                                     context);
     } else {
         mq_attention_forward(activations->attn, activations->lse, activations->q, activations->k,
-                             activations->v, &attention, activations->scratch, context);
+                             activations->v, &attention, activations->scratch,
+                             pass.bf16 ? &activations->attention : NULL, context);
     }
     for_slabs(mq_block_ffn_forward, &pass);
 }
@@ -197,7 +198,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
     if (pass.through_attention) {
         const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
         mq_attention_backward(a->d_q, a->d_k, a->d_v, a->d_attn, a->attn, a->lse, a->q, a->k, a->v,
-                              &attention, a->scratch, context);
+                              &attention, a->scratch, pass.bf16 ? &a->attention : NULL, context);
         for_slabs(mq_block_qkv_backward, &pass);
     }
     weight_gradients(&pass, context);

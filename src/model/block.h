@@ -71,10 +71,10 @@ mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations 
 /* Rows of the largest products that a thread makes at a time, for blocks of so many tokens. */
 size_t mq_block_tile_rows(size_t tokens);
 
-/* Makes gemm ready for the products of a block of config's with so many tokens, forward and, if
+/* Makes gemm ready for the products of a block of config's with so many sequences, forward and, if
  * wanted, backward. */
-mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t tokens,
-                           bool backward, mq_error *err);
+mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t sequences,
+                           size_t length, bool backward, mq_error *err);
 
 /* y[tokens, hidden_size] of x[tokens, hidden_size]; y may be x itself only if no backward follows.
  * x must stay unchanged until mq_block_backward. */

@@ -33,6 +33,11 @@ static void place_both(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
     place(a->q, a->q_raw, pass, rows, MQ_NORM_Q, pass->config->num_attention_heads);
     place(a->k, a->k_raw, pass, rows, MQ_NORM_K, pass->config->num_key_value_heads);
+    if (pass->bf16) {
+        const mq_attention_shape shape = mq_block_attention_shape(pass->config, pass->shape);
+        mq_attention_round_keys(a->attention.k, a->k, rows->first, rows->count, &shape);
+        mq_attention_round_keys(a->attention.v, a->v, rows->first, rows->count, &shape);
+    }
 }
 
 static void input_norm(const mq_block_pass *pass, const mq_rows *rows) {

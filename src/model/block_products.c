@@ -192,10 +192,27 @@ static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_
     return status;
 }
 
-mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t tokens,
-                           bool backward, mq_error *err) {
+/* Attention's of layers that see everything and of those with windows. */
+static mq_status prepare_attention(mq_gemm_bf16 *gemm, const mq_config *config, size_t length,
+                                   bool backward, mq_error *err) {
+    mq_status status = MQ_OK;
+    for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
+        const mq_block_shape block = {
+            .config = config, .sequences = 1, .length = length, .layer = layer};
+        const mq_attention_shape shape = mq_block_attention_shape(config, &block);
+        status = mq_attention_prepare(gemm, &shape, backward, err);
+    }
+    return status;
+}
+
+mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t sequences,
+                           size_t length, bool backward, mq_error *err) {
+    const size_t tokens = sequences * length;
     const size_t slab = mq_block_slab(config, tokens), rest = tokens % slab;
-    mq_status status = prepare_slab(gemm, config, slab, backward, err);
+    mq_status status = prepare_attention(gemm, config, length, backward, err);
+    if (status == MQ_OK) {
+        status = prepare_slab(gemm, config, slab, backward, err);
+    }
     if (status == MQ_OK && rest > 0) {
         status = prepare_slab(gemm, config, rest, backward, err);
     }

@@ -8,6 +8,7 @@
 
 #include "base/context.h"
 #include "model/arch.h"
+#include "tensor/gemm_bf16.h"
 
 /* RMSNorm (Zhang & Sennrich 2019): y[rows, n] = x · inv_rms · weight[n], inv_rms[rows] =
  * 1/sqrt(mean(x²) + eps). */
@@ -72,9 +73,32 @@ size_t mq_attention_score_stride(const mq_attention_shape *shape);
  * fewer sequences of the same length, and for shorter ones, too. */
 size_t mq_attention_scratch(const mq_attention_shape *shape, bool backward,
                             const mq_context *context);
+/* What products of bfloat16 operands take: queries, keys, values, the softmax's result and
+ * gradients are rounded; sums, the softmax and what comes out are float32. */
+typedef struct mq_attention_bf16 {
+    const mq_gemm_bf16 *gemm;    /* has been through mq_attention_prepare; NULL: float32 */
+    unsigned char *gemm_scratch; /* [threads, gemm_scratch_size] */
+    size_t gemm_scratch_size;
+    mq_bf16 *k, *v;   /* [sequences, kv_heads, length, head_dim]: by mq_attention_round_keys */
+    mq_bf16 *scratch; /* [threads, mq_attention_bf16_scratch] */
+    float *product;   /* [threads, mq_attention_bf16_product] */
+} mq_attention_bf16;
+
+/* Makes gemm ready for a shape; the number of sequences does not count. */
+mq_status mq_attention_prepare(mq_gemm_bf16 *gemm, const mq_attention_shape *shape, bool backward,
+                               mq_error *err);
+/* Elements for one thread, of the largest shape. */
+size_t mq_attention_bf16_scratch(const mq_attention_shape *shape);
+size_t mq_attention_bf16_product(const mq_attention_shape *shape);
+/* to[sequences, kv_heads, length, head_dim]: tokens [first, first + count) of k, which is as k or
+ * v. */
+void mq_attention_round_keys(mq_bf16 *to, const float *k, size_t first, size_t count,
+                             const mq_attention_shape *shape);
+
+/* bf16: of the keys and values that k and v are. */
 void mq_attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
                           const mq_attention_shape *shape, float *scratch,
-                          const mq_context *context);
+                          const mq_attention_bf16 *bf16, const mq_context *context);
 /* The same for the sequences of a packed batch (packed.h), arrays over its rows, without lse;
  * shape->sequences and shape->length do not count. Scratch as above, for one sequence of as many
  * tokens as the batch has rows. */
@@ -87,7 +111,7 @@ void mq_attention_forward_packed(float *out, const float *q, const float *k, con
 void mq_attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *out,
                            const float *lse, const float *q, const float *k, const float *v,
                            const mq_attention_shape *shape, float *scratch,
-                           const mq_context *context);
+                           const mq_attention_bf16 *bf16, const mq_context *context);
 void mq_attention_forward_reference(float *out, float *lse, const float *q, const float *k,
                                     const float *v, const mq_attention_shape *shape);
 void mq_attention_backward_reference(float *dq, float *dk, float *dv, const float *dout,

@@ -176,17 +176,17 @@ void mq_backend_report(const mq_backend *backend, const mq_context *context) {
     }
 }
 
-/* The numbers of tokens in a full batch and in the last one. */
-static mq_status batch_tokens(size_t tokens[2], const mq_quantize_options *options, mq_error *err) {
+/* The sequences of a full batch and of the last one. */
+static mq_status batch_sizes(size_t sequences[2], const mq_quantize_options *options,
+                             mq_error *err) {
     const size_t batch = options->batch < options->samples ? options->batch : options->samples;
-    const size_t rest = options->samples % batch;
     size_t largest;
     if (!mq_mul3_size(&largest, batch, options->seq_len, 4096)) {
         return mq_fail(err, MQ_ERR_USAGE, "--batch %zu times --seq-len %zu is too large",
                        options->batch, options->seq_len);
     }
-    tokens[0] = batch * options->seq_len;
-    tokens[1] = rest * options->seq_len;
+    sequences[0] = batch;
+    sequences[1] = options->samples % batch;
     return MQ_OK;
 }
 
@@ -196,11 +196,12 @@ mq_status mq_backend_open(mq_backend *backend, const mq_quantize_options *option
     if (options->recipe == MQ_RECIPE_RTN) {
         return MQ_OK;
     }
-    size_t tokens[2] = {0, 0};
+    size_t sequences[2] = {0, 0};
     bool bf16 = false;
-    mq_status status = batch_tokens(tokens, options, err);
+    mq_status status = batch_sizes(sequences, options, err);
     if (status == MQ_OK) {
-        status = choose(&bf16, backend, options, config, tokens[0], context, err);
+        status =
+            choose(&bf16, backend, options, config, sequences[0] * options->seq_len, context, err);
     }
     if (status != MQ_OK || !bf16) {
         backend->name = "openblas";
@@ -210,8 +211,8 @@ mq_status mq_backend_open(mq_backend *backend, const mq_quantize_options *option
     backend->name = "onednn-bf16";
     mq_gemm_bf16_describe(backend->kernel, sizeof backend->kernel);
     status = mq_gemm_bf16_new(&backend->bf16, mq_context_threads(context), err);
-    for (size_t i = 0; status == MQ_OK && i < 2 && tokens[i] > 0; i++) {
-        status = mq_block_prepare(backend->bf16, config, tokens[i], true, err);
+    for (size_t i = 0; status == MQ_OK && i < 2 && sequences[i] > 0; i++) {
+        status = mq_block_prepare(backend->bf16, config, sequences[i], options->seq_len, true, err);
     }
     return status;
 }

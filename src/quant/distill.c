@@ -100,9 +100,11 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
         return MQ_OK;
     }
     const mq_config *config = &setup->model->config;
-    const size_t tokens = mq_refit_batch(setup) * setup->length;
-    const mq_status status = mq_block_prepare(setup->gemm, config, tokens, true, err);
-    return status == MQ_OK ? mq_head_gradient_prepare(setup->gemm, config, tokens, err) : status;
+    const size_t batch = mq_refit_batch(setup);
+    const mq_status status = mq_block_prepare(setup->gemm, config, batch, setup->length, true, err);
+    return status == MQ_OK
+               ? mq_head_gradient_prepare(setup->gemm, config, batch * setup->length, err)
+               : status;
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }

@@ -332,8 +332,7 @@ static void put_qat(bool *good, cJSON *root, const mq_quantize_plan *plan,
     }
 }
 
-/* What made the products of learning, so that --gemm can ask for it again; attention's are the
- * BLAS's in either case. */
+/* What made the products of learning, so that --gemm can ask for it again. */
 static void put_backend(bool *good, cJSON *root, const mq_backend *backend) {
     if (backend->name == NULL) {
         return;

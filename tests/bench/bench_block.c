@@ -22,6 +22,7 @@
 #include "base/alloc.h"
 #include "base/random.h"
 #include "model/activations.h"
+#include "model/attention_tiles.h"
 #include "model/block.h"
 #include "tensor/gemm.h"
 
@@ -159,49 +160,35 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
 
 /* Those of the heads that share keys, as the block makes them: q·kᵀ and p·v; backward, besides
  * q·kᵀ: do·vᵀ, pᵀ·do, dsᵀ·q, ds·k. */
-static void group_products(const bench *b, bool backward, size_t sequence, size_t kv_head,
-                           const mq_attention_shape *shape, float *scores) {
-    const int d = (int)b->config.head_dim, group = (int)(shape->heads / shape->kv_heads);
-    const int ldk = d * (int)shape->kv_heads, lds = LENGTH + 16;
-    const int tile = (int)mq_attention_tile(shape);
-    const float *q = b->operand[0] + sequence * LENGTH * shape->heads * shape->head_dim;
-    const float *k = b->operand[1] + sequence * LENGTH * (size_t)ldk + kv_head * shape->head_dim;
-    float *out = b->operand[2] + sequence * LENGTH * shape->heads * shape->head_dim;
-    for (int first = 0; first < LENGTH; first += tile) {
-        const int tokens = LENGTH - first < tile ? LENGTH - first : tile;
-        const int keys = first + tokens, rows = tokens * group;
-        for (int i = 0; i < (backward ? 2 : 1); i++) {
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, keys, d, 1, q, d, k, ldk, 0,
-                        scores, lds);
+static void group_products(const bench *b, bool backward, const mq_attn_view *view,
+                           const mq_attention_shape *shape, const mq_attn_work *own) {
+    const mq_kernels *kernels = mq_kernels_get();
+    const mq_attn_operand keys = {b->operand[1], b->activations->attention.k};
+    for (size_t i = 0; i < mq_attn_tile_count(shape); i++) {
+        const mq_attn_tile t = mq_attn_tile_at(shape, i);
+        const mq_attn_work w = mq_attn_for_tile(own, &t);
+        const mq_attn_operand queries = {w.q, w.q16}, scores = {w.scores, w.scores16};
+        for (int k = 0; k < (backward ? 2 : 1); k++) {
+            mq_attn_against_keys(w.scores, &queries, &keys, 1.0F, &t, view, &w, shape);
         }
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, d, keys, 1, scores, lds, k,
-                    ldk, 0, out, d);
-        for (int i = 0; backward && i < 2; i++) {
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys, d, rows, 1, scores, lds, q,
-                        d, 1, out, ldk);
+        mq_attn_over_keys(w.out, &scores, &keys, &t, view, &w, shape);
+        for (int k = 0; backward && k < 2; k++) {
+            mq_attn_add_to_keys(b->operand[2], &scores, &queries, &t, view, &w, shape, kernels);
         }
     }
 }
 
 static void attention_products(const bench *b, bool backward) {
-    const mq_attention_shape shape = {.sequences = SEQUENCES,
-                                      .length = LENGTH,
-                                      .heads = b->config.num_attention_heads,
-                                      .kv_heads = b->config.num_key_value_heads,
-                                      .head_dim = b->config.head_dim};
-    const size_t rows = mq_attention_tile(&shape) * shape.heads / shape.kv_heads;
+    const mq_block_shape block = {.config = &b->config, .sequences = SEQUENCES, .length = LENGTH};
+    const mq_attention_shape shape = mq_block_attention_shape(&b->config, &block);
+    const mq_attention_bf16 *bf16 = b->bf16 ? &b->activations->attention : NULL;
     openblas_set_num_threads(1);
-#pragma omp parallel
-    {
-        float *scores = mq_calloc(rows * (LENGTH + 16), sizeof *scores);
-#pragma omp for schedule(dynamic, 1)
-        for (size_t task = 0; task < SEQUENCES * shape.kv_heads; task++) {
-            if (scores) {
-                group_products(b, backward, task / shape.kv_heads, task % shape.kv_heads, &shape,
-                               scores);
-            }
-        }
-        mq_free(scores);
+#pragma omp parallel for schedule(dynamic, 1)
+    for (size_t task = 0; task < SEQUENCES * shape.kv_heads; task++) {
+        const mq_attn_view view =
+            mq_attn_view_of(&shape, task / shape.kv_heads, task % shape.kv_heads);
+        const mq_attn_work w = mq_attn_work_of_thread(b->activations->scratch, bf16, &shape);
+        group_products(b, backward, &view, &shape, &w);
     }
     mq_gemm_set_threads(mq_context_threads(b->context));
 }
@@ -344,10 +331,10 @@ int main(int argc, char **argv) {
         shapes[i].config.rms_norm_eps = 1e-5;
         shapes[i].config.rope[0].rope_theta = 10000.0;
         if (mq_gemm_bf16_usable()) {
-            good =
-                mq_gemm_bf16_new(&shapes[i].gemm, mq_context_threads(context), NULL) == MQ_OK &&
-                mq_block_prepare(shapes[i].gemm, &shapes[i].config, TOKENS, true, NULL) == MQ_OK &&
-                good;
+            good = mq_gemm_bf16_new(&shapes[i].gemm, mq_context_threads(context), NULL) == MQ_OK &&
+                   mq_block_prepare(shapes[i].gemm, &shapes[i].config, SEQUENCES, LENGTH, true,
+                                    NULL) == MQ_OK &&
+                   good;
         }
         good = good && run_shape(&shapes[i], repeats);
         mq_gemm_bf16_free(shapes[i].gemm);

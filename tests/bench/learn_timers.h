@@ -198,19 +198,20 @@ void __wrap_mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
 
 void __wrap_mq_attention_forward(float *out, float *lse, const float *q, const float *k,
                                  const float *v, const mq_attention_shape *shape, float *scratch,
-                                 const mq_context *context) {
+                                 const mq_attention_bf16 *bf16, const mq_context *context) {
     timers.in_attention = true;
-    TIMED(attention, __real_mq_attention_forward(out, lse, q, k, v, shape, scratch, context));
+    TIMED(attention, __real_mq_attention_forward(out, lse, q, k, v, shape, scratch, bf16, context));
     timers.in_attention = false;
 }
 
 void __wrap_mq_attention_backward(float *dq, float *dk, float *dv, const float *dout,
                                   const float *out, const float *lse, const float *q,
                                   const float *k, const float *v, const mq_attention_shape *shape,
-                                  float *scratch, const mq_context *context) {
+                                  float *scratch, const mq_attention_bf16 *bf16,
+                                  const mq_context *context) {
     timers.in_attention = true;
     TIMED(attention, __real_mq_attention_backward(dq, dk, dv, dout, out, lse, q, k, v, shape,
-                                                  scratch, context));
+                                                  scratch, bf16, context));
     timers.in_attention = false;
 }
 
@@ -315,7 +316,7 @@ void __wrap_mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *
     const double flops = product_flops(shape->m, shape->n, shape->k);
     __real_mq_gemm_bf16_run(gemm, c, a, b, shape, scratch);
     count_product(begin, flops);
-    if ((size_t)omp_get_thread_num() < MAX_TIMED_THREADS) {
+    if (!timers.in_attention && (size_t)omp_get_thread_num() < MAX_TIMED_THREADS) {
         timers.thread[omp_get_thread_num()].bf16_flops += flops;
     }
 }

@@ -24,7 +24,7 @@ bool mq_gemm_bf16_built(void) { return true; }
 
 bool mq_gemm_bf16_usable(void) { return true; }
 
-void mq_gemm_bf16_describe(char *out, size_t size) { snprintf(out, size, "emulated"); }
+void mq_gemm_bf16_describe(char *out, size_t size) { snprintf(out, size, "oneDNN emulated"); }
 
 mq_status mq_gemm_bf16_new(mq_gemm_bf16 **out, size_t threads, mq_error *err) {
     *out = mq_calloc(1, sizeof **out);

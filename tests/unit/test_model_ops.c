@@ -317,12 +317,12 @@ static void check_attention(const mq_attention_shape *shape, const mq_context *c
     const size_t q = rows * shape->heads * shape->head_dim,
                  kv = rows * shape->kv_heads * shape->head_dim;
     attention_case c = new_attention_case(shape, context);
-    mq_attention_forward(c.out, c.lse, c.q, c.k, c.v, shape, c.scratch, context);
+    mq_attention_forward(c.out, c.lse, c.q, c.k, c.v, shape, c.scratch, NULL, context);
     mq_attention_forward_reference(c.out2, c.lse2, c.q, c.k, c.v, shape);
     check_close("out", c.out, c.out2, q, 2e-6);
     check_close("lse", c.lse, c.lse2, rows * shape->heads, 2e-6);
     mq_attention_backward(c.dq, c.dk, c.dv, c.dout, c.out, c.lse, c.q, c.k, c.v, shape, c.scratch,
-                          context);
+                          NULL, context);
     mq_attention_backward_reference(c.dq2, c.dk2, c.dv2, c.dout, c.q, c.k, c.v, shape);
     /* A query that sees one key has the gradient 0, as the difference of two sums of order 10. */
     check_within("dq", c.dq, c.dq2, q, 5e-6, 1.0);
