@@ -102,7 +102,8 @@ static void print_task_format(FILE *out) {
         out,
         "The answer is the choice whose continuation has the largest log-likelihood after its "
         "context (acc), or the largest one divided by its bytes of UTF-8 (acc_norm); gold is the "
-        "index of the right one. Tokens are made as lm-evaluation-harness makes them; contexts "
+        "index of the right one. Both come with their standard error; a context that choices share "
+        "is computed once. Tokens are made as lm-evaluation-harness makes them; contexts "
         "longer than the model's positions are cut on the left.",
         0, 0);
 }
@@ -114,7 +115,8 @@ mq_status cmd_eval(int count, char *const *argv) {
     cli_texts tasks = {.count = 0};
     size_t bits = 0;
     const cli_argument arguments[] = {
-        {"FOLDER", "plain model, master checkpoint, or slice in MLX's format", &options.model},
+        {"FOLDER", "plain model, master checkpoint, or slice in MLX's or matquant's format",
+         &options.model},
         {NULL, NULL, NULL}};
     const cli_option specs[] = {
         {CLI_TEXT, 0, "text", &options.text, "FILE",

@@ -8,8 +8,10 @@
  * what it computed before, since UP's output enters linearly. What is rounded is other weights, and
  * s and t are learned so that the rounding costs less, as exp of parameters that start at 0.
  *
- * OmniQuant's shift is not there: it would have to be taken from the norm's output and from the
- * product act(gate) ⊙ up, and neither an RMS norm nor that product has a bias that could take it.
+ * OmniQuant's shift is not there. Before GATE and UP it would be taken from the norm's output and
+ * given back by their biases: OmniQuant registers a bias with the norm for it, but Llama's and
+ * Gemma's checkpoints have no tensor for that, and no runtime would read one. Before DOWN it would
+ * be taken from act(gate) ⊙ up, a product, which no bias of UP can make.
  *
  * s needs GATE and UP quantized, t UP and DOWN (and UP without a bias, which would have to be
  * divided too): only codes and norms may differ from the source. A norm's weight is divided with 8

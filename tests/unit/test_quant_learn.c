@@ -102,10 +102,31 @@ static void the_values_are_those_of_its_last_step(void **state) {
     close_learner(&whole);
 }
 
-static void nothing_is_allocated_in_the_loop(void **state) {
-    (void)state;
+/* What the loop can be asked for. */
+static void set_variant(mq_quantize_options *options, size_t variant) {
+    *options = mq_quantize_defaults(variant == 0 || variant > 4 ? MQ_RECIPE_BEST : MQ_RECIPE_PAPER);
+    options->int8_period = variant == 0 ? 1 : options->int8_period;
+    options->let = variant == 2;
+    if (variant == 3) {
+        options->codistill[0] = (mq_codistill){.teacher = 8, .student = 2, .lambda = 1.0};
+        options->codistill_count = 1;
+    }
+    options->slice_rule = variant == 4 ? MQ_SLICE_ROUND_EXTRA : options->slice_rule;
+    options->sampled = variant == 5;
+    options->early_stop = variant == 6 ? 1.0 : 0.0;
+    if (variant == 7) {
+        options->zero_point = MQ_ZERO_SYMMETRIC;
+        options->slice_rule = MQ_SLICE_ROUND;
+    }
+}
+
+#define VARIANTS 8
+
+static void check_allocations(const char *model, size_t variant) {
     learner_fixture f;
-    open_case(&f, 0.0, EPOCHS);
+    mq_quantize_options options;
+    set_variant(&options, variant);
+    open_learner(&f, model, &options, EPOCHS);
     mq_alloc_fail_after(1);
     const mq_status status = mq_learner_train(&f.learner, 0, 0.0, NULL);
     mq_alloc_fail_after(0);
@@ -115,6 +136,14 @@ static void nothing_is_allocated_in_the_loop(void **state) {
     assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
     assert_int_equal(mq_alloc_peak(), before);
     close_learner(&f);
+}
+
+static void nothing_is_allocated_in_the_loop(void **state) {
+    (void)state;
+    for (size_t variant = 0; variant < VARIANTS; variant++) {
+        check_allocations("llama", variant);
+        check_allocations("gemma3", variant);
+    }
 }
 
 /* Pairs of the first linear at 8 and at 4 bits, as they are stored. */

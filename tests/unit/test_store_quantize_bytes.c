@@ -32,46 +32,10 @@ static void threads_change_no_tensor(void **state) {
     free_made(&first);
 }
 
-/* The same of bfloat16 products: losses that fall, memory as predicted, and two runs, on one thread
- * and on two, with the same bytes; layers that are not quantized included. */
-static void bf16_products_learn_too(void **state) {
-    (void)state;
-    if (!mq_gemm_bf16_usable()) {
-        skip();
-    }
-    mq_quantize_options options = small(MQ_RECIPE_BEST);
-    const char *const exclude[] = {"k_proj$"};
-    made first = {0};
-    options.gemm = MQ_GEMM_ONEDNN_BF16;
-    options.exclude = exclude;
-    options.exclude_count = 1;
-    options.samples = 9; /* the last batch is not full */
-    options.epochs = 3;
-    for (size_t i = 0; i < 2; i++) {
-        mq_quantize_report report = quantize(&options, i + 1);
-        assert_non_null(strstr(report.gemm, "onednn-bf16 (oneDNN "));
-        assert_true(report.memory_peak <= report.memory_predicted);
-        assert_true((double)report.memory_predicted <= 1.05 * (double)report.memory_peak);
-        double before = 0.0, after = 0.0;
-        for (size_t layer = 0; layer < report.blocks; layer++) {
-            before += report.block[layer].before[2];
-            after += report.block[layer].after[2];
-        }
-        assert_true(after < before);
-        mq_quantize_report_free(&report);
-        if (i == 0) {
-            first = take_made();
-        }
-    }
-    assert_made_the_same(&first);
-    free_made(&first);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(two_runs_give_the_same_bytes),
         TEST(threads_change_no_tensor),
-        TEST(bf16_products_learn_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

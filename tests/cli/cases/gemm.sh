@@ -7,6 +7,11 @@ gemm() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["gemm"
 run 0 matquant quantize "$model" -o float $small --gemm openblas
 expect_out '^products +openblas \(OpenBLAS [0-9.]+ [A-Za-z0-9]+\)$'
 [ "$(gemm float backend)" = openblas ] || fail "the provenance names another backend"
+# same_kernel FOLDER: the provenance names the kernel that the result names, which stands in parentheses.
+same_kernel() {
+    stdout | grep -qF "($(gemm "$1" kernel))" || fail "another kernel in the provenance: $(gemm "$1" kernel)"
+}
+same_kernel float
 
 # With oneDNN held back from the instructions, or none of it built in, bfloat16 is refused and auto takes openblas.
 export DNNL_MAX_CPU_ISA=AVX512_CORE
@@ -30,6 +35,7 @@ if matquant quantize "$model" -o out $small --gemm onednn-bf16 --dry-run >/dev/n
         run 0 matquant quantize "$model" -o rounded$threads $small --gemm onednn-bf16 --threads $threads
         expect_out '^products +onednn-bf16 \(oneDNN [0-9.]+ avx512_core_(bf16|amx)\)$'
         [ "$(gemm rounded$threads backend)" = onednn-bf16 ] || fail "the provenance names another backend"
+        same_kernel rounded$threads
     done
     expect_same rounded1/model.safetensors rounded2/model.safetensors
     ! cmp -s rounded1/model.safetensors float/model.safetensors || fail "bfloat16 changed nothing"
