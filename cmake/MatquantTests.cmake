@@ -148,6 +148,11 @@ if(TARGET bench_learn)
     set_tests_properties(bench.learn PROPERTIES LABELS bench TIMEOUT 120 ENVIRONMENT "${matquant_test_environment}")
 endif()
 
+# What scripts/bench.sh makes of an earlier run's numbers. (Other tests need Python, too.)
+add_test(NAME bench.compare COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/tests/bench/compare.py
+    ${CMAKE_CURRENT_SOURCE_DIR}/scripts)
+set_tests_properties(bench.compare PROPERTIES LABELS bench TIMEOUT 60 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
+
 # --- structure -------------------------------------------------------------------------------------------------
 
 set(structure ${CMAKE_CURRENT_SOURCE_DIR}/tests/structure)
