@@ -77,6 +77,11 @@ foreach(source IN LISTS unit_tests)
     get_filename_component(name ${source} NAME_WE)
     matquant_unit_test(${name} ${source})
 endforeach()
+# Tests that count calls from one source file to another.
+target_link_options(test_base_file PRIVATE LINKER:--wrap=mq_sys_begin_sync)
+if(TARGET test_store_quantize_ahead)
+    target_link_options(test_store_quantize_ahead PRIVATE LINKER:--wrap=mq_tensor_will_need LINKER:--wrap=mq_learner_load)
+endif()
 # What is made of products of bfloat16, on machines without such instructions, too.
 foreach(name IN ITEMS test_model_attention_bf16 test_model_block_bf16 test_model_head_gradient
         test_model_generate test_quant_refit test_store_quantize_bf16)

@@ -232,6 +232,43 @@ static void faults_are_understood_or_refused(void **state) {
     assert_false(mq_fault_configure("write:1:EIO,,"));
 }
 
+/* The linker sends the calls through here (cmake/MatquantTests.cmake). */
+static struct {
+    size_t calls;
+    uint64_t end; /* of the last range */
+} begun;
+
+void __real_mq_sys_begin_sync(int fd, uint64_t offset, uint64_t size);
+void __wrap_mq_sys_begin_sync(int fd, uint64_t offset, uint64_t size);
+
+void __wrap_mq_sys_begin_sync(int fd, uint64_t offset, uint64_t size) {
+    assert_true(offset == begun.end); /* nothing twice, and nothing left out */
+    begun.calls++;
+    begun.end = offset + size;
+    __real_mq_sys_begin_sync(fd, offset, size);
+}
+
+/* What was written is on its way to the disk long before the file is closed. */
+static void files_are_written_behind(void **state) {
+    temporary *folder = *state;
+    enum { PIECE = 1 << 20, PIECES = 40 };
+    mq_output *output = NULL;
+    mq_writer *writer = NULL;
+    char *piece = make_text(PIECE);
+    assert_int_equal(mq_output_begin(&output, temporary_path(folder, "out"), false, NULL), MQ_OK);
+    assert_int_equal(mq_writer_open(&writer, output, "large", NULL), MQ_OK);
+    begun.calls = 0;
+    begun.end = 0;
+    for (uint64_t i = 1; i <= PIECES; i++) {
+        assert_int_equal(mq_write(writer, piece, PIECE, NULL), MQ_OK);
+        assert_true(i * PIECE - begun.end < (uint64_t)16 * PIECE);
+    }
+    assert_true(begun.calls >= 2 && begun.calls <= PIECES / 4); /* and not a piece at a time */
+    assert_int_equal(mq_writer_close(writer, NULL), MQ_OK);
+    mq_output_discard(output);
+    free(piece);
+}
+
 static void files_are_mapped(void **state) {
     temporary *folder = *state;
     char *text = make_text(100000);
@@ -415,6 +452,7 @@ int main(void) {
         TEST(reading_survives_lack_of_memory),
         TEST(faults_are_understood_or_refused),
         TEST(files_are_mapped),
+        TEST(files_are_written_behind),
         TEST(paths_are_taken_apart),
         TEST(folders_are_listed_in_order),
         TEST(free_space_is_that_of_the_nearest_folder),
