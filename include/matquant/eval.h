@@ -73,7 +73,7 @@ typedef struct mq_accuracy {
 } mq_accuracy;
 
 typedef struct mq_task_result {
-    char name[64]; /* the file's, without folder, ".gz" and ".jsonl" */
+    char name[128]; /* the file's, without folder, ".gz" and ".jsonl"; UTF-8, cut to fit */
     size_t items, choices;
     size_t tokens;    /* of continuations: predictions counted */
     size_t truncated; /* items */
@@ -83,7 +83,12 @@ typedef struct mq_task_result {
 /* Zero-initialized it holds nothing; what mq_evaluate made of it is freed by mq_eval_result_free.
  */
 typedef struct mq_eval_result {
+    unsigned width; /* that was measured, of a master or a slice; 0: a plain model */
+
     /* Of the text; 0 without one. */
+    char text_sha256[65]; /* of its file, as it was read */
+    bool bos;             /* windows begin with the beginning-of-sequence token, which was put there
+                             (text only, and only where the template has one) */
     size_t windows, tokens; /* predictions counted: windows · (seq_len - 1) */
     double nll,
         nll_stderr; /* mean negative log-likelihood in nats and its standard error over windows */

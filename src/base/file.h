@@ -24,6 +24,11 @@ void mq_map_dont_need(const mq_mapping *mapping, size_t offset, size_t size);
  * empty), with a 0 byte after the end (not counted). *out is the caller's (mq_free). More than
  * max_size bytes, or a broken gzip stream, is MQ_ERR_INPUT. */
 mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_size, mq_error *err);
+/* The same with the SHA-256 of the file as it lies there, gzipped or not, from the one time that it
+ * is read: it may be a pipe, or be another file by the next time. As mq_sha256_file; NULL: not
+ * wanted. */
+mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const char *path,
+                              size_t max_size, mq_error *err);
 
 bool mq_path_exists(const char *path); /* also a broken link */
 bool mq_is_folder(const char *path);
@@ -49,9 +54,9 @@ void mq_free_list(char **list, size_t count);
 /* An output folder that appears whole or not at all: it is built beside its final name as
  * ".NAME.matquant-XXXXXX" and renamed by mq_output_commit after every file and the folder are
  * fsynced. Until then mq_output_discard removes it without trace. With replace, an existing folder
- * of that name is exchanged at the moment of commit and removed after (MQ_ERR_USAGE if it holds
- * anything that no run of ours has written, so that
- * --force cannot wipe a home folder: it must contain config.json). Temporary folders of the same
+ * of that name is exchanged at the moment of commit and removed after (MQ_ERR_USAGE if it is none
+ * that a run of ours has written, so that --force cannot wipe a home folder, or another model: it
+ * must hold config.json and matquant.json, and no folders). Temporary folders of the same
  * output that a killed run left behind are removed by the next mq_output_begin for the same name,
  * if no process holds their lock. */
 typedef struct mq_output mq_output;

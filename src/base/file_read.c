@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <sha2.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -140,7 +141,14 @@ typedef struct reader {
     size_t length;   /* bytes in piece; 0 at the end of the file */
     uint64_t offset; /* of piece in the file */
     const char *path;
+    SHA2_CTX *digest; /* of all that is read; NULL: nobody asks */
 } reader;
+
+static void digest_piece(const reader *r) {
+    if (r->digest != NULL) {
+        SHA256Update(r->digest, r->piece, r->length);
+    }
+}
 
 static mq_status next_piece(reader *r, mq_error *err) {
     ssize_t got = mq_sys_read(r->fd, r->piece, READ_SIZE);
@@ -149,6 +157,7 @@ static mq_status next_piece(reader *r, mq_error *err) {
     }
     r->offset += r->length;
     r->length = (size_t)got;
+    digest_piece(r);
     return MQ_OK;
 }
 
@@ -234,6 +243,7 @@ static mq_status first_piece(reader *r, mq_error *err) {
         length += (size_t)got;
     }
     r->length = length;
+    digest_piece(r);
     return MQ_OK;
 }
 
@@ -241,7 +251,7 @@ static mq_status first_piece(reader *r, mq_error *err) {
  * file that was meant. */
 static bool is_named_gzip(const char *path) {
     const size_t length = strlen(path);
-    return length > 3 && strcmp(path + length - 3, ".gz") == 0;
+    return length > 3 && strcasecmp(path + length - 3, ".gz") == 0;
 }
 
 static mq_status read_contents(contents *c, reader *r, size_t expected, mq_error *err) {
@@ -270,8 +280,15 @@ static mq_status read_contents(contents *c, reader *r, size_t expected, mq_error
 }
 
 mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_size, mq_error *err) {
-    reader r = {.path = path};
+    return mq_read_file_digest(out, size, NULL, path, max_size, err);
+}
+
+mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const char *path,
+                              size_t max_size, mq_error *err) {
+    SHA2_CTX digest;
+    reader r = {.path = path, .digest = sha256 != NULL ? &digest : NULL};
     struct stat about;
+    SHA256Init(&digest);
     mq_status status = open_to_read(&r.fd, &about, path, err);
     if (status != MQ_OK) {
         return status;
@@ -287,6 +304,9 @@ mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_si
     if (status != MQ_OK) {
         mq_free(c.text);
         return mq_error_in_file(err, status, path);
+    }
+    if (sha256 != NULL) {
+        SHA256End(&digest, sha256);
     }
     c.text[c.size] = '\0';
     *out = c.text;
@@ -305,20 +325,19 @@ uint32_t mq_crc32_join(uint32_t first, uint32_t second, size_t size) {
 }
 
 mq_status mq_sha256_file(char out[65], const char *path, mq_error *err) {
-    reader r = {.path = path};
+    SHA2_CTX digest;
+    reader r = {.path = path, .digest = &digest};
     struct stat about;
     mq_status status = open_to_read(&r.fd, &about, path, err);
     if (status != MQ_OK) {
         return status;
     }
-    SHA2_CTX digest;
     SHA256Init(&digest);
     status = mq_new(&r.piece, 1, READ_SIZE, "a read buffer", err);
     if (status == MQ_OK) {
         status = next_piece(&r, err);
     }
     while (status == MQ_OK && r.length > 0) {
-        SHA256Update(&digest, r.piece, r.length);
         status = next_piece(&r, err);
     }
     mq_free(r.piece);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "matquant/format.h"
 
 #define MAX_TRIES 100
 #define SUFFIX_LENGTH 6
@@ -130,8 +131,9 @@ static mq_status check_replaceable_file(const char *path, const struct stat *abo
                                "is not replaced: it is no file that begins with \"%s\"", magic);
 }
 
-/* Whether what is at path may be replaced: a folder of plain files with a config.json among them
- * (that is what our runs write), or an empty one; where one file is to be made, such a file. */
+/* Whether what is at path may be replaced: a folder of plain files with a config.json and a
+ * matquant.json among them (all that our runs write have both), or an empty one; where one file is
+ * to be made, such a file. */
 static mq_status check_replaceable(const char *path, const char *magic, mq_error *err) {
     struct stat about;
     if (lstat(path, &about) != 0) {
@@ -148,7 +150,7 @@ static mq_status check_replaceable(const char *path, const char *magic, mq_error
         return mq_fail_errno(err, errno, path, "list the folder");
     }
     size_t files = 0;
-    bool config = false;
+    size_t ours = 0;
     bool others = false;
     const struct dirent *entry;
     while ((entry = readdir(stream)) != NULL) {
@@ -159,10 +161,11 @@ static mq_status check_replaceable(const char *path, const char *magic, mq_error
                      S_ISREG(about.st_mode);
         files++;
         others = others || !plain;
-        config = config || strcmp(entry->d_name, "config.json") == 0;
+        ours += strcmp(entry->d_name, "config.json") == 0 ||
+                strcmp(entry->d_name, MQ_PROVENANCE_FILE) == 0;
     }
     closedir(stream);
-    if (others || (files > 0 && !config)) {
+    if (others || (files > 0 && ours < 2)) {
         return mq_fail_file(err, MQ_ERR_USAGE, path,
                             "is not replaced: it holds what no run of matquant has written");
     }

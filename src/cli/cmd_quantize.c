@@ -13,7 +13,7 @@ static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
 
 /* What of a run an option belongs to, where the library cannot tell a value that was given from one
  * that was not. */
-enum part { ALWAYS, LEARNING, TRAINED_WIDTHS, INT8_VISITS, END_TO_END, GROUPS, PARTS };
+enum part { ALWAYS, LEARNING, TRAINED_WIDTHS, INT8, INT8_VISITS, END_TO_END, GROUPS, PARTS };
 
 typedef struct quantize_line {
     mq_quantize_options options;
@@ -144,10 +144,19 @@ static void set_refit(quantize_line *line) {
     }
 }
 
+static bool is_trained(const cli_terms *bits, size_t width) {
+    bool found = false;
+    for (size_t i = 0; i < bits->count; i++) {
+        found = found || bits->to[i] == width;
+    }
+    return found;
+}
+
 /* An option that would change nothing is refused, not passed over. */
 static mq_status check_parts(const quantize_line *line) {
     const mq_quantize_options *options = &line->options;
     const bool learns = options->recipe != MQ_RECIPE_RTN;
+    const bool int8 = is_trained(&line->bits, MQ_MAX_WIDTH);
     const struct {
         bool at_work;
         const char *without;
@@ -156,9 +165,11 @@ static mq_status check_parts(const quantize_line *line) {
         [LEARNING] = {learns, "recipe rtn, which learns nothing,"},
         [TRAINED_WIDTHS] = {learns || options->embeddings != MQ_EMBEDDINGS_KEEP,
                             "recipe rtn, which learns nothing,"},
-        [INT8_VISITS] = {learns && (!options->sampled || options->qat),
-                         learns ? "--sampled, which draws the widths,"
-                                : "recipe rtn, which learns nothing,"},
+        [INT8] = {int8 || !learns, "a run without 8 among --bits"}, /* rtn: the library says it */
+        [INT8_VISITS] = {learns && int8 && (!options->sampled || options->qat),
+                         !learns ? "recipe rtn, which learns nothing,"
+                         : !int8 ? "a run without 8 among --bits"
+                                 : "--sampled, which draws the widths,"},
         [END_TO_END] = {options->refit || options->qat, "a run without the refit and --qat"},
         [GROUPS] = {options->group_size > 0, "--group-size 0, a row a group,"},
     };
@@ -351,7 +362,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
                  "time for as many steps"},
         {CLI_FLAG, 0, "compensate", &options->compensate,
          .help = "choose the bits that int8 alone reads so that they make up for one another's "
-                 "errors (GPTQ); recipe best does"},
+                 "errors (GPTQ); recipe best does",
+         .part = INT8},
         {CLI_CLEAR, 0, "no-compensate", &options->compensate, .help = "round them to the nearest"},
         {CLI_FLAG, 0, "fold", &options->fold,
          .help = "scale the channels between up and down and between v and o so that those that "

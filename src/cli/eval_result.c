@@ -74,8 +74,8 @@ static void print_tasks(const mq_eval_result *result) {
 
 void cli_print_eval_table(const mq_eval_result *result, const mq_eval_options *options) {
     char time[CLI_CELL_SIZE];
-    if (options->width > 0) {
-        cli_print_field(stdout, "model", "%s at %u bits", options->model, options->width);
+    if (result->width > 0) {
+        cli_print_field(stdout, "model", "%s at %u bits", options->model, result->width);
     } else {
         cli_print_field(stdout, "model", "%s", options->model);
     }
@@ -137,8 +137,8 @@ mq_status cli_print_eval_json(const mq_eval_result *result, const mq_eval_option
     cli_json json;
     cli_json_begin(&json);
     cli_json_text(&json, json.root, "model", options->model);
-    if (options->width > 0) {
-        cli_json_size(&json, json.root, "bits", options->width);
+    if (result->width > 0) {
+        cli_json_size(&json, json.root, "bits", result->width);
     } else {
         cli_json_null(&json, json.root, "bits");
     }

@@ -21,18 +21,34 @@ void cli_table_cell(cli_table *table, const char *format, ...) {
     va_end(list);
 }
 
+/* Characters of UTF-8, as most terminals have columns for them. */
+static int characters(const char *text) {
+    int count = 0;
+    for (const char *c = text; *c; c++) {
+        count += ((unsigned char)*c & 0xc0) != 0x80;
+    }
+    return count;
+}
+
+/* printf's own width counts bytes. */
+static int padded(const char *text, int width) {
+    return width + (int)strlen(text) - characters(text);
+}
+
 void cli_table_print(FILE *out, const cli_table *table) {
     int widths[CLI_TABLE_COLUMNS] = {0};
     for (size_t r = 0; r < table->rows; r++) {
         for (size_t c = 0; c < CLI_TABLE_COLUMNS; c++) {
-            int length = (int)strlen(table->cells[r][c]);
+            int length = characters(table->cells[r][c]);
             widths[c] = length > widths[c] ? length : widths[c];
         }
     }
     for (size_t r = 0; r < table->rows; r++) {
-        fprintf(out, "%-*s", widths[0], table->cells[r][0]);
+        const char *first = table->cells[r][0];
+        fprintf(out, "%-*s", padded(first, widths[0]), first);
         for (size_t c = 1; c < CLI_TABLE_COLUMNS && widths[c] > 0; c++) {
-            fprintf(out, "  %*s", widths[c], table->cells[r][c]);
+            const char *cell = table->cells[r][c];
+            fprintf(out, "  %*s", padded(cell, widths[c]), cell);
         }
         fputc('\n', out);
     }

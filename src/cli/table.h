@@ -8,7 +8,7 @@
 
 #define CLI_TABLE_COLUMNS 8
 #define CLI_TABLE_ROWS 72
-#define CLI_CELL_SIZE 32
+#define CLI_CELL_SIZE 128 /* bytes; names of tasks are the longest */
 
 /* Columns are as wide as their widest cell; the first is set flush left, the others flush right.
  * The first row is the head. */

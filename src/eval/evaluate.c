@@ -260,6 +260,11 @@ mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
     if (status == MQ_OK) {
         status = load_inputs(&windows, &tasks, options, &model->config, context, err);
     }
+    if (status == MQ_OK) {
+        result->width = model->width;
+        result->bos = windows.bos;
+        memcpy(result->text_sha256, windows.sha256, sizeof result->text_sha256);
+    }
     if (status == MQ_OK && options->text) {
         status = score(result, options, model, reference, &windows, context, err);
     }

@@ -7,6 +7,7 @@
 #include "matquant/version.h"
 #include "store/folder.h"
 #include "store/master.h"
+#include "text/shown_name.h"
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
@@ -28,23 +29,6 @@ mq_status mq_record_check(const mq_eval_options *options, mq_error *err) {
     return status;
 }
 
-/* The width that was measured. */
-static mq_status find_width(unsigned *out, const mq_eval_options *options, mq_error *err) {
-    *out = options->width;
-    if (*out != 0) {
-        return MQ_OK;
-    }
-    mq_master *master = NULL;
-    mq_status status = mq_master_open(&master, options->model, err);
-    if (status == MQ_OK) {
-        unsigned widths[7];
-        mq_master_widths(widths, master);
-        *out = widths[0];
-    }
-    mq_master_close(master);
-    return status;
-}
-
 /* --- the entry -------------------------------------------------------------------------------- */
 
 static void put(bool *good, const void *made) { *good = *good && made != NULL; }
@@ -57,43 +41,53 @@ static void put_number(bool *good, cJSON *object, const char *key, double value)
 }
 
 static void put_reference(bool *good, cJSON *entry, const mq_eval_result *result,
-                          const mq_eval_options *options) {
+                          const char *name) {
     cJSON *reference = cJSON_AddObjectToObject(entry, "reference");
     put(good, reference);
-    char *name = mq_path_name(options->reference);
-    put(good, name == NULL ? NULL : cJSON_AddStringToObject(reference, "model", name));
-    mq_free(name);
+    put(good, cJSON_AddStringToObject(reference, "model", name));
     put_number(good, reference, "perplexity", result->reference_perplexity);
     put_number(good, entry, "kl", result->kl);
     put_number(good, entry, "top1_agreement", result->top1_agreement);
 }
 
+static void put_numbers(bool *good, cJSON *entry, const mq_eval_result *result,
+                        const mq_eval_options *options, const char *text_name) {
+    put(good, cJSON_AddNumberToObject(entry, "bits", result->width));
+    cJSON *text = cJSON_AddObjectToObject(entry, "text");
+    put(good, cJSON_AddStringToObject(text, "file", text_name));
+    put(good, cJSON_AddStringToObject(text, "sha256", result->text_sha256));
+    put(good, cJSON_AddNumberToObject(entry, "windows", (double)result->windows));
+    put(good, cJSON_AddNumberToObject(entry, "seq_len", (double)options->seq_len));
+    put(good, cJSON_AddBoolToObject(entry, "bos", result->bos));
+    put_number(good, entry, "perplexity", result->perplexity);
+    put_number(good, entry, "nll", result->nll);
+    put_number(good, entry, "nll_stderr", result->nll_stderr);
+}
+
 static mq_status make_entry(cJSON **out, const mq_eval_result *result,
-                            const mq_eval_options *options, unsigned width, mq_error *err) {
-    char digest[65];
-    mq_status status = mq_sha256_file(digest, options->text, err);
-    if (status != MQ_OK) {
-        return status;
+                            const mq_eval_options *options, mq_error *err) {
+    char *text_name = NULL, *reference_name = NULL;
+    mq_status status = mq_shown_name(&text_name, options->text, err);
+    if (status == MQ_OK && result->has_reference) {
+        status = mq_shown_name(&reference_name, options->reference, err);
     }
     bool good = true;
-    cJSON *entry = cJSON_CreateObject();
-    put(&good, cJSON_AddNumberToObject(entry, "bits", width));
-    cJSON *text = cJSON_AddObjectToObject(entry, "text");
-    put(&good, cJSON_AddStringToObject(text, "file", mq_path_base(options->text)));
-    put(&good, cJSON_AddStringToObject(text, "sha256", digest));
-    put(&good, cJSON_AddNumberToObject(entry, "windows", (double)result->windows));
-    put(&good, cJSON_AddNumberToObject(entry, "seq_len", (double)options->seq_len));
-    put(&good, cJSON_AddBoolToObject(entry, "bos", options->bos));
-    put_number(&good, entry, "perplexity", result->perplexity);
-    put_number(&good, entry, "nll", result->nll);
-    put_number(&good, entry, "nll_stderr", result->nll_stderr);
-    if (result->has_reference) {
-        put_reference(&good, entry, result, options);
+    cJSON *entry = status == MQ_OK ? cJSON_CreateObject() : NULL;
+    if (status == MQ_OK) {
+        put_numbers(&good, entry, result, options, text_name);
+        if (result->has_reference) {
+            put_reference(&good, entry, result, reference_name);
+        }
+        put(&good, cJSON_AddStringToObject(entry, "tool", "matquant " MQ_VERSION));
     }
-    put(&good, cJSON_AddStringToObject(entry, "tool", "matquant " MQ_VERSION));
-    if (!good) {
+    mq_free(text_name);
+    mq_free(reference_name);
+    if (status == MQ_OK && !good) {
+        status = mq_fail_memory(err, "the provenance", 0);
+    }
+    if (status != MQ_OK) {
         cJSON_Delete(entry);
-        return mq_fail_memory(err, "the provenance", 0);
+        return status;
     }
     *out = entry;
     return MQ_OK;
@@ -114,6 +108,23 @@ static bool same_windows(const cJSON *a, const cJSON *b) {
                          cJSON_GetObjectItemCaseSensitive(texts[1], "sha256"), true);
 }
 
+/* What was measured against a reference holds on, if the new measurement had none: it is the same
+ * master on the same windows. */
+static bool keep_reference(cJSON *entry, const cJSON *old) {
+    static const char *const keys[] = {"reference", "kl", "top1_agreement"};
+    if (cJSON_HasObjectItem(entry, keys[0])) {
+        return true;
+    }
+    bool good = true;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(old, keys[i]);
+        cJSON *copy = item == NULL ? NULL : cJSON_Duplicate(item, true);
+        good =
+            good && (item == NULL || (copy != NULL && cJSON_AddItemToObject(entry, keys[i], copy)));
+    }
+    return good;
+}
+
 /* Puts entry, which becomes the provenance's, into its list. */
 static mq_status put_entry(cJSON *provenance, cJSON *entry, mq_error *err) {
     cJSON *list = cJSON_GetObjectItemCaseSensitive(provenance, "evaluations");
@@ -125,8 +136,10 @@ static mq_status put_entry(cJSON *provenance, cJSON *entry, mq_error *err) {
     while (old != NULL && !same_windows(old, entry)) {
         old = old->next;
     }
-    if (list != NULL && (old != NULL ? cJSON_ReplaceItemViaPointer(list, old, entry)
-                                     : cJSON_AddItemToArray(list, entry))) {
+    const bool whole = old == NULL || keep_reference(entry, old);
+    if (whole && list != NULL &&
+        (old != NULL ? cJSON_ReplaceItemViaPointer(list, old, entry)
+                     : cJSON_AddItemToArray(list, entry))) {
         return MQ_OK;
     }
     cJSON_Delete(entry);
@@ -147,12 +160,8 @@ static mq_status write_back(const cJSON *provenance, const char *folder, mq_erro
 
 mq_status mq_record_write(const mq_eval_result *result, const mq_eval_options *options,
                           mq_error *err) {
-    unsigned width = 0;
     cJSON *entry = NULL, *provenance = NULL;
-    mq_status status = find_width(&width, options, err);
-    if (status == MQ_OK) {
-        status = make_entry(&entry, result, options, width, err);
-    }
+    mq_status status = make_entry(&entry, result, options, err);
     if (status == MQ_OK) { /* read as late as can be: another eval may have recorded meanwhile */
         status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
     }

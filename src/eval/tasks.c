@@ -35,7 +35,11 @@ void mq_task_name(char *name, size_t size, const char *path) {
     size_t length = strlen(base);
     length -= ends_with(base, length, ".gz") ? 3 : 0;
     length -= ends_with(base, length, ".jsonl") ? 6 : 0;
-    snprintf(name, size, "%.*s", (int)(length < size ? length : size), base);
+    length = length < size ? length : size - 1;
+    while (length > 0 && ((unsigned char)base[length] & 0xc0) == 0x80) {
+        length--; /* not inside of a character */
+    }
+    snprintf(name, size, "%.*s", (int)length, base);
 }
 
 /* --- accuracies ------------------------------------------------------------------------------- */

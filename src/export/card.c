@@ -19,15 +19,27 @@ static void put_numbers(mq_buffer *card, const cJSON *list) {
     }
 }
 
+/* Text between backticks, on one line: what would end either is left out of it. */
+static void put_code(mq_buffer *card, const char *text) {
+    mq_buffer_put_text(card, "`");
+    for (const char *c = text; *c != '\0'; c++) {
+        if (*c != '`' && (unsigned char)*c >= 0x20) {
+            const char one[2] = {*c, '\0'};
+            mq_buffer_put_text(card, one);
+        }
+    }
+    mq_buffer_put_text(card, "`");
+}
+
 /* "FILE (SHA-256 ...)", one a line of a list. */
 static void put_files(mq_buffer *card, const cJSON *files) {
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, files) {
         const char *file = text_of(item, "file"), *digest = text_of(item, "sha256");
         if (file != NULL && digest != NULL) {
-            mq_buffer_put_text(card, "  - `");
-            mq_buffer_put_text(card, file);
-            mq_buffer_printf(card, "`, SHA-256 `%.64s`\n", digest);
+            mq_buffer_put_text(card, "  - ");
+            put_code(card, file);
+            mq_buffer_printf(card, ", SHA-256 `%.64s`\n", digest);
         }
     }
 }
@@ -50,12 +62,22 @@ static const cJSON *number_of(const cJSON *object, const char *key) {
     return cJSON_IsNumber(item) ? item : NULL;
 }
 
+/* Of layers whose rows groups of that size do not divide. */
+static void put_fallback(mq_buffer *card, const cJSON *fallback) {
+    if (fallback != NULL && fallback->valuedouble > 0) {
+        mq_buffer_printf(card, " (of %.0f where those divide no row)", fallback->valuedouble);
+    } else if (fallback != NULL) {
+        mq_buffer_put_text(card, " (a row where those divide none)");
+    }
+}
+
 /* What of the recipe changes how good the slice is. */
 static void put_settings(mq_buffer *card, const cJSON *recipe, const cJSON *refit) {
     const cJSON *group_size = number_of(recipe, "group_size");
     const char *preset = text_of(recipe, "preset"), *zero_point = text_of(recipe, "zero_point");
     if (group_size != NULL && group_size->valuedouble > 0) {
         mq_buffer_printf(card, ", groups of %.0f", group_size->valuedouble);
+        put_fallback(card, number_of(recipe, "group_fallback"));
     } else if (group_size != NULL) {
         mq_buffer_put_text(card, ", one group a row");
     }
@@ -75,9 +97,8 @@ static void put_settings(mq_buffer *card, const cJSON *recipe, const cJSON *refi
 static void put_making(mq_buffer *card, const cJSON *slice) {
     const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(slice, "recipe");
     const char *name = text_of(recipe, "name"), *master = text_of(slice, "master");
-    mq_buffer_put_text(card, "- cut out of the master checkpoint `");
-    mq_buffer_put_text(card, master == NULL ? "" : master);
-    mq_buffer_put_text(card, "`");
+    mq_buffer_put_text(card, "- cut out of the master checkpoint ");
+    put_code(card, master == NULL ? "" : master);
     if (name != NULL) {
         mq_buffer_printf(card, ", recipe `%.32s`", name);
         const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits");
@@ -117,10 +138,14 @@ static void put_evaluation(mq_buffer *card, const cJSON *item, bool inexact) {
     if (file == NULL || digest == NULL || perplexity == NULL || windows == NULL || length == NULL) {
         return;
     }
-    mq_buffer_printf(card, "- perplexity %.4f on `", perplexity->valuedouble);
-    mq_buffer_put_text(card, file);
-    mq_buffer_printf(card, "` (%.0f windows of %.0f tokens; SHA-256 `%.64s`)", windows->valuedouble,
-                     length->valuedouble, digest);
+    mq_buffer_printf(card, "- perplexity %.4f on ", perplexity->valuedouble);
+    put_code(card, file);
+    mq_buffer_printf(card, " (%.0f windows of %.0f tokens%s; SHA-256 `%.64s`)",
+                     windows->valuedouble, length->valuedouble,
+                     cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "bos"))
+                         ? ", each begun with the beginning-of-sequence token"
+                         : "",
+                     digest);
     const cJSON *full = number_of(reference, "perplexity");
     if (full != NULL && kl != NULL) {
         mq_buffer_printf(

@@ -7,6 +7,8 @@
 #include "matquant/inspect.h"
 #include "store/folder.h"
 #include "store/quantized_weights.h"
+#include "store/slice_size.h"
+#include "text/shown_name.h"
 
 /* The first is what `slice` writes unless --format says otherwise. */
 static const mq_export_format *const formats[] = {
@@ -141,7 +143,11 @@ static mq_status report_costs(mq_slice_report *report, const mq_plan *plan, mq_e
 
 static void warn_of_cost(const mq_plan *plan, const mq_export_format *format) {
     const double cost = mq_plan_relative_error(plan);
-    if (format->exact_with != NULL && cost > WORTH_A_WARNING) {
+    if (format->exact_with == NULL && cost > WORTH_A_WARNING) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "%s adds %.2g of the weights' squares at %u bits, which may cost much",
+               format->info.name, cost, plan->job->width);
+    } else if (cost > WORTH_A_WARNING) {
         mq_log(
             plan->job->context, MQ_LOG_WARNING,
             "%s adds %.2g of the weights' squares at %u bits, which may cost much; a master made "
@@ -233,19 +239,25 @@ static mq_status check_rule(const mq_export_format *format, const mq_master *mas
     if (format->has_extra || mq_slice_bits(width, rule) == width) {
         return MQ_OK;
     }
+    char mlx[32] = "";
+    if (mq_mlx_bits(width, rule) != 0) {
+        snprintf(mlx, sizeof mlx, "mlx (in %u bits), ", width + 1);
+    }
     return mq_fail(err, MQ_ERR_USAGE,
-                   "--format %s has no room for the extra level of slice rule round-extra; mlx (in "
-                   "%u bits), safetensors and matquant hold it",
-                   format->info.name, width + 1);
+                   "--format %s has no room for the extra level of slice rule round-extra; "
+                   "%ssafetensors and matquant hold it",
+                   format->info.name, mlx);
 }
 
 static mq_status slice_master(mq_slice_report *report, const mq_export_format *format,
                               const mq_master *master, mq_export_job *job, mq_error *err) {
     mq_weights *weights = NULL;
     mq_config config = {0};
-    char *master_name = mq_path_name(job->options->master);
-    mq_status status = master_name == NULL ? mq_fail_memory(err, "a path", 0)
-                                           : mq_config_read(&config, job->options->master, err);
+    char *master_name = NULL;
+    mq_status status = mq_shown_name(&master_name, job->options->master, err);
+    if (status == MQ_OK) {
+        status = mq_config_read(&config, job->options->master, err);
+    }
     if (status == MQ_OK && mq_master_serves(master, job->width)) {
         status = mq_master_weights(&weights, master, job->width, err);
     }

@@ -42,8 +42,7 @@ static bool some_layer_keeps(const mq_selection *selection, int linear) {
 
 /* Whether the last bits of this linear's codes are chosen by error compensation. */
 static bool compensates(const mq_learner *learner, int linear) {
-    return learner->options->compensate && learner->grid_class->compensate != NULL &&
-           learner->grid_options.widths[0] == MQ_MAX_WIDTH &&
+    return mq_recipe_compensates(learner->options) && learner->grid_class->compensate != NULL &&
            most_groups(learner->selection, linear) > 0;
 }
 

@@ -138,6 +138,10 @@ static bool is_trained(const mq_quantize_options *options, unsigned width) {
     return found;
 }
 
+bool mq_recipe_compensates(const mq_quantize_options *options) {
+    return options->compensate && is_trained(options, MQ_MAX_WIDTH);
+}
+
 static mq_status check_codistill(const mq_quantize_options *options, mq_error *err) {
     if (options->codistill_count > MQ_MAX_CODISTILL) {
         return mq_fail(err, MQ_ERR_USAGE, "--bits wants at most %d pairs of widths",

@@ -14,7 +14,7 @@ static bool ends_with(const char *text, const char *end) {
     return length >= end_length && strcasecmp(text + length - end_length, end) == 0;
 }
 
-static bool is_small_file(const char *name) {
+bool mq_is_small_file(const char *name) {
     /* A folder of the hub may hold the same weights once more; none of that belongs to what we
      * write. */
     static const char *const weights[] = {
@@ -45,7 +45,7 @@ static mq_status walk_small_files(mq_output *output, size_t *total, const char *
     size_t count = 0;
     mq_status status = mq_list_folder(&names, &count, folder, err);
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        if (!is_small_file(names[i])) {
+        if (!mq_is_small_file(names[i])) {
             continue;
         }
         char *path = mq_path_join(folder, names[i]);

@@ -93,6 +93,21 @@ static mq_width_size measure_width(const mq_master *master, unsigned width) {
                            .bytes = size.bytes};
 }
 
+/* What a slice in the master's own format takes: it is not cut again. */
+static mq_width_size measure_slice(const mq_master *master, unsigned width, size_t weights) {
+    const mq_tensors *tensors = mq_master_tensors(master);
+    mq_width_size size = {.width = width,
+                          .trained = was_trained(mq_master_provenance(master), width)};
+    size_t quantized = 0;
+    for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
+        const mq_tensor_info *info = mq_tensors_at(tensors, i);
+        quantized += mq_master_role(NULL, master, info) == MQ_ROLE_LINEAR ? info->bytes : 0;
+        size.bytes += info->bytes;
+    }
+    size.bits_per_weight = weights > 0 ? 8.0 * (double)quantized / (double)weights : 0.0;
+    return size;
+}
+
 static mq_status inspect_open_master(mq_inspection *out, const mq_master *master, mq_error *err) {
     const mq_tensors *tensors = mq_master_tensors(master);
     for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
@@ -111,8 +126,11 @@ static mq_status inspect_open_master(mq_inspection *out, const mq_master *master
     out->embedding_bits = mq_master_embedding_bits(master);
     unsigned widths[7];
     out->width_count = mq_master_widths(widths, master);
+    const bool is_slice =
+        cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(mq_master_provenance(master), "slice"));
     for (size_t i = 0; i < out->width_count; i++) {
-        out->widths[i] = measure_width(master, widths[i]);
+        out->widths[i] = is_slice ? measure_slice(master, widths[i], out->quantized_weights)
+                                  : measure_width(master, widths[i]);
     }
     mq_status status = add_file_sizes(&out->bytes, tensors, err);
     return status == MQ_OK ? take_provenance(out, mq_master_provenance(master), err) : status;

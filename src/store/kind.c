@@ -38,6 +38,26 @@ static mq_status kind_of_config(int *kind, const cJSON *config, const char *path
                         "\" nor MLX's \"quantization\" with group_size and bits");
 }
 
+/* Names our own slices that are written for others and not read here: a better word than "another
+ * tool" for them. status: that of kind_of_config. */
+static mq_status kind_of_provenance(mq_status status, const char *folder, mq_error *err) {
+    cJSON *provenance = NULL;
+    if (status != MQ_ERR_INPUT ||
+        mq_read_folder_json(&provenance, folder, MQ_PROVENANCE_FILE, true, NULL) != MQ_OK) {
+        return status;
+    }
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    const cJSON *format = cJSON_GetObjectItemCaseSensitive(slice, "format");
+    if (cJSON_IsString(format)) {
+        mq_fail_file(err, status, folder,
+                     "is a slice in the format %s, which matquant writes for other programs and "
+                     "does not read; mlx, safetensors and matquant it reads, and the master",
+                     format->valuestring);
+    }
+    cJSON_Delete(provenance);
+    return status;
+}
+
 mq_status mq_folder_check(const char *folder, mq_error *err) {
     if (!mq_is_folder(folder)) {
         return mq_path_exists(folder)
@@ -68,7 +88,7 @@ mq_status mq_folder_kind(int *kind, const char *folder, mq_error *err) {
         status = mq_read_folder_json(&config, folder, MQ_CONFIG_FILE, false, err);
     }
     if (status == MQ_OK) {
-        status = kind_of_config(kind, config, path, err);
+        status = kind_of_provenance(kind_of_config(kind, config, path, err), folder, err);
     }
     mq_free(path);
     cJSON_Delete(config);

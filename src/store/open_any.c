@@ -21,6 +21,7 @@ static mq_status open_master(mq_model *model, const char *folder, unsigned width
         mq_master_widths(widths, master);
         width = widths[0];
     }
+    model->width = width;
     return mq_error_in_file(err, mq_master_weights(&model->weights, master, width, err), folder);
 }
 
@@ -33,6 +34,7 @@ static mq_status open_slice(mq_model *model, const char *folder, unsigned width,
     model->keep = slice;
     model->release_keep = release_slice;
     unsigned own = mq_slice_reader_width(slice);
+    model->width = own;
     if (width != 0 && width != own) {
         return mq_fail_file(err, MQ_ERR_USAGE, folder, "is a slice of %u bits, not of %u", own,
                             width);

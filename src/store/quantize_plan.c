@@ -9,6 +9,23 @@
 #include "store/master_config.h"
 #include "store/quantize_state.h"
 
+/* --force removes what the output's folder holds. */
+static mq_status check_calibration(const mq_quantize_options *options, mq_error *err) {
+    if (options->calib == NULL || mq_quantize_is_self(options)) {
+        return MQ_OK;
+    }
+    char *folder = mq_path_parent(options->calib);
+    if (folder == NULL) {
+        return mq_fail_memory(err, "a path", strlen(options->calib));
+    }
+    const bool inside = mq_same_file(folder, options->output);
+    mq_free(folder);
+    return inside ? mq_fail_file(err, MQ_ERR_USAGE, options->calib,
+                                 "the calibration text is in the output's folder, which --force "
+                                 "would remove")
+                  : MQ_OK;
+}
+
 static mq_status check_paths(const mq_quantize_options *options, mq_error *err) {
     if (options->model == NULL || options->output == NULL) {
         return mq_fail(err, MQ_ERR_USAGE, "a model folder and -o OUT are needed");
@@ -20,7 +37,8 @@ static mq_status check_paths(const mq_quantize_options *options, mq_error *err) 
         return mq_fail_file(err, MQ_ERR_USAGE, options->output,
                             "the output exists already; --force replaces it");
     }
-    return mq_output_check(options->output, options->force, err);
+    const mq_status status = mq_output_check(options->output, options->force, err);
+    return status == MQ_OK ? check_calibration(options, err) : status;
 }
 
 mq_status mq_quantize_in_source(const mq_quantize_plan *plan, mq_status status, mq_error *err) {

@@ -9,6 +9,7 @@
 #include "quant/refit.h"
 #include "store/master_config.h"
 #include "store/quantize.h"
+#include "text/shown_name.h"
 
 static const char *recipe_name(mq_recipe recipe) {
     static const char *const names[] = {"best", "paper", "rtn"};
@@ -94,7 +95,7 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     put(good, cJSON_AddStringToObject(recipe, "loss",
                                       options->loss == MQ_LOSS_RELATIVE ? "relative" : "l2"));
     put(good, cJSON_AddStringToObject(recipe, "grid", grid->name));
-    put(good, cJSON_AddBoolToObject(recipe, "compensate", options->compensate));
+    put(good, cJSON_AddBoolToObject(recipe, "compensate", mq_recipe_compensates(options)));
     if (options->fold) {
         put(good, cJSON_AddTrueToObject(recipe, "fold"));
         put(good, cJSON_AddNumberToObject(recipe, "fold_power", MQ_FOLD_POWER));
@@ -124,20 +125,28 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
 }
 
 /* {"file": NAME, "sha256": DIGEST} appended to array; names only, no folders. */
-static mq_status put_digest(bool *good, cJSON *array, const char *path, mq_error *err) {
-    char digest[65];
-    const mq_status status = mq_sha256_file(digest, path, err);
+static mq_status put_file(bool *good, cJSON *array, const char *path, const char *digest,
+                          mq_error *err) {
+    char *name = NULL;
+    const mq_status status = mq_shown_name(&name, path, err);
     if (status != MQ_OK) {
         return status;
     }
     cJSON *entry = cJSON_CreateObject();
     put(good, entry);
     if (*good) {
-        put(good, cJSON_AddStringToObject(entry, "file", mq_path_base(path)));
+        put(good, cJSON_AddStringToObject(entry, "file", name));
         put(good, cJSON_AddStringToObject(entry, "sha256", digest));
         put(good, cJSON_AddItemToArray(array, entry) ? array : NULL);
     }
+    mq_free(name);
     return MQ_OK;
+}
+
+static mq_status put_digest(bool *good, cJSON *array, const char *path, mq_error *err) {
+    char digest[65];
+    const mq_status status = mq_sha256_file(digest, path, err);
+    return status == MQ_OK ? put_file(good, array, path, digest, err) : status;
 }
 
 mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err) {
@@ -205,7 +214,8 @@ static mq_status put_calibration(bool *good, cJSON *root, const mq_quantize_plan
         put(good, *good ? cJSON_AddTrueToObject(calibration, "self") : NULL);
         return MQ_OK;
     }
-    return *good ? put_digest(good, files, plan->options->calib, err) : MQ_OK;
+    return *good ? put_file(good, files, plan->options->calib, plan->calibration.sha256, err)
+                 : MQ_OK;
 }
 
 static void put_losses(bool *good, cJSON *block, const char *key,

@@ -144,6 +144,8 @@ static mq_status lay_out(mq_quantize_plan *plan, mq_error *err) {
     const size_t alike = length > 1 && begin_alike(read->ids, plan->read, length) ? 1 : 0;
     plan->given = give_pieces(all.ids, plan->written, read->ids, plan->read - plan->validation,
                               length, alike, plan->options->seed);
+    all.bos = read->bos;
+    memcpy(all.sha256, read->sha256, sizeof all.sha256);
     mq_sequences_free(&plan->calibration);
     plan->calibration = all;
     return MQ_OK;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "store/folder.h"
+#include "store/names.h"
 #include "store/quantized_weights.h"
 #include "store/symmetric.h"
 
@@ -69,6 +70,47 @@ mq_status mq_verify_zero_points(const mq_verification *self, mq_error *err) {
     return status;
 }
 
+/* --- groups ----------------------------------------------------------------------------------- */
+
+static mq_status check_groups(const mq_verification *self, const mq_master_view *view,
+                              const size_t sizes[2], mq_error *err) {
+    const size_t own = view->in / view->groups;
+    for (size_t i = 0; i < 2; i++) {
+        const size_t wanted = sizes[i] == 0 ? view->in : sizes[i];
+        if (view->in % wanted == 0) { /* the second is for rows that the first does not divide */
+            if (own == wanted) {
+                return MQ_OK;
+            }
+            break;
+        }
+    }
+    mq_error problem;
+    char name[MQ_STORED_NAME_SIZE];
+    mq_name_make(name, view->prefix, "codes", 0);
+    mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, name), name,
+                   "has groups of %zu, " MQ_CONFIG_FILE " says %zu", own, sizes[0]);
+    return mq_problem(self->problems, &problem, err);
+}
+
+mq_status mq_verify_groups(const mq_verification *self, mq_error *err) {
+    if (self->master == NULL) {
+        return MQ_OK;
+    }
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
+    const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(
+        cJSON_IsObject(slice) ? slice : self->provenance, "recipe");
+    const cJSON *fallback = cJSON_GetObjectItemCaseSensitive(recipe, "group_fallback");
+    const size_t size = mq_master_group_size(self->master);
+    const bool falls_back =
+        cJSON_IsNumber(fallback) && fallback->valuedouble >= 0.0 && fallback->valuedouble < 1e9;
+    const size_t sizes[2] = {size, falls_back ? (size_t)fallback->valuedouble : size};
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < mq_master_linear_count(self->master); i++) {
+        status = check_groups(self, mq_master_linear_at(self->master, i), sizes, err);
+    }
+    return status;
+}
+
 /* --- all of it -------------------------------------------------------------------------------- */
 
 static mq_status verify_open(const mq_verification *self, const char *against, mq_error *err) {
@@ -76,6 +118,12 @@ static mq_status verify_open(const mq_verification *self, const char *against, m
     mq_status status = mq_verify_tensors(self, err);
     if (status == MQ_OK) {
         status = mq_verify_zero_points(self, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_verify_groups(self, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_verify_tokenizer(self, err);
     }
     if (status == MQ_OK && readable) { /* a layer that was left out would only be called missing */
         status = mq_verify_shapes(self, err);

@@ -25,6 +25,13 @@ mq_status mq_verify_tensors(const mq_verification *self, mq_error *err);
 mq_status mq_verify_zero_points(const mq_verification *self, mq_error *err);
 /* That the configuration is known and all tensors have the shapes that it makes. */
 mq_status mq_verify_shapes(const mq_verification *self, mq_error *err);
+/* Of a master: that its layers' groups are as large as config.json says, or as matquant.json says
+ * of those that this does not divide. */
+mq_status mq_verify_groups(const mq_verification *self, mq_error *err);
+/* That tokenizer.json is the one whose digest matquant.json has. */
+mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err);
+/* All files that are copied (mq_copy_small_files) against the source's. */
+mq_status mq_verify_files_against(const mq_verification *self, const char *source, mq_error *err);
 /* Everything that is not quantized against the source; MQ_ERR_INPUT when that is no plain
  * checkpoint. */
 mq_status mq_verify_against(const mq_verification *self, const char *source, mq_error *err);

@@ -223,6 +223,9 @@ mq_status mq_verify_against(const mq_verification *self, const char *source, mq_
     if (status == MQ_OK) {
         status = compare_configs(self, source, err);
     }
+    if (status == MQ_OK) {
+        status = mq_verify_files_against(self, source, err);
+    }
     mq_tensors_close(tensors);
     return status;
 }

@@ -1,6 +1,7 @@
 #include "text/corpus.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "text/corpus_internal.h"
 #include "text/lines.h"
@@ -10,14 +11,14 @@
 
 /* --- text ------------------------------------------------------------------------------------- */
 
-/* Whether the file's name ends in extension, or in extension and ".gz". */
+/* Whether the file's name ends in extension, or in extension and ".gz", in letters of any case. */
 static bool has_extension(const char *path, const char *extension) {
     const char *name = mq_path_base(path);
     size_t size = strlen(name), length = strlen(extension);
-    if (size > 3 && strcmp(name + size - 3, ".gz") == 0) {
+    if (size > 3 && strcasecmp(name + size - 3, ".gz") == 0) {
         size -= 3;
     }
-    return size >= length && memcmp(name + size - length, extension, length) == 0;
+    return size >= length && strncasecmp(name + size - length, extension, length) == 0;
 }
 
 /* Appends the "text" of one line. */
@@ -55,16 +56,27 @@ static mq_status join_documents(mq_bytes *out, const char *text, size_t size, co
     return status;
 }
 
+/* It would be learned from, and measured on, with all its brackets. */
+static mq_status refuse_json(char *data, const char *path, mq_error *err) {
+    mq_free(data);
+    return mq_fail_file(err, MQ_ERR_INPUT, path,
+                        "is JSON by its name: text is read from .jsonl, one object a line with the "
+                        "key \"text\", or from .txt");
+}
+
 /* The whole text of the file; *out is the caller's. */
-static mq_status read_text(mq_bytes *out, const char *path, const mq_context *context,
-                           mq_error *err) {
+static mq_status read_text(mq_bytes *out, char sha256[65], const char *path,
+                           const mq_context *context, mq_error *err) {
     char *data = NULL;
     size_t size = 0, offset;
-    mq_status status = mq_read_file(&data, &size, path, MQ_CORPUS_MAX_SIZE, err);
+    mq_status status = mq_read_file_digest(&data, &size, sha256, path, MQ_CORPUS_MAX_SIZE, err);
     if (!status && !mq_utf8_valid(&offset, data, size)) {
         status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, offset, "the text is not UTF-8");
     }
-    if (!status && has_extension(path, ".jsonl")) {
+    if (!status && has_extension(path, ".json")) {
+        return refuse_json(data, path, err);
+    }
+    if (!status && (has_extension(path, ".jsonl") || has_extension(path, ".ndjson"))) {
         status = join_documents(out, data, size, path, context, err);
     } else if (!status) {
         *out = (mq_bytes){data, size, size};
@@ -97,7 +109,7 @@ static mq_status read_windows(mq_token_rows *out, const char *path, const mq_tok
                               const mq_context *context, mq_error *err) {
     mq_bytes text = {0};
     size_t count = 0;
-    mq_status status = read_text(&text, path, context, err);
+    mq_status status = read_text(&text, out->sha256, path, context, err);
     status = status ? status : mq_check_interrupt(context, err);
     if (!status) {
         status =
@@ -171,6 +183,8 @@ static mq_status build(mq_sequences *out, const mq_token_rows *rows,
     }
     out->count = count;
     out->length = options->length;
+    out->bos = bos >= 0;
+    memcpy(out->sha256, rows->sha256, sizeof out->sha256);
     mq_free(chosen);
     return status;
 }

@@ -10,6 +10,8 @@
 typedef struct mq_sequences {
     int32_t *ids; /* mq_free */
     size_t count, length;
+    bool bos;        /* each begins with the beginning-of-sequence token, which was put there */
+    char sha256[65]; /* of the file that they are from, as it was read; "": from none */
 } mq_sequences;
 
 typedef struct mq_corpus_options {
@@ -24,10 +26,10 @@ typedef struct mq_corpus_options {
     size_t vocab_size; /* of the model: an id that is not below it is MQ_ERR_INPUT */
 } mq_corpus_options;
 
-/* path is .txt (any other name too), .jsonl (one object a line with the key "text"), either
- * gzipped, or .npy token ids (1-D or [n, length], any integer type, C order; then no tokenizer is
- * needed and no BOS is added: the ids are taken as they are, 2-D rows must be at least `length`
- * long and are cut to it).
+/* path is .txt (any other name but .json, which is refused, too), .jsonl or .ndjson (one object a
+ * line with the key "text"), either gzipped, or .npy token ids (1-D or [n, length], any integer
+ * type, C order; then no tokenizer is needed and no BOS is added: the ids are taken as they are,
+ * 2-D rows must be at least `length` long and are cut to it).
  *
  * Text: the documents (jsonl) or the whole file (txt) are tokenized without special tokens,
  * documents joined by two newlines as text, and cut into consecutive windows of `length` (length -

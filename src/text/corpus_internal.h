@@ -13,6 +13,7 @@ typedef struct mq_token_rows {
     int32_t *ids; /* mq_free */
     size_t count, length, stride;
     size_t tokens; /* in the file, for messages */
+    char sha256[65];
 } mq_token_rows;
 
 /* The tokens of a NumPy array file (format versions 1.0 to 3.0), in rows of options->length. */

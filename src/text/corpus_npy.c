@@ -201,7 +201,8 @@ mq_status mq_corpus_read_npy(mq_token_rows *out, const char *path, const mq_corp
                              mq_error *err) {
     char *data = NULL;
     size_t size = 0;
-    mq_status status = mq_read_file(&data, &size, path, MQ_CORPUS_MAX_SIZE, err);
+    mq_status status =
+        mq_read_file_digest(&data, &size, out->sha256, path, MQ_CORPUS_MAX_SIZE, err);
     if (!status) {
         npy n = {.path = path, .err = err, .data = (const unsigned char *)data, .size = size};
         status = read_rows(out, &n, options);

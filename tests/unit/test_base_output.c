@@ -33,7 +33,7 @@ static mq_status write_files(mq_output *output, const char *source, mq_error *er
     mq_writer *writer = NULL;
     mq_status status = mq_write_file(output, "config.json", "{}\n", 3, err);
     if (status == MQ_OK) {
-        status = mq_copy_file(output, "copy", source, err);
+        status = mq_copy_file(output, "matquant.json", source, err);
     }
     if (status == MQ_OK) {
         status = mq_writer_open(&writer, output, "pieces", err);
@@ -73,7 +73,7 @@ static void assert_written(const char *path) {
     char *joined = mq_path_join(path, "config.json");
     assert_file(joined, "{}\n");
     mq_free(joined);
-    joined = mq_path_join(path, "copy");
+    joined = mq_path_join(path, "matquant.json");
     assert_file(joined, "the source");
     mq_free(joined);
     joined = mq_path_join(path, "pieces");
@@ -186,6 +186,11 @@ static void what_is_not_ours_is_not_replaced(void **state) {
     assert_int_equal(run(home, source, true, &err), MQ_ERR_USAGE);
     assert_int_equal(temporary_entries(home), 2);
     temporary_write(folder, "home/config.json", "{}", 2);
+    assert_int_equal(remove(temporary_path(folder, "home/matquant.json")), 0);
+    home = temporary_path(folder, "home");
+    assert_int_equal(run(home, source, true, &err), MQ_ERR_USAGE); /* another program's model */
+    assert_int_equal(temporary_entries(home), 2);
+    temporary_write(folder, "home/matquant.json", "{}", 2);
     assert_int_equal(mkdir(temporary_path(folder, "home/Documents"), 0777), 0);
     home = temporary_path(folder, "home");
     assert_int_equal(run(home, source, true, &err), MQ_ERR_USAGE);
@@ -278,6 +283,7 @@ static void every_fault_leaves_the_old_output(void **state) {
         temporary_write(folder, "source", "the source", 10);
         assert_int_equal(mkdir(temporary_path(folder, "out"), 0777), 0);
         temporary_write(folder, "out/config.json", "{}", 2);
+        temporary_write(folder, "out/matquant.json", "{}", 2);
         temporary_write(folder, "out/old", "old", 3);
         sweep(folder, cases[i][0], cases[i][1], true, 1);
         temporary_remove(temporary_path(folder, "out"));

@@ -81,7 +81,7 @@ static void test_summary(void **state) {
     mq_model *model = NULL, *reference = NULL;
     assert_int_equal(mq_model_open_plain(&model, LLAMA, NULL), MQ_OK);
     assert_int_equal(mq_model_open_plain(&reference, YARN, NULL), MQ_OK);
-    mq_sequences windows = {ids, 7, 8};
+    mq_sequences windows = {.ids = ids, .count = 7, .length = 8};
     double scores[4][7], sums[4] = {0}, squares[2] = {0};
     mq_window_scores to = {scores[0], scores[1], scores[2], scores[3]};
     assert_int_equal(mq_score_windows(&to, model, reference, &windows, options.batch,

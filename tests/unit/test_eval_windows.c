@@ -102,7 +102,8 @@ static float *all_logits(const mq_model *model, const mq_sequences *windows) {
 /* --- windows and scores ----------------------------------------------------------------------- */
 
 static mq_sequences random_windows(size_t count, size_t length, size_t vocab_size) {
-    mq_sequences windows = {mq_alloc(count * length, sizeof(int32_t)), count, length};
+    mq_sequences windows = {
+        .ids = mq_alloc(count * length, sizeof(int32_t)), .count = count, .length = length};
     mq_random random;
     mq_random_seed(&random, 7, 0);
     for (size_t i = 0; i < count * length; i++) {
@@ -152,7 +153,8 @@ static void check_golden(const char *name) {
     size_t count = ids->shape[0], length = ids->shape[1], n = logits->shape[1];
     float *golden = malloc(logits->bytes);
     assert_int_equal(mq_tensor_read_f32(golden, logits, 0, logits->elements, &err), MQ_OK);
-    mq_sequences windows = {mq_alloc(count * length, sizeof(int32_t)), count, length};
+    mq_sequences windows = {
+        .ids = mq_alloc(count * length, sizeof(int32_t)), .count = count, .length = length};
     memcpy(windows.ids, ids->data, ids->bytes);
 
     mq_model *model = open_model(name);

@@ -24,6 +24,16 @@ run 2 matquant quantize "$model" -o out $small --force
 expect_one_error '^matquant: out: .*'
 expect_only out
 [ "$(cat out/notes.txt)" = mine ] || fail "out/notes.txt is gone"
+cp "$model/config.json" out # another program's model, with somebody's notes
+run 2 matquant quantize "$model" -o out $small --force
+expect_one_error '^matquant: out: is not replaced: .*'
+[ "$(cat out/notes.txt)" = mine ] || fail "out/notes.txt is gone"
+rm -r out
+run 0 matquant quantize "$model" -o out --recipe rtn --group-size 32 -q
+cp "$DATA/demo-calib.jsonl.gz" out/text.jsonl.gz
+run 2 matquant quantize "$model" -o out --calib out/text.jsonl.gz --samples 4 --seq-len 32 --group-size 32 --force
+expect_one_error '^matquant: out/text\.jsonl\.gz: the calibration text is in the output.s folder, .*'
+expect_same out/text.jsonl.gz "$DATA/demo-calib.jsonl.gz"
 rm -r out
 
 # An output that is the input, by the same name or another one.

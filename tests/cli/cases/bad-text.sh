@@ -29,6 +29,12 @@ cp "$DATA/demo-eval.txt" texts/plain.txt.gz
 refused_text plain.txt.gz '.*gzip.*'
 printf '{"text": "one"}\n{"text": 2}\n' >texts/number.jsonl
 refused_text number.jsonl 'at byte 16: line 2 is without a string "text"'
+printf '{"text": 2}\n' >texts/NUMBER.JSONL # a name's letters may be of either case
+refused_text NUMBER.JSONL 'at byte 0: line 1 is without a string "text"'
+printf '{"text": 2}\n' >texts/number.ndjson
+refused_text number.ndjson 'at byte 0: line 1 is without a string "text"'
+printf '{"text": "one"}\n' >texts/text.json # would be read with its brackets
+refused_text text.json 'is JSON by its name: text is read from \.jsonl, .*'
 printf '{"text": "one"}\n{"text": "tw\n' >texts/broken.jsonl
 refused_text broken.jsonl 'at byte 26: line 2 is not JSON' # in it, a string that does not end
 printf 'not an array' >texts/ids.npy

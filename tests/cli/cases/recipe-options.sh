@@ -35,6 +35,9 @@ for option in "--refit-batch 1" --extend; do
 done
 no_use '--sampled, which draws the widths,' --int8-period "$rest --sampled --int8-period 4"
 run 0 matquant quantize "$model" -o out $rest --sampled --int8-period 4 --qat
+for option in "--int8-period 3" --compensate; do
+    no_use 'a run without 8 among --bits' "${option%% *}" "$rest --bits 4,2 $option"
+done
 no_use '--group-size 0, a row a group,' --group-fallback "--recipe rtn --group-fallback 32 --group-size 0"
 # Embeddings are weighed by the widths, whatever the recipe.
 run 0 matquant quantize "$model" -o out --recipe rtn --embeddings nested --bits 8,2 --lambda 1,1 --dry-run

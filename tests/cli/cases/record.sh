@@ -43,6 +43,8 @@ run 0 $measure --bits 4 --record --reference "$model"
 stdout >result-4
 run 0 $measure --record
 stdout >result-8
+python3 -c 'import json; assert [json.load(open("result-%d" % r))["bits"] for r in (4, 2, 8)] == [4, 2, 8]' ||
+    fail "eval does not say which width it measured"
 recorded "$DATA/demo-eval.txt" 4 2 8 || fail "not replaced"
 unchanged_but_provenance
 

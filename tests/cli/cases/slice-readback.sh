@@ -23,6 +23,20 @@ of_width = {entry["bits"]: entry["bytes"] for entry in master["widths"]}
 assert of_width[3] == cut["widths"][0]["bytes"], (of_width, cut)
 PY
 
+# A slice in the master's own format is inspected as what it is, codes of a byte.
+run 0 matquant slice "$FIXTURES/master/m" -o own --bits 4 --format matquant -q
+run 0 matquant inspect own --json
+stdout >own.json
+python3 - <<'PY' || fail "not its own size"
+import json
+width, = json.load(open("own.json"))["widths"]
+card = open("own/README.md").read()
+assert "%.3f bits a quantized weight" % width["bits_per_weight"] in card, (width, card)
+header = int.from_bytes(open("own/model.safetensors", "rb").read(8), "little")
+assert width["bytes"] == len(open("own/model.safetensors", "rb").read()) - 8 - header, width
+PY
+rm -r own own.json
+
 # Output that exists, or is the master itself.
 run 2 matquant slice "$FIXTURES/master/m" -o s3 --bits 4
 expect_one_error '^matquant: s3: .*exists.*'

@@ -1,0 +1,39 @@
+# Names that are not UTF-8, or would end what they stand in, make no file that cannot be read again.
+. "$CLI/shared.sh"
+model=$short_model
+bad=$(printf 'b\377d')
+cp "$DATA/demo-calib.jsonl.gz" "$bad.jsonl.gz"
+cp "$DATA/demo-eval.txt" "$bad.txt"
+ln -s "$model" "$bad"
+replaced() { python3 - "$@" <<'PY'
+import json, sys
+value = json.load(open(sys.argv[1], encoding="utf-8"))
+for key in sys.argv[2].split("/"):
+    value = value[int(key) if key.isdigit() else key]
+assert value == "b\ufffdd" + sys.argv[3], ascii(value)
+PY
+}
+run 0 matquant quantize "$model" -o m --calib "$bad.jsonl.gz" --samples 2 --seq-len 32 --epochs 1 --group-size 32 --no-refit -q
+replaced m/matquant.json calibration/files/0/file .jsonl.gz || fail "the calibration text's name"
+run 0 matquant eval m --text "$bad.txt" --reference "$bad" --seq-len 64 --windows 1 --record -q
+replaced m/matquant.json evaluations/0/text/file .txt || fail "the text's name"
+replaced m/matquant.json evaluations/0/reference/model '' || fail "the reference's name"
+run 0 matquant verify m --against "$model" -q
+mv m "$bad-m"
+for format in matquant gptq; do
+    run 0 matquant slice "$bad-m" -o $format --bits 8 --format $format -q
+    replaced $format/matquant.json slice/master -m || fail "the master's name"
+    python3 -c 'open("'$format'/README.md", encoding="utf-8").read()' || fail "a card that is not UTF-8"
+done
+run 0 matquant verify matquant -q
+mv "$bad-m" 'a`b
+c'
+run 0 matquant slice 'a`b
+c' -o ticks --bits 4 -q
+grep -q '^- cut out of the master checkpoint `ab.*c`, recipe' ticks/README.md || fail "a name ends its own backticks"
+
+# What is there, by another name: "." is the folder's.
+mv 'a`b
+c' m
+(cd m && matquant slice . -o ../here --bits 4 -q >/dev/null)
+python3 -c 'import json; assert json.load(open("here/matquant.json"))["slice"]["master"] == "m"' || fail '"." is no name'

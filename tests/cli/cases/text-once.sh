@@ -1,0 +1,36 @@
+# A text is read once: a pipe will do, and what the file is afterwards changes nothing.
+. "$CLI/shared.sh"
+model=$short_model
+digest() { python3 - "$@" <<'PY'
+import hashlib, json, sys
+folder, text, *path = sys.argv[1:]
+value = json.load(open(folder + "/matquant.json"))
+for key in path:
+    value = value[int(key) if key.isdigit() else key]
+assert value == hashlib.sha256(open(text, "rb").read()).hexdigest(), value
+PY
+}
+small="--samples 2 --seq-len 32 --epochs 1 --group-size 32 --no-refit -q"
+mkfifo pipe
+cat "$DATA/demo-calib.jsonl.gz" >pipe &
+run 0 matquant quantize "$model" -o m --calib pipe $small # gzipped JSON lines by its content: a text as it is
+wait
+digest m "$DATA/demo-calib.jsonl.gz" calibration files 0 sha256 || fail "not the digest of what came through the pipe"
+cat "$DATA/demo-eval.txt" >pipe &
+run 0 matquant eval m --text pipe --seq-len 64 --windows 1 --record -q
+wait
+digest m "$DATA/demo-eval.txt" evaluations 0 text sha256 || fail "not the digest of what was measured on"
+
+# Gone when the blocks are learned: everything was read.
+cp "$DATA/demo-calib.jsonl.gz" text.jsonl.gz
+python3 - "$model" $small <<'PY' || fail "the text was wanted twice"
+import os, subprocess, sys
+run = subprocess.Popen(["matquant", "quantize", sys.argv[1], "-o", "gone", "--calib", "text.jsonl.gz", "--samples", "64",
+                        "--seq-len", "64", "--group-size", "32", "--no-refit"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+for line in run.stderr:
+    if line.startswith("learn"):
+        if os.path.exists("text.jsonl.gz"):
+            os.remove("text.jsonl.gz")
+sys.exit(run.wait() or os.path.exists("text.jsonl.gz"))
+PY
+digest gone "$DATA/demo-calib.jsonl.gz" calibration files 0 sha256 || fail "not the digest of what was learned from"

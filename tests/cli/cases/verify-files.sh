@@ -1,0 +1,50 @@
+# needs: master
+# verify: files beside the tensors, and groups, are what they were.
+. "$CLI/shared.sh"
+master=$FIXTURES/master/m
+problem() { # REGEX OPTION...: one problem, exit status 1
+    pattern=$1
+    shift
+    run 1 matquant verify m -q "$@"
+    expect_err "^matquant: warning: m/$pattern"
+    expect_out '^problems +1$'
+}
+fresh() { rm -rf m && cp -r "$master" m; }
+fresh
+rm m/tokenizer.json
+problem 'tokenizer\.json: is missing; the source had one$'
+fresh
+sed -i 's/"version"/"Version"/' m/tokenizer.json
+problem 'tokenizer\.json: is not the source.s: its SHA-256 is not the one in matquant\.json$'
+run 1 matquant verify m -q --against "$model"
+expect_err '^matquant: warning: m/tokenizer\.json: differs from the source.s$'
+fresh
+echo '{}' >m/generation_config.json
+run 0 matquant verify m -q
+problem 'generation_config\.json: differs from the source.s$' --against "$model"
+rm m/generation_config.json
+problem 'generation_config\.json: is missing; the source has it$' --against "$model"
+run 0 matquant slice "$master" -o s --bits 4 -q
+run 0 matquant verify s -q --against "$model"
+rm s/tokenizer.json
+run 1 matquant verify s -q
+expect_err '^matquant: warning: s/tokenizer\.json: is missing; the source had one$'
+fresh
+python3 - <<'PY'
+import json
+config = json.load(open("m/config.json"))
+config["quantization_config"]["group_size"] *= 2
+json.dump(config, open("m/config.json", "w"))
+PY
+run 1 matquant verify m -q
+expect_err '^matquant: warning: m/model\.safetensors: tensor model\.layers\.0\..*codes: has groups of [0-9]*, config\.json says [0-9]*$'
+# Groups that are smaller where the size divides no row are as they should be.
+run 0 matquant quantize "$model" -o fallback --recipe rtn --group-size 96 --group-fallback 32 -q
+run 0 matquant verify fallback -q --against "$model"
+run 0 matquant slice fallback -o fs --bits 4 -q
+grep -q ', groups of 96 (of 32 where those divide no row)$' fs/README.md || fail "the card does not know of the fallback"
+
+# Folders of ours that are for other programs are not another tool's.
+run 0 matquant slice "$master" -o gptq --bits 4 --format gptq -q
+run 3 matquant eval gptq --text "$DATA/demo-eval.txt" -q
+expect_one_error '^matquant: gptq: is a slice in the format gptq, which matquant writes .* and does not read'
