@@ -53,6 +53,10 @@ keep_back() {
     if [ ! -s "$1/text.jsonl" ]; then
         gzip -dc "$calib" >"$1/all.jsonl"
         kept=$(($(wc -l <"$1/all.jsonl") - ${text#last:}))
+        if [ "$kept" -le 0 ]; then
+            echo "$0: $calib has no ${text#last:} documents to keep back" >&2
+            exit 2
+        fi
         head -n "$kept" "$1/all.jsonl" >"$1/calib.jsonl"
         tail -n "+$((kept + 1))" "$1/all.jsonl" >"$1/text.part"
         rm "$1/all.jsonl"

@@ -54,13 +54,13 @@
  * hexadecimal digits"}} for every tensor of the folder. `eval --record` adds to it
  *
  *   "evaluations": [{"bits": R, "text": {"file": NAME, "sha256": DIGEST}, "windows": N,
- *                    "seq_len": N, "bos": true | false, "perplexity": X, "nll": X,
+ *                    "seq_len": N, "bos_added": true | false, "perplexity": X, "nll": X,
  *                    "nll_stderr": X, "tool": "matquant VERSION"}, ...]
  *
  * with "reference": {"model": NAME, "perplexity": X}, "kl" (nats a token) and "top1_agreement"
- * where it was compared with one; the members are those of mq_eval_result. "bos" says whether
- * windows begin with a token that was put there. A file NAME, here and above, is without folders,
- * with U+FFFD for what is not UTF-8; its DIGEST is of the file as it was read.
+ * where it was compared with one; the members are those of mq_eval_result. "bos_added"
+ * says whether windows begin with a token that was put there. A file NAME, here and above, is
+ * without folders, with U+FFFD for what is not UTF-8; its DIGEST is of the file as it was read.
  *
  * A reader must reject (and mq_verify does): another quant_method or a newer format_version; a
  * slice_rule, zero_point, width or group_size that is none of the above; codes that are not U8 of

@@ -144,32 +144,43 @@ static void set_refit(quantize_line *line) {
     }
 }
 
-static bool is_trained(const cli_terms *bits, size_t width) {
-    bool found = false;
-    for (size_t i = 0; i < bits->count; i++) {
-        found = found || bits->to[i] == width;
+/* Whether the learning visits int8 less often than other widths, which --int8-period is about:
+ * there have to be others. */
+static bool visits_int8(const mq_quantize_options *options) {
+    bool int8 = false, others = options->codistill_count > 0;
+    for (size_t i = 0; i < options->width_count; i++) {
+        const bool counts = options->lambda[i] > 0.0;
+        int8 = int8 || (counts && options->widths[i] == MQ_MAX_WIDTH);
+        others = others || (counts && options->widths[i] != MQ_MAX_WIDTH);
     }
-    return found;
+    return int8 && others;
+}
+
+/* Whether the trained widths matter without learning, too: they weigh the embeddings' widths, where
+ * those are several. */
+static bool weighs_embeddings(const mq_quantize_options *options) {
+    return options->embeddings == MQ_EMBEDDINGS_NESTED &&
+           options->embeddings_min_bits < MQ_MAX_WIDTH;
 }
 
 /* An option that would change nothing is refused, not passed over. */
 static mq_status check_parts(const quantize_line *line) {
     const mq_quantize_options *options = &line->options;
     const bool learns = options->recipe != MQ_RECIPE_RTN;
-    const bool int8 = is_trained(&line->bits, MQ_MAX_WIDTH);
     const struct {
         bool at_work;
         const char *without;
     } parts[PARTS] = {
         [ALWAYS] = {true, NULL},
         [LEARNING] = {learns, "recipe rtn, which learns nothing,"},
-        [TRAINED_WIDTHS] = {learns || options->embeddings != MQ_EMBEDDINGS_KEEP,
+        [TRAINED_WIDTHS] = {learns || weighs_embeddings(options),
                             "recipe rtn, which learns nothing,"},
-        [INT8] = {int8 || !learns, "a run without 8 among --bits"}, /* rtn: the library says it */
-        [INT8_VISITS] = {learns && int8 && (!options->sampled || options->qat),
-                         !learns ? "recipe rtn, which learns nothing,"
-                         : !int8 ? "a run without 8 among --bits"
-                                 : "--sampled, which draws the widths,"},
+        [INT8] = {!learns || options->widths[0] == MQ_MAX_WIDTH, /* of rtn the library says it */
+                  "a run without 8 among --bits"},
+        [INT8_VISITS] = {learns && visits_int8(options) && (!options->sampled || options->qat),
+                         !learns                ? "recipe rtn, which learns nothing,"
+                         : visits_int8(options) ? "--sampled, which draws the widths,"
+                                                : "a run without 8 and others among --bits"},
         [END_TO_END] = {options->refit || options->qat, "a run without the refit and --qat"},
         [GROUPS] = {options->group_size > 0, "--group-size 0, a row a group,"},
     };
@@ -224,9 +235,9 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
         *status = cli_usage_error("quantize", "--embeddings-min-bits wants --embeddings nested");
         return false;
     }
-    *status = check_parts(line);
+    *status = set_widths(line);
     if (*status == MQ_OK) {
-        *status = set_widths(line);
+        *status = check_parts(line);
     }
     if (*status == MQ_OK) {
         set_refit(line);
@@ -349,17 +360,19 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1,
          .part = LEARNING},
         {CLI_NUMBER, 0, "rate", &options->rate, "FACTOR",
-         "multiplies the recipe's learning rates for the blocks", .min = 1e-3, .max = 1e3},
+         "multiplies the recipe's learning rates for the blocks", .min = 1e-3, .max = 1e3,
+         .part = LEARNING},
         {CLI_NUMBER, 0, "early-stop", &options->early_stop, "PERCENT",
          "end a block after an epoch that lowered no width's loss by so much; 0: never", .min = 0,
-         .max = 100},
+         .max = 100, .part = LEARNING},
         {CLI_COUNT, 0, "int8-period", &options->int8_period, "N",
          "int8's loss is visited on every N-th step, N times as heavy: it costs as much as the "
          "others' and changes least",
          .min = 1, .part = INT8_VISITS},
         {CLI_FLAG, 0, "sampled", &options->sampled,
          .help = "learn one width in a step, drawn with --lambda for odds, in place of all: less "
-                 "time for as many steps"},
+                 "time for as many steps",
+         .part = LEARNING},
         {CLI_FLAG, 0, "compensate", &options->compensate,
          .help = "choose the bits that int8 alone reads so that they make up for one another's "
                  "errors (GPTQ); recipe best does",

@@ -58,7 +58,7 @@ static void put_numbers(bool *good, cJSON *entry, const mq_eval_result *result,
     put(good, cJSON_AddStringToObject(text, "sha256", result->text_sha256));
     put(good, cJSON_AddNumberToObject(entry, "windows", (double)result->windows));
     put(good, cJSON_AddNumberToObject(entry, "seq_len", (double)options->seq_len));
-    put(good, cJSON_AddBoolToObject(entry, "bos", result->bos));
+    put(good, cJSON_AddBoolToObject(entry, "bos_added", result->bos));
     put_number(good, entry, "perplexity", result->perplexity);
     put_number(good, entry, "nll", result->nll);
     put_number(good, entry, "nll_stderr", result->nll_stderr);
@@ -93,12 +93,15 @@ static mq_status make_entry(cJSON **out, const mq_eval_result *result,
     return MQ_OK;
 }
 
-/* The same width on the same windows: what replaces an earlier measurement. */
+/* The same width on the same windows: what replaces an earlier measurement, a. */
 static bool same_windows(const cJSON *a, const cJSON *b) {
-    static const char *const keys[] = {"bits", "windows", "seq_len", "bos"};
+    static const char *const keys[] = {"bos_added", "bits", "windows", "seq_len"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (!cJSON_Compare(cJSON_GetObjectItemCaseSensitive(a, keys[i]),
-                           cJSON_GetObjectItemCaseSensitive(b, keys[i]), true)) {
+        const cJSON *of_a = cJSON_GetObjectItemCaseSensitive(a, keys[i]);
+        if (i == 0 && of_a == NULL) {
+            continue; /* written before there was such a member */
+        }
+        if (!cJSON_Compare(of_a, cJSON_GetObjectItemCaseSensitive(b, keys[i]), true)) {
             return false;
         }
     }

@@ -35,11 +35,20 @@ void mq_task_name(char *name, size_t size, const char *path) {
     size_t length = strlen(base);
     length -= ends_with(base, length, ".gz") ? 3 : 0;
     length -= ends_with(base, length, ".jsonl") ? 6 : 0;
-    length = length < size ? length : size - 1;
-    while (length > 0 && ((unsigned char)base[length] & 0xc0) == 0x80) {
-        length--; /* not inside of a character */
+    size_t used = 0;
+    for (size_t at = 0; at < length;) {
+        uint32_t code_point;
+        char bytes[4];
+        at += mq_utf8_decode(&code_point, base + at, length - at);
+        const size_t count =
+            mq_utf8_encode(bytes, code_point == MQ_UTF8_BAD ? MQ_UTF8_REPLACEMENT : code_point);
+        if (used + count >= size) {
+            break;
+        }
+        memcpy(name + used, bytes, count);
+        used += count;
     }
-    snprintf(name, size, "%.*s", (int)length, base);
+    name[used] = '\0';
 }
 
 /* --- accuracies ------------------------------------------------------------------------------- */

@@ -86,7 +86,8 @@ size_t mq_task_answer(const mq_task_set *set, const mq_task_item *item, bool nor
 mq_status mq_task_write_items(const char *path, bool replace, const mq_task_set *set,
                               mq_error *err);
 
-/* "arc_easy" of "tasks/arc_easy.jsonl.gz": name[size], cut when it is longer. */
+/* "arc_easy" of "tasks/arc_easy.jsonl.gz": name[size], cut between characters when
+ * it is longer, with U+FFFD for what is not UTF-8. */
 void mq_task_name(char *name, size_t size, const char *path);
 
 #endif

@@ -142,7 +142,7 @@ static void put_evaluation(mq_buffer *card, const cJSON *item, bool inexact) {
     put_code(card, file);
     mq_buffer_printf(card, " (%.0f windows of %.0f tokens%s; SHA-256 `%.64s`)",
                      windows->valuedouble, length->valuedouble,
-                     cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "bos"))
+                     cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "bos_added"))
                          ? ", each begun with the beginning-of-sequence token"
                          : "",
                      digest);

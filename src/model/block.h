@@ -13,10 +13,10 @@
 #include "model/weights.h"
 #include "tensor/gemm_bf16.h"
 
-/* Pointers to arrays that the caller owns. The linear layers' products are of float32 operands, or,
- * if linear_bf16 has all of them, of bfloat16 ones (gemm_bf16.h): those weights, and activations
- * and gradients rounded when they are made. Everything else, the sums inside a product and what
- * comes out of it, is float32 in either case. */
+/* Pointers to arrays that the caller owns. All products, the linear layers' and attention's, are of
+ * float32 operands, or, if linear_bf16 has all of the weights, of bfloat16 ones (gemm_bf16.h):
+ * those, and activations, probabilities and gradients rounded when they are made. Everything else,
+ * the sums inside a product and what comes out of it, is float32 in either case. */
 typedef struct mq_block_weights {
     const float *linear[MQ_LINEAR_COUNT];        /* [out, in]; not read if there is linear_bf16 */
     const mq_bf16 *linear_bf16[MQ_LINEAR_COUNT]; /* [out, in]; all of them or none (NULL) */
@@ -53,9 +53,9 @@ typedef struct mq_activations mq_activations;
 mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, size_t max_sequences,
                                      size_t max_length, bool backward, const mq_context *context);
 
-/* The same with what products of bfloat16 operands take (about 40 % more). gemm stays the caller's,
- * outlives the activations, and has been through mq_block_prepare for each number of tokens that
- * they will be used with; NULL: as mq_activations_carve. */
+/* The same with what products of bfloat16 operands take. gemm stays the caller's, outlives the
+ * activations, and has been through mq_block_prepare for each number of sequences, and each length,
+ * that they will be used with; NULL: as mq_activations_carve. */
 mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config,
                                           size_t max_sequences, size_t max_length, bool backward,
                                           const mq_gemm_bf16 *gemm, const mq_context *context);
@@ -71,8 +71,8 @@ mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations 
 /* Rows of the largest products that a thread makes at a time, for blocks of so many tokens. */
 size_t mq_block_tile_rows(size_t tokens);
 
-/* Makes gemm ready for the products of a block of config's with so many sequences, forward and, if
- * wanted, backward. */
+/* Makes gemm ready for the products of a block of config's with so many sequences of so many tokens
+ * (attention's have shapes by that), forward and, if wanted, backward. */
 mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t sequences,
                            size_t length, bool backward, mq_error *err);
 

@@ -95,7 +95,8 @@ size_t mq_attention_bf16_product(const mq_attention_shape *shape);
 void mq_attention_round_keys(mq_bf16 *to, const float *k, size_t first, size_t count,
                              const mq_attention_shape *shape);
 
-/* bf16: of the keys and values that k and v are. */
+/* bf16: NULL, or with gemm NULL, for products of float32; else its k and v are what
+ * mq_attention_round_keys has made of all tokens of k and v. */
 void mq_attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
                           const mq_attention_shape *shape, float *scratch,
                           const mq_attention_bf16 *bf16, const mq_context *context);

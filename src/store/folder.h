@@ -16,6 +16,7 @@
  * hidden ones, README, weights in any of the usual containers, config.json and matquant.json (which
  * are written anew). */
 mq_status mq_copy_small_files(mq_output *output, const char *folder, mq_error *err);
+/* Whether a file of that name is one of those. */
 bool mq_is_small_file(const char *name);
 mq_status mq_small_files_size(size_t *out, const char *folder, mq_error *err);
 

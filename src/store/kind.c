@@ -48,7 +48,12 @@ static mq_status kind_of_provenance(mq_status status, const char *folder, mq_err
     }
     const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
     const cJSON *format = cJSON_GetObjectItemCaseSensitive(slice, "format");
-    if (cJSON_IsString(format)) {
+    bool other = cJSON_IsString(format);
+    static const char *const read[] = {"mlx", "safetensors", "matquant"};
+    for (size_t i = 0; other && i < sizeof read / sizeof *read; i++) {
+        other = strcmp(format->valuestring, read[i]) != 0;
+    }
+    if (other) {
         mq_fail_file(err, status, folder,
                      "is a slice in the format %s, which matquant writes for other programs and "
                      "does not read; mlx, safetensors and matquant it reads, and the master",

@@ -1,5 +1,6 @@
 /* What can be known before the first block, and the checks on it. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -14,7 +15,9 @@ static mq_status check_calibration(const mq_quantize_options *options, mq_error 
     if (options->calib == NULL || mq_quantize_is_self(options)) {
         return MQ_OK;
     }
-    char *folder = mq_path_parent(options->calib);
+    char *real = realpath(options->calib, NULL); /* a link may lead there */
+    char *folder = mq_path_parent(real != NULL ? real : options->calib);
+    free(real);
     if (folder == NULL) {
         return mq_fail_memory(err, "a path", strlen(options->calib));
     }

@@ -72,23 +72,42 @@ mq_status mq_verify_zero_points(const mq_verification *self, mq_error *err) {
 
 /* --- groups ----------------------------------------------------------------------------------- */
 
+/* What says how large a layer's groups are: config.json, or for rows that its size does not divide
+ * the recipe's fallback, which stands in matquant.json alone. */
+typedef struct group_rule {
+    size_t size, fallback; /* 0: the whole row */
+    bool has_fallback;
+} group_rule;
+
+static group_rule rule_of(const mq_verification *self) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
+    const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(
+        cJSON_IsObject(slice) ? slice : self->provenance, "recipe");
+    const cJSON *fallback = cJSON_GetObjectItemCaseSensitive(recipe, "group_fallback");
+    group_rule rule = {.size = mq_master_group_size(self->master)};
+    rule.has_fallback =
+        cJSON_IsNumber(fallback) && fallback->valuedouble >= 0.0 && fallback->valuedouble < 1e9;
+    rule.fallback = rule.has_fallback ? (size_t)fallback->valuedouble : 0;
+    return rule;
+}
+
 static mq_status check_groups(const mq_verification *self, const mq_master_view *view,
-                              const size_t sizes[2], mq_error *err) {
+                              const group_rule *rule, mq_error *err) {
     const size_t own = view->in / view->groups;
-    for (size_t i = 0; i < 2; i++) {
-        const size_t wanted = sizes[i] == 0 ? view->in : sizes[i];
-        if (view->in % wanted == 0) { /* the second is for rows that the first does not divide */
-            if (own == wanted) {
-                return MQ_OK;
-            }
-            break;
-        }
+    const bool divides = rule->size == 0 || view->in % rule->size == 0;
+    if (!divides && !rule->has_fallback) {
+        return MQ_OK; /* nothing says what they should be */
+    }
+    const size_t said = divides ? rule->size : rule->fallback;
+    if (own == (said == 0 ? view->in : said)) {
+        return MQ_OK;
     }
     mq_error problem;
     char name[MQ_STORED_NAME_SIZE];
     mq_name_make(name, view->prefix, "codes", 0);
     mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, name), name,
-                   "has groups of %zu, " MQ_CONFIG_FILE " says %zu", own, sizes[0]);
+                   "has groups of %zu, %s says %zu", own,
+                   divides ? MQ_CONFIG_FILE : MQ_PROVENANCE_FILE, said);
     return mq_problem(self->problems, &problem, err);
 }
 
@@ -96,17 +115,10 @@ mq_status mq_verify_groups(const mq_verification *self, mq_error *err) {
     if (self->master == NULL) {
         return MQ_OK;
     }
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
-    const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(
-        cJSON_IsObject(slice) ? slice : self->provenance, "recipe");
-    const cJSON *fallback = cJSON_GetObjectItemCaseSensitive(recipe, "group_fallback");
-    const size_t size = mq_master_group_size(self->master);
-    const bool falls_back =
-        cJSON_IsNumber(fallback) && fallback->valuedouble >= 0.0 && fallback->valuedouble < 1e9;
-    const size_t sizes[2] = {size, falls_back ? (size_t)fallback->valuedouble : size};
+    const group_rule rule = rule_of(self);
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < mq_master_linear_count(self->master); i++) {
-        status = check_groups(self, mq_master_linear_at(self->master, i), sizes, err);
+        status = check_groups(self, mq_master_linear_at(self->master, i), &rule, err);
     }
     return status;
 }

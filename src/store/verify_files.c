@@ -14,15 +14,38 @@ static mq_status note_file(const mq_verification *self, const char *name, const 
     return mq_problem(self->problems, &problem, err);
 }
 
-/* *there: false if the folder has no such file. */
-static mq_status digest_of(char digest[65], bool *there, const char *folder, const char *name,
-                           mq_error *err) {
+static mq_status digest_of(char digest[65], const char *folder, const char *name, mq_error *err) {
     char *path = mq_path_join(folder, name);
     if (path == NULL) {
         return mq_fail_memory(err, "a path", strlen(name));
     }
-    *there = mq_path_exists(path);
-    const mq_status status = *there ? mq_sha256_file(digest, path, err) : MQ_OK;
+    const mq_status status = mq_sha256_file(digest, path, err);
+    mq_free(path);
+    return status;
+}
+
+/* The folder's own file against a digest of the source's: what is missing, unreadable or another is
+ * a problem, in these words. */
+static mq_status check_file(const mq_verification *self, const char *name, const char *wanted,
+                            const char *missing, const char *differs, mq_error *err) {
+    char *path = mq_path_join(self->folder, name), digest[65];
+    if (path == NULL) {
+        return mq_fail_memory(err, "a path", strlen(name));
+    }
+    mq_error problem = {.status = MQ_OK};
+    mq_status status = MQ_OK;
+    if (!mq_path_exists(path)) {
+        status = note_file(self, name, missing, err);
+    } else if (mq_sha256_file(digest, path, &problem) == MQ_ERR_INPUT) {
+        status = mq_problem(self->problems, &problem, err);
+    } else if (problem.status != MQ_OK) {
+        status = problem.status;
+        if (err != NULL) {
+            *err = problem;
+        }
+    } else if (strcmp(digest, wanted) != 0) {
+        status = note_file(self, name, differs, err);
+    }
     mq_free(path);
     return status;
 }
@@ -46,37 +69,20 @@ static const char *listed_digest(const mq_verification *self, const char *name) 
 
 mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err) {
     const char *listed = listed_digest(self, TOKENIZER_FILE);
-    char digest[65];
-    bool there = false;
-    mq_status status =
-        listed != NULL ? digest_of(digest, &there, self->folder, TOKENIZER_FILE, err) : MQ_OK;
-    if (status != MQ_OK || listed == NULL) {
-        return status;
-    }
-    if (!there) {
-        return note_file(self, TOKENIZER_FILE, "is missing; the source had one", err);
-    }
-    return strcmp(digest, listed) == 0
+    return listed == NULL
                ? MQ_OK
-               : note_file(self, TOKENIZER_FILE,
-                           "is not the source's: its SHA-256 is not the one in " MQ_PROVENANCE_FILE,
-                           err);
+               : check_file(
+                     self, TOKENIZER_FILE, listed, "is missing; the source had one",
+                     "is not the source's: its SHA-256 is not the one in " MQ_PROVENANCE_FILE, err);
 }
 
 static mq_status compare_file(const mq_verification *self, const char *source, const char *name,
                               mq_error *err) {
-    char theirs[65], ours[65];
-    bool there = false;
-    mq_status status = digest_of(theirs, &there, source, name, err);
-    if (status == MQ_OK) {
-        status = digest_of(ours, &there, self->folder, name, err);
-    }
-    if (status != MQ_OK) {
-        return status;
-    }
-    return !there                      ? note_file(self, name, "is missing; the source has it", err)
-           : strcmp(ours, theirs) == 0 ? MQ_OK
-                                       : note_file(self, name, "differs from the source's", err);
+    char theirs[65];
+    const mq_status status = digest_of(theirs, source, name, err);
+    return status == MQ_OK ? check_file(self, name, theirs, "is missing; the source has it",
+                                        "differs from the source's", err)
+                           : status;
 }
 
 mq_status mq_verify_files_against(const mq_verification *self, const char *source, mq_error *err) {

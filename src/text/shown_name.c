@@ -6,8 +6,6 @@
 #include "base/file.h"
 #include "text/utf8.h"
 
-#define REPLACEMENT 0xfffd
-
 static mq_status append_shown(mq_bytes *out, const char *name, mq_error *err) {
     const size_t size = strlen(name);
     mq_status status = mq_bytes_reserve(out, size + 1, err);
@@ -16,7 +14,7 @@ static mq_status append_shown(mq_bytes *out, const char *name, mq_error *err) {
         at += mq_utf8_decode(&code_point, name + at, size - at);
         const bool shown = code_point != MQ_UTF8_BAD && code_point >= 0x20 &&
                            (code_point < 0x7f || code_point > 0x9f);
-        status = mq_bytes_append_char(out, shown ? code_point : REPLACEMENT, err);
+        status = mq_bytes_append_char(out, shown ? code_point : MQ_UTF8_REPLACEMENT, err);
     }
     return status == MQ_OK ? mq_bytes_append(out, "", 1, err) : status;
 }

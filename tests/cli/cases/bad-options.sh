@@ -34,6 +34,10 @@ cp "$DATA/demo-calib.jsonl.gz" out/text.jsonl.gz
 run 2 matquant quantize "$model" -o out --calib out/text.jsonl.gz --samples 4 --seq-len 32 --group-size 32 --force
 expect_one_error '^matquant: out/text\.jsonl\.gz: the calibration text is in the output.s folder, .*'
 expect_same out/text.jsonl.gz "$DATA/demo-calib.jsonl.gz"
+ln -s out/text.jsonl.gz link.jsonl.gz # nor by another name
+run 2 matquant quantize "$model" -o out --calib link.jsonl.gz --samples 4 --seq-len 32 --group-size 32 --force
+expect_one_error '^matquant: link\.jsonl\.gz: the calibration text is in the output.s folder, .*'
+rm link.jsonl.gz
 rm -r out
 
 # An output that is the input, by the same name or another one.

@@ -26,7 +26,7 @@ no_use() { # WITHOUT OPTION LINE...
     expect_one_error "^matquant quantize: $1 has no use for $2 \\(see matquant quantize --help\\)\$"
 }
 for option in "--samples 64" "--seq-len 32" --no-bos "--bits 8,4,2" "--lambda 10,3,1" "--loss relative" "--epochs 4" \
-    "--batch 2" "--int8-period 8" "--seed 0"; do
+    "--batch 2" "--int8-period 8" "--seed 0" "--rate 1" "--early-stop 0" --sampled; do
     no_use 'recipe rtn, which learns nothing,' "${option%% *}" "--recipe rtn $option"
 done
 for option in "--refit-batch 1" --extend; do
@@ -35,9 +35,11 @@ for option in "--refit-batch 1" --extend; do
 done
 no_use '--sampled, which draws the widths,' --int8-period "$rest --sampled --int8-period 4"
 run 0 matquant quantize "$model" -o out $rest --sampled --int8-period 4 --qat
-for option in "--int8-period 3" --compensate; do
-    no_use 'a run without 8 among --bits' "${option%% *}" "$rest --bits 4,2 $option"
+no_use 'a run without 8 among --bits' --compensate "$rest --bits 4,2 --compensate"
+for bits in "--bits 4,2" "--bits 8" "--bits 8,4 --lambda 0,1" "--bits 8,4 --lambda 1,0"; do
+    no_use 'a run without 8 and others among --bits' --int8-period "$rest $bits --int8-period 3"
 done
+no_use 'recipe rtn, which learns nothing,' --bits "--recipe rtn --embeddings 8 --bits 8,2"
 no_use '--group-size 0, a row a group,' --group-fallback "--recipe rtn --group-fallback 32 --group-size 0"
 # Embeddings are weighed by the widths, whatever the recipe.
 run 0 matquant quantize "$model" -o out --recipe rtn --embeddings nested --bits 8,2 --lambda 1,1 --dry-run
@@ -104,8 +106,6 @@ run 0 matquant quantize "$model" -o out $small --no-refit --epochs 5 --early-sto
 [ "$(epochs)" = "100 2" ] || fail "not stopped after the second epoch: $(epochs)"
 run 0 matquant quantize "$model" -o out $small --no-refit --force -q
 [ "$(epochs)" = "None None" ] || fail "stopped unasked"
-run 2 matquant quantize "$model" -o out --recipe rtn --early-stop 1
-expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --early-stop$'
 # Recipe paper's feed-forward networks alone: nothing else has codes, and the attention's weights are the source's.
 run 0 matquant quantize "$model" -o ffn $small --recipe paper --scope ffn -q
 python3 - "$tools" "$model" <<'PY' || fail "--scope ffn quantizes something else"
@@ -125,8 +125,6 @@ expect_same drawn/model.safetensors again/model.safetensors
 ! cmp -s out/model.safetensors drawn/model.safetensors || fail "drawn widths learn what all learn"
 run 2 matquant quantize "$model" -o no $small --sampled --early-stop 1
 expect_one_error '^matquant: --early-stop compares .*--sampled.*'
-run 2 matquant quantize "$model" -o no --recipe rtn --sampled
-expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --sampled$'
 # A --rate multiplies what the recipe has, and the provenance says what came out.
 rates() { python3 -c 'import json
 recipe = json.load(open("out/matquant.json"))["recipe"]
@@ -136,5 +134,3 @@ run 0 matquant quantize "$model" -o out $small --no-refit --rate 2 --force -q
 python3 -c 'import sys
 once, twice = ([float(x) for x in rates.split()] for rates in sys.argv[1:])
 sys.exit([2 * x for x in once] != twice)' "$once" "$(rates)" || fail "not twice $once: $(rates)"
-run 2 matquant quantize "$model" -o out --recipe rtn --rate 2
-expect_one_error '^matquant: recipe rtn learns nothing: it has no use for --rate$'

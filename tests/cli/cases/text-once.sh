@@ -23,7 +23,7 @@ digest m "$DATA/demo-eval.txt" evaluations 0 text sha256 || fail "not the digest
 
 # Gone when the blocks are learned: everything was read.
 cp "$DATA/demo-calib.jsonl.gz" text.jsonl.gz
-python3 - "$model" $small <<'PY' || fail "the text was wanted twice"
+python3 - "$model" <<'PY' || fail "the text was wanted twice"
 import os, subprocess, sys
 run = subprocess.Popen(["matquant", "quantize", sys.argv[1], "-o", "gone", "--calib", "text.jsonl.gz", "--samples", "64",
                         "--seq-len", "64", "--group-size", "32", "--no-refit"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)

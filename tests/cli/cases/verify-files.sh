@@ -38,9 +38,17 @@ json.dump(config, open("m/config.json", "w"))
 PY
 run 1 matquant verify m -q
 expect_err '^matquant: warning: m/model\.safetensors: tensor model\.layers\.0\..*codes: has groups of [0-9]*, config\.json says [0-9]*$'
+fresh
+rm m/tokenizer.json
+ln -s nowhere m/tokenizer.json
+problem 'tokenizer\.json: cannot open: .*'
 # Groups that are smaller where the size divides no row are as they should be.
 run 0 matquant quantize "$model" -o fallback --recipe rtn --group-size 96 --group-fallback 32 -q
 run 0 matquant verify fallback -q --against "$model"
+cp -r fallback bare # what only matquant.json says is not checked without it
+rm bare/matquant.json
+run 1 matquant verify bare -q
+expect_out '^problems +1$'
 run 0 matquant slice fallback -o fs --bits 4 -q
 grep -q ', groups of 96 (of 32 where those divide no row)$' fs/README.md || fail "the card does not know of the fallback"
 
@@ -48,3 +56,15 @@ grep -q ', groups of 96 (of 32 where those divide no row)$' fs/README.md || fail
 run 0 matquant slice "$master" -o gptq --bits 4 --format gptq -q
 run 3 matquant eval gptq --text "$DATA/demo-eval.txt" -q
 expect_one_error '^matquant: gptq: is a slice in the format gptq, which matquant writes .* and does not read'
+
+# A slice that is damaged says what is wrong with it.
+run 0 matquant slice "$master" -o damaged --bits 4 -q
+python3 - <<'PY'
+import json
+config = json.load(open("damaged/config.json"))
+for key in ("quantization", "quantization_config"):
+    config.get(key, {}).pop("bits", None)
+json.dump(config, open("damaged/config.json", "w"))
+PY
+run 3 matquant inspect damaged
+expect_one_error '^matquant: damaged/config\.json: is quantized in a way that is neither .*'
