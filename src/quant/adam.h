@@ -13,9 +13,12 @@ typedef struct mq_adam {
     float correction1, correction2; /* 1/(1 - beta^t) */
 } mq_adam;
 
+/* Of the end-to-end stages, and of recipe paper (the usual one). */
+#define MQ_ADAM_BETA1 0.9f
+
 /* Step number `step` (from 0) of `steps`, with the rates falling to zero along a cosine. */
-static inline mq_adam mq_adam_at(float rate_group, float rate_rounding, size_t step, size_t steps) {
-    const double beta1 = 0.9;
+static inline mq_adam mq_adam_at(float beta1, float rate_group, float rate_rounding, size_t step,
+                                 size_t steps) {
     const double beta2 = 0.95;
     const double pi = 3.14159265358979323846;
     const double t = (double)step + 1.0;
@@ -23,10 +26,10 @@ static inline mq_adam mq_adam_at(float rate_group, float rate_rounding, size_t s
     mq_adam adam = {
         .rate_group = (float)(rate_group * schedule),
         .rate_rounding = (float)(rate_rounding * schedule),
-        .beta1 = (float)beta1,
+        .beta1 = beta1,
         .beta2 = (float)beta2,
         .epsilon = 1e-8f,
-        .correction1 = (float)(1.0 / (1.0 - pow(beta1, t))),
+        .correction1 = (float)(1.0 / (1.0 - pow((double)beta1, t))),
         .correction2 = (float)(1.0 / (1.0 - pow(beta2, t))),
     };
     return adam;

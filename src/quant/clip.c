@@ -351,6 +351,7 @@ const mq_grid_class mq_clip_grid = {
     .name = "clip",
     .rate_group = 1e-2f, /* OmniQuant's --lwc_lr */
     .rate_rounding = 0.0f,
+    .beta1 = MQ_ADAM_BETA1,
     .carve = clip_carve,
     .start = clip_start,
     .values = clip_values,

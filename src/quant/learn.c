@@ -229,7 +229,8 @@ static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k
 /* The equivalent transformation's step, when the grids' are done, and the values that follow from
  * it. */
 static void step_let(mq_learner *learner, size_t step, size_t steps) {
-    const mq_adam adam = mq_adam_at(MQ_LET_RATE * (float)learner->options->rate, 0.0f, step, steps);
+    const mq_adam adam =
+        mq_adam_at(MQ_ADAM_BETA1, MQ_LET_RATE * (float)learner->options->rate, 0.0f, step, steps);
     mq_let_step(&learner->let, &adam);
     for (int i = MQ_GATE; i <= MQ_DOWN; i++) {
         const mq_grid *grid = &learner->grid[i];
@@ -333,8 +334,9 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
         }
     }
     const float rate = (float)learner->options->rate;
-    const mq_adam adam = mq_adam_at(rate * learner->grid_class->rate_group,
-                                    rate * learner->grid_class->rate_rounding, step, steps);
+    const mq_adam adam =
+        mq_adam_at(learner->grid_class->beta1, rate * learner->grid_class->rate_group,
+                   rate * learner->grid_class->rate_rounding, step, steps);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         mq_grid *grid = &learner->grid[i];
         if (grid->groups == 0) {

@@ -293,7 +293,7 @@ static void check_kernels(const mq_nested_kernels *kernels, bool symmetric) {
         assert_non_null(f.values[k].bf16);
     }
     for (size_t step = 0; step < 5; step++) {
-        const mq_adam adam = mq_adam_at(2e-3f, 1e-1f, step, 5);
+        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-1f, step, 5);
         mq_nested_kernels_base.step(&f.grid, cotangents, kept, &adam, 0, f.out);
     }
     memcpy(after, f.slab.base, f.slab.size);
@@ -302,7 +302,7 @@ static void check_kernels(const mq_nested_kernels *kernels, bool symmetric) {
     kernels->start(&f.grid, f.gram, 0, f.out);
     assert_memory_equal(f.slab.base, before, f.slab.size);
     for (size_t step = 0; step < 5; step++) {
-        const mq_adam adam = mq_adam_at(2e-3f, 1e-1f, step, 5);
+        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-1f, step, 5);
         kernels->step(&f.grid, cotangents, f.values, &adam, 0, f.out);
     }
     assert_memory_equal(f.slab.base, after, f.slab.size);
@@ -375,7 +375,7 @@ static void any_widths(void **state) {
         assert_false(slab.overflow);
         grid.class_->start(&grid, weight, gram);
         for (size_t step = 0; step < 4; step++) {
-            const mq_adam adam = mq_adam_at(2e-3f, 1e-1f, step, 4);
+            const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-1f, step, 4);
             grid.class_->step(&grid, gradients, value_list, &adam);
         }
         assert_true(mq_grid_finish(&quantized, &grid, gram, MQ_SLICE_TOP, &scratch));
@@ -436,7 +436,7 @@ static void degenerate_groups(void **state) {
             mq_finish_scratch_carve(&scratch, &options, ROWS, 1, &slab);
         }
         grid.class_->start(&grid, weight, ones);
-        const mq_adam adam = mq_adam_at(2e-3f, 1e-2f, 0, 4);
+        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-2f, 0, 4);
         grid.class_->step(&grid, gradients, value_list, &adam);
         assert_true(mq_grid_finish(&quantized, &grid, ones, options.slice_rule, &scratch));
         for (unsigned width = 2; width <= 8; width++) {
