@@ -114,8 +114,8 @@ void mq_attn_put_rows(float *x, const float *rows, const mq_attn_tile *t, const 
 
 /* --- products --------------------------------------------------------------------------------- */
 
-/* Those of bfloat16, of a tile. Operands and results are dense: for others oneDNN 2.6 has none of
- * its faster kernels ("brg", AMX's by far; dnnl_query_impl_info_str tells). */
+/* Those of bfloat16, of a tile. Operands and results are dense: for others oneDNN 2.6 takes
+ * "gemm:jit", which packs both operands first, and never "brg" (DNNL_VERBOSE=1 tells). */
 static mq_gemm_shape against_shape(const mq_attn_tile *t, const mq_attention_shape *shape) {
     const size_t d = shape->head_dim;
     return (mq_gemm_shape){

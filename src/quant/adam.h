@@ -14,10 +14,10 @@ typedef struct mq_adam {
 } mq_adam;
 
 /* Of the end-to-end stages, and of recipe paper (the usual one). */
-#define MQ_ADAM_BETA1 0.9f
+#define MQ_ADAM_BETA1 0.9
 
 /* Step number `step` (from 0) of `steps`, with the rates falling to zero along a cosine. */
-static inline mq_adam mq_adam_at(float beta1, float rate_group, float rate_rounding, size_t step,
+static inline mq_adam mq_adam_at(double beta1, float rate_group, float rate_rounding, size_t step,
                                  size_t steps) {
     const double beta2 = 0.95;
     const double pi = 3.14159265358979323846;
@@ -26,10 +26,10 @@ static inline mq_adam mq_adam_at(float beta1, float rate_group, float rate_round
     mq_adam adam = {
         .rate_group = (float)(rate_group * schedule),
         .rate_rounding = (float)(rate_rounding * schedule),
-        .beta1 = beta1,
+        .beta1 = (float)beta1,
         .beta2 = (float)beta2,
         .epsilon = 1e-8f,
-        .correction1 = (float)(1.0 / (1.0 - pow((double)beta1, t))),
+        .correction1 = (float)(1.0 / (1.0 - pow(beta1, t))),
         .correction2 = (float)(1.0 / (1.0 - pow(beta2, t))),
     };
     return adam;

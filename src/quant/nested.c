@@ -219,7 +219,7 @@ const mq_grid_class mq_nested_grid = {
      * the blocks"). */
     .rate_group = 1.6e-3f,
     .rate_rounding = 8e-3f,
-    .beta1 = 0.5f,
+    .beta1 = 0.5,
     .carve = nested_carve,
     .start = nested_start,
     .values = nested_values,

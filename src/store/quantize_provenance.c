@@ -122,7 +122,7 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
         cJSON_AddNumberToObject(recipe, "rate_group", options->rate * (double)grid->rate_group));
     put(good, cJSON_AddNumberToObject(recipe, "rate_rounding",
                                       options->rate * (double)grid->rate_rounding));
-    put(good, cJSON_AddNumberToObject(recipe, "beta1", (double)grid->beta1));
+    put(good, cJSON_AddNumberToObject(recipe, "beta1", grid->beta1));
 }
 
 /* {"file": NAME, "sha256": DIGEST} appended to array; names only, no folders. */
