@@ -25,11 +25,13 @@ typedef struct mq_inspection {
     size_t tensors, quantized_tensors; /* logical ones: a quantized linear counts once */
     size_t weights, quantized_weights; /* elements */
     size_t bytes;                      /* all tensor files */
-    size_t group_size;
-    mq_slice_rule slice_rule; /* masters */
-    mq_zero_point zero_point; /* masters */
-    unsigned embedding_bits;  /* masters: the least that embeddings and head have; 0: they are not
-                                 quantized */
+    size_t group_size;                 /* 0: a row */
+    size_t fallback_tensors;           /* quantized ones whose groups are of another size */
+    size_t fallback_group_size;        /* the least of theirs; 0: rows */
+    mq_slice_rule slice_rule;          /* masters */
+    mq_zero_point zero_point;          /* masters */
+    unsigned embedding_bits; /* masters: the least that embeddings and head have; 0: they are not
+                                quantized */
     size_t width_count;
     mq_width_size widths[8];
     char *provenance; /* text of matquant.json without its "tensors" and "blocks", or NULL; freed

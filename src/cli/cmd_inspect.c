@@ -71,6 +71,22 @@ static void print_widths(const mq_inspection *inspection) {
     cli_table_print(stdout, &table);
 }
 
+static void print_group_size(const mq_inspection *inspection) {
+    char size[CLI_CELL_SIZE] = "a row", fallback[CLI_CELL_SIZE] = "a row";
+    if (inspection->group_size > 0) {
+        snprintf(size, sizeof size, "%zu", inspection->group_size);
+    }
+    if (inspection->fallback_group_size > 0) {
+        snprintf(fallback, sizeof fallback, "%zu", inspection->fallback_group_size);
+    }
+    if (inspection->fallback_tensors == 0) {
+        cli_print_field(stdout, "group size", "%s", size);
+    } else {
+        cli_print_field(stdout, "group size", "%s; of %zu tensors %s", size,
+                        inspection->fallback_tensors, fallback);
+    }
+}
+
 static void print_table(const mq_inspection *inspection, const char *folder) {
     char bytes[CLI_CELL_SIZE];
     cli_print_field(stdout, "folder", "%s", folder);
@@ -85,10 +101,8 @@ static void print_table(const mq_inspection *inspection, const char *folder) {
                     inspection->quantized_weights);
     cli_print_field(stdout, "bytes", "%zu (%s)", inspection->bytes,
                     cli_show_bytes(bytes, inspection->bytes));
-    if (inspection->kind != MQ_KIND_PLAIN && inspection->group_size > 0) {
-        cli_print_field(stdout, "group size", "%zu", inspection->group_size);
-    } else if (inspection->kind != MQ_KIND_PLAIN) {
-        cli_print_field(stdout, "group size", "a row");
+    if (inspection->kind != MQ_KIND_PLAIN) {
+        print_group_size(inspection);
     }
     if (inspection->kind == MQ_KIND_MASTER) {
         cli_print_field(stdout, "slice rule", "%s", mq_slice_rule_name(inspection->slice_rule));
@@ -132,6 +146,10 @@ static mq_status print_json(const mq_inspection *inspection, const char *folder)
     cli_json_size(&json, json.root, "bytes", inspection->bytes);
     if (inspection->kind != MQ_KIND_PLAIN) {
         cli_json_size(&json, json.root, "group_size", inspection->group_size);
+        cli_json_size(&json, json.root, "fallback_tensors", inspection->fallback_tensors);
+        if (inspection->fallback_tensors > 0) {
+            cli_json_size(&json, json.root, "fallback_group_size", inspection->fallback_group_size);
+        }
     }
     if (inspection->kind == MQ_KIND_MASTER) {
         cli_json_text(&json, json.root, "slice_rule", mq_slice_rule_name(inspection->slice_rule));

@@ -41,11 +41,19 @@ static void count_plain(mq_inspection *out, const mq_tensor_info *info) {
     out->weights += info->elements;
 }
 
-static void count_linear(mq_inspection *out, size_t rows, size_t columns) {
+/* out->group_size is set. */
+static void count_linear(mq_inspection *out, size_t rows, size_t columns, size_t groups) {
     out->tensors++;
     out->quantized_tensors++;
     out->weights += rows * columns;
     out->quantized_weights += rows * columns;
+    if (out->group_size == 0 || columns / groups == out->group_size) {
+        return;
+    }
+    const size_t size = groups > 1 ? columns / groups : 0, least = out->fallback_group_size;
+    if (out->fallback_tensors++ == 0 || least == 0 || (size > 0 && size < least)) {
+        out->fallback_group_size = size;
+    }
 }
 
 /* matquant.json without its long parts. */
@@ -116,11 +124,11 @@ static mq_status inspect_open_master(mq_inspection *out, const mq_master *master
             count_plain(out, info);
         }
     }
+    out->group_size = mq_master_group_size(master);
     for (size_t i = 0; i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
-        count_linear(out, view->out, view->in);
+        count_linear(out, view->out, view->in, view->groups);
     }
-    out->group_size = mq_master_group_size(master);
     out->slice_rule = mq_master_slice_rule(master);
     out->zero_point = mq_master_zero_point(master);
     out->embedding_bits = mq_master_embedding_bits(master);
@@ -161,11 +169,11 @@ static mq_status inspect_open_slice(mq_inspection *out, const mq_slice_reader *s
             count_plain(out, info);
         }
     }
+    out->group_size = mq_slice_reader_group_size(slice);
     for (size_t i = 0; i < mq_slice_reader_count(slice); i++) {
         const mq_slice_view *view = mq_slice_reader_at(slice, i);
-        count_linear(out, view->out, view->in);
+        count_linear(out, view->out, view->in, view->groups);
     }
-    out->group_size = mq_slice_reader_group_size(slice);
     out->width_count = 1;
     double weights = (double)out->quantized_weights;
     out->widths[0] = (mq_width_size){

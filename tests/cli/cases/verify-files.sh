@@ -45,6 +45,23 @@ problem 'tokenizer\.json: cannot open: .*'
 # Groups that are smaller where the size divides no row are as they should be.
 run 0 matquant quantize "$model" -o fallback --recipe rtn --group-size 96 --group-fallback 32 -q
 run 0 matquant verify fallback -q --against "$model"
+# inspect counts them: all but those whose rows the size divides.
+smaller=$(python3 - <<'PY'
+import json
+header = open("fallback/model.safetensors", "rb").read()
+header = json.loads(header[8:8 + int.from_bytes(header[:8], "little")])
+rows = [entry["shape"][1] for name, entry in header.items() if name.endswith(".codes")]
+assert 0 < sum(row % 96 != 0 for row in rows) < len(rows), rows
+print(sum(row % 96 != 0 for row in rows))
+PY
+)
+run 0 matquant inspect fallback
+expect_out "^group size +96; of $smaller tensors 32\$"
+run 0 matquant inspect fallback --json
+expect_out "\"fallback_tensors\":[[:space:]]*$smaller,"
+expect_out '"fallback_group_size":[[:space:]]*32,'
+run 0 matquant inspect "$master"
+expect_out '^group size +32$'
 cp -r fallback bare # what only matquant.json says is not checked without it
 rm bare/matquant.json
 run 1 matquant verify bare -q
