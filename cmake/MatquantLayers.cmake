@@ -47,7 +47,7 @@ list(FILTER cli_sources EXCLUDE REGEX "/main\\.c$")
 if(cli_sources)
     add_library(mq_cli OBJECT ${cli_sources})
     target_include_directories(mq_cli PRIVATE include)
-    target_link_libraries(mq_cli PRIVATE matquant_flags PkgConfig::libcjson) # for --json
+    target_link_libraries(mq_cli PRIVATE matquant_flags PkgConfig::libcjson PkgConfig::libutf8proc) # for --json
 endif()
 if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/main.c AND matquant_layers)
     add_executable(matquant src/cli/main.c)

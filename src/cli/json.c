@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 void cli_json_begin(cli_json *json) {
     json->root = cJSON_CreateObject();
@@ -36,28 +37,6 @@ void cli_json_null(cli_json *json, cJSON *object, const char *key) {
     keep(json, cJSON_AddNullToObject(object, key));
 }
 
-/* Bytes of the well-formed UTF-8 sequence at text (Unicode 3.9, table 3-7), or 0. */
-static size_t well_formed(const unsigned char *text) {
-    unsigned char first = text[0];
-    if (first < 0x80) {
-        return 1;
-    }
-    size_t length = first >= 0xc2 && first <= 0xdf   ? 2
-                    : first >= 0xe0 && first <= 0xef ? 3
-                    : first >= 0xf0 && first <= 0xf4 ? 4
-                                                     : 0;
-    unsigned char low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    unsigned char high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    for (size_t i = 1; i < length; i++) {
-        if (text[i] < low || text[i] > high) {
-            return 0;
-        }
-        low = 0x80;
-        high = 0xbf;
-    }
-    return length;
-}
-
 void cli_json_text(cli_json *json, cJSON *object, const char *key, const char *value) {
     if (!value) {
         cli_json_null(json, object, key);
@@ -70,7 +49,10 @@ void cli_json_text(cli_json *json, cJSON *object, const char *key, const char *v
     }
     size_t used = 0;
     while (*value) {
-        size_t length = well_formed((const unsigned char *)value);
+        utf8proc_int32_t code_point;
+        const utf8proc_ssize_t read = /* up to the NUL at most; not positive: ill-formed */
+            utf8proc_iterate((const utf8proc_uint8_t *)value, -1, &code_point);
+        const size_t length = read > 0 ? (size_t)read : 0;
         memcpy(clean + used, length ? value : "\xef\xbf\xbd", length ? length : 3);
         used += length ? length : 3;
         value += length ? length : 1;
