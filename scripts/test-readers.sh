@@ -4,6 +4,7 @@
 # test_readers.py says how, and within which bounds and why.
 #
 #   scripts/test-readers.sh [MASTER...]
+#   scripts/test-readers.sh --install    # the readers alone, which needs no build
 #
 # Without MASTER, four of the demo model, by recipe rtn: as it comes; with symmetric zero points; with nested embeddings;
 # and with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2).
@@ -31,7 +32,9 @@ build=${BUILD:-$root/build/release}
 venv=${MATQUANT_READERS_VENV:-$root/build/readers-venv}
 export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY=passive
 
-if [ ! -x "$build/matquant" ] || [ ! -x "$build/tests/tools/logits" ]; then
+only_install=
+[ "${1:-}" != --install ] || only_install=1
+if [ -z "$only_install" ] && { [ ! -x "$build/matquant" ] || [ ! -x "$build/tests/tools/logits" ]; }; then
     echo "test-readers: build first (cmake --preset release && cmake --build --preset release)" >&2
     exit 2
 fi
@@ -60,6 +63,7 @@ if ! "$venv/bin/python" -c "$found" "$list" 2>/dev/null; then
         skip "the readers could not be installed from the Python package index within ${SETUP_LIMIT:-15m}"
     cp "$list" "$venv/list"
 fi
+[ -z "$only_install" ] || exit 0
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/test-readers.XXXXXX")
 trap 'rm -rf "$work"' EXIT

@@ -47,7 +47,7 @@ Bounds (logits), and why:
       squares is mostly chance: it may be three times the emulation's. (A word that is chosen otherwise is held against that
       mean, as any token may be such a one.)
 
-And what README.md calls exact must cost nothing (must_be_exact), and have the slice's own perplexity to 0.5 % where the
+And what docs/formats.md calls exact must cost nothing (must_be_exact), and have the slice's own perplexity to 0.5 % where the
 reader rounds weights.
 
 Perplexity of so few tokens says less where arithmetic is coarse: the number behind +- is the standard error of the difference
@@ -176,7 +176,7 @@ class Test:
         return json.loads(done.stdout)
 
     def must_be_exact(self, bits):
-        """What README.md says of the formats."""
+        """What docs/formats.md says of the formats."""
         own = self.config["quantization_config"]
         symmetric, embeddings = own.get("zero_point") == "symmetric", own.get("embeddings")
         if self.options.reader in ("mlx", "safetensors"):
