@@ -30,7 +30,7 @@ endfunction()
 
 # The object files of those of these layers that there are; after EMULATED, with tests/unit/emulated_bf16.c in place of
 # oneDNN's products.
-function(matquant_objects result)
+function(matquant_layer_objects result)
     set(objects "")
     foreach(layer IN LISTS ARGN)
         if(TARGET mq_${layer})
@@ -57,7 +57,7 @@ function(matquant_layer_program name source)
         target_include_directories(${name} PRIVATE include src/cli)
         target_link_libraries(${name} PRIVATE matquant_static)
     else()
-        matquant_objects(objects ${ARGN} ${MQ_BELOW_${layer}} ${layer})
+        matquant_layer_objects(objects ${ARGN} ${MQ_BELOW_${layer}} ${layer})
         target_sources(${name} PRIVATE ${objects})
         target_include_directories(${name} PRIVATE src include)
     endif()
@@ -98,7 +98,7 @@ endforeach()
 
 # Not built unless it is asked for: the program with such products, to see what rounding costs where no processor has them.
 if(TARGET matquant)
-    matquant_objects(objects EMULATED ${MQ_LIBRARY_LAYERS})
+    matquant_layer_objects(objects EMULATED ${MQ_LIBRARY_LAYERS})
     add_executable(matquant_emulated_bf16 EXCLUDE_FROM_ALL src/cli/main.c $<TARGET_OBJECTS:mq_cli> ${objects})
     target_include_directories(matquant_emulated_bf16 PRIVATE src include src/cli)
     target_link_libraries(matquant_emulated_bf16 PRIVATE matquant_flags matquant_dependencies)

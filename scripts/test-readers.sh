@@ -57,10 +57,15 @@ install='python=$1 list=$2; shift 2
 list=$root/scripts/requirements-readers.txt
 if ! "$venv/bin/python" -c "$found" "$list" 2>/dev/null; then
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv" || skip "no virtual environment can be made"
+    # In the background, so that who ends this script ends the installing, too: timeout passes it on to all of it.
     # shellcheck disable=SC2086 # the last may be several words
     CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="${CMAKE_ARGS:-$llama}" timeout "${SETUP_LIMIT:-15m}" sh -c "$install" \
-        sh "$venv/bin/python" "$list" ${MATQUANT_TORCH:-torch==2.13.0} >&2 ||
+        sh "$venv/bin/python" "$list" ${MATQUANT_TORCH:-torch==2.13.0} >&2 &
+    installing=$!
+    trap 'kill $installing; exit 143' HUP INT TERM
+    wait $installing ||
         skip "the readers could not be installed from the Python package index within ${SETUP_LIMIT:-15m}"
+    trap - HUP INT TERM
     cp "$list" "$venv/list"
 fi
 [ -z "$only_install" ] || exit 0

@@ -25,9 +25,9 @@ typedef struct mq_inspection {
     size_t tensors, quantized_tensors; /* logical ones: a quantized linear counts once */
     size_t weights, quantized_weights; /* elements */
     size_t bytes;                      /* all tensor files */
-    size_t group_size;                 /* 0: a row */
-    size_t fallback_tensors;           /* quantized ones whose groups are of another size */
-    size_t fallback_group_size;        /* the least of theirs; 0: rows */
+    size_t group_size;                 /* 0: a row; of an MLX slice, what most tensors have */
+    size_t other_tensors;              /* quantized ones whose groups are of another size */
+    size_t other_group_size;           /* the least of theirs; 0: rows */
     mq_slice_rule slice_rule;          /* masters */
     mq_zero_point zero_point;          /* masters */
     unsigned embedding_bits; /* masters: the least that embeddings and head have; 0: they are not

@@ -72,18 +72,18 @@ static void print_widths(const mq_inspection *inspection) {
 }
 
 static void print_group_size(const mq_inspection *inspection) {
-    char size[CLI_CELL_SIZE] = "a row", fallback[CLI_CELL_SIZE] = "a row";
+    char size[CLI_CELL_SIZE] = "a row", other[CLI_CELL_SIZE] = "a row";
     if (inspection->group_size > 0) {
         snprintf(size, sizeof size, "%zu", inspection->group_size);
     }
-    if (inspection->fallback_group_size > 0) {
-        snprintf(fallback, sizeof fallback, "%zu", inspection->fallback_group_size);
+    if (inspection->other_group_size > 0) {
+        snprintf(other, sizeof other, "%zu", inspection->other_group_size);
     }
-    if (inspection->fallback_tensors == 0) {
+    if (inspection->other_tensors == 0) {
         cli_print_field(stdout, "group size", "%s", size);
     } else {
         cli_print_field(stdout, "group size", "%s; of %zu tensors %s", size,
-                        inspection->fallback_tensors, fallback);
+                        inspection->other_tensors, other);
     }
 }
 
@@ -146,9 +146,9 @@ static mq_status print_json(const mq_inspection *inspection, const char *folder)
     cli_json_size(&json, json.root, "bytes", inspection->bytes);
     if (inspection->kind != MQ_KIND_PLAIN) {
         cli_json_size(&json, json.root, "group_size", inspection->group_size);
-        cli_json_size(&json, json.root, "fallback_tensors", inspection->fallback_tensors);
-        if (inspection->fallback_tensors > 0) {
-            cli_json_size(&json, json.root, "fallback_group_size", inspection->fallback_group_size);
+        cli_json_size(&json, json.root, "other_tensors", inspection->other_tensors);
+        if (inspection->other_tensors > 0) {
+            cli_json_size(&json, json.root, "other_group_size", inspection->other_group_size);
         }
     }
     if (inspection->kind == MQ_KIND_MASTER) {

@@ -50,9 +50,9 @@ static void count_linear(mq_inspection *out, size_t rows, size_t columns, size_t
     if (out->group_size == 0 || columns / groups == out->group_size) {
         return;
     }
-    const size_t size = groups > 1 ? columns / groups : 0, least = out->fallback_group_size;
-    if (out->fallback_tensors++ == 0 || least == 0 || (size > 0 && size < least)) {
-        out->fallback_group_size = size;
+    const size_t size = groups > 1 ? columns / groups : 0, least = out->other_group_size;
+    if (out->other_tensors++ == 0 || least == 0 || (size > 0 && size < least)) {
+        out->other_group_size = size;
     }
 }
 

@@ -58,10 +58,14 @@ PY
 run 0 matquant inspect fallback
 expect_out "^group size +96; of $smaller tensors 32\$"
 run 0 matquant inspect fallback --json
-expect_out "\"fallback_tensors\":[[:space:]]*$smaller,"
-expect_out '"fallback_group_size":[[:space:]]*32,'
+expect_out "\"other_tensors\":[[:space:]]*$smaller,"
+expect_out '"other_group_size":[[:space:]]*32,'
 run 0 matquant inspect "$master"
 expect_out '^group size +32$'
+run 0 matquant slice fallback -o own --bits 4 --format matquant -q
+run 0 matquant inspect own
+expect_out "^group size +96; of $smaller tensors 32\$"
+rm -r own
 cp -r fallback bare # what only matquant.json says is not checked without it
 rm bare/matquant.json
 run 1 matquant verify bare -q
