@@ -47,8 +47,8 @@ Bounds (logits), and why:
       squares is mostly chance: it may be three times the emulation's. (A word that is chosen otherwise is held against that
       mean, as any token may be such a one.)
 
-And what docs/formats.md calls exact must cost nothing (must_be_exact), and have the slice's own perplexity to 0.5 % where the
-reader rounds weights.
+And what README.md and docs/formats.md call exact must cost nothing (must_be_exact), and have the slice's own perplexity to
+0.5 % where the reader rounds weights.
 
 Perplexity of so few tokens says less where arithmetic is coarse: the number behind +- is the standard error of the difference
 (of the tokens' log-likelihoods). One of more than half of the 0.5 % calls for more windows. It takes tokens for independent; in
@@ -176,7 +176,7 @@ class Test:
         return json.loads(done.stdout)
 
     def must_be_exact(self, bits):
-        """What docs/formats.md says of the formats."""
+        """What README.md and docs/formats.md say of the formats."""
         own = self.config["quantization_config"]
         symmetric, embeddings = own.get("zero_point") == "symmetric", own.get("embeddings")
         if self.options.reader in ("mlx", "safetensors"):

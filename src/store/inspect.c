@@ -51,7 +51,8 @@ static void count_linear(mq_inspection *out, size_t rows, size_t columns, size_t
         return;
     }
     const size_t size = groups > 1 ? columns / groups : 0, least = out->other_group_size;
-    if (out->other_tensors++ == 0 || least == 0 || (size > 0 && size < least)) {
+    out->other_tensors++;
+    if (least == 0 || (size > 0 && size < least)) {
         out->other_group_size = size;
     }
 }
