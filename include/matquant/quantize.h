@@ -89,7 +89,8 @@ typedef struct mq_quantize_options {
     size_t samples, seq_len, epochs, batch;
     double rate; /* the recipe's learning rates for the blocks are multiplied by it; positive */
     double early_stop;  /* percent: a block's learning ends after an epoch that lowered no width's
-                           mean loss over its steps by as much, beside the epoch before; 0: never */
+                           mean loss over its steps by as much, beside the epoch before, of the
+                           widths that all steps visit; 0: never */
     size_t int8_period; /* int8's loss is visited on every so many steps, that much heavier */
     /* A step learns one width only, drawn with its lambda (and that of what it learns from wider
      * widths) for odds, in place of all: the same loss in the mean, for the arithmetic of one
@@ -143,8 +144,9 @@ typedef struct mq_quantize_options {
      * or kernel), its job.json is damaged, it holds anything else, is inside the output or around
      * it, or another run is or has been at work with it; recipe rtn, which learns nothing.
      * MQ_ERR_INPUT: another file in it is damaged; what is removed from it is made again. Computed
-     * again are embeddings, qat, digests of the model's files, and the passes that carry the text
-     * through finished blocks and make the teacher's side of the refit. */
+     * again are a text that the model was writing, embeddings, qat, digests of the model's files,
+     * and the passes that carry the text through finished blocks and make the teacher's side of the
+     * refit. */
     const char *state;
 } mq_quantize_options;
 

@@ -389,15 +389,18 @@ static int move_to_free_name(const char *from, const char *to) {
     return mq_sys_rename(from, to, 0);
 }
 
-/* Exchanges two folders or files. Without the system's own exchange the old one is set aside for a
- * moment, under a name that no later run takes for a leftover: killed in between, both are there.
- */
-static int exchange(const char *folder, const char *path) {
+/* Exchanges two folders or files. Without the system's own exchange a file takes the other's place
+ * for good; an old folder is set aside for a moment, under a name that no later run takes for a
+ * leftover: killed in between, both are there. */
+static int exchange(const char *folder, const char *path, bool is_file) {
     if (mq_sys_rename(folder, path, RENAME_EXCHANGE) == 0) {
         return 0;
     }
     if (!not_supported(errno)) {
         return -1;
+    }
+    if (is_file) {
+        return mq_sys_rename(folder, path, 0);
     }
     char *aside = mq_asprintf("%s-replaced", folder);
     if (aside == NULL) {
@@ -427,7 +430,8 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
-    int result = exists ? exchange(output->made, output->path)
+    const bool is_file = output->magic != NULL;
+    int result = exists ? exchange(output->made, output->path, is_file)
                         : move_to_free_name(output->made, output->path);
     if (result != 0) {
         return errno == EEXIST
@@ -438,14 +442,14 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
         /* Nobody was told that it is there: as if it had never been. */
         int number = errno;
         if (exists) {
-            exchange(output->made, output->path);
+            exchange(output->made, output->path, is_file); /* in vain if it took its place */
         } else {
             move_to_free_name(output->path, output->made);
         }
         return mq_fail_errno(err, number, output->parent, "bring to the disk");
     }
     output->committed = true;
-    if (exists || output->magic != NULL) {
+    if (exists || is_file) {
         mq_remove_folder(
             output->folder); /* it is, or holds, the old one now; or the file has left it */
     }

@@ -51,15 +51,20 @@ static mq_status evaluate(const mq_eval_options *options, const eval_gates *gate
     }
     cli_progress_clear(&progress);
     mq_context_free(context);
-    if (status != MQ_OK) {
+    if (!result.measured) {
         return cli_print_error(&err);
     }
+    mq_status printed = MQ_OK;
     if (common->json) {
-        status = cli_print_eval_json(&result, options);
+        printed = cli_print_eval_json(&result, options);
     } else {
         cli_print_eval_table(&result, options);
     }
-    status = status == MQ_OK ? check_gates(&result, gates) : status;
+    if (status != MQ_OK) {
+        status = cli_print_error(&err); /* it could not be recorded */
+    } else {
+        status = printed == MQ_OK ? check_gates(&result, gates) : printed;
+    }
     mq_eval_result_free(&result);
     return status;
 }
@@ -78,6 +83,9 @@ static const char *missing(const mq_eval_options *options, const eval_gates *gat
     if (!options->text && options->record) {
         return "--record needs --text FILE";
     }
+    if (!options->text && options->windows > 0) {
+        return "--windows needs --text FILE";
+    }
     if (!options->reference && gates->has_kl) {
         return "--max-kl needs --reference MODEL";
     }
@@ -89,6 +97,9 @@ static const char *missing(const mq_eval_options *options, const eval_gates *gat
     }
     if (options->task_count == 0 && options->items) {
         return "--items needs --tasks FILE...";
+    }
+    if (!options->items && options->force) {
+        return "--force needs --items FILE";
     }
     return NULL;
 }

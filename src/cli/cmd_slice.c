@@ -93,7 +93,8 @@ mq_status cmd_slice(int count, char *const *argv) {
     cli_common common = {0};
     size_t bits = 0;
     int format = 0, dtype = 0;
-    static const char *const dtypes[] = {"source", "bf16", "f16", "f32", NULL};
+    bool has_dtype = false;
+    static const char *const dtypes[] = {"bf16", "f16", "f32", NULL};
     const cli_argument arguments[] = {{"MASTER", "master checkpoint", &options.master},
                                       {NULL, NULL, NULL}};
     const cli_option specs[] = {
@@ -105,7 +106,7 @@ mq_status cmd_slice(int count, char *const *argv) {
          "element type of plain weights, bf16, f16 or f32: of --format safetensors (default: that "
          "of the "
          "source's embeddings), and of gguf instead of its quantized types",
-         .choices = dtypes},
+         .choices = dtypes, .hide_default = true, .given = &has_dtype},
         {CLI_FLAG, 0, "plain-embeddings", &options.plain_embeddings,
          .help =
              "of compressed-tensors and gptq: embeddings and head dequantized, for readers that "
@@ -128,6 +129,6 @@ mq_status cmd_slice(int count, char *const *argv) {
     }
     options.width = (unsigned)bits;
     options.format = formats[format];
-    options.dtype = dtype == 0 ? NULL : dtypes[dtype];
+    options.dtype = has_dtype ? dtypes[dtype] : NULL;
     return slice(&options, &common);
 }

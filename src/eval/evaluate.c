@@ -271,6 +271,7 @@ mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
     if (status == MQ_OK && options->task_count > 0) {
         status = score_tasks(result, options, model, &tasks, context, err);
     }
+    result->measured = status == MQ_OK;
     if (status == MQ_OK && options->record) {
         status = mq_record_write(result, options, err);
     }
@@ -278,10 +279,10 @@ mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
     mq_sequences_free(&windows);
     mq_model_free(reference);
     mq_model_free(model);
-    if (status != MQ_OK) {
+    if (!result->measured) {
         mq_eval_result_free(result);
         return status;
     }
     result->seconds = mq_seconds() - start;
-    return MQ_OK;
+    return status;
 }

@@ -11,6 +11,15 @@
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* Before anything is measured: a link into a cache, say, is not replaced. */
+static mq_status check_writable(const char *folder, mq_error *err) {
+    char *path = mq_path_join(folder, MQ_PROVENANCE_FILE);
+    mq_status status = path == NULL ? mq_fail_memory(err, "a path", strlen(folder))
+                                    : mq_output_file_check(path, true, err);
+    mq_free(path);
+    return status;
+}
+
 mq_status mq_record_check(const mq_eval_options *options, mq_error *err) {
     if (options->text == NULL) {
         return mq_fail(err, MQ_ERR_USAGE, "what is recorded is measured on a text");
@@ -26,7 +35,7 @@ mq_status mq_record_check(const mq_eval_options *options, mq_error *err) {
         status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
     }
     cJSON_Delete(provenance);
-    return status;
+    return status == MQ_OK ? check_writable(options->model, err) : status;
 }
 
 /* --- the entry -------------------------------------------------------------------------------- */

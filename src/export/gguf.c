@@ -46,13 +46,14 @@ static const char *const norm_names[MQ_NORM_COUNT] = {
 static mq_status fill_rows(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                            size_t count, mq_error *err) {
     (void)plan;
-    (void)err;
-    for (size_t i = 0; i < count; i++) {
-        memcpy(out + i * piece->row_bytes,
-               piece->sources[0]->data + mq_source_row(piece, first + i) * piece->row_bytes,
-               piece->row_bytes);
+    const mq_tensor_info *source = piece->sources[0];
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        const size_t from = mq_source_row(piece, first + i) * piece->row_bytes;
+        status = mq_stream_check_finite(source, from, piece->row_bytes, err);
+        memcpy(out + i * piece->row_bytes, source->data + from, piece->row_bytes);
     }
-    return MQ_OK;
+    return status;
 }
 
 /* A vector as F32, one number a row; `repeat` is added: 1 to Gemma's norms. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "export/gguf_meta.h"
+#include "export/gguf_split.h"
 #include "store/folder.h"
 #include "text/tok_vocab.h"
 
@@ -49,120 +50,7 @@ static const char *text_of(const cJSON *item) {
 }
 
 static mq_status refuse(const converter *self, const char *what) {
-    return mq_fail_file(self->err, MQ_ERR_USAGE, "tokenizer.json",
-                        "%s has no counterpart in GGUF; use --format safetensors or mlx", what);
-}
-
-/* --- which kind it is ------------------------------------------------------------------------- */
-
-/* What decides how text is cut, without fields that have no influence on ids. */
-typedef struct known_split {
-    const char *name; /* tokenizer.ggml.pre */
-    bool ignore_merges;
-    bool nfc; /* may be normalized so, which llama.cpp leaves out: what it is given should be */
-    const char *pre_tokenizer;
-} known_split;
-
-#define BYTE_LEVEL(regex)                                                                          \
-    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":" regex "}"
-#define SPLIT_THEN_BYTES(pattern)                                                                  \
-    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":"        \
-    "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" pattern              \
-    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"     \
-    "\"behavior\":\"Isolated\",\"invert\":false}," BYTE_LEVEL("false") "]}"
-
-static const known_split splits[] = {
-    {"gpt-2", false, false, BYTE_LEVEL("true")},
-    {"smollm", false, false,
-     "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}"
-     "," BYTE_LEVEL("true") "]}"},
-    {"llama-bpe", true, false, SPLIT_THEN_BYTES("\\\\p{N}{1,3}")},
-    {"qwen2", false, true, SPLIT_THEN_BYTES("\\\\p{N}")},
-};
-
-static void drop_offsets(cJSON *item) {
-    cJSON_DeleteItemFromObjectCaseSensitive(item, "trim_offsets");
-    for (cJSON *child = item == NULL ? NULL : item->child; child != NULL; child = child->next) {
-        if (cJSON_IsObject(child) || cJSON_IsArray(child)) {
-            drop_offsets(child);
-        }
-    }
-}
-
-static mq_status same_json(bool *out, const cJSON *item, const char *text, mq_error *err) {
-    cJSON *copy = cJSON_Duplicate(item, true), *known = cJSON_Parse(text);
-    drop_offsets(copy);
-    *out = copy != NULL && known != NULL && cJSON_Compare(copy, known, true);
-    mq_status status =
-        copy == NULL || known == NULL ? mq_fail_memory(err, "the tokenizer", 0) : MQ_OK;
-    cJSON_Delete(copy);
-    cJSON_Delete(known);
-    return status;
-}
-
-static bool is_absent(const cJSON *item) { return item == NULL || cJSON_IsNull(item); }
-
-/* No normalizer, or NFC where it may be left out. */
-static mq_status check_normalizer(const converter *self, const known_split *split) {
-    const cJSON *normalizer = member(self->root, "normalizer");
-    bool fits = is_absent(normalizer);
-    const mq_status status =
-        fits || !split->nfc ? MQ_OK : same_json(&fits, normalizer, "{\"type\":\"NFC\"}", self->err);
-    return status == MQ_OK && !fits ? refuse(self, "this normalizer") : status;
-}
-
-static mq_status put_byte_level(converter *self) {
-    const cJSON *pre = member(self->root, "pre_tokenizer");
-    if (is_absent(pre)) {
-        return refuse(self, "no pre_tokenizer");
-    }
-    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
-        bool same = false;
-        mq_status status = same_json(&same, pre, splits[i].pre_tokenizer, self->err);
-        if (status == MQ_OK && same &&
-            is_true(self->model, "ignore_merges") == splits[i].ignore_merges) {
-            mq_gguf_string(self->meta, "tokenizer.ggml.model", "gpt2");
-            mq_gguf_string(self->meta, "tokenizer.ggml.pre", splits[i].name);
-            return check_normalizer(self, &splits[i]);
-        }
-        if (status != MQ_OK) {
-            return status;
-        }
-    }
-    return refuse(self, "this pre_tokenizer");
-}
-
-/* Spaces become marks; a prefix is put before the text in Llama 2's kind, not in Gemma's. */
-static mq_status put_sentencepiece(converter *self) {
-    static const struct {
-        const char *normalizer;
-        bool prefix;
-    } known[] = {
-        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}",
-         false},
-        {"{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":"
-         "\"\xe2\x96\x81\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":"
-         "\"\xe2\x96\x81\"}]}",
-         true},
-    };
-    static const char split[] = "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":"
-                                "\"MergedWithPrevious\",\"invert\":false}";
-    const cJSON *pre = member(self->root, "pre_tokenizer");
-    bool same = is_absent(pre); /* the split finds nothing: no space is left */
-    mq_status status = same ? MQ_OK : same_json(&same, pre, split, self->err);
-    if (status == MQ_OK && !same) {
-        return refuse(self, "this pre_tokenizer");
-    }
-    for (size_t i = 0; status == MQ_OK && i < sizeof known / sizeof *known; i++) {
-        status = same_json(&same, member(self->root, "normalizer"), known[i].normalizer, self->err);
-        if (status == MQ_OK && same) {
-            mq_gguf_string(self->meta, "tokenizer.ggml.model", "llama");
-            mq_gguf_string(self->meta, "tokenizer.ggml.pre", "default");
-            mq_gguf_bool(self->meta, "tokenizer.ggml.add_space_prefix", known[i].prefix);
-            return MQ_OK;
-        }
-    }
-    return status == MQ_OK ? refuse(self, "this normalizer") : status;
+    return mq_gguf_refuse_tokenizer(self->err, what);
 }
 
 /* --- tokens ----------------------------------------------------------------------------------- */
@@ -183,6 +71,19 @@ static bool is_byte_token(const char *text) {
     static const char digits[] = "0123456789ABCDEF";
     return strlen(text) == 6 && strncmp(text, "<0x", 3) == 0 && strchr(digits, text[3]) != NULL &&
            strchr(digits, text[4]) != NULL && text[5] == '>';
+}
+
+/* A token that was added but has no row of the embeddings, as the one for images has none in Gemma
+ * 3's checkpoints without vision. llama.cpp's own converter leaves such out, too. */
+static bool is_beyond(const converter *self, const cJSON *id, const char *text) {
+    if (!cJSON_IsNumber(id) || text == NULL || !(id->valuedouble >= (double)self->count)) {
+        return false;
+    }
+    mq_log(self->plan->job->context, MQ_LOG_WARNING,
+           "tokenizer.json: the added token \"%.64s\" (id %.0f) is left out: the embeddings have "
+           "%zu rows",
+           text, id->valuedouble, self->count);
+    return true;
 }
 
 static mq_status read_tokens(converter *self) {
@@ -206,7 +107,7 @@ static mq_status read_tokens(converter *self) {
     cJSON_ArrayForEach(item, self->added) {
         const char *text = text_of(member(item, "content"));
         const bool is_unknown = unknown != NULL && text != NULL && strcmp(text, unknown) == 0;
-        if (status == MQ_OK) {
+        if (status == MQ_OK && !is_beyond(self, member(item, "id"), text)) {
             status = set_token(self, member(item, "id"), text,
                                is_unknown                 ? UNKNOWN
                                : is_true(item, "special") ? CONTROL
@@ -483,7 +384,7 @@ static mq_status convert(converter *self) {
         status = read_tokens(self);
     }
     if (status == MQ_OK) {
-        status = self->sentencepiece ? put_sentencepiece(self) : put_byte_level(self);
+        status = mq_gguf_put_split(self->meta, self->root, self->sentencepiece, self->err);
     }
     if (status == MQ_OK) {
         put_tokens(self);

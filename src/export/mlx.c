@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "export/mlx_config.h"
 #include "store/folder.h"
 #include "store/names.h"
 #include "store/pack.h"
@@ -160,15 +161,14 @@ static size_t common_group_size(const mq_master *master) {
     return best;
 }
 
-/* What mlx-lm cannot load or computes otherwise; `eval` reads the slice all the same. */
-static void warn_of_reader(const mq_plan *plan) {
-    const mq_config *config = plan->job->config;
-    if (config->attention_bias && config->arch->norm[MQ_NORM_Q] != NULL) {
-        mq_log(plan->job->context, MQ_LOG_WARNING,
-               "mlx-lm has no biases for %s, and will not load this slice",
-               config->arch->architecture);
-    }
-    mq_plan_warn_windows(plan, "mlx-lm");
+static mq_status add_used_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+    return mq_mlx_is_unused_head(plan->job->config, view->prefix) ? MQ_OK
+                                                                  : add_linear(plan, view, err);
+}
+
+static mq_status add_used_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
+    return mq_mlx_is_unused_head(plan->job->config, info->name) ? MQ_OK
+                                                                : mq_plan_add_copy(plan, info, err);
 }
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
@@ -181,9 +181,9 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
                 ? ""
                 : ", which slices of 6 with the extra level of slice rule round-extra need");
     }
-    warn_of_reader(plan);
+    mq_mlx_warn_of_reader(plan);
     plan->group_size = common_group_size(plan->job->master);
-    return mq_plan_walk(plan, add_linear, mq_plan_add_copy, err);
+    return mq_plan_walk(plan, add_used_linear, add_used_plain, err);
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */
@@ -215,44 +215,11 @@ static mq_status add_exceptions(cJSON *quantization, const mq_plan *plan, mq_err
     return status;
 }
 
-/* NUMBER as the field NAME, in place of what was there. */
-static mq_status set_number(cJSON *config, const char *name, double number, mq_error *err) {
-    cJSON_DeleteItemFromObjectCaseSensitive(config, name);
-    return mq_json_add(config, name, cJSON_CreateNumber(number), err);
-}
-
-/* Rotary settings as transformers 4 spells them, from version 5's rope_parameters, which mlx-lm's
- * families mostly do not read: they would rotate by their default base without a word. What the old
- * spelling cannot say, a scaling of Gemma's local layers, stays as it is. */
-static mq_status respell_rope(cJSON *json, const mq_config *config, mq_error *err) {
-    const bool layered = config->arch->local_rope;
-    const cJSON *parameters = cJSON_GetObjectItemCaseSensitive(json, "rope_parameters");
-    if (!cJSON_IsObject(parameters) || (layered && config->rope[1].type != MQ_ROPE_NONE)) {
-        return MQ_OK;
-    }
-    const cJSON *global =
-        layered ? cJSON_GetObjectItemCaseSensitive(parameters, "full_attention") : parameters;
-    mq_status status = MQ_OK;
-    cJSON_DeleteItemFromObjectCaseSensitive(json, "rope_scaling");
-    if (config->rope[0].type != MQ_ROPE_NONE) {
-        cJSON *scaling = cJSON_Duplicate(global, true);
-        cJSON_DeleteItemFromObjectCaseSensitive(scaling, "rope_theta");
-        status = mq_json_add(json, "rope_scaling", scaling, err);
-    }
-    cJSON_DeleteItemFromObjectCaseSensitive(json, "rope_parameters");
-    if (status == MQ_OK) {
-        status = set_number(json, "rope_theta", config->rope[0].rope_theta, err);
-    }
-    return status == MQ_OK && layered
-               ? set_number(json, "rope_local_base_freq", config->rope[1].rope_theta, err)
-               : status;
-}
-
 /* "quantization", and the same as "quantization_config", which the hub shows. */
 static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
-    const mq_status respelled = respell_rope(config, plan->job->config, err);
-    if (respelled != MQ_OK) {
-        return respelled;
+    const mq_status spelled = mq_mlx_spell_config(config, plan->job->config, err);
+    if (spelled != MQ_OK) {
+        return spelled;
     }
     cJSON *quantization = quantization_json(plan->group_size, bits_of(plan));
     mq_status status = mq_json_add(config, "quantization", quantization, err);

@@ -9,6 +9,15 @@ static mq_status add_string(cJSON *object, const char *key, const char *text, mq
     return mq_json_add(object, key, cJSON_CreateString(text), err);
 }
 
+/* What the master's provenance says under `key`. One that is a slice itself (in the master's own
+ * format) has it from its master, one level deeper, as `key_in_slice`. */
+static const cJSON *origin(const mq_master *master, const char *key, const char *key_in_slice) {
+    const cJSON *provenance = mq_master_provenance(master);
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    return cJSON_IsObject(slice) ? cJSON_GetObjectItemCaseSensitive(slice, key_in_slice)
+                                 : cJSON_GetObjectItemCaseSensitive(provenance, key);
+}
+
 /* Which master: its name, and the digest of its matquant.json, which in turn has the CRC-32 of all
  * its tensors. */
 static mq_status add_master(cJSON *slice, const mq_export_job *job, mq_error *err) {
@@ -32,8 +41,7 @@ static mq_status add_master(cJSON *slice, const mq_export_job *job, mq_error *er
                                           {"source", "source"},
                                           {"calibration", "calibration"}};
     for (size_t i = 0; status == MQ_OK && i < sizeof kept / sizeof *kept; i++) {
-        const cJSON *item =
-            cJSON_GetObjectItemCaseSensitive(mq_master_provenance(job->master), kept[i][0]);
+        const cJSON *item = origin(job->master, kept[i][0], kept[i][1]);
         if (item != NULL) {
             status = mq_json_add(slice, kept[i][1], cJSON_Duplicate(item, true), err);
         }
@@ -43,8 +51,11 @@ static mq_status add_master(cJSON *slice, const mq_export_job *job, mq_error *er
 
 /* What the end-to-end refit did to this width. */
 static mq_status add_refit(cJSON *slice, const mq_export_job *job, mq_error *err) {
-    const cJSON *all = cJSON_GetObjectItemCaseSensitive(
-        cJSON_GetObjectItemCaseSensitive(mq_master_provenance(job->master), "refit"), "widths");
+    const cJSON *refit = origin(job->master, "refit", "refit");
+    const cJSON *all = cJSON_GetObjectItemCaseSensitive(refit, "widths");
+    if (refit != NULL && all == NULL) { /* of a slice: that of its width */
+        return mq_json_add(slice, "refit", cJSON_Duplicate(refit, true), err);
+    }
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, all) {
         const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
@@ -57,8 +68,7 @@ static mq_status add_refit(cJSON *slice, const mq_export_job *job, mq_error *err
 
 /* What was measured at this width. */
 static mq_status add_evaluations(cJSON *slice, const mq_export_job *job, mq_error *err) {
-    const cJSON *all =
-        cJSON_GetObjectItemCaseSensitive(mq_master_provenance(job->master), "evaluations");
+    const cJSON *all = origin(job->master, "evaluations", "evaluations");
     cJSON *own = NULL;
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, all) {
@@ -78,6 +88,12 @@ static mq_status add_evaluations(cJSON *slice, const mq_export_job *job, mq_erro
     return MQ_OK;
 }
 
+static mq_status add_name(cJSON *names, const char *name, mq_error *err) {
+    return cJSON_AddItemToArray(names, cJSON_CreateString(name))
+               ? MQ_OK
+               : mq_fail_memory(err, "a JSON file", 0);
+}
+
 static mq_status add_private(cJSON *slice, const mq_plan *plan, mq_error *err) {
     cJSON *names = cJSON_AddArrayToObject(slice, "private");
     if (names == NULL) {
@@ -85,9 +101,14 @@ static mq_status add_private(cJSON *slice, const mq_plan *plan, mq_error *err) {
     }
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < plan->count; i++) {
-        if (plan->pieces[i].is_private &&
-            !cJSON_AddItemToArray(names, cJSON_CreateString(plan->pieces[i].spec.name))) {
-            status = mq_fail_memory(err, "a JSON file", 0);
+        if (plan->pieces[i].is_private) {
+            status = add_name(names, plan->pieces[i].spec.name, err);
+        }
+    }
+    const cJSON *item = NULL; /* a slice has them under their plain names already */
+    cJSON_ArrayForEach(item, origin(plan->job->master, "private", "private")) {
+        if (status == MQ_OK && cJSON_IsString(item)) {
+            status = add_name(names, item->valuestring, err);
         }
     }
     return status;

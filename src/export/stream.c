@@ -42,9 +42,8 @@ static mq_status check_linear(const mq_plan *plan, const mq_piece *piece, mq_err
                                                     : status;
 }
 
-/* A piece of a tensor that is passed on: what no reader would take is not. */
-static mq_status check_finite(const mq_tensor_info *info, size_t done, size_t bytes,
-                              mq_error *err) {
+mq_status mq_stream_check_finite(const mq_tensor_info *info, size_t done, size_t bytes,
+                                 mq_error *err) {
     if (!mq_dtype_is_weight(info->dtype)) {
         return MQ_OK;
     }
@@ -65,7 +64,7 @@ static mq_status copy_piece(const stream *self, size_t index, mq_error *err) {
         const size_t bytes = left < MQ_STREAM_BYTES ? left : MQ_STREAM_BYTES;
         mq_status status = mq_check_interrupt(self->plan->job->context, err);
         if (status == MQ_OK) {
-            status = check_finite(info, done, bytes, err);
+            status = mq_stream_check_finite(info, done, bytes, err);
         }
         if (status == MQ_OK) {
             status = mq_put_ahead_give(self->parts, index, done, info->data + done, bytes, err);

@@ -15,4 +15,9 @@ typedef mq_status mq_put_part(void *user, size_t index, size_t offset, const voi
  * bias is not finite, or not as the master's zero point has it: it must not travel on. */
 mq_status mq_stream_pieces(mq_plan *plan, mq_put_part *put, void *user, mq_error *err);
 
+/* Bytes [offset, offset + bytes) of a tensor that is passed on, whole elements: MQ_ERR_INPUT, with
+ * the offset in its file, when a weight among them is not finite. Other types pass. */
+mq_status mq_stream_check_finite(const mq_tensor_info *info, size_t offset, size_t bytes,
+                                 mq_error *err);
+
 #endif

@@ -52,8 +52,8 @@ mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err);
 mq_status mq_config_parse(mq_config *out, const cJSON *json, const char *file, mq_error *err);
 void mq_config_free(mq_config *config);
 
-/* Whether two configurations rotate alike, however their files spell it. */
-bool mq_config_same_rope(const mq_config *a, const mq_config *b);
+/* Whether two configurations are of the same computation, however their files spell it. */
+bool mq_config_same(const mq_config *a, const mq_config *b);
 
 /* Rows and columns of a linear layer's weight [out, in]. */
 void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear);

@@ -339,22 +339,3 @@ mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char 
     }
     return MQ_OK;
 }
-
-static bool same_rope(const mq_rope *a, const mq_rope *b) {
-    const double of_a[] = {a->rope_theta,       a->factor,    a->low_freq_factor,
-                           a->high_freq_factor, a->beta_fast, a->beta_slow,
-                           a->attention_factor, a->mscale,    a->mscale_all_dim};
-    const double of_b[] = {b->rope_theta,       b->factor,    b->low_freq_factor,
-                           b->high_freq_factor, b->beta_fast, b->beta_slow,
-                           b->attention_factor, b->mscale,    b->mscale_all_dim};
-    bool same = a->type == b->type && a->truncate == b->truncate &&
-                a->original_max_position_embeddings == b->original_max_position_embeddings;
-    for (size_t i = 0; i < sizeof of_a / sizeof *of_a; i++) {
-        same = same && !(of_a[i] < of_b[i]) && !(of_a[i] > of_b[i]);
-    }
-    return same;
-}
-
-bool mq_config_same_rope(const mq_config *a, const mq_config *b) {
-    return same_rope(&a->rope[0], &b->rope[0]) && same_rope(&a->rope[1], &b->rope[1]);
-}

@@ -354,22 +354,24 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
 }
 
 /* Whether the epoch that has ended brought less than options->early_stop percent to every width
- * that it can be told of. previous: mean losses of the last epoch that visited the width, 0: none
- * did; takes this one's place. A width that co-distillation alone teaches counts by its distance
- * from full precision all the same. */
+ * that it can be told of: that all of its batches visited (int8 sees other ones in every epoch).
+ * previous: mean losses of the epoch before, 0: there is none; takes this one's place. A width that
+ * co-distillation alone teaches counts by its distance from full precision all the same. */
 static bool epoch_was_idle(double previous[MQ_MAX_WIDTHS], mq_learner *learner) {
     const double kept = 1.0 - learner->options->early_stop / 100.0;
-    size_t compared = 0, idle = 0;
+    size_t compared = 0, idle = 0, most = 1;
     for (size_t k = 0; k < learner->grid_options.width_count; k++) {
-        if (learner->loss_tokens[k] == 0) {
-            continue;
+        most = learner->loss_tokens[k] > most ? learner->loss_tokens[k] : most;
+    }
+    for (size_t k = 0; k < learner->grid_options.width_count; k++) {
+        if (learner->loss_tokens[k] == most) {
+            const double loss = learner->loss_sum[k] / (double)most;
+            if (previous[k] > 0.0) {
+                compared++;
+                idle += loss > kept * previous[k] ? 1 : 0;
+            }
+            previous[k] = loss;
         }
-        const double loss = learner->loss_sum[k] / (double)learner->loss_tokens[k];
-        if (previous[k] > 0.0) {
-            compared++;
-            idle += loss > kept * previous[k] ? 1 : 0;
-        }
-        previous[k] = loss;
         learner->loss_sum[k] = 0.0;
         learner->loss_tokens[k] = 0;
     }

@@ -30,8 +30,15 @@ bool mq_is_small_file(const char *name) {
             return false;
         }
     }
-    return name[0] != '.' && strncasecmp(name, "README", 6) != 0 &&
-           strcmp(name, MQ_CONFIG_FILE) != 0 && strcmp(name, MQ_PROVENANCE_FILE) != 0;
+    /* What we write ourselves, and what says of other weights how they were quantized. */
+    static const char *const others[] = {MQ_CONFIG_FILE, MQ_PROVENANCE_FILE, "quantize_config.json",
+                                         "hf_quant_config.json"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (strcmp(name, others[i]) == 0) {
+            return false;
+        }
+    }
+    return name[0] != '.' && strncasecmp(name, "README", 6) != 0;
 }
 
 static mq_status no_memory_for_path(mq_error *err, const char *name) {

@@ -74,16 +74,21 @@ static mq_status take_provenance(mq_inspection *out, const cJSON *provenance, mq
 
 /* --- masters ---------------------------------------------------------------------------------- */
 
-/* recipe.bits are the widths that were trained; recipe rtn trains none. */
+/* recipe.bits are the widths that were trained; recipe rtn trains none. A slice has its master's
+ * recipe, and says which width of it it is: with an extra level it has one bit more. */
 static bool was_trained(const cJSON *provenance, unsigned width) {
-    const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(provenance, "recipe");
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(slice, "width");
+    const cJSON *recipe =
+        cJSON_GetObjectItemCaseSensitive(slice != NULL ? slice : provenance, "recipe");
+    const double wanted = cJSON_IsNumber(cut) ? cut->valuedouble : (double)width;
     const cJSON *name = cJSON_GetObjectItemCaseSensitive(recipe, "name");
     if (cJSON_IsString(name) && strcmp(name->valuestring, "rtn") == 0) {
         return false;
     }
     const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits"), *item = NULL;
     cJSON_ArrayForEach(item, bits) {
-        if (cJSON_IsNumber(item) && item->valuedouble == width) {
+        if (cJSON_IsNumber(item) && item->valuedouble == wanted) {
             return true;
         }
     }
@@ -179,6 +184,7 @@ static mq_status inspect_open_slice(mq_inspection *out, const mq_slice_reader *s
     double weights = (double)out->quantized_weights;
     out->widths[0] = (mq_width_size){
         .width = mq_slice_reader_width(slice),
+        .trained = was_trained(mq_slice_reader_provenance(slice), mq_slice_reader_width(slice)),
         .bits_per_weight = weights > 0 ? 8.0 * (double)quantized_bytes / weights : 0.0,
         .bytes = bytes};
     mq_status status = add_file_sizes(&out->bytes, tensors, err);

@@ -296,6 +296,16 @@ static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
     return status == MQ_OK ? mq_state_check_job(plan, err) : status;
 }
 
+static void warn_of_length(const mq_quantize_plan *plan) {
+    const size_t most = plan->model->config.max_position_embeddings;
+    if (plan->options->recipe != MQ_RECIPE_RTN && plan->options->seq_len > most) {
+        mq_log(plan->context, MQ_LOG_WARNING,
+               "sequences of %zu tokens are longer than the model's %zu positions: it learns what "
+               "it is not used for",
+               plan->options->seq_len, most);
+    }
+}
+
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
                                 const mq_context *context, mq_error *err) {
     *plan = (mq_quantize_plan){.options = options, .context = context};
@@ -313,6 +323,7 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_model_open_plain(&plan->model, options->model, err);
     }
     if (status == MQ_OK) {
+        warn_of_length(plan);
         status = mq_tensors_open(&plan->source, options->model, err);
     }
     if (status == MQ_OK) {

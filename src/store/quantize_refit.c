@@ -55,7 +55,12 @@ void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *w
         return;
     }
     size_t validation = train / VALIDATION_SHARE > 1 ? train / VALIDATION_SHARE : 1;
-    *wanted = train + validation > options->samples ? train + validation : options->samples;
+    /* What is measured on comes behind what the blocks learn from, where the text has as much. */
+    const size_t before = train > options->samples ? train : options->samples;
+    *wanted = before + validation;
+    if (available == 0 || available >= *wanted) {
+        train = before;
+    }
     plan->written = 0;
     if (available > 0 && available < train + validation) { /* at least two: min_count */
         const size_t share = available / SHORT_VALIDATION_SHARE;

@@ -122,7 +122,7 @@ static mq_status read_windows(mq_token_rows *out, const char *path, const mq_tok
     }
     out->tokens = count;
     out->count = count / length;
-    out->length = out->stride = length;
+    out->length = length;
     return status;
 }
 
@@ -179,7 +179,7 @@ static mq_status build(mq_sequences *out, const mq_token_rows *rows,
         if (bos >= 0) {
             *row++ = bos;
         }
-        memcpy(row, rows->ids + chosen[i] * rows->stride, rows->length * sizeof *row);
+        memcpy(row, rows->ids + chosen[i] * rows->length, rows->length * sizeof *row);
     }
     out->count = count;
     out->length = options->length;

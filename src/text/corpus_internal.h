@@ -7,11 +7,10 @@
 
 #define MQ_CORPUS_MAX_SIZE ((size_t)4 << 30) /* bytes, unpacked */
 
-/* Rows of token ids, checked to be in [0, vocab_size): either windows of a stream, [count, length]
- * without gaps, or the rows of a 2-D file, `stride` apart. */
+/* Windows of token ids, [count, length], checked to be in [0, vocab_size). */
 typedef struct mq_token_rows {
     int32_t *ids; /* mq_free */
-    size_t count, length, stride;
+    size_t count, length;
     size_t tokens; /* in the file, for messages */
     char sha256[65];
 } mq_token_rows;

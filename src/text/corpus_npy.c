@@ -192,9 +192,16 @@ static mq_status read_rows(mq_token_rows *out, npy *n, const mq_corpus_options *
     }
     out->tokens = count;
     out->length = options->length;
-    out->stride = n->dimensions == 2 ? n->shape[1] : options->length;
-    out->count = count / out->stride;
-    return convert(&out->ids, n, count, options->vocab_size);
+    const size_t row = n->dimensions == 2 ? n->shape[1] : count;
+    const size_t windows = row / options->length;
+    out->count = count / row * windows;
+    status = convert(&out->ids, n, count, options->vocab_size);
+    for (size_t i = windows; status == MQ_OK && i < out->count; i++) { /* over what rows leave */
+        memmove(out->ids + i * out->length,
+                out->ids + i / windows * row + i % windows * out->length,
+                out->length * sizeof *out->ids);
+    }
+    return status;
 }
 
 mq_status mq_corpus_read_npy(mq_token_rows *out, const char *path, const mq_corpus_options *options,

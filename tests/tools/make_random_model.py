@@ -2,10 +2,11 @@
 """make_random_model.py KIND DEMO OUT: a small model with random weights, always the same, and the demo model's tokenizer.
 
 KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND tall: one whose feed-forward network is
-worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are shorter than a text; its sixth block sees all of it.
+worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are shorter than a text; its third and sixth block see all of it.
 KIND tiny: a Llama of some 20,000 weights beside its embeddings.
 KIND qwen2, qwen3, mistral: small ones of these families, Mistral's without windows and with rotary settings as transformers 5
-spells them; bases are none that a reader has by default.
+spells them; what they leave to transformers' defaults are fields for which mlx-lm has others, and other bases are none that a
+reader has by default.
 """
 import array
 import json
@@ -41,7 +42,7 @@ def gemma(demo):
             "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 6, "num_attention_heads": 2,
             "num_key_value_heads": 1, "head_dim": 64, "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6,
             "query_pre_attn_scalar": 64, "sliding_window": 48,
-            "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+            "layer_types": (["sliding_attention"] * 2 + ["full_attention"]) * 2,
             "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
                                 "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
             "tie_word_embeddings": True, "attention_bias": False, "attn_logit_softcapping": None,
@@ -61,6 +62,7 @@ def qwen2(demo):
     config = family(demo, "Qwen2", use_sliding_window=False, sliding_window=32768, max_window_layers=2, num_attention_heads=2,
                     num_key_value_heads=1)
     del config["head_dim"]  # it is always hidden_size / num_attention_heads
+    del config["rope_theta"]
     return config
 
 
@@ -69,9 +71,8 @@ def qwen3(demo):
 
 
 def mistral(demo):
-    config = family(demo, "Mistral", sliding_window=None, tie_word_embeddings=False,
-                    rope_parameters={"rope_type": "default", "rope_theta": 300.0})
-    del config["rope_theta"]
+    config = family(demo, "Mistral", sliding_window=None, rope_parameters={"rope_type": "default", "rope_theta": 300.0})
+    del config["rope_theta"], config["tie_word_embeddings"]  # not tied
     return config
 
 
@@ -97,7 +98,7 @@ def shapes_of(config):
         for name in ("self_attn.q_norm", "self_attn.k_norm") if is_gemma or config["model_type"] == "qwen3" else ():
             shapes[prefix + name] = [size]
     shapes["model.norm"] = [hidden]
-    return shapes if config["tie_word_embeddings"] else {**shapes, "lm_head": [config["vocab_size"], hidden]}
+    return shapes if config.get("tie_word_embeddings", False) else {**shapes, "lm_head": [config["vocab_size"], hidden]}
 
 
 def biases_of(config, shapes):

@@ -40,17 +40,28 @@ def compare_linear(prefix, master, cut_out, group_size):
 
 def check_rope(original, config):
     """mlx-lm reads rotary settings as transformers 4 spelled them. The fields that may differ."""
-    rope = original.get("rope_parameters")
-    if rope is None:
-        return ()
+    rope = original.get("rope_parameters") or original
     everywhere, local = rope.get("full_attention", rope), rope.get("sliding_attention", {})
     check("rope_parameters" not in config, "rope_parameters is still there")
-    check(config["rope_theta"] == everywhere["rope_theta"], "rope_theta differs")
-    check(config.get("rope_local_base_freq") == local.get("rope_theta"), "rope_local_base_freq differs")
-    scaling = {key: value for key, value in everywhere.items() if key != "rope_theta"}
-    check(config.get("rope_scaling") == (None if scaling.get("rope_type", "default") == "default" else scaling),
-          "rope_scaling differs")
+    check(config["rope_theta"] == everywhere.get("rope_theta", config["rope_theta"]), "rope_theta differs")
+    check(local.get("rope_theta", config.get("rope_local_base_freq")) == config.get("rope_local_base_freq"),
+          "rope_local_base_freq differs")
+    scaling = everywhere.get("rope_scaling") if rope is original else \
+        {key: value for key, value in everywhere.items() if key != "rope_theta"}
+    theirs = config.get("rope_scaling") or {}
+    check({key: theirs.get(key) for key in scaling or {}} == (scaling or {}) or
+          (scaling or {}).get("rope_type", "default") == "default" and not theirs, "rope_scaling differs")
     return "rope_parameters", "rope_theta", "rope_local_base_freq", "rope_scaling"
+
+
+def check_defaults(original, config):
+    """What mlx-lm has other defaults for, or none, is said. The fields that may have been left out."""
+    names = ["num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings"]
+    if config["model_type"].startswith("gemma"):
+        names += ["sliding_window", "sliding_window_pattern"]
+    for name in names:
+        check(config.get(name) is not None, name + " is left to a default")
+    return tuple(name for name in names if original.get(name) is None)
 
 
 def main():
@@ -59,7 +70,8 @@ def main():
     quantization = config["quantization"]
     check(config["quantization_config"] == quantization, "the two quantization objects differ")
     check(quantization["bits"] == master.slice_bits, "bits are not the width (and one for an extra level)")
-    check_config(master, config, ("quantization", "quantization_config") + check_rope(master.config, config))
+    check_config(master, config, ("quantization", "quantization_config") + check_rope(master.config, config) +
+                 check_defaults(master.config, config))
     check_small_files(master, sys.argv[2])
 
     weights, others = 0, master.plain()

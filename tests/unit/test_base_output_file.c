@@ -71,6 +71,23 @@ static void test_faults(void **state) {
     assert_holds(path, "whole");
 }
 
+/* Where the system has no exchange one rename takes the old file's place: at no moment is there
+ * none. Only the third call would fail. */
+static void test_without_exchange(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_write(folder, "out", "old", 3);
+    assert_true(mq_fault_configure("rename:1:EINVAL,rename:3:EIO"));
+    assert_int_equal(mq_output_file(path, "new", 3, true, NULL), MQ_OK);
+    assert_holds(path, "new");
+    assert_int_equal(temporary_entries(folder->path), 1);
+    assert_true(mq_fault_configure("rename:1:EINVAL,rename:2:EIO"));
+    mq_error err;
+    assert_int_equal(mq_output_file(path, "newer", 5, true, &err), MQ_ERR_MACHINE);
+    assert_true(mq_fault_configure(NULL));
+    assert_holds(path, "new");
+    assert_int_equal(temporary_entries(folder->path), 1);
+}
+
 static void test_lack_of_memory(void **state) {
     temporary *folder = *state;
     const char *path = temporary_path(folder, "out");
@@ -93,10 +110,8 @@ static void test_lack_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_writes),
-        TEST(test_what_is_refused),
-        TEST(test_faults),
-        TEST(test_lack_of_memory),
+        TEST(test_writes),           TEST(test_what_is_refused), TEST(test_faults),
+        TEST(test_without_exchange), TEST(test_lack_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

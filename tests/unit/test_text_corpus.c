@@ -217,10 +217,14 @@ static void test_npy_rows(void **state) {
     check_rows(path, NULL, OPTIONS(.length = 4), "abcd|efgh|ijkl");
     check_rows(path, NULL, OPTIONS(.length = 3), "abc|efg|ijk");
     check_rows(path, NULL, OPTIONS(.length = 3, .max_count = 2), "abc|efg");
+    check_rows(path, NULL, OPTIONS(.length = 2), "ab|cd|ef|gh|ij|kl");
+    check_rows(path, NULL, OPTIONS(.length = 1), "a|b|c|d|e|f|g|h|i|j|k|l");
     check_refused(path, NULL, OPTIONS(.length = 5), MQ_ERR_INPUT,
                   "rows of 4 tokens are shorter than the 5", -1);
     check_refused(path, NULL, OPTIONS(.length = 4, .sample = true, .max_count = 4), MQ_ERR_INPUT,
                   "too short", -1);
+    path = write_npy(*state, 1, DICTIONARY("|u1", "(2, 5)"), "abcdefghij", 10);
+    check_rows(path, NULL, OPTIONS(.length = 2), "ab|cd|fg|hi");
     path = write_npy(*state, 2, "{\"shape\":(4,),\"fortran_order\":False,\"descr\":\"|u1\"}",
                      "abcd", 4);
     check_rows(path, NULL, OPTIONS(.length = 4), "abcd");

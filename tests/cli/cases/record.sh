@@ -74,12 +74,25 @@ grep -q perplexity s3/README.md && fail "3 bits were not measured"
 cp m/matquant.json kept
 run 4 env MATQUANT_FAULT=write:1:ENOSPC $measure --bits 3 --record
 expect_same m/matquant.json kept
+expect_out '^[[:space:]]*"perplexity":[[:space:]]*[0-9.]+,$' # which was measured all the same
 run 4 env MATQUANT_FAULT=rename:1:EIO $measure --bits 3 --record
 expect_same m/matquant.json kept
 unchanged_but_provenance
+
+# Where it could not be put is said before anything is measured.
+cp -r m linked
+mv linked/matquant.json elsewhere.json
+ln -s ../elsewhere.json linked/matquant.json
+run 2 matquant eval linked --text "$DATA/demo-eval.txt" --seq-len 64 --windows 1 --record -q --json
+expect_one_error '^matquant: linked/matquant\.json: exists and is not a plain file$'
+rm -r linked elsewhere.json
 
 # Only a master has one, and only a text is recorded.
 run 2 matquant eval s4 --text "$DATA/demo-eval.txt" --seq-len 64 --windows 1 --record -q
 expect_one_error '^matquant: s4: is no master checkpoint.*'
 run 2 matquant eval m --tasks none.jsonl --record
 expect_one_error '^matquant eval: --record needs --text FILE'
+run 2 matquant eval m --tasks none.jsonl --windows 2
+expect_one_error '^matquant eval: --windows needs --text FILE'
+run 2 matquant eval m --text "$DATA/demo-eval.txt" --force
+expect_one_error '^matquant eval: --force needs --items FILE'

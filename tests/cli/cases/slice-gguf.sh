@@ -54,16 +54,23 @@ done
 
 # A number that float16 cannot hold.
 cp -r "$master" large
-python3 - <<'PY'
-import json, struct
+# first_embedding BYTES: of the large model.
+first_embedding() {
+    python3 - "$1" <<'PY'
+import json, struct, sys
 with open("large/model.safetensors", "r+b") as file:
     (length,) = struct.unpack("<Q", file.read(8))
     begin, _ = json.loads(file.read(length))["model.embed_tokens.weight"]["data_offsets"]
     file.seek(8 + length + begin)
-    file.write(b"\x80\x48") # 262144, in bfloat16
+    file.write(bytes.fromhex(sys.argv[1]))
 PY
+}
+first_embedding 8048 # 262144, in bfloat16
 run 2 matquant slice large -o no.gguf --bits 4 --format gguf --dtype f16
 expect_one_error '^matquant: .*token_embd\.weight: holds a number that F16 cannot; use --dtype bf16 or f32$'
+first_embedding c07f # not a number: nor does it travel on as it is
+run 3 matquant slice large -o no.gguf --bits 4 --format gguf
+expect_one_error '^matquant: .*embed_tokens\.weight: at byte [0-9]+: weight number 0 is not finite$'
 rm -r large
 
 # One file, replaced only by its like; nothing else is left behind.

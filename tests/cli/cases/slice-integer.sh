@@ -31,6 +31,15 @@ run 0 matquant slice "$master" -o warned --bits 8 --format gptq --force
 expect_no_err
 rm -r warned
 
+# What a master's folder says of other weights is not a slice's.
+cp -r "$master" with-config
+echo '{"bits": 5}' >with-config/quantize_config.json
+run 0 matquant slice with-config -o own-config --bits 8 --format gptq -q
+grep -q '"bits": *8' own-config/quantize_config.json || fail "another one's quantize_config.json"
+run 0 matquant slice with-config -o no-config --bits 8 -q
+[ ! -e no-config/quantize_config.json ] || fail "it came along"
+rm -r with-config own-config no-config
+
 # The same again with whole zero points, put there by hand: not one weight changes.
 python3 "$tools/whole_zero_points.py" "$master" whole 4
 for format in gptq compressed-tensors; do

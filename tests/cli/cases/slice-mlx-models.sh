@@ -45,3 +45,76 @@ expect_err '^matquant: warning: mlx-lm has no biases for Qwen3ForCausalLM, and w
 run 0 matquant quantize "$GOLDEN/models/mistral" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
 run 0 matquant slice master -o slice --bits 4 --force
 expect_err '^matquant: warning: mlx-lm computes MistralForCausalLM without its windows: .* more than 5 tokens .*'
+
+# fills EXPECTED MODEL NAMES...: of a config.json that has these fields no more, what the slice says of them and of the rotary base,
+# since mlx-lm has other defaults; and it is the same model.
+fills() {
+    wanted=$1 from=$2
+    shift 2
+    rm -rf model
+    cp -rL "$GOLDEN/models/$from" model
+    change_config 'for name in sys.argv[2:]: config.pop(name)' "$@"
+    run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
+    run 0 matquant slice master -o slice --bits 4 --force
+    found=$(python3 -c 'import json, sys
+config = json.load(open("slice/config.json"))
+print(config["rope_theta"], *(config.get(name) for name in sys.argv[1:]))' "$@")
+    [ "$found" = "$wanted" ] || fail "$from: $found, not $wanted"
+    run 0 matquant verify slice --against model
+}
+# change_config PYTHON ARGUMENT...: what `config` of `model` becomes by it.
+change_config() {
+    python3 -c 'import json, sys
+config = json.load(open("model/config.json"))
+exec(sys.argv[1])
+json.dump(config, open("model/config.json", "w"))' "$@"
+}
+fills '10000 None False 4 2048' llama rope_parameters tie_word_embeddings num_key_value_heads max_position_embeddings
+fills '1000000 True 1e-06' gemma3 tie_word_embeddings rms_norm_eps
+[ "$(python3 -c 'import json; print(json.load(open("slice/config.json"))["sliding_window_pattern"])')" = 2 ] ||
+    fail "not every second layer is a global one"
+fills '1000000 4096' gemma3 sliding_window
+# The length that a scaling was made for.
+run 0 matquant quantize "$GOLDEN/models/rope-yarn" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
+run 0 matquant slice master -o slice --bits 4 --force
+grep -q '"original_max_position_embeddings":[[:space:]]*8' slice/config.json || fail "yarn of no length"
+
+# lacks WHAT MODEL CHANGE: mlx-lm leaves that out without a word, so slice does not.
+lacks() {
+    rm -rf model
+    cp -rL "$GOLDEN/models/$2" model
+    change_config "$3"
+    run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
+    run 0 matquant slice master -o slice --bits 4 --force
+    expect_err "^matquant: warning: mlx-lm has not $1 for .*: what it computes of this slice is not the model\$"
+}
+lacks 'this activation' llama-gelu ''
+lacks 'attn_logit_softcapping' gemma3-attention-softcap ''
+lacks 'final_logit_softcapping' gemma3-final-softcap ''
+lacks 'windows in these layers .*' gemma3 'config["layer_types"].reverse(); config["layer_types"][0] = "full_attention"'
+lacks "the local layers' rotary scaling" gemma3 \
+    'config["rope_parameters"]["sliding_attention"].update(rope_type="linear", factor=4.0)'
+lacks 'yarn with an attention factor .*' rope-yarn-options ''
+
+# A head beside embeddings that are the head: mlx-lm would not load parts of it.
+rm -rf model
+cp -rL "$GOLDEN/models/llama" model
+change_config 'config["tie_word_embeddings"] = True'
+python3 - <<'PY'
+import json
+with open("model/model.safetensors", "r+b") as file:
+    size = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(size))
+    at = {name: header[name + ".weight"]["data_offsets"] for name in ("model.embed_tokens", "lm_head")}
+    file.seek(8 + size + at["model.embed_tokens"][0])
+    rows = file.read(at["model.embed_tokens"][1] - at["model.embed_tokens"][0])
+    file.seek(8 + size + at["lm_head"][0])
+    file.write(rows)
+PY
+for embeddings in keep nested; do
+    run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --embeddings $embeddings --force -q
+    grep -q 'lm_head' master/model.safetensors || fail "no head in the master"
+    run 0 matquant slice master -o slice --bits 4 --force
+    ! grep -q 'lm_head' slice/model.safetensors || fail "the head came along"
+    run 0 matquant verify slice --against model
+done

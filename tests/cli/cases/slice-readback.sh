@@ -35,7 +35,27 @@ assert "%.3f bits a quantized weight" % width["bits_per_weight"] in card, (width
 header = int.from_bytes(open("own/model.safetensors", "rb").read(8), "little")
 assert width["bytes"] == len(open("own/model.safetensors", "rb").read()) - 8 - header, width
 PY
-rm -r own own.json
+# It is the master's width, and so is a slice of it: the same recipe, sources and private tensors.
+run 0 matquant slice own -o again --bits 4 -q
+run 0 matquant slice "$FIXTURES/master/m" -o once --bits 4 -q
+expect_same once/model.safetensors again/model.safetensors
+run 0 matquant verify again --against "$model"
+for folder in own again once; do
+    run 0 matquant inspect $folder --json
+    stdout >$folder.json
+done
+python3 - <<'PY' || fail "what is known of it was lost"
+import json
+def read(name):
+    return json.load(open(name))
+for name in "own", "again", "once":
+    assert read(name + ".json")["widths"][0]["trained"] is True, name
+once, again = (read(name + "/matquant.json")["slice"] for name in ("once", "again"))
+differs = {key for key in {*once, *again} if once.get(key) != again.get(key)}
+assert differs == {"master", "master_sha256"}, differs
+assert {"recipe", "source", "calibration", "refit", "private"} <= set(once), set(once)
+PY
+rm -r own own.json again again.json once once.json
 
 # Output that exists, or is the master itself.
 run 2 matquant slice "$FIXTURES/master/m" -o s3 --bits 4

@@ -1,0 +1,21 @@
+/* config.json as mlx-lm reads it, and what of a model mlx-lm does not read. */
+#ifndef MQ_EXPORT_MLX_CONFIG_H
+#define MQ_EXPORT_MLX_CONFIG_H
+
+#include "export/plan.h"
+
+/* Makes config.json say to mlx-lm what it says to transformers: rotary settings in the spelling
+ * that its families read, and by value whatever is left to a default, which is often another one
+ * there. mq_config_same holds of json before and after. */
+mq_status mq_mlx_spell_config(cJSON *json, const mq_config *config, mq_error *err);
+
+/* Warns of settings that mlx-lm has not for the model's family, which it leaves out without a word,
+ * or does not load. `eval` reads the slice all the same. */
+void mq_mlx_warn_of_reader(const mq_plan *plan);
+
+/* Whether a tensor, or a linear's prefix, is a head that the model does not use: one beside
+ * embeddings that are its head, too. mlx-lm refuses parts of it, and Gemma takes it for one that is
+ * used. */
+bool mq_mlx_is_unused_head(const mq_config *config, const char *name);
+
+#endif
