@@ -1,25 +1,26 @@
 #!/usr/bin/env python3
 """Makes tests/golden/quant/*.safetensors: values and gradients of the two grids, out of PyTorch.
 
-The nested grid is stated by the design's reference, which is not part of this repository: name it with --reference.
-The clip grid (recipe paper) is stated below. Needs torch and safetensors.
+The nested grid is stated by nested_reference.py, the clip grid (recipe paper) below. Needs torch and safetensors. Values differ in
+their last bits from one version of torch to another; with --out they are made elsewhere, and --compare says how far they are from
+those that are there.
 """
 import argparse
-import importlib.util
 import pathlib
 
 import torch
-from safetensors.torch import save_file
+from nested_reference import Nested
+from safetensors.torch import load_file, save_file
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "quant"
 
 
-def nested_golden(reference, group, widths, seed):
+def nested_golden(group, widths, seed):
     torch.manual_seed(seed)
     out, inp = 6, 256
     weight = torch.randn(out, inp) * (0.02 + 0.05 * torch.rand(out, 1))
     gram = torch.rand(inp) + 0.1
-    grid = reference.Nested(weight, group, widths, gram)
+    grid = Nested(weight, group, widths, gram)
     stored = {"weight": weight, "gram": gram, "lo0": grid.lo0.squeeze(-1), "hi0": grid.hi0.squeeze(-1)}
     for r in widths:
         stored[f"start_rho.{r}"] = grid.rho[str(r)].detach().squeeze(-1).clone()
@@ -81,17 +82,27 @@ def clip_golden(group, widths, seed):
     return {k: v.contiguous() for k, v in stored.items()}
 
 
+def distance(made, kept):
+    """The largest difference of two files' tensors, each over the largest number of its kind."""
+    assert made.keys() == kept.keys()
+    return max(float((made[k].double() - kept[k].double()).abs().max() / kept[k].double().abs().max().clamp_min(1e-12))
+               for k in kept)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--reference", type=pathlib.Path, required=True, help="the design's nested.py")
+    parser.add_argument("--out", type=pathlib.Path, default=GOLDEN, help="where to (default: tests/golden/quant)")
+    parser.add_argument("--compare", action="store_true", help="write nothing; print the distance from what is there")
     arguments = parser.parse_args()
-    spec = importlib.util.spec_from_file_location("nested", arguments.reference)
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
-    GOLDEN.mkdir(parents=True, exist_ok=True)
-    save_file(nested_golden(reference, 64, (8, 4, 2), 1), GOLDEN / "nested-64.safetensors")
-    save_file(nested_golden(reference, 0, (8, 4, 2), 2), GOLDEN / "nested-row.safetensors")
-    save_file(clip_golden(64, (8, 4, 2), 3), GOLDEN / "clip-64.safetensors")
+    goldens = {"nested-64": nested_golden(64, (8, 4, 2), 1), "nested-row": nested_golden(0, (8, 4, 2), 2),
+               "clip-64": clip_golden(64, (8, 4, 2), 3)}
+    for name, tensors in goldens.items():
+        path = arguments.out / (name + ".safetensors")
+        if arguments.compare:
+            print("%s: %.2g" % (name, distance(tensors, load_file(path))))
+        else:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, path)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ extern "C" {
 #endif
 
 typedef enum mq_recipe { MQ_RECIPE_BEST, MQ_RECIPE_PAPER, MQ_RECIPE_RTN } mq_recipe;
-typedef enum mq_loss { MQ_LOSS_RELATIVE, MQ_LOSS_L2 } mq_loss; /* design, section 2 */
+/* Of a block's output y against the full-precision one, t over tokens (docs/method.md, 2):
+ *   MQ_LOSS_RELATIVE  mean over t of ‖y_t - target_t‖² / ‖target_t‖²
+ *   MQ_LOSS_L2        mean over t and dimensions of (y - target)² */
+typedef enum mq_loss { MQ_LOSS_RELATIVE, MQ_LOSS_L2 } mq_loss;
 typedef enum mq_scope { MQ_SCOPE_ALL, MQ_SCOPE_FFN } mq_scope;
 
 /* What makes the matrix products of learning. AUTO takes ONEDNN_BF16 where it is built in, the
@@ -102,7 +105,7 @@ typedef struct mq_quantize_options {
     /* Recipe best: before a block is learned, scale UP's rows and DOWN's columns, and V's rows and
      * O's columns, so that inputs that carry more are rounded finer (AWQ, arXiv 2306.00978). */
     bool fold;
-    /* The end-to-end refit of single widths when the blocks are done (design, section 2). */
+    /* The end-to-end refit of single widths when the blocks are done (docs/method.md, 4). */
     bool refit;
     size_t refit_epochs; /* 0: as many as it takes to make three times the tokens that the blocks
                             learn from, of plentiful text one, and of text that the model has
@@ -150,7 +153,7 @@ typedef struct mq_quantize_options {
     const char *state;
 } mq_quantize_options;
 
-/* The defaults of a recipe (design, section 2), model, output and calib NULL, preset NONE, lambda
+/* The defaults of a recipe (docs/method.md, 6), model, output and calib NULL, preset NONE, lambda
  * for the group_size that is there: who changes it to 0 may want mq_quantize_default_preset's. */
 mq_quantize_options mq_quantize_defaults(mq_recipe recipe);
 

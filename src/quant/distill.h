@@ -1,4 +1,4 @@
-/* What the stages that train end to end have in common (design, section 2): students, each the
+/* What the stages that train end to end have in common (docs/method.md, 4): students, each the
  * model at one width, and their teacher, full precision, through the whole model. Forward keeps
  * what enters each block and the inside of the last ones, as many as fit into setup.kept_bytes
  * (with several students: of one block only); backward goes block by block and

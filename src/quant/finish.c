@@ -69,7 +69,7 @@ static bool fit_symmetric(uint16_t *scale, uint16_t *bias, const uint8_t *codes,
     return mq_symmetric_pair(scale, bias, tt > 1e-12 * sum_h ? tw / tt : 0.0, width);
 }
 
-/* Least squares of h·(scale·s + bias - w)² over one group (design, section 2: widths that were not
+/* Least squares of h·(scale·s + bias - w)² over one group (docs/method.md, 2: widths that were not
  * trained). */
 static bool fit_pair(uint16_t *scale, uint16_t *bias, const uint8_t *codes, const float *w,
                      const float *h, size_t count, unsigned width, mq_slice_rule rule, bool both) {

@@ -1,8 +1,9 @@
 /* A grid: how one linear layer's weights become codes, and what of that is learned.
  *
- * There are two: mq_nested_grid (design, sections 1 and 2: recipe best, and rtn without learning;
+ * There are two: mq_nested_grid (docs/method.md, 1: recipe best, and rtn without learning;
  * under the rounding slice with a symmetric zero point only) and mq_clip_grid (OmniQuant's learned
- * clipping under MatQuant's rounding slice: recipe paper). The learning loop knows only this. */
+ * clipping under MatQuant's rounding slice: recipe paper; docs/method.md, 5). The learning loop
+ * knows only this. */
 #ifndef MQ_QUANT_GRID_H
 #define MQ_QUANT_GRID_H
 

@@ -1,5 +1,5 @@
-/* The loops over calibration tokens for one block: teacher, training, measuring, advancing (design,
- * section 2). */
+/* The loops over calibration tokens for one block: teacher, training, measuring, advancing
+ * (docs/method.md, 2). */
 #include <string.h>
 
 #include "base/random.h"

@@ -1,4 +1,4 @@
-/* The block loss (design, section 2) and its gradient. */
+/* The block loss (docs/method.md, 2) and its gradient. */
 #ifndef MQ_QUANT_LOSS_H
 #define MQ_QUANT_LOSS_H
 

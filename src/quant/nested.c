@@ -20,7 +20,7 @@ static void levels_of(mq_nested *nested, const mq_grid_options *options) {
         const size_t j = nested->level_count++;
         nested->level[j] = width;
         nested->width_index[j] = trained ? index : MQ_MAX_WIDTHS;
-        /* The widest has none (design, section 1): at 8 bits the natural code is as good as any. */
+        /* The widest has none (docs/method.md, 1): at 8 bits the natural code is as good as any. */
         nested->has_offset[j] = width != MQ_MAX_WIDTH && options->start != MQ_START_SEARCH;
     }
     nested->param_count = 2 + 2 * nested->level_count;
@@ -212,11 +212,10 @@ static void nested_finish(const mq_grid *grid, uint8_t *codes, float *const scal
 
 const mq_grid_class mq_nested_grid = {
     .name = "nested",
-    /* Steps of two sequences where the design has four (quant/recipe.c), at four fifths of its
-     * rates, and a shorter memory than its 0.9. Widths share ranges and codes, and int8's gradient
-     * comes on few steps and is so much heavier there: what the first moment carries on of it may
-     * be what was in the others' way. The trials are in tests/bench/RESULTS.md ("Steps and rates of
-     * the blocks"). */
+    /* Steps of two sequences (quant/recipe.c) and a memory shorter than the usual 0.9. Widths share
+     * ranges and codes, and int8's gradient comes on few steps and is so much heavier there: what
+     * the first moment carries on of it may be what was in the others' way. The trials are in
+     * tests/bench/RESULTS.md ("Steps and rates of the blocks"). */
     .rate_group = 1.6e-3f,
     .rate_rounding = 8e-3f,
     .beta1 = 0.5,

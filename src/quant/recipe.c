@@ -1,4 +1,4 @@
-/* The recipes' defaults (design, section 2). */
+/* The recipes' defaults (docs/method.md, 6). */
 #include "quant/recipe.h"
 
 #include "tensor/gemm_bf16.h"
@@ -6,8 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-/* What the presets give to 2, 4 and 8 bits; between them straight lines. Balanced is that of the
- * design, section 2. What the others cost and bring on six blocks of SmolLM2 is in
+/* What the presets give to 2, 4 and 8 bits; between them straight lines. Balanced is the
+ * default. What the others cost and bring on six blocks of SmolLM2 is in
  * tests/bench/RESULTS.md ("Symmetric zero points, error compensation, presets");
  * scripts/bench-tradeoff.sh measures the curve that they are points of. */
 static const struct {

@@ -1,4 +1,4 @@
-/* End-to-end refit (design, section 2): codes stand still, and one width's private numbers, scale
+/* End-to-end refit (docs/method.md, 4): codes stand still, and one width's private numbers, scale
  * and bias of every group and a copy of every norm's weight, are trained through the whole model to
  * lower KL(full precision ‖ this width) on calibration text. Nothing that widths share moves, so no
  * other width can lose; and a validation share of the text, which is not trained on, keeps the best
@@ -55,7 +55,7 @@ typedef struct mq_refit_setup {
 } mq_refit_setup;
 
 /* Adam's rate at the top of the schedule, for log scale, for the centre in halves of the range and
- * for a norm in units of its own size. The design's 1e-3 for all is too little for 2 bits and too
+ * for a norm in units of its own size. One rate, 1e-3, for all is too little for 2 bits and too
  * much for 8: what a number may be off by is a part of the width's step, and so is what helps it.
  * With one sequence of 512 tokens a step, half of what four want (trials in
  * tests/bench/RESULTS.md). */

@@ -1,4 +1,4 @@
-/* The clip of a group by error search (design, section 2: "Start"): of the clips t·(min, max), the
+/* The clip of a group by error search (docs/method.md, 2: "Start"): of the clips t·(min, max), the
  * one whose codes, each level with the scale and the middle that fit it best, leave the least
  *
  *   Σ_r lambda_r · Σ_i h_i · (scale_r·level_r,i + middle_r - w_i)²
@@ -36,7 +36,7 @@ typedef struct mq_search_fit {
     float scale[MQ_MAX_LEVELS], middle[MQ_MAX_LEVELS];
 } mq_search_fit;
 
-/* The k-th t of the design. */
+/* The k-th t. */
 static inline float mq_search_shrink(size_t k) { return 1.0f - 0.05f * (float)k; }
 
 #endif

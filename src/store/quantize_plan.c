@@ -169,7 +169,7 @@ mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *
     return MQ_OK;
 }
 
-/* The design makes the inside of every block again on the way back. That is a quarter of a step's
+/* The inside of every block could be made again on the way back. That is a quarter of a step's
  * arithmetic, and the insides of a small model take less than its teacher's hidden states; those of
  * a large one are held down to this. The numbers are the same. */
 #define KEPT_BYTES ((size_t)1 << 30)

@@ -9,7 +9,8 @@
 
 #include "quant/recipe.h"
 
-/* The design's weights at 8, 4 and 2 bits, straight lines between them; the paper's own. */
+/* The balanced preset's weights at 8, 4 and 2 bits, straight lines between them; the paper's own.
+ */
 static void weights_of_the_recipes(void **state) {
     (void)state;
     static const double best[] = {1.0, 2.0, 3.0, 4.75, 6.5, 8.25, 10.0};
