@@ -78,6 +78,7 @@
 #define MQ_PROVENANCE_FILE "matquant.json"
 #define MQ_MIN_WIDTH 2
 #define MQ_MAX_WIDTH 8
+#define MQ_MAX_WIDTHS 7 /* so many are there */
 
 #ifdef __cplusplus
 extern "C" {

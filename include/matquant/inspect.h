@@ -33,7 +33,7 @@ typedef struct mq_inspection {
     unsigned embedding_bits; /* masters: the least that embeddings and head have; 0: they are not
                                 quantized */
     size_t width_count;
-    mq_width_size widths[8];
+    mq_width_size widths[MQ_MAX_WIDTHS];
     char *provenance; /* text of matquant.json without its "tensors" and "blocks", or NULL; freed
                          with the struct */
 } mq_inspection;

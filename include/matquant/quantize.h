@@ -47,7 +47,6 @@ typedef enum mq_preset {
 /* "narrow"; a static string. */
 const char *mq_preset_name(mq_preset preset);
 
-#define MQ_MAX_WIDTHS 7 /* 2 ... 8 */
 /* The refit is by default of the trained widths and of those between two of them up to this one. */
 #define MQ_REFIT_BETWEEN 4
 #define MQ_MAX_CODISTILL 7

@@ -37,17 +37,22 @@ static mq_status find_format(const mq_export_format **out, const char *name, mq_
 
 /* A format that is one file says so by its name: a folder is expected elsewhere. */
 static mq_status check_name(const mq_export_format *format, const char *output, mq_error *err) {
-    const size_t length = strlen(output), end = format->suffix == NULL ? 0 : strlen(format->suffix);
-    if (length <= end || strcmp(output + length - end, end == 0 ? "" : format->suffix) != 0) {
-        return mq_fail_file(err, MQ_ERR_USAGE, output,
-                            "the format %s is one file; its name must end in %s", format->info.name,
-                            format->suffix == NULL ? "" : format->suffix);
+    if (format->suffix == NULL) {
+        return MQ_OK;
     }
-    return MQ_OK;
+    const size_t length = strlen(output), end = strlen(format->suffix);
+    return length > end && strcmp(output + length - end, format->suffix) == 0
+               ? MQ_OK
+               : mq_fail_file(err, MQ_ERR_USAGE, output,
+                              "the format %s is one file; its name must end in %s",
+                              format->info.name, format->suffix);
 }
 
 static mq_status check_options(const mq_export_format **format, const mq_slice_options *options,
                                mq_error *err) {
+    if (options->master == NULL || options->output == NULL || options->output[0] == '\0') {
+        return mq_fail(err, MQ_ERR_USAGE, "a master and an output are needed");
+    }
     if (options->width < MQ_MIN_WIDTH || options->width > MQ_MAX_WIDTH) {
         return mq_fail(err, MQ_ERR_USAGE, "a slice has %d to %d bits, not %u", MQ_MIN_WIDTH,
                        MQ_MAX_WIDTH, options->width);

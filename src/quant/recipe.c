@@ -1,9 +1,6 @@
 /* The recipes' defaults (docs/method.md, 6). */
 #include "quant/recipe.h"
 
-#include "tensor/gemm_bf16.h"
-
-#include <math.h>
 #include <string.h>
 
 /* What the presets give to 2, 4 and 8 bits; between them straight lines. Balanced is the
@@ -100,37 +97,7 @@ void mq_quantize_hurry(mq_quantize_options *options) {
     options->refit_widths[0] = options->widths[options->width_count - 1];
 }
 
-#define LARGEST_SEED (1ULL << 53)
-
-static mq_status check_widths(const mq_quantize_options *options, mq_error *err) {
-    if (options->width_count < 1 || options->width_count > MQ_MAX_WIDTHS) {
-        return mq_fail(err, MQ_ERR_USAGE, "--bits wants one to %d widths", MQ_MAX_WIDTHS);
-    }
-    double sum = 0.0;
-    for (size_t i = 0; i < options->width_count; i++) {
-        if (options->widths[i] < MQ_MIN_WIDTH || options->widths[i] > MQ_MAX_WIDTH) {
-            return mq_fail(err, MQ_ERR_USAGE, "--bits %u: widths are %d to %d", options->widths[i],
-                           MQ_MIN_WIDTH, MQ_MAX_WIDTH);
-        }
-        if (i > 0 && options->widths[i] >= options->widths[i - 1]) {
-            return mq_fail(err, MQ_ERR_USAGE, "--bits wants widths in falling order, each once");
-        }
-        if (!(options->lambda[i] >= 0.0) || !isfinite(options->lambda[i])) {
-            return mq_fail(err, MQ_ERR_USAGE, "--lambda wants numbers that are not negative");
-        }
-        sum += options->lambda[i];
-    }
-    for (size_t i = 0; i < options->codistill_count && i < MQ_MAX_CODISTILL; i++) {
-        sum += options->codistill[i].lambda;
-    }
-    if (!(sum > 0.0)) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--lambda: all weights are 0, so nothing would be learned");
-    }
-    return MQ_OK;
-}
-
-static bool is_trained(const mq_quantize_options *options, unsigned width) {
+bool mq_recipe_is_trained(const mq_quantize_options *options, unsigned width) {
     bool found = false;
     for (size_t i = 0; i < options->width_count; i++) {
         found = found || options->widths[i] == width;
@@ -139,46 +106,7 @@ static bool is_trained(const mq_quantize_options *options, unsigned width) {
 }
 
 bool mq_recipe_compensates(const mq_quantize_options *options) {
-    return options->compensate && is_trained(options, MQ_MAX_WIDTH);
-}
-
-static mq_status check_codistill(const mq_quantize_options *options, mq_error *err) {
-    if (options->codistill_count > MQ_MAX_CODISTILL) {
-        return mq_fail(err, MQ_ERR_USAGE, "--bits wants at most %d pairs of widths",
-                       MQ_MAX_CODISTILL);
-    }
-    for (size_t i = 0; i < options->codistill_count; i++) {
-        const mq_codistill *term = &options->codistill[i];
-        if (options->recipe == MQ_RECIPE_RTN) {
-            return mq_fail(err, MQ_ERR_USAGE,
-                           "recipe rtn learns nothing: it has no use for %u>%u in --bits",
-                           term->teacher, term->student);
-        }
-        if (term->teacher <= term->student) {
-            return mq_fail(err, MQ_ERR_USAGE,
-                           "--bits %u>%u: the width that is learned from must be the wider",
-                           term->teacher, term->student);
-        }
-        if (!is_trained(options, term->teacher) || !is_trained(options, term->student)) {
-            return mq_fail(err, MQ_ERR_USAGE,
-                           "--bits %u>%u: the width that is learned from, %u, must be trained too",
-                           term->teacher, term->student, term->teacher);
-        }
-        if (!(term->lambda > 0.0) || !isfinite(term->lambda)) {
-            return mq_fail(err, MQ_ERR_USAGE,
-                           "--lambda: the weight of %u>%u must be positive; leave the pair out "
-                           "instead",
-                           term->teacher, term->student);
-        }
-        for (size_t j = 0; j < i; j++) {
-            if (options->codistill[j].teacher == term->teacher &&
-                options->codistill[j].student == term->student) {
-                return mq_fail(err, MQ_ERR_USAGE, "--bits wants %u>%u once only", term->teacher,
-                               term->student);
-            }
-        }
-    }
-    return MQ_OK;
+    return options->compensate && mq_recipe_is_trained(options, MQ_MAX_WIDTH);
 }
 
 bool mq_recipe_is_teacher(const mq_quantize_options *options, unsigned width) {
@@ -187,84 +115,6 @@ bool mq_recipe_is_teacher(const mq_quantize_options *options, unsigned width) {
         found = found || options->codistill[i].teacher == width;
     }
     return found;
-}
-
-/* More passes than anybody wants, and few enough that steps can be counted. */
-#define MOST_EPOCHS 1000000
-
-static mq_status check_refit(const mq_quantize_options *options, mq_error *err) {
-    if (!options->refit && (options->refit_epochs > 0 || options->refit_tokens > 0 ||
-                            options->refit_width_count > 0)) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--refit-bits, --refit-tokens and --refit-epochs want the refit, which is "
-                       "off: recipe best has it, recipe paper with --refit");
-    }
-    if (options->refit_batch < 1) {
-        return mq_fail(err, MQ_ERR_USAGE, "--refit-batch must be at least 1");
-    }
-    if (options->refit_epochs > MOST_EPOCHS) {
-        return mq_fail(err, MQ_ERR_USAGE, "--refit-epochs is at most %d", MOST_EPOCHS);
-    }
-    if (options->refit_width_count > MQ_MAX_WIDTHS) {
-        return mq_fail(err, MQ_ERR_USAGE, "--refit-bits wants at most %d widths", MQ_MAX_WIDTHS);
-    }
-    for (size_t i = 0; i < options->refit_width_count; i++) {
-        const unsigned width = options->refit_widths[i];
-        if (width < MQ_MIN_WIDTH || width > MQ_MAX_WIDTH) {
-            return mq_fail(err, MQ_ERR_USAGE, "--refit-bits %u: widths are %d to %d", width,
-                           MQ_MIN_WIDTH, MQ_MAX_WIDTH);
-        }
-        if (i > 0 && width >= options->refit_widths[i - 1]) {
-            return mq_fail(err, MQ_ERR_USAGE,
-                           "--refit-bits wants widths in falling order, each once");
-        }
-    }
-    if (options->refit_tokens > 0 && options->refit_tokens < options->seq_len) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--refit-tokens %zu is less than one sequence of --seq-len %zu",
-                       options->refit_tokens, options->seq_len);
-    }
-    return MQ_OK;
-}
-
-static mq_status check_qat(const mq_quantize_options *options, mq_error *err) {
-    if (!options->qat) {
-        return options->qat_tokens > 0 || options->qat_epochs > 0 || options->qat_rate > 0.0
-                   ? mq_fail(err, MQ_ERR_USAGE,
-                             "--qat-tokens, --qat-epochs and --qat-rate want --qat")
-                   : MQ_OK;
-    }
-    if (options->recipe == MQ_RECIPE_RTN) {
-        return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for --qat");
-    }
-    if (options->let) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--qat trains with the source's norms, which --let divides: choose one");
-    }
-    if (options->codistill_count > 0) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--qat learns from full precision alone: no pairs in --bits");
-    }
-    bool narrow = false;
-    for (size_t i = 0; i < options->width_count; i++) {
-        narrow = narrow || (options->widths[i] < MQ_MAX_WIDTH && options->lambda[i] > 0.0);
-    }
-    if (!narrow) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--qat wants a width below 8 in --bits: 8-bit codes have nothing to gain");
-    }
-    if (!(options->qat_rate >= 0.0) || !isfinite(options->qat_rate)) {
-        return mq_fail(err, MQ_ERR_USAGE, "--qat-rate must be positive");
-    }
-    if (options->qat_epochs > MOST_EPOCHS) {
-        return mq_fail(err, MQ_ERR_USAGE, "--qat-epochs is at most %d", MOST_EPOCHS);
-    }
-    if (options->qat_tokens > 0 && options->qat_tokens < options->seq_len) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--qat-tokens %zu is less than one sequence of --seq-len %zu",
-                       options->qat_tokens, options->seq_len);
-    }
-    return MQ_OK;
 }
 
 size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_options *options) {
@@ -289,117 +139,6 @@ size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_
         widths[count++] = options->widths[i];
     }
     return count;
-}
-
-mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {
-    mq_status status = check_widths(options, err);
-    if (status == MQ_OK) {
-        status = check_codistill(options, err);
-    }
-    if (status == MQ_OK) {
-        status = check_qat(options, err);
-    }
-    if (status != MQ_OK) {
-        return status;
-    }
-    if (options->preset != MQ_PRESET_NONE && options->recipe != MQ_RECIPE_BEST) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--preset is recipe best's: recipe paper has the paper's weights, and rtn "
-                       "learns nothing");
-    }
-    if (options->zero_point == MQ_ZERO_SYMMETRIC) {
-        if (options->slice_rule != MQ_SLICE_ROUND) {
-            return mq_fail(
-                err, MQ_ERR_USAGE,
-                "--zero-point symmetric wants --slice-rule round: top bits have no level "
-                "at zero");
-        }
-    } else if (options->recipe == MQ_RECIPE_BEST && options->slice_rule != MQ_SLICE_TOP) {
-        return mq_fail(
-            err, MQ_ERR_USAGE,
-            "recipe best decides each width's bits on its own and slices by --slice-rule top; "
-            "rounding slices are recipe paper's, or want --zero-point symmetric");
-    }
-    if (options->recipe == MQ_RECIPE_PAPER && options->slice_rule == MQ_SLICE_TOP) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "recipe paper slices by --slice-rule round or round-extra; top bits are "
-                       "recipe best's");
-    }
-    if (options->let && options->recipe != MQ_RECIPE_PAPER) {
-        return mq_fail(err, MQ_ERR_USAGE, "--let is recipe paper's");
-    }
-    if (options->let && options->zero_point == MQ_ZERO_SYMMETRIC) {
-        return mq_fail(err, MQ_ERR_USAGE, "--let wants --zero-point float");
-    }
-    if (options->let && options->refit) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--let and --refit both make norms of each width's own: choose one");
-    }
-    if (options->embeddings == MQ_EMBEDDINGS_NESTED &&
-        (options->embeddings_min_bits < MQ_MIN_WIDTH ||
-         options->embeddings_min_bits > MQ_MAX_WIDTH)) {
-        return mq_fail(err, MQ_ERR_USAGE, "--embeddings-min-bits %u: widths are %d to %d",
-                       options->embeddings_min_bits, MQ_MIN_WIDTH, MQ_MAX_WIDTH);
-    }
-    if (!(options->rate > 0.0) || !isfinite(options->rate)) {
-        return mq_fail(err, MQ_ERR_USAGE, "--rate wants a positive number");
-    }
-    if (!(options->early_stop >= 0.0 && options->early_stop <= 100.0)) {
-        return mq_fail(err, MQ_ERR_USAGE, "--early-stop wants a percentage, 0 to 100");
-    }
-    if (options->early_stop > 0.0 && options->sampled) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--early-stop compares a width's epochs, which --sampled leaves to chance: "
-                       "choose one");
-    }
-    if (options->compensate && options->recipe != MQ_RECIPE_BEST) {
-        return mq_fail(err, MQ_ERR_USAGE, "--compensate is for recipe best");
-    }
-    if (options->fold && options->recipe != MQ_RECIPE_BEST) {
-        return mq_fail(err, MQ_ERR_USAGE, "--fold is for recipe best");
-    }
-    if (options->seed > LARGEST_SEED) {
-        return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
-                       LARGEST_SEED);
-    }
-    if (options->recipe == MQ_RECIPE_RTN &&
-        (options->early_stop > 0.0 || options->rate != 1.0 || options->sampled)) {
-        return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for %s",
-                       options->early_stop > 0.0 ? "--early-stop"
-                       : options->sampled        ? "--sampled"
-                                                 : "--rate");
-    }
-    if (options->recipe == MQ_RECIPE_RTN && options->refit) {
-        return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for --refit");
-    }
-    if (options->recipe == MQ_RECIPE_RTN) {
-        return options->calib == NULL && options->gemm == MQ_GEMM_AUTO && options->state == NULL
-                   ? check_refit(options, err)
-                   : mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for %s",
-                             options->calib != NULL   ? "--calib"
-                             : options->state != NULL ? "--state"
-                                                      : "--gemm");
-    }
-    if (options->gemm == MQ_GEMM_ONEDNN_BF16 && !mq_gemm_bf16_built()) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--gemm onednn-bf16: this matquant was built without oneDNN");
-    }
-    if (options->calib == NULL) {
-        return mq_fail(
-            err, MQ_ERR_USAGE,
-            "recipes best and paper learn from text: give --calib FILE, or --calib self to let the "
-            "model write its own");
-    }
-    if (options->samples < 1 || options->epochs < 1 || options->batch < 1 ||
-        options->int8_period < 1 || options->seq_len < 2) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--samples, --epochs, --batch and --int8-period must be at least 1, "
-                       "--seq-len at least 2");
-    }
-    if (options->epochs > MOST_EPOCHS) {
-        return mq_fail(err, MQ_ERR_USAGE, "--epochs is at most %d", MOST_EPOCHS);
-    }
-    return check_refit(options, err);
 }
 
 /* Of the width number i with all its terms. */

@@ -11,6 +11,8 @@ mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err);
  * refit. */
 size_t mq_recipe_refit_widths(unsigned widths[MQ_MAX_WIDTHS], const mq_quantize_options *options);
 
+/* Whether the blocks learn this width. */
+bool mq_recipe_is_trained(const mq_quantize_options *options, unsigned width);
 /* Whether codes are compensated: only bits that int8 reads alone are, and it has to be trained. */
 bool mq_recipe_compensates(const mq_quantize_options *options);
 /* Whether a narrower width learns from this one's output. */

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -46,6 +47,33 @@ static void presets_favour_what_they_say(void **state) {
     assert_string_equal(mq_preset_name(MQ_PRESET_NARROW), "narrow");
     assert_string_equal(mq_preset_name(MQ_PRESET_BALANCED), "balanced");
     assert_string_equal(mq_preset_name(MQ_PRESET_WIDE), "wide");
+}
+
+/* A caller in C can put anything into an enum: it is refused by name, not looked up. */
+static void enums_are_checked(void **state) {
+    (void)state;
+    static const char *const names[] = {"recipe",     "loss",   "scope",      "gemm",
+                                        "embeddings", "preset", "slice_rule", "zero_point"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+        options.calib = "text";
+        options.recipe = i == 0 ? (mq_recipe)3 : options.recipe;
+        options.loss = i == 1 ? (mq_loss)2 : options.loss;
+        options.scope = i == 2 ? (mq_scope)2 : options.scope;
+        options.gemm = i == 3 ? (mq_gemm_choice)3 : options.gemm;
+        options.embeddings = i == 4 ? (mq_embeddings)3 : options.embeddings;
+        options.preset = i == 5 ? (mq_preset)4 : options.preset;
+        options.slice_rule = i == 6 ? (mq_slice_rule)3 : options.slice_rule;
+        options.zero_point = i == 7 ? (mq_zero_point)2 : options.zero_point;
+        mq_error err;
+        char wanted[64];
+        snprintf(wanted, sizeof wanted, "%s is %d, which is none of its values", names[i],
+                 i == 1 || i == 2 || i == 7 ? 2
+                 : i == 5                   ? 4
+                                            : 3);
+        assert_int_equal(mq_recipe_check(&options, &err), MQ_ERR_USAGE);
+        assert_string_equal(err.message, wanted);
+    }
 }
 
 /* Presets are recipe best's. */
@@ -126,6 +154,7 @@ static void in_a_hurry(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(enums_are_checked),
         cmocka_unit_test(weights_of_the_recipes),
         cmocka_unit_test(presets_favour_what_they_say),
         cmocka_unit_test(presets_want_recipe_best),
