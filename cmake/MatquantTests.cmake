@@ -143,7 +143,7 @@ if(TARGET bench_learn)
     foreach(wrapped IN ITEMS mq_learner_load mq_learner_teach mq_learner_start mq_learner_measure mq_learner_train
             mq_learner_finish mq_learner_advance mq_master_writer_put mq_block_forward mq_block_backward
             mq_attention_forward mq_attention_backward mq_block_loss_gradient mq_block_loss_value
-            mq_recipe_grid_class mq_gemm mq_gemm_forward mq_gemm_input_grad mq_gemm_weight_grad
+            mq_recipe_grid_class mq_gemm
             mq_gemm_bf16_run mq_gram_add)
         target_link_options(bench_learn PRIVATE LINKER:--wrap=${wrapped})
     endforeach()

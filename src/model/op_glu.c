@@ -1,11 +1,8 @@
-/* The gated activation of the feed-forward part, forward and backward. */
+/* The gated activation of the feed-forward part, forward and backward: the reference (kernels.h has
+ * the fast one). */
 #include <math.h>
 
-#include "model/kernels.h"
 #include "model/ops.h"
-
-/* Elements that a thread takes at a time. */
-#define GLU_CHUNK 16384
 
 static const double gelu_factor = 0.79788456080286535588; /* sqrt(2/π) */
 static const double gelu_cube = 0.044715;
@@ -34,32 +31,11 @@ void mq_glu_forward_reference(float *h, const float *gate, const float *up, size
     }
 }
 
-void mq_glu_forward(float *h, const float *gate, const float *up, size_t count,
-                    mq_activation activation) {
-    const mq_kernels *kernels = mq_kernels_get();
-#pragma omp parallel for schedule(static)
-    for (size_t first = 0; first < count; first += GLU_CHUNK) {
-        const size_t n = count - first < GLU_CHUNK ? count - first : GLU_CHUNK;
-        kernels->glu[activation](h + first, gate + first, up + first, n);
-    }
-}
-
 void mq_glu_backward_reference(float *dgate, float *dup, const float *dh, const float *gate,
                                const float *up, size_t count, mq_activation activation) {
     for (size_t i = 0; i < count; i++) {
         const double x = (double)gate[i], u = (double)up[i], d = (double)dh[i];
         dgate[i] = (float)(d * u * activation_slope(x, activation));
         dup[i] = (float)(d * activate(x, activation));
-    }
-}
-
-void mq_glu_backward(float *dgate, float *dup, const float *dh, const float *gate, const float *up,
-                     size_t count, mq_activation activation) {
-    const mq_kernels *kernels = mq_kernels_get();
-#pragma omp parallel for schedule(static)
-    for (size_t first = 0; first < count; first += GLU_CHUNK) {
-        const size_t n = count - first < GLU_CHUNK ? count - first : GLU_CHUNK;
-        kernels->glu_backward[activation](dgate + first, dup + first, dh + first, gate + first,
-                                          up + first, n);
     }
 }

@@ -1,5 +1,4 @@
-/* Rotary position embedding, forward and backward. */
-#include "model/kernels.h"
+/* Rotary position embedding, forward and backward: the reference (kernels.h has the fast one). */
 #include "model/ops.h"
 
 static void rotate_reference(float *x, size_t stride, const float *cos_table,
@@ -30,27 +29,4 @@ void mq_rope_backward_reference(float *dx, size_t stride, const float *cos_table
                                 const float *sin_table, size_t sequences, size_t length,
                                 size_t heads, size_t head_dim) {
     rotate_reference(dx, stride, cos_table, sin_table, sequences, length, heads, head_dim, -1.0);
-}
-
-static void rotate(float *x, size_t stride, const float *cos_table, const float *sin_table,
-                   size_t sequences, size_t length, size_t heads, size_t head_dim, bool inverse) {
-    const mq_kernels *kernels = mq_kernels_get();
-    const size_t half = head_dim / 2;
-#pragma omp parallel for schedule(static)
-    for (size_t t = 0; t < sequences * length; t++) {
-        const size_t position = t % length;
-        kernels->rope(x + t * stride, cos_table + position * half, sin_table + position * half,
-                      heads, half, inverse);
-    }
-}
-
-void mq_rope_forward(float *x, size_t stride, const float *cos_table, const float *sin_table,
-                     size_t sequences, size_t length, size_t heads, size_t head_dim) {
-    rotate(x, stride, cos_table, sin_table, sequences, length, heads, head_dim, false);
-}
-
-/* The gradient of a rotation (times the attention factor that the tables hold) is its transpose. */
-void mq_rope_backward(float *dx, size_t stride, const float *cos_table, const float *sin_table,
-                      size_t sequences, size_t length, size_t heads, size_t head_dim) {
-    rotate(dx, stride, cos_table, sin_table, sequences, length, heads, head_dim, true);
 }

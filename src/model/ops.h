@@ -28,12 +28,8 @@ void mq_rmsnorm_backward_reference(float *dx, float *dweight, const float *dy, c
 
 /* Rotary embedding (Su et al. 2021, the halves layout of transformers), in place on
  * x[sequences·length, heads, head_dim], row stride `stride` floats between tokens. backward =
- * rotation by the negative angle. */
-void mq_rope_forward(float *x, size_t stride, const float *cos_table, const float *sin_table,
-                     size_t sequences, size_t length, size_t heads, size_t head_dim);
-void mq_rope_backward(float *dx, size_t stride, const float *cos_table, const float *sin_table,
-                      size_t sequences, size_t length, size_t heads, size_t head_dim);
-
+ * rotation by the negative angle, since a linear map's gradient is its transpose. What the block
+ * uses is mq_kernels.rope. */
 void mq_rope_forward_reference(float *x, size_t stride, const float *cos_table,
                                const float *sin_table, size_t sequences, size_t length,
                                size_t heads, size_t head_dim);
@@ -41,13 +37,8 @@ void mq_rope_backward_reference(float *dx, size_t stride, const float *cos_table
                                 const float *sin_table, size_t sequences, size_t length,
                                 size_t heads, size_t head_dim);
 
-/* Gated activation: h[count] = act(gate) · up. */
-void mq_glu_forward(float *h, const float *gate, const float *up, size_t count,
-                    mq_activation activation);
-/* dgate and dup may overwrite gate's and up's own arrays. */
-void mq_glu_backward(float *dgate, float *dup, const float *dh, const float *gate, const float *up,
-                     size_t count, mq_activation activation);
-
+/* Gated activation: h[count] = act(gate) · up, and its gradient. What the block uses is
+ * mq_kernels.glu. */
 void mq_glu_forward_reference(float *h, const float *gate, const float *up, size_t count,
                               mq_activation activation);
 void mq_glu_backward_reference(float *dgate, float *dup, const float *dh, const float *gate,

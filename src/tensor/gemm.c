@@ -53,21 +53,6 @@ void mq_gemm_gram(float *c, size_t ldc, const float *x, size_t ldx, size_t rows,
                 c, (int)ldc);
 }
 
-void mq_gemm_forward(float *y, const float *x, const float *w, size_t rows, size_t out, size_t in,
-                     float beta) {
-    mq_gemm(y, out, x, in, false, w, in, true, rows, out, in, 1, beta);
-}
-
-void mq_gemm_input_grad(float *dx, const float *dy, const float *w, size_t rows, size_t out,
-                        size_t in, float beta) {
-    mq_gemm(dx, in, dy, out, false, w, in, false, rows, in, out, 1, beta);
-}
-
-void mq_gemm_weight_grad(float *dw, const float *dy, const float *x, size_t rows, size_t out,
-                         size_t in, float beta) {
-    mq_gemm(dw, in, dy, out, true, x, in, false, out, in, rows, 1, beta);
-}
-
 void mq_gemm_reference(float *c, size_t ldc, const float *a, size_t lda, bool trans_a,
                        const float *b, size_t ldb, bool trans_b, size_t m, size_t n, size_t k,
                        float alpha, float beta) {

@@ -1,22 +1,14 @@
 /* Matrix products of float32, by OpenBLAS; those of bfloat16 operands are gemm_bf16.h's.
  *
- * All matrices are row-major float32. Uses context's threads. */
+ * All matrices are row-major float32. A product made outside of parallel regions uses as many
+ * threads as mq_gemm_set_threads said last (a context's, when it is opened), one within
+ * mq_gemm_enter_single and mq_gemm_leave_single one. */
 #ifndef MQ_TENSOR_GEMM_H
 #define MQ_TENSOR_GEMM_H
 
 #include "base/context.h"
 
-/* y[rows, out] = beta·y + x[rows, in] · w[out, in]ᵀ       (a linear layer's forward) */
-void mq_gemm_forward(float *y, const float *x, const float *w, size_t rows, size_t out, size_t in,
-                     float beta);
-/* dx[rows, in] = beta·dx + dy[rows, out] · w[out, in]     (its input gradient) */
-void mq_gemm_input_grad(float *dx, const float *dy, const float *w, size_t rows, size_t out,
-                        size_t in, float beta);
-/* dw[out, in] = beta·dw + dy[rows, out]ᵀ · x[rows, in]    (its weight gradient) */
-void mq_gemm_weight_grad(float *dw, const float *dy, const float *x, size_t rows, size_t out,
-                         size_t in, float beta);
-
-/* General form with leading dimensions for strided views, c[m, n] = alpha·op(a)·op(b) + beta·c.
+/* With leading dimensions for strided views: c[m, n] = alpha·op(a)·op(b) + beta·c.
  * From several threads at once only between mq_gemm_enter_single and mq_gemm_leave_single:
  * elsewhere the products are right but wait for one another. */
 void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b,
@@ -39,6 +31,7 @@ void mq_gemm_reference(float *c, size_t ldc, const float *a, size_t lda, bool tr
 
 /* "OpenBLAS 0.3.21 SkylakeX" into out. */
 void mq_gemm_describe(char *out, size_t size);
+/* Threads of the BLAS from now on; of the process. */
 void mq_gemm_set_threads(size_t threads);
 
 #endif

@@ -254,9 +254,6 @@ const mq_grid_class *__wrap_mq_recipe_grid_class(const mq_quantize_options *opti
 /* --- products --------------------------------------------------------------------------------- */
 
 REAL(mq_gemm);
-REAL(mq_gemm_forward);
-REAL(mq_gemm_input_grad);
-REAL(mq_gemm_weight_grad);
 REAL(mq_gemm_bf16_run);
 
 /* A product that all threads make together counts for each of them. */
@@ -287,27 +284,6 @@ void __wrap_mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans
     const double begin = seconds_now();
     __real_mq_gemm(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, alpha, beta);
     count_product(begin, product_flops(m, n, k));
-}
-
-void __wrap_mq_gemm_forward(float *y, const float *x, const float *w, size_t rows, size_t out,
-                            size_t in, float beta) {
-    const double begin = seconds_now();
-    __real_mq_gemm_forward(y, x, w, rows, out, in, beta);
-    count_product(begin, product_flops(rows, out, in));
-}
-
-void __wrap_mq_gemm_input_grad(float *dx, const float *dy, const float *w, size_t rows, size_t out,
-                               size_t in, float beta) {
-    const double begin = seconds_now();
-    __real_mq_gemm_input_grad(dx, dy, w, rows, out, in, beta);
-    count_product(begin, product_flops(rows, out, in));
-}
-
-void __wrap_mq_gemm_weight_grad(float *dw, const float *dy, const float *x, size_t rows, size_t out,
-                                size_t in, float beta) {
-    const double begin = seconds_now();
-    __real_mq_gemm_weight_grad(dw, dy, x, rows, out, in, beta);
-    count_product(begin, product_flops(rows, out, in));
 }
 
 void __wrap_mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,

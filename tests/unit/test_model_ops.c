@@ -200,16 +200,26 @@ static void test_rmsnorm_differences(void **state) {
 
 /* --- rotary embedding ------------------------------------------------------------------------- */
 
+enum { SEQUENCES = 2, LENGTH = 70, HEADS = 3, DIM = 10, STRIDE = HEADS * DIM + 7 };
+
+/* Token by token, as the block does it. */
+static void rotate(float *x, const float *cos_table, const float *sin_table, bool inverse) {
+    for (size_t t = 0; t < (size_t)SEQUENCES * LENGTH; t++) {
+        const size_t at = t % LENGTH * (DIM / 2);
+        mq_kernels_get()->rope(x + t * STRIDE, cos_table + at, sin_table + at, HEADS, DIM / 2,
+                               inverse);
+    }
+}
+
 static void test_rope(void **state) {
     (void)state;
-    enum { SEQUENCES = 2, LENGTH = 70, HEADS = 3, DIM = 10, STRIDE = HEADS * DIM + 7 };
     const size_t count = (size_t)SEQUENCES * LENGTH * STRIDE;
     float *x = random_floats(count, 1.0), *fast = copy_floats(x, count),
           *plain = copy_floats(x, count);
     float *cos_table = random_floats(LENGTH * DIM / 2, 1.0),
           *sin_table = random_floats(LENGTH * DIM / 2, 1.0);
     double *wide = new_doubles((size_t)LENGTH * DIM);
-    mq_rope_forward(fast, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
+    rotate(fast, cos_table, sin_table, false);
     mq_rope_forward_reference(plain, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
     check_close("rope", fast, plain, count, 3e-7);
     /* one head against the double of the block tests */
@@ -226,7 +236,7 @@ static void test_rope(void **state) {
      * stay as they are */
     float *a = random_floats(count, 1.0), *turned = copy_floats(a, count),
           *back = copy_floats(a, count);
-    mq_rope_backward(turned, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
+    rotate(turned, cos_table, sin_table, true);
     mq_rope_backward_reference(back, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
     check_close("rope backward", turned, back, count, 3e-7);
     double left = 0.0, right = 0.0;
@@ -251,7 +261,7 @@ static void check_glu(mq_activation activation) {
     gate[0] = -200.0F;
     gate[1] = 200.0F;
     gate[2] = 0.0F;
-    mq_glu_forward(h, gate, up, COUNT, activation);
+    mq_kernels_get()->glu[activation](h, gate, up, COUNT);
     mq_glu_forward_reference(h2, gate, up, COUNT, activation);
     check_close("h", h, h2, COUNT, 3e-7);
     mq_glu_backward_reference(dgate, dup, dh, gate, up, COUNT, activation);
@@ -268,7 +278,7 @@ static void check_glu(mq_activation activation) {
     }
     /* fast, and over its own inputs as the block does it */
     float *fast_gate = copy_floats(gate, COUNT), *fast_up = copy_floats(up, COUNT);
-    mq_glu_backward(fast_gate, fast_up, dh, fast_gate, fast_up, COUNT, activation);
+    mq_kernels_get()->glu_backward[activation](fast_gate, fast_up, dh, fast_gate, fast_up, COUNT);
     /* 1 - sigmoid, rounded to 2^-24, is multiplied by gates of up to 12 */
     check_close("dgate", fast_gate, dgate, COUNT, 2e-6);
     check_close("dup", fast_up, dup, COUNT, 3e-7);

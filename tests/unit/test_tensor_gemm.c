@@ -8,7 +8,6 @@
 #include "base/random.h"
 #include "temporary.h"
 #include "tensor/gemm.h"
-#include "tensor/parallel.h"
 
 static float *random_numbers(size_t count, uint64_t seed) {
     float *numbers = malloc((count + 1) * sizeof *numbers);
@@ -79,9 +78,10 @@ static void a_linear_layer_and_its_gradients(void **state) {
               *dw = random_numbers(OUT * IN, 6);
         float *y0 = random_numbers(ROWS * OUT, 4), *dx0 = random_numbers(ROWS * IN, 5),
               *dw0 = random_numbers(OUT * IN, 6);
-        mq_gemm_forward(y, x, w, ROWS, OUT, IN, (float)beta);
-        mq_gemm_input_grad(dx, dy, w, ROWS, OUT, IN, (float)beta);
-        mq_gemm_weight_grad(dw, dy, x, ROWS, OUT, IN, (float)beta);
+        const float kept = (float)beta;
+        mq_gemm(y, OUT, x, IN, false, w, IN, true, ROWS, OUT, IN, 1, kept);
+        mq_gemm(dx, IN, dy, OUT, false, w, IN, false, ROWS, IN, OUT, 1, kept);
+        mq_gemm(dw, IN, dy, OUT, true, x, IN, false, OUT, IN, ROWS, 1, kept);
         for (size_t r = 0; r < ROWS; r++) {
             for (size_t o = 0; o < OUT; o++) {
                 double sum = beta * (double)y0[r * OUT + o];
@@ -237,31 +237,6 @@ static void a_context_has_threads_and_a_blas(void **state) {
     mq_context_free(NULL);
 }
 
-static void sums_do_not_depend_on_threads(void **state) {
-    (void)state;
-    const size_t counts[] = {
-        0, 1, MQ_SUM_CHUNK - 1, MQ_SUM_CHUNK, MQ_SUM_CHUNK + 1, 100000, 300 * MQ_SUM_CHUNK + 5};
-    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
-        float *values = random_numbers(counts[c], c);
-        double expected = 0, squares = 0; /* by the definition in parallel.h */
-        for (size_t begin = 0; begin < counts[c]; begin += MQ_SUM_CHUNK) {
-            double sum = 0, sum_squares = 0;
-            for (size_t i = begin; i < counts[c] && i < begin + MQ_SUM_CHUNK; i++) {
-                sum += values[i];
-                sum_squares += (double)values[i] * values[i];
-            }
-            expected += sum;
-            squares += sum_squares;
-        }
-        for (int threads = 1; threads <= 4; threads++) {
-            omp_set_num_threads(threads);
-            assert_true(mq_sum(values, counts[c]) == expected);
-            assert_true(mq_sum_squares(values, counts[c]) == squares);
-        }
-        free(values);
-    }
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_forms_agree_with_the_reference),
@@ -272,7 +247,6 @@ int main(void) {
         cmocka_unit_test(gram_matrices_agree_with_the_reference),
         cmocka_unit_test(threads_on_their_own_give_the_same_products),
         cmocka_unit_test(a_context_has_threads_and_a_blas),
-        cmocka_unit_test(sums_do_not_depend_on_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
