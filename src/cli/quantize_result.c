@@ -173,6 +173,7 @@ static void add_blocks(cli_json *json, const mq_quantize_report *report,
         const mq_block_loss *loss = &report->block[b];
         cJSON *block = cli_json_element(json, blocks);
         cli_json_size(json, block, "block", b);
+        cli_json_size(json, block, "epochs", loss->epochs);
         cli_json_number(json, block, "seconds", loss->seconds);
         cJSON *widths = cli_json_array(json, block, "losses");
         for (size_t i = 0; i < options->width_count; i++) {
