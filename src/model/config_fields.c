@@ -46,11 +46,17 @@ static const char *const fields_without_influence[] = {
     "_attn_implementation",
     "attn_implementation",
     "_attn_implementation_autoset",
+    "_attn_implementation_internal",
+    "_flash_attn_2_enabled",
+    "model_max_length",
+    "unsloth_fixed", /* in the mirrors of models whose own folders want a login */
+    "unsloth_version",
     /* token ids */
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
     "sep_token_id",
+    "unk_token_id",
     "decoder_start_token_id",
     "forced_bos_token_id",
     "forced_eos_token_id",

@@ -217,7 +217,8 @@ static void test_unknown_fields(void **state) {
         "{" LLAMA ",\"num_experts\":null,\"use_bidirectional_attention\":null,\"pretraining_tp\":1,"
         "\"torch_dtype\":\"bfloat16\",\"eos_token_id\":[1,2],\"initializer_range\":0.5,"
         "\"use_cache\":true,\"transformers_version\":\"5.0\",\"rope_interleaved\":false,"
-        "\"is_llama_config\":true,\"transformers.js_config\":{\"dtype\":\"q4\"},"
+        "\"is_llama_config\":true,\"unsloth_fixed\":true,\"transformers.js_config\":{\"dtype\":"
+        "\"q4\"},"
         "\"pruned_heads\":{},\"partial_rotary_factor\":1.0,\"quantization_config\":{\"bits\":4}}");
     mq_config_free(&config);
 }
@@ -391,6 +392,49 @@ static void test_names(void **state) {
     mq_config_free(&config);
 }
 
+static bool same(const char *a, const char *b) {
+    mq_config of_a = parse_good(a), of_b = parse_good(b);
+    const bool result = mq_config_same(&of_a, &of_b);
+    assert_int_equal(mq_config_same(&of_b, &of_a), result);
+    mq_config_free(&of_a);
+    mq_config_free(&of_b);
+    return result;
+}
+
+/* A default and the same by name are one computation; every other value is another. */
+static void test_same(void **state) {
+    (void)state;
+    assert_true(same("{" GEMMA "}",
+                     "{" GEMMA ",\"head_dim\":256,\"num_key_value_heads\":4,\"rms_norm_eps\":1e-6,"
+                     "\"tie_word_embeddings\":true,\"sliding_window_pattern\":6,"
+                     "\"rope_theta\":1000000,\"rope_local_base_freq\":10000,"
+                     "\"max_position_embeddings\":131072,\"attention_bias\":false}"));
+    assert_false(same("{" GEMMA "}", "{" LLAMA "}"));
+    static const char *const fields[] = {
+        "\"head_dim\":128",
+        "\"num_key_value_heads\":2",
+        "\"rms_norm_eps\":1e-5",
+        "\"tie_word_embeddings\":false",
+        "\"sliding_window_pattern\":2",
+        "\"rope_theta\":5000",
+        "\"rope_local_base_freq\":5000",
+        "\"max_position_embeddings\":1024",
+        "\"attention_bias\":true",
+        "\"query_pre_attn_scalar\":64",
+        "\"attn_logit_softcapping\":30",
+        "\"final_logit_softcapping\":30",
+        "\"hidden_activation\":\"silu\"",
+        "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2}",
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        char text[1024];
+        snprintf(text, sizeof text, "{" GEMMA ",%s}", fields[i]);
+        assert_false(same("{" GEMMA "}", text));
+    }
+    assert_false(same("{" GEMMA ",\"sliding_window_pattern\":2}",
+                      "{" GEMMA ",\"sliding_window_pattern\":2,\"sliding_window\":7}"));
+}
+
 static void test_missing_file(void **state) {
     (void)state;
     mq_config config;
@@ -409,7 +453,7 @@ int main(void) {
         cmocka_unit_test(test_architecture),   cmocka_unit_test(test_unknown_fields),
         cmocka_unit_test(test_sizes),          cmocka_unit_test(test_rope_spellings),
         cmocka_unit_test(test_rope_refusals),  cmocka_unit_test(test_names),
-        cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_same),           cmocka_unit_test(test_missing_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
