@@ -13,6 +13,9 @@ bool mq_mul_size(size_t *out, size_t a, size_t b);
 bool mq_mul3_size(size_t *out, size_t a, size_t b, size_t c);
 bool mq_add_size(size_t *out, size_t a, size_t b);
 
+static inline size_t mq_smaller(size_t a, size_t b) { return a < b ? a : b; }
+static inline size_t mq_larger(size_t a, size_t b) { return a > b ? a : b; }
+
 /* count elements of size bytes each, MQ_ALIGNMENT-aligned, NULL on overflow or lack of memory;
  * count 0 gives a valid pointer. mq_calloc clears. `mq_free` frees either, NULL allowed. */
 void *mq_alloc(size_t count, size_t size);

@@ -11,8 +11,6 @@
 #include "model/generator.h"
 #include "tensor/gemm.h"
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
 /* --- sampling -------------------------------------------------------------------------------- */
 
 /* The token whose interval of the cumulative distribution `point` (in 0 … Σ) falls in. p[vocab]. */
@@ -22,7 +20,7 @@ static size_t locate(const float *p, const float *chunk_sums, size_t vocab, doub
         point -= (double)chunk_sums[chunk++];
     }
     /* Where rounding leaves a rest beyond the chunk's end, its last token with any probability. */
-    const size_t end = smaller(vocab, (chunk + 1) * MQ_GENERATOR_CHUNK);
+    const size_t end = mq_smaller(vocab, (chunk + 1) * MQ_GENERATOR_CHUNK);
     for (size_t i = chunk * MQ_GENERATOR_CHUNK; i < end; i++) {
         if (p[i] > 0.0F) {
             chosen = i;
@@ -49,7 +47,7 @@ static bool sample(mq_generator *g, size_t b, float inverse_temperature) {
     for (size_t first = 0; first < vocab; first += MQ_GENERATOR_CHUNK) {
         float *p = logits + first;
         const float sum = g->head_kernels->exponentials(
-            p, p, smaller(MQ_GENERATOR_CHUNK, vocab - first), max, inverse_temperature);
+            p, p, mq_smaller(MQ_GENERATOR_CHUNK, vocab - first), max, inverse_temperature);
         chunk_sums[first / MQ_GENERATOR_CHUNK] = sum;
         total += (double)sum;
     }
@@ -167,7 +165,7 @@ mq_status mq_generate(int32_t *ids, const mq_generate_setup *setup, const mq_con
     mq_gemm_enter_single();
     for (size_t first = 0; status == MQ_OK && first < setup->sequences; first += g.batch) {
         status = run_batch(ids + first * setup->length, &g, &j, first,
-                           smaller(g.batch, setup->sequences - first), err);
+                           mq_smaller(g.batch, setup->sequences - first), err);
     }
     mq_gemm_leave_single(context);
     if (status == MQ_OK && setup->gemm != NULL) {

@@ -9,8 +9,6 @@
 
 #define COLUMNS 96 /* of a product that a thread makes at once */
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
 /* A product y[rows, out] = x[rows, in]·w[out, in]ᵀ + bias[out]. */
 typedef struct product {
     float *y;
@@ -26,7 +24,7 @@ static mq_gemm_shape shape_of(size_t rows, size_t columns, size_t out, size_t in
 
 static mq_status prepare_product(mq_gemm_bf16 *gemm, size_t rows, size_t out, size_t in,
                                  mq_error *err) {
-    const mq_gemm_shape most = shape_of(rows, smaller(COLUMNS, out), out, in);
+    const mq_gemm_shape most = shape_of(rows, mq_smaller(COLUMNS, out), out, in);
     const mq_gemm_shape last = shape_of(rows, (out - 1) % COLUMNS + 1, out, in);
     const mq_status status = mq_gemm_bf16_prepare(gemm, &most, err);
     return status == MQ_OK ? mq_gemm_bf16_prepare(gemm, &last, err) : status;
@@ -52,7 +50,7 @@ static void round_operand(const mq_generator *g, const float *x, size_t at, size
 
 static void columns_of(const mq_generator *g, const product *p, const float *x, size_t in,
                        size_t rows, size_t first) {
-    const size_t count = smaller(COLUMNS, p->out - first);
+    const size_t count = mq_smaller(COLUMNS, p->out - first);
     if (g->gemm != NULL) {
         const mq_gemm_shape shape = shape_of(rows, count, p->out, in);
         mq_gemm_bf16_run(g->gemm, p->y + first, g->operand, p->w->rounded + first * in, &shape,

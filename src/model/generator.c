@@ -12,9 +12,6 @@ enum {
     CACHE_FLOATS = (768 << 20) / 4, /* that a batch's cache takes at most, else */
 };
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
 /* Sequences of a batch: what the cache has room for, and of several batches all alike. */
 static size_t batch_of(const mq_generate_setup *setup) {
     const mq_config *config = &setup->model->config;
@@ -23,7 +20,7 @@ static size_t batch_of(const mq_generate_setup *setup) {
                                     config->head_dim) &&
                        mq_mul3_size(&cache, row, setup->length, 2) && cache > 0;
     const size_t room = known ? CACHE_FLOATS / cache : 0;
-    const size_t most = larger(smaller(room, MQ_GENERATOR_SEQUENCES), LEAST_SEQUENCES);
+    const size_t most = mq_larger(mq_smaller(room, MQ_GENERATOR_SEQUENCES), LEAST_SEQUENCES);
     const size_t batches = (setup->sequences + most - 1) / most;
     return batches > 0 ? (setup->sequences + batches - 1) / batches : 0;
 }
@@ -79,8 +76,8 @@ static void carve_layer(mq_generator *g, mq_slab *slab, const mq_config *config,
 
 /* The longest row that a product reads. */
 static size_t longest_row(const mq_config *config) {
-    return larger(larger(config->hidden_size, config->intermediate_size),
-                  config->num_attention_heads * config->head_dim);
+    return mq_larger(mq_larger(config->hidden_size, config->intermediate_size),
+                     config->num_attention_heads * config->head_dim);
 }
 
 static void carve_model(mq_generator *g, mq_slab *slab, const mq_config *config) {
@@ -159,7 +156,7 @@ static mq_status read_matrix(const mq_generator *g, const mq_generator_matrix *t
     }
     mq_status status = MQ_OK;
     for (size_t first = 0; status == MQ_OK && first < rows; first += MQ_GENERATOR_ROWS) {
-        const size_t count = smaller(MQ_GENERATOR_ROWS, rows - first);
+        const size_t count = mq_smaller(MQ_GENERATOR_ROWS, rows - first);
         status = weights->class_->read(g->reading, weights, name, first, count, err);
         if (status == MQ_OK) {
             g->kernels->to_bf16(to->rounded + first * columns, g->reading, count * columns);

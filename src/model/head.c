@@ -58,10 +58,6 @@ typedef struct head {
     mq_slab memory;
 } head;
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
 static void carve_side(head_side *side, mq_slab *slab, const head *h, size_t width) {
     side->norm = mq_carve(slab, width, sizeof(float));
     side->normed = mq_carve(slab, h->group * width, sizeof(float));
@@ -76,11 +72,11 @@ static void carve_side(head_side *side, mq_slab *slab, const head *h, size_t wid
 static void head_carve(head *h, mq_slab *slab, const size_t *widths, size_t count) {
     size_t width = widths[0];
     for (size_t i = 1; i < h->side_count; i++) {
-        width = larger(width, widths[i]);
+        width = mq_larger(width, widths[i]);
     }
     const size_t rows = GROUP_BYTES / (width * sizeof(float));
-    h->group = smaller(smaller(larger(rows, TILE_TOKENS), MAX_GROUP), larger(count, 1));
-    h->chunks = smaller(larger(rows / CHUNK_ROWS, 1), MAX_CHUNKS);
+    h->group = mq_smaller(mq_smaller(mq_larger(rows, TILE_TOKENS), MAX_GROUP), mq_larger(count, 1));
+    h->chunks = mq_smaller(mq_larger(rows / CHUNK_ROWS, 1), MAX_CHUNKS);
     h->threads = (size_t)omp_get_max_threads();
     for (size_t i = 0; i < h->side_count; i++) {
         carve_side(&h->sides[i], slab, h, widths[i]);
@@ -142,7 +138,7 @@ static mq_status load_slab(head_side *side, size_t first, size_t rows, mq_error 
     const size_t chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
 #pragma omp parallel for schedule(static, 1)
     for (size_t i = 0; i < chunks; i++) {
-        const size_t begin = i * CHUNK_ROWS, count = smaller(CHUNK_ROWS, rows - begin);
+        const size_t begin = i * CHUNK_ROWS, count = mq_smaller(CHUNK_ROWS, rows - begin);
         statuses[i] = weights->class_->read(side->slab + begin * config->hidden_size, weights, name,
                                             first + begin, count, &errors[i]);
     }
@@ -172,9 +168,9 @@ typedef struct head_task {
 static head_task task_at(size_t index, size_t tokens, size_t first_row, size_t rows) {
     const size_t tiles = (tokens + TILE_TOKENS - 1) / TILE_TOKENS;
     head_task task = {.token = index % tiles * TILE_TOKENS, .chunk = index / tiles};
-    task.tokens = smaller(TILE_TOKENS, tokens - task.token);
+    task.tokens = mq_smaller(TILE_TOKENS, tokens - task.token);
     task.row = first_row + task.chunk * CHUNK_ROWS;
-    task.rows = smaller(CHUNK_ROWS, first_row + rows - task.row);
+    task.rows = mq_smaller(CHUNK_ROWS, first_row + rows - task.row);
     return task;
 }
 
@@ -265,7 +261,7 @@ static mq_status score_group(head *h, size_t first, size_t tokens, const int32_t
     }
     memset(h->cross, 0, tokens * sizeof *h->cross);
     for (size_t row = 0; row < vocab; row += slab) {
-        const size_t rows = smaller(slab, vocab - row), tasks = task_count(tokens, rows);
+        const size_t rows = mq_smaller(slab, vocab - row), tasks = task_count(tokens, rows);
         mq_status status = mq_check_interrupt(context, err);
         for (size_t i = 0; status == MQ_OK && i < h->side_count; i++) {
             status = load_slab(&h->sides[i], row, rows, err);
@@ -342,7 +338,7 @@ static mq_status score(const head_results *out, head *h, const int32_t *targets,
     }
     mq_gemm_enter_single();
     for (size_t first = 0; status == MQ_OK && first < count; first += h->group) {
-        const size_t tokens = smaller(h->group, count - first);
+        const size_t tokens = mq_smaller(h->group, count - first);
         status = score_group(h, first, tokens, targets != NULL ? targets + first : NULL, want_top,
                              context, err);
         if (status == MQ_OK) {
@@ -385,7 +381,7 @@ static mq_status group_logits(float *logits, head *h, size_t first, size_t token
     const size_t vocab = h->sides[0].model->config.vocab_size, slab = h->chunks * CHUNK_ROWS;
     norm_group(&h->sides[0], first, tokens);
     for (size_t row = 0; row < vocab; row += slab) {
-        const size_t rows = smaller(slab, vocab - row), tasks = task_count(tokens, rows);
+        const size_t rows = mq_smaller(slab, vocab - row), tasks = task_count(tokens, rows);
         mq_status status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {
             status = load_slab(&h->sides[0], row, rows, err);
@@ -412,7 +408,7 @@ mq_status mq_head_logits(float *logits, const mq_model *model, const float *hidd
     mq_gemm_enter_single();
     for (size_t first = 0; status == MQ_OK && first < count; first += h.group) {
         status = group_logits(logits + first * model->config.vocab_size, &h, first,
-                              smaller(h.group, count - first), context, err);
+                              mq_smaller(h.group, count - first), context, err);
     }
     mq_gemm_set_threads((size_t)omp_get_max_threads());
     mq_slab_free(&h.memory);

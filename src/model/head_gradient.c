@@ -75,12 +75,10 @@ typedef struct chunk {
     bool begins; /* the piece */
 } chunk;
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
 static size_t slab_tokens(const mq_config *config, size_t max_tokens) {
     const size_t fitting = SLAB_BYTES / (2 * sizeof(float)) / config->vocab_size;
     const size_t slab = fitting / MIN_SLAB * MIN_SLAB;
-    return smaller(smaller(slab > MIN_SLAB ? slab : MIN_SLAB, MAX_SLAB), max_tokens);
+    return mq_smaller(mq_smaller(slab > MIN_SLAB ? slab : MIN_SLAB, MAX_SLAB), max_tokens);
 }
 
 static void carve_bf16(mq_head_gradient *m, mq_slab *slab, const mq_config *config,
@@ -156,7 +154,7 @@ static chunk chunk_at(const mq_config *config, size_t piece, size_t first) {
     const size_t end = piece_begin(config, piece + 1);
     return (chunk){.piece = piece,
                    .first = first,
-                   .count = smaller(CHUNK_ROWS, end - first),
+                   .count = mq_smaller(CHUNK_ROWS, end - first),
                    .begins = first == piece_begin(config, piece)};
 }
 
@@ -452,7 +450,7 @@ static mq_status run_passes(pass *p, const call *on, size_t count, const mq_cont
     for (size_t i = 0; status == MQ_OK && i <= slabs; i++) {
         const size_t first = i * m->slab;
         p->ending = p->beginning;
-        p->beginning = i < slabs ? smaller(m->slab, count - first) : 0;
+        p->beginning = i < slabs ? mq_smaller(m->slab, count - first) : 0;
         if (p->beginning > 0) {
             norm_slab(p, on, first, m->inv_rms[i % 2]);
         }

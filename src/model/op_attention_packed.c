@@ -32,17 +32,13 @@ typedef struct head_task {
     size_t ld;
 } head_task;
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
 /* The first position that a query sees. */
 static size_t first_visible(size_t position, size_t window) {
     return window > 0 && position + 1 > window ? position + 1 - window : 0;
 }
 
 static tile tile_at(const mq_packed_sequence *sequence, size_t first, size_t window) {
-    tile t = {.first = first, .rows = smaller(sequence->own.count - first, MQ_ATTENTION_TILE)};
+    tile t = {.first = first, .rows = mq_smaller(sequence->own.count - first, MQ_ATTENTION_TILE)};
     t.first_key = first_visible(sequence->position + first, window);
     t.keys = sequence->position + first + t.rows - t.first_key;
     return t;
@@ -52,8 +48,8 @@ static tile tile_at(const mq_packed_sequence *sequence, size_t first, size_t win
  * *position; moves that on to the next run's. */
 static part part_at(size_t *position, const mq_packed_sequence *sequence, size_t i, const tile *t) {
     const mq_row_run *run = i < sequence->before_count ? &sequence->before[i] : &sequence->own;
-    const size_t begin = larger(*position, t->first_key);
-    const size_t end = smaller(*position + run->count, t->first_key + t->keys);
+    const size_t begin = mq_larger(*position, t->first_key);
+    const size_t end = mq_smaller(*position + run->count, t->first_key + t->keys);
     part p = {0};
     if (begin < end) {
         p = (part){run->first + begin - *position, begin - t->first_key, end - begin};

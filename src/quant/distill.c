@@ -107,8 +107,6 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
                : status;
 }
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
 /* Full precision's pass over all sequences, a student's over those of the validation, and their
  * head. */
 size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context) {
@@ -120,7 +118,7 @@ size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context)
                                                    setup->pass_batch, context) +
                            mq_student_read_memory(config);
     const size_t head = mq_head_memory(config, setup->validation * setup->length);
-    return larger(full, larger(student, head));
+    return mq_larger(full, mq_larger(student, head));
 }
 
 mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {

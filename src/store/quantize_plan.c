@@ -153,8 +153,6 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
  * place, CRC-32. */
 #define WRITER_BYTES_PER_TENSOR 1024
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
 static bool fits(size_t needed, size_t *available) {
     return !mq_memory_available(available) || *available >= needed;
 }
@@ -189,7 +187,7 @@ static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error 
     mq_quantize_refit_share(plan, available, &wanted);
     plan->kept_bytes = KEPT_BYTES;
     mq_status status = end_to_end_memory(plan, err);
-    if (status == MQ_OK && !fits(larger(plan->refit_memory, plan->qat_memory), &room)) {
+    if (status == MQ_OK && !fits(mq_larger(plan->refit_memory, plan->qat_memory), &room)) {
         plan->kept_bytes = 0;
         status = end_to_end_memory(plan, err);
     }
@@ -250,18 +248,18 @@ static void predict_memory(mq_quantize_plan *plan) {
     const size_t stored = mq_tensors_count(plan->source) +
                           plan->layout.linear_count * 2 * plan->layout.width_count +
                           plan->norm_count * plan->layout.private_width_count;
-    plan->memory = now + larger(plan->working_set, larger(plan->refit_memory, plan->qat_memory)) +
-                   stored * WRITER_BYTES_PER_TENSOR + mq_quantize_embedding_memory(plan) +
-                   plan->kept.memory;
+    plan->memory =
+        now + mq_larger(plan->working_set, mq_larger(plan->refit_memory, plan->qat_memory)) +
+        stored * WRITER_BYTES_PER_TENSOR + mq_quantize_embedding_memory(plan) + plan->kept.memory;
     if (plan->embedding_count > 0) {
         const size_t slab = mq_embedding_memory(plan->options, &plan->model->config,
                                                 plan->selection.embedding_groups);
-        plan->memory = larger(plan->memory, now + slab + stored * WRITER_BYTES_PER_TENSOR);
+        plan->memory = mq_larger(plan->memory, now + slab + stored * WRITER_BYTES_PER_TENSOR);
     }
     /* At the end the other files are copied. Only beside tiny models is that the most. */
-    plan->memory = larger(plan->memory, now + stored * WRITER_BYTES_PER_TENSOR + MQ_COPY_BYTES);
-    plan->memory = larger(plan->memory, mq_alloc_peak());
-    plan->memory = larger(plan->memory, plan->sampling > 0 ? now + plan->sampling : 0);
+    plan->memory = mq_larger(plan->memory, now + stored * WRITER_BYTES_PER_TENSOR + MQ_COPY_BYTES);
+    plan->memory = mq_larger(plan->memory, mq_alloc_peak());
+    plan->memory = mq_larger(plan->memory, plan->sampling > 0 ? now + plan->sampling : 0);
 }
 
 /* The calibration text. What the model is to write of it may take minutes: all that can be checked
