@@ -41,7 +41,7 @@ class Nested(torch.nn.Module):
         for r in narrowest_first(self.widths):
             scale, middle = fits[r]
             step = span / 2 ** r
-            self.rho[str(r)] = torch.nn.Parameter(torch.log((scale / step).clamp_min(1e-3)))
+            self.rho[str(r)] = torch.nn.Parameter(torch.log((scale / step).clamp(0.25, 4)))
             self.delta[str(r)] = torch.nn.Parameter((middle - centre) / step)
             if r != 8:
                 self.v[str(r)] = torch.nn.Parameter(torch.zeros_like(self.weight))
@@ -49,6 +49,7 @@ class Nested(torch.nn.Module):
     def start(self, h, weights):
         """The clip t · (min, max) of each group with the least error over the widths, and every width's fit there."""
         low, high = self.weight.amin(-1, keepdim=True), self.weight.amax(-1, keepdim=True)
+        assert (low < high).all(), "a group of one number, which the kernels widen"
         best = None
         for t in SHRINKS:
             lo, hi, error, fits = t * low, t * high, 0.0, {}

@@ -50,7 +50,12 @@ there = all(map(u.find_spec, names.split())) and pathlib.Path(sys.prefix, "list"
 sys.exit(not (there and list(pathlib.Path(u.find_spec("llama_cpp").origin).parent.glob("lib/libggml-blas*"))))'
 # install PYTHON LIST TORCH...: torch before the packages that need it, else pip takes the build with CUDA, several GB; and
 # llama-cpp-python without pip's cache, which may hold one compiled otherwise.
-llama="-D GGML_BLAS=ON -D GGML_BLAS_VENDOR=OpenBLAS -D LLAMA_BUILD_EXAMPLES=OFF -D LLAMA_BUILD_TESTS=OFF"
+llama="-D GGML_BLAS=ON -D GGML_BLAS_VENDOR=OpenBLAS -D LLAMA_BUILD_EXAMPLES=OFF -D LLAMA_BUILD_TESTS=OFF -D LLAVA_BUILD=OFF"
+# CMake's arguments are split at spaces; without this file llama.cpp only takes longer to compile.
+case $root in
+*' '*) ;;
+*) llama="$llama -D CMAKE_PROJECT_llama_cpp_INCLUDE=$root/scripts/llama-without-common.cmake" ;;
+esac
 install='python=$1 list=$2; shift 2
     pip() { "$python" -m pip install --quiet --retries 1 "$@"; }
     pip "$@" && pip --no-cache-dir --force-reinstall --no-deps "$(grep ^llama-cpp-python "$list")" && pip -r "$list" "$@"'

@@ -112,8 +112,8 @@ typedef struct mq_eval_result {
 void mq_eval_result_free(mq_eval_result *result);
 
 /* Perplexity on a text, accuracy on tasks, or both; all inputs are read and checked before the
- * model runs. On failure *result holds nothing, unless only recording it failed, which `measured`
- * says. Tokens are those of the model's own tokenizer.json
+ * model runs. On failure *result holds nothing, unless only recording it or writing the items
+ * failed, which `measured` says. Tokens are those of the model's own tokenizer.json
  * (not needed for .npy). A master at width r and the slice of width r give the same result to the
  * last bit. */
 mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,

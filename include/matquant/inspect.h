@@ -13,7 +13,7 @@ typedef enum mq_kind { MQ_KIND_PLAIN, MQ_KIND_MASTER, MQ_KIND_SLICE } mq_kind;
 
 typedef struct mq_width_size {
     unsigned width;
-    bool trained;           /* false: closed form, or a slice's only width */
+    bool trained;           /* false: closed form, or not known */
     double bits_per_weight; /* of the quantized weights, scales and biases counted */
     size_t bytes;           /* of a model of this width: quantized weights, and everything else */
 } mq_width_size;

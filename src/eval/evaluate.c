@@ -220,13 +220,7 @@ static mq_status score_tasks(mq_eval_result *result, const mq_eval_options *opti
     mq_status status = mq_task_score(tasks, &result->task_tokens, model, batch_rows,
                                      MQ_EVAL_HIDDEN_BYTES, context, err);
     result->task_seconds = mq_seconds() - start;
-    if (status == MQ_OK) {
-        status = mq_task_summarize(result, tasks, err);
-    }
-    if (status == MQ_OK && options->items) {
-        status = mq_task_write_items(options->items, options->force, tasks, err);
-    }
-    return status;
+    return status == MQ_OK ? mq_task_summarize(result, tasks, err) : status;
 }
 
 void mq_eval_result_free(mq_eval_result *result) {
@@ -272,6 +266,9 @@ mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
         status = score_tasks(result, options, model, &tasks, context, err);
     }
     result->measured = status == MQ_OK;
+    if (status == MQ_OK && options->items) {
+        status = mq_task_write_items(options->items, options->force, &tasks, err);
+    }
     if (status == MQ_OK && options->record) {
         status = mq_record_write(result, options, err);
     }

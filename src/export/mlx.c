@@ -145,13 +145,16 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
 }
 
 /* That of most layers, the largest of those. */
-static size_t common_group_size(const mq_master *master) {
+static size_t common_group_size(const mq_plan *plan) {
+    const mq_master *master = plan->job->master;
     static const size_t sizes[] = {128, 64, 32};
     size_t best = 0, best_count = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         size_t count = 0;
         for (size_t k = 0; k < mq_master_linear_count(master); k++) {
-            count += mq_mlx_group_size(mq_master_linear_at(master, k)) == sizes[i];
+            const mq_master_view *view = mq_master_linear_at(master, k);
+            count += mq_mlx_group_size(view) == sizes[i] &&
+                     !mq_config_is_unused_head(plan->job->config, view->prefix);
         }
         if (i == 0 || count > best_count) {
             best = sizes[i];
@@ -159,16 +162,6 @@ static size_t common_group_size(const mq_master *master) {
         }
     }
     return best;
-}
-
-static mq_status add_used_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    return mq_mlx_is_unused_head(plan->job->config, view->prefix) ? MQ_OK
-                                                                  : add_linear(plan, view, err);
-}
-
-static mq_status add_used_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
-    return mq_mlx_is_unused_head(plan->job->config, info->name) ? MQ_OK
-                                                                : mq_plan_add_copy(plan, info, err);
 }
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
@@ -182,8 +175,10 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
                 : ", which slices of 6 with the extra level of slice rule round-extra need");
     }
     mq_mlx_warn_of_reader(plan);
-    plan->group_size = common_group_size(plan->job->master);
-    return mq_plan_walk(plan, add_used_linear, add_used_plain, err);
+    plan->group_size = common_group_size(plan);
+    /* mlx-lm refuses a quantized one, and takes Gemma's for one that is used. */
+    plan->drops_unused_head = true;
+    return mq_plan_walk(plan, add_linear, mq_plan_add_copy, err);
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */
@@ -207,7 +202,8 @@ static mq_status add_exceptions(cJSON *quantization, const mq_plan *plan, mq_err
         const mq_master_view *view = mq_master_linear_at(master, i);
         const size_t group_size = mq_mlx_group_size(view);
         const unsigned bits = bits_of_layer(plan, view);
-        if (group_size != plan->group_size || bits != bits_of(plan)) {
+        if ((group_size != plan->group_size || bits != bits_of(plan)) &&
+            !mq_config_is_unused_head(plan->job->config, view->prefix)) {
             status =
                 mq_json_add(quantization, view->prefix, quantization_json(group_size, bits), err);
         }

@@ -21,9 +21,17 @@ static size_t window_pattern(const mq_config *config) {
     return fits ? pattern : 0;
 }
 
+/* Of mscale and mscale_all_dim transformers looks only where both are given. */
 static bool has_own_yarn(const mq_rope *rope) {
-    return rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || !rope->truncate ||
-                                          (rope->mscale > 0) != (rope->mscale_all_dim > 0));
+    const bool one = rope->mscale > 0 && !(rope->mscale > 1) && !(rope->mscale < 1);
+    const bool alone = rope->mscale_all_dim > 0 ? !(rope->mscale > 0) : rope->mscale > 0 && !one;
+    return rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || !rope->truncate || alone);
+}
+
+/* mlx-lm's Qwen 2 has no such field. */
+static bool has_own_head_dim(const mq_config *config) {
+    return strcmp(config->arch->model_type, "qwen2") == 0 &&
+           config->head_dim * config->num_attention_heads != config->hidden_size;
 }
 
 static void warn(const mq_plan *plan, bool lacking, const char *what) {
@@ -37,9 +45,11 @@ static void warn(const mq_plan *plan, bool lacking, const char *what) {
 void mq_mlx_warn_of_reader(const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     const mq_arch *arch = config->arch;
-    if (config->attention_bias && arch->norm[MQ_NORM_Q] != NULL) {
+    const bool biased = config->attention_bias && arch->norm[MQ_NORM_Q] != NULL;
+    if (biased || has_own_head_dim(config)) {
         mq_log(plan->job->context, MQ_LOG_WARNING,
-               "mlx-lm has no biases for %s, and will not load this slice", arch->architecture);
+               "mlx-lm has no %s for %s, and will not load this slice",
+               biased ? "biases" : "head_dim", arch->architecture);
     }
     warn(plan, config->activation != arch->default_activation, "this activation");
     warn(plan, config->attn_logit_softcapping > 0, "attn_logit_softcapping");
@@ -47,7 +57,7 @@ void mq_mlx_warn_of_reader(const mq_plan *plan) {
     warn(plan, arch->windows == MQ_WINDOWS_SOME && window_pattern(config) == 0,
          "windows in these layers (it takes every so-manieth for one without)");
     warn(plan, arch->local_rope && config->rope[1].type != MQ_ROPE_NONE,
-         "the local layers' rotary scaling");
+         "the local layers' rotary scaling (nor reads the others' beside it)");
     warn(plan, has_own_yarn(&config->rope[0]),
          "yarn with an attention factor of its own or without truncation");
     mq_plan_warn_windows(plan, "mlx-lm");
@@ -70,24 +80,50 @@ static mq_status set_number(cJSON *object, const char *name, double number, mq_e
     return set(object, name, cJSON_CreateNumber(number), err);
 }
 
+/* Members that are null, or 0 where that means "not given": to mlx-lm a member that is there is
+ * given. */
+static void drop_unsaid(cJSON *scaling, const mq_rope *rope) {
+    cJSON *next = NULL;
+    for (cJSON *item = scaling->child; item != NULL; item = next) {
+        next = item->next;
+        const bool is_mscale =
+            strcmp(item->string, "mscale") == 0 || strcmp(item->string, "mscale_all_dim") == 0;
+        if (cJSON_IsNull(item) ||
+            (rope->type == MQ_ROPE_YARN && is_mscale && !(item->valuedouble > 0))) {
+            cJSON_Delete(cJSON_DetachItemViaPointer(scaling, item));
+        }
+    }
+}
+
 /* What the scaling leaves to a default; of dynamic's length neither reads one. */
 static mq_status fill_scaling(cJSON *scaling, const mq_rope *rope, mq_error *err) {
-    const bool has_length = rope->type == MQ_ROPE_LLAMA3 || rope->type == MQ_ROPE_YARN;
+    const bool yarn = rope->type == MQ_ROPE_YARN;
+    const struct {
+        const char *name;
+        bool wanted;
+        double value;
+    } fields[] = {
+        {"factor", true, rope->factor},
+        {"original_max_position_embeddings", yarn || rope->type == MQ_ROPE_LLAMA3,
+         (double)rope->original_max_position_embeddings},
+        {"beta_fast", yarn, rope->beta_fast},
+        {"beta_slow", yarn, rope->beta_slow},
+    };
+    drop_unsaid(scaling, rope);
     mq_status status = MQ_OK;
-    if (!is_given(scaling, "factor")) {
-        status = set_number(scaling, "factor", rope->factor, err);
-    }
-    if (status == MQ_OK && has_length && !is_given(scaling, "original_max_position_embeddings")) {
-        status = set_number(scaling, "original_max_position_embeddings",
-                            (double)rope->original_max_position_embeddings, err);
+    for (size_t i = 0; status == MQ_OK && i < sizeof fields / sizeof *fields; i++) {
+        if (fields[i].wanted) {
+            status = set_number(scaling, fields[i].name, fields[i].value, err);
+        }
     }
     return status;
 }
 
 /* Rotary settings as transformers 4 spells them, from version 5's rope_parameters, which mlx-lm's
- * families mostly do not read: they would rotate by their default base without a word. What the old
- * spelling cannot say, a scaling of Gemma's local layers, stays as it is. */
-static mq_status spell_rope(cJSON *json, const mq_config *config, mq_error *err) {
+ * families mostly do not read: they would rotate by their default base without a word. Where the
+ * old spelling cannot say it all, with a scaling of Gemma's local layers, the new one stays beside
+ * the bases. */
+static mq_status spell_scaling(cJSON *json, const mq_config *config, mq_error *err) {
     const bool layered = config->arch->local_rope;
     if (layered && config->rope[1].type != MQ_ROPE_NONE) {
         return MQ_OK;
@@ -111,27 +147,37 @@ static mq_status spell_rope(cJSON *json, const mq_config *config, mq_error *err)
         status = mq_json_add(json, "rope_scaling", scaling, err);
         status = status == MQ_OK ? fill_scaling(scaling, &config->rope[0], err) : status;
     }
+    return status;
+}
+
+static mq_status spell_rope(cJSON *json, const mq_config *config, mq_error *err) {
+    mq_status status = spell_scaling(json, config, err);
     if (status == MQ_OK) {
         status = set_number(json, "rope_theta", config->rope[0].rope_theta, err);
     }
-    return status == MQ_OK && layered
+    return status == MQ_OK && config->arch->local_rope
                ? set_number(json, "rope_local_base_freq", config->rope[1].rope_theta, err)
                : status;
 }
 
-static mq_status fill_sizes(cJSON *json, const mq_config *config, mq_error *err) {
+static mq_status fill_fields(cJSON *json, const mq_config *config, mq_error *err) {
+    const mq_arch *arch = config->arch;
     const struct {
         const char *name;
+        bool has;
         double value;
     } fields[] = {
-        {"num_key_value_heads", (double)config->num_key_value_heads},
-        {"head_dim", (double)config->head_dim},
-        {"max_position_embeddings", (double)config->max_position_embeddings},
-        {"rms_norm_eps", config->rms_norm_eps},
+        {"num_key_value_heads", true, (double)config->num_key_value_heads},
+        {"head_dim", true, (double)config->head_dim},
+        {"max_position_embeddings", true, (double)config->max_position_embeddings},
+        {"rms_norm_eps", true, config->rms_norm_eps},
+        {"query_pre_attn_scalar", arch->query_pre_attn_scalar, arch->default_query_pre_attn_scalar},
     };
-    mq_status status = MQ_OK;
+    mq_status status = is_given(json, "model_type")
+                           ? MQ_OK
+                           : set(json, "model_type", cJSON_CreateString(arch->model_type), err);
     for (size_t i = 0; status == MQ_OK && i < sizeof fields / sizeof *fields; i++) {
-        if (!is_given(json, fields[i].name)) {
+        if (fields[i].has && !is_given(json, fields[i].name)) {
             status = set_number(json, fields[i].name, fields[i].value, err);
         }
     }
@@ -153,7 +199,7 @@ static mq_status fill_windows(cJSON *json, const mq_config *config, mq_error *er
 mq_status mq_mlx_spell_config(cJSON *json, const mq_config *config, mq_error *err) {
     mq_status status = spell_rope(json, config, err);
     if (status == MQ_OK) {
-        status = fill_sizes(json, config, err);
+        status = fill_fields(json, config, err);
     }
     if (status == MQ_OK) {
         status =
@@ -162,11 +208,4 @@ mq_status mq_mlx_spell_config(cJSON *json, const mq_config *config, mq_error *er
     return status == MQ_OK && config->arch->windows == MQ_WINDOWS_SOME
                ? fill_windows(json, config, err)
                : status;
-}
-
-bool mq_mlx_is_unused_head(const mq_config *config, const char *name) {
-    const char *head = config->arch->head;
-    const size_t length = strlen(head) - strlen(".weight");
-    return config->tie_word_embeddings && strncmp(name, head, length) == 0 &&
-           (name[length] == '\0' || strcmp(name + length, ".weight") == 0);
 }

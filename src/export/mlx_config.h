@@ -13,9 +13,4 @@ mq_status mq_mlx_spell_config(cJSON *json, const mq_config *config, mq_error *er
  * or does not load. `eval` reads the slice all the same. */
 void mq_mlx_warn_of_reader(const mq_plan *plan);
 
-/* Whether a tensor, or a linear's prefix, is a head that the model does not use: one beside
- * embeddings that are its head, too. mlx-lm refuses parts of it, and Gemma takes it for one that is
- * used. */
-bool mq_mlx_is_unused_head(const mq_config *config, const char *name);
-
 #endif

@@ -71,6 +71,10 @@ mq_status mq_plan_add_copy(mq_plan *plan, const mq_tensor_info *info, mq_error *
     return mq_plan_add(plan, info->name, &piece, err);
 }
 
+static bool is_dropped(const mq_plan *plan, const char *name) {
+    return plan->drops_unused_head && mq_config_is_unused_head(plan->job->config, name);
+}
+
 mq_status
 mq_plan_walk(mq_plan *plan,
              mq_status (*add_linear)(mq_plan *plan, const mq_master_view *view, mq_error *err),
@@ -82,13 +86,14 @@ mq_plan_walk(mq_plan *plan,
     for (size_t i = 0; status == MQ_OK && i < mq_tensors_count(tensors); i++) {
         const mq_tensor_info *info = mq_tensors_at(tensors, i);
         const mq_role role = mq_master_role(NULL, master, info);
-        if (role == MQ_ROLE_PLAIN) {
+        if (role == MQ_ROLE_PLAIN && !is_dropped(plan, info->name)) {
             status = add_plain(plan, info, err);
         } else if (role == MQ_ROLE_LINEAR) {
             mq_name name = mq_name_parse(info->name);
             const mq_master_view *view =
                 name.form == MQ_NAME_CODES ? mq_master_find(master, name.stem) : NULL;
-            if (view != NULL) { /* its scales and biases come with it */
+            if (view != NULL &&
+                !is_dropped(plan, view->prefix)) { /* its scales and biases come with it */
                 plan->quantized_weights += view->out * view->in;
                 status = add_linear(plan, view, err);
             }

@@ -48,6 +48,7 @@ struct mq_plan {
     const mq_export_job *job;
     mq_piece *pieces; /* [count], in the order of the output */
     size_t count, capacity;
+    bool drops_unused_head;   /* mq_config_is_unused_head: mq_plan_walk passes it over */
     size_t group_size;        /* what config.json says of most layers */
     size_t quantized_weights; /* elements */
     size_t quantized_bytes;   /* of pieces with a linear */

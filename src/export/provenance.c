@@ -66,10 +66,10 @@ static mq_status add_refit(cJSON *slice, const mq_export_job *job, mq_error *err
     return MQ_OK;
 }
 
-/* What was measured at this width. */
-static mq_status add_evaluations(cJSON *slice, const mq_export_job *job, mq_error *err) {
-    const cJSON *all = origin(job->master, "evaluations", "evaluations");
-    cJSON *own = NULL;
+/* Of `all`, what was measured at this width. */
+static mq_status copy_evaluations(cJSON *slice, const cJSON *all, const mq_export_job *job,
+                                  mq_error *err) {
+    cJSON *own = cJSON_GetObjectItemCaseSensitive(slice, "evaluations");
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, all) {
         const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
@@ -86,6 +86,16 @@ static mq_status add_evaluations(cJSON *slice, const mq_export_job *job, mq_erro
         }
     }
     return MQ_OK;
+}
+
+/* Those of the master, and, where that is a slice itself, what was recorded of it as such. */
+static mq_status add_evaluations(cJSON *slice, const mq_export_job *job, mq_error *err) {
+    const cJSON *provenance = mq_master_provenance(job->master);
+    const cJSON *of_slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    const cJSON *lists[] = {cJSON_GetObjectItemCaseSensitive(provenance, "evaluations"),
+                            cJSON_GetObjectItemCaseSensitive(of_slice, "evaluations")};
+    mq_status status = copy_evaluations(slice, lists[0], job, err);
+    return status == MQ_OK ? copy_evaluations(slice, lists[1], job, err) : status;
 }
 
 static mq_status add_name(cJSON *names, const char *name, mq_error *err) {

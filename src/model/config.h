@@ -55,6 +55,10 @@ void mq_config_free(mq_config *config);
 /* Whether two configurations are of the same computation, however their files spell it. */
 bool mq_config_same(const mq_config *a, const mq_config *b);
 
+/* Whether a tensor, or a layer's prefix, is a head that the model does not use: one that stands
+ * beside embeddings which are its head. */
+bool mq_config_is_unused_head(const mq_config *config, const char *name);
+
 /* Rows and columns of a linear layer's weight [out, in]. */
 void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear);
 bool mq_config_has_bias(const mq_config *config, mq_linear linear);

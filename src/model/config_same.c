@@ -2,6 +2,15 @@
 
 #include <string.h>
 
+static const char weight[] = ".weight";
+
+bool mq_config_is_unused_head(const mq_config *config, const char *name) {
+    const char *head = config->arch->head;
+    const size_t length = strlen(head) - strlen(weight);
+    return config->tie_word_embeddings && strncmp(name, head, length) == 0 &&
+           (name[length] == '\0' || strcmp(name + length, weight) == 0);
+}
+
 static bool same_numbers(const double *a, const double *b, size_t count) {
     bool same = true;
     for (size_t i = 0; i < count; i++) {

@@ -1,4 +1,4 @@
-/* The inside of the nested grid: shared by its kernels and its tests. Design, section 1.
+/* The inside of the nested grid: shared by its kernels and its tests. docs/method.md, 1.
  *
  * Levels are the trained widths in ascending order and, last, 8 bits whether trained or not. Of a
  * weight w in a group with clip lo < hi, z = (w - lo)/(hi - lo), and p the level before k:

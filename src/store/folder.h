@@ -13,8 +13,8 @@
 #define MQ_STREAM_BYTES ((size_t)4 << 20)
 
 /* Copies the tokenizer and whatever else stands in folder beside the tensors: all plain files but
- * hidden ones, README, weights in any of the usual containers, config.json and matquant.json (which
- * are written anew). */
+ * hidden ones, README, weights in any of the usual containers, config.json and matquant.json, which
+ * are written anew, and files that say how other weights were quantized. */
 mq_status mq_copy_small_files(mq_output *output, const char *folder, mq_error *err);
 /* Whether a file of that name is one of those. */
 bool mq_is_small_file(const char *name);

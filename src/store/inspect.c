@@ -9,18 +9,11 @@
 
 /* --- what is the same for all kinds ----------------------------------------------------------- */
 
-static mq_status read_shape(mq_inspection *out, const char *folder, mq_error *err) {
-    mq_config config;
-    mq_status status = mq_config_read(&config, folder, err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    snprintf(out->architecture, sizeof out->architecture, "%s", config.arch->architecture);
-    out->num_hidden_layers = config.num_hidden_layers;
-    out->hidden_size = config.hidden_size;
-    out->vocab_size = config.vocab_size;
-    mq_config_free(&config);
-    return MQ_OK;
+static void take_shape(mq_inspection *out, const mq_config *config) {
+    snprintf(out->architecture, sizeof out->architecture, "%s", config->arch->architecture);
+    out->num_hidden_layers = config->num_hidden_layers;
+    out->hidden_size = config->hidden_size;
+    out->vocab_size = config->vocab_size;
 }
 
 static mq_status add_file_sizes(size_t *total, const mq_tensors *tensors, mq_error *err) {
@@ -97,8 +90,9 @@ static bool was_trained(const cJSON *provenance, unsigned width) {
 
 /* The size of the slice that `matquant slice` writes: in MLX's format where that can hold it, else
  * in ours. */
-static mq_width_size measure_width(const mq_master *master, unsigned width) {
-    const mq_slice_size size = mq_slice_size_of(master, width);
+static mq_width_size measure_width(const mq_master *master, const mq_config *config,
+                                   unsigned width) {
+    const mq_slice_size size = mq_slice_size_of(master, config, width);
     const double weights = (double)size.quantized_weights;
     return (mq_width_size){.width = width,
                            .trained = was_trained(mq_master_provenance(master), width),
@@ -122,7 +116,8 @@ static mq_width_size measure_slice(const mq_master *master, unsigned width, size
     return size;
 }
 
-static mq_status inspect_open_master(mq_inspection *out, const mq_master *master, mq_error *err) {
+static mq_status inspect_open_master(mq_inspection *out, const mq_master *master,
+                                     const mq_config *config, mq_error *err) {
     const mq_tensors *tensors = mq_master_tensors(master);
     for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
         const mq_tensor_info *info = mq_tensors_at(tensors, i);
@@ -144,17 +139,18 @@ static mq_status inspect_open_master(mq_inspection *out, const mq_master *master
         cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(mq_master_provenance(master), "slice"));
     for (size_t i = 0; i < out->width_count; i++) {
         out->widths[i] = is_slice ? measure_slice(master, widths[i], out->quantized_weights)
-                                  : measure_width(master, widths[i]);
+                                  : measure_width(master, config, widths[i]);
     }
     mq_status status = add_file_sizes(&out->bytes, tensors, err);
     return status == MQ_OK ? take_provenance(out, mq_master_provenance(master), err) : status;
 }
 
-static mq_status inspect_master(mq_inspection *out, const char *folder, mq_error *err) {
+static mq_status inspect_master(mq_inspection *out, const char *folder, const mq_config *config,
+                                mq_error *err) {
     mq_master *master = NULL;
     mq_status status = mq_master_open(&master, folder, err);
     if (status == MQ_OK) {
-        status = inspect_open_master(out, master, err);
+        status = inspect_open_master(out, master, config, err);
     }
     mq_master_close(master);
     return status;
@@ -219,17 +215,20 @@ static mq_status inspect_plain(mq_inspection *out, const char *folder, mq_error 
 mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err) {
     *out = (mq_inspection){0};
     int kind = MQ_KIND_PLAIN;
+    mq_config config;
     mq_status status = mq_folder_kind(&kind, folder, err);
     if (status == MQ_OK) {
-        status = read_shape(out, folder, err);
+        status = mq_config_read(&config, folder, err);
     }
     if (status != MQ_OK) {
         return status;
     }
+    take_shape(out, &config);
     out->kind = (mq_kind)kind;
     status = kind == MQ_KIND_PLAIN    ? inspect_plain(out, folder, err)
-             : kind == MQ_KIND_MASTER ? inspect_master(out, folder, err)
+             : kind == MQ_KIND_MASTER ? inspect_master(out, folder, &config, err)
                                       : inspect_slice(out, folder, err);
+    mq_config_free(&config);
     if (status != MQ_OK) {
         mq_inspection_free(out);
     }

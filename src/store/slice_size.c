@@ -30,21 +30,25 @@ const mq_tensor_info *mq_mlx_name_clash(const mq_master *master, const mq_master
     return found;
 }
 
-static bool mlx_holds(const mq_master *master, unsigned width) {
+static bool mlx_holds(const mq_master *master, const mq_config *config, unsigned width) {
     bool holds = mq_mlx_bits(width, mq_master_slice_rule(master)) != 0;
     for (size_t i = 0; holds && i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
-        holds = mq_mlx_bits(mq_view_width(view, width), mq_master_slice_rule(master)) != 0 &&
-                mq_mlx_group_size(view) != 0 && mq_mlx_name_clash(master, view) == NULL;
+        holds = mq_config_is_unused_head(config, view->prefix) ||
+                (mq_mlx_bits(mq_view_width(view, width), mq_master_slice_rule(master)) != 0 &&
+                 mq_mlx_group_size(view) != 0 && mq_mlx_name_clash(master, view) == NULL);
     }
     return holds;
 }
 
-mq_slice_size mq_slice_size_of(const mq_master *master, unsigned width) {
+mq_slice_size mq_slice_size_of(const mq_master *master, const mq_config *config, unsigned width) {
     mq_slice_size size = {0};
-    const bool mlx = mlx_holds(master, width);
+    const bool mlx = mlx_holds(master, config, width);
     for (size_t i = 0; i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
+        if (mlx && mq_config_is_unused_head(config, view->prefix)) {
+            continue; /* export/mlx.c leaves it out */
+        }
         const unsigned bits = mq_mlx_bits(mq_view_width(view, width), mq_master_slice_rule(master));
         const size_t weights = view->out * view->in;
         const size_t groups = mlx ? view->in / mq_mlx_group_size(view) : view->groups;
@@ -56,7 +60,8 @@ mq_slice_size mq_slice_size_of(const mq_master *master, unsigned width) {
     const mq_tensors *tensors = mq_master_tensors(master);
     for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
         const mq_tensor_info *info = mq_tensors_at(tensors, i);
-        if (mq_master_role(NULL, master, info) == MQ_ROLE_PLAIN) {
+        if (mq_master_role(NULL, master, info) == MQ_ROLE_PLAIN &&
+            !(mlx && mq_config_is_unused_head(config, info->name))) {
             size.bytes += info->bytes; /* that of a width's own tensor in its place is the same */
         }
     }

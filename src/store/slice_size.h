@@ -19,7 +19,8 @@ typedef struct mq_slice_size {
     size_t bytes;             /* of all tensors, headers not counted */
 } mq_slice_size;
 
-/* In MLX's format where that can hold the slice, else in the master's own. width must be served. */
-mq_slice_size mq_slice_size_of(const mq_master *master, unsigned width);
+/* In MLX's format where that can hold the slice, else in the master's own. width must be served;
+ * config is the master's. */
+mq_slice_size mq_slice_size_of(const mq_master *master, const mq_config *config, unsigned width);
 
 #endif

@@ -80,7 +80,7 @@ static bool is_unused_head(const mq_verification *self, const char *name) {
     if (mq_config_parse(&config, self->config, MQ_CONFIG_FILE, NULL) != MQ_OK) {
         return false;
     }
-    const bool unused = config.tie_word_embeddings && strcmp(name, config.arch->head) == 0;
+    const bool unused = mq_config_is_unused_head(&config, name);
     mq_config_free(&config);
     return unused;
 }
@@ -146,10 +146,19 @@ static bool is_quantization(const char *key) {
 /* What a slice may spell otherwise than its source, or say where the source leaves it to a default
  * (export/mlx_config.h). */
 static bool is_respelled(const char *key) {
-    static const char *const keys[] = {
-        "rope_theta",          "rope_scaling",   "rope_parameters",       "rope_local_base_freq",
-        "num_key_value_heads", "head_dim",       "rms_norm_eps",          "max_position_embeddings",
-        "tie_word_embeddings", "sliding_window", "sliding_window_pattern"};
+    static const char *const keys[] = {"rope_theta",
+                                       "rope_scaling",
+                                       "rope_parameters",
+                                       "rope_local_base_freq",
+                                       "num_key_value_heads",
+                                       "head_dim",
+                                       "rms_norm_eps",
+                                       "max_position_embeddings",
+                                       "tie_word_embeddings",
+                                       "model_type",
+                                       "query_pre_attn_scalar",
+                                       "sliding_window",
+                                       "sliding_window_pattern"};
     bool found = false;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         found = found || strcmp(key, keys[i]) == 0;
@@ -184,16 +193,21 @@ static const char *first_difference_of_objects(const cJSON *a, const cJSON *b, b
     return NULL;
 }
 
+/* The same of either one. */
+static const char *difference_of_configs(const cJSON *a, const cJSON *b, bool all) {
+    const char *key = first_difference_of_objects(a, b, all);
+    return key != NULL ? key : first_difference_of_objects(b, a, all);
+}
+
 static mq_status compare_configs(const mq_verification *self, const char *source, mq_error *err) {
     cJSON *theirs = NULL;
     mq_status status = mq_read_folder_json(&theirs, source, MQ_CONFIG_FILE, false, err);
     if (status != MQ_OK) {
         return status;
     }
-    const bool all = !same_computation(theirs, self->config);
-    const char *key = first_difference_of_objects(theirs, self->config, all);
-    if (key == NULL) {
-        key = first_difference_of_objects(self->config, theirs, all);
+    const char *key = difference_of_configs(theirs, self->config, false);
+    if (key == NULL && !same_computation(theirs, self->config)) {
+        key = difference_of_configs(theirs, self->config, true);
     }
     if (key != NULL) {
         mq_error problem;

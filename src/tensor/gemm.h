@@ -1,8 +1,8 @@
 /* Matrix products of float32, by OpenBLAS; those of bfloat16 operands are gemm_bf16.h's.
  *
- * All matrices are row-major float32. A product made outside of parallel regions uses as many
- * threads as mq_gemm_set_threads said last (a context's, when it is opened), one within
- * mq_gemm_enter_single and mq_gemm_leave_single one. */
+ * All matrices are row-major float32. Products use as many threads as mq_gemm_set_threads said
+ * last (a context's, when it is opened); those between mq_gemm_enter_single and
+ * mq_gemm_leave_single use one. */
 #ifndef MQ_TENSOR_GEMM_H
 #define MQ_TENSOR_GEMM_H
 

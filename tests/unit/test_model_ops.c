@@ -1,5 +1,5 @@
 /* layer: model */
-/* The operations of a block: every instruction set's kernels and the threaded operations against
+/* The operations of a block: every instruction set's kernels against
  * their plain references, and the references' gradients against central differences of losses in
  * double. */
 #include <setjmp.h>

@@ -77,7 +77,25 @@ fills '1000000 4096' gemma3 sliding_window
 # The length that a scaling was made for.
 run 0 matquant quantize "$GOLDEN/models/rope-yarn" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
 run 0 matquant slice master -o slice --bits 4 --force
-grep -q '"original_max_position_embeddings":[[:space:]]*8' slice/config.json || fail "yarn of no length"
+scaling() { python3 -c 'import json; print(*sorted(json.load(open("slice/config.json"))["rope_scaling"].items()))'; }
+[ "$(scaling)" = "('beta_fast', 32) ('beta_slow', 1) ('factor', 4) ('original_max_position_embeddings', 8) ('rope_type', 'yarn')" ] ||
+    fail "not all of yarn: $(scaling)"
+# What is null or 0 there is not given, and mlx-lm would take it for given.
+rm -rf model
+cp -rL "$GOLDEN/models/rope-yarn" model
+change_config 'config.pop("model_type"); config["rope_parameters"].update(mscale=0, mscale_all_dim=0, beta_fast=0, beta_slow=None)'
+run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
+run 0 matquant slice master -o slice --bits 4 --force
+expect_no_err
+[ "$(scaling | sed "s/('factor', [^)]*) ('orig[^)]*) //")" = "('beta_fast', 32) ('beta_slow', 1) ('rope_type', 'yarn')" ] ||
+    fail "null and 0: $(scaling)"
+scaling | grep -q "('factor', [1-9]" || fail "no factor"
+grep -q '"model_type":[[:space:]]*"llama"' slice/config.json || fail "no model_type"
+run 0 matquant verify slice --against model
+# What differs is named, not what is spelled otherwise.
+change_config 'config["hidden_act"] = "gelu_pytorch_tanh"'
+run 1 matquant verify slice --against model
+expect_err 'config.json: differs from the source.s in "hidden_act"'
 
 # lacks WHAT MODEL CHANGE: mlx-lm leaves that out without a word, so slice does not.
 lacks() {
@@ -92,7 +110,7 @@ lacks 'this activation' llama-gelu ''
 lacks 'attn_logit_softcapping' gemma3-attention-softcap ''
 lacks 'final_logit_softcapping' gemma3-final-softcap ''
 lacks 'windows in these layers .*' gemma3 'config["layer_types"].reverse(); config["layer_types"][0] = "full_attention"'
-lacks "the local layers' rotary scaling" gemma3 \
+lacks "the local layers' rotary scaling .*" gemma3 \
     'config["rope_parameters"]["sliding_attention"].update(rope_type="linear", factor=4.0)'
 lacks 'yarn with an attention factor .*' rope-yarn-options ''
 
@@ -115,6 +133,13 @@ for embeddings in keep nested; do
     run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --embeddings $embeddings --force -q
     grep -q 'lm_head' master/model.safetensors || fail "no head in the master"
     run 0 matquant slice master -o slice --bits 4 --force
-    ! grep -q 'lm_head' slice/model.safetensors || fail "the head came along"
+    ! grep -q 'lm_head' slice/model.safetensors slice/config.json || fail "the head came along"
     run 0 matquant verify slice --against model
+    # And inspect of the master foretells it.
+    for folder in master slice; do
+        run 0 matquant inspect $folder --json
+        stdout | python3 -c 'import json, sys
+print(*((w["bits_per_weight"], w["bytes"]) for w in json.load(sys.stdin)["widths"] if w["bits"] == 4))' >$folder.size
+    done
+    expect_same master.size slice.size
 done

@@ -36,6 +36,11 @@ header = int.from_bytes(open("own/model.safetensors", "rb").read(8), "little")
 assert width["bytes"] == len(open("own/model.safetensors", "rb").read()) - 8 - header, width
 PY
 # It is the master's width, and so is a slice of it: the same recipe, sources and private tensors.
+cp -r own measured
+run 0 matquant eval measured --text "$DATA/demo-eval.txt" --seq-len 32 --windows 1 --record -q
+run 0 matquant slice measured -o again --bits 4 -q
+grep -q '"evaluations"' again/matquant.json || fail "what was recorded of it was lost"
+rm -r measured again
 run 0 matquant slice own -o again --bits 4 -q
 run 0 matquant slice "$FIXTURES/master/m" -o once --bits 4 -q
 expect_same once/model.safetensors again/model.safetensors
