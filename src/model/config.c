@@ -424,6 +424,13 @@ static void block_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t 
     snprintf(name, MQ_NAME_SIZE, "%s%s.%s", prefix, part, suffix);
 }
 
+bool mq_config_is_unused_head(const mq_config *config, const char *name) {
+    const char *head = config->arch->head;
+    const size_t length = strlen(head) - strlen(".weight");
+    return config->tie_word_embeddings && strncmp(name, head, length) == 0 &&
+           (name[length] == '\0' || strcmp(name + length, ".weight") == 0);
+}
+
 void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
                            mq_linear linear, const char *suffix) {
     block_name(name, config, layer, config->arch->linear[linear], suffix);

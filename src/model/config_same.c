@@ -2,15 +2,6 @@
 
 #include <string.h>
 
-static const char weight[] = ".weight";
-
-bool mq_config_is_unused_head(const mq_config *config, const char *name) {
-    const char *head = config->arch->head;
-    const size_t length = strlen(head) - strlen(weight);
-    return config->tie_word_embeddings && strncmp(name, head, length) == 0 &&
-           (name[length] == '\0' || strcmp(name + length, weight) == 0);
-}
-
 static bool same_numbers(const double *a, const double *b, size_t count) {
     bool same = true;
     for (size_t i = 0; i < count; i++) {
@@ -19,34 +10,36 @@ static bool same_numbers(const double *a, const double *b, size_t count) {
     return same;
 }
 
+/* Numbers of a rotation. */
+#define ROPE_NUMBERS(r)                                                                            \
+    {                                                                                              \
+        (r)->rope_theta, (r)->factor, (r)->low_freq_factor, (r)->high_freq_factor, (r)->beta_fast, \
+            (r)->beta_slow, (r)->attention_factor, (r)->mscale, (r)->mscale_all_dim                \
+    }
+
 static bool same_rope(const mq_rope *a, const mq_rope *b) {
-    const double of_a[] = {a->rope_theta,       a->factor,    a->low_freq_factor,
-                           a->high_freq_factor, a->beta_fast, a->beta_slow,
-                           a->attention_factor, a->mscale,    a->mscale_all_dim};
-    const double of_b[] = {b->rope_theta,       b->factor,    b->low_freq_factor,
-                           b->high_freq_factor, b->beta_fast, b->beta_slow,
-                           b->attention_factor, b->mscale,    b->mscale_all_dim};
+    const double of_a[] = ROPE_NUMBERS(a), of_b[] = ROPE_NUMBERS(b);
     return a->type == b->type && a->truncate == b->truncate &&
            a->original_max_position_embeddings == b->original_max_position_embeddings &&
            same_numbers(of_a, of_b, sizeof of_a / sizeof *of_a);
 }
 
-static bool same_sizes(const mq_config *a, const mq_config *b) {
-    const size_t of_a[] = {a->hidden_size,         a->intermediate_size,       a->num_hidden_layers,
-                           a->num_attention_heads, a->num_key_value_heads,     a->head_dim,
-                           a->vocab_size,          a->max_position_embeddings, a->sliding_window};
-    const size_t of_b[] = {b->hidden_size,         b->intermediate_size,       b->num_hidden_layers,
-                           b->num_attention_heads, b->num_key_value_heads,     b->head_dim,
-                           b->vocab_size,          b->max_position_embeddings, b->sliding_window};
-    return memcmp(of_a, of_b, sizeof of_a) == 0;
-}
+#define SIZES(c)                                                                                   \
+    {                                                                                              \
+        (c)->hidden_size, (c)->intermediate_size, (c)->num_hidden_layers,                          \
+            (c)->num_attention_heads, (c)->num_key_value_heads, (c)->head_dim, (c)->vocab_size,    \
+            (c)->max_position_embeddings, (c)->sliding_window                                      \
+    }
+#define NUMBERS(c)                                                                                 \
+    {                                                                                              \
+        (c)->rms_norm_eps, (c)->attention_scale, (c)->attn_logit_softcapping,                      \
+            (c)->final_logit_softcapping                                                           \
+    }
 
 bool mq_config_same(const mq_config *a, const mq_config *b) {
-    const double of_a[] = {a->rms_norm_eps, a->attention_scale, a->attn_logit_softcapping,
-                           a->final_logit_softcapping};
-    const double of_b[] = {b->rms_norm_eps, b->attention_scale, b->attn_logit_softcapping,
-                           b->final_logit_softcapping};
-    return a->arch == b->arch && same_sizes(a, b) &&
+    const size_t sizes_a[] = SIZES(a), sizes_b[] = SIZES(b);
+    const double of_a[] = NUMBERS(a), of_b[] = NUMBERS(b);
+    return a->arch == b->arch && memcmp(sizes_a, sizes_b, sizeof sizes_a) == 0 &&
            a->tie_word_embeddings == b->tie_word_embeddings &&
            a->attention_bias == b->attention_bias && a->mlp_bias == b->mlp_bias &&
            a->activation == b->activation && same_numbers(of_a, of_b, sizeof of_a / sizeof *of_a) &&

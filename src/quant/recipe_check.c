@@ -34,19 +34,32 @@ static mq_status check_enums(const mq_quantize_options *options, mq_error *err) 
     return MQ_OK;
 }
 
+/* A list of widths as the option has it, falling and each once. */
+static mq_status check_falling(const char *option, const unsigned widths[], size_t count,
+                               mq_error *err) {
+    for (size_t i = 0; i < count; i++) {
+        if (widths[i] < MQ_MIN_WIDTH || widths[i] > MQ_MAX_WIDTH) {
+            return mq_fail(err, MQ_ERR_USAGE, "%s %u: widths are %d to %d", option, widths[i],
+                           MQ_MIN_WIDTH, MQ_MAX_WIDTH);
+        }
+        if (i > 0 && widths[i] >= widths[i - 1]) {
+            return mq_fail(err, MQ_ERR_USAGE, "%s wants widths in falling order, each once",
+                           option);
+        }
+    }
+    return MQ_OK;
+}
+
 static mq_status check_widths(const mq_quantize_options *options, mq_error *err) {
     if (options->width_count < 1 || options->width_count > MQ_MAX_WIDTHS) {
         return mq_fail(err, MQ_ERR_USAGE, "--bits wants one to %d widths", MQ_MAX_WIDTHS);
     }
+    const mq_status status = check_falling("--bits", options->widths, options->width_count, err);
+    if (status != MQ_OK) {
+        return status;
+    }
     double sum = 0.0;
     for (size_t i = 0; i < options->width_count; i++) {
-        if (options->widths[i] < MQ_MIN_WIDTH || options->widths[i] > MQ_MAX_WIDTH) {
-            return mq_fail(err, MQ_ERR_USAGE, "--bits %u: widths are %d to %d", options->widths[i],
-                           MQ_MIN_WIDTH, MQ_MAX_WIDTH);
-        }
-        if (i > 0 && options->widths[i] >= options->widths[i - 1]) {
-            return mq_fail(err, MQ_ERR_USAGE, "--bits wants widths in falling order, each once");
-        }
         if (!(options->lambda[i] >= 0.0) || !isfinite(options->lambda[i])) {
             return mq_fail(err, MQ_ERR_USAGE, "--lambda wants numbers that are not negative");
         }
@@ -119,23 +132,12 @@ static mq_status check_refit(const mq_quantize_options *options, mq_error *err) 
     if (options->refit_width_count > MQ_MAX_WIDTHS) {
         return mq_fail(err, MQ_ERR_USAGE, "--refit-bits wants at most %d widths", MQ_MAX_WIDTHS);
     }
-    for (size_t i = 0; i < options->refit_width_count; i++) {
-        const unsigned width = options->refit_widths[i];
-        if (width < MQ_MIN_WIDTH || width > MQ_MAX_WIDTH) {
-            return mq_fail(err, MQ_ERR_USAGE, "--refit-bits %u: widths are %d to %d", width,
-                           MQ_MIN_WIDTH, MQ_MAX_WIDTH);
-        }
-        if (i > 0 && width >= options->refit_widths[i - 1]) {
-            return mq_fail(err, MQ_ERR_USAGE,
-                           "--refit-bits wants widths in falling order, each once");
-        }
-    }
     if (options->refit_tokens > 0 && options->refit_tokens < options->seq_len) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "--refit-tokens %zu is less than one sequence of --seq-len %zu",
                        options->refit_tokens, options->seq_len);
     }
-    return MQ_OK;
+    return check_falling("--refit-bits", options->refit_widths, options->refit_width_count, err);
 }
 
 static mq_status check_qat(const mq_quantize_options *options, mq_error *err) {
