@@ -8,11 +8,7 @@ import re
 import sys
 
 BEGIN, END = "<!-- readers: begin -->", "<!-- readers: end -->"
-HEAD = """## Readers
-
-What the programs that slices are written for compute, beside `matquant eval` of the same width, on a CPU. Made by
-`scripts/test-readers.sh` with RESULTS set; `scripts/test_readers.py` says what is compared and why the bounds are what they
-are.
+HEAD = """## Tables
 
 - cost: squared error of the weights that the format adds to the slice, divided by their squares; 0: exact.
 - logits: root of the mean squared difference to matquant's of the numbers in the file, divided by that of the logits about
@@ -78,7 +74,7 @@ def main():
     rows = [json.loads(line) for line in open(path)]
     tables = {model: table(model, [row for row in rows if row["model"] == model], version)
               for model in dict.fromkeys(row["model"] for row in rows)}
-    text = open(results).read() if os.path.exists(results) else "# Results\n"
+    text = open(results).read() if os.path.exists(results) else "# Readers\n"
     old = re.search(re.escape(BEGIN) + "(.*?)" + re.escape(END), text, flags=re.S)
     kept = dict(re.findall(r"^### (.*?)\n(.*?)(?=^### |\Z)", old.group(1), flags=re.S | re.M)) if old else {}
     parts = {model: "### %s\n%s" % (model, rest) for model, rest in kept.items()}

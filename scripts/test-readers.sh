@@ -15,7 +15,7 @@
 # READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
 # BITS        the widths (default: 8,7,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
 # TEXT        what is measured on (default: data/demo-eval.txt), in WINDOWS windows (4) of TOKENS tokens (256; 32 or more)
-# RESULTS     a Markdown file whose section on readers is written anew, for the masters of this run
+# RESULTS     a Markdown file (tests/bench/READERS.md) whose tables are written anew, for the masters of this run
 # ROWS        a file that keeps the rows, so that several runs (say, with fewer TOKENS for a slow reader) make one section
 # BUILD       the build (default: build/release)
 #

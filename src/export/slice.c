@@ -142,8 +142,8 @@ static mq_status report_costs(mq_slice_report *report, const mq_plan *plan, mq_e
 }
 
 /* Of the weights' squares. SmolLM2's default master, fitted to whole zero points, pays 0.006 at 4
- * bits with a fifth of its perplexity, and 0.09 at 2 with everything (tests/bench/RESULTS.md,
- * "Readers"); at 8 bits, 0.00002 is nothing. */
+ * bits with a fifth of its perplexity, and 0.09 at 2 with everything (tests/bench/READERS.md); at 8
+ * bits, 0.00002 is nothing. */
 #define WORTH_A_WARNING 1e-3
 
 static void warn_of_cost(const mq_plan *plan, const mq_export_format *format) {
