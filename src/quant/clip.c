@@ -213,6 +213,9 @@ static void group_values(const mq_grid *grid, const mq_values values[], size_t g
         const size_t at = group * count + done;
         codes_of(q, inside, grid->weight + at, range, n);
         for (size_t k = 0; k < grid->options->width_count; k++) {
+            if (values[k].f32 == NULL && values[k].bf16 == NULL) {
+                continue;
+            }
             const unsigned width = grid->options->widths[k];
             const float scale = range.alpha * (float)(1u << (MQ_MAX_WIDTH - width));
             slices_of(s, inside, q, width, grid->options->slice_rule, n);

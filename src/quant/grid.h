@@ -38,7 +38,7 @@ typedef struct mq_grid_options {
 typedef struct mq_grid mq_grid;
 
 /* Where the dequantized weights [out, in] of a width go: float32, the same rounded to bfloat16, or
- * both; NULL: not wanted. */
+ * both; NULL: not wanted. Where both are NULL, nothing is computed for the width. */
 typedef struct mq_values {
     float *f32;
     mq_bf16 *bf16;
@@ -54,10 +54,10 @@ typedef struct mq_grid_class {
     /* Sets the start from weight and, where clips are searched, from gram[in], the diagonal of XᵀX
      * of the layer's input. */
     void (*start)(mq_grid *grid, const float *weight, const float *gram);
-    /* values[i]: the weights at widths[i]. */
+    /* values[i]: the weights at widths[i], where they are wanted. */
     void (*values)(const mq_grid *grid, const mq_values values[]);
     /* One step of Adam for gradients[i][out, in] of the loss by values[i] (NULL: this width was not
-     * visited), and the new values, in one pass over the weights. */
+     * visited), and the new values that are wanted, in one pass over the weights. */
     void (*step)(mq_grid *grid, const float *const gradients[], const mq_values values[],
                  const mq_adam *adam);
     /* codes[out, in], and for each trained width its float32 scale and the value of its middle

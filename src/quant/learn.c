@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "quant/learner.h"
 #include "quant/loss.h"
+#include "quant/visit.h"
 
 /* One batch: sequences [first, first + count) of the chains. */
 typedef struct batch {
@@ -226,101 +227,63 @@ static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k
     }
 }
 
+/* Where a linear's values go: those of the widths that are wanted. */
+static void values_of(mq_values values[MQ_MAX_WIDTHS], const mq_learner *learner, size_t linear,
+                      const bool wanted[MQ_MAX_WIDTHS]) {
+    for (size_t k = 0; k < MQ_MAX_WIDTHS; k++) {
+        values[k] = wanted[k] ? learner->values[linear][k] : (mq_values){NULL, NULL};
+    }
+}
+
 /* The equivalent transformation's step, when the grids' are done, and the values that follow from
  * it. */
-static void step_let(mq_learner *learner, size_t step, size_t steps) {
+static void step_let(mq_learner *learner, const bool wanted[MQ_MAX_WIDTHS], size_t step,
+                     size_t steps) {
     const mq_adam adam =
         mq_adam_at(MQ_ADAM_BETA1, MQ_LET_RATE * (float)learner->options->rate, 0.0f, step, steps);
     mq_let_step(&learner->let, &adam);
     for (int i = MQ_GATE; i <= MQ_DOWN; i++) {
         const mq_grid *grid = &learner->grid[i];
         if (grid->groups > 0 && grid->weight_gradient != NULL) {
-            grid->class_->values(grid, learner->values[i]);
+            mq_values values[MQ_MAX_WIDTHS];
+            values_of(values, learner, (size_t)i, wanted);
+            grid->class_->values(grid, values);
         }
     }
 }
 
-/* The width that a step learns with options->sampled: one by the odds of all their weights. The
- * mean over steps of its gradient, times the sum of the weights by its own, is that of the whole
- * loss. */
-static size_t draw_width(double *factor, const mq_grid_options *options, mq_random *random) {
-    double sum = 0.0;
-    for (size_t k = 0; k < options->width_count; k++) {
-        sum += options->lambda[k];
-    }
-    double left = mq_random_unit(random) * sum;
-    size_t drawn = 0;
-    for (size_t k = 0; k < options->width_count; k++) {
-        if (options->lambda[k] > 0.0) {
-            drawn = k; /* the last of them, should rounding leave something over */
-            if (left < options->lambda[k]) {
-                break;
-            }
-            left -= options->lambda[k];
+/* One step of all that is learned, and the values that the next one reads. */
+static void step_all(mq_learner *learner, const bool visited[MQ_MAX_WIDTHS], size_t step,
+                     size_t steps) {
+    const float rate = (float)learner->options->rate;
+    const mq_adam adam =
+        mq_adam_at(learner->grid_class->beta1, rate * learner->grid_class->rate_group,
+                   rate * learner->grid_class->rate_rounding, step, steps);
+    bool wanted[MQ_MAX_WIDTHS];
+    mq_visit_next(wanted, learner, step, steps);
+    for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
+        mq_grid *grid = &learner->grid[i];
+        if (grid->groups == 0) {
+            continue;
         }
-    }
-    *factor = sum / options->lambda[drawn];
-    return drawn;
-}
-
-/* Whether a step visits trained width k, and how much more its loss weighs for the steps that pass
- * it over. A step of int8 costs as much as one of int2 and moves little: every int8_period-th step
- * will do, beside the other widths' (in the place of int2's, int2's KL ended 4 to 7 % higher: the
- * trial is in tests/bench/RESULTS.md). A width that is learned alone is visited on every step. */
-static bool visits(double *factor, const mq_learner *learner, size_t k, size_t step) {
-    const mq_grid_options *options = &learner->grid_options;
-    const size_t period = learner->options->int8_period;
-    size_t learned = 0;
-    for (size_t i = 0; i < options->width_count; i++) {
-        learned += options->lambda[i] > 0.0 ? 1 : 0;
-    }
-    *factor = 1.0;
-    if (!(options->lambda[k] > 0.0)) {
-        return false;
-    }
-    if (options->widths[k] != MQ_MAX_WIDTH || learned < 2) {
-        return true;
-    }
-    *factor = (double)period;
-    return step % period == period - 1;
-}
-
-/* Which widths a step visits, and the factors of their losses. */
-static void choose_widths(bool visited[MQ_MAX_WIDTHS], double factor[MQ_MAX_WIDTHS],
-                          mq_learner *learner, size_t step) {
-    const mq_grid_options *options = &learner->grid_options;
-    double of_drawn = 0.0;
-    const size_t drawn =
-        learner->options->sampled ? draw_width(&of_drawn, options, &learner->draws) : 0;
-    for (size_t k = 0; k < options->width_count; k++) {
-        if (learner->options->sampled) {
-            visited[k] = k == drawn;
-            factor[k] = of_drawn;
-        } else {
-            visited[k] = visits(&factor[k], learner, k, step);
+        const float *gradients[MQ_MAX_WIDTHS] = {NULL};
+        for (size_t k = 0; k < learner->grid_options.width_count; k++) {
+            gradients[k] = visited[k] ? learner->gradients[i][k] : NULL;
         }
+        mq_values values[MQ_MAX_WIDTHS];
+        values_of(values, learner, i, wanted);
+        grid->class_->step(grid, gradients, values, &adam);
     }
-}
-
-/* Whether a width that the step visits learns from width k. */
-static bool guides_any(const mq_learner *learner, size_t k, const bool visited[MQ_MAX_WIDTHS]) {
-    const mq_quantize_options *options = learner->options;
-    bool found = false;
-    for (size_t i = 0; i < options->codistill_count; i++) {
-        for (size_t student = k + 1; student < options->width_count; student++) {
-            found =
-                found || (visited[student] && options->codistill[i].teacher == options->widths[k] &&
-                          options->codistill[i].student == options->widths[student]);
-        }
+    if (learner->options->let) {
+        step_let(learner, wanted, step, steps);
     }
-    return found;
 }
 
 static void train_step(mq_learner *learner, size_t layer, batch part, size_t step, size_t steps) {
     const mq_grid_options *options = &learner->grid_options;
-    bool visited[MQ_MAX_WIDTHS];
+    bool visited[MQ_MAX_WIDTHS] = {false};
     double factor[MQ_MAX_WIDTHS];
-    choose_widths(visited, factor, learner, step);
+    mq_visit_widths(visited, factor, learner, &learner->draws, step);
     if (learner->options->let) {
         mq_let_clear(&learner->let);
     }
@@ -329,28 +292,11 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
         learner->visited[k] = learner->visited[k] || visited[k];
         if (visited[k]) {
             gradients_of(learner, layer, part, k, factor[k]);
-        } else if (guides_any(learner, k, visited)) {
+        } else if (mq_visit_guides(learner, k, visited)) {
             forward_of(learner, layer, part, k);
         }
     }
-    const float rate = (float)learner->options->rate;
-    const mq_adam adam =
-        mq_adam_at(learner->grid_class->beta1, rate * learner->grid_class->rate_group,
-                   rate * learner->grid_class->rate_rounding, step, steps);
-    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        mq_grid *grid = &learner->grid[i];
-        if (grid->groups == 0) {
-            continue;
-        }
-        const float *gradients[MQ_MAX_WIDTHS] = {NULL};
-        for (size_t k = 0; k < options->width_count; k++) {
-            gradients[k] = visited[k] ? learner->gradients[i][k] : NULL;
-        }
-        grid->class_->step(grid, gradients, learner->values[i], &adam);
-    }
-    if (learner->options->let) {
-        step_let(learner, step, steps);
-    }
+    step_all(learner, visited, step, steps);
 }
 
 /* Whether the epoch that has ended brought less than options->early_stop percent to every width
@@ -459,11 +405,13 @@ mq_status mq_learner_advance(mq_learner *learner, size_t layer, double loss[MQ_M
                              mq_error *err) {
     mq_chains *chains = &learner->chains;
     const size_t measured = measured_batches(learner);
+    const bool last = layer + 1 == learner->selection->blocks; /* nobody reads the chains then */
+    const size_t batches = last ? measured : batch_count(learner);
     for (size_t k = 0; k < learner->grid_options.width_count; k++) {
         const mq_block_weights weights = weights_of(learner, k);
         double sum = 0.0;
         size_t tokens = 0;
-        for (size_t index = 0; index < batch_count(learner); index++) {
+        for (size_t index = 0; index < batches; index++) {
             const mq_status status = check(learner, err);
             if (status != MQ_OK) {
                 return status;

@@ -91,7 +91,9 @@ void mq_learner_start(mq_learner *learner, size_t layer);
 mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
                              mq_error *err);
 
-/* All epochs of Adam. `started` (mq_seconds) is when the run began, for progress. */
+/* All epochs of Adam. `started` (mq_seconds) is when the run began, for progress. Between two
+ * steps, and where options->early_stop ended it, only those values are up to date that the next
+ * step would have read. */
 mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq_error *err);
 
 /* Codes and stored pairs of every selected linear into quantized[]. */
@@ -102,7 +104,8 @@ mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err);
 void mq_learner_take(mq_learner *learner, size_t layer);
 
 /* Every student chain through the block with the stored numbers, loss measured on the same
- * sequences as mq_learner_measure; then the teacher's target becomes the next block's input. */
+ * sequences as mq_learner_measure (through the last block of the selection only these pass); then
+ * the teacher's target becomes the next block's input. */
 mq_status mq_learner_advance(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
                              mq_error *err);
 

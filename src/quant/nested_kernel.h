@@ -155,6 +155,9 @@ static inline void chunk_values(const mq_values values[], const chunk_state *chu
             continue;
         }
         const mq_values *wanted = &values[nested->width_index[j]];
+        if (wanted->f32 == NULL && wanted->bf16 == NULL) {
+            continue;
+        }
         float unkept[MQ_CHUNK];
         float *value = wanted->f32 != NULL ? wanted->f32 + at : unkept;
         for (size_t i = 0; i < n; i++) {
