@@ -41,6 +41,8 @@ typedef struct mq_context_options {
         *interrupted; /* NULL, or a flag that a signal handler sets to ask for a stop */
 } mq_context_options;
 
+/* Where a function of this library takes a const mq_context *, NULL stands for one that says
+ * nothing and is never interrupted, with as many threads as OpenMP would start. */
 typedef struct mq_context mq_context;
 
 /* *out is the caller's, to be freed with mq_context_free. options may be NULL (all defaults). Sets
@@ -52,7 +54,7 @@ void mq_context_free(mq_context *context); /* NULL is allowed */
 size_t mq_context_threads(const mq_context *context);
 
 /* Name of the BLAS and of the kernel that it chose for this machine, such as "OpenBLAS 0.3.21
- * SkylakeX". */
+ * SkylakeX"; not of NULL. The context's. */
 const char *mq_context_blas(const mq_context *context);
 
 /* The kernel that OpenBLAS should be told to take (OPENBLAS_CORETYPE), where it took one from

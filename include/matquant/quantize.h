@@ -133,8 +133,8 @@ typedef struct mq_quantize_options {
     size_t qat_epochs; /* 0: as many as make three times the tokens that the blocks learn from */
     double qat_rate;   /* largest, in steps of a width for each step of training; 0: the default */
     mq_gemm_choice gemm;
-    uint64_t seed;
-    bool bos; /* begin calibration sequences with the template's beginning-of-sequence token */
+    uint64_t seed; /* of every random choice; at most 2^53, the largest that JSON can say */
+    bool bos;      /* begin calibration sequences with the template's beginning-of-sequence token */
     bool force, dry_run;
     size_t max_shard_size; /* bytes; 0: one file */
     /* NULL, or a folder to keep finished work in, so that a run that is interrupted, or killed,
@@ -225,7 +225,7 @@ typedef struct mq_quantize_report {
  * checked before the first block: options (MQ_ERR_USAGE), model, shapes, group sizes, calibration
  * (MQ_ERR_INPUT), disk and memory (MQ_ERR_MACHINE). The output folder appears whole or not at all.
  * MQ_ERR_INTERRUPTED when asked to stop. After that, or another failure, nothing is left behind but
- * options->state, if anything is in it. context must not be NULL. */
+ * options->state, if anything is in it. */
 mq_status mq_quantize(mq_quantize_report *report, const mq_quantize_options *options,
                       const mq_context *context, mq_error *err);
 void mq_quantize_report_free(mq_quantize_report *report);

@@ -51,6 +51,11 @@ void mq_alloc_reset_peak(void) {
     atomic_store_explicit(&peak_bytes, mq_alloc_current(), memory_order_relaxed);
 }
 
+size_t mq_sum_capped(size_t a, size_t b) {
+    size_t sum;
+    return mq_add_size(&sum, a, b) ? sum : SIZE_MAX;
+}
+
 bool mq_mul_size(size_t *out, size_t a, size_t b) {
     size_t product;
     if (__builtin_mul_overflow(a, b, &product)) {

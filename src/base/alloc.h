@@ -13,6 +13,10 @@ bool mq_mul_size(size_t *out, size_t a, size_t b);
 bool mq_mul3_size(size_t *out, size_t a, size_t b, size_t c);
 bool mq_add_size(size_t *out, size_t a, size_t b);
 
+/* a + b, SIZE_MAX where that is too large: for predictions of memory, in which SIZE_MAX stands for
+ * more than there can be. */
+size_t mq_sum_capped(size_t a, size_t b);
+
 static inline size_t mq_smaller(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t mq_larger(size_t a, size_t b) { return a > b ? a : b; }
 

@@ -1,7 +1,9 @@
 #include "base/buffer.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void mq_buffer_put(mq_buffer *buffer, const char *text, size_t length) {
@@ -31,12 +33,56 @@ void mq_buffer_put_text(mq_buffer *buffer, const char *text) {
     mq_buffer_put(buffer, text, strlen(text));
 }
 
+static void put_long(mq_buffer *buffer, int length, const char *format, va_list arguments) {
+    const size_t size = length >= 0 ? (size_t)length + 1 : 0;
+    char *text = length >= 0 ? mq_alloc(size, 1) : NULL;
+    if (text == NULL) {
+        buffer->failed = true;
+        return;
+    }
+    vsnprintf(text, size, format, arguments);
+    mq_buffer_put(buffer, text, size - 1);
+    mq_free(text);
+}
+
 void mq_buffer_printf(mq_buffer *buffer, const char *format, ...) {
     char text[256];
-    va_list arguments;
+    va_list arguments, again;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    va_copy(again, arguments);
+    const int length = vsnprintf(text, sizeof text, format, arguments);
+    if (length >= 0 && (size_t)length < sizeof text) {
+        mq_buffer_put(buffer, text, (size_t)length);
+    } else {
+        put_long(buffer, length, format, again);
+    }
+    va_end(again);
     va_end(arguments);
+}
+
+/* JSON has no infinity and no NaN: null, as cJSON itself does. */
+void mq_buffer_put_json_number(mq_buffer *buffer, double value) {
+    char text[64];
+    if (!isfinite(value)) {
+        mq_buffer_put_text(buffer, "null");
+        return;
+    }
+    if (value == floor(value) && fabs(value) < 1e15) { /* 100000, not 1e+05 */
+        mq_buffer_printf(buffer, "%.0f", value);
+        return;
+    }
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) {
+            break;
+        }
+    }
+    /* The program around the library may have set a locale with another decimal point. */
+    for (char *c = text; *c != '\0'; c++) {
+        if (strchr("0123456789+-e", *c) == NULL) {
+            *c = '.';
+        }
+    }
     mq_buffer_put_text(buffer, text);
 }
 

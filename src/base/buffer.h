@@ -14,9 +14,11 @@ typedef struct mq_buffer {
 
 void mq_buffer_put(mq_buffer *buffer, const char *text, size_t length);
 void mq_buffer_put_text(mq_buffer *buffer, const char *text);
-/* At most 255 characters. */
 void mq_buffer_printf(mq_buffer *buffer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* A number as JSON has it, whatever the locale: the shortest text that reads back the same double;
+ * null for what is not finite. */
+void mq_buffer_put_json_number(mq_buffer *buffer, double value);
 /* A JSON string literal, quotes and escapes and all; text in UTF-8. */
 void mq_buffer_put_json_string(mq_buffer *buffer, const char *text);
 

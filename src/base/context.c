@@ -2,13 +2,25 @@
  * sets up the BLAS. */
 #include "base/context.h"
 
+#include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
 
 #include "base/error.h"
 
-size_t mq_context_threads(const mq_context *context) { return context->threads; }
+size_t mq_context_threads(const mq_context *context) {
+    return context != NULL ? context->threads : (size_t)omp_get_max_threads();
+}
+
+mq_context mq_context_inner(const mq_context *outer, const mq_sink *sink) {
+    mq_context inner = {.threads = mq_context_threads(outer)};
+    if (outer != NULL) {
+        inner = *outer;
+    }
+    inner.options.sink = sink != NULL ? *sink : (mq_sink){NULL, NULL, NULL};
+    return inner;
+}
 
 const char *mq_context_blas(const mq_context *context) { return context->blas; }
 

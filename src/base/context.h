@@ -10,13 +10,17 @@ struct mq_context {
     char blas[96];
 };
 
-/* context may be NULL in all of these: nothing is said, nothing interrupts. */
+/* context may be NULL in all of these, too (matquant/context.h). */
 void mq_log(const mq_context *context, mq_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void mq_report(const mq_context *context, const mq_progress *progress);
 
 /* MQ_OK, or MQ_ERR_INTERRUPTED with err filled in once the interrupted flag is set. */
 mq_status mq_check_interrupt(const mq_context *context, mq_error *err);
+
+/* outer with another sink, or (NULL) none: for work that says nothing, or whose progress is part of
+ * another's. */
+mq_context mq_context_inner(const mq_context *outer, const mq_sink *sink);
 
 double mq_seconds(void); /* monotonic clock */
 

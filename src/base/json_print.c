@@ -1,8 +1,5 @@
 /* JSON text of a cJSON value. cJSON's own printer gives numbers of 15 or 17 digits; this one gives
  * the shortest. */
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/buffer.h"
@@ -15,32 +12,6 @@ static void put_line_break(mq_buffer *buffer, size_t depth) {
     for (size_t i = 0; i < depth * INDENT; i++) {
         mq_buffer_put_text(buffer, " ");
     }
-}
-
-/* JSON has no infinity and no NaN: null, as cJSON itself does. */
-static void put_number(mq_buffer *buffer, double value) {
-    char text[64];
-    if (!isfinite(value)) {
-        mq_buffer_put_text(buffer, "null");
-        return;
-    }
-    if (value == floor(value) && fabs(value) < 1e15) { /* 100000, not 1e+05 */
-        mq_buffer_printf(buffer, "%.0f", value);
-        return;
-    }
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) {
-            break;
-        }
-    }
-    /* The program around the library may have set a locale with another decimal point. */
-    for (char *c = text; *c != '\0'; c++) {
-        if (strchr("0123456789+-e", *c) == NULL) {
-            *c = '.';
-        }
-    }
-    mq_buffer_put_text(buffer, text);
 }
 
 static bool holds_containers(const cJSON *array) {
@@ -84,7 +55,7 @@ static void put_value(mq_buffer *buffer, const cJSON *value, size_t depth) {
     } else if (cJSON_IsString(value)) {
         mq_buffer_put_json_string(buffer, value->valuestring);
     } else if (cJSON_IsNumber(value)) {
-        put_number(buffer, value->valuedouble);
+        mq_buffer_put_json_number(buffer, value->valuedouble);
     } else if (cJSON_IsBool(value)) {
         mq_buffer_put_text(buffer, cJSON_IsTrue(value) ? "true" : "false");
     } else if (cJSON_IsRaw(value)) {

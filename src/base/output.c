@@ -286,7 +286,8 @@ static mq_status new_output(mq_output **out, const char *path, const char *magic
     status = split_path(output, path, err);
     if (status == MQ_OK && mq_path_exists(output->path)) {
         status = replace ? check_replaceable(output->path, magic, err)
-                         : mq_fail_file(err, MQ_ERR_USAGE, output->path, "exists already");
+                         : mq_fail_file(err, MQ_ERR_USAGE, output->path,
+                                        "the output exists already; --force replaces it");
     }
     if (status != MQ_OK) {
         free_output(output);

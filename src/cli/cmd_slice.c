@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "command.h"
 #include "matquant/slice.h"
 #include "table.h"
@@ -42,7 +44,48 @@ static mq_status print_json(const mq_slice_report *report, const mq_slice_option
     return cli_print_json(&json);
 }
 
-static void print_table(const mq_slice_report *report, const mq_slice_options *options) {
+static void print_cost(const mq_slice_cost *cost) {
+    printf("  %-58s %.2g %%\n", cost->tensor, 100.0 * cost->relative_error);
+}
+
+/* Whether a costs more than b; of equal ones the first in the file. */
+static bool is_worse(const mq_slice_cost *a, const mq_slice_cost *b) {
+    return a->relative_error > b->relative_error ||
+           (!(a->relative_error < b->relative_error) && a < b);
+}
+
+/* The tensors that the format changes most, so many of them. */
+static void print_worst(const mq_slice_report *report, size_t count) {
+    const mq_slice_cost *last = NULL;
+    for (size_t n = 0; n < count; n++) {
+        const mq_slice_cost *worst = NULL;
+        for (size_t i = 0; i < report->cost_count; i++) {
+            const mq_slice_cost *cost = &report->costs[i];
+            if ((last == NULL || is_worse(last, cost)) &&
+                (worst == NULL || is_worse(cost, worst))) {
+                worst = cost;
+            }
+        }
+        print_cost(worst);
+        last = worst;
+    }
+}
+
+#define SHOWN 3
+
+static void print_costs(const mq_slice_report *report, bool all) {
+    if (all || report->cost_count <= SHOWN) {
+        for (size_t i = 0; i < report->cost_count; i++) {
+            print_cost(&report->costs[i]);
+        }
+        return;
+    }
+    print_worst(report, SHOWN);
+    printf("  and %zu tensors less; --verbose lists all\n", report->cost_count - SHOWN);
+}
+
+static void print_table(const mq_slice_report *report, const mq_slice_options *options,
+                        bool verbose) {
     char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
     cli_print_field(stdout, "output", "%s", options->output);
     cli_print_field(stdout, "format", "%s, %u bits", options->format, options->width);
@@ -52,14 +95,12 @@ static void print_table(const mq_slice_report *report, const mq_slice_options *o
                     cli_show_bytes(b, report->bytes_read));
     cli_print_field(stdout, "time", "%s", cli_show_seconds(a, report->seconds));
     if (report->relative_error == 0) {
-        cli_print_field(stdout, "weights", "exactly the slice's");
+        cli_print_field(stdout, "format's error", "none: the weights are exactly the slice's");
         return;
     }
-    cli_print_field(stdout, "error", "%.3g of the weights' squares, %.1f dB, added by the format",
-                    report->relative_error, cli_decibels(report->relative_error));
-    for (size_t i = 0; i < report->cost_count; i++) {
-        printf("  %-58s %.3g\n", report->costs[i].tensor, report->costs[i].relative_error);
-    }
+    cli_print_field(stdout, "format's error", "%.2g %% of the weights' squares",
+                    100.0 * report->relative_error);
+    print_costs(report, verbose);
 }
 
 static mq_status slice(const mq_slice_options *options, const cli_common *common) {
@@ -77,11 +118,17 @@ static mq_status slice(const mq_slice_options *options, const cli_common *common
     } else if (common->json) {
         status = print_json(&report, options);
     } else {
-        print_table(&report, options);
+        print_table(&report, options, common->verbose);
     }
     mq_slice_report_free(&report);
     mq_context_free(context);
     return status;
+}
+
+static const char *format_by_name(const char *output) {
+    const size_t length = strlen(output);
+    const bool gguf = length > 5 && strcmp(output + length - 5, ".gguf") == 0;
+    return gguf ? "gguf" : "mlx";
 }
 
 mq_status cmd_slice(int count, char *const *argv) {
@@ -93,7 +140,7 @@ mq_status cmd_slice(int count, char *const *argv) {
     cli_common common = {0};
     size_t bits = 0;
     int format = 0, dtype = 0;
-    bool has_dtype = false;
+    bool has_format = false, has_dtype = false;
     static const char *const dtypes[] = {"bf16", "f16", "f32", NULL};
     const cli_argument arguments[] = {{"MASTER", "master checkpoint", &options.master},
                                       {NULL, NULL, NULL}};
@@ -101,7 +148,9 @@ mq_status cmd_slice(int count, char *const *argv) {
         {CLI_TEXT, 'o', "output", &options.output, "OUT", "the slice to make", .required = true},
         {CLI_COUNT, 0, "bits", &bits, "R", "its width, 2 to 8", .min = 2, .max = 8,
          .required = true, .hide_default = true},
-        {CLI_CHOICE, 0, "format", &format, "NAME", "what to write, see below", .choices = formats},
+        {CLI_CHOICE, 0, "format", &format, "NAME",
+         "what to write, see below (default: gguf where OUT ends in .gguf, else mlx)",
+         .choices = formats, .hide_default = true, .given = &has_format},
         {CLI_CHOICE, 0, "dtype", &dtype, "TYPE",
          "element type of plain weights, bf16, f16 or f32: of --format safetensors (default: that "
          "of the "
@@ -128,7 +177,7 @@ mq_status cmd_slice(int count, char *const *argv) {
         return status;
     }
     options.width = (unsigned)bits;
-    options.format = formats[format];
+    options.format = has_format ? formats[format] : format_by_name(options.output);
     options.dtype = has_dtype ? dtypes[dtype] : NULL;
     return slice(&options, &common);
 }

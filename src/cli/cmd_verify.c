@@ -33,7 +33,9 @@ static void print_table(const mq_verify_report *report, const char *master, cons
 mq_status cmd_verify(int count, char *const *argv) {
     const char *master = NULL, *against = NULL;
     cli_common common = {0};
-    const cli_argument arguments[] = {{"MASTER", "master checkpoint", &master}, {NULL, NULL, NULL}};
+    const cli_argument arguments[] = {
+        {"FOLDER", "master checkpoint, or slice in MLX's or matquant's format", &master},
+        {NULL, NULL, NULL}};
     const cli_option specs[] = {
         {CLI_TEXT, 0, "against", &against, "MODEL",
          .help = "also check that every tensor that is not quantized, and every other file that is "

@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -70,11 +71,15 @@ const char *cli_closest(const char *mistyped, const char *const *names, size_t c
     return best;
 }
 
+/* Of a command; quantize has 54. */
+#define MOST_OPTIONS 96
+
 static const char *closest_option(const cli_command *command, const char *mistyped) {
-    const char *names[64];
+    const char *names[MOST_OPTIONS];
     size_t count = 0;
     for (const cli_option *option = command->options; !is_end(option); option++) {
-        if (option->type != CLI_HEADING && count < sizeof names / sizeof names[0]) {
+        if (option->type != CLI_HEADING) {
+            assert(count < MOST_OPTIONS);
             names[count++] = option->name;
         }
     }

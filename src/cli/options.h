@@ -16,7 +16,7 @@ typedef enum cli_option_type {
     CLI_TEXT,    /* const char * */
     CLI_TEXTS,   /* cli_texts: may be given several times */
     CLI_COUNT,   /* size_t, a whole number in [min, max] */
-    CLI_SEED,    /* uint64_t, any */
+    CLI_SEED,    /* uint64_t */
     CLI_BYTES, /* size_t, a whole number in [min, max] that K, M or G (powers of 1024) may follow */
     CLI_NUMBER, /* double in [min, max] */
     CLI_CHOICE, /* int: index of the word in choices */

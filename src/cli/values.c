@@ -72,12 +72,15 @@ static const char *read_bytes(const cli_option *option, const char *text, char *
     return NULL;
 }
 
+/* The largest that JSON can say (matquant/quantize.h). */
+#define LARGEST_SEED (1ULL << 53)
+
 static const char *read_seed(const cli_option *option, const char *text, char *expected,
                              size_t size) {
     uint64_t value;
     const char *end;
-    if (!read_digits(&value, text, &end) || *end != 0) {
-        snprintf(expected, size, "a whole number below 2^64");
+    if (!read_digits(&value, text, &end) || *end != 0 || value > LARGEST_SEED) {
+        snprintf(expected, size, "a whole number up to 2^53");
         return expected;
     }
     *(uint64_t *)option->value = value;
@@ -179,7 +182,7 @@ static const char *read_terms(const cli_option *option, const char *text, char *
     }
     return expect_range(option,
                         option->type == CLI_TERMS
-                            ? "different whole numbers or pairs of them such as 8>2, separated by "
+                            ? "different whole numbers or pairs of them such as 8:2, separated by "
                               "commas, each number"
                             : "different whole numbers, separated by commas,",
                         expected, size);

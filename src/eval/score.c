@@ -216,12 +216,7 @@ mq_status mq_score_windows(const mq_window_scores *scores, const mq_model *model
                    .batch = batch < windows->count ? batch : windows->count,
                    .context = context,
                    .start = mq_seconds()};
-    if (context) {
-        self.inner = *context;
-    } else {
-        self.inner.threads = 1;
-    }
-    self.inner.options.sink = (mq_sink){&self, pass_message, forward_progress};
+    self.inner = mq_context_inner(context, &(mq_sink){&self, pass_message, forward_progress});
     self.group = group_size(&self, hidden_bytes);
     mq_status status = allocate(&self, err);
     for (size_t first = 0; status == MQ_OK && first < windows->count; first += self.group) {

@@ -137,11 +137,7 @@ static void put_item(mq_buffer *out, const char *task, const mq_task_set *set,
                      item->truncated ? "true" : "false");
     for (size_t c = 0; c < item->count; c++) {
         mq_buffer_put_text(out, c == 0 ? "" : ", ");
-        if (isfinite(choices[c].loglikelihood)) {
-            mq_buffer_printf(out, "%.12g", choices[c].loglikelihood);
-        } else {
-            mq_buffer_put_text(out, "null");
-        }
+        mq_buffer_put_json_number(out, choices[c].loglikelihood);
     }
     mq_buffer_put_text(out, "], \"tokens\": [");
     for (size_t c = 0; c < item->count; c++) {
@@ -157,25 +153,16 @@ static void put_item(mq_buffer *out, const char *task, const mq_task_set *set,
 mq_status mq_task_write_items(const char *path, bool replace, const mq_task_set *set,
                               mq_error *err) {
     mq_buffer out = {0};
-    mq_bytes name_bytes = {0};
-    mq_status status = MQ_OK;
-    for (size_t t = 0; !status && t < set->task_count; t++) {
+    for (size_t t = 0; t < set->task_count; t++) {
         const mq_task *task = &set->tasks[t];
-        char name[256];
+        char name[sizeof((mq_task_result *)0)->name]; /* as in the results */
         mq_task_name(name, sizeof name, task->path);
-        name_bytes.size = 0; /* a file's name may be anything, JSON is UTF-8 */
-        status = mq_utf8_repair(&name_bytes, name, strlen(name) + 1, err);
-        for (size_t i = task->first; !status && i < task->first + task->count; i++) {
-            put_item(&out, name_bytes.data, set, &set->items[i]);
+        for (size_t i = task->first; i < task->first + task->count; i++) {
+            put_item(&out, name, set, &set->items[i]);
         }
     }
-    if (!status && out.failed) {
-        status = mq_fail_memory(err, "the items' lines", out.capacity);
-    }
-    if (!status) {
-        status = mq_output_file(path, out.text, out.length, replace, err);
-    }
-    mq_bytes_free(&name_bytes);
+    const mq_status status = out.failed ? mq_fail_memory(err, "the items' lines", out.capacity)
+                                        : mq_output_file(path, out.text, out.length, replace, err);
     mq_free(out.text);
     return status;
 }

@@ -142,12 +142,7 @@ static mq_status allocate(scorer *self, size_t hidden_bytes, mq_error *err) {
 mq_status mq_task_score(mq_task_set *set, size_t *rows, const mq_model *model, size_t batch_rows,
                         size_t hidden_bytes, const mq_context *context, mq_error *err) {
     scorer self = {.set = set, .model = model, .context = context, .start = mq_seconds()};
-    if (context) {
-        self.inner = *context;
-    } else {
-        self.inner.threads = 1;
-    }
-    self.inner.options.sink = (mq_sink){&self, pass_message, forward_progress};
+    self.inner = mq_context_inner(context, &(mq_sink){&self, pass_message, forward_progress});
     for (size_t c = 0; c < set->choice_count; c++) {
         set->choices[c].loglikelihood = 0;
     }

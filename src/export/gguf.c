@@ -374,9 +374,10 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
 const mq_export_format mq_export_gguf = {
     .info =
         {"gguf",
-         "one file for llama.cpp, OUT must end in .gguf: exact in 4 and 5 bits, fitted in 2 "
-         "(Q2_K), 3 (Q3_K), 6 (Q6_K) and 8 (Q8_0); of masters in groups of a whole row 2 exact, "
-         "of symmetric ones in such groups all; with --dtype plain weights of 2 to 8 bits",
+         "one file for llama.cpp, whose name must end in .gguf: 4 and 5 bits exact, 2, 3, 6 and 8 "
+         "fitted to llama.cpp's types; some of these are exact, too, where a group is a whole row "
+         "or "
+         "the zero point symmetric (see the manual); with --dtype plain weights of 2 to 8 bits",
          "2, 3, 4, 5, 6, 8"},
     .takes_dtype = true,
     .library = "llama.cpp",

@@ -167,12 +167,12 @@ static size_t common_group_size(const mq_plan *plan) {
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
     if (bits_of(plan) == 0) {
         return mq_fail(
-            err, MQ_ERR_USAGE,
-            "MLX's format has no 7 bits%s; --format matquant writes them as codes of the "
-            "master's format",
+            err, MQ_ERR_USAGE, "MLX's format has no 7 bits%s; use --bits %s, or --format %s",
             plan->job->width == 7
                 ? ""
-                : ", which slices of 6 with the extra level of slice rule round-extra need");
+                : ", which slices of 6 with the extra level of slice rule round-extra need",
+            plan->job->width == 7 ? "2, 3, 4, 5, 6 or 8" : "2, 3, 4, 5 or 8",
+            plan->job->width == 7 ? "compressed-tensors or matquant" : "matquant");
     }
     mq_mlx_warn_of_reader(plan);
     plan->group_size = common_group_size(plan);

@@ -150,14 +150,34 @@ static void warn_of_cost(const mq_plan *plan, const mq_export_format *format) {
     const double cost = mq_plan_relative_error(plan);
     if (format->exact_with == NULL && cost > WORTH_A_WARNING) {
         mq_log(plan->job->context, MQ_LOG_WARNING,
-               "%s adds %.2g of the weights' squares at %u bits, which may cost much",
-               format->info.name, cost, plan->job->width);
+               "%s adds %.2g %% of the weights' squares at %u bits, which may cost much",
+               format->info.name, 100.0 * cost, plan->job->width);
     } else if (cost > WORTH_A_WARNING) {
-        mq_log(
-            plan->job->context, MQ_LOG_WARNING,
-            "%s adds %.2g of the weights' squares at %u bits, which may cost much; a master made "
-            "with %s loses nothing",
-            format->info.name, cost, plan->job->width, format->exact_with);
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "%s adds %.2g %% of the weights' squares at %u bits, which may cost much; a master "
+               "made "
+               "with %s loses nothing",
+               format->info.name, 100.0 * cost, plan->job->width, format->exact_with);
+    }
+}
+
+/* The last width that is worth having by rounding alone, as a rule. */
+#define NARROWEST_ROUNDED 4
+
+/* Narrower than all that the master was trained for, a slice is rarely of use. Of a master that
+ * does not say how it was made, nothing can be said. */
+static void warn_of_width(const mq_master *master, unsigned width, const mq_context *context) {
+    const cJSON *provenance = mq_master_provenance(master);
+    unsigned narrowest = MQ_MIN_WIDTH;
+    while (narrowest <= MQ_MAX_WIDTH && !mq_provenance_trained(provenance, narrowest)) {
+        narrowest++;
+    }
+    const bool trained = narrowest <= MQ_MAX_WIDTH;
+    if (provenance != NULL && width < (trained ? narrowest : NARROWEST_ROUNDED)) {
+        mq_log(context, MQ_LOG_WARNING,
+               "the master was not trained for %u bits%s; measure them (matquant eval --bits %u) "
+               "before you use them",
+               width, trained ? ", nor for fewer" : "", width);
     }
 }
 
@@ -195,6 +215,7 @@ static mq_status write_output(mq_slice_report *report, mq_plan *plan,
         status = fill_report(report, plan, err);
     }
     if (status == MQ_OK) {
+        warn_of_width(job->master, job->width, job->context);
         warn_of_cost(plan, format);
         status = mq_check_interrupt(job->context, err);
     }

@@ -205,7 +205,7 @@ mq_status mq_backend_open(mq_backend *backend, const mq_quantize_options *option
     }
     if (status != MQ_OK || !bf16) {
         backend->name = "openblas";
-        snprintf(backend->kernel, sizeof backend->kernel, "%s", mq_context_blas(context));
+        mq_gemm_describe(backend->kernel, sizeof backend->kernel);
         return status;
     }
     backend->name = "onednn-bf16";

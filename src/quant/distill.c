@@ -114,9 +114,10 @@ size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context)
     const size_t all = setup->train + setup->validation;
     const size_t full =
         mq_model_forward_memory(config, all, setup->length, setup->pass_batch, context);
-    const size_t student = mq_model_forward_memory(config, setup->validation, setup->length,
-                                                   setup->pass_batch, context) +
-                           mq_student_read_memory(config);
+    const size_t student =
+        mq_sum_capped(mq_model_forward_memory(config, setup->validation, setup->length,
+                                              setup->pass_batch, context),
+                      mq_student_read_memory(config));
     const size_t head = mq_head_memory(config, setup->validation * setup->length);
     return mq_larger(full, mq_larger(student, head));
 }
@@ -140,10 +141,7 @@ mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
 mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *student, mq_error *err) {
     const mq_refit_setup *setup = &distill->setup;
     const size_t at = setup->train * setup->length, tokens = setup->validation * setup->length;
-    mq_context quiet = {.threads = mq_context_threads(distill->context)};
-    if (distill->context != NULL) {
-        quiet.options.interrupted = distill->context->options.interrupted;
-    }
+    const mq_context quiet = mq_context_inner(distill->context, NULL);
     student->rounded = true;
     mq_status status =
         mq_model_forward(distill->hidden, &student->model, setup->ids + at, setup->validation,

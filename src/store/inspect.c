@@ -67,27 +67,6 @@ static mq_status take_provenance(mq_inspection *out, const cJSON *provenance, mq
 
 /* --- masters ---------------------------------------------------------------------------------- */
 
-/* recipe.bits are the widths that were trained; recipe rtn trains none. A slice has its master's
- * recipe, and says which width of it it is: with an extra level it has one bit more. */
-static bool was_trained(const cJSON *provenance, unsigned width) {
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
-    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(slice, "width");
-    const cJSON *recipe =
-        cJSON_GetObjectItemCaseSensitive(slice != NULL ? slice : provenance, "recipe");
-    const double wanted = cJSON_IsNumber(cut) ? cut->valuedouble : (double)width;
-    const cJSON *name = cJSON_GetObjectItemCaseSensitive(recipe, "name");
-    if (cJSON_IsString(name) && strcmp(name->valuestring, "rtn") == 0) {
-        return false;
-    }
-    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits"), *item = NULL;
-    cJSON_ArrayForEach(item, bits) {
-        if (cJSON_IsNumber(item) && item->valuedouble == wanted) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* The size of the slice that `matquant slice` writes: in MLX's format where that can hold it, else
  * in ours. */
 static mq_width_size measure_width(const mq_master *master, const mq_config *config,
@@ -95,7 +74,7 @@ static mq_width_size measure_width(const mq_master *master, const mq_config *con
     const mq_slice_size size = mq_slice_size_of(master, config, width);
     const double weights = (double)size.quantized_weights;
     return (mq_width_size){.width = width,
-                           .trained = was_trained(mq_master_provenance(master), width),
+                           .trained = mq_provenance_trained(mq_master_provenance(master), width),
                            .bits_per_weight =
                                weights > 0 ? 8.0 * (double)size.quantized_bytes / weights : 0.0,
                            .bytes = size.bytes};
@@ -105,7 +84,7 @@ static mq_width_size measure_width(const mq_master *master, const mq_config *con
 static mq_width_size measure_slice(const mq_master *master, unsigned width, size_t weights) {
     const mq_tensors *tensors = mq_master_tensors(master);
     mq_width_size size = {.width = width,
-                          .trained = was_trained(mq_master_provenance(master), width)};
+                          .trained = mq_provenance_trained(mq_master_provenance(master), width)};
     size_t quantized = 0;
     for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
         const mq_tensor_info *info = mq_tensors_at(tensors, i);
@@ -180,7 +159,8 @@ static mq_status inspect_open_slice(mq_inspection *out, const mq_slice_reader *s
     double weights = (double)out->quantized_weights;
     out->widths[0] = (mq_width_size){
         .width = mq_slice_reader_width(slice),
-        .trained = was_trained(mq_slice_reader_provenance(slice), mq_slice_reader_width(slice)),
+        .trained =
+            mq_provenance_trained(mq_slice_reader_provenance(slice), mq_slice_reader_width(slice)),
         .bits_per_weight = weights > 0 ? 8.0 * (double)quantized_bytes / weights : 0.0,
         .bytes = bytes};
     mq_status status = add_file_sizes(&out->bytes, tensors, err);

@@ -1,6 +1,7 @@
 #include "matquant/inspect.h"
 #include "store/folder.h"
 #include "store/master.h"
+#include "store/readers.h"
 
 #include <string.h>
 
@@ -98,4 +99,23 @@ mq_status mq_folder_kind(int *kind, const char *folder, mq_error *err) {
     mq_free(path);
     cJSON_Delete(config);
     return status;
+}
+
+bool mq_provenance_trained(const cJSON *provenance, unsigned width) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(slice, "width");
+    const cJSON *recipe =
+        cJSON_GetObjectItemCaseSensitive(slice != NULL ? slice : provenance, "recipe");
+    const double wanted = cJSON_IsNumber(cut) ? cut->valuedouble : (double)width;
+    const cJSON *name = cJSON_GetObjectItemCaseSensitive(recipe, "name");
+    if (cJSON_IsString(name) && strcmp(name->valuestring, "rtn") == 0) {
+        return false;
+    }
+    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits"), *item = NULL;
+    cJSON_ArrayForEach(item, bits) {
+        if (cJSON_IsNumber(item) && item->valuedouble == wanted) {
+            return true;
+        }
+    }
+    return false;
 }

@@ -248,18 +248,21 @@ static void predict_memory(mq_quantize_plan *plan) {
     const size_t stored = mq_tensors_count(plan->source) +
                           plan->layout.linear_count * 2 * plan->layout.width_count +
                           plan->norm_count * plan->layout.private_width_count;
-    plan->memory =
-        now + mq_larger(plan->working_set, mq_larger(plan->refit_memory, plan->qat_memory)) +
-        stored * WRITER_BYTES_PER_TENSOR + mq_quantize_embedding_memory(plan) + plan->kept.memory;
+    const size_t writer = now + stored * WRITER_BYTES_PER_TENSOR;
+    const size_t stages =
+        mq_larger(plan->working_set, mq_larger(plan->refit_memory, plan->qat_memory));
+    plan->memory = mq_sum_capped(writer + plan->kept.memory,
+                                 mq_sum_capped(stages, mq_quantize_embedding_memory(plan)));
     if (plan->embedding_count > 0) {
         const size_t slab = mq_embedding_memory(plan->options, &plan->model->config,
                                                 plan->selection.embedding_groups);
-        plan->memory = mq_larger(plan->memory, now + slab + stored * WRITER_BYTES_PER_TENSOR);
+        plan->memory = mq_larger(plan->memory, mq_sum_capped(writer, slab));
     }
     /* At the end the other files are copied. Only beside tiny models is that the most. */
-    plan->memory = mq_larger(plan->memory, now + stored * WRITER_BYTES_PER_TENSOR + MQ_COPY_BYTES);
+    plan->memory = mq_larger(plan->memory, writer + MQ_COPY_BYTES);
     plan->memory = mq_larger(plan->memory, mq_alloc_peak());
-    plan->memory = mq_larger(plan->memory, plan->sampling > 0 ? now + plan->sampling : 0);
+    plan->memory =
+        mq_larger(plan->memory, plan->sampling > 0 ? mq_sum_capped(now, plan->sampling) : 0);
 }
 
 /* The calibration text. What the model is to write of it may take minutes: all that can be checked
@@ -302,6 +305,42 @@ static void warn_of_length(const mq_quantize_plan *plan) {
                "it is not used for",
                plan->options->seq_len, most);
     }
+}
+
+static mq_status has_file(bool *out, const char *folder, const char *name, mq_error *err) {
+    char *path = mq_path_join(folder, name);
+    if (path == NULL) {
+        return mq_fail_memory(err, "a path", strlen(folder));
+    }
+    *out = mq_path_exists(path);
+    mq_free(path);
+    return MQ_OK;
+}
+
+/* What can be quantized, but is hardly what was meant. */
+static mq_status warn_of_source(const mq_quantize_plan *plan, mq_error *err) {
+    const char *folder = plan->options->model;
+    bool tokenizer = false, slice = false;
+    mq_status status = has_file(&tokenizer, folder, "tokenizer.json", err);
+    if (status == MQ_OK) {
+        status = has_file(&slice, folder, MQ_PROVENANCE_FILE, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    if (!tokenizer) {
+        mq_log(plan->context, MQ_LOG_WARNING,
+               "%s has no tokenizer.json: eval will take no text but token ids (.npy) with the "
+               "master, and it "
+               "has no slices in GGUF",
+               folder);
+    }
+    if (slice) {
+        mq_log(plan->context, MQ_LOG_WARNING,
+               "%s is a slice (it has a %s): weights that were rounded once are rounded again",
+               folder, MQ_PROVENANCE_FILE);
+    }
+    return MQ_OK;
 }
 
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
@@ -355,6 +394,9 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     }
     if (status == MQ_OK) {
         status = make_text(plan, err);
+    }
+    if (status == MQ_OK) { /* when there is no error to say the same */
+        status = warn_of_source(plan, err);
     }
     if (status == MQ_OK) {
         predict_memory(plan);

@@ -1,9 +1,10 @@
 /* The folder of quantize's --state: what a job has finished, for the next run of the same job to go
  * on from. It holds, each there whole or not at all:
  *
- * - job.json, {"state_version": 2, "crc32": ..., "job": {...}}: everything that decides what is
+ * - job.json, {"state_version": V, "crc32": ..., "job": {...}}: everything that decides what is
  *   learned, as matquant.json of the master says it, with the shares of the text for the end-to-end
  *   stages. crc32 is that of "job" as it is printed (base/json.h). All other files are of this job.
+ *   V is STATE_VERSION (quantize_job.c); a state of another is refused.
  *
  * - block-LLLLL.safetensors, block number L, from 0: P.codes, P.scales.wR and P.biases.wR of each
  *   of its quantized linears, for all R from 2 to 8, as in the master (matquant/format.h); with

@@ -23,6 +23,11 @@ mq_role mq_master_role(unsigned *width, const mq_master *master, const mq_tensor
 /* The tensor that the model of this width uses in place of NAME, or NULL when it uses NAME. */
 const mq_tensor_info *mq_master_private(const mq_master *master, const char *name, unsigned width);
 
+/* Whether a width was trained, by what matquant.json says (NULL: nothing, false): recipe.bits, but
+ * of recipe rtn none. A slice has its master's recipe, and says which width of it it is: with an
+ * extra level it has one bit more. */
+bool mq_provenance_trained(const cJSON *provenance, unsigned width);
+
 /* --- slices ----------------------------------------------------------------------------------- */
 
 /* A folder in MLX's affine format: what `matquant slice` writes, and as much of what mlx-lm writes

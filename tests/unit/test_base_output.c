@@ -167,7 +167,7 @@ static void what_exists_is_kept_unless_replaced(void **state) {
     assert_non_null(old);
     fclose(old);
     assert_int_equal(run(path, source, false, &err), MQ_ERR_USAGE);
-    assert_string_equal(err.message, "exists already");
+    assert_string_equal(err.message, "the output exists already; --force replaces it");
     assert_string_equal(err.file, path);
     assert_int_equal(temporary_entries(path), 4);
     assert_int_equal(run(path, source, true, &err), MQ_OK);

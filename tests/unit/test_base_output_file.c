@@ -22,7 +22,7 @@ static void test_writes(void **state) {
     assert_int_equal(mq_output_file(path, "first", 5, false, &err), MQ_OK);
     assert_holds(path, "first");
     assert_int_equal(mq_output_file_check(path, false, &err), MQ_ERR_USAGE);
-    assert_string_equal(err.message, "exists already");
+    assert_string_equal(err.message, "the output exists already; --force replaces it");
     assert_string_equal(err.file, path);
     assert_int_equal(mq_output_file(path, "second", 6, false, &err), MQ_ERR_USAGE);
     assert_holds(path, "first");

@@ -128,9 +128,9 @@ static void test_first_of_each_part(void **state) {
 
 static void test_values(void **state) {
     (void)state;
-    accepts("M -o o --shard 3K --seed 18446744073709551615 --limit -0.5e0 --colour blue");
+    accepts("M -o o --shard 3K --seed 9007199254740992 --limit -0.5e0 --colour blue");
     assert_int_equal(line.shard, 3072);
-    assert_true(line.seed == UINT64_MAX);
+    assert_true(line.seed == 1ULL << 53);
     assert_true(line.limit == -0.5);
     assert_int_equal(line.colour, 2);
     accepts("M -o o --shard 2g");
@@ -192,8 +192,10 @@ static void test_values_out_of_range(void **state) {
     refuses("M -o o --limit 2.1", "option '--limit' takes a number from -1 to 2, not '2.1'");
     refuses("M -o o --limit 1x", "option '--limit' takes a number from -1 to 2, not '1x'");
     refuses("M -o o --colour pink", "option '--colour' takes red, green or blue, not 'pink'");
+    refuses("M -o o --seed 9007199254740993",
+            "option '--seed' takes a whole number up to 2^53, not '9007199254740993'");
     refuses("M -o o --seed 18446744073709551616",
-            "option '--seed' takes a whole number below 2^64, not '18446744073709551616'");
+            "option '--seed' takes a whole number up to 2^53, not '18446744073709551616'");
     refuses("M -o o --output=", "option '--output' takes a FOLDER, not ''");
 }
 

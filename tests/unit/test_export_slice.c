@@ -212,7 +212,7 @@ static void expect_refused(const char *master, unsigned width, const char *forma
 static void what_a_format_cannot_hold(void **state) {
     (void)state;
     char *plain = fixture_plain(), *master = good_master(plain, &group32);
-    expect_refused(master, 7, NULL, MQ_ERR_USAGE, "", "", "--format matquant");
+    expect_refused(master, 7, NULL, MQ_ERR_USAGE, "", "", "compressed-tensors or matquant");
     expect_refused(master, 7, "mlx", MQ_ERR_USAGE, "", "", "no 7 bits");
     expect_refused(master, 9, NULL, MQ_ERR_USAGE, "", "", "2 to 8 bits");
     expect_refused(master, 1, NULL, MQ_ERR_USAGE, "", "", "2 to 8 bits");

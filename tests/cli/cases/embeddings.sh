@@ -29,7 +29,7 @@ PY
 # Slices are the master at their width; readers of their own find the same numbers.
 for bits in 8 4 2; do
     run 0 matquant slice m -o mlx-$bits --bits $bits
-    expect_out "^weights +exactly the slice's$"
+    expect_out "^format's error +none: the weights are exactly the slice's$"
     run 0 python3 "$tools/read_mlx.py" m mlx-$bits $bits
     run 0 matquant slice m -o own-$bits --bits $bits --format matquant
     run 0 matquant verify own-$bits --against "$model"
@@ -105,10 +105,10 @@ run 0 python3 "$tools/read_mlx.py" m8 mlx8-2 2
 run 0 matquant quantize "$model" -o ms $small --zero-point symmetric --embeddings nested --embeddings-min-bits 3 -q
 run 0 matquant verify ms --against "$model"
 run 0 matquant slice ms -o ms-4.gguf --bits 4 --format gguf
-expect_out "^weights +exactly the slice's$"
+expect_out "^format's error +none: the weights are exactly the slice's$"
 run 0 python3 "$tools/read_gguf.py" ms ms-4.gguf 4
 run 0 matquant slice ms -o ms-ct --bits 3 --format compressed-tensors
-expect_out "^weights +exactly the slice's$"
+expect_out "^format's error +none: the weights are exactly the slice's$"
 run 0 python3 "$tools/read_integer.py" ms ms-ct 3
 expect_out 'relative squared error 0$'
 expect_out '^1 of embedding and head packed$'

@@ -4,7 +4,7 @@
 master=$FIXTURES/master/m
 for bits in 4 5; do
     run 0 matquant slice "$master" -o s$bits.gguf --bits $bits --format gguf
-    expect_out "^weights +exactly the slice's$"
+    expect_out "^format's error +none: the weights are exactly the slice's$"
     run 0 python3 "$tools/read_gguf.py" "$master" s$bits.gguf $bits
     expect_out '^[1-9][0-9]* numbers are the same$'
 done
@@ -26,7 +26,7 @@ run 0 matquant slice "$master" -o s2.gguf --bits 2 --format gguf
 expect_err '^matquant: warning: 42 layers such as .* no multiple of the 256 of Q2_K: stored as Q4_1'
 run 0 python3 "$tools/read_gguf.py" "$master" s2.gguf 2
 run 0 matquant slice "$master" -o s3.gguf --bits 3 --format gguf
-expect_out "^weights +exactly the slice's$"
+expect_out "^format's error +none: the weights are exactly the slice's$"
 expect_err '^matquant: warning: 42 layers such as .* no multiple of the 256 of Q3_K: stored as Q4_1, .*; --bits 4 takes no more$'
 run 0 python3 "$tools/read_gguf.py" "$master" s3.gguf 3
 expect_out '^types 3$'
@@ -37,7 +37,7 @@ expect_out '^types 8$'
 
 # --dtype: plain weights, of any width; exact in f32.
 run 0 matquant slice "$master" -o f32.gguf --bits 3 --format gguf --dtype f32
-expect_out "^weights +exactly the slice's$"
+expect_out "^format's error +none: the weights are exactly the slice's$"
 run 0 python3 "$tools/read_gguf.py" "$master" f32.gguf 3
 expect_out '^[1-9][0-9]* numbers are the same$'
 for type in f16 bf16; do

@@ -16,7 +16,7 @@ expect_out '"relative_error":.*[1-9]'
 expect_out '"tensor":.*"model.layers.0.mlp.down_proj.weight"'
 run 0 python3 "$tools/read_plain.py" "$master" own 4 BF16
 run 0 matquant slice "$master" -o own --bits 4 --format safetensors --dtype f32 --force
-expect_out "^weights +exactly the slice's$"
+expect_out "^format's error +none: the weights are exactly the slice's$"
 
 number() { python3 -c 'import json, sys; d = json.load(sys.stdin); print(*(d[k] for k in sys.argv[1:]))' "$@"; }
 run 0 matquant eval "$master" --bits 4 --text "$DATA/demo-eval.txt" --seq-len 64 --windows 4 --json

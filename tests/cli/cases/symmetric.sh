@@ -15,13 +15,13 @@ for slice in gptq:8 gptq:4 gptq:3 gptq:2 compressed-tensors:8 compressed-tensors
     compressed-tensors:3 compressed-tensors:2; do
     format=${slice%:*} bits=${slice#*:}
     run 0 matquant slice m -o $format-$bits --bits $bits --format $format
-    expect_out "^weights +exactly the slice's$"
+    expect_out "^format's error +none: the weights are exactly the slice's$"
     run 0 python3 "$tools/read_integer.py" m $format-$bits $bits
     expect_out 'relative squared error 0$'
 done
 for bits in 8 5 4; do
     run 0 matquant slice m -o m-$bits.gguf --bits $bits --format gguf
-    expect_out "^weights +exactly the slice's$"
+    expect_out "^format's error +none: the weights are exactly the slice's$"
     run 0 python3 "$tools/read_gguf.py" m m-$bits.gguf $bits
     [ $bits != 8 ] || expect_out '^[1-9][0-9]* numbers are the same$'
 done
@@ -33,7 +33,7 @@ run 0 matquant verify own
 run 0 matquant quantize "$model" -o refitted $small --zero-point symmetric --refit -q
 run 0 matquant verify refitted --against "$model"
 run 0 matquant slice refitted -o refitted-gptq --bits 2 --format gptq
-expect_out "^weights +exactly the slice's$"
+expect_out "^format's error +none: the weights are exactly the slice's$"
 
 # A master that says so but is not is sliced into nothing, in whatever format.
 # patched NAME TENSOR HEX: a copy of the master whose tensor begins with these bytes

@@ -1,0 +1,44 @@
+# What is done all the same, but hardly what was meant.
+. "$CLI/shared.sh"
+
+# A model without its tokenizer; nothing is said of one that has it.
+cp -r "$model" bare
+rm bare/tokenizer.json
+run 0 matquant quantize bare -o none --recipe rtn --group-size 64 -q
+expect_err '^matquant: warning: bare has no tokenizer\.json: .*'
+run 0 matquant quantize "$model" -o rounded --recipe rtn --group-size 64 -q
+expect_no_err
+
+# Weights that were rounded before.
+run 0 matquant slice rounded -o plain --bits 4 --format safetensors -q
+run 0 matquant quantize plain -o twice --recipe rtn --group-size 64 -q
+expect_err '^matquant: warning: plain is a slice \(it has a matquant\.json\): .*'
+
+# Fewer bits than were trained for; than four, where nothing was.
+run 0 matquant quantize "$short_model" -o learned $small --bits 8,4 --no-refit -q
+run 0 matquant slice learned -o three --bits 3
+expect_err '^matquant: warning: the master was not trained for 3 bits, nor for fewer; measure them .*--bits 3.*'
+for width in 4 6 8; do
+    run 0 matquant slice learned -o "w$width" --bits $width -q
+    expect_no_err
+done
+run 0 matquant slice rounded -o two --bits 2 -q
+expect_err '^matquant: warning: the master was not trained for 2 bits; measure them .*'
+run 0 matquant slice rounded -o four --bits 4 -q
+expect_no_err
+
+# What OUT is called says the format, where nothing else does.
+run 0 matquant slice rounded -o four.gguf --bits 4
+expect_out '^format +gguf, 4 bits$'
+run 2 matquant slice rounded -o other.gguf --bits 4 --format gguf --dtype f64
+[ ! -e other.gguf ] || fail "other.gguf is there"
+
+# Of what a format cannot hold, the three worst tensors; all of them with -v.
+run 0 matquant slice rounded -o fitted --bits 4 --format gptq -q
+[ "$(stdout | grep -c 'qweight  ')" = 3 ] || fail "not three tensors"
+expect_out '^  and 39 tensors less; --verbose lists all$'
+run 0 matquant slice rounded -o fitted --bits 4 --format gptq --force -v
+[ "$(stdout | grep -c 'qweight  ')" = 42 ] || fail "not all tensors"
+worst=$(stdout | grep 'qweight  ' | sort -k 2 -g -r | head -n 1 | awk '{ print $2 }')
+run 0 matquant slice rounded -o fitted --bits 4 --format gptq --force -q
+[ "$(stdout | grep 'qweight  ' | head -n 1 | awk '{ print $2 }')" = "$worst" ] || fail "the worst is not $worst"
