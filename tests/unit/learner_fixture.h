@@ -6,6 +6,7 @@
 
 #include "base/random.h"
 #include "model_test.h"
+#include "quant/backend.h"
 #include "quant/learner.h"
 
 typedef struct learner_fixture {
@@ -13,6 +14,7 @@ typedef struct learner_fixture {
     mq_model *model;
     mq_selection selection;
     mq_context *context;
+    mq_backend backend;
     mq_slab slab;
     mq_learner learner;
 } learner_fixture;
@@ -41,7 +43,7 @@ static inline void fill_chains(learner_fixture *f) {
     mq_free(ids);
 }
 
-/* model becomes the fixture's. */
+/* model becomes the fixture's. Products are of float32, unless the options name others. */
 static inline void open_learner_of(learner_fixture *f, mq_model *model,
                                    const mq_quantize_options *options, const learner_size *size,
                                    size_t epochs) {
@@ -58,10 +60,15 @@ static inline void open_learner_of(learner_fixture *f, mq_model *model,
         mq_context_new(&f->context, &one, &err) != MQ_OK) {
         fail_with(model->folder, &err);
     }
+    if (options->gemm == MQ_GEMM_ONEDNN_BF16 &&
+        mq_backend_open(&f->backend, &f->options, &f->model->config, f->context, &err) != MQ_OK) {
+        fail_with(model->folder, &err);
+    }
     f->learner = (mq_learner){.options = &f->options,
                               .model = f->model,
                               .selection = &f->selection,
-                              .context = f->context};
+                              .context = f->context,
+                              .gemm = f->backend.bf16};
     mq_learner_carve(&f->learner, &f->slab, f->options.samples, f->options.seq_len);
     assert_false(f->slab.overflow);
     assert_int_equal(mq_slab_allocate(&f->slab, "the test's learner", &err), MQ_OK);
@@ -81,6 +88,7 @@ static inline void open_learner(learner_fixture *f, const char *name,
 
 static inline void close_learner(learner_fixture *f) {
     mq_slab_free(&f->slab);
+    mq_backend_close(&f->backend);
     mq_selection_free(&f->selection);
     mq_model_free(f->model);
     mq_context_free(f->context);

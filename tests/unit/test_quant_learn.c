@@ -123,10 +123,11 @@ static void set_variant(mq_quantize_options *options, size_t variant) {
 
 #define VARIANTS 8
 
-static void check_allocations(const char *model, size_t variant) {
+static void check_allocations(const char *model, size_t variant, mq_gemm_choice gemm) {
     learner_fixture f;
     mq_quantize_options options;
     set_variant(&options, variant);
+    options.gemm = gemm;
     open_learner(&f, model, &options, EPOCHS);
     mq_alloc_fail_after(1);
     const mq_status status = mq_learner_train(&f.learner, 0, 0.0, NULL);
@@ -142,8 +143,19 @@ static void check_allocations(const char *model, size_t variant) {
 static void nothing_is_allocated_in_the_loop(void **state) {
     (void)state;
     for (size_t variant = 0; variant < VARIANTS; variant++) {
-        check_allocations("llama", variant);
-        check_allocations("gemma3", variant);
+        check_allocations("llama", variant, MQ_GEMM_OPENBLAS);
+        check_allocations("gemma3", variant, MQ_GEMM_OPENBLAS);
+    }
+}
+
+static void nor_with_bf16_products(void **state) {
+    (void)state;
+    if (!mq_gemm_bf16_usable()) {
+        skip();
+    }
+    for (size_t variant = 0; variant < VARIANTS; variant++) {
+        check_allocations("llama", variant, MQ_GEMM_ONEDNN_BF16);
+        check_allocations("gemma3", variant, MQ_GEMM_ONEDNN_BF16);
     }
 }
 
@@ -315,6 +327,7 @@ int main(void) {
         cmocka_unit_test(an_epoch_without_gain_is_the_last),
         cmocka_unit_test(the_values_are_those_of_its_last_step),
         cmocka_unit_test(nothing_is_allocated_in_the_loop),
+        cmocka_unit_test(nor_with_bf16_products),
         cmocka_unit_test(gram_diagonals_are_plain_sums),
         cmocka_unit_test(widths_without_a_step),
         cmocka_unit_test(int8_is_visited_beside_the_others),
