@@ -1,4 +1,4 @@
-/* A learner at the first block of a small golden model, as mq_run would have it before training. */
+/* A learner at the first block of a small model, as mq_run would have it before training. */
 #ifndef LEARNER_FIXTURE_H
 #define LEARNER_FIXTURE_H
 
@@ -6,6 +6,7 @@
 
 #include "base/random.h"
 #include "model_test.h"
+#include "quant/backend.h"
 #include "quant/learner.h"
 
 typedef struct learner_fixture {
@@ -13,54 +14,81 @@ typedef struct learner_fixture {
     mq_model *model;
     mq_selection selection;
     mq_context *context;
+    mq_backend backend;
     mq_slab slab;
     mq_learner learner;
 } learner_fixture;
 
-/* options: its numbers for the loop are replaced by small ones. `name`: of a golden model. */
-static inline void open_learner(learner_fixture *f, const char *name,
-                                const mq_quantize_options *options, size_t epochs) {
-    *f = (learner_fixture){.options = *options, .model = open_golden(name)};
+/* How much there is to learn from. */
+typedef struct learner_size {
+    size_t samples, batch, length;
+} learner_size;
+
+/* ids of random text through the embedding, for the teacher and every student. */
+static inline void fill_chains(learner_fixture *f) {
+    const mq_chains *chains = &f->learner.chains;
+    const size_t tokens = chains->sequences * chains->length;
+    int32_t *ids = mq_alloc(tokens, sizeof *ids);
+    assert_non_null(ids);
+    mq_random random;
+    mq_random_seed(&random, 11, 0);
+    for (size_t i = 0; i < tokens; i++) {
+        ids[i] = (int32_t)mq_random_below(&random, f->model->config.vocab_size);
+    }
+    assert_int_equal(mq_model_embed(chains->teacher, f->model, ids, tokens, NULL), MQ_OK);
+    for (size_t k = 0; k < f->options.width_count; k++) {
+        memcpy(chains->student[k], chains->teacher,
+               tokens * f->model->config.hidden_size * sizeof(float));
+    }
+    mq_free(ids);
+}
+
+/* model becomes the fixture's. Products are of float32, unless the options name others. */
+static inline void open_learner_of(learner_fixture *f, mq_model *model,
+                                   const mq_quantize_options *options, const learner_size *size,
+                                   size_t epochs) {
+    *f = (learner_fixture){.options = *options, .model = model};
     f->options.group_size = 8;
-    f->options.samples = f->options.batch = 4;
-    f->options.seq_len = 12;
+    f->options.samples = size->samples;
+    f->options.batch = size->batch;
+    f->options.seq_len = size->length;
     f->options.epochs = epochs;
     f->options.calib = "none";
     const mq_context_options one = {.threads = 1}; /* too little work to share */
     mq_error err = {0};
     if (mq_select(&f->selection, &f->options, &f->model->config, &err) != MQ_OK ||
         mq_context_new(&f->context, &one, &err) != MQ_OK) {
-        fail_with(name, &err);
+        fail_with(model->folder, &err);
+    }
+    if (options->gemm == MQ_GEMM_ONEDNN_BF16 &&
+        mq_backend_open(&f->backend, &f->options, &f->model->config, f->context, &err) != MQ_OK) {
+        fail_with(model->folder, &err);
     }
     f->learner = (mq_learner){.options = &f->options,
                               .model = f->model,
                               .selection = &f->selection,
-                              .context = f->context};
+                              .context = f->context,
+                              .gemm = f->backend.bf16};
     mq_learner_carve(&f->learner, &f->slab, f->options.samples, f->options.seq_len);
     assert_false(f->slab.overflow);
     assert_int_equal(mq_slab_allocate(&f->slab, "the test's learner", &err), MQ_OK);
     mq_learner_carve(&f->learner, &f->slab, f->options.samples, f->options.seq_len);
-    mq_chains *chains = &f->learner.chains;
-    const size_t tokens = chains->sequences * chains->length;
-    int32_t ids[4 * 12];
-    assert_true(tokens <= sizeof ids / sizeof ids[0]);
-    mq_random random;
-    mq_random_seed(&random, 11, 0);
-    for (size_t i = 0; i < tokens; i++) {
-        ids[i] = (int32_t)mq_random_below(&random, f->model->config.vocab_size);
-    }
     assert_int_equal(mq_learner_load(&f->learner, 0, &err), MQ_OK);
-    assert_int_equal(mq_model_embed(chains->teacher, f->model, ids, tokens, &err), MQ_OK);
-    for (size_t k = 0; k < f->options.width_count; k++) {
-        memcpy(chains->student[k], chains->teacher,
-               tokens * f->model->config.hidden_size * sizeof(float));
-    }
+    fill_chains(f);
     assert_int_equal(mq_learner_teach(&f->learner, 0, &err), MQ_OK);
     mq_learner_start(&f->learner, 0);
 }
 
+/* options: its numbers for the loop are replaced by small ones. `name`: of a golden model. */
+static inline void open_learner(learner_fixture *f, const char *name,
+                                const mq_quantize_options *options, size_t epochs) {
+    const learner_size small = {.samples = 4, .batch = 4, .length = 12};
+    open_learner_of(f, open_golden(name), options, &small, epochs);
+}
+
 static inline void close_learner(learner_fixture *f) {
     mq_slab_free(&f->slab);
+    mq_backend_close(&f->backend);
     mq_selection_free(&f->selection);
     mq_model_free(f->model);
     mq_context_free(f->context);

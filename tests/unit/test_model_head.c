@@ -221,6 +221,54 @@ static void test_refusals(void **state) {
     mq_model_free(model);
 }
 
+/* The largest at each place in turn, of numbers that are all below 0. */
+static void check_largest(const mq_head_kernels *k, size_t n) {
+    float *x = random_floats(n, 20.0, n);
+    for (size_t i = 0; i < n; i++) {
+        x[i] -= 21.0F;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const float kept = x[i];
+        x[i] = -0.5F;
+        assert_true(k->largest(x, n) == -0.5F);
+        x[i] = kept;
+    }
+    mq_free(x);
+}
+
+static double float_lse(const float *logits, size_t n) {
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        sum += exp((double)logits[i]);
+    }
+    return log(sum);
+}
+
+/* Bounds are shares of what is summed up or subtracted: an exponential is off by 2 units in its
+ * last place and by the rounding of its argument, which is above -64. */
+static void check_kl_gradient(const mq_head_kernels *k, size_t n, double softcap) {
+    const double weight = 0.75;
+    float *x = random_floats(n, 20.0, n), *r = random_floats(n, 20.0, n + 1),
+          *s = mq_alloc(n, sizeof *s);
+    assert_non_null(s);
+    memcpy(s, x, n * sizeof *s);
+    const float lse = (float)float_lse(x, n), reference_lse = (float)float_lse(r, n);
+    const float got = k->kl_gradient(s, r, n, lse, reference_lse, (float)weight, (float)softcap);
+    double total = 0.0, size = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        const double q = exp((double)x[i] - (double)lse);
+        const double p = exp((double)r[i] - (double)reference_lse);
+        const double slope = softcap > 0.0 ? 1.0 - pow((double)x[i] / softcap, 2.0) : 1.0;
+        total += p * ((double)r[i] - (double)x[i]);
+        size += p * fabs((double)r[i] - (double)x[i]);
+        assert_true(fabs((double)s[i] - weight * (q - p) * slope) <= 5e-6 * weight * (q + p));
+    }
+    assert_true(fabs((double)got - total) <= 5e-6 * size);
+    mq_free(s);
+    mq_free(r);
+    mq_free(x);
+}
+
 /* Every instruction set that this processor has, against double. */
 static void check_kernels(const mq_head_kernels *k, size_t n) {
     float *x = random_floats(n, 20.0, n), *r = random_floats(n, 20.0, n + 1),
@@ -260,6 +308,9 @@ static void test_kernels(void **state) {
     for (size_t i = 0; mq_head_kernels_at(i) != NULL; i++) {
         for (size_t n = 1; n < 1100; n += n < 40 ? 1 : 97) {
             check_kernels(mq_head_kernels_at(i), n);
+            check_largest(mq_head_kernels_at(i), n);
+            check_kl_gradient(mq_head_kernels_at(i), n, 0.0);
+            check_kl_gradient(mq_head_kernels_at(i), n, 25.0);
         }
     }
 }

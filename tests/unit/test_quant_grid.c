@@ -270,11 +270,37 @@ static void clip_matches(void **state) {
     close_fixture(&f);
 }
 
+/* values: in both forms and in each alone, row by row as tasks may have it. */
+static void check_values(const mq_nested_kernels *kernels, fixture *f, const mq_values expected[]) {
+    const size_t count = f->out * f->in;
+    for (size_t form = 0; form < 3; form++) {
+        mq_values wanted[3];
+        for (size_t k = 0; k < 3; k++) {
+            wanted[k].f32 = form == 1 ? NULL : f->values[k].f32;
+            wanted[k].bf16 = form == 2 ? NULL : f->values[k].bf16;
+            memset(f->values[k].f32, 0xff, count * sizeof(float));
+            memset(f->values[k].bf16, 0xff, count * sizeof(mq_bf16));
+        }
+        for (size_t row = 0; row < f->out; row++) {
+            kernels->values(&f->grid, wanted, row, row + 1);
+        }
+        for (size_t k = 0; k < 3; k++) {
+            if (wanted[k].f32 != NULL) {
+                assert_memory_equal(wanted[k].f32, expected[k].f32, count * sizeof(float));
+            }
+            for (size_t i = 0; wanted[k].bf16 != NULL && i < count; i++) {
+                assert_int_equal(wanted[k].bf16[i], mq_f32_to_bf16(expected[k].f32[i]));
+            }
+        }
+    }
+}
+
 /* Every instruction set gives the bytes of the reference, over several steps that move everything.
  */
-static void check_kernels(const mq_nested_kernels *kernels, bool symmetric) {
+static void check_kernels(const mq_nested_kernels *kernels, size_t group, bool symmetric) {
     fixture f;
-    open_fixture(&f, "nested-64.safetensors", &mq_nested_grid, 64);
+    open_fixture(&f, group == 0 ? "nested-row.safetensors" : "nested-64.safetensors",
+                 &mq_nested_grid, group);
     mq_nested *nested = f.grid.state;
     nested->symmetric = symmetric;
     const size_t count = f.out * f.in;
@@ -311,6 +337,10 @@ static void check_kernels(const mq_nested_kernels *kernels, bool symmetric) {
         for (size_t i = 0; i < count; i++) {
             assert_int_equal(f.values[k].bf16[i], mq_f32_to_bf16(kept[k].f32[i]));
         }
+    }
+    check_values(&mq_nested_kernels_base, &f, kept);
+    check_values(kernels, &f, kept);
+    for (size_t k = 0; k < 3; k++) {
         mq_free(kept[k].f32);
         mq_free(f.values[k].bf16);
     }
@@ -328,9 +358,8 @@ static void kernels_agree(void **state) {
         all[count++] = &mq_nested_kernels_avx2;
     }
 #endif
-    for (size_t i = 0; i < count; i++) {
-        check_kernels(all[i], false);
-        check_kernels(all[i], true);
+    for (size_t i = 0; i < 4 * count; i++) { /* a row is more than a chunk */
+        check_kernels(all[i / 4], i % 2 == 0 ? 64 : 0, i / 2 % 2 == 1);
     }
 }
 

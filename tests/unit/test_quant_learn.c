@@ -1,5 +1,6 @@
 /* layer: quant */
-/* The loop over the steps of a block: when it stops early, and what it does not need. */
+/* The loops over the tokens of a block: what the teacher's sums are, when the steps stop early, and
+ * what they do not need. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -122,10 +123,11 @@ static void set_variant(mq_quantize_options *options, size_t variant) {
 
 #define VARIANTS 8
 
-static void check_allocations(const char *model, size_t variant) {
+static void check_allocations(const char *model, size_t variant, mq_gemm_choice gemm) {
     learner_fixture f;
     mq_quantize_options options;
     set_variant(&options, variant);
+    options.gemm = gemm;
     open_learner(&f, model, &options, EPOCHS);
     mq_alloc_fail_after(1);
     const mq_status status = mq_learner_train(&f.learner, 0, 0.0, NULL);
@@ -141,8 +143,81 @@ static void check_allocations(const char *model, size_t variant) {
 static void nothing_is_allocated_in_the_loop(void **state) {
     (void)state;
     for (size_t variant = 0; variant < VARIANTS; variant++) {
-        check_allocations("llama", variant);
-        check_allocations("gemma3", variant);
+        check_allocations("llama", variant, MQ_GEMM_OPENBLAS);
+        check_allocations("gemma3", variant, MQ_GEMM_OPENBLAS);
+    }
+}
+
+static void nor_with_bf16_products(void **state) {
+    (void)state;
+    if (!mq_gemm_bf16_usable()) {
+        skip();
+    }
+    for (size_t variant = 0; variant < VARIANTS; variant++) {
+        check_allocations("llama", variant, MQ_GEMM_ONEDNN_BF16);
+        check_allocations("gemma3", variant, MQ_GEMM_ONEDNN_BF16);
+    }
+}
+
+/* sums[in] += the squares of the linear's inputs when the sequence passes through the block alone,
+ * at full precision. */
+static void add_squares_of(double *sums, learner_fixture *f, mq_linear linear, size_t in,
+                           size_t sequence) {
+    mq_block_weights weights;
+    mq_block_shape shape;
+    learner_block(&weights, &shape, f, 0);
+    weights = mq_block_params_view(&f->learner.params);
+    shape.sequences = 1;
+    const size_t floats = shape.length * f->model->config.hidden_size;
+    mq_block_forward(f->learner.output, f->learner.chains.teacher + sequence * floats, &weights,
+                     &shape, f->learner.activations, f->context);
+    const float *x = mq_activations_input(f->learner.activations, linear);
+    for (size_t i = 0; i < shape.length * in; i++) {
+        sums[i % in] += (double)x[i] * (double)x[i];
+    }
+}
+
+static void check_gram(learner_fixture *f, mq_linear linear) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, &f->model->config, linear);
+    double *sums = mq_calloc(in, sizeof *sums), mean = 0.0;
+    assert_non_null(sums);
+    for (size_t s = 0; s < f->learner.chains.sequences; s++) {
+        add_squares_of(sums, f, linear, in, s);
+    }
+    const double tokens = (double)(f->learner.chains.sequences * f->learner.chains.length);
+    for (size_t c = 0; c < in; c++) {
+        mean += sums[c] / tokens / (double)in;
+    }
+    for (size_t c = 0; c < in; c++) {
+        const double expected = sums[c] / tokens + 1e-6 * mean + 1e-12;
+        assert_true(fabs(f->learner.gram_sum[linear][c] - sums[c]) <= 1e-5 * sums[c]);
+        assert_true(fabs((double)f->learner.gram[linear][c] - expected) <= 1e-5 * expected);
+    }
+    mq_free(sums);
+}
+
+/* Of columns that make whole pieces and not, over more tokens than one sum in float32 is made of,
+ * in two batches of which the last is smaller; taught twice, they are not added up. */
+static void gram_diagonals_are_plain_sums(void **state) {
+    (void)state;
+    const learner_size size = {.samples = 5, .batch = 4, .length = 70};
+    for (size_t m = 0; m < 2; m++) {
+        learner_fixture f;
+        mq_model *model = NULL;
+        if (m == 0) {
+            model = open_golden("llama");
+        } else {
+            assert_int_equal(mq_model_open_plain(&model, MATQUANT_DATA_DIR "/demo-model", NULL),
+                             MQ_OK);
+        }
+        mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_PAPER);
+        open_learner_of(&f, model, &options, &size, 1);
+        assert_int_equal(mq_learner_teach(&f.learner, 0, NULL), MQ_OK);
+        for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+            check_gram(&f, (mq_linear)i);
+        }
+        close_learner(&f);
     }
 }
 
@@ -252,6 +327,8 @@ int main(void) {
         cmocka_unit_test(an_epoch_without_gain_is_the_last),
         cmocka_unit_test(the_values_are_those_of_its_last_step),
         cmocka_unit_test(nothing_is_allocated_in_the_loop),
+        cmocka_unit_test(nor_with_bf16_products),
+        cmocka_unit_test(gram_diagonals_are_plain_sums),
         cmocka_unit_test(widths_without_a_step),
         cmocka_unit_test(int8_is_visited_beside_the_others),
         cmocka_unit_test(senseless_percentages_are_refused),
