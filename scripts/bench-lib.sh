@@ -9,18 +9,24 @@ read_options() {
     while [ $# -gt 0 ]; do
         name=$(printf '%s' "${1#--}" | tr - _)
         case " $names " in
-        *" $name "*) [ $# -ge 2 ] && [ "$1" != "${1#--}" ] || usage ;;
-        *) usage ;;
+        *" $name "*) [ $# -ge 2 ] && [ "$1" != "${1#--}" ] || usage "$@" ;;
+        *) usage "$@" ;;
         esac
         eval "$name=\$2"
         shift 2
     done
 }
 
+# usage [WORD...]: prints the comment that the script begins with, and ends it; with 0 if the first word asks for help, else 2.
 usage() {
-    sed -n '2,${/^#/!q;s/^# \{0,1\}//p;}' "$0" >&2
+    case ${1-} in
+    -h | --help) say_usage && exit ;;
+    esac
+    say_usage >&2
     exit 2
 }
+
+say_usage() { sed -n '2,${/^#/!q;s/^# \{0,1\}//p;}' "$0"; }
 
 # split_model: NAME=FOLDER in `model` into `name` and `folder`; without it, `calib` or `text` the script ends.
 split_model() {
