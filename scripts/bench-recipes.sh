@@ -31,9 +31,9 @@ mkdir -p "$work"
 
 for model in $models; do
     name=${model%%=*} folder=${model#*=}
-    measure "$name-full.json" "$matquant" eval "$folder" --text "$text" --windows $windows --seq-len $seq_len --json
+    evaluate "$name-full.json" "$folder"
     for recipe in $recipes; do
-        master=$work/$name-$recipe
+        master=$name-$recipe
         calibration="--calib $calib $settings"
         [ "$recipe" != rtn ] || calibration='' # nor settings: they are learning's
         case $recipe in
@@ -42,12 +42,8 @@ for model in $models; do
         esac
         # Split into words on purpose: the path in $calibration may hold no spaces.
         # shellcheck disable=SC2086
-        measure "$name-$recipe.json" "$matquant" quantize "$folder" -o "$master" --force --recipe $options \
-            --group-size 64 $calibration --json
-        for width in $widths; do
-            measure "$name-$recipe-w$width.json" "$matquant" eval "$master" --bits "$width" --text "$text" \
-                --windows $windows --seq-len $seq_len --json
-        done
+        make_master "$master" --recipe $options --group-size 64 $calibration
+        evaluate_widths "$master" "$widths"
     done
 done
 

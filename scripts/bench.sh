@@ -16,6 +16,8 @@
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$here/scripts/bench-lib.sh"
+help_wanted "$@"
 build=${MATQUANT_BUILD:-$here/build/release}
 if [ ! -x "$build/matquant" ] || [ ! -x "$build/tests/bench/bench_learn" ]; then
     echo "$0: $build is not built: cmake --preset release && cmake --build --preset release" >&2

@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 
-from bench_recipes_table import TITLES, load, machine, measured, write_section
+from bench_recipes_table import TITLES, load, measured, write_section
 
 WIDTHS = (8, 4, 2, 6, 3)
 SCOPES = {"ffn": "Feed-forward networks only", "all": "All linears"}
@@ -68,7 +68,7 @@ def main():
         f"Recipe paper, {settings(work, name)}; int6 and int3 were in no loss but the dedicated models'.",
         "Made by `scripts/bench-paper.sh`.",
         "",
-        f"{version}; {machine()}; {measured(work)}.",
+        f"{version}; {measured(work.glob(f'{name}-*.json'))}.",
         "",
     ]
     for scope in SCOPES:

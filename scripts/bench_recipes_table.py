@@ -5,11 +5,11 @@ usage: bench_recipes_table.py WORK RESULTS MATQUANT   (standard library only)
 """
 import datetime
 import json
-import os
 import pathlib
-import re
 import subprocess
 import sys
+
+from bench_machine import machine_line
 
 BEGIN, END = "<!-- recipes: begin -->", "<!-- recipes: end -->"
 WIDTHS = (8, 7, 6, 5, 4, 3, 2)
@@ -25,15 +25,17 @@ def load(path):
     return json.loads(path.read_text()) if path.exists() and path.stat().st_size else None
 
 
-def machine():
-    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    return f"{model.group(1) if model else 'unknown processor'}, {len(os.sched_getaffinity(0))} cores"
+def date_of(path):
+    """The day of a measurement, which those of before do not say: theirs is that of the file."""
+    return load(path).get("date") or datetime.date.fromtimestamp(path.stat().st_mtime).isoformat()
 
 
-def measured(work):
-    """The days on which what is in the work folder was measured."""
-    days = sorted({datetime.date.fromtimestamp(p.stat().st_mtime).isoformat() for p in work.glob("*.json")})
-    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+def measured(paths):
+    """The machines on which measurements were made (this one, where they do not say), and the days."""
+    paths = [path for path in paths if load(path)]
+    machines = sorted({load(path).get("machine") or machine_line() for path in paths})
+    days = sorted(map(date_of, paths))
+    return "; ".join(machines) + "; " + (days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}")
 
 
 def number(value):
@@ -105,7 +107,7 @@ def main():
         "Perplexity on WikiText-2 test of masters at every width: all linears, groups of 64, calibrated on Wikipedia text",
         "(sequences x tokens x epochs); no loss of the blocks saw 7, 6, 5 and 3 bits. Made by `scripts/bench-recipes.sh`.",
         "",
-        f"{version}; {machine()}; {measured(work)}.",
+        f"{version}; {measured(work.glob('*.json'))}.",
         "",
     ]
     for name in names:
