@@ -167,10 +167,12 @@ if(TARGET bench_refit)
     endif()
 endif()
 
-# What scripts/bench.sh makes of an earlier run's numbers. (Other tests need Python, too.)
-add_test(NAME bench.compare COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/tests/bench/compare.py
-    ${CMAKE_CURRENT_SOURCE_DIR}/scripts)
-set_tests_properties(bench.compare PROPERTIES LABELS bench TIMEOUT 60 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
+# What scripts/bench.sh makes of an earlier run's numbers, and how scripts write tables. (Other tests need Python, too.)
+foreach(name IN ITEMS compare tables)
+    add_test(NAME bench.${name} COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/tests/bench/${name}.py
+        ${CMAKE_CURRENT_SOURCE_DIR}/scripts)
+    set_tests_properties(bench.${name} PROPERTIES LABELS bench TIMEOUT 60 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
+endforeach()
 
 # --- structure -------------------------------------------------------------------------------------------------
 
