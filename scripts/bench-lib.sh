@@ -106,11 +106,12 @@ keep_back() {
 }
 
 # peers_environment ROOT: $build is where matquant was built, and $python the Python of the peers' environment, which is made if
-# it is not there: ROOT/build/peers-venv (MATQUANT_PEERS_VENV: another place), from the Python package index.
+# it is not there: ~/.cache/matquant/peers-venv (XDG_CACHE_HOME: another ~/.cache; MATQUANT_PEERS_VENV: another place), from the
+# Python package index.
 # MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0), to name its CPU build where that takes more.
 peers_environment() {
     build=${MATQUANT_BUILD:-$1/build/release}
-    venv=${MATQUANT_PEERS_VENV:-$1/build/peers-venv}
+    venv=${MATQUANT_PEERS_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/matquant/peers-venv}
     python=$venv/bin/python
     if [ ! -x "$build/matquant" ]; then
         echo "$0: $build is not built: cmake --preset release && cmake --build --preset release" >&2
