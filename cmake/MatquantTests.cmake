@@ -138,6 +138,7 @@ if(TARGET short_model)
     endforeach()
 endif()
 
+set(data ${CMAKE_CURRENT_SOURCE_DIR}/data)
 # Calls that bench_learn's timers stand between (tests/bench/learn_timers.h): those from one source file to another.
 if(TARGET bench_learn)
     foreach(wrapped IN ITEMS mq_learner_load mq_learner_teach mq_learner_start mq_learner_measure mq_learner_train
@@ -148,16 +149,30 @@ if(TARGET bench_learn)
         target_link_options(bench_learn PRIVATE LINKER:--wrap=${wrapped})
     endforeach()
     # That they still do: the linker does not say when a name is gone.
-    set(data ${CMAKE_CURRENT_SOURCE_DIR}/data)
     add_test(NAME bench.learn COMMAND bench_learn ${data}/demo-model ${data}/demo-calib.jsonl.gz
         ${CMAKE_CURRENT_BINARY_DIR}/tests/bench/never samples=4 seq-len=32 epochs=1 repeats=1)
     set_tests_properties(bench.learn PROPERTIES LABELS bench TIMEOUT 120 ENVIRONMENT "${matquant_test_environment}")
 endif()
 
-# What scripts/bench.sh makes of an earlier run's numbers. (Other tests need Python, too.)
-add_test(NAME bench.compare COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/tests/bench/compare.py
-    ${CMAKE_CURRENT_SOURCE_DIR}/scripts)
-set_tests_properties(bench.compare PROPERTIES LABELS bench TIMEOUT 60 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
+# Those of bench_refit, which looks by itself whether they saw anything, and whether all sequences were trained on.
+if(TARGET bench_refit)
+    foreach(wrapped IN ITEMS mq_distill_teach mq_distill_measure mq_student_load mq_head_kl_gradient)
+        target_link_options(bench_refit PRIVATE LINKER:--wrap=${wrapped})
+    endforeach()
+    if(TARGET matquant)
+        add_test(NAME bench.refit COMMAND bench_refit ${data}/demo-model ${CMAKE_CURRENT_BINARY_DIR}/cli-fixtures/master/m
+            ${data}/demo-calib.jsonl.gz 8 4 1 -1 float32 1)
+        set_tests_properties(bench.refit PROPERTIES LABELS bench TIMEOUT 120 ENVIRONMENT "${matquant_test_environment}"
+            FIXTURES_REQUIRED master)
+    endif()
+endif()
+
+# What scripts/bench.sh makes of an earlier run's numbers, and how scripts write tables. (Other tests need Python, too.)
+foreach(name IN ITEMS compare tables)
+    add_test(NAME bench.${name} COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/tests/bench/${name}.py
+        ${CMAKE_CURRENT_SOURCE_DIR}/scripts)
+    set_tests_properties(bench.${name} PROPERTIES LABELS bench TIMEOUT 60 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
+endforeach()
 
 # --- structure -------------------------------------------------------------------------------------------------
 

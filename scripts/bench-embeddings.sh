@@ -30,20 +30,18 @@ matquant=${MATQUANT:-$here/build/release/matquant}
 mkdir -p "$work"
 
 prefix=$name-$recipe-g$group_size
-measure "$name-full.json" "$matquant" eval "$folder" --text "$text" --windows "$windows" --seq-len "$seq_len" --json
+evaluate "$name-full.json" "$folder"
 for kind in keep 8 nested; do
-    master=$work/$prefix-$kind
+    master=$prefix-$kind
     options="--embeddings $kind"
     [ $kind != nested ] || options="$options --embeddings-min-bits $min_bits"
     # Split into words on purpose: the path in $calibration may hold no spaces.
     # shellcheck disable=SC2086
-    measure "$prefix-$kind.json" "$matquant" quantize "$folder" -o "$master" --force --recipe "$recipe" \
-        --group-size "$group_size" $calibration $settings $options --json
+    make_master "$master" --recipe "$recipe" --group-size "$group_size" $calibration $settings $options
+    evaluate_widths "$master" '8 4 2'
     for width in 8 4 2; do
-        measure "$prefix-$kind-w$width.json" "$matquant" eval "$master" --bits $width --text "$text" --windows "$windows" \
-            --seq-len "$seq_len" --json
         for format in mlx gguf; do
-            measure "$prefix-$kind-$format$width.json" "$matquant" slice "$master" -o "$work/slice.$format" --force \
+            measure "$master-$format$width.json" "$matquant" slice "$work/$master" -o "$work/slice.$format" --force \
                 --bits $width --format $format --json
             rm -rf "$work/slice.$format"
         done

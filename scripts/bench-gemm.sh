@@ -35,12 +35,8 @@ for seed in $seeds; do
         fi
         # Split into words on purpose.
         # shellcheck disable=SC2086
-        measure "$made.json" python3 "$here/scripts/bench_gemm_table.py" time "$matquant" quantize "$folder" \
-            -o "$work/$made" --force --calib "$calib" $settings --seed "$seed" --gemm $gemm --json
-        for width in 8 4 2; do
-            measure "$made-w$width.json" "$matquant" eval "$work/$made" --bits $width --text "$text" \
-                --windows "$windows" --seq-len "$seq_len" --reference "$folder" --json
-        done
+        make_master "$made" --calib "$calib" $settings --seed "$seed" --gemm $gemm
+        evaluate_widths "$made" '8 4 2' --reference "$folder"
         rm -rf "${work:?}/$made"
     done
 done
@@ -48,4 +44,4 @@ if [ "$block" = yes ] && [ ! -s "$work/block" ]; then
     "$build/tests/bench/bench_block" 0 10 cpu >"$work/block.part"
     mv "$work/block.part" "$work/block"
 fi
-python3 "$here/scripts/bench_gemm_table.py" table "$work" "$name" "$matquant" "$results" "$settings" "$seeds" "$block"
+python3 "$here/scripts/bench_gemm_table.py" "$work" "$name" "$matquant" "$results" "$settings" "$seeds" "$block"

@@ -7,6 +7,9 @@
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$here/scripts/bench-lib.sh"
+[ $# -le 3 ] || usage
+help_wanted "$@"
 model=${1:-$here/data/demo-model}
 calib=${2:-$here/data/demo-calib.jsonl.gz}
 text=${3:-$here/data/demo-eval.txt}

@@ -1,5 +1,6 @@
-# What the bench scripts have in common; to be read by them with `.`.
-# shellcheck shell=sh
+# What the bench scripts have in common; to be read by them with `.`. They set `here`, where the repository is, and what their
+# options say: model, calib, text, work, windows, seq_len; and `matquant`, the program.
+# shellcheck shell=sh disable=SC2154
 
 # read_options NAMES WORD...: --NAME VALUE pairs into the variables NAME (- becomes _); anything else prints the comment that
 # the script begins with, and ends it.
@@ -9,17 +10,32 @@ read_options() {
     while [ $# -gt 0 ]; do
         name=$(printf '%s' "${1#--}" | tr - _)
         case " $names " in
-        *" $name "*) [ $# -ge 2 ] && [ "$1" != "${1#--}" ] || usage ;;
-        *) usage ;;
+        *" $name "*) [ $# -ge 2 ] && [ "$1" != "${1#--}" ] || usage "$@" ;;
+        *) usage "$@" ;;
         esac
         eval "$name=\$2"
         shift 2
     done
 }
 
+# usage [WORD...]: prints the comment that the script begins with, and ends it: with 0 if the first word asks for help, else 2.
 usage() {
-    sed -n '2,${/^#/!q;s/^# \{0,1\}//p;}' "$0" >&2
+    case ${1-} in
+    -h | --help) say_usage && exit ;;
+    esac
+    say_usage >&2
     exit 2
+}
+
+say_usage() { sed -n '2,${/^#/!q;s/^# \{0,1\}//p;}' "$0"; }
+
+# help_wanted WORD...: prints that comment, and ends the script, if a word asks for help.
+help_wanted() {
+    for word; do
+        case $word in
+        -h | --help) usage "$word" ;;
+        esac
+    done
 }
 
 # split_model: NAME=FOLDER in `model` into `name` and `folder`; without it, `calib` or `text` the script ends.
@@ -31,7 +47,8 @@ split_model() {
     name=${model%%=*} folder=${model#*=}
 }
 
-# measure FILE COMMAND...: the command's JSON into FILE of the work folder, unless it is there
+# measure FILE COMMAND...: the command's JSON, and when and on what machine it ran (bench_machine.py), into FILE of the work
+# folder, unless it is there
 measure() {
     file=$work/$1
     shift
@@ -39,8 +56,31 @@ measure() {
         return
     fi
     echo "+ $*" >&2
-    "$@" >"$file.part"
+    python3 "$here/scripts/bench_machine.py" time "$@" >"$file.part"
     mv "$file.part" "$file"
+}
+
+# make_master MASTER OPTION...: $work/MASTER by quantizing $folder, and MASTER.json, unless that is there
+make_master() {
+    made=$1
+    shift
+    measure "$made.json" "$matquant" quantize "$folder" -o "$work/$made" --force "$@" --json
+}
+
+# evaluate FILE FOLDER [OPTION...]: what eval says of it, on $text
+evaluate() {
+    output=$1
+    shift
+    measure "$output" "$matquant" eval "$@" --text "$text" --windows "$windows" --seq-len "$seq_len" --json
+}
+
+# evaluate_widths MASTER "WIDTH..." [OPTION...]: $work/MASTER at each width, into MASTER-wWIDTH.json
+evaluate_widths() {
+    evaluated=$1 its_widths=$2
+    shift 2
+    for width in $its_widths; do
+        evaluate "$evaluated-w$width.json" "$work/$evaluated" --bits "$width" "$@"
+    done
 }
 
 # keep_back FOLDER: where $text is "last:N", the last N documents of $calib, a .jsonl.gz, become a text of their own, and $calib
@@ -66,11 +106,12 @@ keep_back() {
 }
 
 # peers_environment ROOT: $build is where matquant was built, and $python the Python of the peers' environment, which is made if
-# it is not there: ROOT/build/peers-venv (MATQUANT_PEERS_VENV: another place), from the Python package index.
+# it is not there: ~/.cache/matquant/peers-venv (XDG_CACHE_HOME: another ~/.cache; MATQUANT_PEERS_VENV: another place), from the
+# Python package index.
 # MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0), to name its CPU build where that takes more.
 peers_environment() {
     build=${MATQUANT_BUILD:-$1/build/release}
-    venv=${MATQUANT_PEERS_VENV:-$1/build/peers-venv}
+    venv=${MATQUANT_PEERS_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/matquant/peers-venv}
     python=$venv/bin/python
     if [ ! -x "$build/matquant" ]; then
         echo "$0: $build is not built: cmake --preset release && cmake --build --preset release" >&2

@@ -13,10 +13,7 @@ set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$here/scripts/bench-lib.sh"
-if [ $# -lt 4 ]; then
-    sed -n '5,6s/^# \{0,1\}//p' "$0" >&2
-    exit 2
-fi
+[ $# -ge 4 ] || usage "$@"
 matquant=${MATQUANT:-$here/build/release/matquant}
 model=$1 calib=$2 text=$3
 shift 3
@@ -34,12 +31,13 @@ printf '\n|---|---|'
 for width in $widths; do printf -- '---|'; done
 printf '\n'
 for options in "$@"; do
+    set -f
     # Split into words on purpose; no file names are meant.
     # shellcheck disable=SC2086
-    set -f
     seconds=$("$matquant" quantize "$model" -o "$work/master" --force --calib "$calib" $common $options --quiet --json |
         python3 -c 'import json, sys; print(round(json.load(sys.stdin)["seconds"]))')
     set +f
+    # shellcheck disable=SC2016 # no command is meant
     printf '| `%s` | %s |' "$options" "$seconds"
     for width in $widths; do
         value=$("$matquant" eval "$work/master" --bits "$width" --text "$text" --seq-len 512 --windows "$windows" \

@@ -28,40 +28,32 @@ split_model
 matquant=${MATQUANT:-$here/build/release/matquant}
 mkdir -p "$work"
 
-# evaluate FILE FOLDER [OPTION...]: on the text and, if there are any, the tasks
-evaluate() {
-    output=$1
-    shift
-    # Split into words on purpose: the paths in $tasks may hold no spaces.
-    # shellcheck disable=SC2086
-    measure "$output" "$matquant" eval "$@" --text "$text" --windows "$windows" --seq-len "$seq_len" \
-        ${tasks:+--tasks $tasks} ${tasks:+${max_items:+--max-items $max_items}} --json
-}
+# All are measured on the text and, if there are any, the tasks.
+on_tasks=${tasks:+--tasks $tasks ${max_items:+--max-items $max_items}}
 
-# make_master NAME SCOPE OPTION...: the master NAME
-make_master() {
-    made=$1 layers=$2
-    shift 2
+# of_scope MASTER OPTION...: makes it of $scope
+of_scope() {
     # Split into words on purpose.
     # shellcheck disable=SC2086
-    measure "$made.json" "$matquant" quantize "$folder" -o "$work/$made" --force --recipe paper --scope "$layers" \
-        --calib "$calib" $settings "$@" --json
+    make_master "$@" --recipe paper --scope "$scope" --calib "$calib" $settings
 }
 
 # Every width stands in --bits, since a width that does not gets scales and biases of its own by least squares, where the
 # paper has one pair for all; int6 and int3 weigh nothing in the loss.
 all='8,6,4,3,2'
-evaluate "$name-full.json" "$folder"
+# Split into words on purpose: the paths in $tasks may hold no spaces.
+# shellcheck disable=SC2086
+evaluate "$name-full.json" "$folder" $on_tasks
 for scope in $scopes; do
     for row in $rows; do
         master=$name-$scope-$row
         case $row in
-        sliced) make_master "$master" "$scope" --bits $all --lambda 1,0,0,0,0 ;;
-        matquant) make_master "$master" "$scope" --bits $all --lambda 0.1,0,0.1,0,1 ;;
-        single) make_master "$master" "$scope" --bits $all --lambda 0,0,0,0,1 ;;
-        extra) make_master "$master" "$scope" --bits $all --lambda 0.1,0,0.1,0,1 --slice-rule round-extra ;;
-        codistill) make_master "$master" "$scope" --bits "$all,8>2" --lambda 0.1,0,0.1,0,1,1 ;;
-        let) make_master "$master" "$scope" --bits $all --lambda 0.1,0,0.1,0,1 --let ;;
+        sliced) of_scope "$master" --bits $all --lambda 1,0,0,0,0 ;;
+        matquant) of_scope "$master" --bits $all --lambda 0.1,0,0.1,0,1 ;;
+        single) of_scope "$master" --bits $all --lambda 0,0,0,0,1 ;;
+        extra) of_scope "$master" --bits $all --lambda 0.1,0,0.1,0,1 --slice-rule round-extra ;;
+        codistill) of_scope "$master" --bits "$all,8>2" --lambda 0.1,0,0.1,0,1,1 ;;
+        let) of_scope "$master" --bits $all --lambda 0.1,0,0.1,0,1 --let ;;
         dedicated) ;;
         *)
             echo "$0: no row is called $row" >&2
@@ -69,12 +61,13 @@ for scope in $scopes; do
             ;;
         esac
         for width in 8 4 2 6 3; do
+            of=$master
             if [ "$row" = dedicated ]; then
-                make_master "$master$width" "$scope" --bits $width
-                evaluate "$master-w$width.json" "$work/$master$width" --bits $width
-            else
-                evaluate "$master-w$width.json" "$work/$master" --bits $width
+                of=$master$width
+                of_scope "$of" --bits $width
             fi
+            # shellcheck disable=SC2086
+            evaluate "$master-w$width.json" "$work/$of" --bits $width $on_tasks
         done
     done
 done

@@ -27,5 +27,6 @@ set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$here/scripts/bench-lib.sh"
 [ $# -gt 0 ] || usage
+help_wanted "$@"
 peers_environment "$here"
 exec python3 "$here/scripts/bench_tax.py" --root "$here" --build "$build" --python "$python" "$@"

@@ -71,12 +71,8 @@ for lambda in $lambdas; do
     weights="$weights $lambda"
     master=$prefix-$lambda
     # shellcheck disable=SC2086
-    measure "$master.json" "$matquant" quantize "$folder" -o "$work/$master" --force --calib "$calib" $settings $recipe \
-        --lambda "$lambda" --json
-    for width in 8 4 2; do
-        measure "$master-w$width.json" "$matquant" eval "$work/$master" --bits $width --text "$text" --windows "$windows" \
-            --seq-len "$seq_len" --reference "$folder" --json
-    done
+    make_master "$master" --calib "$calib" $settings $recipe --lambda "$lambda"
+    evaluate_widths "$master" '8 4 2' --reference "$folder"
 done
 # shellcheck disable=SC2086
 python3 "$here/scripts/bench_tradeoff_table.py" "$work" "$prefix" "$matquant" "$results" "$named" $weights

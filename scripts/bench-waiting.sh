@@ -9,6 +9,9 @@
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$here/scripts/bench-lib.sh"
+[ $# -le 1 ] || usage
+help_wanted "$@"
 build=${MATQUANT_BUILD:-$here/build/release}
 if [ ! -x "$build/matquant" ]; then
     echo "$0: $build is not built: cmake --preset release && cmake --build --preset release" >&2

@@ -11,11 +11,13 @@
 # --wait is how long to wait for others to leave the machine before each measurement, and --clock cpu times what runs in
 # one thread, but for the refit, by the processor's time, which others disturb less; --gemm bf16 learns with oneDNN's
 # products beside the bare oneDNN; --resume measures only the parts that are not in OUT yet. The tokenizers package is
-# measured beside ours with MATQUANT_PEERS_VENV's Python, or build/peers-venv's (scripts/bench-peers.sh makes it).
+# measured beside ours with the Python of the peers' environment, if scripts/bench-peers.sh has made it, or with python3.
 # Needs a built tree (build/release, or MATQUANT_BUILD).
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$here/scripts/bench-lib.sh"
+help_wanted "$@"
 build=${MATQUANT_BUILD:-$here/build/release}
 if [ ! -x "$build/matquant" ] || [ ! -x "$build/tests/bench/bench_learn" ]; then
     echo "$0: $build is not built: cmake --preset release && cmake --build --preset release" >&2

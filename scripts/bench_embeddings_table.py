@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 
-from bench_recipes_table import TITLES, load, machine, measured, number, write_section
+from bench_recipes_table import TITLES, load, measured, number, write_section
 
 WIDTHS = (8, 4, 2)
 FORMATS = {"mlx": "MLX", "gguf": "GGUF"}
@@ -43,7 +43,7 @@ def main():
         f"{full['seq_len']} tokens) of the slices' numbers, and what all of a slice takes on disk. The model as it was:",
         f"{number(full['perplexity'])}, {megabytes(weights)} MB of weights. Made by `scripts/bench-embeddings.sh`.",
         "",
-        f"{version}; {machine()}; {measured(work)}.",
+        f"{version}; {measured([work / f'{name}-full.json', *work.glob(f'{prefix}-*.json')])}.",
         "",
         "| `--embeddings` | " + " | ".join(heads) + " |",
         "|---|" + "---|" * len(heads),

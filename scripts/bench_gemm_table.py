@@ -1,28 +1,17 @@
 #!/usr/bin/env python3
-"""Two helpers of scripts/bench-gemm.sh (standard library only).
+"""Prints the table of scripts/bench-gemm.sh out of its JSON files, and writes it into RESULTS unless that is empty.
 
-usage: bench_gemm_table.py time COMMAND...   the command's JSON, with "processor_seconds" added
-       bench_gemm_table.py table WORK NAME MATQUANT RESULTS SETTINGS "SEED..." BLOCK
-       prints the table out of the JSON files in WORK, and writes it into RESULTS unless that is
-       empty; BLOCK yes: with the rates in WORK/block
+usage: bench_gemm_table.py WORK NAME MATQUANT RESULTS SETTINGS "SEED..." BLOCK   (standard library only)
+BLOCK yes: with the rates in WORK/block.
 """
-import json
 import pathlib
 import subprocess
 import sys
 
-from bench_machine import command
-from bench_recipes_table import TITLES, load, machine, measured, number, write_section
+from bench_recipes_table import TITLES, load, measured, number, write_section
 
 WIDTHS = (8, 4, 2)
 BACKENDS = ("openblas", "onednn-bf16")
-
-
-def timed(words):
-    run = command(*words)
-    result = {"command": " ".join(words), **json.loads(run.printed)}
-    result["processor_seconds"] = run.processor_seconds
-    json.dump(result, sys.stdout)
 
 
 def numbers(work, name, backend, seed, settings):
@@ -57,7 +46,7 @@ def table(work, name, matquant, results, settings, seeds, block):
              f"{some['windows']} windows of {some['seq_len']} tokens;",
              f"full precision: {number(some['reference_perplexity'])}. Processor seconds are those of all threads together. "
              "Made by `scripts/bench-gemm.sh`.", "",
-             f"{version}; {machine()}; {measured(work)}.", "",
+             f"{version}; {measured(work.glob(f'{name}-*.json'))}.", "",
              "| products | seed | seconds | processor seconds | int8 | int4 | int2 |", "|---|---|---|---|---|---|---|",
              *rows(work, name, seeds, settings)]
     if block == "yes":
@@ -72,9 +61,6 @@ def table(work, name, matquant, results, settings, seeds, block):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["time"]:
-        timed(sys.argv[2:])
-    elif sys.argv[1:2] == ["table"] and len(sys.argv) == 9:
-        table(*sys.argv[2:7], sys.argv[7].split(), sys.argv[8])
-    else:
+    if len(sys.argv) != 8:
         sys.exit(__doc__)
+    table(*sys.argv[1:6], sys.argv[6].split(), sys.argv[7])

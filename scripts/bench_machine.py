@@ -1,4 +1,10 @@
-"""The machine that the benches run on: what it is, what others do on it, and what a program takes (standard library only)."""
+"""The machine that the benches run on: what it is, what others do on it, and what a program takes (standard library only).
+
+usage: bench_machine.py time COMMAND...   the command's JSON, and with it "command", its "processor_seconds", what share of the
+       processors "others" used meanwhile, the "date" and the "machine"
+"""
+import datetime
+import json
 import os
 import pathlib
 import re
@@ -69,3 +75,21 @@ def command(*words):
     if process.returncode != 0:
         sys.exit(f"bench: {' '.join(str(word) for word in words)} ended with status {process.returncode}")
     return Run(printed, time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def machine_line():
+    return f"{machine()['cpu']}, {machine()['cores']} cores"
+
+
+def timed(words):
+    others = Others()
+    run = command(*words)
+    json.dump({**json.loads(run.printed), "command": " ".join(words), "processor_seconds": run.processor_seconds,
+               "others": others.share(), "date": datetime.date.today().isoformat(), "machine": machine_line()},
+              sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] != ["time"] or len(sys.argv) < 3:
+        sys.exit(__doc__)
+    timed(sys.argv[2:])

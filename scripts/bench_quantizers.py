@@ -96,7 +96,8 @@ def wrapped_lines(reports):
     counts = [f"{report['wrapped']:,}" for report in reports if report and report.get("wrapped")]
     if not counts:
         return []
-    return [f"Of AutoRound's codes of 8 bits {' and '.join(counts)} are 256 or -1, which it packs as 0 and 255: taken for 255 and 0."]
+    return [f"Of AutoRound's codes of 8 bits {' and '.join(counts)} are 256 or -1, which it packs as 0 and 255: taken for 255 and"
+            " 0."]
 
 
 def number(value):

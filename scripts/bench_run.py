@@ -252,8 +252,9 @@ print(tokenizers.__version__, len(text.encode()) / 1e6 / best, len(ids))
 """
 
 
-def peer_python(options):
-    venv = pathlib.Path(os.environ.get("MATQUANT_PEERS_VENV", options.root / "build/peers-venv"))
+def peer_python():
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    venv = pathlib.Path(os.environ.get("MATQUANT_PEERS_VENV") or cache / "matquant/peers-venv")  # as scripts/bench-lib.sh has it
     for python in (venv / "bin/python", "python3"):
         try:
             if subprocess.run([python, "-c", "import tokenizers"], capture_output=True).returncode == 0:
@@ -271,7 +272,7 @@ def tokenizer(shape, options):
         count, rate = re.search(r"(\d+) tokens in .* ([\d.]+) MB/s", printed).groups()
         ours.append(float(rate))
     result = {"ours": max(ours), "tokens": int(count), "text": text.name}
-    python = peer_python(options)
+    python = peer_python()
     if python is not None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         version, rate, tokens = command(python, "-c", TOKENIZERS, shape.folder / "tokenizer.json", text,

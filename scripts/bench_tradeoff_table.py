@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-from bench_recipes_table import TITLES, load, machine, measured, number, write_section
+from bench_recipes_table import TITLES, load, measured, number, write_section
 
 WIDTHS = (8, 4, 2)
 
@@ -55,7 +55,7 @@ def main():
         f"{some['windows']} windows of {some['seq_len']} tokens; full precision: {number(some['reference_perplexity'])}.",
         f"{settings(work, prefix, rows)}. Made by `scripts/bench-tradeoff.sh`.",
         "",
-        f"{version}; {machine()}; {measured(work)}.",
+        f"{version}; {measured(work.glob(f'{prefix}-*.json'))}.",
         "",
         "| lambda of 8, 4, 2 bits | " + " | ".join(f"int{width}" for width in WIDTHS) + " |",
         "|---|" + "---|" * len(WIDTHS),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Is what llama.cpp computes otherwise than matquant its rounding of activations? By hand, in test-readers.sh's environment:
 
-    build/readers-venv/bin/python scripts/check-llama-rounding.py MODEL TEXT [--build FOLDER] [--tokens N]
+    ~/.cache/matquant/readers-venv/bin/python scripts/check-llama-rounding.py MODEL TEXT [--build FOLDER] [--tokens N]
 
 Takes the first blocks of a Llama model with its head, quantizes them by rounding, and runs llama.cpp (float32 cache), its
 emulation (readers_programs.py) and plain float32 on the numbers in the GGUF file. Prints the root of the mean squared

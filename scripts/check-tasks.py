@@ -7,7 +7,8 @@
 The first items of each task file go through transformers in float32 on the CPU, each choice's whole sequence, with
 tokens made by the model's own tokenizer as lm-evaluation-harness makes them. Prints the largest difference of a
 choice's log-likelihood for each file, and exits with 1 when one is larger than the tolerance (in nats), when a
-continuation has another number of tokens or bytes, or when an accuracy is not that of the log-likelihoods.
+continuation has another number of tokens or bytes, when an answer (of acc or acc_norm) is another and the two choices
+are not tied within the tolerance, or when an accuracy is not that of the log-likelihoods.
 """
 
 import argparse
@@ -67,10 +68,16 @@ def best(values):
     return max(range(len(values)), key=values.__getitem__)
 
 
+def is_other(answer, theirs, tolerances):
+    """Whether an answer is not that of these values, by more than what one of the two may be off."""
+    chosen = best(theirs)
+    return answer is None or theirs[chosen] - theirs[answer] > max(tolerances[chosen], tolerances[answer])
+
+
 def compare(options, network, tokenizer, path):
     result, mine = ours(options.matquant, options.model, path, options.items)
     items = read_items(path, options.items)
-    worst, answers, tokens_differ, right = 0.0, 0, 0, [0, 0]
+    worst, others, tokens_differ, right = 0.0, [0, 0], 0, [0, 0]
     assert len(mine) == len(items), "another number of items"
     for item, row in zip(items, mine):
         pairs = [encode_pair(tokenizer, c["context"], c["continuation"]) for c in item["choices"]]
@@ -78,14 +85,17 @@ def compare(options, network, tokenizer, path):
         sizes = [len(c["continuation"].encode()) for c in item["choices"]]
         tokens_differ += row["tokens"] != [len(after) for _, after in pairs] or row["bytes"] != sizes
         worst = max(worst, *(abs(a - b) for a, b in zip(theirs, row["loglikelihood"])))
-        answers += best(theirs) != row["answer"]
+        for kind, (key, units) in enumerate((("answer", [1] * len(sizes)), ("answer_norm", sizes))):
+            others[kind] += is_other(row[key], [a / unit for a, unit in zip(theirs, units)],
+                                     [options.tolerance / unit for unit in units])
         right[0] += best(row["loglikelihood"]) == item["gold"]
         right[1] += best([a / b for a, b in zip(row["loglikelihood"], sizes)]) == item["gold"]
     task = result["tasks"][0]
     sums = all(abs(task[key] - n / len(items)) < 1e-12 for key, n in zip(("acc", "acc_norm"), right))
     print(f"{task['task']}: {len(items)} items, {task['choices']} choices, largest difference {worst:.2e}, "
-          f"{answers} other answers, {tokens_differ} items with other tokens, acc {task['acc']:.4f}", flush=True)
-    return worst <= options.tolerance and tokens_differ == 0 and sums
+          f"{others[0]} other answers ({others[1]} by acc_norm), {tokens_differ} items with other tokens, "
+          f"acc {task['acc']:.4f}, acc_norm {task['acc_norm']:.4f}", flush=True)
+    return worst <= options.tolerance and tokens_differ == 0 and others == [0, 0] and sums
 
 
 def main():

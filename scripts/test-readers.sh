@@ -19,9 +19,10 @@
 # ROWS        a file that keeps the rows, so that several runs (say, with fewer TOKENS for a slow reader) make one section
 # BUILD       the build (default: build/release)
 #
-# The readers come from the Python package index into build/readers-venv (MATQUANT_READERS_VENV: another place), once;
-# llama-cpp-python is compiled with OpenBLAS, in a few minutes. MATQUANT_TORCH is what pip is given for PyTorch (default:
-# torch==2.13.0), to name its CPU build where that takes more. SETUP_LIMIT (default: 15m) bounds that.
+# The readers come from the Python package index, once, into ~/.cache/matquant/readers-venv, where .ci/run has them, too
+# (XDG_CACHE_HOME: another ~/.cache; MATQUANT_READERS_VENV: another place); llama-cpp-python is compiled with OpenBLAS, in a
+# few minutes. MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0), to name its CPU build where that
+# takes more. SETUP_LIMIT (default: 15m) bounds that.
 #
 # Prints a line for each comparison. Ends with 0; with 1 if one is out of its bounds; with 77 and "skipped: ..." if the
 # readers could not be installed.
@@ -29,7 +30,7 @@ set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 build=${BUILD:-$root/build/release}
-venv=${MATQUANT_READERS_VENV:-$root/build/readers-venv}
+venv=${MATQUANT_READERS_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/matquant/readers-venv}
 export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY=passive
 
 only_install=
@@ -56,6 +57,7 @@ case $root in
 *' '*) ;;
 *) llama="$llama -D CMAKE_PROJECT_llama_cpp_INCLUDE=$root/scripts/llama-without-common.cmake" ;;
 esac
+# shellcheck disable=SC2016 # a script of its own
 install='python=$1 list=$2; shift 2
     pip() { "$python" -m pip install --quiet --retries 1 "$@"; }
     pip "$@" && pip --no-cache-dir --force-reinstall --no-deps "$(grep ^llama-cpp-python "$list")" && pip -r "$list" "$@"'
@@ -95,7 +97,7 @@ if [ $# -eq 0 ]; then
         "$root/scripts" "$demo" "$work/untied"
     families='qwen2 qwen3 mistral'
     for kind in wide gemma $families; do
-        "$venv/bin/python" "$root/tests/tools/make_random_model.py" $kind "$demo" "$work/$kind"
+        "$venv/bin/python" "$root/tests/tools/make_random_model.py" "$kind" "$demo" "$work/$kind"
     done
     quantize "$demo" demo-model 32
     quantize "$demo" demo-symmetric 32 --zero-point symmetric

@@ -4,15 +4,105 @@
  *
  *   bench_refit MODEL MASTER CALIB WIDTH [TRAIN [EPOCHS [RATE [GEMM [BATCH [KEPT [THREADS]]]]]]]
  *
- * TRAIN sequences of 512 tokens (default 192), 8 more to measure on; RATE below 0: that of the
- * width; GEMM float32 (the default) or bf16; BATCH sequences a step (default 4); KEPT MiB for
- * blocks' insides between forward and backward (default 0: they are made again); THREADS
- * (default 0: one a processor). One row of a table:
+ * TRAIN sequences of 512 tokens (default 192), all of them for every width, where quantize gives
+ * some a part; 8 more to measure on; RATE below 0: that of the width; GEMM float32 (the default) or
+ * bf16; BATCH sequences a step (default 4); KEPT MiB for blocks' insides between forward and
+ * backward (default 0: they are made again); THREADS (default 0: one a processor). One row of a
+ * table:
  *
- *   | bits | sequences | epochs | rate | GEMM | batch | KL before | KL after | seconds | MiB
- * (predicted) |
+ *   | bits | sequences | epochs | trained | rate | GEMM | batch | KL before | KL after | seconds
+ *   | teacher, measuring, loading, head, blocks: % | MiB (predicted) |
+ *
+ * trained: the sequences that steps saw, each as often as they did (whole steps only). Seconds are
+ * without the teacher's, which the shares that follow are of, too: the teacher's pass over all
+ * sequences; measuring before and after each epoch; in steps, loading the blocks' numbers; the
+ * head, of teacher and student, and back; and the rest, blocks forward and back and Adam.
  */
 #include "master_trial.h"
+#include "model/head_gradient.h"
+#include "quant/distill.h"
+
+/* --- phases -------------------------------------------------------------------------------------
+ */
+
+typedef enum phase { TEACHER, MEASURING, LOADING, HEAD, PHASES } phase;
+
+static double spent[PHASES]; /* seconds */
+
+/* The refit has no timers: the linker sends the calls that cross its files through here (--wrap,
+ * cmake/MatquantTests.cmake). __real_NAME is the function, __wrap_NAME what its callers in other
+ * files reach. */
+#define REAL(name) extern __typeof__(name) __real_##name, __wrap_##name
+
+#define TIMED(phase, call)                                                                         \
+    do {                                                                                           \
+        const double begin = mq_seconds();                                                         \
+        const mq_status status = call;                                                             \
+        spent[phase] += mq_seconds() - begin;                                                      \
+        return status;                                                                             \
+    } while (0)
+
+REAL(mq_distill_teach);
+REAL(mq_distill_measure);
+REAL(mq_student_load);
+REAL(mq_head_kl_gradient);
+
+mq_status __wrap_mq_distill_teach(mq_distill *distill, mq_error *err) {
+    TIMED(TEACHER, __real_mq_distill_teach(distill, err));
+}
+
+mq_status __wrap_mq_distill_measure(double *kl, mq_distill *distill, mq_student *student,
+                                    mq_error *err) {
+    TIMED(MEASURING, __real_mq_distill_measure(kl, distill, student, err));
+}
+
+mq_status __wrap_mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,
+                                 uint8_t *const block_codes[MQ_LINEAR_COUNT],
+                                 const mq_student *student, size_t layer, mq_error *err) {
+    TIMED(LOADING, __real_mq_student_load(params, rounded, block_codes, student, layer, err));
+}
+
+mq_status __wrap_mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm,
+                                     const mq_model *model, const mq_model *reference,
+                                     const float *reference_hidden, const float *norm,
+                                     const float *hidden, size_t count, float weight,
+                                     const mq_gemm_bf16 *gemm, mq_head_gradient *memory,
+                                     const mq_context *context, mq_error *err) {
+    TIMED(HEAD,
+          __real_mq_head_kl_gradient(kl, d_hidden, d_norm, model, reference, reference_hidden, norm,
+                                     hidden, count, weight, gemm, memory, context, err));
+}
+
+/* A function that was renamed or moved is no longer timed, and the linker says nothing. */
+static mq_status check_phases(mq_error *err) {
+    static const char *const names[PHASES] = {"teacher", "measuring", "loading", "head"};
+    for (phase which = 0; which < PHASES; which++) {
+        if (spent[which] <= 0.0) {
+            return mq_fail(err, MQ_ERR_CHECK,
+                           "bench_refit's timers do not fit the refit: %s took no time",
+                           names[which]);
+        }
+    }
+    return MQ_OK;
+}
+
+/* --- a trial ------------------------------------------------------------------------------------
+ */
+
+static void print_row(const mq_refit_setup *setup, unsigned width, const mq_refit_result *result,
+                      double held, double predicted) {
+    const double rate = setup->rate < 0.0 ? mq_refit_rate(width) : setup->rate;
+    printf("| %u | %zu | %zu | %zu | %g | %s | %zu | %.5f | %.5f | %.2f |", width, setup->train,
+           setup->epochs, result->tokens / LENGTH, rate, setup->gemm != NULL ? "bf16" : "float32",
+           mq_refit_batch(setup), result->kl_before, result->kl_after, result->seconds);
+    const double all = spent[TEACHER] + result->seconds;
+    double rest = all;
+    for (phase which = 0; which < PHASES; which++) {
+        printf(" %.0f,", 100.0 * spent[which] / all);
+        rest -= spent[which];
+    }
+    printf(" %.0f | %.0f (%.0f) |\n", 100.0 * rest / all, held / 1048576.0, predicted / 1048576.0);
+}
 
 static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, mq_error *err) {
     const mq_refit_store store = {self, codes, pairs, put_pairs, put_norm, put_codes};
@@ -32,11 +122,13 @@ static mq_status run(const mq_refit_setup *setup, trial *self, unsigned width, m
         status = mq_refit_width(&result, refit, width, &store, 0, 0, err);
     }
     if (status == MQ_OK) {
-        const double rate = setup->rate < 0.0 ? mq_refit_rate(width) : setup->rate;
-        printf("| %u | %zu | %zu | %g | %s | %zu | %.5f | %.5f | %.2f | %.0f (%.0f) |\n", width,
-               setup->train, setup->epochs, rate, setup->gemm != NULL ? "bf16" : "float32",
-               setup->batch, result.kl_before, result.kl_after, result.seconds,
-               (double)(mq_alloc_peak() - before) / 1048576.0, (double)predicted / 1048576.0);
+        status = check_trained(setup, &result, err);
+    }
+    if (status == MQ_OK) {
+        status = check_phases(err);
+    }
+    if (status == MQ_OK) {
+        print_row(setup, width, &result, (double)(mq_alloc_peak() - before), (double)predicted);
     }
     mq_refit_close(refit);
     return status;
@@ -60,8 +152,10 @@ int main(int argc, char **argv) {
                                       .source = self.source,
                                       .selection = &self.selection,
                                       .slice_rule = mq_master_slice_rule(self.master),
+                                      .zero_point = mq_master_zero_point(self.master),
                                       .ids = self.text.ids,
                                       .train = train,
+                                      .least = ALL_OF(train),
                                       .validation = VALIDATION,
                                       .length = LENGTH,
                                       .pass_batch = 4,

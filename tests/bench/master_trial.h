@@ -13,6 +13,9 @@
 
 #define LENGTH 512
 #define VALIDATION 8
+/* mq_refit_setup.least with which widths of every kind get all sequences: wide ones get a quarter
+ * of it. */
+#define ALL_OF(train) (4 * (train))
 
 /* A quantized linear; groups 0: it is none. */
 typedef struct trial_linear {
@@ -28,8 +31,7 @@ typedef struct trial {
     mq_master *master;
     mq_sequences text;
     mq_selection selection;
-    trial_linear (*linears)[MQ_LINEAR_COUNT]; /* [layers]; their arrays are left to the end of the
-                                                 process */
+    trial_linear (*linears)[MQ_LINEAR_COUNT]; /* [layers] */
     mq_gemm_bf16 *gemm;
 } trial;
 
@@ -141,11 +143,13 @@ static mq_status load_master(trial *self, mq_error *err) {
     if (status == MQ_OK) {
         status = mq_new(&self->linears, selection->layers, sizeof *self->linears, "linears", err);
     }
+    if (status == MQ_OK) {
+        memset(self->linears, 0, selection->layers * sizeof *self->linears);
+    }
     for (size_t i = 0; status == MQ_OK && i < selection->layers * MQ_LINEAR_COUNT; i++) {
         const size_t layer = i / MQ_LINEAR_COUNT, linear = i % MQ_LINEAR_COUNT;
         const mq_master_view *view = view_of(self, layer, (mq_linear)linear);
         selection->groups[layer][linear] = view != NULL ? view->groups : 0;
-        self->linears[layer][linear] = (trial_linear){0};
         if (view != NULL) {
             status = load_linear(&self->linears[layer][linear], view, err);
         }
@@ -179,10 +183,33 @@ static mq_status open_trial(trial *self, char **argv, size_t train, bool bf16, s
     return status;
 }
 
+static void free_linears(trial *self) {
+    for (size_t i = 0; self->linears != NULL && i < self->selection.layers * MQ_LINEAR_COUNT; i++) {
+        trial_linear *linear = &self->linears[i / MQ_LINEAR_COUNT][i % MQ_LINEAR_COUNT];
+        mq_free(linear->codes);
+        for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+            mq_free(linear->scales[width]);
+            mq_free(linear->biases[width]);
+        }
+    }
+    mq_free(self->linears);
+}
+
+/* That the refit was trained on what its row says. */
+static mq_status check_trained(const mq_refit_setup *setup, const mq_refit_result *result,
+                               mq_error *err) {
+    const size_t batch = mq_refit_batch(setup);
+    const size_t wanted = setup->train / batch * batch * setup->epochs;
+    return result->tokens == wanted * LENGTH
+               ? MQ_OK
+               : mq_fail(err, MQ_ERR_CHECK, "the refit had %zu tokens, and not %zu sequences",
+                         result->tokens, wanted);
+}
+
 static void close_trial(trial *self) {
+    free_linears(self);
     mq_gemm_bf16_free(self->gemm);
     mq_selection_free(&self->selection);
-    mq_free(self->linears);
     mq_sequences_free(&self->text);
     mq_master_close(self->master);
     mq_tensors_close(self->source);
