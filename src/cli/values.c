@@ -105,7 +105,9 @@ static const char *read_number(const cli_option *option, const char *text, char 
     double value;
     char *end;
     if (!read_double(&value, text, &end) || *end != 0 || !in_range(value, option)) {
-        return expect_range(option, "a number", expected, size);
+        const bool unbounded = option->max == 0 && option->min == 0;
+        const char *what = unbounded && text[0] == '-' ? "a number of at least 0" : "a number";
+        return expect_range(option, what, expected, size);
     }
     *(double *)option->value = value;
     return NULL;

@@ -66,6 +66,12 @@ static mq_status append_pair(mq_task_choice *choice, mq_task_set *set, const cha
         status = append_ids(set, context_ids, context_count, encoding->vocab_size, err);
     }
     choice->context = set->id_count - choice->first;
+    if (!status && choice->context == 0) { /* of nothing, or of what the tokenizer drops */
+        status =
+            mq_fail(err, MQ_ERR_INPUT,
+                    "an empty context (no tokens), and there is no beginning-of-sequence token "
+                    "to put in its place");
+    }
     if (!status) {
         status =
             append_ids(set, ids + context_count, count - context_count, encoding->vocab_size, err);
@@ -100,11 +106,6 @@ mq_status mq_task_encode(mq_task_choice *choice, bool *truncated, mq_task_set *s
                          const mq_task_encoding *encoding, mq_error *err) {
     const size_t context_size = without_spaces(context, strlen(context));
     *choice = (mq_task_choice){.first = set->id_count, .bytes = strlen(continuation)};
-    if (context_size == 0 && encoding->bos < 0) {
-        return mq_fail(err, MQ_ERR_INPUT,
-                       "an empty context, and there is no beginning-of-sequence token to put in "
-                       "its place");
-    }
     mq_bytes whole = {0};
     mq_status status = mq_bytes_append(&whole, context, strlen(context), err);
     if (!status) {

@@ -317,7 +317,9 @@ static void put_special(converter *self) {
             mq_gguf_u32(self->meta, ids[i].key, id);
         }
     }
-    mq_gguf_bool(self->meta, "tokenizer.ggml.add_bos_token", around[0] != NULL);
+    /* As eval does: the template's, or where there is none tokenizer_config.json's. */
+    mq_gguf_bool(self->meta, "tokenizer.ggml.add_bos_token",
+                 around[0] != NULL || cJSON_IsTrue(member(self->config, "add_bos_token")));
     mq_gguf_bool(self->meta, "tokenizer.ggml.add_eos_token", around[1] != NULL);
 }
 

@@ -5,6 +5,7 @@
 
 #include "text/corpus_internal.h"
 #include "text/lines.h"
+#include "text/tok_internal.h"
 #include "text/utf8.h"
 
 #define SHUFFLE_STREAM 0x636f72707573ULL /* "corpus": apart from other uses of the seed */
@@ -112,8 +113,8 @@ static mq_status read_windows(mq_token_rows *out, const char *path, const mq_tok
     mq_status status = read_text(&text, out->sha256, path, context, err);
     status = status ? status : mq_check_interrupt(context, err);
     if (!status) {
-        status =
-            mq_tokenizer_encode(&out->ids, &count, tokenizer, text.data, text.size, false, err);
+        status = mq_tokenizer_encode_in(&out->ids, &count, tokenizer, text.data, text.size, false,
+                                        context, err);
         status = status ? mq_error_in_file(err, status, path) : MQ_OK;
     }
     mq_bytes_free(&text);

@@ -36,6 +36,9 @@ static bool accept(npy *n, const char *token) {
     return true;
 }
 
+/* Not its end, which strchr finds, too. */
+static bool is_one_of(const char *set, char c) { return c != '\0' && strchr(set, c) != NULL; }
+
 /* '<i4', '|u1', '=i8': the types that the machine (a little-endian one) can take as they are. */
 static mq_status read_descr(npy *n) {
     char quote = accept(n, "'") ? '\'' : accept(n, "\"") ? '"' : '\0';
@@ -47,7 +50,7 @@ static mq_status read_descr(npy *n) {
     if (order == '>') {
         return refuse(n, "big-endian numbers are not supported");
     }
-    if (!strchr("<|=", order) || !strchr("iu", kind) || !strchr("1248", size)) {
+    if (!is_one_of("<|=", order) || !is_one_of("iu", kind) || !is_one_of("1248", size)) {
         return refuse(n, "the element type is not an integer of 1, 2, 4 or 8 bytes");
     }
     n->is_signed = kind == 'i';

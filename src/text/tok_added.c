@@ -233,9 +233,13 @@ static mq_status cut_at_tokens(mq_encoder *encoder, const mq_spellings *spelling
             }
         }
         /* White space that the last token has taken is not taken again, but a token that begins
-         * inside it still counts: so it is in `tokenizers`. */
-        start = token->lstrip ? white_space_before(text, start) : start;
+         * inside it still counts, unless it takes white space before it, too, and nothing else is
+         * left of it: so it is in `tokenizers`. */
+        start = token->lstrip ? mq_larger(white_space_before(text, start), done) : start;
         end = token->rstrip ? white_space_after(text, size, end) : end;
+        if (token->lstrip && start >= end) {
+            continue;
+        }
         if (done < start) {
             status = between(encoder, text + done, start - done, first && done == 0);
         }

@@ -7,7 +7,7 @@
 #ifndef MQ_TEXT_TOK_INTERNAL_H
 #define MQ_TEXT_TOK_INTERNAL_H
 
-#include "base/error.h"
+#include "base/context.h"
 #include "matquant/tokenizer.h"
 #include "text/tok_pattern.h"
 #include "text/tok_vocab.h"
@@ -145,6 +145,7 @@ struct mq_tokenizer {
 /* What one call of encode works with. */
 typedef struct mq_encoder {
     const mq_tokenizer *tokenizer;
+    const mq_context *context; /* may be NULL; asked at every word whether to stop */
     mq_error *err;
     mq_matcher matcher;
     mq_bytes normalized[2];
@@ -153,6 +154,11 @@ typedef struct mq_encoder {
     int32_t *ids; /* mq_free */
     size_t count, capacity;
 } mq_encoder;
+
+/* As mq_tokenizer_encode (matquant/tokenizer.h); MQ_ERR_INTERRUPTED when context says so. */
+mq_status mq_tokenizer_encode_in(int32_t **ids, size_t *count, const mq_tokenizer *tokenizer,
+                                 const char *text, size_t size, bool add_special,
+                                 const mq_context *context, mq_error *err);
 
 mq_status mq_encoder_push(mq_encoder *encoder, int32_t id);
 

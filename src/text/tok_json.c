@@ -190,8 +190,9 @@ static mq_status bos_from_config(mq_tokenizer *t, const char *folder, const char
     return status;
 }
 
-/* The template's first token; without one, what tokenizer_config.json asks for: transformers builds
- * the template from add_bos_token and bos_token. */
+/* The template's first token; without one, what tokenizer_config.json asks for: classes of
+ * transformers 4 build the template from add_bos_token and bos_token, and llama.cpp heeds them.
+ * (Version 5 takes the template from tokenizer.json alone.) */
 static mq_status load_bos(mq_tokenizer *t, const char *folder, mq_error *err) {
     t->bos = t->before_count ? t->before[0] : -1;
     if (t->before_count) {

@@ -19,9 +19,10 @@
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{"     \
     "1fff}\\x{200b}-\\x{2027}"                                                                     \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-/* What Oniguruma takes for \w: that of UTS 18 without Join_Control, and the superscripts and
- * fractions of Latin-1. PCRE2's has no marks and less punctuation. */
-#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+/* What Oniguruma takes for \w: that of UTS 18 without Join_Control, and outside of classes the
+ * superscripts and fractions of Latin-1. PCRE2's has no marks and less punctuation. */
+#define WORD_CLASS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD_SET WORD_CLASS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 typedef struct translator {
     const char *regex;
@@ -113,7 +114,7 @@ static mq_status emit_set(translator *t, bool in_class, bool negated, const char
 
 static mq_status emit_word(translator *t, bool in_class, bool negated) {
     static const char *const categories[] = {"L", "M", "Nd", NULL};
-    return emit_set(t, in_class, negated, WORD_SET, categories);
+    return emit_set(t, in_class, negated, in_class ? WORD_CLASS : WORD_SET, categories);
 }
 
 /* Inside a class a negated category keeps PCRE2's version of Unicode. */

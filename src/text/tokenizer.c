@@ -91,12 +91,18 @@ static mq_status encode(mq_encoder *encoder, const char *text, size_t size, bool
 
 mq_status mq_tokenizer_encode(int32_t **ids, size_t *count, const mq_tokenizer *tokenizer,
                               const char *text, size_t size, bool add_special, mq_error *err) {
+    return mq_tokenizer_encode_in(ids, count, tokenizer, text, size, add_special, NULL, err);
+}
+
+mq_status mq_tokenizer_encode_in(int32_t **ids, size_t *count, const mq_tokenizer *tokenizer,
+                                 const char *text, size_t size, bool add_special,
+                                 const mq_context *context, mq_error *err) {
     if (size > MQ_MAX_TEXT) {
         return mq_fail(err, MQ_ERR_INPUT,
                        "%zu bytes of text are more than the tokenizer takes at once (%lu)", size,
                        MQ_MAX_TEXT);
     }
-    mq_encoder encoder = {.tokenizer = tokenizer, .err = err};
+    mq_encoder encoder = {.tokenizer = tokenizer, .context = context, .err = err};
     mq_bytes repaired = {0};
     mq_status status = MQ_OK;
     if (!mq_utf8_valid(NULL, text, size)) {

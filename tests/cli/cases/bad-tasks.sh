@@ -42,3 +42,17 @@ printf '{"id": "1", "choices": [{"context": "%s", "continuation": " dark"}], "go
 run 0 matquant eval "$model" --tasks t.jsonl -q
 expect_err "^matquant: warning: 1 of 2 items are longer than the model's 1024 positions: .*"
 expect_out '^truncated +1 items$'
+
+# A context that the tokenizer makes nothing of is as empty as one of white space.
+rm -f t.jsonl
+cp -r "$model" dropping
+python3 - <<'PY'
+import json
+path = "dropping/tokenizer.json"
+tokenizer = json.load(open(path))
+tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "\u200b"}, "content": ""}
+json.dump(tokenizer, open(path, "w"))
+PY
+printf '{"id": "1", "choices": [{"context": "\342\200\213", "continuation": " dark"}], "gold": 0}\n' >t.jsonl
+run 3 matquant eval dropping --tasks t.jsonl
+expect_one_error '^matquant: t\.jsonl: line 1: an empty context.*'

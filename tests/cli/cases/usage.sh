@@ -48,6 +48,7 @@ wrong eval "M --tasks T --min-acc 60" "option '--min-acc' takes a number from 0 
 wrong eval "--tasks T U M" "FOLDER is missing: it belongs before '--tasks', which takes all words up to the next option"
 wrong eval "M --tasks" "option '--tasks' needs a value: FILE..."
 wrong eval "M --text T --max-ppl x" "option '--max-ppl' takes a number, not 'x'"
+wrong eval "M --text T --max-ppl -1" "option '--max-ppl' takes a number of at least 0, not '-1'"
 wrong inspect "" "FOLDER is missing"
 wrong inspect "A B" "unexpected argument 'B'"
 wrong verify "" "FOLDER is missing"
