@@ -28,3 +28,21 @@ converts 'qwen3, tokenizer gpt2 qwen2, rope default' qwen3 qwen2
 converts 'gemma3, tokenizer llama default, rope default' gemma3 gemma query_pre_attn_scalar=16
 converts 'gemma3, tokenizer llama default, rope default' gemma3-final-softcap gemma query_pre_attn_scalar=16
 converts 'gemma3, tokenizer llama default, rope linear' gemma3-v4-bf16 gemma query_pre_attn_scalar=16
+
+# Whether llama.cpp begins a text as eval does, by the template or, without one, by tokenizer_config.json.
+begins() {
+    change_tokenizer=$1 golden_master llama gpt-2
+    [ -z "$2" ] || printf '%s' "$2" >master/tokenizer_config.json
+    run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
+    # a key of the metadata, its type (7: a truth value), and the value
+    begin=$(python3 -c 'import sys
+data, key = open("out.gguf", "rb").read(), b"tokenizer.ggml.add_bos_token"
+at = data.index(key) + len(key)
+assert data[at:at + 4] == b"\7\0\0\0"
+print(data[at + 4])')
+    [ "$begin" = "$3" ] || fail "begins $*: $begin"
+}
+begins '' '' 1
+begins 't["post_processor"] = None' '{"bos_token": "<s>", "eos_token": "</s>"}' 0
+begins 't["post_processor"] = None' '{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": false}' 0
+begins 't["post_processor"] = None' '{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true}' 1
