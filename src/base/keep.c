@@ -173,14 +173,16 @@ mq_status mq_keep_open(mq_keep **out, const char *path, mq_keep_knows *knows, mq
     return MQ_OK;
 }
 
-bool mq_keep_remove(mq_keep *keep) {
+bool mq_keep_remove(mq_keep *keep, const char *last) {
     DIR *stream = opendir(keep->path);
-    bool removed = stream != NULL;
+    bool removed = stream != NULL, has_last = false;
     const struct dirent *entry;
     while (stream != NULL && (entry = readdir(stream)) != NULL) {
         const kind found =
             is_dots(entry->d_name) ? FOREIGN : kind_of(dirfd(stream), entry->d_name, keep->knows);
-        if (found == KNOWN_FILE) {
+        if (found == KNOWN_FILE && last != NULL && strcmp(entry->d_name, last) == 0) {
+            has_last = true;
+        } else if (found == KNOWN_FILE) {
             removed = unlinkat(dirfd(stream), entry->d_name, 0) == 0 && removed;
         } else if (found == LEFTOVER) {
             char *path = mq_path_join(keep->path, entry->d_name);
@@ -189,6 +191,9 @@ bool mq_keep_remove(mq_keep *keep) {
             }
             mq_free(path);
         }
+    }
+    if (has_last && removed) {
+        removed = unlinkat(dirfd(stream), last, 0) == 0;
     }
     if (stream != NULL) {
         closedir(stream);

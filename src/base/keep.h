@@ -20,9 +20,10 @@ mq_status mq_keep_check(const char *path, mq_keep_knows *knows, mq_error *err);
  * checks what is in it: MQ_ERR_USAGE while another run has it. Where the file system knows no locks
  * it goes on without. */
 mq_status mq_keep_open(mq_keep **out, const char *path, mq_keep_knows *knows, mq_error *err);
-/* Removes what the job knows, and the folder when nothing else is in it and the path is no link to
- * it. false: something could not be removed. */
-bool mq_keep_remove(mq_keep *keep);
+/* Removes what the job knows, the file `last` (which says what the others are of; NULL: none) after
+ * all others, and the folder when nothing else is in it and the path is no link to it. false:
+ * something could not be removed. */
+bool mq_keep_remove(mq_keep *keep, const char *last);
 void mq_keep_close(mq_keep *keep); /* NULL allowed */
 
 #endif

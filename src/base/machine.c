@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 
 mq_simd mq_simd_best(void) {
 #if defined(__x86_64__)
@@ -18,6 +19,8 @@ mq_simd mq_simd_best(void) {
 #endif
 }
 
+#define LINE_SIZE 512 /* of the kernel's files, and of a path in them */
+
 /* A number from a file of one line; false for "max" and where there is no such file. */
 static bool number_in(size_t *out, const char *path) {
     FILE *file = fopen(path, "re");
@@ -33,12 +36,43 @@ static bool number_in(size_t *out, const char *path) {
     return good;
 }
 
-/* A container's limit may be below what the machine has. What the container uses already is not
- * subtracted: most of that is cached files, which make room. */
-static void bound_by_group(size_t *available) {
-    size_t limit;
-    if (number_in(&limit, "/sys/fs/cgroup/memory.max") && limit < *available) {
-        *available = limit;
+/* The limits of a group and of all that it is in, each in a file of its folder under root. group
+ * ("/a/b") is cut to pieces. A container may not see its group's folder, but its own root's. */
+static void bound_by_folders(size_t *available, const char *root, char *group, const char *file) {
+    for (;;) {
+        char path[2 * LINE_SIZE];
+        size_t limit;
+        const int length = snprintf(path, sizeof path, "%s%s/%s", root, group, file);
+        if (length > 0 && (size_t)length < sizeof path && number_in(&limit, path) &&
+            limit < *available) {
+            *available = limit;
+        }
+        char *last = strrchr(group, '/');
+        if (last == NULL) {
+            return;
+        }
+        *last = '\0';
+    }
+}
+
+/* Limits of control groups, which may be below what the machine has: of version 2 (the line
+ * "0::/a/b") and of version 1 ("4:memory:/a/b"). What the group uses already is not subtracted:
+ * most of that is cached files, which make room. */
+static void bound_by_groups(size_t *available, const char *process, const char *root) {
+    FILE *file = fopen(process, "re");
+    char line[LINE_SIZE], old[LINE_SIZE];
+    snprintf(old, sizeof old, "%s/memory", root);
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        char *group = strchr(line, '/');
+        if (group != NULL && strncmp(line, "0::", 3) == 0) {
+            bound_by_folders(available, root, group, "memory.max");
+        } else if (group != NULL && strstr(line, ":memory:") != NULL) {
+            bound_by_folders(available, old, group, "memory.limit_in_bytes");
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
     }
 }
 
@@ -47,7 +81,7 @@ bool mq_memory_available(size_t *out) {
     if (file == NULL) {
         return false;
     }
-    char line[256];
+    char line[LINE_SIZE];
     unsigned long long kibibytes;
     bool found = false;
     while (!found && fgets(line, sizeof line, file) != NULL) {
@@ -56,7 +90,7 @@ bool mq_memory_available(size_t *out) {
     fclose(file);
     if (found) {
         *out = (size_t)kibibytes * 1024;
-        bound_by_group(out);
+        bound_by_groups(out, "/proc/self/cgroup", "/sys/fs/cgroup");
     }
     return found;
 }

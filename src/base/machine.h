@@ -11,9 +11,9 @@
 typedef enum mq_simd { MQ_SIMD_NONE, MQ_SIMD_AVX2, MQ_SIMD_AVX512 } mq_simd;
 mq_simd mq_simd_best(void);
 
-/* Bytes that the kernel says new work could use without swapping (MemAvailable, and at most a
- * container's memory.max); false where it
- * does not say. */
+/* Bytes that the kernel says new work could use without swapping (MemAvailable, and at most the
+ * limits of the control groups that the process is in, versions 1 and 2); false where it does not
+ * say. */
 bool mq_memory_available(size_t *out);
 
 /* Moves the calling thread to number `number` (modulo their count) of the processors that it may

@@ -75,35 +75,46 @@ bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name) {
            strspn(rest + sizeof middle - 1, suffix_letters) == SUFFIX_LENGTH;
 }
 
-static void remove_if_abandoned(const char *path) {
+/* Whether a run that is alive has the folder; what nobody has is removed, if that is wanted. */
+static bool is_held(const char *path, bool remove) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {
-        return;
+        return false;
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    const bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    const bool held = !locked && errno == EWOULDBLOCK;
+    if (locked && remove) {
         mq_remove_folder(path);
     }
     close(fd);
+    return held;
 }
 
-/* Never fails: that an earlier run's folder stays is no reason not to start. */
-static void remove_leftovers(const char *parent, const char *base) {
+/* Whether another run is making an output of this name. Never fails: that an earlier run's folder
+ * stays is no reason not to start. */
+static bool look_at_leftovers(const char *parent, const char *base, bool remove) {
     DIR *stream = opendir(parent);
-    if (stream == NULL) {
-        return;
-    }
+    bool held = false;
     const struct dirent *entry;
-    while ((entry = readdir(stream)) != NULL) {
+    while (stream != NULL && (entry = readdir(stream)) != NULL) {
         char of[MQ_LEFTOVER_BASE];
         if (mq_output_leftover_base(of, entry->d_name) && strcmp(of, base) == 0) {
             char *path = mq_path_join(parent, entry->d_name);
-            if (path != NULL) {
-                remove_if_abandoned(path);
-            }
+            held = (path != NULL && is_held(path, remove)) || held;
             mq_free(path);
         }
     }
-    closedir(stream);
+    if (stream != NULL) {
+        closedir(stream);
+    }
+    return held;
+}
+
+/* One of two runs would lose what it made in the end. */
+static mq_status check_alone(const mq_output *output, bool remove, mq_error *err) {
+    return look_at_leftovers(output->parent, mq_path_base(output->path), remove)
+               ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "is being made by another run")
+               : MQ_OK;
 }
 
 /* --- begin ------------------------------------------------------------------------------------ */
@@ -170,6 +181,17 @@ static mq_status check_replaceable(const char *path, const char *magic, mq_error
                             "is not replaced: it holds what no run of matquant has written");
     }
     return MQ_OK;
+}
+
+/* Nothing can be put in the place of a file or folder that something is mounted on. */
+static mq_status check_no_mount(const mq_output *output, mq_error *err) {
+    struct stat about, around;
+    return lstat(output->path, &about) == 0 && stat(output->parent, &around) == 0 &&
+                   about.st_dev != around.st_dev
+               ? mq_fail_file(err, MQ_ERR_USAGE, output->path,
+                              "is a mount point, which cannot be replaced; name an output in it, "
+                              "or beside it")
+               : MQ_OK;
 }
 
 /* Sets output->path and output->parent. */
@@ -285,9 +307,10 @@ static mq_status new_output(mq_output **out, const char *path, const char *magic
     *output = (mq_output){.lock = -1, .replace = replace, .magic = magic};
     status = split_path(output, path, err);
     if (status == MQ_OK && mq_path_exists(output->path)) {
-        status = replace ? check_replaceable(output->path, magic, err)
+        status = replace ? check_no_mount(output, err)
                          : mq_fail_file(err, MQ_ERR_USAGE, output->path,
                                         "the output exists already; --force replaces it");
+        status = status == MQ_OK ? check_replaceable(output->path, magic, err) : status;
     }
     if (status != MQ_OK) {
         free_output(output);
@@ -306,6 +329,7 @@ static mq_status check(const char *path, const char *magic, bool replace, mq_err
     if (access(output->parent, W_OK | X_OK) != 0) {
         status = mq_fail_errno(err, errno, output->parent, "make a folder in it");
     }
+    status = status == MQ_OK ? check_alone(output, false, err) : status;
     free_output(output);
     return status;
 }
@@ -325,8 +349,8 @@ static mq_status begin(mq_output **out, const char *path, const char *magic, boo
     if (status != MQ_OK) {
         return status;
     }
-    remove_leftovers(output->parent, mq_path_base(output->path));
-    status = make_folder(output, err);
+    status = check_alone(output, true, err);
+    status = status == MQ_OK ? make_folder(output, err) : status;
     if (status == MQ_OK) {
         output->made = magic == NULL ? mq_strdup(output->folder)
                                      : mq_path_join(output->folder, mq_output_file_name(output));

@@ -7,6 +7,8 @@
 /* A list of compiled patterns. */
 typedef struct patterns {
     pcre2_code **code;
+    const char *const *text; /* the caller's */
+    bool *used;              /* [count]: matched a layer's name so far */
     size_t count;
     pcre2_match_data *match;
 } patterns;
@@ -16,15 +18,17 @@ static void patterns_free(patterns *list) {
         pcre2_code_free(list->code[i]);
     }
     mq_free(list->code);
+    mq_free(list->used);
     pcre2_match_data_free(list->match);
 }
 
 static mq_status patterns_compile(patterns *list, const char *const *text, size_t count,
                                   const char *option, mq_error *err) {
-    *list = (patterns){0};
+    *list = (patterns){.text = text};
     list->code = mq_calloc(count, sizeof(pcre2_code *));
+    list->used = mq_calloc(count, sizeof *list->used);
     list->match = pcre2_match_data_create(1, NULL);
-    if (list->code == NULL || list->match == NULL) {
+    if (list->code == NULL || list->used == NULL || list->match == NULL) {
         return mq_fail_memory(err, "the name patterns", count * sizeof(pcre2_code *));
     }
     for (size_t i = 0; i < count; i++) {
@@ -44,9 +48,10 @@ static mq_status patterns_compile(patterns *list, const char *const *text, size_
     return MQ_OK;
 }
 
+/* Whether any matches: all are tried, so that it is known of each whether it is of use. */
 static mq_status patterns_match(bool *out, const patterns *list, const char *name, mq_error *err) {
     *out = false;
-    for (size_t i = 0; i < list->count && !*out; i++) {
+    for (size_t i = 0; i < list->count; i++) {
         const int found =
             pcre2_match(list->code[i], (PCRE2_SPTR)name, strlen(name), 0, 0, list->match, NULL);
         if (found < 0 && found != PCRE2_ERROR_NOMATCH) {
@@ -55,7 +60,22 @@ static mq_status patterns_match(bool *out, const patterns *list, const char *nam
             return mq_fail_tensor(err, MQ_ERR_USAGE, NULL, name,
                                   "a name pattern cannot be matched: %s", (const char *)message);
         }
-        *out = found >= 0;
+        list->used[i] = list->used[i] || found >= 0;
+        *out = *out || found >= 0;
+    }
+    return MQ_OK;
+}
+
+/* A pattern that no layer matches is a slip of the pen. */
+static mq_status patterns_check_used(const patterns *list, const char *option, mq_error *err) {
+    for (size_t i = 0; i < list->count; i++) {
+        if (!list->used[i]) {
+            return mq_fail(err, MQ_ERR_USAGE,
+                           "%s '%s' matches no linear layer of the blocks, such as "
+                           "model.layers.0.mlp.up_proj; embeddings and head are quantized with "
+                           "--embeddings alone",
+                           option, list->text[i]);
+        }
     }
     return MQ_OK;
 }
@@ -141,11 +161,15 @@ static mq_status select_all(mq_selection *out, const mq_quantize_options *option
             return status;
         }
     }
-    if (out->tensors == 0) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "--scope, --include and --exclude leave no linear layer to quantize");
+    mq_status status = patterns_check_used(include, "--include", err);
+    if (status == MQ_OK) {
+        status = patterns_check_used(exclude, "--exclude", err);
     }
-    return MQ_OK;
+    if (status == MQ_OK && out->tensors == 0) {
+        status = mq_fail(err, MQ_ERR_USAGE,
+                         "--scope, --include and --exclude leave no linear layer to quantize");
+    }
+    return status;
 }
 
 mq_status mq_select(mq_selection *out, const mq_quantize_options *options, const mq_config *config,

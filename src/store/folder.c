@@ -1,9 +1,11 @@
 #include "store/folder.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "matquant/format.h"
 
@@ -63,6 +65,9 @@ static mq_status walk_small_files(mq_output *output, size_t *total, const char *
             status = mq_copy_file(output, names[i], path, err);
         } else {
             status = mq_file_size(&size, path, err);
+            if (status == MQ_OK && access(path, R_OK) != 0) { /* before hours are spent */
+                status = mq_fail_errno(err, errno, path, "read");
+            }
             *total += size;
         }
         mq_free(path);

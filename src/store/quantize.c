@@ -94,11 +94,11 @@ static mq_status open_all(job *work, mq_error *err) {
     const mq_quantize_options *options = plan->options;
     mq_status status =
         mq_new(&work->blocks, plan->selection.blocks, sizeof *work->blocks, "the losses", err);
-    if (status == MQ_OK && options->state != NULL) {
+    if (status == MQ_OK) { /* of the files that are read, not of what they may be in the end */
         status = mq_quantize_digests(plan, err);
-        if (status == MQ_OK) {
-            status = mq_state_open(&work->state, plan, err);
-        }
+    }
+    if (status == MQ_OK && options->state != NULL) {
+        status = mq_state_open(&work->state, plan, err);
     }
     if (status == MQ_OK) {
         status = mq_output_begin(&work->output, options->output, options->force, err);
@@ -139,9 +139,6 @@ static mq_status run_and_write(job *work, mq_error *err) {
             mq_quantize_refit(work->refits, plan, work->embeddings, work->writer, work->state, err);
     }
     cJSON *provenance = NULL;
-    if (status == MQ_OK) {
-        status = mq_quantize_digests(plan, err);
-    }
     if (status == MQ_OK) {
         status = mq_quantize_provenance(&provenance, plan, work->learned ? work->blocks : NULL,
                                         work->refits, &work->qat, err);

@@ -339,7 +339,7 @@ void mq_state_close(mq_quantize_state *state, bool done) {
     mq_tensor_writer_abandon(state->writer);
     mq_output_discard(state->output);
     if (state->keep != NULL && (done || is_bare(state))) {
-        if (!mq_keep_remove(state->keep)) {
+        if (!mq_keep_remove(state->keep, MQ_STATE_JOB)) {
             mq_log(plan->context, MQ_LOG_WARNING, "%s: cannot be removed", plan->options->state);
         }
     } else if (state->ours) {

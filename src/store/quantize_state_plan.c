@@ -93,6 +93,7 @@ static mq_status survey(mq_quantize_kept *kept, const mq_quantize_plan *plan, mq
         kept->width_count += kept->width[width] ? 1 : 0;
         survey_file(kept, plan, 0, width, kept->width[width]);
     }
+    kept->text = is_there(folder, MQ_STATE_TEXT, &no_memory);
     return no_memory ? mq_fail_memory(err, "a path", strlen(folder)) : MQ_OK;
 }
 
@@ -149,7 +150,8 @@ mq_status mq_state_check_job(mq_quantize_plan *plan, mq_error *err) {
             status = mq_state_compare_jobs(there, here, plan->calibration.ids != NULL,
                                            options->state, err);
         }
-    } else if (status == MQ_OK && plan->kept.block_count + plan->kept.width_count > 0) {
+    } else if (status == MQ_OK &&
+               (plan->kept.text || plan->kept.block_count + plan->kept.width_count > 0)) {
         status = mq_fail_file(err, MQ_ERR_USAGE, options->state,
                               "has no " MQ_STATE_JOB ", which would say whose state it is; remove "
                               "the folder or name another");

@@ -27,7 +27,7 @@ static void test_comes_and_goes(void **state) {
     temporary_write(folder, "kept/.b.x.matquant-aB3_-z/b.x", "half", 4);
     assert_int_equal(check(path, &err), MQ_OK);
     assert_int_equal(mq_keep_open(&keep, path, knows, &err), MQ_OK);
-    assert_true(mq_keep_remove(keep));
+    assert_true(mq_keep_remove(keep, NULL));
     mq_keep_close(keep);
     assert_int_equal(temporary_entries(folder->path), 0);
 }
@@ -43,7 +43,7 @@ static void test_foreign_things_stay(void **state) {
     assert_int_equal(check(path, &err), MQ_ERR_USAGE);
     assert_string_equal(err.file, path);
     assert_non_null(strstr(err.message, "\"c\""));
-    assert_true(mq_keep_remove(keep));
+    assert_true(mq_keep_remove(keep, NULL));
     mq_keep_close(keep);
     assert_false(mq_path_exists(temporary_path(folder, "kept/a")));
     assert_true(mq_path_exists(temporary_path(folder, "kept/c")));
@@ -74,7 +74,7 @@ static void test_through_a_link(void **state) {
         mq_error err;
         assert_int_equal(mq_keep_open(&keep, temporary_path(folder, names[i]), knows, &err), MQ_OK);
         temporary_write(folder, "kept/a", "1", 1);
-        assert_true(mq_keep_remove(keep));
+        assert_true(mq_keep_remove(keep, NULL));
         mq_keep_close(keep);
         assert_true(mq_path_exists(temporary_path(folder, "link")));
         assert_int_equal(temporary_entries(temporary_path(folder, "kept")), 0);
@@ -90,7 +90,7 @@ static void test_one_run_at_a_time(void **state) {
     assert_non_null(strstr(err.message, "another run"));
     mq_keep_close(first);
     assert_int_equal(mq_keep_open(&second, path, knows, &err), MQ_OK);
-    assert_true(mq_keep_remove(second));
+    assert_true(mq_keep_remove(second, NULL));
     mq_keep_close(second);
 }
 
@@ -104,7 +104,7 @@ static bool come_and_go(const char *path, const char *file) {
         const mq_status status = mq_keep_open(&keep, path, knows, &err);
         if (status == MQ_OK) {
             good = mq_output_file(file, "1", 1, false, NULL) == MQ_OK && good;
-            good = mq_keep_remove(keep) && good;
+            good = mq_keep_remove(keep, NULL) && good;
             mq_keep_close(keep);
         } else {
             good = status == MQ_ERR_USAGE && strstr(err.message, "another run") != NULL && good;

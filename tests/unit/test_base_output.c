@@ -223,6 +223,33 @@ static void what_appears_meanwhile_is_kept(void **state) {
     }
 }
 
+/* In whose place nothing can be put. */
+static void mount_points_are_refused(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    assert_int_equal(run("/proc", temporary_path(folder, "source"), true, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "is a mount point, which cannot be replaced; name an output "
+                                     "in it, or beside it");
+    assert_int_equal(mq_output_check("/proc", true, &err), MQ_ERR_USAGE);
+}
+
+/* The second of two runs is told before it has done anything. */
+static void another_runs_output_is_refused(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *path = temporary_path(folder, "out");
+    mq_output *first = NULL, *second = NULL;
+    assert_int_equal(mq_output_begin(&first, path, false, &err), MQ_OK);
+    assert_int_equal(mq_output_check(path, false, &err), MQ_ERR_USAGE);
+    assert_int_equal(mq_output_begin(&second, path, true, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "is being made by another run");
+    assert_null(second);
+    mq_output_discard(first);
+    assert_int_equal(mq_output_check(path, false, &err), MQ_OK);
+    assert_int_equal(mq_output_begin(&second, path, false, &err), MQ_OK);
+    mq_output_discard(second);
+}
+
 /* --- faults ----------------------------------------------------------------------------------- */
 
 /* Makes call number 1, 2, 3, ... fail until the run succeeds. Every failure is the machine's and
@@ -384,25 +411,31 @@ static void folders_of_killed_runs_are_removed_by_the_next(void **state) {
     mq_error err;
     const char *path = temporary_path(folder, "out");
     const char *other = temporary_path(folder, "out2");
-    pid_t alive = start_writing(path);
     pid_t killed = start_writing(path);
     pid_t killed_other = start_writing(other);
-    assert_int_equal(temporary_entries(folder->path), 3);
+    assert_int_equal(temporary_entries(folder->path), 2);
     kill(killed, SIGKILL);
     kill(killed_other, SIGKILL);
     assert_int_equal(waitpid(killed, NULL, 0), killed);
     assert_int_equal(waitpid(killed_other, NULL, 0), killed_other);
-    assert_int_equal(temporary_entries(folder->path), 3);
+    assert_int_equal(temporary_entries(folder->path), 2);
     assert_int_equal(mkdir(temporary_path(folder, ".out.matquant-notours"), 0777), 0);
 
-    mq_output *output = NULL; /* takes away the killed run's; keeps the living one's, the other
-                                 name's, and what is not ours */
+    mq_output *output = NULL; /* takes away the killed run's; keeps the other name's, and what is
+                                 not ours */
     assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
-    assert_int_equal(temporary_entries(folder->path), 4);
+    assert_int_equal(temporary_entries(folder->path), 3);
+    mq_output_discard(output);
+
+    pid_t alive = start_writing(path);
+    assert_int_equal(temporary_entries(folder->path), 3);
+    assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "is being made by another run");
+    assert_int_equal(temporary_entries(folder->path), 3);
     kill(alive, SIGKILL);
     assert_int_equal(waitpid(alive, NULL, 0), alive);
-    mq_output_discard(output);
     assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
+    assert_int_equal(temporary_entries(folder->path), 3);
     mq_output_discard(output);
     assert_int_equal(temporary_entries(folder->path), 2);
     assert_false(mq_path_exists(path));
@@ -419,6 +452,8 @@ int main(void) {
         TEST(what_exists_is_kept_unless_replaced),
         TEST(what_is_not_ours_is_not_replaced),
         TEST(what_appears_meanwhile_is_kept),
+        TEST(mount_points_are_refused),
+        TEST(another_runs_output_is_refused),
         TEST(every_fault_leaves_nothing_behind),
         TEST(every_fault_leaves_the_old_output),
         TEST(plain_renaming_is_enough),
