@@ -1,15 +1,8 @@
 #include "matquant/quantize.h"
 
 #include "command.h"
+#include "matquant/names.h"
 #include "quantize_result.h"
-
-/* In the order of the enumerations; those that the result names, too, are in quantize_result.h. */
-static const char *const presets[] = {"balanced", "narrow", "wide", NULL}; /* after NONE */
-static const char *const rules[] = {"top", "round", "round-extra", NULL};
-static const char *const zero_points[] = {"float", "symmetric", NULL};
-static const char *const embeddings[] = {"keep", "8", "nested", NULL};
-static const char *const scopes[] = {"all", "ffn", NULL};
-static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
 
 /* What of a run an option belongs to, where the library cannot tell a value that was given from one
  * that was not. */
@@ -323,7 +316,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_CHOICE, 0, "recipe", &line.recipe, "NAME",
          "best: each width decides its own bits; paper: MatQuant as published; rtn: rounding, "
          "nothing is learned",
-         .choices = cli_recipe_names},
+         .choices = mq_recipe_names()},
         {CLI_FLAG, 0, "fast", &line.fast,
          .help =
              "recipe best in a fraction of its time, for a first look: --samples 4 --epochs 1 "
@@ -340,21 +333,21 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_CHOICE, 0, "preset", &line.preset, "NAME",
          "recipe best: a --lambda by its name. narrow leans to 2 bits, wide to 8 and 4; "
          "balanced is what the recipe has, but where a group is a whole row, where it is wide",
-         .choices = presets, .given = &line.preset_given},
+         .choices = mq_preset_names() + MQ_PRESET_BALANCED, .given = &line.preset_given},
         {CLI_CHOICE, 0, "loss", &line.loss, "NAME",
          "relative: each token's squared error divided by its own square; l2: not divided",
-         .choices = cli_loss_names, .part = LEARNING},
+         .choices = mq_loss_names(), .part = LEARNING},
         {CLI_CHOICE, 0, "slice-rule", &line.rule, "NAME",
          "top: a slice is the top bits of a code; round: the code rounded to so many bits; "
          "round-extra: the same without a clamp, one level more, for recipe paper",
-         .choices = rules, .given = &line.rule_given},
+         .choices = mq_slice_rule_names(), .given = &line.rule_given},
         {CLI_FLAG, 0, "let", &options->let,
          .help = "recipe paper: also learn a scale for each channel of the feed-forward networks "
                  "that changes nothing at full precision (OmniQuant's LET, without its shift)"},
         {CLI_CHOICE, 0, "zero-point", &line.zero_point, "NAME",
          "float: any number, by a bias; symmetric: half of the codes at every width, which GPTQ "
          "and compressed-tensors hold exactly (--slice-rule round)",
-         .choices = zero_points},
+         .choices = mq_zero_point_names()},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1, .part = LEARNING},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1,
@@ -434,7 +427,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .hide_default = true, .given = &options->has_group_fallback, .part = GROUPS},
         {CLI_CHOICE, 0, "scope", &line.scope, "NAME",
          "all: every linear layer of the blocks; ffn: those of the feed-forward networks",
-         .choices = scopes},
+         .choices = mq_scope_names()},
         {CLI_TEXTS, 0, "include", &line.include, "REGEX",
          .help = "only layers whose name matches; may be given several times, one match is enough"},
         {CLI_TEXTS, 0, "exclude", &line.exclude, "REGEX",
@@ -442,7 +435,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_CHOICE, 0, "embeddings", &line.embeddings, "NAME",
          "keep: embeddings and head as they are; 8: in 8 bits at every width; nested: in the bits "
          "of the width, or in --embeddings-min-bits",
-         .choices = embeddings},
+         .choices = mq_embeddings_names()},
         {CLI_COUNT, 0, "embeddings-min-bits", &line.embeddings_min_bits, "N",
          "the least bits of nested embeddings, 2 to 8", .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH,
          .given = &line.min_bits_given},
@@ -451,7 +444,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "what makes the products of learning: openblas, in float32; onednn-bf16, of bfloat16 "
          "numbers added in float32; auto: onednn-bf16 if a short measurement finds it clearly "
          "faster",
-         .choices = gemms},
+         .choices = mq_gemm_names()},
         CLI_THREADS_OPTION(line.common),
         CLI_COMMON_OPTIONS(line.common)};
     const cli_command command = {

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "matquant/names.h"
 #include "matquant/version.h"
 #include "quant/fold.h"
 #include "quant/nested.h"
@@ -10,11 +11,6 @@
 #include "store/master_config.h"
 #include "store/quantize.h"
 #include "text/shown_name.h"
-
-static const char *recipe_name(mq_recipe recipe) {
-    static const char *const names[] = {"best", "paper", "rtn"};
-    return names[recipe];
-}
 
 /* cJSON's adders return NULL for lack of memory alone; the first failure is remembered. */
 static void put(bool *good, const cJSON *added) { *good = *good && added != NULL; }
@@ -53,7 +49,8 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
     if (!*good) {
         return;
     }
-    put(good, cJSON_AddStringToObject(recipe, "name", recipe_name(options->recipe)));
+    put(good,
+        cJSON_AddStringToObject(recipe, "name", mq_name_at(mq_recipe_names(), options->recipe)));
     cJSON *bits = cJSON_AddArrayToObject(recipe, "bits");
     cJSON *lambda = cJSON_AddArrayToObject(recipe, "lambda");
     put(good, bits);
@@ -64,24 +61,25 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
             cJSON_AddItemToArray(lambda, cJSON_CreateNumber(options->lambda[i])) ? lambda : NULL);
     }
     if (options->preset != MQ_PRESET_NONE) {
-        put(good, cJSON_AddStringToObject(recipe, "preset", mq_preset_name(options->preset)));
+        put(good, cJSON_AddStringToObject(recipe, "preset",
+                                          mq_name_at(mq_preset_names(), options->preset)));
     }
     put_codistill(good, recipe, options);
-    put(good,
-        cJSON_AddStringToObject(recipe, "slice_rule", mq_slice_rule_name(options->slice_rule)));
-    put(good,
-        cJSON_AddStringToObject(recipe, "zero_point", mq_zero_point_name(options->zero_point)));
+    put(good, cJSON_AddStringToObject(recipe, "slice_rule",
+                                      mq_name_at(mq_slice_rule_names(), options->slice_rule)));
+    put(good, cJSON_AddStringToObject(recipe, "zero_point",
+                                      mq_name_at(mq_zero_point_names(), options->zero_point)));
     put(good, cJSON_AddNumberToObject(recipe, "group_size", (double)options->group_size));
     if (options->has_group_fallback) {
         put(good,
             cJSON_AddNumberToObject(recipe, "group_fallback", (double)options->group_fallback));
     }
     put(good,
-        cJSON_AddStringToObject(recipe, "scope", options->scope == MQ_SCOPE_ALL ? "all" : "ffn"));
+        cJSON_AddStringToObject(recipe, "scope", mq_name_at(mq_scope_names(), options->scope)));
     if (options->embeddings != MQ_EMBEDDINGS_KEEP) {
-        const bool nested = options->embeddings == MQ_EMBEDDINGS_NESTED;
-        put(good, cJSON_AddStringToObject(recipe, "embeddings", nested ? "nested" : "8"));
-        if (nested) {
+        put(good, cJSON_AddStringToObject(recipe, "embeddings",
+                                          mq_name_at(mq_embeddings_names(), options->embeddings)));
+        if (options->embeddings == MQ_EMBEDDINGS_NESTED) {
             put(good, cJSON_AddNumberToObject(recipe, "embeddings_min_bits",
                                               options->embeddings_min_bits));
         }
@@ -92,8 +90,7 @@ static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *optio
         return;
     }
     const mq_grid_class *grid = mq_recipe_grid_class(options);
-    put(good, cJSON_AddStringToObject(recipe, "loss",
-                                      options->loss == MQ_LOSS_RELATIVE ? "relative" : "l2"));
+    put(good, cJSON_AddStringToObject(recipe, "loss", mq_name_at(mq_loss_names(), options->loss)));
     put(good, cJSON_AddStringToObject(recipe, "grid", grid->name));
     put(good, cJSON_AddBoolToObject(recipe, "compensate", mq_recipe_compensates(options)));
     if (options->fold) {
