@@ -5,6 +5,7 @@
 
 #include "base/context.h"
 #include "base/json.h"
+#include "base/json_build.h"
 #include "tensor/safetensors.h"
 
 #define MQ_CONFIG_FILE "config.json"
@@ -34,9 +35,9 @@ mq_status mq_copy_tensor(mq_tensor_writer *writer, size_t index, const mq_tensor
                          const mq_tensor_info *info, const mq_context *context, mq_error *err);
 
 /* The member "tensors" of matquant.json: {NAME: {"crc32": "8 hexadecimal digits"}} of finished
- * tensors, added to object. */
-mq_status mq_json_add_crcs(cJSON *object, const mq_tensor_writer *writer,
-                           const mq_tensor_spec *specs, size_t count, mq_error *err);
+ * tensors, put into `at`. */
+void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
+                      const mq_tensor_spec *specs, size_t count);
 
 /* Same dtype and shape. */
 bool mq_same_form(const mq_tensor_info *a, const mq_tensor_info *b);

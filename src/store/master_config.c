@@ -47,49 +47,38 @@ const char *mq_widths_text(char *out, size_t size, const unsigned *widths, size_
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-static bool add_embeddings(cJSON *object, const mq_master_settings *settings) {
+static void put_embeddings(mq_json *json, cJSON *object, const mq_master_settings *settings) {
     if (settings->embedding_count == 0) {
-        return true;
+        return;
     }
-    cJSON *made = cJSON_AddObjectToObject(object, "embeddings"), *layers = NULL;
-    bool complete = made != NULL &&
-                    cJSON_AddNumberToObject(made, "min_bits", settings->embedding_bits) != NULL &&
-                    (layers = cJSON_AddArrayToObject(made, "layers")) != NULL;
-    for (size_t i = 0; complete && i < settings->embedding_count; i++) {
-        complete = cJSON_AddItemToArray(layers, cJSON_CreateString(settings->embedding_layers[i]));
+    cJSON *made = mq_json_put_object(json, object, "embeddings");
+    mq_json_put_size(json, made, "min_bits", settings->embedding_bits);
+    cJSON *layers = mq_json_put_array(json, made, "layers");
+    for (size_t i = 0; i < settings->embedding_count; i++) {
+        mq_json_put_text(json, layers, NULL, settings->embedding_layers[i]);
     }
-    return complete;
 }
 
-cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *const *ignored,
-                               size_t ignored_count) {
-    cJSON *object = cJSON_CreateObject(), *widths = NULL, *names = NULL;
-    if (object == NULL ||
-        cJSON_AddStringToObject(object, "quant_method", MQ_QUANT_METHOD) == NULL ||
-        cJSON_AddNumberToObject(object, "format_version", MQ_FORMAT_VERSION) == NULL ||
-        cJSON_AddStringToObject(object, "slice_rule",
-                                mq_name_at(mq_slice_rule_names(), settings->slice_rule)) == NULL ||
-        (settings->zero_point != MQ_ZERO_FLOAT &&
-         cJSON_AddStringToObject(object, "zero_point",
-                                 mq_name_at(mq_zero_point_names(), settings->zero_point)) ==
-             NULL) ||
-        cJSON_AddNumberToObject(object, "group_size", (double)settings->group_size) == NULL ||
-        (widths = cJSON_AddArrayToObject(object, "widths")) == NULL ||
-        !add_embeddings(object, settings) ||
-        (names = cJSON_AddArrayToObject(object, "ignored")) == NULL) {
-        cJSON_Delete(object);
-        return NULL;
+cJSON *mq_master_settings_put(mq_json *json, cJSON *config, const mq_master_settings *settings,
+                              const char *const *ignored, size_t ignored_count) {
+    cJSON *object = mq_json_put_object(json, config, "quantization_config");
+    mq_json_put_text(json, object, "quant_method", MQ_QUANT_METHOD);
+    mq_json_put_size(json, object, "format_version", MQ_FORMAT_VERSION);
+    mq_json_put_text(json, object, "slice_rule",
+                     mq_name_at(mq_slice_rule_names(), settings->slice_rule));
+    if (settings->zero_point != MQ_ZERO_FLOAT) {
+        mq_json_put_text(json, object, "zero_point",
+                         mq_name_at(mq_zero_point_names(), settings->zero_point));
     }
-    bool complete = true;
-    for (size_t i = 0; complete && i < settings->width_count; i++) {
-        complete = cJSON_AddItemToArray(widths, cJSON_CreateNumber(settings->widths[i]));
+    mq_json_put_size(json, object, "group_size", settings->group_size);
+    cJSON *widths = mq_json_put_array(json, object, "widths");
+    for (size_t i = 0; i < settings->width_count; i++) {
+        mq_json_put_size(json, widths, NULL, settings->widths[i]);
     }
-    for (size_t i = 0; complete && i < ignored_count; i++) {
-        complete = cJSON_AddItemToArray(names, cJSON_CreateString(ignored[i]));
-    }
-    if (!complete) {
-        cJSON_Delete(object);
-        return NULL;
+    put_embeddings(json, object, settings);
+    cJSON *names = mq_json_put_array(json, object, "ignored");
+    for (size_t i = 0; i < ignored_count; i++) {
+        mq_json_put_text(json, names, NULL, ignored[i]);
     }
     return object;
 }
