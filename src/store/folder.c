@@ -112,14 +112,6 @@ mq_status mq_write_json(mq_output *output, const char *name, const cJSON *value,
     return status;
 }
 
-mq_status mq_json_add(cJSON *object, const char *key, cJSON *item, mq_error *err) {
-    if (item == NULL || !cJSON_AddItemToObject(object, key, item)) {
-        cJSON_Delete(item);
-        return mq_fail_memory(err, "a JSON file", strlen(key));
-    }
-    return MQ_OK;
-}
-
 void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
                       const mq_tensor_spec *specs, size_t count) {
     cJSON *tensors = mq_json_put_object(json, at, "tensors");

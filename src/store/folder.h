@@ -26,9 +26,6 @@ mq_status mq_read_folder_json(cJSON **out, const char *folder, const char *name,
                               mq_error *err);
 mq_status mq_write_json(mq_output *output, const char *name, const cJSON *value, mq_error *err);
 
-/* Adds item (which is freed on failure; NULL: no memory when it was made) to object under key. */
-mq_status mq_json_add(cJSON *object, const char *key, cJSON *item, mq_error *err);
-
 /* Carries a tensor over byte for byte, in pieces; the pages read are given back. Checks for an
  * interrupt. */
 mq_status mq_copy_tensor(mq_tensor_writer *writer, size_t index, const mq_tensors *tensors,
