@@ -1,28 +1,10 @@
 /* layer: base */
-#include <errno.h>
 #include <math.h>
 
 #include "base/json.h"
 #include "base/json_build.h"
+#include "json_memory.h"
 #include "temporary.h"
-
-/* cJSON's memory: what is out, and how many more pieces there are. */
-static size_t pieces, left;
-
-static void *give(size_t size) {
-    if (left == 0) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    left--;
-    pieces++;
-    return malloc(size);
-}
-
-static void take_back(void *memory) {
-    pieces -= memory != NULL ? 1 : 0;
-    free(memory);
-}
 
 /* Everything that can be put, in objects and in arrays. */
 static mq_status build(cJSON **out, mq_status status, mq_error *err) {
@@ -65,15 +47,12 @@ static void values_stand_in_order(void **state) {
 
 static void without_memory_there_is_nothing(void **state) {
     (void)state;
-    cJSON_Hooks hooks = {.malloc_fn = give, .free_fn = take_back};
-    cJSON_InitHooks(&hooks);
     mq_status status = MQ_ERR_MACHINE;
     size_t tried = 0;
     for (; status != MQ_OK; tried++) {
         mq_error err;
         cJSON *json = NULL;
-        pieces = 0;
-        left = tried;
+        json_memory_begin(tried);
         status = build(&json, MQ_OK, &err);
         if (status != MQ_OK) {
             assert_int_equal(status, MQ_ERR_MACHINE);
@@ -81,9 +60,8 @@ static void without_memory_there_is_nothing(void **state) {
             assert_null(json);
         }
         cJSON_Delete(json);
-        assert_int_equal(pieces, 0);
+        assert_int_equal(json_memory_end(), 0);
     }
-    cJSON_InitHooks(NULL);
     assert_true(tried > 40);
 }
 
