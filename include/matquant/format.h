@@ -87,10 +87,6 @@ extern "C" {
 typedef enum mq_slice_rule { MQ_SLICE_TOP, MQ_SLICE_ROUND, MQ_SLICE_ROUND_EXTRA } mq_slice_rule;
 typedef enum mq_zero_point { MQ_ZERO_FLOAT, MQ_ZERO_SYMMETRIC } mq_zero_point;
 
-/* As config.json has them. */
-const char *mq_slice_rule_name(mq_slice_rule rule);
-const char *mq_zero_point_name(mq_zero_point zero_point);
-
 /* The slice of `width` bits of a code, 2 <= width <= 8. */
 static inline unsigned mq_slice_code(unsigned code, unsigned width, mq_slice_rule rule) {
     if (width >= MQ_MAX_WIDTH) {

@@ -44,9 +44,6 @@ typedef enum mq_preset {
     MQ_PRESET_WIDE      /* to 8 and 4 bits, at 2 bits' */
 } mq_preset;
 
-/* "narrow"; a static string. */
-const char *mq_preset_name(mq_preset preset);
-
 /* The refit is by default of the trained widths and of those between two of them up to this one. */
 #define MQ_REFIT_BETWEEN 4
 #define MQ_MAX_CODISTILL 7
@@ -166,7 +163,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe);
 void mq_quantize_hurry(mq_quantize_options *options);
 
 /* The loss weight that a recipe gives to a trained width, 2 to 8, when the user names widths but no
- * weights; preset counts for recipe best only, where NONE is as BALANCED. */
+ * weights; preset counts for recipe best only: NONE, or what is none, is as BALANCED. */
 double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned width);
 
 /* The preset that the program takes for recipe best with groups of so many weights: BALANCED, and

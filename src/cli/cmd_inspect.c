@@ -3,9 +3,8 @@
 
 #include "command.h"
 #include "matquant/inspect.h"
+#include "matquant/names.h"
 #include "table.h"
-
-static const char *const kinds[] = {"plain", "master", "slice"}; /* in the order of mq_kind */
 
 static double number_of(const cJSON *object, const char *key) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
@@ -90,7 +89,7 @@ static void print_group_size(const mq_inspection *inspection) {
 static void print_table(const mq_inspection *inspection, const char *folder) {
     char bytes[CLI_CELL_SIZE];
     cli_print_field(stdout, "folder", "%s", folder);
-    cli_print_field(stdout, "kind", "%s", kinds[inspection->kind]);
+    cli_print_field(stdout, "kind", "%s", mq_name_at(mq_kind_names(), inspection->kind));
     cli_print_field(stdout, "architecture", "%s", inspection->architecture);
     cli_print_field(stdout, "blocks", "%zu", inspection->num_hidden_layers);
     cli_print_field(stdout, "hidden size", "%zu", inspection->hidden_size);
@@ -105,8 +104,10 @@ static void print_table(const mq_inspection *inspection, const char *folder) {
         print_group_size(inspection);
     }
     if (inspection->kind == MQ_KIND_MASTER) {
-        cli_print_field(stdout, "slice rule", "%s", mq_slice_rule_name(inspection->slice_rule));
-        cli_print_field(stdout, "zero point", "%s", mq_zero_point_name(inspection->zero_point));
+        cli_print_field(stdout, "slice rule", "%s",
+                        mq_name_at(mq_slice_rule_names(), inspection->slice_rule));
+        cli_print_field(stdout, "zero point", "%s",
+                        mq_name_at(mq_zero_point_names(), inspection->zero_point));
         if (inspection->embedding_bits == 0) {
             cli_print_field(stdout, "embeddings", "as in the source");
         } else {
@@ -134,7 +135,7 @@ static mq_status print_json(const mq_inspection *inspection, const char *folder)
     cli_json json;
     cli_json_begin(&json);
     cli_json_text(&json, json.root, "folder", folder);
-    cli_json_text(&json, json.root, "kind", kinds[inspection->kind]);
+    cli_json_text(&json, json.root, "kind", mq_name_at(mq_kind_names(), inspection->kind));
     cli_json_text(&json, json.root, "architecture", inspection->architecture);
     cli_json_size(&json, json.root, "num_hidden_layers", inspection->num_hidden_layers);
     cli_json_size(&json, json.root, "hidden_size", inspection->hidden_size);
@@ -152,8 +153,10 @@ static mq_status print_json(const mq_inspection *inspection, const char *folder)
         }
     }
     if (inspection->kind == MQ_KIND_MASTER) {
-        cli_json_text(&json, json.root, "slice_rule", mq_slice_rule_name(inspection->slice_rule));
-        cli_json_text(&json, json.root, "zero_point", mq_zero_point_name(inspection->zero_point));
+        cli_json_text(&json, json.root, "slice_rule",
+                      mq_name_at(mq_slice_rule_names(), inspection->slice_rule));
+        cli_json_text(&json, json.root, "zero_point",
+                      mq_name_at(mq_zero_point_names(), inspection->zero_point));
         cli_json_size(&json, json.root, "embedding_bits", inspection->embedding_bits);
     }
     cJSON *widths = cli_json_array(&json, json.root, "widths");

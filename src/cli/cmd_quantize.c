@@ -1,26 +1,28 @@
 #include "matquant/quantize.h"
 
-#include "command.h"
-#include "quantize_result.h"
+#include <assert.h>
 
-/* In the order of the enumerations; those that the result names, too, are in quantize_result.h. */
-static const char *const presets[] = {"balanced", "narrow", "wide", NULL}; /* after NONE */
-static const char *const rules[] = {"top", "round", "round-extra", NULL};
-static const char *const zero_points[] = {"float", "symmetric", NULL};
-static const char *const embeddings[] = {"keep", "8", "nested", NULL};
-static const char *const scopes[] = {"all", "ffn", NULL};
-static const char *const gemms[] = {"auto", "openblas", "onednn-bf16", NULL};
+#include "command.h"
+#include "matquant/names.h"
+#include "quantize_result.h"
 
 /* What of a run an option belongs to, where the library cannot tell a value that was given from one
  * that was not. */
 enum part { ALWAYS, LEARNING, TRAINED_WIDTHS, INT8, INT8_VISITS, END_TO_END, GROUPS, PARTS };
 
+/* The parser writes a choice as an unsigned, into the options' enumerations as well. */
+static_assert(sizeof(mq_recipe) == sizeof(unsigned) && sizeof(mq_preset) == sizeof(unsigned) &&
+                  sizeof(mq_loss) == sizeof(unsigned) &&
+                  sizeof(mq_slice_rule) == sizeof(unsigned) &&
+                  sizeof(mq_zero_point) == sizeof(unsigned) &&
+                  sizeof(mq_scope) == sizeof(unsigned) &&
+                  sizeof(mq_embeddings) == sizeof(unsigned) &&
+                  sizeof(mq_gemm_choice) == sizeof(unsigned),
+              "enumerations are as wide as unsigned");
+
 typedef struct quantize_line {
     mq_quantize_options options;
-    int recipe, preset, loss, rule, zero_point, scope,
-        gemm; /* the enumerations, as the parser writes them; preset without NONE */
     bool rule_given, preset_given;
-    int embeddings;
     size_t embeddings_min_bits;
     bool min_bits_given;
     cli_terms bits;
@@ -34,20 +36,16 @@ typedef struct quantize_line {
     cli_common common;
 } quantize_line;
 
-/* Everything as the recipe has it. */
-static void set_defaults(quantize_line *line, int recipe, bool fast) {
+/* Everything as the recipe has it; a preset that has no name is balanced. */
+static void set_defaults(quantize_line *line, mq_recipe recipe, bool fast) {
     cli_common common = line->common;
-    *line = (quantize_line){.options = mq_quantize_defaults((mq_recipe)recipe), .common = common};
-    line->recipe = recipe;
+    *line = (quantize_line){.options = mq_quantize_defaults(recipe), .common = common};
     if (fast) {
         mq_quantize_hurry(&line->options);
     }
-    line->loss = (int)line->options.loss;
-    line->preset = line->options.preset == MQ_PRESET_NONE
-                       ? 0
-                       : (int)line->options.preset - (int)MQ_PRESET_BALANCED;
-    line->rule = (int)line->options.slice_rule;
-    line->scope = (int)line->options.scope;
+    if (line->options.preset == MQ_PRESET_NONE) {
+        line->options.preset = MQ_PRESET_BALANCED;
+    }
     line->embeddings_min_bits = line->options.embeddings_min_bits;
     line->bits.count = line->lambda.count = line->options.width_count;
     for (size_t i = 0; i < line->options.width_count; i++) {
@@ -85,21 +83,20 @@ static mq_status set_widths(quantize_line *line) {
     if (line->lambda_given && line->preset_given) {
         return cli_usage_error("quantize", "--preset stands for a --lambda: give one of them");
     }
-    const bool own = line->preset_given || line->fast || line->recipe != MQ_RECIPE_BEST;
-    const mq_preset preset = own ? (mq_preset)(line->preset + MQ_PRESET_BALANCED)
-                                 : mq_quantize_default_preset(options->group_size);
+    const bool own = line->preset_given || line->fast || options->recipe != MQ_RECIPE_BEST;
+    const mq_preset preset =
+        own ? options->preset : mq_quantize_default_preset(options->group_size);
     options->preset = MQ_PRESET_NONE;
-    if (line->preset_given || (line->recipe == MQ_RECIPE_BEST && !line->lambda_given)) {
+    if (line->preset_given || (options->recipe == MQ_RECIPE_BEST && !line->lambda_given)) {
         options->preset = preset;
     }
     options->width_count = 0;
     for (size_t pass = 0; pass < 2; pass++) { /* widths, then pairs */
         for (size_t i = 0; i < bits->count; i++) {
             const unsigned width = (unsigned)bits->to[i];
-            const double lambda =
-                line->lambda_given
-                    ? line->lambda.items[i]
-                    : mq_quantize_default_lambda((mq_recipe)line->recipe, preset, width);
+            const double lambda = line->lambda_given
+                                      ? line->lambda.items[i]
+                                      : mq_quantize_default_lambda(options->recipe, preset, width);
             if (pass == 0 && bits->from[i] == 0) {
                 add_width(options, width, lambda);
             } else if (pass == 1 && bits->from[i] > 0) {
@@ -200,10 +197,10 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
     char message[CLI_MESSAGE_SIZE];
     set_defaults(line, MQ_RECIPE_BEST, false);
     cli_parsed parsed = cli_parse(command, count, argv, message);
-    set_defaults(line, line->recipe, parsed != CLI_HELP && line->fast);
+    set_defaults(line, line->options.recipe, parsed != CLI_HELP && line->fast);
     if (parsed == CLI_HELP) {
-        line->recipe =
-            MQ_RECIPE_BEST; /* the others' defaults are shown, but this is the default recipe */
+        /* The others' defaults are shown, but this is the default recipe. */
+        line->options.recipe = MQ_RECIPE_BEST;
         cli_print_help(stdout, command);
         *status = MQ_OK;
         return false;
@@ -212,22 +209,15 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
         return false;
     }
     mq_quantize_options *options = &line->options;
-    options->recipe = (mq_recipe)line->recipe;
-    options->loss = (mq_loss)line->loss;
-    options->slice_rule = (mq_slice_rule)line->rule;
-    options->zero_point = (mq_zero_point)line->zero_point;
     if (options->zero_point == MQ_ZERO_SYMMETRIC && !line->rule_given) {
         options->slice_rule = MQ_SLICE_ROUND; /* whatever the recipe has otherwise */
     }
-    options->scope = (mq_scope)line->scope;
-    options->embeddings = (mq_embeddings)line->embeddings;
     options->embeddings_min_bits = (unsigned)line->embeddings_min_bits;
-    options->gemm = (mq_gemm_choice)line->gemm;
     options->include = line->include.items;
     options->include_count = line->include.count;
     options->exclude = line->exclude.items;
     options->exclude_count = line->exclude.count;
-    if (line->fast && line->recipe != MQ_RECIPE_BEST) {
+    if (line->fast && options->recipe != MQ_RECIPE_BEST) {
         *status = cli_usage_error("quantize", "--fast is for recipe best");
         return false;
     }
@@ -320,10 +310,10 @@ mq_status cmd_quantize(int count, char *const *argv) {
                  "template puts there",
          .part = LEARNING},
         {.type = CLI_HEADING, .help = "Learning (defaults are those of the recipe)"},
-        {CLI_CHOICE, 0, "recipe", &line.recipe, "NAME",
+        {CLI_CHOICE, 0, "recipe", &options->recipe, "NAME",
          "best: each width decides its own bits; paper: MatQuant as published; rtn: rounding, "
          "nothing is learned",
-         .choices = cli_recipe_names},
+         .choices = mq_recipe_names()},
         {CLI_FLAG, 0, "fast", &line.fast,
          .help =
              "recipe best in a fraction of its time, for a first look: --samples 4 --epochs 1 "
@@ -337,24 +327,25 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST",
          "weight of each width's (and each pair's) loss, in the order of --bits", .max = 1e9,
          .given = &line.lambda_given, .part = TRAINED_WIDTHS},
-        {CLI_CHOICE, 0, "preset", &line.preset, "NAME",
+        {CLI_CHOICE, 0, "preset", &options->preset, "NAME",
          "recipe best: a --lambda by its name. narrow leans to 2 bits, wide to 8 and 4; "
          "balanced is what the recipe has, but where a group is a whole row, where it is wide",
-         .choices = presets, .given = &line.preset_given},
-        {CLI_CHOICE, 0, "loss", &line.loss, "NAME",
+         .min = MQ_PRESET_BALANCED, .choices = mq_preset_names() + MQ_PRESET_BALANCED,
+         .given = &line.preset_given},
+        {CLI_CHOICE, 0, "loss", &options->loss, "NAME",
          "relative: each token's squared error divided by its own square; l2: not divided",
-         .choices = cli_loss_names, .part = LEARNING},
-        {CLI_CHOICE, 0, "slice-rule", &line.rule, "NAME",
+         .choices = mq_loss_names(), .part = LEARNING},
+        {CLI_CHOICE, 0, "slice-rule", &options->slice_rule, "NAME",
          "top: a slice is the top bits of a code; round: the code rounded to so many bits; "
          "round-extra: the same without a clamp, one level more, for recipe paper",
-         .choices = rules, .given = &line.rule_given},
+         .choices = mq_slice_rule_names(), .given = &line.rule_given},
         {CLI_FLAG, 0, "let", &options->let,
          .help = "recipe paper: also learn a scale for each channel of the feed-forward networks "
                  "that changes nothing at full precision (OmniQuant's LET, without its shift)"},
-        {CLI_CHOICE, 0, "zero-point", &line.zero_point, "NAME",
+        {CLI_CHOICE, 0, "zero-point", &options->zero_point, "NAME",
          "float: any number, by a bias; symmetric: half of the codes at every width, which GPTQ "
          "and compressed-tensors hold exactly (--slice-rule round)",
-         .choices = zero_points},
+         .choices = mq_zero_point_names()},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1, .part = LEARNING},
         {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1,
@@ -432,26 +423,26 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "group size of the layers whose rows --group-size does not divide (default: that is an "
          "error)",
          .hide_default = true, .given = &options->has_group_fallback, .part = GROUPS},
-        {CLI_CHOICE, 0, "scope", &line.scope, "NAME",
+        {CLI_CHOICE, 0, "scope", &options->scope, "NAME",
          "all: every linear layer of the blocks; ffn: those of the feed-forward networks",
-         .choices = scopes},
+         .choices = mq_scope_names()},
         {CLI_TEXTS, 0, "include", &line.include, "REGEX",
          .help = "only layers whose name matches; may be given several times, one match is enough"},
         {CLI_TEXTS, 0, "exclude", &line.exclude, "REGEX",
          .help = "no layers whose name matches; may be given several times"},
-        {CLI_CHOICE, 0, "embeddings", &line.embeddings, "NAME",
+        {CLI_CHOICE, 0, "embeddings", &options->embeddings, "NAME",
          "keep: embeddings and head as they are; 8: in 8 bits at every width; nested: in the bits "
          "of the width, or in --embeddings-min-bits",
-         .choices = embeddings},
+         .choices = mq_embeddings_names()},
         {CLI_COUNT, 0, "embeddings-min-bits", &line.embeddings_min_bits, "N",
          "the least bits of nested embeddings, 2 to 8", .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH,
          .given = &line.min_bits_given},
         {.type = CLI_HEADING, .help = "Machine"},
-        {CLI_CHOICE, 0, "gemm", &line.gemm, "NAME",
+        {CLI_CHOICE, 0, "gemm", &options->gemm, "NAME",
          "what makes the products of learning: openblas, in float32; onednn-bf16, of bfloat16 "
          "numbers added in float32; auto: onednn-bf16 if a short measurement finds it clearly "
          "faster",
-         .choices = gemms},
+         .choices = mq_gemm_names()},
         CLI_THREADS_OPTION(line.common),
         CLI_COMMON_OPTIONS(line.common)};
     const cli_command command = {

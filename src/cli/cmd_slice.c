@@ -139,7 +139,7 @@ mq_status cmd_slice(int count, char *const *argv) {
     mq_slice_options options = {0};
     cli_common common = {0};
     size_t bits = 0;
-    int format = 0, dtype = 0;
+    unsigned format = 0, dtype = 0;
     bool has_format = false, has_dtype = false;
     static const char *const dtypes[] = {"bf16", "f16", "f32", NULL};
     const cli_argument arguments[] = {{"MASTER", "master checkpoint", &options.master},

@@ -19,7 +19,7 @@ typedef enum cli_option_type {
     CLI_SEED,    /* uint64_t */
     CLI_BYTES, /* size_t, a whole number in [min, max] that K, M or G (powers of 1024) may follow */
     CLI_NUMBER, /* double in [min, max] */
-    CLI_CHOICE, /* int: index of the word in choices */
+    CLI_CHOICE, /* unsigned, or an enumeration as wide: min + the word's index in choices */
     CLI_COUNTS, /* cli_counts: whole numbers in [min, max], comma-separated, each at most once */
     CLI_TERMS,  /* cli_terms: as CLI_COUNTS, and pairs A>B (or A:B) of two such numbers */
     CLI_NUMBERS /* cli_numbers: numbers in [min, max], comma-separated */

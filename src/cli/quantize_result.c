@@ -1,10 +1,8 @@
 #include "quantize_result.h"
 
 #include "command.h"
+#include "matquant/names.h"
 #include "table.h"
-
-const char *const cli_recipe_names[] = {"best", "paper", "rtn", NULL};
-const char *const cli_loss_names[] = {"relative", "l2", NULL};
 
 /* Of all blocks, at the width of that index. */
 static void mean_losses(double *before, double *after, const mq_quantize_report *report,
@@ -240,15 +238,17 @@ mq_status cli_print_quantize_json(const mq_quantize_report *report,
     cli_json_text(&json, json.root, "model", options->model);
     cli_json_text(&json, json.root, "output", options->output);
     cli_json_bool(&json, json.root, "dry_run", options->dry_run);
-    cli_json_text(&json, json.root, "recipe", cli_recipe_names[options->recipe]);
+    cli_json_text(&json, json.root, "recipe", mq_name_at(mq_recipe_names(), options->recipe));
     if (options->preset != MQ_PRESET_NONE) {
-        cli_json_text(&json, json.root, "preset", mq_preset_name(options->preset));
+        cli_json_text(&json, json.root, "preset", mq_name_at(mq_preset_names(), options->preset));
     } else {
         cli_json_null(&json, json.root, "preset");
     }
-    cli_json_text(&json, json.root, "loss", cli_loss_names[options->loss]);
-    cli_json_text(&json, json.root, "slice_rule", mq_slice_rule_name(options->slice_rule));
-    cli_json_text(&json, json.root, "zero_point", mq_zero_point_name(options->zero_point));
+    cli_json_text(&json, json.root, "loss", mq_name_at(mq_loss_names(), options->loss));
+    cli_json_text(&json, json.root, "slice_rule",
+                  mq_name_at(mq_slice_rule_names(), options->slice_rule));
+    cli_json_text(&json, json.root, "zero_point",
+                  mq_name_at(mq_zero_point_names(), options->zero_point));
     cli_json_size(&json, json.root, "group_size", options->group_size);
     cli_json_bool(&json, json.root, "let", options->let);
     add_widths(&json, report, options);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "matquant/names.h"
+
 /* A whole number in decimal without sign; false when text is anything else or does not fit. *end is
  * what follows. */
 static bool read_digits(uint64_t *out, const char *text, const char **end) {
@@ -115,11 +117,10 @@ static const char *read_number(const cli_option *option, const char *text, char 
 
 static const char *read_choice(const cli_option *option, const char *text, char *expected,
                                size_t size) {
-    for (int i = 0; option->choices[i]; i++) {
-        if (strcmp(text, option->choices[i]) == 0) {
-            *(int *)option->value = i;
-            return NULL;
-        }
+    unsigned index;
+    if (mq_name_find(&index, option->choices, text)) {
+        *(unsigned *)option->value = (unsigned)option->min + index;
+        return NULL;
     }
     size_t used = 0;
     for (size_t i = 0; option->choices[i]; i++) {
@@ -292,9 +293,12 @@ void cli_show_value(char *out, size_t size, const cli_option *option) {
     case CLI_NUMBER:
         append_number(out, size, &used, "", *(double *)option->value);
         break;
-    case CLI_CHOICE:
-        snprintf(out, size, "%s", option->choices[*(int *)option->value]);
+    case CLI_CHOICE: {
+        const unsigned index = *(unsigned *)option->value - (unsigned)option->min;
+        const char *name = mq_name_at(option->choices, index);
+        snprintf(out, size, "%s", name ? name : "");
         break;
+    }
     case CLI_COUNTS: {
         const cli_counts *list = option->value;
         for (size_t i = 0; i < list->count; i++) {

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/json_build.h"
 #include "matquant/inspect.h"
 #include "matquant/version.h"
 #include "store/folder.h"
@@ -40,37 +41,34 @@ mq_status mq_record_check(const mq_eval_options *options, mq_error *err) {
 
 /* --- the entry -------------------------------------------------------------------------------- */
 
-static void put(bool *good, const void *made) { *good = *good && made != NULL; }
-
 /* Numbers that are none have no place in JSON. */
-static void put_number(bool *good, cJSON *object, const char *key, double value) {
+static void put_number(mq_json *json, cJSON *object, const char *key, double value) {
     if (isfinite(value)) {
-        put(good, cJSON_AddNumberToObject(object, key, value));
+        mq_json_put_number(json, object, key, value);
     }
 }
 
-static void put_reference(bool *good, cJSON *entry, const mq_eval_result *result,
-                          const char *name) {
-    cJSON *reference = cJSON_AddObjectToObject(entry, "reference");
-    put(good, reference);
-    put(good, cJSON_AddStringToObject(reference, "model", name));
-    put_number(good, reference, "perplexity", result->reference_perplexity);
-    put_number(good, entry, "kl", result->kl);
-    put_number(good, entry, "top1_agreement", result->top1_agreement);
+static void put_reference(mq_json *json, const mq_eval_result *result, const char *name) {
+    cJSON *reference = mq_json_put_object(json, json->root, "reference");
+    mq_json_put_text(json, reference, "model", name);
+    put_number(json, reference, "perplexity", result->reference_perplexity);
+    put_number(json, json->root, "kl", result->kl);
+    put_number(json, json->root, "top1_agreement", result->top1_agreement);
 }
 
-static void put_numbers(bool *good, cJSON *entry, const mq_eval_result *result,
-                        const mq_eval_options *options, const char *text_name) {
-    put(good, cJSON_AddNumberToObject(entry, "bits", result->width));
-    cJSON *text = cJSON_AddObjectToObject(entry, "text");
-    put(good, cJSON_AddStringToObject(text, "file", text_name));
-    put(good, cJSON_AddStringToObject(text, "sha256", result->text_sha256));
-    put(good, cJSON_AddNumberToObject(entry, "windows", (double)result->windows));
-    put(good, cJSON_AddNumberToObject(entry, "seq_len", (double)options->seq_len));
-    put(good, cJSON_AddBoolToObject(entry, "bos_added", result->bos));
-    put_number(good, entry, "perplexity", result->perplexity);
-    put_number(good, entry, "nll", result->nll);
-    put_number(good, entry, "nll_stderr", result->nll_stderr);
+static void put_numbers(mq_json *json, const mq_eval_result *result, const mq_eval_options *options,
+                        const char *text_name) {
+    cJSON *entry = json->root;
+    mq_json_put_size(json, entry, "bits", result->width);
+    cJSON *text = mq_json_put_object(json, entry, "text");
+    mq_json_put_text(json, text, "file", text_name);
+    mq_json_put_text(json, text, "sha256", result->text_sha256);
+    mq_json_put_size(json, entry, "windows", result->windows);
+    mq_json_put_size(json, entry, "seq_len", options->seq_len);
+    mq_json_put_bool(json, entry, "bos_added", result->bos);
+    put_number(json, entry, "perplexity", result->perplexity);
+    put_number(json, entry, "nll", result->nll);
+    put_number(json, entry, "nll_stderr", result->nll_stderr);
 }
 
 static mq_status make_entry(cJSON **out, const mq_eval_result *result,
@@ -80,26 +78,17 @@ static mq_status make_entry(cJSON **out, const mq_eval_result *result,
     if (status == MQ_OK && result->has_reference) {
         status = mq_shown_name(&reference_name, options->reference, err);
     }
-    bool good = true;
-    cJSON *entry = status == MQ_OK ? cJSON_CreateObject() : NULL;
+    mq_json json = mq_json_begin(cJSON_CreateObject());
     if (status == MQ_OK) {
-        put_numbers(&good, entry, result, options, text_name);
+        put_numbers(&json, result, options, text_name);
         if (result->has_reference) {
-            put_reference(&good, entry, result, reference_name);
+            put_reference(&json, result, reference_name);
         }
-        put(&good, cJSON_AddStringToObject(entry, "tool", "matquant " MQ_VERSION));
+        mq_json_put_text(&json, json.root, "tool", "matquant " MQ_VERSION);
     }
     mq_free(text_name);
     mq_free(reference_name);
-    if (status == MQ_OK && !good) {
-        status = mq_fail_memory(err, "the provenance", 0);
-    }
-    if (status != MQ_OK) {
-        cJSON_Delete(entry);
-        return status;
-    }
-    *out = entry;
-    return MQ_OK;
+    return mq_json_take(out, &json, status, "the provenance", err);
 }
 
 /* The same width on the same windows: what replaces an earlier measurement, a. */
@@ -122,36 +111,36 @@ static bool same_windows(const cJSON *a, const cJSON *b) {
 
 /* What was measured against a reference holds on, if the new measurement had none: it is the same
  * master on the same windows. */
-static bool keep_reference(cJSON *entry, const cJSON *old) {
+static void keep_reference(mq_json *json, cJSON *entry, const cJSON *old) {
     static const char *const keys[] = {"reference", "kl", "top1_agreement"};
     if (cJSON_HasObjectItem(entry, keys[0])) {
-        return true;
+        return;
     }
-    bool good = true;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const cJSON *item = cJSON_GetObjectItemCaseSensitive(old, keys[i]);
-        cJSON *copy = item == NULL ? NULL : cJSON_Duplicate(item, true);
-        good =
-            good && (item == NULL || (copy != NULL && cJSON_AddItemToObject(entry, keys[i], copy)));
+        if (item != NULL) {
+            mq_json_put_copy(json, entry, keys[i], item);
+        }
     }
-    return good;
 }
 
 /* Puts entry, which becomes the provenance's, into its list. */
 static mq_status put_entry(cJSON *provenance, cJSON *entry, mq_error *err) {
+    mq_json json = {.root = NULL};
     cJSON *list = cJSON_GetObjectItemCaseSensitive(provenance, "evaluations");
     if (!cJSON_IsArray(list)) {
         cJSON_DeleteItemFromObjectCaseSensitive(provenance, "evaluations");
-        list = cJSON_AddArrayToObject(provenance, "evaluations");
+        list = mq_json_put_array(&json, provenance, "evaluations");
     }
     cJSON *old = list == NULL ? NULL : list->child;
     while (old != NULL && !same_windows(old, entry)) {
         old = old->next;
     }
-    const bool whole = old == NULL || keep_reference(entry, old);
-    if (whole && list != NULL &&
-        (old != NULL ? cJSON_ReplaceItemViaPointer(list, old, entry)
-                     : cJSON_AddItemToArray(list, entry))) {
+    if (old != NULL) {
+        keep_reference(&json, entry, old);
+    }
+    if (!json.failed && (old != NULL ? cJSON_ReplaceItemViaPointer(list, old, entry)
+                                     : cJSON_AddItemToArray(list, entry))) {
         return MQ_OK;
     }
     cJSON_Delete(entry);

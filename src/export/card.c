@@ -5,6 +5,8 @@
 
 #include "base/buffer.h"
 #include "export/export.h"
+#include "matquant/names.h"
+#include "matquant/quantize.h"
 
 static const char *text_of(const cJSON *object, const char *key) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
@@ -84,7 +86,8 @@ static void put_settings(mq_buffer *card, const cJSON *recipe, const cJSON *refi
     if (preset != NULL) {
         mq_buffer_printf(card, ", preset `%.32s`", preset);
     }
-    if (zero_point != NULL && strcmp(zero_point, "symmetric") == 0) {
+    if (zero_point != NULL &&
+        strcmp(zero_point, mq_name_at(mq_zero_point_names(), MQ_ZERO_SYMMETRIC)) == 0) {
         mq_buffer_put_text(card, ", symmetric zero points");
     }
     const cJSON *tokens = number_of(refit, "trained_tokens");
@@ -102,7 +105,8 @@ static void put_making(mq_buffer *card, const cJSON *slice) {
     if (name != NULL) {
         mq_buffer_printf(card, ", recipe `%.32s`", name);
         const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits");
-        if (strcmp(name, "rtn") != 0 && cJSON_IsArray(bits)) {
+        if (strcmp(name, mq_name_at(mq_recipe_names(), MQ_RECIPE_RTN)) != 0 &&
+            cJSON_IsArray(bits)) {
             mq_buffer_put_text(card, ", trained widths ");
             put_numbers(card, bits);
         }

@@ -65,76 +65,48 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
 
 /* --- config.json ------------------------------------------------------------------------------ */
 
-static mq_status add_weights(cJSON *group, const mq_plan *plan, mq_error *err) {
-    const struct {
-        const char *key;
-        cJSON *value;
-    } members[] = {{"num_bits", cJSON_CreateNumber(plan->job->width)},
-                   {"type", cJSON_CreateString("int")},
-                   {"symmetric", cJSON_CreateBool(mq_plan_is_symmetric(plan))},
-                   {"strategy", cJSON_CreateString("group")},
-                   {"group_size", cJSON_CreateNumber((double)plan->group_size)},
-                   {"dynamic", cJSON_CreateFalse()}};
-    cJSON *weights = cJSON_CreateObject();
-    mq_status status = mq_json_add(group, "weights", weights, err);
-    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
-        if (status == MQ_OK) {
-            status = mq_json_add(weights, members[i].key, members[i].value, err);
-        } else {
-            cJSON_Delete(members[i].value);
-        }
+static void put_groups(mq_json *json, cJSON *quantization, const mq_plan *plan) {
+    cJSON *groups = mq_json_put_object(json, quantization, "config_groups");
+    cJSON *group = mq_json_put_object(json, groups, "group_0");
+    cJSON *targets = mq_json_put_array(json, group, "targets");
+    mq_json_put_text(json, targets, NULL, "Linear");
+    if (mq_integer_embedding(plan) != NULL) {
+        mq_json_put_text(json, targets, NULL, "Embedding");
     }
-    return status;
+    cJSON *weights = mq_json_put_object(json, group, "weights");
+    mq_json_put_size(json, weights, "num_bits", plan->job->width);
+    mq_json_put_text(json, weights, "type", "int");
+    mq_json_put_bool(json, weights, "symmetric", mq_plan_is_symmetric(plan));
+    mq_json_put_text(json, weights, "strategy", "group");
+    mq_json_put_size(json, weights, "group_size", plan->group_size);
+    mq_json_put_bool(json, weights, "dynamic", false);
 }
 
 /* All linear layers but those that the master left alone and a head that is not packed. */
-static mq_status add_ignored(cJSON *quantization, const mq_plan *plan, mq_error *err) {
+static void put_ignored(mq_json *json, cJSON *quantization, const mq_plan *plan) {
     const cJSON *old = cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master),
                                                         "quantization_config");
     const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored");
-    cJSON *list = ignored == NULL ? cJSON_CreateArray() : cJSON_Duplicate(ignored, true);
-    mq_status status = mq_json_add(quantization, "ignore", list, err);
-    if (status == MQ_OK && mq_integer_head(plan) == NULL &&
-        !cJSON_AddItemToArray(list, cJSON_CreateString("lm_head"))) {
-        status = mq_fail_memory(err, MQ_CONFIG_FILE, 0);
+    cJSON *list = ignored == NULL ? mq_json_put_array(json, quantization, "ignore")
+                                  : mq_json_put_copy(json, quantization, "ignore", ignored);
+    if (mq_integer_head(plan) == NULL) {
+        mq_json_put_text(json, list, NULL, "lm_head");
     }
-    return status;
-}
-
-static mq_status add_groups(cJSON *quantization, const mq_plan *plan, mq_error *err) {
-    cJSON *groups = cJSON_CreateObject();
-    mq_status status = mq_json_add(quantization, "config_groups", groups, err);
-    cJSON *group = status == MQ_OK ? cJSON_AddObjectToObject(groups, "group_0") : NULL;
-    cJSON *targets = group != NULL ? cJSON_AddArrayToObject(group, "targets") : NULL;
-    static const char *const classes[] = {"Linear", "Embedding"};
-    const size_t count = mq_integer_embedding(plan) != NULL ? 2 : 1;
-    for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        if (targets == NULL || !cJSON_AddItemToArray(targets, cJSON_CreateString(classes[i]))) {
-            status = mq_fail_memory(err, MQ_CONFIG_FILE, 0);
-        }
-    }
-    return status == MQ_OK ? add_weights(group, plan, err) : status;
 }
 
 static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
-    cJSON *quantization = cJSON_CreateObject();
-    mq_status status = mq_json_add(config, "quantization_config", quantization, err);
-    static const char *const texts[][2] = {{"quant_method", "compressed-tensors"},
-                                           {"format", "pack-quantized"},
-                                           {"quantization_status", "compressed"}};
-    for (size_t i = 0; status == MQ_OK && i < sizeof texts / sizeof *texts; i++) {
-        status = mq_json_add(quantization, texts[i][0], cJSON_CreateString(texts[i][1]), err);
-    }
+    mq_json json = {.root = NULL};
+    cJSON *quantization = mq_json_put_object(&json, config, "quantization_config");
+    mq_json_put_text(&json, quantization, "quant_method", "compressed-tensors");
+    mq_json_put_text(&json, quantization, "format", "pack-quantized");
+    mq_json_put_text(&json, quantization, "quantization_status", "compressed");
     /* Versions from 0.18 on plan unpacked zero points for a layer that stays packed in
      * transformers, and then refuse packed ones; unpacked when the folder is loaded, they are read.
      */
-    if (status == MQ_OK) {
-        status = mq_json_add(quantization, "dequantize", cJSON_CreateTrue(), err);
-    }
-    if (status == MQ_OK) {
-        status = add_groups(quantization, plan, err);
-    }
-    return status == MQ_OK ? add_ignored(quantization, plan, err) : status;
+    mq_json_put_bool(&json, quantization, "dequantize", true);
+    put_groups(&json, quantization, plan);
+    put_ignored(&json, quantization, plan);
+    return mq_json_check(&json, MQ_CONFIG_FILE, err);
 }
 
 const mq_export_format mq_export_compressed_tensors = {

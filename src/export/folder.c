@@ -12,15 +12,14 @@ static mq_status put_part(void *user, size_t index, size_t offset, const void *d
 static mq_status write_provenance(cJSON *provenance, const mq_plan *plan,
                                   const mq_tensor_writer *writer, const mq_tensor_spec *specs,
                                   mq_error *err) {
-    mq_status status = MQ_OK;
+    mq_json json = {.root = NULL};
     const double error = mq_plan_relative_error(plan);
     if (error > 0) {
-        status = mq_json_add(cJSON_GetObjectItemCaseSensitive(provenance, "slice"),
-                             "relative_error", cJSON_CreateNumber(error), err);
+        mq_json_put_number(&json, cJSON_GetObjectItemCaseSensitive(provenance, "slice"),
+                           "relative_error", error);
     }
-    if (status == MQ_OK) {
-        status = mq_json_add_crcs(provenance, writer, specs, plan->count, err);
-    }
+    mq_json_put_crcs(&json, provenance, writer, specs, plan->count);
+    const mq_status status = mq_json_check(&json, MQ_PROVENANCE_FILE, err);
     return status == MQ_OK ? mq_write_json(plan->job->output, MQ_PROVENANCE_FILE, provenance, err)
                            : status;
 }

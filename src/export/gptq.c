@@ -110,9 +110,9 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
 
 /* --- config.json ------------------------------------------------------------------------------ */
 
-/* The layer's own settings, an object, which becomes dynamic's: sign '-' takes it out, '+' puts
- * them over the model's. */
-static mq_status add_own(cJSON *dynamic, char sign, const char *layer, cJSON *own, mq_error *err) {
+/* A layer's own settings, an object in dynamic: sign '-' takes it out, '+' puts them over the
+ * model's. */
+static cJSON *put_own(mq_json *json, cJSON *dynamic, char sign, const char *layer) {
     mq_buffer pattern = {0}; /* a regular expression */
     mq_buffer_put(&pattern, &sign, 1);
     mq_buffer_put_text(&pattern, ":^");
@@ -120,68 +120,42 @@ static mq_status add_own(cJSON *dynamic, char sign, const char *layer, cJSON *ow
         mq_buffer_put(&pattern, *c == '.' ? "\\." : c, *c == '.' ? 2 : 1);
     }
     mq_buffer_put_text(&pattern, "$");
-    mq_status status = MQ_OK;
-    if (pattern.failed) {
-        cJSON_Delete(own);
-        status = mq_fail_memory(err, MQ_CONFIG_FILE, 0);
-    } else {
-        status = mq_json_add(dynamic, pattern.text, own, err);
-    }
+    json->failed = json->failed || pattern.failed;
+    cJSON *own = mq_json_put_object(json, dynamic, pattern.text);
     mq_free(pattern.text);
-    return status;
+    return own;
 }
 
 /* Layers that the master left alone, and the head where it has another width. */
-static mq_status add_dynamic(cJSON *quantization, const mq_plan *plan, mq_error *err) {
+static void put_dynamic(mq_json *json, cJSON *quantization, const mq_plan *plan) {
     const cJSON *old = cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master),
                                                         "quantization_config");
     const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored"), *item = NULL;
     const mq_master_view *head = mq_integer_head(plan);
     const unsigned width = head == NULL ? plan->job->width : mq_view_width(head, plan->job->width);
     if (cJSON_GetArraySize(ignored) == 0 && width == plan->job->width) {
-        return MQ_OK;
+        return;
     }
-    cJSON *dynamic = cJSON_CreateObject();
-    mq_status status = mq_json_add(quantization, "dynamic", dynamic, err);
-    cJSON_ArrayForEach(item, ignored) {
-        if (status == MQ_OK) {
-            status = add_own(dynamic, '-', item->valuestring, cJSON_CreateObject(), err);
-        }
+    cJSON *dynamic = mq_json_put_object(json, quantization, "dynamic");
+    cJSON_ArrayForEach(item, ignored) { put_own(json, dynamic, '-', item->valuestring); }
+    if (width != plan->job->width) {
+        mq_json_put_size(json, put_own(json, dynamic, '+', head->prefix), "bits", width);
     }
-    if (status == MQ_OK && width != plan->job->width) {
-        cJSON *own = cJSON_CreateObject();
-        status = add_own(dynamic, '+', head->prefix, own, err);
-        if (status == MQ_OK && cJSON_AddNumberToObject(own, "bits", width) == NULL) {
-            status = mq_fail_memory(err, MQ_CONFIG_FILE, 0);
-        }
-    }
-    return status;
-}
-
-static cJSON *settings_json(const mq_plan *plan) {
-    cJSON *made = cJSON_CreateObject();
-    const bool good =
-        made != NULL && cJSON_AddStringToObject(made, "quant_method", "gptq") != NULL &&
-        cJSON_AddStringToObject(made, "checkpoint_format", "gptq_v2") != NULL &&
-        cJSON_AddNumberToObject(made, "bits", plan->job->width) != NULL &&
-        cJSON_AddNumberToObject(made, "group_size", (double)plan->group_size) != NULL &&
-        cJSON_AddBoolToObject(made, "sym", mq_plan_is_symmetric(plan)) != NULL &&
-        cJSON_AddBoolToObject(made, "desc_act", false) != NULL &&
-        cJSON_AddBoolToObject(made, "lm_head", mq_integer_head(plan) != NULL) != NULL &&
-        cJSON_AddStringToObject(made, "pack_dtype", "int32") != NULL;
-    if (!good) {
-        cJSON_Delete(made);
-        return NULL;
-    }
-    return made;
 }
 
 static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
-    cJSON *quantization = settings_json(plan);
-    mq_status status = mq_json_add(config, "quantization_config", quantization, err);
-    if (status == MQ_OK) {
-        status = add_dynamic(quantization, plan, err);
-    }
+    mq_json json = {.root = NULL};
+    cJSON *quantization = mq_json_put_object(&json, config, "quantization_config");
+    mq_json_put_text(&json, quantization, "quant_method", "gptq");
+    mq_json_put_text(&json, quantization, "checkpoint_format", "gptq_v2");
+    mq_json_put_size(&json, quantization, "bits", plan->job->width);
+    mq_json_put_size(&json, quantization, "group_size", plan->group_size);
+    mq_json_put_bool(&json, quantization, "sym", mq_plan_is_symmetric(plan));
+    mq_json_put_bool(&json, quantization, "desc_act", false);
+    mq_json_put_bool(&json, quantization, "lm_head", mq_integer_head(plan) != NULL);
+    mq_json_put_text(&json, quantization, "pack_dtype", "int32");
+    put_dynamic(&json, quantization, plan);
+    const mq_status status = mq_json_check(&json, MQ_CONFIG_FILE, err);
     /* The same once more in the file that gptqmodel looks for first. */
     return status == MQ_OK
                ? mq_write_json(plan->job->output, "quantize_config.json", quantization, err)

@@ -68,16 +68,16 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
             settings.embedding_layers[settings.embedding_count++] = view->prefix;
         }
     }
-    cJSON *made = mq_master_settings_json(&settings, NULL, 0);
-    mq_status status = mq_json_add(config, "quantization_config", made, err);
+    mq_json json = {.root = NULL};
+    cJSON *made = mq_master_settings_put(&json, config, &settings, NULL, 0);
     const cJSON *old =
         cJSON_GetObjectItemCaseSensitive(mq_master_config(master), "quantization_config");
     const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored");
-    if (status == MQ_OK && ignored != NULL) {
+    if (ignored != NULL) {
         cJSON_DeleteItemFromObjectCaseSensitive(made, "ignored");
-        status = mq_json_add(made, "ignored", cJSON_Duplicate(ignored, true), err);
+        mq_json_put_copy(&json, made, "ignored", ignored);
     }
-    return status;
+    return mq_json_check(&json, MQ_CONFIG_FILE, err);
 }
 
 const mq_export_format mq_export_matquant = {

@@ -183,50 +183,37 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
 
 /* --- config.json ------------------------------------------------------------------------------ */
 
-/* {"group_size": N, "bits": R}, or NULL for lack of memory. */
-static cJSON *quantization_json(size_t group_size, unsigned width) {
-    cJSON *object = cJSON_CreateObject();
-    if (object == NULL ||
-        cJSON_AddNumberToObject(object, "group_size", (double)group_size) == NULL ||
-        cJSON_AddNumberToObject(object, "bits", width) == NULL) {
-        cJSON_Delete(object);
-        return NULL;
-    }
+/* {"group_size": N, "bits": R} */
+static cJSON *put_quantization(mq_json *json, cJSON *at, const char *key, size_t group_size,
+                               unsigned width) {
+    cJSON *object = mq_json_put_object(json, at, key);
+    mq_json_put_size(json, object, "group_size", group_size);
+    mq_json_put_size(json, object, "bits", width);
     return object;
 }
 
-static mq_status add_exceptions(cJSON *quantization, const mq_plan *plan, mq_error *err) {
+static void put_exceptions(mq_json *json, cJSON *quantization, const mq_plan *plan) {
     const mq_master *master = plan->job->master;
-    mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < mq_master_linear_count(master); i++) {
+    for (size_t i = 0; i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
         const size_t group_size = mq_mlx_group_size(view);
         const unsigned bits = bits_of_layer(plan, view);
         if ((group_size != plan->group_size || bits != bits_of(plan)) &&
             !mq_config_is_unused_head(plan->job->config, view->prefix)) {
-            status =
-                mq_json_add(quantization, view->prefix, quantization_json(group_size, bits), err);
+            put_quantization(json, quantization, view->prefix, group_size, bits);
         }
     }
-    return status;
 }
 
 /* "quantization", and the same as "quantization_config", which the hub shows. */
 static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
-    const mq_status spelled = mq_mlx_spell_config(config, plan->job->config, err);
-    if (spelled != MQ_OK) {
-        return spelled;
-    }
-    cJSON *quantization = quantization_json(plan->group_size, bits_of(plan));
-    mq_status status = mq_json_add(config, "quantization", quantization, err);
-    if (status == MQ_OK) {
-        status = add_exceptions(quantization, plan, err);
-    }
-    if (status == MQ_OK) {
-        status =
-            mq_json_add(config, "quantization_config", cJSON_Duplicate(quantization, true), err);
-    }
-    return status;
+    mq_json json = {.root = NULL};
+    mq_mlx_spell_config(&json, config, plan->job->config);
+    cJSON *quantization =
+        put_quantization(&json, config, "quantization", plan->group_size, bits_of(plan));
+    put_exceptions(&json, quantization, plan);
+    mq_json_put_copy(&json, config, "quantization_config", quantization);
+    return mq_json_check(&json, MQ_CONFIG_FILE, err);
 }
 
 const mq_export_format mq_export_mlx = {

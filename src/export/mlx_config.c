@@ -70,21 +70,17 @@ static bool is_given(const cJSON *object, const char *name) {
     return item != NULL && !cJSON_IsNull(item);
 }
 
-/* VALUE, which becomes the object's, as the field NAME, in place of what was there. */
-static mq_status set(cJSON *object, const char *name, cJSON *value, mq_error *err) {
+/* In place of what was there. */
+static void set_number(mq_json *json, cJSON *object, const char *name, double number) {
     cJSON_DeleteItemFromObjectCaseSensitive(object, name);
-    return mq_json_add(object, name, value, err);
-}
-
-static mq_status set_number(cJSON *object, const char *name, double number, mq_error *err) {
-    return set(object, name, cJSON_CreateNumber(number), err);
+    mq_json_put_number(json, object, name, number);
 }
 
 /* Members that are null, or 0 where that means "not given": to mlx-lm a member that is there is
  * given. */
 static void drop_unsaid(cJSON *scaling, const mq_rope *rope) {
     cJSON *next = NULL;
-    for (cJSON *item = scaling->child; item != NULL; item = next) {
+    for (cJSON *item = scaling != NULL ? scaling->child : NULL; item != NULL; item = next) {
         next = item->next;
         const bool is_mscale =
             strcmp(item->string, "mscale") == 0 || strcmp(item->string, "mscale_all_dim") == 0;
@@ -96,7 +92,7 @@ static void drop_unsaid(cJSON *scaling, const mq_rope *rope) {
 }
 
 /* What the scaling leaves to a default; of dynamic's length neither reads one. */
-static mq_status fill_scaling(cJSON *scaling, const mq_rope *rope, mq_error *err) {
+static void fill_scaling(mq_json *json, cJSON *scaling, const mq_rope *rope) {
     const bool yarn = rope->type == MQ_ROPE_YARN;
     const struct {
         const char *name;
@@ -110,57 +106,49 @@ static mq_status fill_scaling(cJSON *scaling, const mq_rope *rope, mq_error *err
         {"beta_slow", yarn, rope->beta_slow},
     };
     drop_unsaid(scaling, rope);
-    mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < sizeof fields / sizeof *fields; i++) {
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (fields[i].wanted) {
-            status = set_number(scaling, fields[i].name, fields[i].value, err);
+            set_number(json, scaling, fields[i].name, fields[i].value);
         }
     }
-    return status;
 }
 
 /* Rotary settings as transformers 4 spells them, from version 5's rope_parameters, which mlx-lm's
  * families mostly do not read: they would rotate by their default base without a word. Where the
  * old spelling cannot say it all, with a scaling of Gemma's local layers, the new one stays beside
  * the bases. */
-static mq_status spell_scaling(cJSON *json, const mq_config *config, mq_error *err) {
+static void spell_scaling(mq_json *json, cJSON *made, const mq_config *config) {
     const bool layered = config->arch->local_rope;
     if (layered && config->rope[1].type != MQ_ROPE_NONE) {
-        return MQ_OK;
+        return;
     }
-    const cJSON *settings = cJSON_GetObjectItemCaseSensitive(json, "rope_parameters");
+    cJSON *newer = cJSON_DetachItemFromObjectCaseSensitive(made, "rope_parameters");
+    cJSON *older = cJSON_DetachItemFromObjectCaseSensitive(made, "rope_scaling");
+    const cJSON *settings = newer;
     if (layered && cJSON_IsObject(settings)) {
         settings = cJSON_GetObjectItemCaseSensitive(settings, "full_attention");
     }
     if (!cJSON_IsObject(settings)) {
-        settings = cJSON_GetObjectItemCaseSensitive(json, "rope_scaling");
+        settings = older;
     }
-    mq_status status = MQ_OK;
-    cJSON *scaling = NULL;
     if (config->rope[0].type != MQ_ROPE_NONE) {
-        scaling = cJSON_Duplicate(settings, true);
+        cJSON *scaling = mq_json_put_copy(json, made, "rope_scaling", settings);
         cJSON_DeleteItemFromObjectCaseSensitive(scaling, "rope_theta");
+        fill_scaling(json, scaling, &config->rope[0]);
     }
-    cJSON_DeleteItemFromObjectCaseSensitive(json, "rope_parameters");
-    cJSON_DeleteItemFromObjectCaseSensitive(json, "rope_scaling");
-    if (config->rope[0].type != MQ_ROPE_NONE) {
-        status = mq_json_add(json, "rope_scaling", scaling, err);
-        status = status == MQ_OK ? fill_scaling(scaling, &config->rope[0], err) : status;
-    }
-    return status;
+    cJSON_Delete(newer);
+    cJSON_Delete(older);
 }
 
-static mq_status spell_rope(cJSON *json, const mq_config *config, mq_error *err) {
-    mq_status status = spell_scaling(json, config, err);
-    if (status == MQ_OK) {
-        status = set_number(json, "rope_theta", config->rope[0].rope_theta, err);
+static void spell_rope(mq_json *json, cJSON *made, const mq_config *config) {
+    spell_scaling(json, made, config);
+    set_number(json, made, "rope_theta", config->rope[0].rope_theta);
+    if (config->arch->local_rope) {
+        set_number(json, made, "rope_local_base_freq", config->rope[1].rope_theta);
     }
-    return status == MQ_OK && config->arch->local_rope
-               ? set_number(json, "rope_local_base_freq", config->rope[1].rope_theta, err)
-               : status;
 }
 
-static mq_status fill_fields(cJSON *json, const mq_config *config, mq_error *err) {
+static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
     const mq_arch *arch = config->arch;
     const struct {
         const char *name;
@@ -173,39 +161,34 @@ static mq_status fill_fields(cJSON *json, const mq_config *config, mq_error *err
         {"rms_norm_eps", true, config->rms_norm_eps},
         {"query_pre_attn_scalar", arch->query_pre_attn_scalar, arch->default_query_pre_attn_scalar},
     };
-    mq_status status = is_given(json, "model_type")
-                           ? MQ_OK
-                           : set(json, "model_type", cJSON_CreateString(arch->model_type), err);
-    for (size_t i = 0; status == MQ_OK && i < sizeof fields / sizeof *fields; i++) {
-        if (fields[i].has && !is_given(json, fields[i].name)) {
-            status = set_number(json, fields[i].name, fields[i].value, err);
+    if (!is_given(made, "model_type")) {
+        cJSON_DeleteItemFromObjectCaseSensitive(made, "model_type");
+        mq_json_put_text(json, made, "model_type", arch->model_type);
+    }
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (fields[i].has && !is_given(made, fields[i].name)) {
+            set_number(json, made, fields[i].name, fields[i].value);
         }
     }
-    return status;
 }
 
 /* Gemma's. Where every layer is global no window is read. */
-static mq_status fill_windows(cJSON *json, const mq_config *config, mq_error *err) {
+static void fill_windows(mq_json *json, cJSON *made, const mq_config *config) {
     const size_t pattern = window_pattern(config);
-    mq_status status = MQ_OK;
     if (pattern != 0) {
-        status = set_number(json, "sliding_window_pattern", (double)pattern, err);
+        set_number(json, made, "sliding_window_pattern", (double)pattern);
     }
-    return status == MQ_OK && config->sliding_window != 0
-               ? set_number(json, "sliding_window", (double)config->sliding_window, err)
-               : status;
+    if (config->sliding_window != 0) {
+        set_number(json, made, "sliding_window", (double)config->sliding_window);
+    }
 }
 
-mq_status mq_mlx_spell_config(cJSON *json, const mq_config *config, mq_error *err) {
-    mq_status status = spell_rope(json, config, err);
-    if (status == MQ_OK) {
-        status = fill_fields(json, config, err);
+void mq_mlx_spell_config(mq_json *json, cJSON *made, const mq_config *config) {
+    spell_rope(json, made, config);
+    fill_fields(json, made, config);
+    cJSON_DeleteItemFromObjectCaseSensitive(made, "tie_word_embeddings");
+    mq_json_put_bool(json, made, "tie_word_embeddings", config->tie_word_embeddings);
+    if (config->arch->windows == MQ_WINDOWS_SOME) {
+        fill_windows(json, made, config);
     }
-    if (status == MQ_OK) {
-        status =
-            set(json, "tie_word_embeddings", cJSON_CreateBool(config->tie_word_embeddings), err);
-    }
-    return status == MQ_OK && config->arch->windows == MQ_WINDOWS_SOME
-               ? fill_windows(json, config, err)
-               : status;
 }

@@ -5,10 +5,6 @@
 #include "matquant/version.h"
 #include "store/folder.h"
 
-static mq_status add_string(cJSON *object, const char *key, const char *text, mq_error *err) {
-    return mq_json_add(object, key, cJSON_CreateString(text), err);
-}
-
 /* What the master's provenance says under `key`. One that is a slice itself (in the master's own
  * format) has it from its master, one level deeper, as `key_in_slice`. */
 static const cJSON *origin(const mq_master *master, const char *key, const char *key_in_slice) {
@@ -20,55 +16,56 @@ static const cJSON *origin(const mq_master *master, const char *key, const char 
 
 /* Which master: its name, and the digest of its matquant.json, which in turn has the CRC-32 of all
  * its tensors. */
-static mq_status add_master(cJSON *slice, const mq_export_job *job, mq_error *err) {
+static mq_status put_master(mq_json *json, cJSON *slice, const mq_export_job *job, mq_error *err) {
     const char *folder = job->options->master;
-    mq_status status = add_string(slice, "master", job->master_name, err);
-    if (status != MQ_OK || mq_master_provenance(job->master) == NULL) {
-        return status;
+    mq_json_put_text(json, slice, "master", job->master_name);
+    if (mq_master_provenance(job->master) == NULL) {
+        return MQ_OK;
     }
     char *path = mq_path_join(folder, MQ_PROVENANCE_FILE);
     if (path == NULL) {
         return mq_fail_memory(err, "a path", strlen(folder));
     }
     char digest[65];
-    status = mq_sha256_file(digest, path, err);
+    const mq_status status = mq_sha256_file(digest, path, err);
     mq_free(path);
-    if (status == MQ_OK) {
-        status = add_string(slice, "master_sha256", digest, err);
+    if (status != MQ_OK) {
+        return status;
     }
+    mq_json_put_text(json, slice, "master_sha256", digest);
     static const char *const kept[][2] = {{"tool", "master_tool"},
                                           {"recipe", "recipe"},
                                           {"source", "source"},
                                           {"calibration", "calibration"}};
-    for (size_t i = 0; status == MQ_OK && i < sizeof kept / sizeof *kept; i++) {
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         const cJSON *item = origin(job->master, kept[i][0], kept[i][1]);
         if (item != NULL) {
-            status = mq_json_add(slice, kept[i][1], cJSON_Duplicate(item, true), err);
-        }
-    }
-    return status;
-}
-
-/* What the end-to-end refit did to this width. */
-static mq_status add_refit(cJSON *slice, const mq_export_job *job, mq_error *err) {
-    const cJSON *refit = origin(job->master, "refit", "refit");
-    const cJSON *all = cJSON_GetObjectItemCaseSensitive(refit, "widths");
-    if (refit != NULL && all == NULL) { /* of a slice: that of its width */
-        return mq_json_add(slice, "refit", cJSON_Duplicate(refit, true), err);
-    }
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, all) {
-        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
-        if (cJSON_IsNumber(bits) && bits->valuedouble == job->width) {
-            return mq_json_add(slice, "refit", cJSON_Duplicate(item, true), err);
+            mq_json_put_copy(json, slice, kept[i][1], item);
         }
     }
     return MQ_OK;
 }
 
+/* What the end-to-end refit did to this width. */
+static void put_refit(mq_json *json, cJSON *slice, const mq_export_job *job) {
+    const cJSON *refit = origin(job->master, "refit", "refit");
+    const cJSON *all = cJSON_GetObjectItemCaseSensitive(refit, "widths");
+    if (refit != NULL && all == NULL) { /* of a slice: that of its width */
+        mq_json_put_copy(json, slice, "refit", refit);
+    }
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, all) {
+        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
+        if (cJSON_IsNumber(bits) && bits->valuedouble == job->width) {
+            mq_json_put_copy(json, slice, "refit", item);
+            return;
+        }
+    }
+}
+
 /* Of `all`, what was measured at this width. */
-static mq_status copy_evaluations(cJSON *slice, const cJSON *all, const mq_export_job *job,
-                                  mq_error *err) {
+static void copy_evaluations(mq_json *json, cJSON *slice, const cJSON *all,
+                             const mq_export_job *job) {
     cJSON *own = cJSON_GetObjectItemCaseSensitive(slice, "evaluations");
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, all) {
@@ -77,91 +74,46 @@ static mq_status copy_evaluations(cJSON *slice, const cJSON *all, const mq_expor
             continue;
         }
         if (own == NULL) {
-            own = cJSON_AddArrayToObject(slice, "evaluations");
+            own = mq_json_put_array(json, slice, "evaluations");
         }
-        cJSON *copy = own == NULL ? NULL : cJSON_Duplicate(item, true);
-        if (copy == NULL || !cJSON_AddItemToArray(own, copy)) {
-            cJSON_Delete(copy);
-            return mq_fail_memory(err, "a JSON file", 0);
-        }
+        mq_json_put_copy(json, own, NULL, item);
     }
-    return MQ_OK;
 }
 
 /* Those of the master, and, where that is a slice itself, what was recorded of it as such. */
-static mq_status add_evaluations(cJSON *slice, const mq_export_job *job, mq_error *err) {
+static void put_evaluations(mq_json *json, cJSON *slice, const mq_export_job *job) {
     const cJSON *provenance = mq_master_provenance(job->master);
     const cJSON *of_slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
-    const cJSON *lists[] = {cJSON_GetObjectItemCaseSensitive(provenance, "evaluations"),
-                            cJSON_GetObjectItemCaseSensitive(of_slice, "evaluations")};
-    mq_status status = copy_evaluations(slice, lists[0], job, err);
-    return status == MQ_OK ? copy_evaluations(slice, lists[1], job, err) : status;
+    copy_evaluations(json, slice, cJSON_GetObjectItemCaseSensitive(provenance, "evaluations"), job);
+    copy_evaluations(json, slice, cJSON_GetObjectItemCaseSensitive(of_slice, "evaluations"), job);
 }
 
-static mq_status add_name(cJSON *names, const char *name, mq_error *err) {
-    return cJSON_AddItemToArray(names, cJSON_CreateString(name))
-               ? MQ_OK
-               : mq_fail_memory(err, "a JSON file", 0);
-}
-
-static mq_status add_private(cJSON *slice, const mq_plan *plan, mq_error *err) {
-    cJSON *names = cJSON_AddArrayToObject(slice, "private");
-    if (names == NULL) {
-        return mq_fail_memory(err, "a JSON file", 0);
-    }
-    mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < plan->count; i++) {
+static void put_private(mq_json *json, cJSON *slice, const mq_plan *plan) {
+    cJSON *names = mq_json_put_array(json, slice, "private");
+    for (size_t i = 0; i < plan->count; i++) {
         if (plan->pieces[i].is_private) {
-            status = add_name(names, plan->pieces[i].spec.name, err);
+            mq_json_put_text(json, names, NULL, plan->pieces[i].spec.name);
         }
     }
     const cJSON *item = NULL; /* a slice has them under their plain names already */
     cJSON_ArrayForEach(item, origin(plan->job->master, "private", "private")) {
-        if (status == MQ_OK && cJSON_IsString(item)) {
-            status = add_name(names, item->valuestring, err);
+        if (cJSON_IsString(item)) {
+            mq_json_put_text(json, names, NULL, item->valuestring);
         }
     }
-    return status;
 }
 
 mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export_format *format,
                                mq_error *err) {
-    cJSON *whole = cJSON_CreateObject();
-    cJSON *slice = whole == NULL ? NULL : cJSON_CreateObject();
-    mq_status status = slice == NULL ? mq_fail_memory(err, "a JSON file", 0) : MQ_OK;
-    if (status == MQ_OK) {
-        status = mq_json_add(whole, "format_version", cJSON_CreateNumber(MQ_FORMAT_VERSION), err);
-    }
-    if (status == MQ_OK) {
-        status = add_string(whole, "tool", "matquant " MQ_VERSION, err);
-    }
-    if (status == MQ_OK) {
-        status = add_string(slice, "format", format->info.name, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_json_add(slice, "width", cJSON_CreateNumber(plan->job->width), err);
-    }
-    if (status == MQ_OK) {
-        status = add_master(slice, plan->job, err);
-    }
-    if (status == MQ_OK) {
-        status = add_refit(slice, plan->job, err);
-    }
-    if (status == MQ_OK) {
-        status = add_evaluations(slice, plan->job, err);
-    }
-    if (status == MQ_OK) {
-        status = add_private(slice, plan, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_json_add(whole, "slice", slice, err);
-        slice = NULL;
-    }
-    cJSON_Delete(slice);
-    if (status != MQ_OK) {
-        cJSON_Delete(whole);
-        return status;
-    }
-    *out = whole;
-    return MQ_OK;
+    mq_json json = mq_json_begin(cJSON_CreateObject());
+    mq_json_put_size(&json, json.root, "format_version", MQ_FORMAT_VERSION);
+    mq_json_put_text(&json, json.root, "tool", "matquant " MQ_VERSION);
+    cJSON *slice = mq_json_put_object(&json, json.root, "slice");
+    mq_json_put_text(&json, slice, "format", format->info.name);
+    mq_json_put_size(&json, slice, "width", plan->job->width);
+    const mq_status status = put_master(&json, slice, plan->job, err);
+    put_refit(&json, slice, plan->job);
+    put_evaluations(&json, slice, plan->job);
+    put_private(&json, slice, plan);
+    return mq_json_take(out, &json, status, MQ_PROVENANCE_FILE, err);
 }

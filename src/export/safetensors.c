@@ -60,7 +60,9 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
     const char *key =
         cJSON_GetObjectItemCaseSensitive(config, "torch_dtype") != NULL ? "torch_dtype" : "dtype";
     cJSON_DeleteItemFromObjectCaseSensitive(config, key);
-    return mq_json_add(config, key, cJSON_CreateString(torch_names[dtype_of(plan)]), err);
+    mq_json json = {.root = NULL};
+    mq_json_put_text(&json, config, key, torch_names[dtype_of(plan)]);
+    return mq_json_check(&json, MQ_CONFIG_FILE, err);
 }
 
 const mq_export_format mq_export_safetensors = {

@@ -16,6 +16,7 @@
 
 #include "base/alloc.h"
 #include "base/random.h"
+#include "matquant/names.h"
 #include "model/block.h"
 #include "tensor/gemm.h"
 
@@ -204,11 +205,11 @@ mq_status mq_backend_open(mq_backend *backend, const mq_quantize_options *option
             choose(&bf16, backend, options, config, sequences[0] * options->seq_len, context, err);
     }
     if (status != MQ_OK || !bf16) {
-        backend->name = "openblas";
+        backend->name = mq_name_at(mq_gemm_names(), MQ_GEMM_OPENBLAS);
         mq_gemm_describe(backend->kernel, sizeof backend->kernel);
         return status;
     }
-    backend->name = "onednn-bf16";
+    backend->name = mq_name_at(mq_gemm_names(), MQ_GEMM_ONEDNN_BF16);
     mq_gemm_bf16_describe(backend->kernel, sizeof backend->kernel);
     status = mq_gemm_bf16_new(&backend->bf16, mq_context_threads(context), err);
     for (size_t i = 0; status == MQ_OK && i < 2 && sequences[i] > 0; i++) {

@@ -8,23 +8,21 @@
  * tests/bench/RESULTS.md ("Symmetric zero points, error compensation, presets");
  * scripts/bench-tradeoff.sh measures the curve that they are points of. */
 static const struct {
-    const char *name;
     double w2, w4, w8;
 } presets[] = {
-    [MQ_PRESET_NONE] = {"none", 1.0, 3.0, 10.0},
-    [MQ_PRESET_BALANCED] = {"balanced", 1.0, 3.0, 10.0},
-    [MQ_PRESET_NARROW] = {"narrow", 1.0, 2.0, 3.0},
-    [MQ_PRESET_WIDE] = {"wide", 1.0, 6.0, 40.0},
+    [MQ_PRESET_NONE] = {1.0, 3.0, 10.0},
+    [MQ_PRESET_BALANCED] = {1.0, 3.0, 10.0},
+    [MQ_PRESET_NARROW] = {1.0, 2.0, 3.0},
+    [MQ_PRESET_WIDE] = {1.0, 6.0, 40.0},
 };
-
-const char *mq_preset_name(mq_preset preset) { return presets[preset].name; }
 
 /* MatQuant, section 4.1: 0.1, 0.1, 1. */
 double mq_quantize_default_lambda(mq_recipe recipe, mq_preset preset, unsigned width) {
     if (recipe == MQ_RECIPE_PAPER) {
         return width > 2 ? 0.1 : 1.0;
     }
-    const double w2 = presets[preset].w2, w4 = presets[preset].w4, w8 = presets[preset].w8;
+    const size_t row = preset < sizeof presets / sizeof *presets ? preset : MQ_PRESET_NONE;
+    const double w2 = presets[row].w2, w4 = presets[row].w4, w8 = presets[row].w8;
     return width <= 4 ? w2 + (w4 - w2) * ((double)width - 2.0) / 2.0
                       : w4 + (w8 - w4) * ((double)width - 4.0) / 4.0;
 }

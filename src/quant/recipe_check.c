@@ -1,6 +1,7 @@
 /* What can be asked for, and together: the rules of mq_quantize_options. */
 #include <math.h>
 
+#include "matquant/names.h"
 #include "quant/recipe.h"
 #include "tensor/gemm_bf16.h"
 
@@ -14,19 +15,20 @@ static mq_status no_use(const char *what, mq_error *err) {
 static mq_status check_enums(const mq_quantize_options *options, mq_error *err) {
     const struct {
         const char *name;
-        unsigned value, most;
+        unsigned value;
+        const char *const *names;
     } fields[] = {
-        {"recipe", options->recipe, MQ_RECIPE_RTN},
-        {"loss", options->loss, MQ_LOSS_L2},
-        {"scope", options->scope, MQ_SCOPE_FFN},
-        {"gemm", options->gemm, MQ_GEMM_ONEDNN_BF16},
-        {"embeddings", options->embeddings, MQ_EMBEDDINGS_NESTED},
-        {"preset", options->preset, MQ_PRESET_WIDE},
-        {"slice_rule", options->slice_rule, MQ_SLICE_ROUND_EXTRA},
-        {"zero_point", options->zero_point, MQ_ZERO_SYMMETRIC},
+        {"recipe", options->recipe, mq_recipe_names()},
+        {"loss", options->loss, mq_loss_names()},
+        {"scope", options->scope, mq_scope_names()},
+        {"gemm", options->gemm, mq_gemm_names()},
+        {"embeddings", options->embeddings, mq_embeddings_names()},
+        {"preset", options->preset, mq_preset_names()},
+        {"slice_rule", options->slice_rule, mq_slice_rule_names()},
+        {"zero_point", options->zero_point, mq_zero_point_names()},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        if (fields[i].value > fields[i].most) {
+        if (mq_name_at(fields[i].names, fields[i].value) == NULL) {
             return mq_fail(err, MQ_ERR_USAGE, "%s is %u, which is none of its values",
                            fields[i].name, fields[i].value);
         }

@@ -117,38 +117,14 @@ mq_status mq_write_json(mq_output *output, const char *name, const cJSON *value,
     return status;
 }
 
-mq_status mq_json_add(cJSON *object, const char *key, cJSON *item, mq_error *err) {
-    if (item == NULL || !cJSON_AddItemToObject(object, key, item)) {
-        cJSON_Delete(item);
-        return mq_fail_memory(err, "a JSON file", strlen(key));
-    }
-    return MQ_OK;
-}
-
-mq_status mq_json_add_crcs(cJSON *object, const mq_tensor_writer *writer,
-                           const mq_tensor_spec *specs, size_t count, mq_error *err) {
-    cJSON *tensors = cJSON_CreateObject();
-    mq_status status = tensors == NULL ? mq_fail_memory(err, "a JSON file", 0) : MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
+                      const mq_tensor_spec *specs, size_t count) {
+    cJSON *tensors = mq_json_put_object(json, at, "tensors");
+    for (size_t i = 0; i < count; i++) {
         char digits[9];
         snprintf(digits, sizeof digits, "%08" PRIx32, mq_tensor_writer_crc(writer, i));
-        cJSON *entry = cJSON_CreateObject();
-        if (entry == NULL) {
-            status = mq_fail_memory(err, "a JSON file", 0);
-            break;
-        }
-        status = mq_json_add(entry, "crc32", cJSON_CreateString(digits), err);
-        if (status == MQ_OK) {
-            status = mq_json_add(tensors, specs[i].name, entry, err);
-        } else {
-            cJSON_Delete(entry);
-        }
+        mq_json_put_text(json, mq_json_put_object(json, tensors, specs[i].name), "crc32", digits);
     }
-    if (status != MQ_OK) {
-        cJSON_Delete(tensors);
-        return status;
-    }
-    return mq_json_add(object, "tensors", tensors, err);
 }
 
 /* --- tensors ---------------------------------------------------------------------------------- */

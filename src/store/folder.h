@@ -5,6 +5,7 @@
 
 #include "base/context.h"
 #include "base/json.h"
+#include "base/json_build.h"
 #include "tensor/safetensors.h"
 
 #define MQ_CONFIG_FILE "config.json"
@@ -25,18 +26,15 @@ mq_status mq_read_folder_json(cJSON **out, const char *folder, const char *name,
                               mq_error *err);
 mq_status mq_write_json(mq_output *output, const char *name, const cJSON *value, mq_error *err);
 
-/* Adds item (which is freed on failure; NULL: no memory when it was made) to object under key. */
-mq_status mq_json_add(cJSON *object, const char *key, cJSON *item, mq_error *err);
-
 /* Carries a tensor over byte for byte, in pieces; the pages read are given back. Checks for an
  * interrupt. */
 mq_status mq_copy_tensor(mq_tensor_writer *writer, size_t index, const mq_tensors *tensors,
                          const mq_tensor_info *info, const mq_context *context, mq_error *err);
 
 /* The member "tensors" of matquant.json: {NAME: {"crc32": "8 hexadecimal digits"}} of finished
- * tensors, added to object. */
-mq_status mq_json_add_crcs(cJSON *object, const mq_tensor_writer *writer,
-                           const mq_tensor_spec *specs, size_t count, mq_error *err);
+ * tensors, put into `at`. */
+void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
+                      const mq_tensor_spec *specs, size_t count);
 
 /* Same dtype and shape. */
 bool mq_same_form(const mq_tensor_info *a, const mq_tensor_info *b);

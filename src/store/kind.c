@@ -1,4 +1,6 @@
 #include "matquant/inspect.h"
+#include "matquant/names.h"
+#include "matquant/quantize.h"
 #include "store/folder.h"
 #include "store/master.h"
 #include "store/readers.h"
@@ -108,7 +110,8 @@ bool mq_provenance_trained(const cJSON *provenance, unsigned width) {
         cJSON_GetObjectItemCaseSensitive(slice != NULL ? slice : provenance, "recipe");
     const double wanted = cJSON_IsNumber(cut) ? cut->valuedouble : (double)width;
     const cJSON *name = cJSON_GetObjectItemCaseSensitive(recipe, "name");
-    if (cJSON_IsString(name) && strcmp(name->valuestring, "rtn") == 0) {
+    if (cJSON_IsString(name) &&
+        strcmp(name->valuestring, mq_name_at(mq_recipe_names(), MQ_RECIPE_RTN)) == 0) {
         return false;
     }
     const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits"), *item = NULL;

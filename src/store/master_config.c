@@ -3,14 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const rule_names[] = {
-    [MQ_SLICE_TOP] = "top", [MQ_SLICE_ROUND] = "round", [MQ_SLICE_ROUND_EXTRA] = "round-extra"};
-
-static const char *const zero_point_names[] = {
-    [MQ_ZERO_FLOAT] = "float", [MQ_ZERO_SYMMETRIC] = "symmetric"};
-
-const char *mq_slice_rule_name(mq_slice_rule rule) { return rule_names[rule]; }
-const char *mq_zero_point_name(mq_zero_point zero_point) { return zero_point_names[zero_point]; }
+#include "matquant/names.h"
 
 bool mq_serves(const mq_master_settings *settings, unsigned width) {
     for (size_t i = 0; i < settings->width_count; i++) {
@@ -54,47 +47,38 @@ const char *mq_widths_text(char *out, size_t size, const unsigned *widths, size_
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-static bool add_embeddings(cJSON *object, const mq_master_settings *settings) {
+static void put_embeddings(mq_json *json, cJSON *object, const mq_master_settings *settings) {
     if (settings->embedding_count == 0) {
-        return true;
+        return;
     }
-    cJSON *made = cJSON_AddObjectToObject(object, "embeddings"), *layers = NULL;
-    bool complete = made != NULL &&
-                    cJSON_AddNumberToObject(made, "min_bits", settings->embedding_bits) != NULL &&
-                    (layers = cJSON_AddArrayToObject(made, "layers")) != NULL;
-    for (size_t i = 0; complete && i < settings->embedding_count; i++) {
-        complete = cJSON_AddItemToArray(layers, cJSON_CreateString(settings->embedding_layers[i]));
+    cJSON *made = mq_json_put_object(json, object, "embeddings");
+    mq_json_put_size(json, made, "min_bits", settings->embedding_bits);
+    cJSON *layers = mq_json_put_array(json, made, "layers");
+    for (size_t i = 0; i < settings->embedding_count; i++) {
+        mq_json_put_text(json, layers, NULL, settings->embedding_layers[i]);
     }
-    return complete;
 }
 
-cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *const *ignored,
-                               size_t ignored_count) {
-    cJSON *object = cJSON_CreateObject(), *widths = NULL, *names = NULL;
-    if (object == NULL ||
-        cJSON_AddStringToObject(object, "quant_method", MQ_QUANT_METHOD) == NULL ||
-        cJSON_AddNumberToObject(object, "format_version", MQ_FORMAT_VERSION) == NULL ||
-        cJSON_AddStringToObject(object, "slice_rule", rule_names[settings->slice_rule]) == NULL ||
-        (settings->zero_point != MQ_ZERO_FLOAT &&
-         cJSON_AddStringToObject(object, "zero_point", zero_point_names[settings->zero_point]) ==
-             NULL) ||
-        cJSON_AddNumberToObject(object, "group_size", (double)settings->group_size) == NULL ||
-        (widths = cJSON_AddArrayToObject(object, "widths")) == NULL ||
-        !add_embeddings(object, settings) ||
-        (names = cJSON_AddArrayToObject(object, "ignored")) == NULL) {
-        cJSON_Delete(object);
-        return NULL;
+cJSON *mq_master_settings_put(mq_json *json, cJSON *config, const mq_master_settings *settings,
+                              const char *const *ignored, size_t ignored_count) {
+    cJSON *object = mq_json_put_object(json, config, "quantization_config");
+    mq_json_put_text(json, object, "quant_method", MQ_QUANT_METHOD);
+    mq_json_put_size(json, object, "format_version", MQ_FORMAT_VERSION);
+    mq_json_put_text(json, object, "slice_rule",
+                     mq_name_at(mq_slice_rule_names(), settings->slice_rule));
+    if (settings->zero_point != MQ_ZERO_FLOAT) {
+        mq_json_put_text(json, object, "zero_point",
+                         mq_name_at(mq_zero_point_names(), settings->zero_point));
     }
-    bool complete = true;
-    for (size_t i = 0; complete && i < settings->width_count; i++) {
-        complete = cJSON_AddItemToArray(widths, cJSON_CreateNumber(settings->widths[i]));
+    mq_json_put_size(json, object, "group_size", settings->group_size);
+    cJSON *widths = mq_json_put_array(json, object, "widths");
+    for (size_t i = 0; i < settings->width_count; i++) {
+        mq_json_put_size(json, widths, NULL, settings->widths[i]);
     }
-    for (size_t i = 0; complete && i < ignored_count; i++) {
-        complete = cJSON_AddItemToArray(names, cJSON_CreateString(ignored[i]));
-    }
-    if (!complete) {
-        cJSON_Delete(object);
-        return NULL;
+    put_embeddings(json, object, settings);
+    cJSON *names = mq_json_put_array(json, object, "ignored");
+    for (size_t i = 0; i < ignored_count; i++) {
+        mq_json_put_text(json, names, NULL, ignored[i]);
     }
     return object;
 }
@@ -126,11 +110,10 @@ static mq_status parse_rule(mq_slice_rule *out, const cJSON *object, const char 
     if (status != MQ_OK) {
         return status;
     }
-    for (int rule = MQ_SLICE_TOP; rule <= MQ_SLICE_ROUND_EXTRA; rule++) {
-        if (strcmp(name, rule_names[rule]) == 0) {
-            *out = (mq_slice_rule)rule;
-            return MQ_OK;
-        }
+    unsigned rule = MQ_SLICE_TOP;
+    if (mq_name_find(&rule, mq_slice_rule_names(), name)) {
+        *out = (mq_slice_rule)rule;
+        return MQ_OK;
     }
     return mq_fail_file(err, MQ_ERR_INPUT, file,
                         "slice_rule is \"%s\", known are \"top\", \"round\" and \"round-extra\"",
@@ -139,16 +122,15 @@ static mq_status parse_rule(mq_slice_rule *out, const cJSON *object, const char 
 
 static mq_status parse_zero_point(mq_zero_point *out, const cJSON *object, const char *file,
                                   mq_error *err) {
-    const char *name = zero_point_names[MQ_ZERO_FLOAT];
+    const char *name = mq_name_at(mq_zero_point_names(), MQ_ZERO_FLOAT);
     mq_status status = mq_json_get_string(&name, object, "zero_point", false, file, err);
     if (status != MQ_OK) {
         return status;
     }
-    for (int kind = MQ_ZERO_FLOAT; kind <= MQ_ZERO_SYMMETRIC; kind++) {
-        if (strcmp(name, zero_point_names[kind]) == 0) {
-            *out = (mq_zero_point)kind;
-            return MQ_OK;
-        }
+    unsigned zero_point = MQ_ZERO_FLOAT;
+    if (mq_name_find(&zero_point, mq_zero_point_names(), name)) {
+        *out = (mq_zero_point)zero_point;
+        return MQ_OK;
     }
     return mq_fail_file(err, MQ_ERR_INPUT, file,
                         "zero_point is \"%s\", known are \"float\" and \"symmetric\"", name);

@@ -3,6 +3,7 @@
 #define MQ_STORE_MASTER_CONFIG_H
 
 #include "base/json.h"
+#include "base/json_build.h"
 #include "matquant/format.h"
 
 #define MQ_EMBEDDING_LAYERS 2 /* the embedding and the head */
@@ -25,9 +26,9 @@ unsigned mq_layer_min_width(const mq_master_settings *settings, const char *pref
 size_t mq_layer_widths(unsigned widths[7], const unsigned served[], size_t count,
                        unsigned min_width);
 
-/* The object; NULL: no memory. */
-cJSON *mq_master_settings_json(const mq_master_settings *settings, const char *const *ignored,
-                               size_t ignored_count);
+/* Puts the object into config, a config.json; NULL after a failure. */
+cJSON *mq_master_settings_put(mq_json *json, cJSON *config, const mq_master_settings *settings,
+                              const char *const *ignored, size_t ignored_count);
 /* From config (all of config.json, which came from file, and must outlive *out): MQ_ERR_INPUT for
  * everything that the format says a reader must reject. */
 mq_status mq_master_settings_parse(mq_master_settings *out, const cJSON *config, const char *file,

@@ -36,9 +36,10 @@ static mq_status make_config(mq_master_writer *writer, const mq_master_layout *l
         }
         cJSON_DeleteItemFromObjectCaseSensitive(writer->config, taken[i]);
     }
-    return mq_json_add(
-        writer->config, "quantization_config",
-        mq_master_settings_json(&writer->settings, layout->ignored, layout->ignored_count), err);
+    mq_json json = {.root = NULL};
+    mq_master_settings_put(&json, writer->config, &writer->settings, layout->ignored,
+                           layout->ignored_count);
+    return mq_json_check(&json, MQ_CONFIG_FILE, err);
 }
 
 static mq_status writer_fill(mq_master_writer *writer, const mq_master_layout *layout,
@@ -247,27 +248,19 @@ mq_status mq_master_writer_put_private(mq_master_writer *writer, const char *nam
 
 static mq_status write_provenance(mq_master_writer *writer, const cJSON *provenance,
                                   mq_error *err) {
-    cJSON *whole = cJSON_CreateObject();
-    if (whole == NULL) {
-        return mq_fail_memory(err, "a JSON file", 0);
+    mq_json json = mq_json_begin(cJSON_CreateObject());
+    mq_json_put_size(&json, json.root, "format_version", MQ_FORMAT_VERSION);
+    mq_json_put_text(&json, json.root, "tool", "matquant " MQ_VERSION);
+    for (const cJSON *item = provenance == NULL ? NULL : provenance->child; item != NULL;
+         item = item->next) {
+        mq_json_put_copy(&json, json.root, item->string, item);
     }
-    mq_status status =
-        mq_json_add(whole, "format_version", cJSON_CreateNumber(MQ_FORMAT_VERSION), err);
+    mq_json_put_crcs(&json, json.root, writer->tensors, writer->plan.specs, writer->plan.count);
+    mq_status status = mq_json_check(&json, MQ_PROVENANCE_FILE, err);
     if (status == MQ_OK) {
-        status = mq_json_add(whole, "tool", cJSON_CreateString("matquant " MQ_VERSION), err);
+        status = mq_write_json(writer->output, MQ_PROVENANCE_FILE, json.root, err);
     }
-    for (const cJSON *item = provenance == NULL ? NULL : provenance->child;
-         status == MQ_OK && item != NULL; item = item->next) {
-        status = mq_json_add(whole, item->string, cJSON_Duplicate(item, true), err);
-    }
-    if (status == MQ_OK) {
-        status =
-            mq_json_add_crcs(whole, writer->tensors, writer->plan.specs, writer->plan.count, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_write_json(writer->output, MQ_PROVENANCE_FILE, whole, err);
-    }
-    cJSON_Delete(whole);
+    cJSON_Delete(json.root);
     return status;
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/json_build.h"
 #include "store/master_config.h"
 #include "store/quantize_state.h"
 
@@ -79,23 +80,19 @@ mq_status mq_state_read_job(cJSON **out, const char *folder, mq_error *err) {
 
 mq_status mq_state_write_job(const char *folder, const cJSON *job, mq_error *err) {
     char crc[9] = "";
-    cJSON *root = cJSON_CreateObject();
-    cJSON *copy = cJSON_Duplicate(job, true);
-    bool good = root != NULL && copy != NULL && job_crc(crc, job) &&
-                cJSON_AddNumberToObject(root, "state_version", STATE_VERSION) != NULL &&
-                cJSON_AddStringToObject(root, "crc32", crc) != NULL;
-    if (good && cJSON_AddItemToObject(root, "job", copy)) {
-        copy = NULL;
-    }
-    char *text = good && copy == NULL ? mq_json_print(root) : NULL;
+    mq_json json = mq_json_begin(cJSON_CreateObject());
+    json.failed = json.failed || !job_crc(crc, job);
+    mq_json_put_size(&json, json.root, "state_version", STATE_VERSION);
+    mq_json_put_text(&json, json.root, "crc32", crc);
+    mq_json_put_copy(&json, json.root, "job", job);
+    char *text = json.failed ? NULL : mq_json_print(json.root);
     char *path = mq_path_join(folder, MQ_STATE_JOB);
     mq_status status = text == NULL || path == NULL
                            ? mq_fail_memory(err, "a job", 0)
                            : mq_output_file(path, text, strlen(text), false, err);
     mq_free(path);
     mq_free(text);
-    cJSON_Delete(copy);
-    cJSON_Delete(root);
+    cJSON_Delete(json.root);
     return status;
 }
 

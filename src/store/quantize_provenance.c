@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json_build.h"
+#include "matquant/names.h"
 #include "matquant/version.h"
 #include "quant/fold.h"
 #include "quant/nested.h"
@@ -11,415 +13,319 @@
 #include "store/quantize.h"
 #include "text/shown_name.h"
 
-static const char *recipe_name(mq_recipe recipe) {
-    static const char *const names[] = {"best", "paper", "rtn"};
-    return names[recipe];
+/* The name of an enumeration's value. */
+static void put_name(mq_json *json, cJSON *at, const char *key, const char *const *names,
+                     unsigned value) {
+    mq_json_put_text(json, at, key, mq_name_at(names, value));
 }
 
-/* cJSON's adders return NULL for lack of memory alone; the first failure is remembered. */
-static void put(bool *good, const cJSON *added) { *good = *good && added != NULL; }
-
-static void put_strings(bool *good, cJSON *object, const char *key, const char *const *list,
+static void put_strings(mq_json *json, cJSON *at, const char *key, const char *const *list,
                         size_t count) {
-    cJSON *array = cJSON_AddArrayToObject(object, key);
-    put(good, array);
-    for (size_t i = 0; *good && i < count; i++) {
-        put(good, cJSON_AddItemToArray(array, cJSON_CreateString(list[i])) ? array : NULL);
+    cJSON *array = mq_json_put_array(json, at, key);
+    for (size_t i = 0; i < count; i++) {
+        mq_json_put_text(json, array, NULL, list[i]);
     }
 }
 
+/* --- the recipe ------------------------------------------------------------------------------- */
+
 /* Absent where there is none of it. */
-static void put_codistill(bool *good, cJSON *recipe, const mq_quantize_options *options) {
+static void put_codistill(mq_json *json, cJSON *recipe, const mq_quantize_options *options) {
     if (options->codistill_count == 0) {
         return;
     }
-    cJSON *terms = cJSON_AddArrayToObject(recipe, "codistill");
-    put(good, terms);
-    for (size_t i = 0; *good && i < options->codistill_count; i++) {
-        cJSON *term = cJSON_CreateObject();
-        put(good, term);
-        if (*good) {
-            put(good, cJSON_AddNumberToObject(term, "teacher", options->codistill[i].teacher));
-            put(good, cJSON_AddNumberToObject(term, "student", options->codistill[i].student));
-            put(good, cJSON_AddNumberToObject(term, "lambda", options->codistill[i].lambda));
-            put(good, cJSON_AddItemToArray(terms, term) ? terms : NULL);
-        }
+    cJSON *terms = mq_json_put_array(json, recipe, "codistill");
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        cJSON *term = mq_json_put_object(json, terms, NULL);
+        mq_json_put_size(json, term, "teacher", options->codistill[i].teacher);
+        mq_json_put_size(json, term, "student", options->codistill[i].student);
+        mq_json_put_number(json, term, "lambda", options->codistill[i].lambda);
     }
 }
 
-static void put_recipe(bool *good, cJSON *root, const mq_quantize_options *options) {
-    cJSON *recipe = cJSON_AddObjectToObject(root, "recipe");
-    put(good, recipe);
-    if (!*good) {
-        return;
-    }
-    put(good, cJSON_AddStringToObject(recipe, "name", recipe_name(options->recipe)));
-    cJSON *bits = cJSON_AddArrayToObject(recipe, "bits");
-    cJSON *lambda = cJSON_AddArrayToObject(recipe, "lambda");
-    put(good, bits);
-    put(good, lambda);
-    for (size_t i = 0; *good && i < options->width_count; i++) {
-        put(good, cJSON_AddItemToArray(bits, cJSON_CreateNumber(options->widths[i])) ? bits : NULL);
-        put(good,
-            cJSON_AddItemToArray(lambda, cJSON_CreateNumber(options->lambda[i])) ? lambda : NULL);
+static void put_widths(mq_json *json, cJSON *recipe, const mq_quantize_options *options) {
+    cJSON *bits = mq_json_put_array(json, recipe, "bits");
+    cJSON *lambda = mq_json_put_array(json, recipe, "lambda");
+    for (size_t i = 0; i < options->width_count; i++) {
+        mq_json_put_size(json, bits, NULL, options->widths[i]);
+        mq_json_put_number(json, lambda, NULL, options->lambda[i]);
     }
     if (options->preset != MQ_PRESET_NONE) {
-        put(good, cJSON_AddStringToObject(recipe, "preset", mq_preset_name(options->preset)));
+        put_name(json, recipe, "preset", mq_preset_names(), options->preset);
     }
-    put_codistill(good, recipe, options);
-    put(good,
-        cJSON_AddStringToObject(recipe, "slice_rule", mq_slice_rule_name(options->slice_rule)));
-    put(good,
-        cJSON_AddStringToObject(recipe, "zero_point", mq_zero_point_name(options->zero_point)));
-    put(good, cJSON_AddNumberToObject(recipe, "group_size", (double)options->group_size));
-    if (options->has_group_fallback) {
-        put(good,
-            cJSON_AddNumberToObject(recipe, "group_fallback", (double)options->group_fallback));
-    }
-    put(good,
-        cJSON_AddStringToObject(recipe, "scope", options->scope == MQ_SCOPE_ALL ? "all" : "ffn"));
-    if (options->embeddings != MQ_EMBEDDINGS_KEEP) {
-        const bool nested = options->embeddings == MQ_EMBEDDINGS_NESTED;
-        put(good, cJSON_AddStringToObject(recipe, "embeddings", nested ? "nested" : "8"));
-        if (nested) {
-            put(good, cJSON_AddNumberToObject(recipe, "embeddings_min_bits",
-                                              options->embeddings_min_bits));
-        }
-    }
-    put_strings(good, recipe, "include", options->include, options->include_count);
-    put_strings(good, recipe, "exclude", options->exclude, options->exclude_count);
-    if (options->recipe == MQ_RECIPE_RTN) {
-        return;
-    }
-    const mq_grid_class *grid = mq_recipe_grid_class(options);
-    put(good, cJSON_AddStringToObject(recipe, "loss",
-                                      options->loss == MQ_LOSS_RELATIVE ? "relative" : "l2"));
-    put(good, cJSON_AddStringToObject(recipe, "grid", grid->name));
-    put(good, cJSON_AddBoolToObject(recipe, "compensate", mq_recipe_compensates(options)));
-    if (options->fold) {
-        put(good, cJSON_AddTrueToObject(recipe, "fold"));
-        put(good, cJSON_AddNumberToObject(recipe, "fold_power", MQ_FOLD_POWER));
-    }
-    put(good, cJSON_AddNumberToObject(recipe, "samples", (double)options->samples));
-    put(good, cJSON_AddNumberToObject(recipe, "seq_len", (double)options->seq_len));
-    put(good, cJSON_AddNumberToObject(recipe, "epochs", (double)options->epochs));
-    put(good, cJSON_AddNumberToObject(recipe, "batch", (double)options->batch));
-    if (options->early_stop > 0.0) {
-        put(good, cJSON_AddNumberToObject(recipe, "early_stop", options->early_stop));
-    }
-    put(good, cJSON_AddNumberToObject(recipe, "seed", (double)options->seed));
-    put(good, cJSON_AddBoolToObject(recipe, "bos", options->bos));
-    put(good, cJSON_AddNumberToObject(recipe, "int8_period", (double)options->int8_period));
-    put(good, cJSON_AddBoolToObject(recipe, "extend", options->extend));
-    if (options->sampled) {
-        put(good, cJSON_AddTrueToObject(recipe, "sampled"));
-    }
-    if (options->let) {
-        put(good, cJSON_AddTrueToObject(recipe, "let"));
-        put(good, cJSON_AddNumberToObject(recipe, "rate_let", options->rate * (double)MQ_LET_RATE));
-    }
-    put(good,
-        cJSON_AddNumberToObject(recipe, "rate_group", options->rate * (double)grid->rate_group));
-    put(good, cJSON_AddNumberToObject(recipe, "rate_rounding",
-                                      options->rate * (double)grid->rate_rounding));
-    put(good, cJSON_AddNumberToObject(recipe, "beta1", grid->beta1));
+    put_codistill(json, recipe, options);
 }
 
+/* What is quantized, and into what. */
+static void put_scope(mq_json *json, cJSON *recipe, const mq_quantize_options *options) {
+    put_name(json, recipe, "slice_rule", mq_slice_rule_names(), options->slice_rule);
+    put_name(json, recipe, "zero_point", mq_zero_point_names(), options->zero_point);
+    mq_json_put_size(json, recipe, "group_size", options->group_size);
+    if (options->has_group_fallback) {
+        mq_json_put_size(json, recipe, "group_fallback", options->group_fallback);
+    }
+    put_name(json, recipe, "scope", mq_scope_names(), options->scope);
+    if (options->embeddings != MQ_EMBEDDINGS_KEEP) {
+        put_name(json, recipe, "embeddings", mq_embeddings_names(), options->embeddings);
+    }
+    if (options->embeddings == MQ_EMBEDDINGS_NESTED) {
+        mq_json_put_size(json, recipe, "embeddings_min_bits", options->embeddings_min_bits);
+    }
+    put_strings(json, recipe, "include", options->include, options->include_count);
+    put_strings(json, recipe, "exclude", options->exclude, options->exclude_count);
+}
+
+/* How the blocks are learned. */
+static void put_learning(mq_json *json, cJSON *recipe, const mq_quantize_options *options) {
+    put_name(json, recipe, "loss", mq_loss_names(), options->loss);
+    mq_json_put_text(json, recipe, "grid", mq_recipe_grid_class(options)->name);
+    mq_json_put_bool(json, recipe, "compensate", mq_recipe_compensates(options));
+    if (options->fold) {
+        mq_json_put_bool(json, recipe, "fold", true);
+        mq_json_put_number(json, recipe, "fold_power", MQ_FOLD_POWER);
+    }
+    mq_json_put_size(json, recipe, "samples", options->samples);
+    mq_json_put_size(json, recipe, "seq_len", options->seq_len);
+    mq_json_put_size(json, recipe, "epochs", options->epochs);
+    mq_json_put_size(json, recipe, "batch", options->batch);
+    if (options->early_stop > 0.0) {
+        mq_json_put_number(json, recipe, "early_stop", options->early_stop);
+    }
+    mq_json_put_number(json, recipe, "seed", (double)options->seed);
+    mq_json_put_bool(json, recipe, "bos", options->bos);
+    mq_json_put_size(json, recipe, "int8_period", options->int8_period);
+    mq_json_put_bool(json, recipe, "extend", options->extend);
+    if (options->sampled) {
+        mq_json_put_bool(json, recipe, "sampled", true);
+    }
+}
+
+static void put_rates(mq_json *json, cJSON *recipe, const mq_quantize_options *options) {
+    const mq_grid_class *grid = mq_recipe_grid_class(options);
+    const double rate = options->rate;
+    if (options->let) {
+        mq_json_put_bool(json, recipe, "let", true);
+        mq_json_put_number(json, recipe, "rate_let", rate * (double)MQ_LET_RATE);
+    }
+    mq_json_put_number(json, recipe, "rate_group", rate * (double)grid->rate_group);
+    mq_json_put_number(json, recipe, "rate_rounding", rate * (double)grid->rate_rounding);
+    mq_json_put_number(json, recipe, "beta1", grid->beta1);
+}
+
+static void put_recipe(mq_json *json, const mq_quantize_options *options) {
+    cJSON *recipe = mq_json_put_object(json, json->root, "recipe");
+    put_name(json, recipe, "name", mq_recipe_names(), options->recipe);
+    put_widths(json, recipe, options);
+    put_scope(json, recipe, options);
+    if (options->recipe != MQ_RECIPE_RTN) {
+        put_learning(json, recipe, options);
+        put_rates(json, recipe, options);
+    }
+}
+
+/* --- what goes in ----------------------------------------------------------------------------- */
+
 /* {"file": NAME, "sha256": DIGEST} appended to array; names only, no folders. */
-static mq_status put_file(bool *good, cJSON *array, const char *path, const char *digest,
+static mq_status put_file(mq_json *json, cJSON *array, const char *path, const char *digest,
                           mq_error *err) {
     char *name = NULL;
     const mq_status status = mq_shown_name(&name, path, err);
     if (status != MQ_OK) {
         return status;
     }
-    cJSON *entry = cJSON_CreateObject();
-    put(good, entry);
-    if (*good) {
-        put(good, cJSON_AddStringToObject(entry, "file", name));
-        put(good, cJSON_AddStringToObject(entry, "sha256", digest));
-        put(good, cJSON_AddItemToArray(array, entry) ? array : NULL);
-    }
+    cJSON *entry = mq_json_put_object(json, array, NULL);
+    mq_json_put_text(json, entry, "file", name);
+    mq_json_put_text(json, entry, "sha256", digest);
     mq_free(name);
     return MQ_OK;
 }
 
-static mq_status put_digest(bool *good, cJSON *array, const char *path, mq_error *err) {
+static mq_status put_digest(mq_json *json, const char *path, mq_error *err) {
     char digest[65];
     const mq_status status = mq_sha256_file(digest, path, err);
-    return status == MQ_OK ? put_file(good, array, path, digest, err) : status;
+    return status == MQ_OK ? put_file(json, json->root, path, digest, err) : status;
 }
 
 mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err) {
     if (plan->digests != NULL) {
         return MQ_OK;
     }
-    cJSON *source = cJSON_CreateArray();
-    bool good = source != NULL;
+    mq_json json = mq_json_begin(cJSON_CreateArray());
     mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && good && i < mq_tensors_file_count(plan->source); i++) {
-        status = put_digest(&good, source, mq_tensors_file(plan->source, i), err);
+    for (size_t i = 0; status == MQ_OK && i < mq_tensors_file_count(plan->source); i++) {
+        status = put_digest(&json, mq_tensors_file(plan->source, i), err);
     }
     static const char *const others[] = {"config.json", "tokenizer.json"};
-    for (size_t i = 0; status == MQ_OK && good && i < sizeof others / sizeof others[0]; i++) {
+    for (size_t i = 0; status == MQ_OK && i < sizeof others / sizeof others[0]; i++) {
         char *path = mq_path_join(plan->options->model, others[i]);
-        good = path != NULL;
-        if (path != NULL && mq_path_exists(path)) {
-            status = put_digest(&good, source, path, err);
+        if (path == NULL) {
+            status = mq_fail_memory(err, "a path", strlen(plan->options->model));
+        } else if (mq_path_exists(path)) {
+            status = put_digest(&json, path, err);
         }
         mq_free(path);
     }
-    if (status == MQ_OK && !good) {
-        status = mq_fail_memory(err, "the provenance", 0);
-    }
-    if (status != MQ_OK) {
-        cJSON_Delete(source);
-        return status;
-    }
-    plan->digests = source;
-    return MQ_OK;
+    return mq_json_take(&plan->digests, &json, status, "the provenance", err);
 }
 
-static void put_source(bool *good, cJSON *root, const mq_quantize_plan *plan) {
-    cJSON *source = cJSON_Duplicate(plan->digests, true);
-    put(good, source);
-    if (source != NULL && !cJSON_AddItemToObject(root, "source", source)) {
-        cJSON_Delete(source);
-        *good = false;
-    }
-}
-
-static mq_status put_calibration(bool *good, cJSON *root, const mq_quantize_plan *plan,
-                                 mq_error *err) {
-    if (plan->calibration.ids == NULL) {
+static mq_status put_calibration(mq_json *json, const mq_quantize_plan *plan, mq_error *err) {
+    const mq_sequences *text = &plan->calibration;
+    if (text->ids == NULL) {
         return MQ_OK;
     }
-    cJSON *calibration = cJSON_AddObjectToObject(root, "calibration");
-    cJSON *files = calibration != NULL ? cJSON_AddArrayToObject(calibration, "files") : NULL;
-    put(good, files);
-    const size_t tokens = plan->calibration.count * plan->calibration.length;
-    const double length = (double)plan->calibration.length;
-    char crc[9];
-    snprintf(crc, sizeof crc, "%08x", mq_crc32(0, plan->calibration.ids, tokens * sizeof(int32_t)));
-    if (*good) {
-        put(good, cJSON_AddNumberToObject(calibration, "tokens", (double)plan->read * length));
-        put(good, mq_quantize_is_unwritten(plan)
-                      ? cJSON_AddNullToObject(calibration, "ids_crc32")
-                      : cJSON_AddStringToObject(calibration, "ids_crc32", crc));
+    cJSON *calibration = mq_json_put_object(json, json->root, "calibration");
+    cJSON *files = mq_json_put_array(json, calibration, "files");
+    mq_json_put_size(json, calibration, "tokens", plan->read * text->length);
+    if (mq_quantize_is_unwritten(plan)) {
+        mq_json_put_null(json, calibration, "ids_crc32");
+    } else {
+        char crc[9];
+        const size_t bytes = text->count * text->length * sizeof *text->ids;
+        snprintf(crc, sizeof crc, "%08x", mq_crc32(0, text->ids, bytes));
+        mq_json_put_text(json, calibration, "ids_crc32", crc);
     }
-    if (*good && plan->written > 0) {
-        put(good,
-            cJSON_AddNumberToObject(calibration, "written_tokens", (double)plan->written * length));
+    if (plan->written > 0) {
+        mq_json_put_size(json, calibration, "written_tokens", plan->written * text->length);
     }
     if (mq_quantize_is_self(plan->options)) {
-        put(good, *good ? cJSON_AddTrueToObject(calibration, "self") : NULL);
+        mq_json_put_bool(json, calibration, "self", true);
         return MQ_OK;
     }
-    return *good ? put_file(good, files, plan->options->calib, plan->calibration.sha256, err)
-                 : MQ_OK;
-}
-
-static void put_losses(bool *good, cJSON *block, const char *key,
-                       const mq_quantize_options *options, const double *loss) {
-    cJSON *object = cJSON_AddObjectToObject(block, key);
-    put(good, object);
-    for (size_t k = 0; *good && k < options->width_count; k++) {
-        char width[16];
-        snprintf(width, sizeof width, "w%u", options->widths[k]);
-        put(good, cJSON_AddNumberToObject(object, width, loss[k]));
-    }
-}
-
-static void put_blocks(bool *good, cJSON *root, const mq_quantize_plan *plan,
-                       const mq_block_loss *blocks) {
-    if (blocks == NULL) {
-        return;
-    }
-    cJSON *array = cJSON_AddArrayToObject(root, "blocks");
-    put(good, array);
-    for (size_t layer = 0; *good && layer < plan->selection.blocks; layer++) {
-        cJSON *block = cJSON_CreateObject();
-        put(good, block);
-        if (*good) {
-            put_losses(good, block, "before", plan->options, blocks[layer].before);
-            put_losses(good, block, "after", plan->options, blocks[layer].after);
-            if (plan->options->early_stop > 0.0) {
-                put(good, cJSON_AddNumberToObject(block, "epochs", (double)blocks[layer].epochs));
-            }
-            put(good, cJSON_AddItemToArray(array, block) ? array : NULL);
-        }
-    }
-}
-
-/* In the job alone: what the reports' trained tokens say in the provenance. */
-static void put_train(bool *good, cJSON *stage, const mq_quantize_plan *plan, size_t train) {
-    put(good,
-        cJSON_AddNumberToObject(stage, "train_tokens", (double)(train * plan->calibration.length)));
-}
-
-/* refits NULL: before it, what will be done. */
-static void put_refits(bool *good, cJSON *root, const mq_quantize_plan *plan,
-                       const mq_refit_report *refits) {
-    if (plan->refit_width_count == 0) {
-        return;
-    }
-    const double length = (double)plan->calibration.length;
-    cJSON *refit = cJSON_AddObjectToObject(root, "refit");
-    put(good, refit);
-    if (*good) {
-        put(good, cJSON_AddNumberToObject(refit, "epochs", (double)plan->refit_epochs));
-        put(good, cJSON_AddNumberToObject(refit, "batch", (double)plan->options->refit_batch));
-        put(good,
-            cJSON_AddNumberToObject(refit, "validation_tokens", (double)plan->validation * length));
-    }
-    if (*good && refits == NULL) {
-        put_train(good, refit, plan, plan->refit_train);
-    }
-    cJSON *array = *good ? cJSON_AddArrayToObject(refit, "widths") : NULL;
-    put(good, array);
-    for (size_t i = 0; *good && i < plan->refit_width_count; i++) {
-        const unsigned bits = plan->refit_widths[i];
-        cJSON *width = cJSON_CreateObject();
-        put(good, width);
-        if (*good) {
-            put(good, cJSON_AddNumberToObject(width, "bits", bits));
-            put(good, cJSON_AddNumberToObject(width, "rate", mq_refit_rate(bits)));
-            put(good, cJSON_AddItemToArray(array, width) ? array : NULL);
-        }
-        if (*good && refits != NULL) {
-            put(good, cJSON_AddNumberToObject(width, "trained_tokens", (double)refits[i].tokens));
-            put(good, cJSON_AddNumberToObject(width, "kl_before", refits[i].kl_before));
-            put(good, cJSON_AddNumberToObject(width, "kl_after", refits[i].kl_after));
-            put(good, cJSON_AddNumberToObject(width, "kept_epoch", (double)refits[i].kept_epoch));
-        }
-    }
-}
-
-/* report NULL: before it. */
-static void put_qat(bool *good, cJSON *root, const mq_quantize_plan *plan,
-                    const mq_qat_report *report) {
-    if (!plan->options->qat) {
-        return;
-    }
-    cJSON *qat = cJSON_AddObjectToObject(root, "qat");
-    put(good, qat);
-    const mq_qat_report none = {.tokens = 0};
-    const mq_qat_report *found = report != NULL ? report : &none;
-    const struct {
-        const char *name;
-        double value;
-        bool is_result;
-    } numbers[] = {
-        {"rate", mq_quantize_qat_rate(plan->options), false},
-        {"epochs", (double)plan->qat_epochs, false},
-        {"batch", (double)plan->options->refit_batch, false},
-        {"trained_tokens", (double)found->tokens, true},
-        {"validation_tokens", (double)(plan->validation * plan->calibration.length), false},
-        {"loss_before", found->loss_before, true},
-        {"loss_after", found->loss_after, true},
-        {"kept_epoch", (double)found->kept_epoch, true},
-        {"moved_codes", (double)found->moved, true},
-    };
-    for (size_t i = 0; *good && i < sizeof numbers / sizeof numbers[0]; i++) {
-        if (report != NULL || !numbers[i].is_result) {
-            put(good, cJSON_AddNumberToObject(qat, numbers[i].name, numbers[i].value));
-        }
-    }
-    if (*good && report == NULL) {
-        put_train(good, qat, plan, plan->qat_train);
-        return;
-    }
-    cJSON *array = *good ? cJSON_AddArrayToObject(qat, "widths") : NULL;
-    put(good, array);
-    for (unsigned bits = MQ_MAX_WIDTH; *good && bits >= MQ_MIN_WIDTH; bits--) {
-        cJSON *width = cJSON_CreateObject();
-        put(good, width);
-        if (*good) {
-            put(good, cJSON_AddNumberToObject(width, "bits", bits));
-            put(good, cJSON_AddNumberToObject(width, "kl_before", found->kl_before[bits]));
-            put(good, cJSON_AddNumberToObject(width, "kl_after", found->kl_after[bits]));
-            put(good, cJSON_AddItemToArray(array, width) ? array : NULL);
-        }
-    }
+    return put_file(json, files, plan->options->calib, text->sha256, err);
 }
 
 /* What made the products of learning, so that --gemm can ask for it again. */
-static void put_backend(bool *good, cJSON *root, const mq_backend *backend) {
+static void put_backend(mq_json *json, const mq_backend *backend) {
     if (backend->name == NULL) {
         return;
     }
-    cJSON *gemm = cJSON_AddObjectToObject(root, "gemm");
-    put(good, gemm);
-    if (*good) {
-        put(good, cJSON_AddStringToObject(gemm, "backend", backend->name));
-        put(good, cJSON_AddStringToObject(gemm, "kernel", backend->kernel));
-    }
+    cJSON *gemm = mq_json_put_object(json, json->root, "gemm");
+    mq_json_put_text(json, gemm, "backend", backend->name);
+    mq_json_put_text(json, gemm, "kernel", backend->kernel);
 }
 
 /* What went into the job beside the recipe. */
-static mq_status put_inputs(bool *good, cJSON *root, const mq_quantize_plan *plan, mq_error *err) {
-    mq_status status = MQ_OK;
-    if (*good) {
-        put_source(good, root, plan);
-    }
-    if (*good) {
-        status = put_calibration(good, root, plan, err);
-    }
-    if (*good && status == MQ_OK) {
-        put(good, cJSON_AddStringToObject(root, "blas", mq_context_blas(plan->context)));
-        put_backend(good, root, &plan->backend);
-        put(good, cJSON_AddStringToObject(root, "kernels", mq_nested_kernels_best()->name));
-    }
+static mq_status put_inputs(mq_json *json, const mq_quantize_plan *plan, mq_error *err) {
+    mq_json_put_copy(json, json->root, "source", plan->digests);
+    const mq_status status = put_calibration(json, plan, err);
+    mq_json_put_text(json, json->root, "blas", mq_context_blas(plan->context));
+    put_backend(json, &plan->backend);
+    mq_json_put_text(json, json->root, "kernels", mq_nested_kernels_best()->name);
     return status;
 }
 
-/* *out is the root, if all went well. */
-static mq_status end(cJSON **out, cJSON *root, bool good, mq_status status, mq_error *err) {
-    if (status == MQ_OK && !good) {
-        status = mq_fail_memory(err, "the provenance", 0);
+/* --- what comes out --------------------------------------------------------------------------- */
+
+static void put_losses(mq_json *json, cJSON *block, const char *key,
+                       const mq_quantize_options *options, const double *loss) {
+    cJSON *object = mq_json_put_object(json, block, key);
+    for (size_t k = 0; k < options->width_count; k++) {
+        char width[16];
+        snprintf(width, sizeof width, "w%u", options->widths[k]);
+        mq_json_put_number(json, object, width, loss[k]);
     }
-    if (status != MQ_OK) {
-        cJSON_Delete(root);
-        root = NULL;
+}
+
+static void put_blocks(mq_json *json, const mq_quantize_plan *plan, const mq_block_loss *blocks) {
+    if (blocks == NULL) {
+        return;
     }
-    *out = root;
-    return status;
+    cJSON *array = mq_json_put_array(json, json->root, "blocks");
+    for (size_t layer = 0; layer < plan->selection.blocks; layer++) {
+        cJSON *block = mq_json_put_object(json, array, NULL);
+        put_losses(json, block, "before", plan->options, blocks[layer].before);
+        put_losses(json, block, "after", plan->options, blocks[layer].after);
+        if (plan->options->early_stop > 0.0) {
+            mq_json_put_size(json, block, "epochs", blocks[layer].epochs);
+        }
+    }
+}
+
+/* refits NULL: before it, what will be done; train_tokens, in the job alone, is what the reports'
+ * trained tokens say in the provenance. */
+static void put_refits(mq_json *json, const mq_quantize_plan *plan, const mq_refit_report *refits) {
+    if (plan->refit_width_count == 0) {
+        return;
+    }
+    const size_t length = plan->calibration.length;
+    cJSON *refit = mq_json_put_object(json, json->root, "refit");
+    mq_json_put_size(json, refit, "epochs", plan->refit_epochs);
+    mq_json_put_size(json, refit, "batch", plan->options->refit_batch);
+    mq_json_put_size(json, refit, "validation_tokens", plan->validation * length);
+    if (refits == NULL) {
+        mq_json_put_size(json, refit, "train_tokens", plan->refit_train * length);
+    }
+    cJSON *array = mq_json_put_array(json, refit, "widths");
+    for (size_t i = 0; i < plan->refit_width_count; i++) {
+        cJSON *width = mq_json_put_object(json, array, NULL);
+        mq_json_put_size(json, width, "bits", plan->refit_widths[i]);
+        mq_json_put_number(json, width, "rate", mq_refit_rate(plan->refit_widths[i]));
+        if (refits != NULL) {
+            mq_json_put_size(json, width, "trained_tokens", refits[i].tokens);
+            mq_json_put_number(json, width, "kl_before", refits[i].kl_before);
+            mq_json_put_number(json, width, "kl_after", refits[i].kl_after);
+            mq_json_put_size(json, width, "kept_epoch", refits[i].kept_epoch);
+        }
+    }
+}
+
+static void put_qat_result(mq_json *json, cJSON *qat, const mq_qat_report *report) {
+    mq_json_put_number(json, qat, "loss_before", report->loss_before);
+    mq_json_put_number(json, qat, "loss_after", report->loss_after);
+    mq_json_put_size(json, qat, "kept_epoch", report->kept_epoch);
+    mq_json_put_size(json, qat, "moved_codes", report->moved);
+    cJSON *array = mq_json_put_array(json, qat, "widths");
+    for (unsigned bits = MQ_MAX_WIDTH; bits >= MQ_MIN_WIDTH; bits--) {
+        cJSON *width = mq_json_put_object(json, array, NULL);
+        mq_json_put_size(json, width, "bits", bits);
+        mq_json_put_number(json, width, "kl_before", report->kl_before[bits]);
+        mq_json_put_number(json, width, "kl_after", report->kl_after[bits]);
+    }
+}
+
+/* report NULL: as put_refits. */
+static void put_qat(mq_json *json, const mq_quantize_plan *plan, const mq_qat_report *report) {
+    if (!plan->options->qat) {
+        return;
+    }
+    const size_t length = plan->calibration.length;
+    cJSON *qat = mq_json_put_object(json, json->root, "qat");
+    mq_json_put_number(json, qat, "rate", mq_quantize_qat_rate(plan->options));
+    mq_json_put_size(json, qat, "epochs", plan->qat_epochs);
+    mq_json_put_size(json, qat, "batch", plan->options->refit_batch);
+    if (report != NULL) {
+        mq_json_put_size(json, qat, "trained_tokens", report->tokens);
+    }
+    mq_json_put_size(json, qat, "validation_tokens", plan->validation * length);
+    if (report != NULL) {
+        put_qat_result(json, qat, report);
+    } else {
+        mq_json_put_size(json, qat, "train_tokens", plan->qat_train * length);
+    }
 }
 
 mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
                                  const mq_block_loss *blocks, const mq_refit_report *refits,
                                  const mq_qat_report *qat, mq_error *err) {
-    bool good = true;
-    cJSON *root = cJSON_CreateObject();
-    put(&good, root);
-    if (good) {
-        put_recipe(&good, root, plan->options);
-    }
-    const mq_status status = put_inputs(&good, root, plan, err);
-    if (good && status == MQ_OK) {
-        put_blocks(&good, root, plan, blocks);
-        put_qat(&good, root, plan, qat);
-        put_refits(&good, root, plan, refits);
-    }
-    return end(out, root, good, status, err);
+    mq_json json = mq_json_begin(cJSON_CreateObject());
+    put_recipe(&json, plan->options);
+    const mq_status status = put_inputs(&json, plan, err);
+    put_blocks(&json, plan, blocks);
+    put_qat(&json, plan, qat);
+    put_refits(&json, plan, refits);
+    return mq_json_take(out, &json, status, "the provenance", err);
 }
 
 mq_status mq_quantize_job(cJSON **out, const mq_quantize_plan *plan, mq_error *err) {
-    bool good = true;
-    cJSON *root = cJSON_CreateObject();
-    put(&good, root);
-    if (good) {
-        put(&good, cJSON_AddNumberToObject(root, "format_version", MQ_FORMAT_VERSION));
-        put(&good, cJSON_AddStringToObject(root, "tool", "matquant " MQ_VERSION));
-    }
-    if (good) {
-        put_recipe(&good, root, plan->options);
-    }
+    mq_json json = mq_json_begin(cJSON_CreateObject());
+    mq_json_put_size(&json, json.root, "format_version", MQ_FORMAT_VERSION);
+    mq_json_put_text(&json, json.root, "tool", "matquant " MQ_VERSION);
+    put_recipe(&json, plan->options);
     /* Before the text, which they may ask for more of: they are what was asked for. */
-    if (good && plan->calibration.ids != NULL) {
-        put_qat(&good, root, plan, NULL);
-        put_refits(&good, root, plan, NULL);
+    if (plan->calibration.ids != NULL) {
+        put_qat(&json, plan, NULL);
+        put_refits(&json, plan, NULL);
     }
-    const mq_status status = put_inputs(&good, root, plan, err);
-    return end(out, root, good, status, err);
+    const mq_status status = put_inputs(&json, plan, err);
+    return mq_json_take(out, &json, status, "the provenance", err);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/keep.h"
+#include "matquant/names.h"
 #include "store/quantize_state_file.h"
 
 /* Beside what its specification and name take: a tensor's entry in the lists of whoever writes or
@@ -125,10 +126,10 @@ mq_status mq_state_backend(mq_gemm_choice *gemm, const mq_quantize_options *opti
     const mq_status status = mq_state_read_job(&job, options->state, err);
     const char *name = cJSON_GetStringValue(
         cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(job, "gemm"), "backend"));
-    if (name != NULL && strcmp(name, "openblas") == 0) {
-        *gemm = MQ_GEMM_OPENBLAS;
-    } else if (name != NULL && strcmp(name, "onednn-bf16") == 0 && mq_gemm_bf16_usable()) {
-        *gemm = MQ_GEMM_ONEDNN_BF16;
+    unsigned made = MQ_GEMM_AUTO;
+    if (name != NULL && mq_name_find(&made, mq_gemm_names(), name) &&
+        (made != MQ_GEMM_ONEDNN_BF16 || mq_gemm_bf16_usable())) {
+        *gemm = (mq_gemm_choice)made;
     }
     cJSON_Delete(job);
     return status;

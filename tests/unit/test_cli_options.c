@@ -14,6 +14,7 @@ enum part { ALWAYS, SEQUENCES, WIDTHS, PARTS };
 static const char *first[PARTS];
 
 static const char *const colours[] = {"red", "green", "blue", NULL};
+static const char *const tastes[] = {"sour", "bitter", NULL}; /* the others cannot be asked for */
 
 /* Everything that an option can be, in one verb. */
 static struct {
@@ -22,7 +23,8 @@ static struct {
     size_t samples, shard;
     uint64_t seed;
     double limit;
-    int colour;
+    unsigned colour;
+    enum taste { NONE, SWEET, SOUR, BITTER } taste;
     cli_counts bits;
     cli_numbers lambda;
     cli_texts include, tasks;
@@ -42,6 +44,7 @@ static const cli_option options[] = {
     {CLI_SEED, 0, "seed", &line.seed, "N", .help = "of chance"},
     {CLI_NUMBER, 0, "limit", &line.limit, "X", "the most", .min = -1, .max = 2},
     {CLI_CHOICE, 0, "colour", &line.colour, "NAME", "of the paint", .choices = colours},
+    {CLI_CHOICE, 0, "taste", &line.taste, "NAME", "of it", .choices = tastes, .min = SOUR},
     {CLI_COUNTS, 0, "bits", &line.bits, "LIST", "widths", .min = 2, .max = 8,
      .given = &line.bits_given, .part = WIDTHS},
     {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST", "weights", .max = 100},
@@ -128,11 +131,13 @@ static void test_first_of_each_part(void **state) {
 
 static void test_values(void **state) {
     (void)state;
-    accepts("M -o o --shard 3K --seed 9007199254740992 --limit -0.5e0 --colour blue");
+    accepts("M -o o --shard 3K --seed 9007199254740992 --limit -0.5e0 --colour blue "
+            "--taste bitter");
     assert_int_equal(line.shard, 3072);
     assert_true(line.seed == 1ULL << 53);
     assert_true(line.limit == -0.5);
     assert_int_equal(line.colour, 2);
+    assert_int_equal(line.taste, BITTER);
     accepts("M -o o --shard 2g");
     assert_true(line.shard == (size_t)2 << 30);
     accepts("M -o o --shard 5M");
@@ -192,6 +197,7 @@ static void test_values_out_of_range(void **state) {
     refuses("M -o o --limit 2.1", "option '--limit' takes a number from -1 to 2, not '2.1'");
     refuses("M -o o --limit 1x", "option '--limit' takes a number from -1 to 2, not '1x'");
     refuses("M -o o --colour pink", "option '--colour' takes red, green or blue, not 'pink'");
+    refuses("M -o o --taste sweet", "option '--taste' takes sour or bitter, not 'sweet'");
     refuses("M -o o --seed 9007199254740993",
             "option '--seed' takes a whole number up to 2^53, not '9007199254740993'");
     refuses("M -o o --seed 18446744073709551616",
@@ -292,6 +298,7 @@ static void test_help_text(void **state) {
                                    "  --seed N                of chance (default: 0)\n"
                                    "  --limit X               the most (default: 0)\n"
                                    "  --colour NAME           of the paint (default: red)\n"
+                                   "  --taste NAME            of it\n"
                                    "  --bits LIST             widths (default: 8,4)\n"
                                    "  --lambda LIST           weights (default: 0.1,1)\n"
                                    "  --include REGEX         names, one option each\n"

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "json_memory.h"
 #include "store/folder.h"
 #include "store_fixture.h"
 
@@ -102,6 +103,42 @@ static void test_entries(void **state) {
     mq_free(text);
 }
 
+/* Without memory the provenance stays as it was. */
+static void test_no_memory(void **state) {
+    (void)state;
+    mq_error err = {0};
+    char *plain = fixture_plain(), *text = make_text();
+    const fixture_master_options none = {0};
+    char *master = fixture_master(plain, &none);
+    cJSON *before = provenance_of(master);
+    mq_eval_options options = mq_eval_defaults();
+    options.model = master;
+    options.text = text;
+    options.reference = plain;
+    mq_eval_result result = {.width = 4, .text_sha256 = "ba7816bf", .perplexity = 7.5, .kl = 0.125};
+    for (size_t pass = 0; pass < 2; pass++) { /* the first entry; in the place of another */
+        result.has_reference = pass == 0;
+        mq_status status = MQ_ERR_MACHINE;
+        size_t left = 0;
+        for (; status != MQ_OK; left++) {
+            json_memory_begin(left);
+            status = mq_record_write(&result, &options, &err);
+            assert_int_equal(json_memory_end(), 0);
+            cJSON *after = provenance_of(master);
+            assert_true(cJSON_Compare(before, after, true) == (status != MQ_OK));
+            cJSON_Delete(after);
+        }
+        assert_true(left > 40);
+        cJSON_Delete(before);
+        before = provenance_of(master);
+        result.perplexity = 7.25;
+    }
+    cJSON_Delete(before);
+    mq_free(master);
+    mq_free(plain);
+    mq_free(text);
+}
+
 static void test_what_is_refused(void **state) {
     (void)state;
     mq_error err = {0};
@@ -127,6 +164,7 @@ static void test_what_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_entries),
+                                       cmocka_unit_test(test_no_memory),
                                        cmocka_unit_test(test_what_is_refused)};
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

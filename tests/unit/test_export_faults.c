@@ -2,6 +2,7 @@
 #include "export_fixture.h"
 
 #include "base/fault.h"
+#include "json_memory.h"
 
 static void interrupts_leave_nothing(void **state) {
     (void)state;
@@ -50,6 +51,41 @@ static void slicing_without_memory(void **state) {
             tried = at;
         }
         assert_true(tried > 40);
+        mq_free(output);
+    }
+    mq_free(master);
+    mq_free(plain);
+}
+
+/* The same of what JSON is made of, which cJSON asks for by itself. */
+static void slicing_without_memory_for_json(void **state) {
+    (void)state;
+    const fixture_master_options few = {.group_size = 32, .linear_count = 1};
+    char *plain = fixture_plain(), *master = good_master(plain, &few);
+    const mq_format_info *format;
+    for (size_t f = 0; (format = mq_format_at(f)) != NULL; f++) {
+        char *folder = fixture_path("no-memory");
+        char *output =
+            strcmp(format->name, "gguf") == 0 ? mq_asprintf("%s.gguf", folder) : mq_strdup(folder);
+        mq_free(folder);
+        mq_status status = MQ_ERR_MACHINE;
+        size_t tried = 0;
+        for (size_t at = f; status != MQ_OK; at += 7) { /* all of them would take long */
+            mq_error err;
+            mq_slice_report report;
+            const size_t before = mq_alloc_current();
+            json_memory_begin(at);
+            status = try_slice(&report, master, output, 4, format->name, &err);
+            assert_int_equal(json_memory_end(), 0);
+            mq_slice_report_free(&report);
+            assert_int_equal(mq_alloc_current(), before);
+            if (status != MQ_OK) {
+                assert_int_equal(status, MQ_ERR_MACHINE);
+                expect_nothing_left(output);
+            }
+            tried = at;
+        }
+        assert_true(tried > 1000);
         mq_free(output);
     }
     mq_free(master);
@@ -112,6 +148,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(interrupts_leave_nothing),
         cmocka_unit_test(slicing_without_memory),
+        cmocka_unit_test(slicing_without_memory_for_json),
         cmocka_unit_test(failing_system_calls),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

@@ -20,6 +20,7 @@ static void weights_of_the_recipes(void **state) {
         assert_true(mq_quantize_default_lambda(MQ_RECIPE_BEST, MQ_PRESET_NONE, width) == expected);
         assert_true(mq_quantize_default_lambda(MQ_RECIPE_BEST, MQ_PRESET_BALANCED, width) ==
                     expected);
+        assert_true(mq_quantize_default_lambda(MQ_RECIPE_BEST, (mq_preset)99, width) == expected);
         assert_true(mq_quantize_default_lambda(MQ_RECIPE_PAPER, MQ_PRESET_NONE, width) ==
                     (width == 2 ? 1.0 : 0.1));
     }
@@ -44,9 +45,6 @@ static void presets_favour_what_they_say(void **state) {
         share[i] = lambda[8] / (lambda[8] + lambda[4] + lambda[2]);
     }
     assert_true(share[0] < share[1] && share[1] < share[2]);
-    assert_string_equal(mq_preset_name(MQ_PRESET_NARROW), "narrow");
-    assert_string_equal(mq_preset_name(MQ_PRESET_BALANCED), "balanced");
-    assert_string_equal(mq_preset_name(MQ_PRESET_WIDE), "wide");
 }
 
 /* A caller in C can put anything into an enum: it is refused by name, not looked up. */

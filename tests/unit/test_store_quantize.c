@@ -2,6 +2,7 @@
 /* The whole job on the demo model: what is learned, what is predicted, what is written. */
 #include <cjson/cJSON.h>
 
+#include "json_memory.h"
 #include "quantize_job.h"
 
 static mq_status refused(const mq_quantize_options *options, mq_error *err) {
@@ -289,12 +290,50 @@ static void every_allocation_may_fail(void **state) {
     mq_context_free(context);
 }
 
+/* The same, here and there, of what cJSON asks for by itself: the last pieces, those of the
+ * master's own files. */
+static void json_may_fail(void **state) {
+    (void)state;
+    char nowhere[600];
+    mq_quantize_options options = small(MQ_RECIPE_RTN);
+    mq_context *context;
+    mq_quantize_report report;
+    mq_error err;
+    snprintf(nowhere, sizeof nowhere, "%s-without-json", out);
+    options.output = nowhere;
+    options.force = false;
+    options.dry_run = true;
+    assert_int_equal(mq_context_new(&context, NULL, &err), MQ_OK);
+    json_memory_begin(SIZE_MAX);
+    assert_int_equal(mq_quantize(&report, &options, context, &err), MQ_OK);
+    size_t left = SIZE_MAX - json_left;
+    assert_int_equal(json_memory_end(), 0);
+    mq_quantize_report_free(&report);
+    options.dry_run = false;
+    mq_status status = MQ_ERR_MACHINE;
+    size_t failures = 0;
+    for (; status != MQ_OK; left += 23) {
+        json_memory_begin(left);
+        status = mq_quantize(&report, &options, context, &err);
+        assert_int_equal(json_memory_end(), 0);
+        if (status == MQ_OK) {
+            mq_quantize_report_free(&report);
+        } else {
+            assert_int_equal(status, MQ_ERR_MACHINE);
+            assert_false(mq_path_exists(nowhere));
+            failures++;
+        }
+    }
+    assert_true(failures > 60);
+    mq_context_free(context);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(learning_lowers_the_losses),    TEST(memory_is_predicted),
         TEST(every_option_makes_a_master),   TEST(blocks_behind_the_last_selected_are_left_out),
         TEST(senseless_options_are_refused), TEST(an_interrupted_run_leaves_nothing),
-        TEST(every_allocation_may_fail),
+        TEST(every_allocation_may_fail),     TEST(json_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,32 @@
+/* Names of the values of enumerations: what options and results of the program, config.json and the
+ * provenance call them. */
+#ifndef MATQUANT_NAMES_H
+#define MATQUANT_NAMES_H
+
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The names of an enumeration's values, in its order, and NULL after the last; static. */
+const char *const *mq_recipe_names(void);     /* mq_recipe: "best", "paper", "rtn" */
+const char *const *mq_preset_names(void);     /* mq_preset: "none", "balanced", "narrow", "wide" */
+const char *const *mq_loss_names(void);       /* mq_loss: "relative", "l2" */
+const char *const *mq_slice_rule_names(void); /* mq_slice_rule: "top", "round", "round-extra" */
+const char *const *mq_zero_point_names(void); /* mq_zero_point: "float", "symmetric" */
+const char *const *mq_scope_names(void);      /* mq_scope: "all", "ffn" */
+const char *const *mq_embeddings_names(void); /* mq_embeddings: "keep", "8", "nested" */
+const char *const *mq_gemm_names(void); /* mq_gemm_choice: "auto", "openblas", "onednn-bf16" */
+const char *const *mq_kind_names(void); /* mq_kind: "plain", "master", "slice" */
+
+/* The name of a value, any number at all; NULL: there is no such value. */
+const char *mq_name_at(const char *const *names, unsigned value);
+
+/* The value that has a name; false, and *value is left as it was: none has it. */
+bool mq_name_find(unsigned *value, const char *const *names, const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
