@@ -174,8 +174,10 @@ void mq_attn_against_keys(float *product, const mq_attn_operand *rows, const mq_
         run_bf16(product, rows->bf16, k->bf16 + view->kv16 + t->first_key * d, &s, w);
         return;
     }
-    mq_gemm(product, w->ld, rows->f32, d, false, k->f32 + view->kv + t->first_key * view->kv_stride,
-            view->kv_stride, true, t->rows, t->keys, d, factor, 0.0F);
+    mq_gemm_shape s = against_shape(t, shape);
+    s.ldb = view->kv_stride;
+    s.ldc = w->ld;
+    mq_gemm(product, rows->f32, k->f32 + view->kv + t->first_key * view->kv_stride, &s, factor);
 }
 
 void mq_attn_over_keys(float *rows, const mq_attn_operand *scores, const mq_attn_operand *k,
@@ -187,8 +189,10 @@ void mq_attn_over_keys(float *rows, const mq_attn_operand *scores, const mq_attn
         run_bf16(rows, scores->bf16, k->bf16 + view->kv16 + t->first_key * d, &s, w);
         return;
     }
-    mq_gemm(rows, d, scores->f32, w->ld, false, k->f32 + view->kv + t->first_key * view->kv_stride,
-            view->kv_stride, false, t->rows, d, t->keys, 1.0F, 0.0F);
+    mq_gemm_shape s = over_shape(t, shape);
+    s.lda = w->ld;
+    s.ldb = view->kv_stride;
+    mq_gemm(rows, scores->f32, k->f32 + view->kv + t->first_key * view->kv_stride, &s, 1.0F);
 }
 
 void mq_attn_add_to_keys(float *dk, const mq_attn_operand *scores, const mq_attn_operand *rows,
@@ -204,8 +208,11 @@ void mq_attn_add_to_keys(float *dk, const mq_attn_operand *scores, const mq_attn
         }
         return;
     }
-    mq_gemm(sums, stride, scores->f32, w->ld, true, rows->f32, d, false, t->keys, d, t->rows, 1.0F,
-            1.0F);
+    mq_gemm_shape s = to_keys_shape(t, shape);
+    s.lda = w->ld;
+    s.ldc = stride;
+    s.accumulate = true;
+    mq_gemm(sums, scores->f32, rows->f32, &s, 1.0F);
 }
 
 void mq_attn_finish_row(float *rows, mq_bf16 *rows16, size_t i, const mq_attn_tile *t, size_t begin,

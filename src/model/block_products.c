@@ -83,7 +83,7 @@ static tile_view tile_at(const mq_tiles *tiles, size_t index, size_t rows, size_
     return tile;
 }
 
-/* --- the shapes of products of bfloat16 ------------------------------------------------------- */
+/* --- the shapes of products ------------------------------------------------------------------- */
 
 static mq_gemm_shape forward_shape(const mq_config *config, mq_linear linear,
                                    const tile_view *tile) {
@@ -299,14 +299,13 @@ static void forward_tile(float *y, const mq_block_pass *pass, mq_linear linear, 
     mq_config_linear_shape(&out, &in, pass->config, linear);
     const size_t x_at = (row + tile->row) * in, w_at = tile->column * in;
     float *c = y + tile->row * out + tile->column;
+    const mq_gemm_shape shape = forward_shape(pass->config, linear, tile);
     if (pass->bf16) {
-        const mq_gemm_shape shape = forward_shape(pass->config, linear, tile);
         run_bf16(c, a->input_bf16[linear] + x_at, pass->weights->linear_bf16[linear] + w_at, &shape,
                  a);
     } else {
-        mq_gemm(c, out, mq_activations_input(a, linear) + x_at, in, false,
-                pass->weights->linear[linear] + w_at, in, true, tile->rows, tile->columns, in, 1.0F,
-                0.0F);
+        mq_gemm(c, mq_activations_input(a, linear) + x_at, pass->weights->linear[linear] + w_at,
+                &shape, 1.0F);
     }
     const float *bias = pass->weights->bias[linear];
     for (size_t r = 0; bias && r < tile->rows; r++) {
@@ -354,14 +353,13 @@ static void backward_tile(float *dx, const mq_block_pass *pass, mq_linear linear
     mq_config_linear_shape(&out, &in, pass->config, linear);
     const size_t dy_at = (row + tile->row) * out;
     float *c = dx + tile->row * in + tile->column;
+    const mq_gemm_shape shape = backward_shape(pass->config, linear, tile, accumulate);
     if (pass->bf16) {
-        const mq_gemm_shape shape = backward_shape(pass->config, linear, tile, accumulate);
         run_bf16(c, a->d_bf16[linear] + dy_at, pass->weights->linear_bf16[linear] + tile->column,
                  &shape, a);
     } else {
-        mq_gemm(c, in, pass->d_linear[linear] + dy_at, out, false,
-                pass->weights->linear[linear] + tile->column, in, false, tile->rows, tile->columns,
-                out, 1.0F, accumulate ? 1.0F : 0.0F);
+        mq_gemm(c, pass->d_linear[linear] + dy_at, pass->weights->linear[linear] + tile->column,
+                &shape, 1.0F);
     }
 }
 
@@ -394,8 +392,7 @@ void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_
     if (pass->bf16) {
         run_bf16(dw, a->d_bf16[linear] + view.row, a->input_bf16[linear] + view.column, s, a);
     } else {
-        mq_gemm(dw, s->ldc, pass->d_linear[linear] + view.row, s->lda, true,
-                mq_activations_input(a, linear) + view.column, s->ldb, false, s->m, s->n, s->k,
-                1.0F, 0.0F);
+        mq_gemm(dw, pass->d_linear[linear] + view.row,
+                mq_activations_input(a, linear) + view.column, s, 1.0F);
     }
 }

@@ -51,13 +51,12 @@ static void round_operand(const mq_generator *g, const float *x, size_t at, size
 static void columns_of(const mq_generator *g, const product *p, const float *x, size_t in,
                        size_t rows, size_t first) {
     const size_t count = mq_smaller(COLUMNS, p->out - first);
+    const mq_gemm_shape shape = shape_of(rows, count, p->out, in);
     if (g->gemm != NULL) {
-        const mq_gemm_shape shape = shape_of(rows, count, p->out, in);
         mq_gemm_bf16_run(g->gemm, p->y + first, g->operand, p->w->rounded + first * in, &shape,
                          g->gemm_scratch + (size_t)omp_get_thread_num() * g->gemm_scratch_size);
     } else {
-        mq_gemm(p->y + first, p->out, x, in, false, p->w->values + first * in, in, true, rows,
-                count, in, 1.0F, 0.0F);
+        mq_gemm(p->y + first, x, p->w->values + first * in, &shape, 1.0F);
     }
     for (size_t row = 0; p->bias != NULL && row < rows; row++) {
         g->kernels->add_bias(p->y + row * p->out + first, p->bias + first, 1, count);
@@ -140,15 +139,17 @@ static void look_back(const mq_generator *g, float *y, const float *q, size_t ca
     const mq_config *config = &g->model->config;
     const size_t dim = config->head_dim, count = position + 1 - first;
     float *scores = g->scores + (size_t)omp_get_thread_num() * shared * g->length;
-    mq_gemm(scores, count, q, dim, false, g->keys + cache + first, g->length, false, shared, count,
-            dim, (float)config->attention_scale, 0.0F);
+    const mq_gemm_shape over_dim = {
+        .m = shared, .n = count, .k = dim, .lda = dim, .ldb = g->length, .ldc = count};
+    const mq_gemm_shape over_tokens = {
+        .m = shared, .n = dim, .k = count, .lda = count, .ldb = dim, .ldc = dim};
+    mq_gemm(scores, q, g->keys + cache + first, &over_dim, (float)config->attention_scale);
     for (size_t i = 0; i < shared; i++) {
         float max, sum, *row = scores + i * count;
         g->kernels->softmax(row, &max, &sum, count, (float)config->attn_logit_softcapping);
         g->kernels->scale(row, 1.0F / sum, count);
     }
-    mq_gemm(y, dim, scores, count, false, g->values + cache + first * dim, dim, false, shared, dim,
-            count, 1.0F, 0.0F);
+    mq_gemm(y, scores, g->values + cache + first * dim, &over_tokens, 1.0F);
 }
 
 /* One sequence's attention by a key head and the queries that share it, which nobody else touches.

@@ -183,9 +183,15 @@ static void tile_logits(float *logits, size_t ld, const head *h, const head_side
                         const head_task *task) {
     const mq_config *config = &side->model->config;
     const size_t width = config->hidden_size;
-    mq_gemm(logits, ld, side->normed + task->token * width, width, false,
-            side->slab + task->chunk * CHUNK_ROWS * width, width, true, task->tokens, task->rows,
-            width, 1.0F, 0.0F);
+    const mq_gemm_shape shape = {.m = task->tokens,
+                                 .n = task->rows,
+                                 .k = width,
+                                 .lda = width,
+                                 .ldb = width,
+                                 .ldc = ld,
+                                 .trans_b = true};
+    mq_gemm(logits, side->normed + task->token * width,
+            side->slab + task->chunk * CHUNK_ROWS * width, &shape, 1.0F);
     if (config->final_logit_softcapping > 0.0) {
         for (size_t i = 0; i < task->tokens; i++) {
             h->kernels->softcap(logits + i * ld, task->rows,

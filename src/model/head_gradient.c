@@ -133,13 +133,14 @@ static mq_gemm_shape logits_shape(const mq_config *config, size_t tokens, size_t
                            .trans_b = true};
 }
 
-static mq_gemm_shape gradient_shape(const mq_config *config, size_t tokens, size_t count,
+/* ld: between the gradients of tokens, which are CHUNK_ROWS apart once they are rounded. */
+static mq_gemm_shape gradient_shape(const mq_config *config, size_t tokens, size_t count, size_t ld,
                                     bool begins) {
     const size_t width = config->hidden_size;
     return (mq_gemm_shape){.m = tokens,
                            .n = width,
                            .k = count,
-                           .lda = CHUNK_ROWS,
+                           .lda = ld,
                            .ldb = width,
                            .ldc = width,
                            .accumulate = !begins};
@@ -165,9 +166,9 @@ static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_
     for (size_t piece = 0; piece < PIECES; piece++) {
         chunk c = chunk_at(config, piece, piece_begin(config, piece));
         for (; c.count > 0; c = chunk_at(config, piece, c.first + c.count)) {
-            const mq_gemm_shape shapes[] = {logits_shape(config, tokens, c.count),
-                                            logits_shape(config, 2 * tokens, c.count),
-                                            gradient_shape(config, tokens, c.count, c.begins)};
+            const mq_gemm_shape shapes[] = {
+                logits_shape(config, tokens, c.count), logits_shape(config, 2 * tokens, c.count),
+                gradient_shape(config, tokens, c.count, CHUNK_ROWS, c.begins)};
             for (size_t i = 0; status == MQ_OK && i < sizeof shapes / sizeof shapes[0]; i++) {
                 status = mq_gemm_bf16_prepare(gemm, &shapes[i], err);
             }
@@ -217,13 +218,12 @@ static mq_status read_rows(head_rows *out, const pass *p, const mq_model *of, co
 static void logits_product(float *logits, const pass *p, size_t first_token, size_t tokens,
                            const head_rows *rows, size_t count) {
     const mq_head_gradient *m = p->memory;
-    const size_t width = p->model->config.hidden_size, at = first_token * width;
+    const size_t at = first_token * p->model->config.hidden_size;
+    const mq_gemm_shape shape = logits_shape(&p->model->config, tokens, count);
     if (p->gemm != NULL) {
-        const mq_gemm_shape shape = logits_shape(&p->model->config, tokens, count);
         mq_gemm_bf16_run(p->gemm, logits, m->normed_bf16 + at, rows->bf16, &shape, scratch_of(p));
     } else {
-        mq_gemm(logits, count, m->normed + at, width, false, rows->f32, width, true, tokens, count,
-                width, 1.0F, 0.0F);
+        mq_gemm(logits, m->normed + at, rows->f32, &shape, 1.0F);
     }
 }
 
@@ -231,13 +231,12 @@ static void logits_product(float *logits, const pass *p, size_t first_token, siz
 static void gradient_product(float *d_normed, const pass *p, const float *d_logits,
                              const head_rows *rows, size_t count, bool begins) {
     const mq_head_gradient *m = p->memory;
-    const size_t width = p->model->config.hidden_size;
+    const size_t ld = p->gemm != NULL ? CHUNK_ROWS : count;
+    const mq_gemm_shape shape = gradient_shape(&p->model->config, p->ending, count, ld, begins);
     if (p->gemm == NULL) {
-        mq_gemm(d_normed, width, d_logits, count, false, rows->f32, width, false, p->ending, width,
-                count, 1.0F, begins ? 0.0F : 1.0F);
+        mq_gemm(d_normed, d_logits, rows->f32, &shape, 1.0F);
         return;
     }
-    const mq_gemm_shape shape = gradient_shape(&p->model->config, p->ending, count, begins);
     mq_bf16 *rounded = m->d_logits + (size_t)omp_get_thread_num() * m->slab * CHUNK_ROWS;
     for (size_t t = 0; t < p->ending; t++) {
         p->elementwise->to_bf16(rounded + t * CHUNK_ROWS, d_logits + t * count, count);

@@ -65,9 +65,15 @@ static void tile_scores(const head_task *task, const tile *t, const mq_attention
     const float *q = task->q + (sequence->own.first + t->first) * task->q_stride;
     for (size_t i = 0, position = 0; i <= sequence->before_count; i++) {
         const part p = part_at(&position, sequence, i, t);
-        mq_gemm(task->scores + p.column, task->ld, q, task->q_stride, false,
-                task->k + p.row * task->kv_stride, task->kv_stride, true, t->rows, p.count,
-                shape->head_dim, shape->scale, 0.0F);
+        const mq_gemm_shape product = {.m = t->rows,
+                                       .n = p.count,
+                                       .k = shape->head_dim,
+                                       .lda = task->q_stride,
+                                       .ldb = task->kv_stride,
+                                       .ldc = task->ld,
+                                       .trans_b = true};
+        mq_gemm(task->scores + p.column, q, task->k + p.row * task->kv_stride, &product,
+                shape->scale);
     }
     for (size_t r = 0; r < t->rows; r++) {
         const size_t query = sequence->position + t->first + r;
@@ -85,15 +91,19 @@ static void forward_tile(const head_task *task, const tile *t, const mq_attentio
                          const mq_kernels *kernels) {
     const mq_packed_sequence *sequence = task->sequence;
     float *out = task->out + (sequence->own.first + t->first) * task->q_stride;
-    float beta = 0.0F;
+    mq_gemm_shape product = {.m = t->rows,
+                             .n = shape->head_dim,
+                             .lda = task->ld,
+                             .ldb = task->kv_stride,
+                             .ldc = task->q_stride};
     tile_scores(task, t, shape, kernels);
     for (size_t i = 0, position = 0; i <= sequence->before_count; i++) {
         const part p = part_at(&position, sequence, i, t);
         if (p.count > 0) {
-            mq_gemm(out, task->q_stride, task->scores + p.column, task->ld, false,
-                    task->v + p.row * task->kv_stride, task->kv_stride, false, t->rows,
-                    shape->head_dim, p.count, 1.0F, beta);
-            beta = 1.0F;
+            product.k = p.count;
+            mq_gemm(out, task->scores + p.column, task->v + p.row * task->kv_stride, &product,
+                    1.0F);
+            product.accumulate = true;
         }
     }
     for (size_t r = 0; r < t->rows; r++) {

@@ -70,8 +70,7 @@ static void product(const trial *t, const mq_gemm_bf16 *gemm, size_t kind) {
     if (gemm != NULL) {
         mq_gemm_bf16_run(gemm, c, a16[kind], b16[kind], s, t->scratch + thread * t->scratch_size);
     } else {
-        mq_gemm(c, s->ldc, a[kind], s->lda, s->trans_a, b[kind], s->ldb, s->trans_b, s->m, s->n,
-                s->k, 1.0F, 0.0F);
+        mq_gemm(c, a[kind], b[kind], s, 1.0F);
     }
 }
 

@@ -46,10 +46,17 @@ static void bench_sampling(const mq_model *model, size_t sequences, size_t lengt
 static double product_seconds(size_t tokens, size_t rows, size_t width) {
     float *x = mq_calloc(tokens * width, sizeof *x), *w = mq_calloc(rows * width, sizeof *w);
     float *y = mq_calloc(tokens * rows, sizeof *y);
+    const mq_gemm_shape shape = {.m = tokens,
+                                 .n = rows,
+                                 .k = width,
+                                 .lda = width,
+                                 .ldb = width,
+                                 .ldc = rows,
+                                 .trans_b = true};
     double best = 1e9;
     for (int i = 0; i < 4; i++) {
         const double begin = mq_seconds();
-        mq_gemm(y, rows, x, width, false, w, width, true, tokens, rows, width, 1, 0);
+        mq_gemm(y, x, w, &shape, 1);
         const double seconds = mq_seconds() - begin;
         best = seconds < best ? seconds : best;
     }
