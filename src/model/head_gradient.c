@@ -22,7 +22,7 @@
 #include "model/head_kernels.h"
 #include "model/kernels.h"
 #include "model/ops.h"
-#include "tensor/gemm.h"
+#include "tensor/product.h"
 
 enum {
     PIECES = 32,            /* of the vocabulary, each one thread's */
@@ -49,8 +49,7 @@ struct mq_head_gradient {
     mq_bf16 *normed_bf16;   /* for products of bfloat16: normed, rows, */
     mq_bf16 *rows_bf16;
     mq_bf16 *d_logits; /* [threads, slab, CHUNK_ROWS] and the logits' gradients, rounded */
-    unsigned char *gemm_scratch;
-    size_t gemm_scratch_size; /* a thread's */
+    mq_products products;
     mq_status status[PIECES];
     mq_error error[PIECES];
 };
@@ -58,9 +57,9 @@ struct mq_head_gradient {
 /* What one call is about. */
 typedef struct pass {
     mq_head_gradient *memory;
-    const mq_model *model;    /* the reference, and whose shapes are meant */
-    const mq_model *head;     /* whose head makes the model's logits; model: the same for both */
-    const mq_gemm_bf16 *gemm; /* NULL: float32 */
+    const mq_model *model;   /* the reference, and whose shapes are meant */
+    const mq_model *head;    /* whose head makes the model's logits; model: the same for both */
+    const mq_products *bf16; /* NULL: float32 */
     const mq_head_kernels *kernels;
     const mq_kernels *elementwise;
     size_t ending, beginning; /* tokens of the slab that becomes gradients in this pass over the
@@ -87,8 +86,7 @@ static void carve_bf16(mq_head_gradient *m, mq_slab *slab, const mq_config *conf
     m->normed_bf16 = mq_carve(slab, 2 * m->slab, row);
     m->rows_bf16 = mq_carve(slab, threads * CHUNK_ROWS, row);
     m->d_logits = mq_carve(slab, threads * m->slab, CHUNK_ROWS * sizeof(mq_bf16));
-    m->gemm_scratch_size = mq_gemm_bf16_scratch(gemm);
-    m->gemm_scratch = mq_carve(slab, threads, m->gemm_scratch_size);
+    m->products = mq_products_carve(slab, gemm, threads);
 }
 
 mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config, size_t max_tokens,
@@ -187,27 +185,18 @@ mq_status mq_head_gradient_prepare(mq_gemm_bf16 *gemm, const mq_config *config, 
     return status;
 }
 
-static unsigned char *scratch_of(const pass *p) {
-    return p->memory->gemm_scratch + (size_t)omp_get_thread_num() * p->memory->gemm_scratch_size;
-}
-
-/* Rows [first, first + count) of the head, in the thread's own memory: float32, and bfloat16 where
- * the products want that. */
-typedef struct head_rows {
-    const float *f32;
-    const mq_bf16 *bf16;
-} head_rows;
-
-static mq_status read_rows(head_rows *out, const pass *p, const mq_model *of, const chunk *c,
+/* A chunk's rows of the head, in the thread's own memory: float32, and bfloat16 where the products
+ * want that. */
+static mq_status read_rows(mq_operand *out, const pass *p, const mq_model *of, const chunk *c,
                            mq_error *err) {
     const mq_config *config = &of->config;
     const mq_weights *weights = of->weights;
     const char *name = config->tie_word_embeddings ? config->arch->embedding : config->arch->head;
     const size_t at = (size_t)omp_get_thread_num() * CHUNK_ROWS * config->hidden_size;
     float *rows = p->memory->rows + at;
-    *out = (head_rows){.f32 = rows};
+    *out = (mq_operand){.f32 = rows};
     const mq_status status = weights->class_->read(rows, weights, name, c->first, c->count, err);
-    if (status == MQ_OK && p->gemm != NULL) {
+    if (status == MQ_OK && p->bf16 != NULL) {
         out->bf16 = p->memory->rows_bf16 + at;
         p->elementwise->to_bf16(p->memory->rows_bf16 + at, rows, c->count * config->hidden_size);
     }
@@ -216,32 +205,28 @@ static mq_status read_rows(head_rows *out, const pass *p, const mq_model *of, co
 
 /* logits[tokens, count] = normed[first_token.., hidden_size]·rowsᵀ */
 static void logits_product(float *logits, const pass *p, size_t first_token, size_t tokens,
-                           const head_rows *rows, size_t count) {
-    const mq_head_gradient *m = p->memory;
-    const size_t at = first_token * p->model->config.hidden_size;
+                           mq_operand rows, size_t count) {
+    const mq_operand normed = {p->memory->normed, p->memory->normed_bf16};
     const mq_gemm_shape shape = logits_shape(&p->model->config, tokens, count);
-    if (p->gemm != NULL) {
-        mq_gemm_bf16_run(p->gemm, logits, m->normed_bf16 + at, rows->bf16, &shape, scratch_of(p));
-    } else {
-        mq_gemm(logits, m->normed + at, rows->f32, &shape, 1.0F);
-    }
+    mq_product(logits, mq_operand_at(normed, first_token * p->model->config.hidden_size), rows,
+               &shape, p->bf16);
 }
 
 /* d_normed[tokens, hidden_size] (+)= d_logits[tokens, count]·rows */
-static void gradient_product(float *d_normed, const pass *p, const float *d_logits,
-                             const head_rows *rows, size_t count, bool begins) {
+static void gradient_product(float *d_normed, const pass *p, const float *d_logits, mq_operand rows,
+                             size_t count, bool begins) {
     const mq_head_gradient *m = p->memory;
-    const size_t ld = p->gemm != NULL ? CHUNK_ROWS : count;
+    const size_t ld = p->bf16 != NULL ? CHUNK_ROWS : count;
     const mq_gemm_shape shape = gradient_shape(&p->model->config, p->ending, count, ld, begins);
-    if (p->gemm == NULL) {
-        mq_gemm(d_normed, d_logits, rows->f32, &shape, 1.0F);
-        return;
+    mq_operand gradients = {.f32 = d_logits};
+    if (p->bf16 != NULL) {
+        mq_bf16 *rounded = m->d_logits + (size_t)omp_get_thread_num() * m->slab * CHUNK_ROWS;
+        for (size_t t = 0; t < p->ending; t++) {
+            p->elementwise->to_bf16(rounded + t * CHUNK_ROWS, d_logits + t * count, count);
+        }
+        gradients.bf16 = rounded;
     }
-    mq_bf16 *rounded = m->d_logits + (size_t)omp_get_thread_num() * m->slab * CHUNK_ROWS;
-    for (size_t t = 0; t < p->ending; t++) {
-        p->elementwise->to_bf16(rounded + t * CHUNK_ROWS, d_logits + t * count, count);
-    }
-    mq_gemm_bf16_run(p->gemm, d_normed, rounded, rows->bf16, &shape, scratch_of(p));
+    mq_product(d_normed, gradients, rows, &shape, p->bf16);
 }
 
 /* --- chunks ----------------------------------------------------------------------------------- */
@@ -272,15 +257,15 @@ static void add_logits(const pass *p, const chunk *c, size_t side, size_t token,
 }
 
 /* Logits of both sides, and the piece's log-sum-exp with them. rows: the model's; the reference's
- * take their place where it has its own. */
-static mq_status begin_chunk(const pass *p, const chunk *c, head_rows *rows, mq_error *err) {
+ * take their place in memory where it has its own. */
+static mq_status begin_chunk(const pass *p, const chunk *c, mq_operand rows, mq_error *err) {
     const size_t tokens = p->beginning;
     float *logits = chunk_of(p, c);
     if (p->head == p->model) {
         logits_product(logits, p, 0, 2 * tokens, rows, c->count);
     } else {
         logits_product(logits, p, 0, tokens, rows, c->count);
-        const mq_status status = read_rows(rows, p, p->model, c, err);
+        const mq_status status = read_rows(&rows, p, p->model, c, err);
         if (status != MQ_OK) {
             return status;
         }
@@ -295,7 +280,7 @@ static mq_status begin_chunk(const pass *p, const chunk *c, head_rows *rows, mq_
 }
 
 /* The model's logits become gradients, and these go on to the normed hidden states. */
-static void end_chunk(const pass *p, const chunk *c, const head_rows *rows) {
+static void end_chunk(const pass *p, const chunk *c, mq_operand rows) {
     const mq_head_gradient *m = p->memory;
     const size_t at = c->piece * m->slab;
     float *logits = chunk_of(p, c);
@@ -314,13 +299,13 @@ static mq_status run_piece(const pass *p, size_t piece, mq_error *err) {
     mq_status status = MQ_OK;
     chunk c = chunk_at(config, piece, piece_begin(config, piece));
     for (; status == MQ_OK && c.count > 0; c = chunk_at(config, piece, c.first + c.count)) {
-        head_rows rows;
+        mq_operand rows;
         status = read_rows(&rows, p, p->head, &c, err);
         if (status == MQ_OK && p->ending > 0) {
-            end_chunk(p, &c, &rows);
+            end_chunk(p, &c, rows);
         }
         if (status == MQ_OK && p->beginning > 0) {
-            status = begin_chunk(p, &c, &rows, err);
+            status = begin_chunk(p, &c, rows, err);
         }
     }
     return status;
@@ -422,7 +407,7 @@ static void norm_slab(const pass *p, const call *on, size_t first, float *inv_rm
                        eps);
     mq_rmsnorm_forward(m->normed + tokens * width, m->inv_rms_unused,
                        on->reference_hidden + first * width, m->reference_norm, tokens, width, eps);
-    if (p->gemm != NULL) {
+    if (p->bf16 != NULL) {
         p->elementwise->to_bf16(m->normed_bf16, m->normed, 2 * tokens * width);
     }
 }
@@ -454,8 +439,8 @@ static mq_status run_passes(pass *p, const call *on, size_t count, const mq_cont
             norm_slab(p, on, first, m->inv_rms[i % 2]);
         }
         status = run_pieces(p, err);
-        if (status == MQ_OK && p->gemm != NULL) {
-            status = mq_gemm_bf16_check(p->gemm, err);
+        if (status == MQ_OK && p->bf16 != NULL) {
+            status = mq_gemm_bf16_check(p->bf16->gemm, err);
         }
         if (status == MQ_OK && p->ending > 0) {
             give_slab(p, on, first - m->slab, m->inv_rms[(i + 1) % 2]);
@@ -477,7 +462,7 @@ mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const m
     pass p = {.memory = memory,
               .model = reference,
               .head = model,
-              .gemm = gemm,
+              .bf16 = gemm != NULL ? &memory->products : NULL,
               .kernels = mq_head_kernels_get(),
               .elementwise = mq_kernels_get(),
               .threads = mq_context_threads(context),

@@ -131,7 +131,7 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
     const mq_block_pass pass = {.kernels = mq_kernels_get(),
                                 .config = &b->config,
                                 .weights = &weights,
-                                .bf16 = true,
+                                .bf16 = &b->activations->products,
                                 .shape = &shape,
                                 .activations = b->activations,
                                 .grads = grads,
