@@ -89,8 +89,8 @@ static void carve_inputs(mq_activations *a, mq_slab *slab, const mq_config *conf
             a->input_bf16[linear] = mq_carve(slab, w->tokens * in, sizeof(mq_bf16));
         }
     }
-    a->attention.k = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
-    a->attention.v = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
+    a->k_bf16 = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
+    a->v_bf16 = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
 }
 
 static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w,
@@ -106,9 +106,7 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
     a->rounding = mq_carve(slab, mq_context_threads(context) * MQ_ROW_CHUNK,
                            a->rounding_width * sizeof(float));
     a->products = mq_products_carve(slab, a->products.gemm, mq_context_threads(context));
-    a->attention.gemm = a->products.gemm;
-    a->attention.gemm_scratch = a->products.scratch;
-    a->attention.gemm_scratch_size = a->products.scratch_size;
+    a->attention.products = a->products;
     a->attention.scratch =
         mq_carve(slab, mq_context_threads(context),
                  mq_attention_bf16_scratch(&attention) * sizeof *a->attention.scratch);

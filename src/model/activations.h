@@ -45,6 +45,7 @@ struct mq_activations {
     mq_bf16 *d_bf16[MQ_LINEAR_COUNT];     /* [T, out]: with backward only */
     float *rounding; /* [threads, MQ_ROW_CHUNK, rounding_width]: rows until they are rounded */
     size_t rounding_width;
+    mq_bf16 *k_bf16, *v_bf16; /* [T, K]: by mq_attention_round_keys */
     mq_attention_bf16 attention;
 };
 

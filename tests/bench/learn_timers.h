@@ -196,22 +196,17 @@ void __wrap_mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
     *region(offsetof(phase_times, backward_tokens)) += (double)(shape->sequences * shape->length);
 }
 
-void __wrap_mq_attention_forward(float *out, float *lse, const float *q, const float *k,
-                                 const float *v, const mq_attention_shape *shape, float *scratch,
-                                 const mq_attention_bf16 *bf16, const mq_context *context) {
+void __wrap_mq_attention_forward(float *out, float *lse, const mq_attention_inputs *in,
+                                 const mq_attention_run *run) {
     timers.in_attention = true;
-    TIMED(attention, __real_mq_attention_forward(out, lse, q, k, v, shape, scratch, bf16, context));
+    TIMED(attention, __real_mq_attention_forward(out, lse, in, run));
     timers.in_attention = false;
 }
 
-void __wrap_mq_attention_backward(float *dq, float *dk, float *dv, const float *dout,
-                                  const float *out, const float *lse, const float *q,
-                                  const float *k, const float *v, const mq_attention_shape *shape,
-                                  float *scratch, const mq_attention_bf16 *bf16,
-                                  const mq_context *context) {
+void __wrap_mq_attention_backward(const mq_attention_grads *grads, const mq_attention_kept *kept,
+                                  const mq_attention_inputs *in, const mq_attention_run *run) {
     timers.in_attention = true;
-    TIMED(attention, __real_mq_attention_backward(dq, dk, dv, dout, out, lse, q, k, v, shape,
-                                                  scratch, bf16, context));
+    TIMED(attention, __real_mq_attention_backward(grads, kept, in, run));
     timers.in_attention = false;
 }
 
