@@ -181,7 +181,6 @@ static mq_status read_layer(mq_generator *g, size_t layer, mq_error *err) {
 
 static mq_status read_model(mq_generator *g, mq_error *err) {
     const mq_config *config = &g->model->config;
-    const mq_weights *weights = g->model->weights;
     mq_status status = MQ_OK;
     for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
         status = read_layer(g, layer, err);
@@ -192,11 +191,8 @@ static mq_status read_model(mq_generator *g, mq_error *err) {
         status = read_matrix(g, &g->head, name, config->vocab_size, config->hidden_size, err);
     }
     if (status == MQ_OK) {
-        status = weights->class_->read(g->final_norm, weights, config->arch->final_norm, 0, 1, err);
-    }
-    for (size_t i = 0; status == MQ_OK && config->arch->norm_plus_one && i < config->hidden_size;
-         i++) {
-        g->final_norm[i] += 1.0F;
+        status = mq_model_norm(g->final_norm, g->model, config->arch->final_norm,
+                               config->hidden_size, err);
     }
     return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, g->model->folder);
 }

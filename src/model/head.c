@@ -93,18 +93,6 @@ size_t mq_head_memory(const mq_config *config, size_t count) {
     return slab.overflow ? SIZE_MAX : slab.used;
 }
 
-static mq_status load_norm(head_side *side, mq_error *err) {
-    const mq_model *model = side->model;
-    mq_status status = model->weights->class_->read(side->norm, model->weights,
-                                                    model->config.arch->final_norm, 0, 1, err);
-    for (size_t i = 0;
-         status == MQ_OK && model->config.arch->norm_plus_one && i < model->config.hidden_size;
-         i++) {
-        side->norm[i] += 1.0F;
-    }
-    return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, model->folder);
-}
-
 /* h->sides[].model and .hidden are set; the rest is made for count tokens. */
 static mq_status head_open(head *h, size_t count, mq_error *err) {
     size_t widths[2] = {0};
@@ -120,7 +108,9 @@ static mq_status head_open(head *h, size_t count, mq_error *err) {
     }
     head_carve(h, &h->memory, widths, count);
     for (size_t i = 0; status == MQ_OK && i < h->side_count; i++) {
-        status = load_norm(&h->sides[i], err);
+        const mq_model *model = h->sides[i].model;
+        status =
+            mq_model_norm(h->sides[i].norm, model, model->config.arch->final_norm, widths[i], err);
     }
     if (status != MQ_OK) {
         mq_slab_free(&h->memory);

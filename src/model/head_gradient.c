@@ -379,19 +379,6 @@ static void merge_gradients(float *kl, const pass *p) {
     }
 }
 
-static mq_status load_reference_norm(const pass *p, mq_error *err) {
-    const mq_model *model = p->model;
-    float *norm = p->memory->reference_norm;
-    const mq_status status = model->weights->class_->read(
-        norm, model->weights, model->config.arch->final_norm, 0, 1, err);
-    for (size_t i = 0;
-         status == MQ_OK && model->config.arch->norm_plus_one && i < model->config.hidden_size;
-         i++) {
-        norm[i] += 1.0F;
-    }
-    return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, model->folder);
-}
-
 /* What a call reads and writes (head_gradient.h). */
 typedef struct call {
     float *kl, *d_hidden, *d_norm;
@@ -469,7 +456,9 @@ mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const m
               .weight = weight,
               .softcap = (float)reference->config.final_logit_softcapping};
     memset(d_norm, 0, reference->config.hidden_size * sizeof *d_norm);
-    mq_status status = load_reference_norm(&p, err);
+    mq_status status =
+        mq_model_norm(memory->reference_norm, reference, reference->config.arch->final_norm,
+                      reference->config.hidden_size, err);
     if (status == MQ_OK && count > 0) {
         mq_gemm_enter_single();
         status = run_passes(&p, &on, count, context, err);

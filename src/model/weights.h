@@ -52,6 +52,10 @@ void mq_model_free(mq_model *model);
  * must equal them). */
 mq_status mq_model_check(const mq_model *model, mq_error *err);
 
+/* norm[size]: the multiplier of a norm, 1 + weight where the architecture has it so. */
+mq_status mq_model_norm(float *norm, const mq_model *model, const char *name, size_t size,
+                        mq_error *err);
+
 /* hidden[count, hidden_size] of token ids, scaled where the architecture does. */
 mq_status mq_model_embed(float *hidden, const mq_model *model, const int32_t *ids, size_t count,
                          mq_error *err);
