@@ -149,10 +149,11 @@ mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *studen
         mq_model_forward(distill->hidden, &student->model, setup->ids + at, setup->validation,
                          setup->length, setup->pass_batch, "measure", &quiet, err);
     if (status == MQ_OK) {
-        status =
-            mq_head_compare(NULL, distill->kl, NULL, &student->model, distill->hidden, setup->model,
-                            distill->teacher_hidden + at * setup->model->config.hidden_size, NULL,
-                            tokens, &quiet, err);
+        const mq_head_side mine = {&student->model, distill->hidden};
+        const mq_head_side teachers = {setup->model, distill->teacher_hidden +
+                                                         at * setup->model->config.hidden_size};
+        const mq_head_scores scores = {.kl = distill->kl};
+        status = mq_head_score(&scores, &mine, &teachers, NULL, tokens, &quiet, err);
     }
     student->rounded = false;
     double sum = 0.0;

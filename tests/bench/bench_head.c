@@ -74,11 +74,13 @@ static void bench_head(const mq_model *model, size_t tokens, const mq_context *c
     for (size_t i = 0; i < tokens * width; i++) {
         hidden[i] = (float)((i * 2654435761U) % 1000) / 500.0F - 1.0F;
     }
+    const mq_head_side side = {model, hidden};
+    const mq_head_scores scores = {.nll = nll, .top = top};
     const double flops = 2.0 * (double)tokens * (double)width * (double)vocab;
     double best = 1e9;
     for (int i = 0; i < 3; i++) {
         const double begin = mq_seconds();
-        if (mq_head_score(nll, top, model, hidden, targets, tokens, context, &err) != MQ_OK) {
+        if (mq_head_score(&scores, &side, NULL, targets, tokens, context, &err) != MQ_OK) {
             stop(&err);
         }
         const double seconds = mq_seconds() - begin;
