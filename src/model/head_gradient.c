@@ -33,6 +33,7 @@ enum {
 };
 
 struct mq_head_gradient {
+    const mq_context *context;
     size_t slab;            /* tokens */
     float *reference_norm;  /* [hidden_size] */
     float *normed;          /* [2·slab, hidden_size]: the model's tokens, then the reference's */
@@ -54,8 +55,9 @@ struct mq_head_gradient {
     mq_error error[PIECES];
 };
 
-/* What one call is about. */
+/* One call of mq_head_kl_gradient. */
 typedef struct pass {
+    const mq_head_kl *of;
     mq_head_gradient *memory;
     const mq_model *model;   /* the reference, and whose shapes are meant */
     const mq_model *head;    /* whose head makes the model's logits; model: the same for both */
@@ -64,8 +66,7 @@ typedef struct pass {
     const mq_kernels *elementwise;
     size_t ending, beginning; /* tokens of the slab that becomes gradients in this pass over the
                                  vocabulary, and of the one that becomes logits; 0: there is none */
-    size_t threads;
-    float weight, softcap;
+    float softcap;
 } pass;
 
 /* Rows [first, first + count) of the vocabulary, of which a piece is made up. */
@@ -92,7 +93,7 @@ static void carve_bf16(mq_head_gradient *m, mq_slab *slab, const mq_config *conf
 mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config, size_t max_tokens,
                                          const mq_gemm_bf16 *gemm, const mq_context *context) {
     mq_head_gradient *out = mq_carve(slab, 1, sizeof *out);
-    mq_head_gradient local = {.slab = slab_tokens(config, max_tokens)};
+    mq_head_gradient local = {.context = context, .slab = slab_tokens(config, max_tokens)};
     const size_t n = local.slab, row = config->hidden_size * sizeof(float);
     local.reference_norm = mq_carve(slab, 1, row);
     local.normed = mq_carve(slab, 2 * n, row);
@@ -285,9 +286,9 @@ static void end_chunk(const pass *p, const chunk *c, mq_operand rows) {
     const size_t at = c->piece * m->slab;
     float *logits = chunk_of(p, c);
     for (size_t t = 0; t < p->ending; t++) {
-        const float kl =
-            p->kernels->kl_gradient(logits + t * c->count, logits + (p->ending + t) * c->count,
-                                    c->count, m->lse[0][t], m->lse[1][t], p->weight, p->softcap);
+        const float kl = p->kernels->kl_gradient(
+            logits + t * c->count, logits + (p->ending + t) * c->count, c->count, m->lse[0][t],
+            m->lse[1][t], p->of->weight, p->softcap);
         m->kl[at + t] = c->begins ? kl : m->kl[at + t] + kl;
     }
     gradient_product(m->d_normed + at * p->model->config.hidden_size, p, logits, rows, c->count,
@@ -313,7 +314,7 @@ static mq_status run_piece(const pass *p, size_t piece, mq_error *err) {
 
 static mq_status run_pieces(const pass *p, mq_error *err) {
     mq_head_gradient *m = p->memory;
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)p->threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(m->context))
     for (size_t piece = 0; piece < PIECES; piece++) {
         m->status[piece] = run_piece(p, piece, &m->error[piece]);
     }
@@ -379,90 +380,80 @@ static void merge_gradients(float *kl, const pass *p) {
     }
 }
 
-/* What a call reads and writes (head_gradient.h). */
-typedef struct call {
-    float *kl, *d_hidden, *d_norm;
-    const float *reference_hidden, *norm, *hidden;
-} call;
-
 /* Tokens [first, first + p->beginning) as products want them; inv_rms: their slab's. */
-static void norm_slab(const pass *p, const call *on, size_t first, float *inv_rms) {
+static void norm_slab(const pass *p, size_t first, float *inv_rms) {
+    const mq_head_kl *of = p->of;
     mq_head_gradient *m = p->memory;
     const size_t width = p->model->config.hidden_size, tokens = p->beginning;
     const float eps = (float)p->model->config.rms_norm_eps;
-    mq_rmsnorm_forward(m->normed, inv_rms, on->hidden + first * width, on->norm, tokens, width,
-                       eps);
+    mq_rmsnorm_forward(m->normed, inv_rms, of->model.hidden + first * width, of->norm, tokens,
+                       width, eps);
     mq_rmsnorm_forward(m->normed + tokens * width, m->inv_rms_unused,
-                       on->reference_hidden + first * width, m->reference_norm, tokens, width, eps);
+                       of->reference.hidden + first * width, m->reference_norm, tokens, width, eps);
     if (p->bf16 != NULL) {
         p->elementwise->to_bf16(m->normed_bf16, m->normed, 2 * tokens * width);
     }
 }
 
 /* Tokens [first, first + p->ending), whose gradients have been summed piece by piece. */
-static void give_slab(const pass *p, const call *on, size_t first, const float *inv_rms) {
+static void give_slab(const pass *p, size_t first, const float *inv_rms) {
+    const mq_head_kl *of = p->of;
     mq_head_gradient *m = p->memory;
     const size_t width = p->model->config.hidden_size;
-    merge_gradients(on->kl + first, p);
-    mq_rmsnorm_backward(on->d_hidden + first * width, m->d_norm, m->d_normed,
-                        on->hidden + first * width, inv_rms, on->norm, p->ending, width, false,
-                        m->norm_scratch);
+    merge_gradients(of->kl + first, p);
+    mq_rmsnorm_backward(of->d_hidden + first * width, m->d_norm, m->d_normed,
+                        of->model.hidden + first * width, inv_rms, of->norm, p->ending, width,
+                        false, m->norm_scratch);
     for (size_t i = 0; i < width; i++) {
-        on->d_norm[i] += m->d_norm[i];
+        of->d_norm[i] += m->d_norm[i];
     }
 }
 
 /* Pass number i over the vocabulary begins slab i and ends the one before it. */
-static mq_status run_passes(pass *p, const call *on, size_t count, const mq_context *context,
-                            mq_error *err) {
+static mq_status run_passes(pass *p, mq_error *err) {
     mq_head_gradient *m = p->memory;
-    const size_t slabs = (count + m->slab - 1) / m->slab;
+    const size_t count = p->of->count, slabs = (count + m->slab - 1) / m->slab;
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i <= slabs; i++) {
         const size_t first = i * m->slab;
         p->ending = p->beginning;
         p->beginning = i < slabs ? mq_smaller(m->slab, count - first) : 0;
         if (p->beginning > 0) {
-            norm_slab(p, on, first, m->inv_rms[i % 2]);
+            norm_slab(p, first, m->inv_rms[i % 2]);
         }
         status = run_pieces(p, err);
         if (status == MQ_OK && p->bf16 != NULL) {
             status = mq_gemm_bf16_check(p->bf16->gemm, err);
         }
         if (status == MQ_OK && p->ending > 0) {
-            give_slab(p, on, first - m->slab, m->inv_rms[(i + 1) % 2]);
+            give_slab(p, first - m->slab, m->inv_rms[(i + 1) % 2]);
         }
         if (status == MQ_OK) {
             merge_sums(p);
-            status = mq_check_interrupt(context, err);
+            status = mq_check_interrupt(m->context, err);
         }
     }
     return status;
 }
 
-mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *model,
-                              const mq_model *reference, const float *reference_hidden,
-                              const float *norm, const float *hidden, size_t count, float weight,
-                              const mq_gemm_bf16 *gemm, mq_head_gradient *memory,
-                              const mq_context *context, mq_error *err) {
-    const call on = {kl, d_hidden, d_norm, reference_hidden, norm, hidden};
-    pass p = {.memory = memory,
+mq_status mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory, mq_error *err) {
+    const mq_model *reference = of->reference.model;
+    const mq_config *config = &reference->config;
+    pass p = {.of = of,
+              .memory = memory,
               .model = reference,
-              .head = model,
-              .bf16 = gemm != NULL ? &memory->products : NULL,
+              .head = of->model.model,
+              .bf16 = of->bf16 ? &memory->products : NULL,
               .kernels = mq_head_kernels_get(),
               .elementwise = mq_kernels_get(),
-              .threads = mq_context_threads(context),
-              .weight = weight,
-              .softcap = (float)reference->config.final_logit_softcapping};
-    memset(d_norm, 0, reference->config.hidden_size * sizeof *d_norm);
-    mq_status status =
-        mq_model_norm(memory->reference_norm, reference, reference->config.arch->final_norm,
-                      reference->config.hidden_size, err);
-    if (status == MQ_OK && count > 0) {
+              .softcap = (float)config->final_logit_softcapping};
+    memset(of->d_norm, 0, config->hidden_size * sizeof *of->d_norm);
+    mq_status status = mq_model_norm(memory->reference_norm, reference, config->arch->final_norm,
+                                     config->hidden_size, err);
+    if (status == MQ_OK && of->count > 0) {
         mq_gemm_enter_single();
-        status = run_passes(&p, &on, count, context, err);
-        mq_gemm_leave_single(context);
+        status = run_passes(&p, err);
+        mq_gemm_leave_single(memory->context);
     }
     return status;
 }

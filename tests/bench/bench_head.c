@@ -136,11 +136,19 @@ static void bench_gradient(const mq_model *model, size_t tokens, bool bf16,
         stop(&err);
     }
     mq_head_gradient *memory = mq_head_gradient_carve(&slab, config, tokens, gemm, context);
+    const mq_head_kl of = {.model = {model, hidden},
+                           .reference = {model, reference},
+                           .norm = norm,
+                           .count = tokens,
+                           .weight = 1.0F / (float)tokens,
+                           .bf16 = bf16,
+                           .kl = kl,
+                           .d_hidden = d_hidden,
+                           .d_norm = d_norm};
     double best = 1e9, best_cpu = 1e9, sum = 0.0;
     for (int i = 0; i < 4; i++) {
         const double begin = mq_seconds(), cpu_begin = processor_seconds();
-        if (mq_head_kl_gradient(kl, d_hidden, d_norm, model, model, reference, norm, hidden, tokens,
-                                1.0F / (float)tokens, gemm, memory, context, &err) != MQ_OK) {
+        if (mq_head_kl_gradient(&of, memory, &err) != MQ_OK) {
             stop(&err);
         }
         best = fmin(best, mq_seconds() - begin);
