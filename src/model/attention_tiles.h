@@ -52,10 +52,10 @@ typedef struct mq_attn_work {
 size_t mq_attn_group(const mq_attention_shape *shape);
 /* Tiles of a sequence and a head of keys. */
 size_t mq_attn_tile_count(const mq_attention_shape *shape);
-/* Floats of it in a run's scratch, for one thread. */
+/* Floats of one thread's arrays in a run's scratch. */
 size_t mq_attn_work_floats(const mq_attention_shape *shape);
 
-/* The calling thread's for a head of keys, counted through all sequences, and then a tile of it. */
+/* The calling thread's, for a head of keys counted through all sequences; then for a tile of it. */
 mq_attn_work mq_attn_work_on(const mq_attention_run *run, size_t head);
 void mq_attn_to_tile(mq_attn_work *w, size_t index);
 
