@@ -94,26 +94,27 @@ static mq_status score_batch(scorer *self, size_t first, size_t count, size_t ro
     float *hidden = self->hidden + row * hidden_size;
     drop_first_ids(self->targets, self->windows->ids + first * length, count, length);
     drop_last_rows(hidden, count, length, hidden_size);
-    mq_status status;
+    const mq_head_side side = {self->model, hidden};
+    mq_head_side reference = {.model = self->reference};
+    mq_head_scores out = {.nll = self->nll};
     if (self->reference) {
         size_t reference_size = self->reference->config.hidden_size;
         float *reference_hidden = self->reference_hidden + row * reference_size;
         drop_last_rows(reference_hidden, count, length, reference_size);
-        status = mq_head_score(self->nll, NULL, self->reference, reference_hidden, self->targets,
-                               rows, &self->inner, err);
+        reference.hidden = reference_hidden;
+        mq_status status =
+            mq_head_score(&out, &reference, NULL, self->targets, rows, &self->inner, err);
         if (status != MQ_OK) {
             return status;
         }
         for (size_t w = 0; w < count; w++) {
             scores->reference_nll[first + w] = mq_mean(self->nll + w * predictions, predictions);
         }
-        status = mq_head_compare(self->nll, self->kl, self->same_top, self->model, hidden,
-                                 self->reference, reference_hidden, self->targets, rows,
-                                 &self->inner, err);
-    } else {
-        status = mq_head_score(self->nll, NULL, self->model, hidden, self->targets, rows,
-                               &self->inner, err);
+        out.kl = self->kl;
+        out.same_top = self->same_top;
     }
+    mq_status status = mq_head_score(&out, &side, self->reference ? &reference : NULL,
+                                     self->targets, rows, &self->inner, err);
     for (size_t w = 0; status == MQ_OK && w < count; w++) {
         size_t at = w * predictions;
         scores->nll[first + w] = mq_mean(self->nll + at, predictions);

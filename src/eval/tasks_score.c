@@ -68,8 +68,9 @@ static mq_status score_batch(scorer *self, size_t b, const float *hidden, mq_err
                width * sizeof *hidden);
         self->targets[i] = predictions[i].target;
     }
-    mq_status status = mq_head_score(self->nll, NULL, self->model, self->predicting, self->targets,
-                                     count, &self->inner, err);
+    const mq_head_side side = {self->model, self->predicting};
+    const mq_head_scores scores = {.nll = self->nll};
+    mq_status status = mq_head_score(&scores, &side, NULL, self->targets, count, &self->inner, err);
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
         self->set->choices[predictions[i].choice].loglikelihood -= (double)self->nll[i];
     }

@@ -89,8 +89,8 @@ static void carve_inputs(mq_activations *a, mq_slab *slab, const mq_config *conf
             a->input_bf16[linear] = mq_carve(slab, w->tokens * in, sizeof(mq_bf16));
         }
     }
-    a->attention.k = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
-    a->attention.v = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
+    a->k_bf16 = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
+    a->v_bf16 = mq_carve(slab, w->tokens * w->kv, sizeof(mq_bf16));
 }
 
 static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w,
@@ -105,11 +105,8 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
     a->rounding_width = w->hidden > w->ffn ? w->hidden : w->ffn;
     a->rounding = mq_carve(slab, mq_context_threads(context) * MQ_ROW_CHUNK,
                            a->rounding_width * sizeof(float));
-    a->gemm_scratch_size = mq_gemm_bf16_scratch(a->gemm);
-    a->gemm_scratch = mq_carve(slab, mq_context_threads(context), a->gemm_scratch_size);
-    a->attention.gemm = a->gemm;
-    a->attention.gemm_scratch = a->gemm_scratch;
-    a->attention.gemm_scratch_size = a->gemm_scratch_size;
+    a->products = mq_products_carve(slab, a->products.gemm, mq_context_threads(context));
+    a->attention.products = a->products;
     a->attention.scratch =
         mq_carve(slab, mq_context_threads(context),
                  mq_attention_bf16_scratch(&attention) * sizeof *a->attention.scratch);
@@ -167,7 +164,7 @@ mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config
         return NULL;
     }
     mq_activations *out = mq_carve(slab, 1, sizeof *out);
-    mq_activations a = {.max_tokens = w.tokens, .backward = backward, .gemm = gemm};
+    mq_activations a = {.max_tokens = w.tokens, .backward = backward, .products.gemm = gemm};
     const mq_block_shape largest = {.sequences = max_sequences, .length = max_length};
     carve_forward(&a, slab, config, &w);
     if (backward) {

@@ -7,6 +7,7 @@
 #include "model/block.h"
 #include "model/kernels.h"
 #include "model/ops.h"
+#include "tensor/product.h"
 
 struct mq_activations {
     size_t max_tokens;
@@ -39,13 +40,12 @@ struct mq_activations {
     float *slab_ffn[2]; /* [S, I]: gate and up without backward; gradient of act (the first) with */
 
     /* Of products of bfloat16 operands; NULL where there is no such backend. */
-    const mq_gemm_bf16 *gemm;
+    mq_products products;
     mq_bf16 *input_bf16[MQ_LINEAR_COUNT]; /* [T, in]; q, k, v share theirs, and gate and up */
     mq_bf16 *d_bf16[MQ_LINEAR_COUNT];     /* [T, out]: with backward only */
     float *rounding; /* [threads, MQ_ROW_CHUNK, rounding_width]: rows until they are rounded */
     size_t rounding_width;
-    unsigned char *gemm_scratch; /* [threads, gemm_scratch_size] */
-    size_t gemm_scratch_size;
+    mq_bf16 *k_bf16, *v_bf16; /* [T, K]: by mq_attention_round_keys */
     mq_attention_bf16 attention;
 };
 
@@ -54,7 +54,7 @@ typedef struct mq_block_pass {
     const mq_kernels *kernels;
     const mq_config *config;
     const mq_block_weights *weights;
-    bool bf16; /* the operands of all products */
+    const mq_products *bf16; /* NULL: the operands of all products are float32 */
     const mq_block_shape *shape;
     mq_activations *activations;
     const float *x;
@@ -91,8 +91,9 @@ mq_tiles mq_block_tiles(size_t rows, size_t columns, size_t together);
 
 mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_block_shape *shape);
 
-/* Whether the weights are bfloat16 ones. */
-bool mq_block_is_bf16(const mq_block_weights *weights, const mq_activations *activations);
+/* mq_block_pass.bf16: NULL where the weights are not bfloat16 ones. */
+const mq_products *mq_block_bf16(const mq_block_weights *weights,
+                                 const mq_activations *activations);
 
 /* work on all rows of a slab, MQ_ROW_CHUNK at a time by all threads. */
 void mq_block_for_rows(void (*work)(const mq_block_pass *, const mq_rows *),

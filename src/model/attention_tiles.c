@@ -4,8 +4,6 @@
 #include <omp.h>
 #include <string.h>
 
-#include "tensor/gemm.h"
-
 size_t mq_attn_group(const mq_attention_shape *shape) { return shape->heads / shape->kv_heads; }
 
 /* About 192 rows, measured with OpenBLAS: of fewer the products are slower, and the more tokens a
@@ -28,21 +26,23 @@ size_t mq_attention_score_stride(const mq_attention_shape *shape) {
     return (keys + 15) / 16 * 16 + 16;
 }
 
-mq_attn_tile mq_attn_tile_at(const mq_attention_shape *shape, size_t index) {
+/* A tile of a sequence and a head of keys. */
+static mq_attn_tile tile_at(const mq_attention_shape *shape, size_t index, bool bf16) {
     const size_t most = mq_attention_tile(shape), first = index * most;
     mq_attn_tile t = {.first = first};
-    t.tokens = shape->length - first < most ? shape->length - first : most;
+    t.tokens = mq_smaller(shape->length - first, most);
     t.rows = t.tokens * mq_attn_group(shape);
     t.first_key = shape->window > 0 && first + 1 > shape->window ? first + 1 - shape->window : 0;
     t.keys = first + t.tokens - t.first_key;
+    t.ld = bf16 ? t.keys : mq_attention_score_stride(shape);
+    t.key_stride = bf16 ? shape->head_dim : shape->kv_heads * shape->head_dim;
     return t;
 }
 
-void mq_attn_visible(size_t *begin, size_t *end, const mq_attn_tile *t, size_t r, size_t window) {
-    const size_t query = t->first + r;
+mq_attn_span mq_attn_visible(const mq_attn_work *w, size_t i) {
+    const size_t query = w->tile.first + i / mq_attn_group(w->shape), window = w->shape->window;
     const size_t first_key = window > 0 && query + 1 > window ? query + 1 - window : 0;
-    *begin = first_key - t->first_key;
-    *end = query + 1 - t->first_key;
+    return (mq_attn_span){first_key - w->tile.first_key, query + 1 - w->tile.first_key};
 }
 
 size_t mq_attn_work_floats(const mq_attention_shape *shape) {
@@ -63,29 +63,7 @@ size_t mq_attention_bf16_product(const mq_attention_shape *shape) {
     return mq_attention_score_stride(shape) * shape->head_dim;
 }
 
-mq_attn_work mq_attn_work_of_thread(float *scratch, const mq_attention_bf16 *bf16,
-                                    const mq_attention_shape *shape) {
-    const size_t thread = (size_t)omp_get_thread_num();
-    const size_t rows = mq_attention_tile(shape) * mq_attn_group(shape), d = shape->head_dim;
-    mq_attn_work w = {.ld = mq_attention_score_stride(shape)};
-    w.scores = scratch + thread * mq_attn_work_floats(shape);
-    w.dp = w.scores + rows * w.ld;
-    w.q = w.dp + rows * w.ld;
-    w.out = w.q + rows * d;
-    w.sums = w.out + rows * d;
-    if (bf16 && bf16->gemm) {
-        w.bf16 = bf16;
-        w.scores16 = bf16->scratch + thread * mq_attention_bf16_scratch(shape);
-        w.dp16 = w.scores16 + rows * w.ld;
-        w.q16 = w.dp16 + rows * w.ld;
-        w.out16 = w.q16 + rows * d;
-        w.product = bf16->product + thread * mq_attention_bf16_product(shape);
-        w.gemm_scratch = bf16->gemm_scratch + thread * bf16->gemm_scratch_size;
-    }
-    return w;
-}
-
-mq_attn_view mq_attn_view_of(const mq_attention_shape *shape, size_t sequence, size_t kv_head) {
+static mq_attn_view view_of(const mq_attention_shape *shape, size_t sequence, size_t kv_head) {
     const size_t token = sequence * shape->length, group = mq_attn_group(shape);
     mq_attn_view view = {.q_stride = shape->heads * shape->head_dim,
                          .kv_stride = shape->kv_heads * shape->head_dim};
@@ -96,50 +74,85 @@ mq_attn_view mq_attn_view_of(const mq_attention_shape *shape, size_t sequence, s
     return view;
 }
 
-void mq_attn_take_rows(float *rows, const float *x, const mq_attn_tile *t, const mq_attn_view *view,
-                       const mq_attention_shape *shape) {
-    const size_t n = mq_attn_group(shape) * shape->head_dim;
-    for (size_t r = 0; r < t->tokens; r++) {
-        memcpy(rows + r * n, x + view->q + (t->first + r) * view->q_stride, n * sizeof *rows);
+mq_attn_work mq_attn_work_on(const mq_attention_run *run, size_t head) {
+    const mq_attention_shape *shape = run->shape;
+    const size_t thread = (size_t)omp_get_thread_num(), ld = mq_attention_score_stride(shape);
+    const size_t rows = mq_attention_tile(shape) * mq_attn_group(shape), d = shape->head_dim;
+    mq_attn_work w = {.shape = shape,
+                      .kernels = mq_kernels_get(),
+                      .view = view_of(shape, head / shape->kv_heads, head % shape->kv_heads)};
+    w.scores = run->scratch + thread * mq_attn_work_floats(shape);
+    w.dp = w.scores + rows * ld;
+    w.q = w.dp + rows * ld;
+    w.out = w.q + rows * d;
+    w.sums = w.out + rows * d;
+    if (run->bf16 && run->bf16->products.gemm) {
+        w.bf16 = &run->bf16->products;
+        w.scores16 = run->bf16->scratch + thread * mq_attention_bf16_scratch(shape);
+        w.dp16 = w.scores16 + rows * ld;
+        w.q16 = w.dp16 + rows * ld;
+        w.out16 = w.q16 + rows * d;
+        w.product = run->bf16->product + thread * mq_attention_bf16_product(shape);
+    }
+    return w;
+}
+
+void mq_attn_to_tile(mq_attn_work *w, size_t index) {
+    w->tile = tile_at(w->shape, index, w->bf16 != NULL);
+}
+
+void mq_attn_take_rows(float *rows, const float *x, const mq_attn_work *w) {
+    const size_t n = mq_attn_group(w->shape) * w->shape->head_dim, stride = w->view.q_stride;
+    for (size_t r = 0; r < w->tile.tokens; r++) {
+        memcpy(rows + r * n, x + w->view.q + (w->tile.first + r) * stride, n * sizeof *rows);
     }
 }
 
-void mq_attn_put_rows(float *x, const float *rows, const mq_attn_tile *t, const mq_attn_view *view,
-                      const mq_attention_shape *shape) {
-    const size_t n = mq_attn_group(shape) * shape->head_dim;
-    for (size_t r = 0; r < t->tokens; r++) {
-        memcpy(x + view->q + (t->first + r) * view->q_stride, rows + r * n, n * sizeof *rows);
+void mq_attn_put_rows(float *x, const float *rows, const mq_attn_work *w) {
+    const size_t n = mq_attn_group(w->shape) * w->shape->head_dim, stride = w->view.q_stride;
+    for (size_t r = 0; r < w->tile.tokens; r++) {
+        memcpy(x + w->view.q + (w->tile.first + r) * stride, rows + r * n, n * sizeof *rows);
     }
 }
 
 /* --- products --------------------------------------------------------------------------------- */
 
-/* Those of bfloat16, of a tile. Operands and results are dense: for others oneDNN 2.6 takes
- * "gemm:jit", which packs both operands first, and never "brg" (DNNL_VERBOSE=1 tells). */
-static mq_gemm_shape against_shape(const mq_attn_tile *t, const mq_attention_shape *shape) {
-    const size_t d = shape->head_dim;
-    return (mq_gemm_shape){
-        .m = t->rows, .n = t->keys, .k = d, .lda = d, .ldb = d, .ldc = t->keys, .trans_b = true};
+/* Of a tile. With bfloat16 operands and results are dense: for others oneDNN 2.6 takes "gemm:jit",
+ * which packs both operands first, and never "brg" (DNNL_VERBOSE=1 tells). */
+static mq_gemm_shape against_shape(const mq_attn_tile *t, size_t d) {
+    return (mq_gemm_shape){.m = t->rows,
+                           .n = t->keys,
+                           .k = d,
+                           .lda = d,
+                           .ldb = t->key_stride,
+                           .ldc = t->ld,
+                           .trans_b = true};
 }
 
-static mq_gemm_shape over_shape(const mq_attn_tile *t, const mq_attention_shape *shape) {
-    const size_t d = shape->head_dim;
-    return (mq_gemm_shape){.m = t->rows, .n = d, .k = t->keys, .lda = t->keys, .ldb = d, .ldc = d};
+static mq_gemm_shape over_shape(const mq_attn_tile *t, size_t d) {
+    return (mq_gemm_shape){
+        .m = t->rows, .n = d, .k = t->keys, .lda = t->ld, .ldb = t->key_stride, .ldc = d};
 }
 
-static mq_gemm_shape to_keys_shape(const mq_attn_tile *t, const mq_attention_shape *shape) {
-    const size_t d = shape->head_dim;
-    return (mq_gemm_shape){
-        .m = t->keys, .n = d, .k = t->rows, .lda = t->keys, .ldb = d, .ldc = d, .trans_a = true};
+static mq_gemm_shape to_keys_shape(const mq_attn_tile *t, size_t d, bool accumulate) {
+    return (mq_gemm_shape){.m = t->keys,
+                           .n = d,
+                           .k = t->rows,
+                           .lda = t->ld,
+                           .ldb = d,
+                           .ldc = t->key_stride,
+                           .trans_a = true,
+                           .accumulate = accumulate};
 }
 
 mq_status mq_attention_prepare(mq_gemm_bf16 *gemm, const mq_attention_shape *shape, bool backward,
                                mq_error *err) {
+    const size_t d = shape->head_dim;
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < mq_attn_tile_count(shape); i++) {
-        const mq_attn_tile t = mq_attn_tile_at(shape, i);
-        const mq_gemm_shape shapes[] = {against_shape(&t, shape), over_shape(&t, shape),
-                                        to_keys_shape(&t, shape)};
+        const mq_attn_tile t = tile_at(shape, i, true);
+        const mq_gemm_shape shapes[] = {against_shape(&t, d), over_shape(&t, d),
+                                        to_keys_shape(&t, d, false)};
         for (size_t j = 0; status == MQ_OK && j < (backward ? 3 : 2); j++) {
             status = mq_gemm_bf16_prepare(gemm, &shapes[j], err);
         }
@@ -160,81 +173,57 @@ void mq_attention_round_keys(mq_bf16 *to, const float *k, size_t first, size_t c
     }
 }
 
-static void run_bf16(float *c, const mq_bf16 *a, const mq_bf16 *b, const mq_gemm_shape *shape,
-                     const mq_attn_work *w) {
-    mq_gemm_bf16_run(w->bf16->gemm, c, a, b, shape, w->gemm_scratch);
+/* The keys that the tile sees. */
+static mq_operand keys_of(mq_operand k, const mq_attn_work *w) {
+    return mq_operand_at(k, (w->bf16 ? w->view.kv16 : w->view.kv) +
+                                w->tile.first_key * w->tile.key_stride);
 }
 
-void mq_attn_against_keys(float *product, const mq_attn_operand *rows, const mq_attn_operand *k,
-                          float factor, const mq_attn_tile *t, const mq_attn_view *view,
-                          const mq_attn_work *w, const mq_attention_shape *shape) {
-    const size_t d = shape->head_dim;
+void mq_attn_against_keys(float *product, mq_operand rows, mq_operand k, float factor,
+                          const mq_attn_work *w) {
+    const mq_gemm_shape s = against_shape(&w->tile, w->shape->head_dim);
     if (w->bf16) {
-        const mq_gemm_shape s = against_shape(t, shape);
-        run_bf16(product, rows->bf16, k->bf16 + view->kv16 + t->first_key * d, &s, w);
-        return;
-    }
-    mq_gemm(product, w->ld, rows->f32, d, false, k->f32 + view->kv + t->first_key * view->kv_stride,
-            view->kv_stride, true, t->rows, t->keys, d, factor, 0.0F);
-}
-
-void mq_attn_over_keys(float *rows, const mq_attn_operand *scores, const mq_attn_operand *k,
-                       const mq_attn_tile *t, const mq_attn_view *view, const mq_attn_work *w,
-                       const mq_attention_shape *shape) {
-    const size_t d = shape->head_dim;
-    if (w->bf16) {
-        const mq_gemm_shape s = over_shape(t, shape);
-        run_bf16(rows, scores->bf16, k->bf16 + view->kv16 + t->first_key * d, &s, w);
-        return;
-    }
-    mq_gemm(rows, d, scores->f32, w->ld, false, k->f32 + view->kv + t->first_key * view->kv_stride,
-            view->kv_stride, false, t->rows, d, t->keys, 1.0F, 0.0F);
-}
-
-void mq_attn_add_to_keys(float *dk, const mq_attn_operand *scores, const mq_attn_operand *rows,
-                         const mq_attn_tile *t, const mq_attn_view *view, const mq_attn_work *w,
-                         const mq_attention_shape *shape, const mq_kernels *kernels) {
-    const size_t d = shape->head_dim, stride = view->kv_stride;
-    float *sums = dk + view->kv + t->first_key * stride;
-    if (w->bf16) {
-        const mq_gemm_shape s = to_keys_shape(t, shape);
-        run_bf16(w->product, scores->bf16, rows->bf16, &s, w);
-        for (size_t key = 0; key < t->keys; key++) {
-            kernels->add(sums + key * stride, sums + key * stride, w->product + key * d, d);
-        }
-        return;
-    }
-    mq_gemm(sums, stride, scores->f32, w->ld, true, rows->f32, d, false, t->keys, d, t->rows, 1.0F,
-            1.0F);
-}
-
-void mq_attn_finish_row(float *rows, mq_bf16 *rows16, size_t i, const mq_attn_tile *t, size_t begin,
-                        size_t end, const mq_attn_work *w, const mq_kernels *kernels) {
-    float *row = rows + i * w->ld;
-    const size_t hidden = t->keys - end;
-    if (w->bf16) {
-        mq_bf16 *row16 = rows16 + i * w->ld;
-        memset(row16, 0, begin * sizeof *row16);
-        kernels->to_bf16(row16 + begin, row + begin, end - begin);
-        memset(row16 + end, 0, hidden * sizeof *row16);
+        mq_product(product, rows, keys_of(k, w), &s, w->bf16);
     } else {
-        memset(row, 0, begin * sizeof *row);
-        memset(row + end, 0, hidden * sizeof *row);
+        mq_gemm(product, rows.f32, keys_of(k, w).f32, &s, factor);
     }
 }
 
-mq_attn_work mq_attn_for_tile(const mq_attn_work *thread, const mq_attn_tile *t) {
-    mq_attn_work w = *thread;
-    w.ld = w.bf16 ? t->keys : w.ld;
-    return w;
+void mq_attn_over_keys(float *rows, mq_operand scores, mq_operand k, const mq_attn_work *w) {
+    const mq_gemm_shape s = over_shape(&w->tile, w->shape->head_dim);
+    mq_product(rows, scores, keys_of(k, w), &s, w->bf16);
 }
 
-void mq_attn_take_queries(const float *q, const mq_attn_tile *t, const mq_attn_view *view,
-                          const mq_attn_work *w, const mq_attention_shape *shape,
-                          const mq_kernels *kernels) {
-    mq_attn_take_rows(w->q, q, t, view, shape);
+void mq_attn_add_to_keys(float *dk, mq_operand scores, mq_operand rows, const mq_attn_work *w) {
+    const size_t d = w->shape->head_dim, stride = w->view.kv_stride;
+    const mq_gemm_shape s = to_keys_shape(&w->tile, d, !w->bf16);
+    float *sums = dk + w->view.kv + w->tile.first_key * stride;
+    mq_product(w->bf16 ? w->product : sums, scores, rows, &s, w->bf16);
+    for (size_t key = 0; w->bf16 && key < w->tile.keys; key++) {
+        w->kernels->add(sums + key * stride, sums + key * stride, w->product + key * d, d);
+    }
+}
+
+void mq_attn_finish_row(float *rows, mq_bf16 *rows16, size_t i, mq_attn_span seen,
+                        const mq_attn_work *w) {
+    float *row = rows + i * w->tile.ld;
+    const size_t hidden = w->tile.keys - seen.end;
     if (w->bf16) {
-        kernels->scale(w->q, shape->scale, t->rows * shape->head_dim);
-        kernels->to_bf16(w->q16, w->q, t->rows * shape->head_dim);
+        mq_bf16 *row16 = rows16 + i * w->tile.ld;
+        memset(row16, 0, seen.begin * sizeof *row16);
+        w->kernels->to_bf16(row16 + seen.begin, row + seen.begin, seen.end - seen.begin);
+        memset(row16 + seen.end, 0, hidden * sizeof *row16);
+    } else {
+        memset(row, 0, seen.begin * sizeof *row);
+        memset(row + seen.end, 0, hidden * sizeof *row);
+    }
+}
+
+void mq_attn_take_queries(const float *q, const mq_attn_work *w) {
+    const size_t count = w->tile.rows * w->shape->head_dim;
+    mq_attn_take_rows(w->q, q, w);
+    if (w->bf16) {
+        w->kernels->scale(w->q, w->shape->scale, count);
+        w->kernels->to_bf16(w->q16, w->q, count);
     }
 }

@@ -65,6 +65,17 @@ static void for_slabs(void (*part)(const mq_block_pass *, const mq_rows *),
     }
 }
 
+static mq_attention_inputs attention_inputs(const mq_activations *a) {
+    return (mq_attention_inputs){.q = a->q, .k = {a->k, a->k_bf16}, .v = {a->v, a->v_bf16}};
+}
+
+static mq_attention_run attention_run(const mq_block_pass *pass, const mq_attention_shape *shape) {
+    return (mq_attention_run){.shape = shape,
+                              .scratch = pass->activations->scratch,
+                              .bf16 = pass->bf16 ? &pass->activations->attention : NULL,
+                              .context = pass->context};
+}
+
 /* --- forward ---------------------------------------------------------------------------------- */
 
 void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
@@ -74,22 +85,20 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
     const mq_block_pass pass = {.kernels = mq_kernels_get(),
                                 .config = shape->config,
                                 .weights = weights,
-                                .bf16 = mq_block_is_bf16(weights, activations),
+                                .bf16 = mq_block_bf16(weights, activations),
                                 .shape = shape,
                                 .activations = activations,
                                 .x = x,
                                 .y = y,
                                 .context = context};
     const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
+    const mq_attention_inputs inputs = attention_inputs(activations);
+    const mq_attention_run run = attention_run(&pass, &attention);
     for_slabs(mq_block_qkv_forward, &pass);
     if (shape->packed) {
-        mq_attention_forward_packed(activations->attn, activations->q, activations->k,
-                                    activations->v, shape->packed, &attention, activations->scratch,
-                                    context);
+        mq_attention_forward_packed(activations->attn, &inputs, shape->packed, &run);
     } else {
-        mq_attention_forward(activations->attn, activations->lse, activations->q, activations->k,
-                             activations->v, &attention, activations->scratch,
-                             pass.bf16 ? &activations->attention : NULL, context);
+        mq_attention_forward(activations->attn, activations->lse, &inputs, &run);
     }
     for_slabs(mq_block_ffn_forward, &pass);
 }
@@ -179,7 +188,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
     mq_block_pass pass = {.kernels = mq_kernels_get(),
                           .config = shape->config,
                           .weights = weights,
-                          .bf16 = mq_block_is_bf16(weights, a),
+                          .bf16 = mq_block_bf16(weights, a),
                           .shape = shape,
                           .activations = a,
                           .x = x,
@@ -197,8 +206,11 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
     for_slabs(mq_block_ffn_backward, &pass);
     if (pass.through_attention) {
         const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
-        mq_attention_backward(a->d_q, a->d_k, a->d_v, a->d_attn, a->attn, a->lse, a->q, a->k, a->v,
-                              &attention, a->scratch, pass.bf16 ? &a->attention : NULL, context);
+        const mq_attention_inputs inputs = attention_inputs(a);
+        const mq_attention_kept kept = {.out = a->attn, .lse = a->lse, .dout = a->d_attn};
+        const mq_attention_grads by_inputs = {.dq = a->d_q, .dk = a->d_k, .dv = a->d_v};
+        const mq_attention_run run = attention_run(&pass, &attention);
+        mq_attention_backward(&by_inputs, &kept, &inputs, &run);
         for_slabs(mq_block_qkv_backward, &pass);
     }
     weight_gradients(&pass, context);

@@ -35,8 +35,8 @@ static void place_both(const mq_block_pass *pass, const mq_rows *rows) {
     place(a->k, a->k_raw, pass, rows, MQ_NORM_K, pass->config->num_key_value_heads);
     if (pass->bf16) {
         const mq_attention_shape shape = mq_block_attention_shape(pass->config, pass->shape);
-        mq_attention_round_keys(a->attention.k, a->k, rows->first, rows->count, &shape);
-        mq_attention_round_keys(a->attention.v, a->v, rows->first, rows->count, &shape);
+        mq_attention_round_keys(a->k_bf16, a->k, rows->first, rows->count, &shape);
+        mq_attention_round_keys(a->v_bf16, a->v, rows->first, rows->count, &shape);
     }
 }
 

@@ -15,10 +15,13 @@ static bool all_bf16(const mq_block_weights *weights) {
     return true;
 }
 
-bool mq_block_is_bf16(const mq_block_weights *weights, const mq_activations *activations) {
-    const bool bf16 = weights->linear_bf16[0] != NULL;
-    assert(!bf16 || (activations->gemm && all_bf16(weights)));
-    return bf16;
+const mq_products *mq_block_bf16(const mq_block_weights *weights,
+                                 const mq_activations *activations) {
+    if (!weights->linear_bf16[0]) {
+        return NULL;
+    }
+    assert(activations->products.gemm && all_bf16(weights));
+    return &activations->products;
 }
 
 /* --- slabs and tiles -------------------------------------------------------------------------- */
@@ -83,7 +86,7 @@ static tile_view tile_at(const mq_tiles *tiles, size_t index, size_t rows, size_
     return tile;
 }
 
-/* --- the shapes of products of bfloat16 ------------------------------------------------------- */
+/* --- the shapes of products ------------------------------------------------------------------- */
 
 static mq_gemm_shape forward_shape(const mq_config *config, mq_linear linear,
                                    const tile_view *tile) {
@@ -225,13 +228,6 @@ mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t s
     return status;
 }
 
-static void run_bf16(float *c, const mq_bf16 *a, const mq_bf16 *b, const mq_gemm_shape *shape,
-                     const mq_activations *activations) {
-    mq_gemm_bf16_run(activations->gemm, c, a, b, shape,
-                     activations->gemm_scratch +
-                         (size_t)omp_get_thread_num() * activations->gemm_scratch_size);
-}
-
 /* --- operands --------------------------------------------------------------------------------- */
 
 float *mq_block_output(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
@@ -291,23 +287,30 @@ void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const 
 
 /* --- products --------------------------------------------------------------------------------- */
 
+/* A linear's input [tokens, in], weight [out, in] and gradient by its output [tokens, out]. */
+static mq_operand input_of(const mq_block_pass *pass, mq_linear linear) {
+    const mq_activations *a = pass->activations;
+    return (mq_operand){mq_activations_input(a, linear), a->input_bf16[linear]};
+}
+
+static mq_operand weight_of(const mq_block_pass *pass, mq_linear linear) {
+    return (mq_operand){pass->weights->linear[linear], pass->weights->linear_bf16[linear]};
+}
+
+static mq_operand gradient_of(const mq_block_pass *pass, mq_linear linear) {
+    return (mq_operand){pass->d_linear[linear], pass->activations->d_bf16[linear]};
+}
+
 /* A tile of y[rows, out]; row: the slab's first token. */
 static void forward_tile(float *y, const mq_block_pass *pass, mq_linear linear, size_t row,
                          const tile_view *tile) {
-    const mq_activations *a = pass->activations;
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linear);
-    const size_t x_at = (row + tile->row) * in, w_at = tile->column * in;
+    const mq_operand x = mq_operand_at(input_of(pass, linear), (row + tile->row) * in);
+    const mq_operand w = mq_operand_at(weight_of(pass, linear), tile->column * in);
     float *c = y + tile->row * out + tile->column;
-    if (pass->bf16) {
-        const mq_gemm_shape shape = forward_shape(pass->config, linear, tile);
-        run_bf16(c, a->input_bf16[linear] + x_at, pass->weights->linear_bf16[linear] + w_at, &shape,
-                 a);
-    } else {
-        mq_gemm(c, out, mq_activations_input(a, linear) + x_at, in, false,
-                pass->weights->linear[linear] + w_at, in, true, tile->rows, tile->columns, in, 1.0F,
-                0.0F);
-    }
+    const mq_gemm_shape shape = forward_shape(pass->config, linear, tile);
+    mq_product(c, x, w, &shape, pass->bf16);
     const float *bias = pass->weights->bias[linear];
     for (size_t r = 0; bias && r < tile->rows; r++) {
         pass->kernels->add_bias(c + r * out, bias + tile->column, 1, tile->columns);
@@ -349,20 +352,12 @@ void mq_block_linears(const mq_block_pass *pass, const mq_together *group, const
 /* A tile of dx[rows, in], += with accumulate. */
 static void backward_tile(float *dx, const mq_block_pass *pass, mq_linear linear, size_t row,
                           const tile_view *tile, bool accumulate) {
-    const mq_activations *a = pass->activations;
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linear);
-    const size_t dy_at = (row + tile->row) * out;
-    float *c = dx + tile->row * in + tile->column;
-    if (pass->bf16) {
-        const mq_gemm_shape shape = backward_shape(pass->config, linear, tile, accumulate);
-        run_bf16(c, a->d_bf16[linear] + dy_at, pass->weights->linear_bf16[linear] + tile->column,
-                 &shape, a);
-    } else {
-        mq_gemm(c, in, pass->d_linear[linear] + dy_at, out, false,
-                pass->weights->linear[linear] + tile->column, in, false, tile->rows, tile->columns,
-                out, 1.0F, accumulate ? 1.0F : 0.0F);
-    }
+    const mq_operand dy = mq_operand_at(gradient_of(pass, linear), (row + tile->row) * out);
+    const mq_operand w = mq_operand_at(weight_of(pass, linear), tile->column);
+    const mq_gemm_shape shape = backward_shape(pass->config, linear, tile, accumulate);
+    mq_product(dx + tile->row * in + tile->column, dy, w, &shape, pass->bf16);
 }
 
 void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *group,
@@ -386,16 +381,9 @@ void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *gro
 }
 
 void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece) {
-    const mq_activations *a = pass->activations;
     const piece_view view =
         piece_of(pass->config, linear, piece, pass->shape->sequences * pass->shape->length);
-    const mq_gemm_shape *s = &view.shape;
-    float *dw = pass->grads->linear[linear] + view.row * s->ldc + view.column;
-    if (pass->bf16) {
-        run_bf16(dw, a->d_bf16[linear] + view.row, a->input_bf16[linear] + view.column, s, a);
-    } else {
-        mq_gemm(dw, s->ldc, pass->d_linear[linear] + view.row, s->lda, true,
-                mq_activations_input(a, linear) + view.column, s->ldb, false, s->m, s->n, s->k,
-                1.0F, 0.0F);
-    }
+    float *dw = pass->grads->linear[linear] + view.row * view.shape.ldc + view.column;
+    mq_product(dw, mq_operand_at(gradient_of(pass, linear), view.row),
+               mq_operand_at(input_of(pass, linear), view.column), &view.shape, pass->bf16);
 }

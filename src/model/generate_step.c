@@ -5,14 +5,13 @@
 #include <string.h>
 
 #include "model/generator.h"
-#include "tensor/gemm.h"
 
 #define COLUMNS 96 /* of a product that a thread makes at once */
 
 /* A product y[rows, out] = x[rows, in]·w[out, in]ᵀ + bias[out]. */
 typedef struct product {
     float *y;
-    const mq_generator_matrix *w;
+    mq_operand w;
     const float *bias; /* NULL: none */
     size_t out;
 } product;
@@ -43,7 +42,7 @@ mq_status mq_generator_prepare_step(mq_gemm_bf16 *gemm, const mq_config *config,
 
 /* With products of bfloat16: x[count] as part of what the next one reads, from element `at` on. */
 static void round_operand(const mq_generator *g, const float *x, size_t at, size_t count) {
-    if (g->gemm != NULL) {
+    if (g->products.gemm != NULL) {
         g->kernels->to_bf16(g->operand + at, x, count);
     }
 }
@@ -51,14 +50,9 @@ static void round_operand(const mq_generator *g, const float *x, size_t at, size
 static void columns_of(const mq_generator *g, const product *p, const float *x, size_t in,
                        size_t rows, size_t first) {
     const size_t count = mq_smaller(COLUMNS, p->out - first);
-    if (g->gemm != NULL) {
-        const mq_gemm_shape shape = shape_of(rows, count, p->out, in);
-        mq_gemm_bf16_run(g->gemm, p->y + first, g->operand, p->w->rounded + first * in, &shape,
-                         g->gemm_scratch + (size_t)omp_get_thread_num() * g->gemm_scratch_size);
-    } else {
-        mq_gemm(p->y + first, p->out, x, in, false, p->w->values + first * in, in, true, rows,
-                count, in, 1.0F, 0.0F);
-    }
+    const mq_gemm_shape shape = shape_of(rows, count, p->out, in);
+    mq_product(p->y + first, (mq_operand){x, g->operand}, mq_operand_at(p->w, first * in), &shape,
+               &g->products);
     for (size_t row = 0; p->bias != NULL && row < rows; row++) {
         g->kernels->add_bias(p->y + row * p->out + first, p->bias + first, 1, count);
     }
@@ -83,10 +77,14 @@ static void products(const mq_generator *g, const product *list, size_t count, c
     }
 }
 
+static mq_operand operand_of(const mq_generator_matrix *matrix) {
+    return (mq_operand){matrix->values, matrix->rounded};
+}
+
 static product linear(const mq_generator *g, size_t layer, mq_linear which, float *y) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, &g->model->config, which);
-    return (product){y, &g->linears[layer][which], g->params[layer].bias[which], out};
+    return (product){y, operand_of(&g->linears[layer][which]), g->params[layer].bias[which], out};
 }
 
 static void norm_row(const mq_generator *g, float *y, const float *x, const float *weight,
@@ -140,15 +138,17 @@ static void look_back(const mq_generator *g, float *y, const float *q, size_t ca
     const mq_config *config = &g->model->config;
     const size_t dim = config->head_dim, count = position + 1 - first;
     float *scores = g->scores + (size_t)omp_get_thread_num() * shared * g->length;
-    mq_gemm(scores, count, q, dim, false, g->keys + cache + first, g->length, false, shared, count,
-            dim, (float)config->attention_scale, 0.0F);
+    const mq_gemm_shape over_dim = {
+        .m = shared, .n = count, .k = dim, .lda = dim, .ldb = g->length, .ldc = count};
+    const mq_gemm_shape over_tokens = {
+        .m = shared, .n = dim, .k = count, .lda = count, .ldb = dim, .ldc = dim};
+    mq_gemm(scores, q, g->keys + cache + first, &over_dim, (float)config->attention_scale);
     for (size_t i = 0; i < shared; i++) {
         float max, sum, *row = scores + i * count;
         g->kernels->softmax(row, &max, &sum, count, (float)config->attn_logit_softcapping);
         g->kernels->scale(row, 1.0F / sum, count);
     }
-    mq_gemm(y, dim, scores, count, false, g->values + cache + first * dim, dim, false, shared, dim,
-            count, 1.0F, 0.0F);
+    mq_gemm(y, scores, g->values + cache + first * dim, &over_tokens, 1.0F);
 }
 
 /* One sequence's attention by a key head and the queries that share it, which nobody else touches.
@@ -241,7 +241,7 @@ mq_status mq_generator_step(mq_generator *g, size_t position, size_t rows, bool 
             ffn_step(g, layer, rows);
         }
         if (want_logits) {
-            const product logits = {g->logits, &g->head, NULL, config->vocab_size};
+            const product logits = {g->logits, operand_of(&g->head), NULL, config->vocab_size};
             products(g, &logits, 1, g->normed, config->hidden_size, rows);
         }
     }

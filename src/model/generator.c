@@ -56,7 +56,7 @@ static float *carve_floats(mq_slab *slab, size_t a, size_t b) {
 
 static mq_generator_matrix carve_matrix(const mq_generator *g, mq_slab *slab, size_t rows,
                                         size_t columns) {
-    return g->gemm != NULL
+    return g->products.gemm != NULL
                ? (mq_generator_matrix){.rounded = carve(slab, rows, columns, sizeof(mq_bf16))}
                : (mq_generator_matrix){.values = carve_floats(slab, rows, columns)};
 }
@@ -117,9 +117,9 @@ static void carve_batch(mq_generator *g, mq_slab *slab, const mq_config *config)
     g->scores = carve_floats(slab, g->threads * shared, g->length);
     g->logits = carve_floats(slab, g->batch, config->vocab_size);
     g->chunk_sums = carve_floats(slab, g->batch, mq_generator_chunks(config));
-    if (g->gemm != NULL) {
+    if (g->products.gemm != NULL) {
         g->operand = carve(slab, g->batch, longest_row(config), sizeof(mq_bf16));
-        g->gemm_scratch = carve(slab, g->threads, g->gemm_scratch_size, 1);
+        g->products = mq_products_carve(slab, g->products.gemm, g->threads);
         g->reading = carve_floats(slab, MQ_GENERATOR_ROWS, longest_row(config));
     }
 }
@@ -132,11 +132,10 @@ static void generator_carve(mq_generator *g) {
 static mq_generator generator_of(const mq_generate_setup *setup) {
     return (mq_generator){
         .model = setup->model,
-        .gemm = setup->gemm,
+        .products = {.gemm = setup->gemm},
         .length = setup->length,
         .batch = batch_of(setup),
         .threads = (size_t)omp_get_max_threads(),
-        .gemm_scratch_size = setup->gemm != NULL ? mq_gemm_bf16_scratch(setup->gemm) : 0,
     };
 }
 
@@ -151,7 +150,7 @@ size_t mq_generate_memory(const mq_generate_setup *setup) {
 static mq_status read_matrix(const mq_generator *g, const mq_generator_matrix *to, const char *name,
                              size_t rows, size_t columns, mq_error *err) {
     const mq_weights *weights = g->model->weights;
-    if (g->gemm == NULL) {
+    if (g->products.gemm == NULL) {
         return weights->class_->read(to->values, weights, name, 0, rows, err);
     }
     mq_status status = MQ_OK;
@@ -182,7 +181,6 @@ static mq_status read_layer(mq_generator *g, size_t layer, mq_error *err) {
 
 static mq_status read_model(mq_generator *g, mq_error *err) {
     const mq_config *config = &g->model->config;
-    const mq_weights *weights = g->model->weights;
     mq_status status = MQ_OK;
     for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
         status = read_layer(g, layer, err);
@@ -193,11 +191,8 @@ static mq_status read_model(mq_generator *g, mq_error *err) {
         status = read_matrix(g, &g->head, name, config->vocab_size, config->hidden_size, err);
     }
     if (status == MQ_OK) {
-        status = weights->class_->read(g->final_norm, weights, config->arch->final_norm, 0, 1, err);
-    }
-    for (size_t i = 0; status == MQ_OK && config->arch->norm_plus_one && i < config->hidden_size;
-         i++) {
-        g->final_norm[i] += 1.0F;
+        status = mq_model_norm(g->final_norm, g->model, config->arch->final_norm,
+                               config->hidden_size, err);
     }
     return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, g->model->folder);
 }

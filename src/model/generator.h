@@ -6,6 +6,7 @@
 #include "model/generate.h"
 #include "model/head_kernels.h"
 #include "model/kernels.h"
+#include "tensor/product.h"
 
 #define MQ_GENERATOR_SEQUENCES 64 /* of a batch, at most */
 
@@ -19,7 +20,7 @@ typedef struct mq_generator_matrix {
  * vocab_size, Q and K num_attention_heads and num_key_value_heads times head_dim. */
 typedef struct mq_generator {
     const mq_model *model;
-    const mq_gemm_bf16 *gemm;                        /* NULL: products of float32 */
+    mq_products products;                            /* without a gemm: of float32 */
     size_t length, batch, threads;                   /* B: of the largest batch */
     mq_block_params *params;                         /* [L]; biases and norms */
     mq_generator_matrix (*linears)[MQ_LINEAR_COUNT]; /* [L] */
@@ -37,8 +38,6 @@ typedef struct mq_generator {
     float *logits;                 /* [B, V] */
     float *chunk_sums;             /* [B, mq_generator_chunks(config)] */
     mq_bf16 *operand;              /* with a gemm: [B, H, I or Q], what a product reads */
-    unsigned char *gemm_scratch;   /* [threads, gemm_scratch_size] */
-    size_t gemm_scratch_size;
     float *reading; /* with a gemm: MQ_GENERATOR_ROWS rows of a matrix that is read */
     mq_random random[MQ_GENERATOR_SEQUENCES];
     int32_t tokens[MQ_GENERATOR_SEQUENCES];

@@ -37,8 +37,7 @@ typedef struct head_state {
 
 /* What there is for one model. */
 typedef struct head_side {
-    const mq_model *model;
-    const float *hidden;
+    mq_head_side of;
     float *norm, *normed;   /* [hidden_size], [group, hidden_size] */
     float *inv_rms;         /* [group] */
     float *slab;            /* [chunks·CHUNK_ROWS, hidden_size] */
@@ -93,23 +92,11 @@ size_t mq_head_memory(const mq_config *config, size_t count) {
     return slab.overflow ? SIZE_MAX : slab.used;
 }
 
-static mq_status load_norm(head_side *side, mq_error *err) {
-    const mq_model *model = side->model;
-    mq_status status = model->weights->class_->read(side->norm, model->weights,
-                                                    model->config.arch->final_norm, 0, 1, err);
-    for (size_t i = 0;
-         status == MQ_OK && model->config.arch->norm_plus_one && i < model->config.hidden_size;
-         i++) {
-        side->norm[i] += 1.0F;
-    }
-    return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, model->folder);
-}
-
-/* h->sides[].model and .hidden are set; the rest is made for count tokens. */
+/* h->sides[].of are set; the rest is made for count tokens. */
 static mq_status head_open(head *h, size_t count, mq_error *err) {
     size_t widths[2] = {0};
     for (size_t i = 0; i < h->side_count; i++) {
-        widths[i] = h->sides[i].model->config.hidden_size;
+        widths[i] = h->sides[i].of.model->config.hidden_size;
     }
     h->kernels = mq_head_kernels_get();
     h->memory = (mq_slab){0};
@@ -120,7 +107,9 @@ static mq_status head_open(head *h, size_t count, mq_error *err) {
     }
     head_carve(h, &h->memory, widths, count);
     for (size_t i = 0; status == MQ_OK && i < h->side_count; i++) {
-        status = load_norm(&h->sides[i], err);
+        const mq_model *model = h->sides[i].of.model;
+        status =
+            mq_model_norm(h->sides[i].norm, model, model->config.arch->final_norm, widths[i], err);
     }
     if (status != MQ_OK) {
         mq_slab_free(&h->memory);
@@ -130,8 +119,8 @@ static mq_status head_open(head *h, size_t count, mq_error *err) {
 
 /* Rows [first, first + rows) of the vocabulary into the side's slab. */
 static mq_status load_slab(head_side *side, size_t first, size_t rows, mq_error *err) {
-    const mq_config *config = &side->model->config;
-    const mq_weights *weights = side->model->weights;
+    const mq_config *config = &side->of.model->config;
+    const mq_weights *weights = side->of.model->weights;
     const char *name = config->tie_word_embeddings ? config->arch->embedding : config->arch->head;
     mq_status statuses[MAX_CHUNKS];
     mq_error errors[MAX_CHUNKS];
@@ -147,16 +136,17 @@ static mq_status load_slab(head_side *side, size_t first, size_t rows, mq_error 
             if (err != NULL) {
                 *err = errors[i];
             }
-            return mq_error_in_file(err, statuses[i], side->model->folder);
+            return mq_error_in_file(err, statuses[i], side->of.model->folder);
         }
     }
     return MQ_OK;
 }
 
 static void norm_group(head_side *side, size_t first, size_t tokens) {
-    const size_t width = side->model->config.hidden_size;
-    mq_rmsnorm_forward(side->normed, side->inv_rms, side->hidden + first * width, side->norm,
-                       tokens, width, (float)side->model->config.rms_norm_eps);
+    const mq_config *config = &side->of.model->config;
+    const size_t width = config->hidden_size;
+    mq_rmsnorm_forward(side->normed, side->inv_rms, side->of.hidden + first * width, side->norm,
+                       tokens, width, (float)config->rms_norm_eps);
 }
 
 /* One (tile, chunk): where it lies. */
@@ -181,11 +171,17 @@ static size_t task_count(size_t tokens, size_t rows) {
 /* logits[task->tokens, ld] of a task's rows, capped. */
 static void tile_logits(float *logits, size_t ld, const head *h, const head_side *side,
                         const head_task *task) {
-    const mq_config *config = &side->model->config;
+    const mq_config *config = &side->of.model->config;
     const size_t width = config->hidden_size;
-    mq_gemm(logits, ld, side->normed + task->token * width, width, false,
-            side->slab + task->chunk * CHUNK_ROWS * width, width, true, task->tokens, task->rows,
-            width, 1.0F, 0.0F);
+    const mq_gemm_shape shape = {.m = task->tokens,
+                                 .n = task->rows,
+                                 .k = width,
+                                 .lda = width,
+                                 .ldb = width,
+                                 .ldc = ld,
+                                 .trans_b = true};
+    mq_gemm(logits, side->normed + task->token * width,
+            side->slab + task->chunk * CHUNK_ROWS * width, &shape, 1.0F);
     if (config->final_logit_softcapping > 0.0) {
         for (size_t i = 0; i < task->tokens; i++) {
             h->kernels->softcap(logits + i * ld, task->rows,
@@ -252,7 +248,7 @@ static void merge(head *h, size_t token, size_t chunk) {
 /* Scores one group of tokens, hidden rows [first, first + tokens), leaving the states. */
 static mq_status score_group(head *h, size_t first, size_t tokens, const int32_t *targets,
                              bool want_top, const mq_context *context, mq_error *err) {
-    const size_t vocab = h->sides[0].model->config.vocab_size, slab = h->chunks * CHUNK_ROWS;
+    const size_t vocab = h->sides[0].of.model->config.vocab_size, slab = h->chunks * CHUNK_ROWS;
     for (size_t i = 0; i < h->side_count; i++) {
         norm_group(&h->sides[i], first, tokens);
         for (size_t t = 0; t < tokens; t++) {
@@ -283,6 +279,16 @@ static mq_status score_group(head *h, size_t first, size_t tokens, const int32_t
     return MQ_OK;
 }
 
+static mq_status check_vocabularies(const mq_model *model, const mq_model *reference,
+                                    mq_error *err) {
+    return model->config.vocab_size == reference->config.vocab_size
+               ? MQ_OK
+               : mq_fail_file(err, MQ_ERR_INPUT, reference->folder,
+                              "vocab_size %zu differs from the model's %zu: their distributions "
+                              "cannot be compared",
+                              reference->config.vocab_size, model->config.vocab_size);
+}
+
 static mq_status check_targets(const mq_model *model, const int32_t *targets, size_t count,
                                mq_error *err) {
     for (size_t i = 0; targets != NULL && i < count; i++) {
@@ -295,14 +301,7 @@ static mq_status check_targets(const mq_model *model, const int32_t *targets, si
     return MQ_OK;
 }
 
-/* What is asked for; NULL: not wanted. */
-typedef struct head_results {
-    float *nll, *kl;
-    int32_t *top;
-    unsigned char *same_top;
-} head_results;
-
-static void give_results(const head_results *out, const head *h, size_t first, size_t tokens) {
+static void give_results(const mq_head_scores *out, const head *h, size_t first, size_t tokens) {
     for (size_t t = 0; t < tokens; t++) {
         const head_state *state = &h->sides[0].states[t];
         const double lse = state->max + log(state->sum);
@@ -326,59 +325,45 @@ static void give_results(const head_results *out, const head *h, size_t first, s
     }
 }
 
-static mq_status score(const head_results *out, head *h, const int32_t *targets, size_t count,
-                       const mq_context *context, mq_error *err) {
+mq_status mq_head_score(const mq_head_scores *out, const mq_head_side *model,
+                        const mq_head_side *reference, const int32_t *targets, size_t count,
+                        const mq_context *context, mq_error *err) {
     const bool want_top = out->top != NULL || out->same_top != NULL;
-    mq_status status = check_targets(h->sides[0].model, targets, count, err);
+    head h = {.side_count = 1, .sides[0].of = *model};
+    mq_status status = MQ_OK;
+    targets = out->nll != NULL ? targets : NULL;
+    if (reference != NULL) {
+        h.side_count = 2;
+        h.sides[1].of = *reference;
+        status = check_vocabularies(model->model, reference->model, err);
+    }
     if (status == MQ_OK) {
-        status = head_open(h, count, err);
+        status = check_targets(model->model, targets, count, err);
+    }
+    if (status == MQ_OK) {
+        status = head_open(&h, count, err);
     }
     if (status != MQ_OK) {
         return status;
     }
     mq_gemm_enter_single();
-    for (size_t first = 0; status == MQ_OK && first < count; first += h->group) {
-        const size_t tokens = mq_smaller(h->group, count - first);
-        status = score_group(h, first, tokens, targets != NULL ? targets + first : NULL, want_top,
+    for (size_t first = 0; status == MQ_OK && first < count; first += h.group) {
+        const size_t tokens = mq_smaller(h.group, count - first);
+        status = score_group(&h, first, tokens, targets != NULL ? targets + first : NULL, want_top,
                              context, err);
         if (status == MQ_OK) {
-            give_results(out, h, first, tokens);
+            give_results(out, &h, first, tokens);
         }
     }
     mq_gemm_set_threads((size_t)omp_get_max_threads());
-    mq_slab_free(&h->memory);
+    mq_slab_free(&h.memory);
     return status;
-}
-
-mq_status mq_head_score(float *nll, int32_t *top, const mq_model *model, const float *hidden,
-                        const int32_t *targets, size_t count, const mq_context *context,
-                        mq_error *err) {
-    head h = {.side_count = 1, .sides = {{.model = model, .hidden = hidden}}};
-    const head_results out = {.nll = nll, .top = top};
-    return score(&out, &h, nll != NULL ? targets : NULL, count, context, err);
-}
-
-mq_status mq_head_compare(float *nll, float *kl, unsigned char *same_top, const mq_model *model,
-                          const float *hidden, const mq_model *reference,
-                          const float *reference_hidden, const int32_t *targets, size_t count,
-                          const mq_context *context, mq_error *err) {
-    if (model->config.vocab_size != reference->config.vocab_size) {
-        return mq_fail_file(err, MQ_ERR_INPUT, reference->folder,
-                            "vocab_size %zu differs from the model's %zu: their distributions "
-                            "cannot be compared",
-                            reference->config.vocab_size, model->config.vocab_size);
-    }
-    head h = {.side_count = 2,
-              .sides = {{.model = model, .hidden = hidden},
-                        {.model = reference, .hidden = reference_hidden}}};
-    const head_results out = {.nll = nll, .kl = kl, .same_top = same_top};
-    return score(&out, &h, nll != NULL ? targets : NULL, count, context, err);
 }
 
 /* Logits of one group into logits[tokens, vocab]. */
 static mq_status group_logits(float *logits, head *h, size_t first, size_t tokens,
                               const mq_context *context, mq_error *err) {
-    const size_t vocab = h->sides[0].model->config.vocab_size, slab = h->chunks * CHUNK_ROWS;
+    const size_t vocab = h->sides[0].of.model->config.vocab_size, slab = h->chunks * CHUNK_ROWS;
     norm_group(&h->sides[0], first, tokens);
     for (size_t row = 0; row < vocab; row += slab) {
         const size_t rows = mq_smaller(slab, vocab - row), tasks = task_count(tokens, rows);
@@ -400,7 +385,7 @@ static mq_status group_logits(float *logits, head *h, size_t first, size_t token
 
 mq_status mq_head_logits(float *logits, const mq_model *model, const float *hidden, size_t count,
                          const mq_context *context, mq_error *err) {
-    head h = {.side_count = 1, .sides = {{.model = model, .hidden = hidden}}};
+    head h = {.side_count = 1, .sides[0].of = {model, hidden}};
     mq_status status = head_open(&h, count, err);
     if (status != MQ_OK) {
         return status;

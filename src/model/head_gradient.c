@@ -22,7 +22,7 @@
 #include "model/head_kernels.h"
 #include "model/kernels.h"
 #include "model/ops.h"
-#include "tensor/gemm.h"
+#include "tensor/product.h"
 
 enum {
     PIECES = 32,            /* of the vocabulary, each one thread's */
@@ -33,6 +33,7 @@ enum {
 };
 
 struct mq_head_gradient {
+    const mq_context *context;
     size_t slab;            /* tokens */
     float *reference_norm;  /* [hidden_size] */
     float *normed;          /* [2·slab, hidden_size]: the model's tokens, then the reference's */
@@ -49,24 +50,23 @@ struct mq_head_gradient {
     mq_bf16 *normed_bf16;   /* for products of bfloat16: normed, rows, */
     mq_bf16 *rows_bf16;
     mq_bf16 *d_logits; /* [threads, slab, CHUNK_ROWS] and the logits' gradients, rounded */
-    unsigned char *gemm_scratch;
-    size_t gemm_scratch_size; /* a thread's */
+    mq_products products;
     mq_status status[PIECES];
     mq_error error[PIECES];
 };
 
-/* What one call is about. */
+/* One call of mq_head_kl_gradient. */
 typedef struct pass {
+    const mq_head_kl *of;
     mq_head_gradient *memory;
-    const mq_model *model;    /* the reference, and whose shapes are meant */
-    const mq_model *head;     /* whose head makes the model's logits; model: the same for both */
-    const mq_gemm_bf16 *gemm; /* NULL: float32 */
+    const mq_model *model;   /* the reference, and whose shapes are meant */
+    const mq_model *head;    /* whose head makes the model's logits; model: the same for both */
+    const mq_products *bf16; /* NULL: float32 */
     const mq_head_kernels *kernels;
     const mq_kernels *elementwise;
     size_t ending, beginning; /* tokens of the slab that becomes gradients in this pass over the
                                  vocabulary, and of the one that becomes logits; 0: there is none */
-    size_t threads;
-    float weight, softcap;
+    float softcap;
 } pass;
 
 /* Rows [first, first + count) of the vocabulary, of which a piece is made up. */
@@ -87,14 +87,13 @@ static void carve_bf16(mq_head_gradient *m, mq_slab *slab, const mq_config *conf
     m->normed_bf16 = mq_carve(slab, 2 * m->slab, row);
     m->rows_bf16 = mq_carve(slab, threads * CHUNK_ROWS, row);
     m->d_logits = mq_carve(slab, threads * m->slab, CHUNK_ROWS * sizeof(mq_bf16));
-    m->gemm_scratch_size = mq_gemm_bf16_scratch(gemm);
-    m->gemm_scratch = mq_carve(slab, threads, m->gemm_scratch_size);
+    m->products = mq_products_carve(slab, gemm, threads);
 }
 
 mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config, size_t max_tokens,
                                          const mq_gemm_bf16 *gemm, const mq_context *context) {
     mq_head_gradient *out = mq_carve(slab, 1, sizeof *out);
-    mq_head_gradient local = {.slab = slab_tokens(config, max_tokens)};
+    mq_head_gradient local = {.context = context, .slab = slab_tokens(config, max_tokens)};
     const size_t n = local.slab, row = config->hidden_size * sizeof(float);
     local.reference_norm = mq_carve(slab, 1, row);
     local.normed = mq_carve(slab, 2 * n, row);
@@ -133,13 +132,14 @@ static mq_gemm_shape logits_shape(const mq_config *config, size_t tokens, size_t
                            .trans_b = true};
 }
 
-static mq_gemm_shape gradient_shape(const mq_config *config, size_t tokens, size_t count,
+/* ld: between the gradients of tokens, which are CHUNK_ROWS apart once they are rounded. */
+static mq_gemm_shape gradient_shape(const mq_config *config, size_t tokens, size_t count, size_t ld,
                                     bool begins) {
     const size_t width = config->hidden_size;
     return (mq_gemm_shape){.m = tokens,
                            .n = width,
                            .k = count,
-                           .lda = CHUNK_ROWS,
+                           .lda = ld,
                            .ldb = width,
                            .ldc = width,
                            .accumulate = !begins};
@@ -165,9 +165,9 @@ static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_
     for (size_t piece = 0; piece < PIECES; piece++) {
         chunk c = chunk_at(config, piece, piece_begin(config, piece));
         for (; c.count > 0; c = chunk_at(config, piece, c.first + c.count)) {
-            const mq_gemm_shape shapes[] = {logits_shape(config, tokens, c.count),
-                                            logits_shape(config, 2 * tokens, c.count),
-                                            gradient_shape(config, tokens, c.count, c.begins)};
+            const mq_gemm_shape shapes[] = {
+                logits_shape(config, tokens, c.count), logits_shape(config, 2 * tokens, c.count),
+                gradient_shape(config, tokens, c.count, CHUNK_ROWS, c.begins)};
             for (size_t i = 0; status == MQ_OK && i < sizeof shapes / sizeof shapes[0]; i++) {
                 status = mq_gemm_bf16_prepare(gemm, &shapes[i], err);
             }
@@ -186,27 +186,18 @@ mq_status mq_head_gradient_prepare(mq_gemm_bf16 *gemm, const mq_config *config, 
     return status;
 }
 
-static unsigned char *scratch_of(const pass *p) {
-    return p->memory->gemm_scratch + (size_t)omp_get_thread_num() * p->memory->gemm_scratch_size;
-}
-
-/* Rows [first, first + count) of the head, in the thread's own memory: float32, and bfloat16 where
- * the products want that. */
-typedef struct head_rows {
-    const float *f32;
-    const mq_bf16 *bf16;
-} head_rows;
-
-static mq_status read_rows(head_rows *out, const pass *p, const mq_model *of, const chunk *c,
+/* A chunk's rows of the head, in the thread's own memory: float32, and bfloat16 where the products
+ * want that. */
+static mq_status read_rows(mq_operand *out, const pass *p, const mq_model *of, const chunk *c,
                            mq_error *err) {
     const mq_config *config = &of->config;
     const mq_weights *weights = of->weights;
     const char *name = config->tie_word_embeddings ? config->arch->embedding : config->arch->head;
     const size_t at = (size_t)omp_get_thread_num() * CHUNK_ROWS * config->hidden_size;
     float *rows = p->memory->rows + at;
-    *out = (head_rows){.f32 = rows};
+    *out = (mq_operand){.f32 = rows};
     const mq_status status = weights->class_->read(rows, weights, name, c->first, c->count, err);
-    if (status == MQ_OK && p->gemm != NULL) {
+    if (status == MQ_OK && p->bf16 != NULL) {
         out->bf16 = p->memory->rows_bf16 + at;
         p->elementwise->to_bf16(p->memory->rows_bf16 + at, rows, c->count * config->hidden_size);
     }
@@ -215,34 +206,28 @@ static mq_status read_rows(head_rows *out, const pass *p, const mq_model *of, co
 
 /* logits[tokens, count] = normed[first_token.., hidden_size]·rowsᵀ */
 static void logits_product(float *logits, const pass *p, size_t first_token, size_t tokens,
-                           const head_rows *rows, size_t count) {
-    const mq_head_gradient *m = p->memory;
-    const size_t width = p->model->config.hidden_size, at = first_token * width;
-    if (p->gemm != NULL) {
-        const mq_gemm_shape shape = logits_shape(&p->model->config, tokens, count);
-        mq_gemm_bf16_run(p->gemm, logits, m->normed_bf16 + at, rows->bf16, &shape, scratch_of(p));
-    } else {
-        mq_gemm(logits, count, m->normed + at, width, false, rows->f32, width, true, tokens, count,
-                width, 1.0F, 0.0F);
-    }
+                           mq_operand rows, size_t count) {
+    const mq_operand normed = {p->memory->normed, p->memory->normed_bf16};
+    const mq_gemm_shape shape = logits_shape(&p->model->config, tokens, count);
+    mq_product(logits, mq_operand_at(normed, first_token * p->model->config.hidden_size), rows,
+               &shape, p->bf16);
 }
 
 /* d_normed[tokens, hidden_size] (+)= d_logits[tokens, count]·rows */
-static void gradient_product(float *d_normed, const pass *p, const float *d_logits,
-                             const head_rows *rows, size_t count, bool begins) {
+static void gradient_product(float *d_normed, const pass *p, const float *d_logits, mq_operand rows,
+                             size_t count, bool begins) {
     const mq_head_gradient *m = p->memory;
-    const size_t width = p->model->config.hidden_size;
-    if (p->gemm == NULL) {
-        mq_gemm(d_normed, width, d_logits, count, false, rows->f32, width, false, p->ending, width,
-                count, 1.0F, begins ? 0.0F : 1.0F);
-        return;
+    const size_t ld = p->bf16 != NULL ? CHUNK_ROWS : count;
+    const mq_gemm_shape shape = gradient_shape(&p->model->config, p->ending, count, ld, begins);
+    mq_operand gradients = {.f32 = d_logits};
+    if (p->bf16 != NULL) {
+        mq_bf16 *rounded = m->d_logits + (size_t)omp_get_thread_num() * m->slab * CHUNK_ROWS;
+        for (size_t t = 0; t < p->ending; t++) {
+            p->elementwise->to_bf16(rounded + t * CHUNK_ROWS, d_logits + t * count, count);
+        }
+        gradients.bf16 = rounded;
     }
-    const mq_gemm_shape shape = gradient_shape(&p->model->config, p->ending, count, begins);
-    mq_bf16 *rounded = m->d_logits + (size_t)omp_get_thread_num() * m->slab * CHUNK_ROWS;
-    for (size_t t = 0; t < p->ending; t++) {
-        p->elementwise->to_bf16(rounded + t * CHUNK_ROWS, d_logits + t * count, count);
-    }
-    mq_gemm_bf16_run(p->gemm, d_normed, rounded, rows->bf16, &shape, scratch_of(p));
+    mq_product(d_normed, gradients, rows, &shape, p->bf16);
 }
 
 /* --- chunks ----------------------------------------------------------------------------------- */
@@ -273,15 +258,15 @@ static void add_logits(const pass *p, const chunk *c, size_t side, size_t token,
 }
 
 /* Logits of both sides, and the piece's log-sum-exp with them. rows: the model's; the reference's
- * take their place where it has its own. */
-static mq_status begin_chunk(const pass *p, const chunk *c, head_rows *rows, mq_error *err) {
+ * take their place in memory where it has its own. */
+static mq_status begin_chunk(const pass *p, const chunk *c, mq_operand rows, mq_error *err) {
     const size_t tokens = p->beginning;
     float *logits = chunk_of(p, c);
     if (p->head == p->model) {
         logits_product(logits, p, 0, 2 * tokens, rows, c->count);
     } else {
         logits_product(logits, p, 0, tokens, rows, c->count);
-        const mq_status status = read_rows(rows, p, p->model, c, err);
+        const mq_status status = read_rows(&rows, p, p->model, c, err);
         if (status != MQ_OK) {
             return status;
         }
@@ -296,14 +281,14 @@ static mq_status begin_chunk(const pass *p, const chunk *c, head_rows *rows, mq_
 }
 
 /* The model's logits become gradients, and these go on to the normed hidden states. */
-static void end_chunk(const pass *p, const chunk *c, const head_rows *rows) {
+static void end_chunk(const pass *p, const chunk *c, mq_operand rows) {
     const mq_head_gradient *m = p->memory;
     const size_t at = c->piece * m->slab;
     float *logits = chunk_of(p, c);
     for (size_t t = 0; t < p->ending; t++) {
-        const float kl =
-            p->kernels->kl_gradient(logits + t * c->count, logits + (p->ending + t) * c->count,
-                                    c->count, m->lse[0][t], m->lse[1][t], p->weight, p->softcap);
+        const float kl = p->kernels->kl_gradient(
+            logits + t * c->count, logits + (p->ending + t) * c->count, c->count, m->lse[0][t],
+            m->lse[1][t], p->of->weight, p->softcap);
         m->kl[at + t] = c->begins ? kl : m->kl[at + t] + kl;
     }
     gradient_product(m->d_normed + at * p->model->config.hidden_size, p, logits, rows, c->count,
@@ -315,13 +300,13 @@ static mq_status run_piece(const pass *p, size_t piece, mq_error *err) {
     mq_status status = MQ_OK;
     chunk c = chunk_at(config, piece, piece_begin(config, piece));
     for (; status == MQ_OK && c.count > 0; c = chunk_at(config, piece, c.first + c.count)) {
-        head_rows rows;
+        mq_operand rows;
         status = read_rows(&rows, p, p->head, &c, err);
         if (status == MQ_OK && p->ending > 0) {
-            end_chunk(p, &c, &rows);
+            end_chunk(p, &c, rows);
         }
         if (status == MQ_OK && p->beginning > 0) {
-            status = begin_chunk(p, &c, &rows, err);
+            status = begin_chunk(p, &c, rows, err);
         }
     }
     return status;
@@ -329,7 +314,7 @@ static mq_status run_piece(const pass *p, size_t piece, mq_error *err) {
 
 static mq_status run_pieces(const pass *p, mq_error *err) {
     mq_head_gradient *m = p->memory;
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)p->threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(m->context))
     for (size_t piece = 0; piece < PIECES; piece++) {
         m->status[piece] = run_piece(p, piece, &m->error[piece]);
     }
@@ -395,101 +380,80 @@ static void merge_gradients(float *kl, const pass *p) {
     }
 }
 
-static mq_status load_reference_norm(const pass *p, mq_error *err) {
-    const mq_model *model = p->model;
-    float *norm = p->memory->reference_norm;
-    const mq_status status = model->weights->class_->read(
-        norm, model->weights, model->config.arch->final_norm, 0, 1, err);
-    for (size_t i = 0;
-         status == MQ_OK && model->config.arch->norm_plus_one && i < model->config.hidden_size;
-         i++) {
-        norm[i] += 1.0F;
-    }
-    return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, model->folder);
-}
-
-/* What a call reads and writes (head_gradient.h). */
-typedef struct call {
-    float *kl, *d_hidden, *d_norm;
-    const float *reference_hidden, *norm, *hidden;
-} call;
-
 /* Tokens [first, first + p->beginning) as products want them; inv_rms: their slab's. */
-static void norm_slab(const pass *p, const call *on, size_t first, float *inv_rms) {
+static void norm_slab(const pass *p, size_t first, float *inv_rms) {
+    const mq_head_kl *of = p->of;
     mq_head_gradient *m = p->memory;
     const size_t width = p->model->config.hidden_size, tokens = p->beginning;
     const float eps = (float)p->model->config.rms_norm_eps;
-    mq_rmsnorm_forward(m->normed, inv_rms, on->hidden + first * width, on->norm, tokens, width,
-                       eps);
+    mq_rmsnorm_forward(m->normed, inv_rms, of->model.hidden + first * width, of->norm, tokens,
+                       width, eps);
     mq_rmsnorm_forward(m->normed + tokens * width, m->inv_rms_unused,
-                       on->reference_hidden + first * width, m->reference_norm, tokens, width, eps);
-    if (p->gemm != NULL) {
+                       of->reference.hidden + first * width, m->reference_norm, tokens, width, eps);
+    if (p->bf16 != NULL) {
         p->elementwise->to_bf16(m->normed_bf16, m->normed, 2 * tokens * width);
     }
 }
 
 /* Tokens [first, first + p->ending), whose gradients have been summed piece by piece. */
-static void give_slab(const pass *p, const call *on, size_t first, const float *inv_rms) {
+static void give_slab(const pass *p, size_t first, const float *inv_rms) {
+    const mq_head_kl *of = p->of;
     mq_head_gradient *m = p->memory;
     const size_t width = p->model->config.hidden_size;
-    merge_gradients(on->kl + first, p);
-    mq_rmsnorm_backward(on->d_hidden + first * width, m->d_norm, m->d_normed,
-                        on->hidden + first * width, inv_rms, on->norm, p->ending, width, false,
-                        m->norm_scratch);
+    merge_gradients(of->kl + first, p);
+    mq_rmsnorm_backward(of->d_hidden + first * width, m->d_norm, m->d_normed,
+                        of->model.hidden + first * width, inv_rms, of->norm, p->ending, width,
+                        false, m->norm_scratch);
     for (size_t i = 0; i < width; i++) {
-        on->d_norm[i] += m->d_norm[i];
+        of->d_norm[i] += m->d_norm[i];
     }
 }
 
 /* Pass number i over the vocabulary begins slab i and ends the one before it. */
-static mq_status run_passes(pass *p, const call *on, size_t count, const mq_context *context,
-                            mq_error *err) {
+static mq_status run_passes(pass *p, mq_error *err) {
     mq_head_gradient *m = p->memory;
-    const size_t slabs = (count + m->slab - 1) / m->slab;
+    const size_t count = p->of->count, slabs = (count + m->slab - 1) / m->slab;
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i <= slabs; i++) {
         const size_t first = i * m->slab;
         p->ending = p->beginning;
         p->beginning = i < slabs ? mq_smaller(m->slab, count - first) : 0;
         if (p->beginning > 0) {
-            norm_slab(p, on, first, m->inv_rms[i % 2]);
+            norm_slab(p, first, m->inv_rms[i % 2]);
         }
         status = run_pieces(p, err);
-        if (status == MQ_OK && p->gemm != NULL) {
-            status = mq_gemm_bf16_check(p->gemm, err);
+        if (status == MQ_OK && p->bf16 != NULL) {
+            status = mq_gemm_bf16_check(p->bf16->gemm, err);
         }
         if (status == MQ_OK && p->ending > 0) {
-            give_slab(p, on, first - m->slab, m->inv_rms[(i + 1) % 2]);
+            give_slab(p, first - m->slab, m->inv_rms[(i + 1) % 2]);
         }
         if (status == MQ_OK) {
             merge_sums(p);
-            status = mq_check_interrupt(context, err);
+            status = mq_check_interrupt(m->context, err);
         }
     }
     return status;
 }
 
-mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *model,
-                              const mq_model *reference, const float *reference_hidden,
-                              const float *norm, const float *hidden, size_t count, float weight,
-                              const mq_gemm_bf16 *gemm, mq_head_gradient *memory,
-                              const mq_context *context, mq_error *err) {
-    const call on = {kl, d_hidden, d_norm, reference_hidden, norm, hidden};
-    pass p = {.memory = memory,
+mq_status mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory, mq_error *err) {
+    const mq_model *reference = of->reference.model;
+    const mq_config *config = &reference->config;
+    pass p = {.of = of,
+              .memory = memory,
               .model = reference,
-              .head = model,
-              .gemm = gemm,
+              .head = of->model.model,
+              .bf16 = of->bf16 ? &memory->products : NULL,
               .kernels = mq_head_kernels_get(),
               .elementwise = mq_kernels_get(),
-              .threads = mq_context_threads(context),
-              .weight = weight,
-              .softcap = (float)reference->config.final_logit_softcapping};
-    memset(d_norm, 0, reference->config.hidden_size * sizeof *d_norm);
-    mq_status status = load_reference_norm(&p, err);
-    if (status == MQ_OK && count > 0) {
+              .softcap = (float)config->final_logit_softcapping};
+    memset(of->d_norm, 0, config->hidden_size * sizeof *of->d_norm);
+    mq_status status = mq_model_norm(memory->reference_norm, reference, config->arch->final_norm,
+                                     config->hidden_size, err);
+    if (status == MQ_OK && of->count > 0) {
         mq_gemm_enter_single();
-        status = run_passes(&p, &on, count, context, err);
-        mq_gemm_leave_single(context);
+        status = run_passes(&p, err);
+        mq_gemm_leave_single(memory->context);
     }
     return status;
 }

@@ -12,7 +12,8 @@
 typedef struct mq_head_gradient mq_head_gradient;
 
 /* With a gemm of bfloat16 operands, which outlives it, was made for the context's threads, and has
- * been through mq_head_gradient_prepare for max_tokens: room for its operands too. */
+ * been through mq_head_gradient_prepare for max_tokens: room for its operands too. The context, not
+ * NULL, outlives it, too. */
 mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config, size_t max_tokens,
                                          const mq_gemm_bf16 *gemm, const mq_context *context);
 
@@ -20,24 +21,23 @@ mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config,
 mq_status mq_head_gradient_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t max_tokens,
                                    mq_error *err);
 
-/* For the output of the last block, hidden[count, hidden_size] of a model and
- * reference_hidden[count, hidden_size] of `reference` (each with its own final norm:
- * norm[hidden_size] is the model's multiplier; where both have the same head, model is
- * `reference`, and its rows are read once for both):
- *
- *   kl[count]                       KL(reference ‖ model) of each token, nats
- *   d_hidden[count, hidden_size]    gradient of weight·Σ kl by hidden
- *   d_norm[hidden_size]             … by norm
- *
- * count is at most max_tokens, context not NULL and that of the carving. gemm: NULL for products in
- * float32, else that of the carving, and count is the number of tokens it was prepared for: normed
- * hidden states, the head's rows and the gradients of the logits are then rounded to bfloat16, and
- * a logit is off by about 1e-3 of the largest. The results do not depend on the number of threads.
- */
-mq_status mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm, const mq_model *model,
-                              const mq_model *reference, const float *reference_hidden,
-                              const float *norm, const float *hidden, size_t count, float weight,
-                              const mq_gemm_bf16 *gemm, mq_head_gradient *memory,
-                              const mq_context *context, mq_error *err);
+typedef struct mq_head_kl {
+    mq_head_side model;     /* where both have the same head, with the reference's model, whose rows
+                               are read once for both */
+    mq_head_side reference; /* with its own final norm */
+    const float *norm;      /* [hidden_size]: multiplier of the model's final norm */
+    size_t count;           /* tokens, at most max_tokens */
+    float weight;
+    bool bf16; /* products of the carving's gemm, and count is what it was prepared for */
+
+    float *kl;       /* [count]: KL(reference ‖ model) of each token, nats */
+    float *d_hidden; /* [count, hidden_size]: gradient of weight·Σ kl by model.hidden */
+    float *d_norm;   /* [hidden_size]: … by norm */
+} mq_head_kl;
+
+/* Fills in kl, d_hidden and d_norm. With bf16 normed hidden states, the head's rows and the
+ * gradients of the logits are rounded to bfloat16, and a logit is off by about 1e-3 of the largest.
+ * The results do not depend on the number of threads. */
+mq_status mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory, mq_error *err);
 
 #endif

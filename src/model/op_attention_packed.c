@@ -9,7 +9,6 @@
 #include "model/kernels.h"
 #include "model/ops.h"
 #include "model/packed.h"
-#include "tensor/gemm.h"
 
 /* Own queries [first, first + rows) of a sequence and the positions [first_key, first_key + keys)
  * of the keys that they see. */
@@ -65,9 +64,15 @@ static void tile_scores(const head_task *task, const tile *t, const mq_attention
     const float *q = task->q + (sequence->own.first + t->first) * task->q_stride;
     for (size_t i = 0, position = 0; i <= sequence->before_count; i++) {
         const part p = part_at(&position, sequence, i, t);
-        mq_gemm(task->scores + p.column, task->ld, q, task->q_stride, false,
-                task->k + p.row * task->kv_stride, task->kv_stride, true, t->rows, p.count,
-                shape->head_dim, shape->scale, 0.0F);
+        const mq_gemm_shape product = {.m = t->rows,
+                                       .n = p.count,
+                                       .k = shape->head_dim,
+                                       .lda = task->q_stride,
+                                       .ldb = task->kv_stride,
+                                       .ldc = task->ld,
+                                       .trans_b = true};
+        mq_gemm(task->scores + p.column, q, task->k + p.row * task->kv_stride, &product,
+                shape->scale);
     }
     for (size_t r = 0; r < t->rows; r++) {
         const size_t query = sequence->position + t->first + r;
@@ -85,15 +90,19 @@ static void forward_tile(const head_task *task, const tile *t, const mq_attentio
                          const mq_kernels *kernels) {
     const mq_packed_sequence *sequence = task->sequence;
     float *out = task->out + (sequence->own.first + t->first) * task->q_stride;
-    float beta = 0.0F;
+    mq_gemm_shape product = {.m = t->rows,
+                             .n = shape->head_dim,
+                             .lda = task->ld,
+                             .ldb = task->kv_stride,
+                             .ldc = task->q_stride};
     tile_scores(task, t, shape, kernels);
     for (size_t i = 0, position = 0; i <= sequence->before_count; i++) {
         const part p = part_at(&position, sequence, i, t);
         if (p.count > 0) {
-            mq_gemm(out, task->q_stride, task->scores + p.column, task->ld, false,
-                    task->v + p.row * task->kv_stride, task->kv_stride, false, t->rows,
-                    shape->head_dim, p.count, 1.0F, beta);
-            beta = 1.0F;
+            product.k = p.count;
+            mq_gemm(out, task->scores + p.column, task->v + p.row * task->kv_stride, &product,
+                    1.0F);
+            product.accumulate = true;
         }
     }
     for (size_t r = 0; r < t->rows; r++) {
@@ -101,31 +110,31 @@ static void forward_tile(const head_task *task, const tile *t, const mq_attentio
     }
 }
 
-void mq_attention_forward_packed(float *out, const float *q, const float *k, const float *v,
-                                 const mq_packed *packed, const mq_attention_shape *shape,
-                                 float *scratch, const mq_context *context) {
+void mq_attention_forward_packed(float *out, const mq_attention_inputs *in, const mq_packed *packed,
+                                 const mq_attention_run *run) {
     const mq_kernels *kernels = mq_kernels_get();
+    const mq_attention_shape *shape = run->shape;
     const mq_attention_shape longest = {.length = packed->longest, .window = shape->window};
     const size_t ld = mq_attention_score_stride(&longest);
     const size_t tasks = packed->sequence_count * shape->heads;
     mq_gemm_enter_single();
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(run->context))
     for (size_t index = 0; index < tasks; index++) {
         const size_t head = index % shape->heads, group = shape->heads / shape->kv_heads;
         head_task task = {.sequence = &packed->sequences[index / shape->heads],
-                          .q = q + head * shape->head_dim,
-                          .k = k + head / group * shape->head_dim,
-                          .v = v + head / group * shape->head_dim,
+                          .q = in->q + head * shape->head_dim,
+                          .k = in->k.f32 + head / group * shape->head_dim,
+                          .v = in->v.f32 + head / group * shape->head_dim,
                           .out = out + head * shape->head_dim,
                           .q_stride = shape->heads * shape->head_dim,
                           .kv_stride = shape->kv_heads * shape->head_dim,
                           .ld = ld};
-        task.scores = scratch + (size_t)omp_get_thread_num() * MQ_ATTENTION_TILE * (ld + 1);
+        task.scores = run->scratch + (size_t)omp_get_thread_num() * MQ_ATTENTION_TILE * (ld + 1);
         task.sums = task.scores + MQ_ATTENTION_TILE * ld;
         for (size_t first = 0; first < task.sequence->own.count; first += MQ_ATTENTION_TILE) {
             const tile t = tile_at(task.sequence, first, shape->window);
             forward_tile(&task, &t, shape, kernels);
         }
     }
-    mq_gemm_leave_single(context);
+    mq_gemm_leave_single(run->context);
 }

@@ -61,8 +61,9 @@ static double log_sum_exp(const query *a, const float *q, const float *k,
     return max + log(sum);
 }
 
-void mq_attention_forward_reference(float *out, float *lse, const float *q, const float *k,
-                                    const float *v, const mq_attention_shape *shape) {
+void mq_attention_forward_reference(float *out, float *lse, const mq_attention_inputs *in,
+                                    const mq_attention_shape *shape) {
+    const float *q = in->q, *k = in->k.f32, *v = in->v.f32;
     for (size_t index = 0; index < shape->sequences * shape->length * shape->heads; index++) {
         const query a = query_at(shape, index);
         const double normalizer = log_sum_exp(&a, q, k, shape);
@@ -81,9 +82,9 @@ void mq_attention_forward_reference(float *out, float *lse, const float *q, cons
 
 /* Adds what one query contributes. With p_j the probabilities and dp_j = do·v_j: ds_j = p_j·(dp_j -
  * Σ p·dp). */
-static void backward_query(float *dq, float *dk, float *dv, const query *a, const float *dout,
-                           const float *q, const float *k, const float *v,
-                           const mq_attention_shape *shape) {
+static void backward_query(const mq_attention_grads *grads, const query *a, const float *dout,
+                           const mq_attention_inputs *in, const mq_attention_shape *shape) {
+    const float *q = in->q, *k = in->k.f32, *v = in->v.f32;
     const size_t at = q_index(shape, a), d = shape->head_dim;
     const double normalizer = log_sum_exp(a, q, k, shape);
     double mean = 0.0, slope;
@@ -97,22 +98,22 @@ static void backward_query(float *dq, float *dk, float *dv, const query *a, cons
         const double p = exp(score(&slope, q + at, k + kv, shape) - normalizer);
         const double ds = p * (dot(dout + at, v + kv, d) - mean) * slope * (double)shape->scale;
         for (size_t i = 0; i < d; i++) {
-            dq[at + i] += (float)(ds * (double)k[kv + i]);
-            dk[kv + i] += (float)(ds * (double)q[at + i]);
-            dv[kv + i] += (float)(p * (double)dout[at + i]);
+            grads->dq[at + i] += (float)(ds * (double)k[kv + i]);
+            grads->dk[kv + i] += (float)(ds * (double)q[at + i]);
+            grads->dv[kv + i] += (float)(p * (double)dout[at + i]);
         }
     }
 }
 
-void mq_attention_backward_reference(float *dq, float *dk, float *dv, const float *dout,
-                                     const float *q, const float *k, const float *v,
+void mq_attention_backward_reference(const mq_attention_grads *grads, const float *dout,
+                                     const mq_attention_inputs *in,
                                      const mq_attention_shape *shape) {
     const size_t tokens = shape->sequences * shape->length;
-    memset(dq, 0, tokens * shape->heads * shape->head_dim * sizeof *dq);
-    memset(dk, 0, tokens * shape->kv_heads * shape->head_dim * sizeof *dk);
-    memset(dv, 0, tokens * shape->kv_heads * shape->head_dim * sizeof *dv);
+    memset(grads->dq, 0, tokens * shape->heads * shape->head_dim * sizeof *grads->dq);
+    memset(grads->dk, 0, tokens * shape->kv_heads * shape->head_dim * sizeof *grads->dk);
+    memset(grads->dv, 0, tokens * shape->kv_heads * shape->head_dim * sizeof *grads->dv);
     for (size_t index = 0; index < tokens * shape->heads; index++) {
         const query a = query_at(shape, index);
-        backward_query(dq, dk, dv, &a, dout, q, k, v, shape);
+        backward_query(grads, &a, dout, in, shape);
     }
 }

@@ -8,7 +8,7 @@
 
 #include "base/context.h"
 #include "model/arch.h"
-#include "tensor/gemm_bf16.h"
+#include "tensor/product.h"
 
 /* RMSNorm (Zhang & Sennrich 2019): y[rows, n] = x · inv_rms · weight[n], inv_rms[rows] =
  * 1/sqrt(mean(x²) + eps). */
@@ -44,10 +44,9 @@ void mq_glu_forward_reference(float *h, const float *gate, const float *up, size
 void mq_glu_backward_reference(float *dgate, float *dup, const float *dh, const float *gate,
                                const float *up, size_t count, mq_activation activation);
 
-/* Causal attention with grouped queries, in tiles: out[tokens, heads, head_dim], lse[tokens, heads]
- * (log-sum-exp of each row, kept for backward) of q[tokens, heads, head_dim], k and v [tokens,
- * kv_heads, head_dim]. window > 0: a token sees itself and the window - 1 tokens before it. softcap
- * > 0: scores = softcap·tanh(scores/softcap). */
+/* Causal attention with grouped queries, in tiles: out[tokens, heads, head_dim] and, kept for
+ * backward, lse[tokens, heads], the log-sum-exp of each row. window > 0: a token sees itself and
+ * the window - 1 tokens before it. softcap > 0: scores = softcap·tanh(scores/softcap). */
 typedef struct mq_attention_shape {
     size_t sequences, length, heads, kv_heads, head_dim, window;
     float scale, softcap;
@@ -67,12 +66,9 @@ size_t mq_attention_scratch(const mq_attention_shape *shape, bool backward,
 /* What products of bfloat16 operands take: queries, keys, values, the softmax's result and
  * gradients are rounded; sums, the softmax and what comes out are float32. */
 typedef struct mq_attention_bf16 {
-    const mq_gemm_bf16 *gemm;    /* has been through mq_attention_prepare; NULL: float32 */
-    unsigned char *gemm_scratch; /* [threads, gemm_scratch_size] */
-    size_t gemm_scratch_size;
-    mq_bf16 *k, *v;   /* [sequences, kv_heads, length, head_dim]: by mq_attention_round_keys */
-    mq_bf16 *scratch; /* [threads, mq_attention_bf16_scratch] */
-    float *product;   /* [threads, mq_attention_bf16_product] */
+    mq_products products; /* their gemm has been through mq_attention_prepare; NULL: float32 */
+    mq_bf16 *scratch;     /* [threads, mq_attention_bf16_scratch] */
+    float *product;       /* [threads, mq_attention_bf16_product] */
 } mq_attention_bf16;
 
 /* Makes gemm ready for a shape; the number of sequences does not count. */
@@ -86,28 +82,45 @@ size_t mq_attention_bf16_product(const mq_attention_shape *shape);
 void mq_attention_round_keys(mq_bf16 *to, const float *k, size_t first, size_t count,
                              const mq_attention_shape *shape);
 
-/* bf16: NULL, or with gemm NULL, for products of float32; else its k and v are what
- * mq_attention_round_keys has made of all tokens of k and v. */
-void mq_attention_forward(float *out, float *lse, const float *q, const float *k, const float *v,
-                          const mq_attention_shape *shape, float *scratch,
-                          const mq_attention_bf16 *bf16, const mq_context *context);
-/* The same for the sequences of a packed batch (packed.h), arrays over its rows, without lse;
- * shape->sequences and shape->length do not count. Scratch as above, for one sequence of as many
+/* bfloat16, for products of it, is what mq_attention_round_keys has made of all tokens. */
+typedef struct mq_attention_inputs {
+    const float *q;  /* [tokens, heads, head_dim] */
+    mq_operand k, v; /* [tokens, kv_heads, head_dim] */
+} mq_attention_inputs;
+
+/* What a backward reads besides: of the forward, and the gradient by out. */
+typedef struct mq_attention_kept {
+    const float *out, *lse, *dout; /* [tokens, heads, head_dim], [tokens, heads], as out */
+} mq_attention_kept;
+
+/* Gradients by the inputs, of their shapes; overwritten. */
+typedef struct mq_attention_grads {
+    float *dq, *dk, *dv;
+} mq_attention_grads;
+
+typedef struct mq_attention_run {
+    const mq_attention_shape *shape;
+    float *scratch;                /* [mq_attention_scratch] */
+    const mq_attention_bf16 *bf16; /* NULL, or without a gemm: products of float32 */
+    const mq_context *context;
+} mq_attention_run;
+
+void mq_attention_forward(float *out, float *lse, const mq_attention_inputs *in,
+                          const mq_attention_run *run);
+/* The same for the sequences of a packed batch (packed.h), arrays over its rows, without lse, of
+ * float32; shape->sequences and shape->length do not count. Scratch for one sequence of as many
  * tokens as the batch has rows. */
 struct mq_packed;
-void mq_attention_forward_packed(float *out, const float *q, const float *k, const float *v,
-                                 const struct mq_packed *packed, const mq_attention_shape *shape,
-                                 float *scratch, const mq_context *context);
-/* dq, dk, dv as q, k, v, overwritten. Scores are computed again from lse (Dao et al. 2022,
- * FlashAttention). */
-void mq_attention_backward(float *dq, float *dk, float *dv, const float *dout, const float *out,
-                           const float *lse, const float *q, const float *k, const float *v,
-                           const mq_attention_shape *shape, float *scratch,
-                           const mq_attention_bf16 *bf16, const mq_context *context);
-void mq_attention_forward_reference(float *out, float *lse, const float *q, const float *k,
-                                    const float *v, const mq_attention_shape *shape);
-void mq_attention_backward_reference(float *dq, float *dk, float *dv, const float *dout,
-                                     const float *q, const float *k, const float *v,
+void mq_attention_forward_packed(float *out, const mq_attention_inputs *in,
+                                 const struct mq_packed *packed, const mq_attention_run *run);
+/* Scores are computed again from lse (Dao et al. 2022, FlashAttention). A gradient that is NULL is
+ * not wanted. */
+void mq_attention_backward(const mq_attention_grads *grads, const mq_attention_kept *kept,
+                           const mq_attention_inputs *in, const mq_attention_run *run);
+void mq_attention_forward_reference(float *out, float *lse, const mq_attention_inputs *in,
+                                    const mq_attention_shape *shape);
+void mq_attention_backward_reference(const mq_attention_grads *grads, const float *dout,
+                                     const mq_attention_inputs *in,
                                      const mq_attention_shape *shape);
 
 #endif

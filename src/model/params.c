@@ -50,13 +50,8 @@ static mq_status load_norm(mq_block_params *params, const mq_model *model, size_
                            size_t norm, mq_error *err) {
     char name[MQ_NAME_SIZE];
     mq_config_norm_name(name, &model->config, layer, (mq_norm)norm);
-    mq_status status =
-        model->weights->class_->read(params->norm[norm], model->weights, name, 0, 1, err);
-    const size_t size = mq_config_norm_size(&model->config, (mq_norm)norm);
-    for (size_t i = 0; status == MQ_OK && model->config.arch->norm_plus_one && i < size; i++) {
-        params->norm[norm][i] += 1.0f;
-    }
-    return status;
+    return mq_model_norm(params->norm[norm], model, name,
+                         mq_config_norm_size(&model->config, (mq_norm)norm), err);
 }
 
 mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, size_t layer,

@@ -285,7 +285,16 @@ void mq_model_free(mq_model *model) {
     mq_free(model);
 }
 
-/* --- embedding -------------------------------------------------------------------------------- */
+/* --- norms and embedding ---------------------------------------------------------------------- */
+
+mq_status mq_model_norm(float *norm, const mq_model *model, const char *name, size_t size,
+                        mq_error *err) {
+    const mq_status status = model->weights->class_->read(norm, model->weights, name, 0, 1, err);
+    for (size_t i = 0; status == MQ_OK && model->config.arch->norm_plus_one && i < size; i++) {
+        norm[i] += 1.0F;
+    }
+    return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, model->folder);
+}
 
 mq_status mq_model_embed(float *hidden, const mq_model *model, const int32_t *ids, size_t count,
                          mq_error *err) {

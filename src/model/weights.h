@@ -52,27 +52,37 @@ void mq_model_free(mq_model *model);
  * must equal them). */
 mq_status mq_model_check(const mq_model *model, mq_error *err);
 
+/* norm[size]: the multiplier of a norm, 1 + weight where the architecture has it so. */
+mq_status mq_model_norm(float *norm, const mq_model *model, const char *name, size_t size,
+                        mq_error *err);
+
 /* hidden[count, hidden_size] of token ids, scaled where the architecture does. */
 mq_status mq_model_embed(float *hidden, const mq_model *model, const int32_t *ids, size_t count,
                          mq_error *err);
 
 /* --- the head: final norm and logits, never [tokens, vocab_size] at once ---------------------- */
 
-/* For hidden[count, hidden_size] (output of the last block): nll[i] = -log p(targets[i]) in natural
- * units, and top[i] = the id of the largest logit (lowest id on a tie). nll or top may be NULL.
- * Works through the vocabulary in slabs of rows with a running log-sum-exp; working memory is
- * bounded by mq_head_memory(config, count). */
-mq_status mq_head_score(float *nll, int32_t *top, const mq_model *model, const float *hidden,
-                        const int32_t *targets, size_t count, const mq_context *context,
-                        mq_error *err);
+/* A model and the output of its last block. */
+typedef struct mq_head_side {
+    const mq_model *model;
+    const float *hidden; /* [count, hidden_size] */
+} mq_head_side;
 
-/* The same for two models at once: kl[i] = KL(reference ‖ model) of the next-token distributions in
- * nats, same_top[i] = 1 when their largest logits are of the same id. Both must have the same
- * vocab_size. */
-mq_status mq_head_compare(float *nll, float *kl, unsigned char *same_top, const mq_model *model,
-                          const float *hidden, const mq_model *reference,
-                          const float *reference_hidden, const int32_t *targets, size_t count,
-                          const mq_context *context, mq_error *err);
+/* Of next-token distributions, [count] each; NULL: not wanted. The last two compare a model's with
+ * a reference's. */
+typedef struct mq_head_scores {
+    float *nll;              /* -log p(target), in natural units */
+    int32_t *top;            /* the id of the largest logit, the lowest on a tie */
+    float *kl;               /* KL(reference ‖ model) in nats */
+    unsigned char *same_top; /* 1 when both have the largest logit at the same id */
+} mq_head_scores;
+
+/* Works through the vocabulary in slabs of rows with a running log-sum-exp; working memory is
+ * bounded by mq_head_memory(config, count). targets[count] are read for nll only. reference, of the
+ * same vocab_size, is read for kl and same_top; NULL where these are. */
+mq_status mq_head_score(const mq_head_scores *out, const mq_head_side *model,
+                        const mq_head_side *reference, const int32_t *targets, size_t count,
+                        const mq_context *context, mq_error *err);
 /* Bytes that scoring count tokens of one or two models holds at most. */
 size_t mq_head_memory(const mq_config *config, size_t count);
 

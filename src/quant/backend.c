@@ -18,7 +18,7 @@
 #include "base/random.h"
 #include "matquant/names.h"
 #include "model/block.h"
-#include "tensor/gemm.h"
+#include "tensor/product.h"
 
 /* --- measuring -------------------------------------------------------------------------------- */
 
@@ -30,8 +30,8 @@ typedef struct trial {
     size_t rows, out, in, threads;
     float *x, *w, *dy, *result; /* [rows, in], [out, in], [rows, out]; [threads, largest] */
     mq_bf16 *x_bf16, *w_bf16, *dy_bf16;
-    unsigned char *scratch; /* [threads, scratch_size] */
-    size_t scratch_size, largest;
+    size_t largest;
+    mq_products products;
     mq_gemm_shape shapes[3]; /* forward, input gradient, weight gradient */
 } trial;
 
@@ -43,7 +43,7 @@ static void trial_carve(trial *t, mq_slab *slab) {
     t->x_bf16 = mq_carve(slab, t->rows * t->in, sizeof(mq_bf16));
     t->w_bf16 = mq_carve(slab, t->out * t->in, sizeof(mq_bf16));
     t->dy_bf16 = mq_carve(slab, t->rows * t->out, sizeof(mq_bf16));
-    t->scratch = mq_carve(slab, t->threads, t->scratch_size);
+    t->products = mq_products_carve(slab, t->products.gemm, t->threads);
 }
 
 static void fill(float *values, mq_bf16 *rounded, size_t count, uint64_t stream) {
@@ -61,24 +61,16 @@ static double thread_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static void product(const trial *t, const mq_gemm_bf16 *gemm, size_t kind) {
-    const size_t thread = (size_t)omp_get_thread_num();
-    const float *a[3] = {t->x, t->dy, t->dy}, *b[3] = {t->w, t->w, t->x};
-    const mq_bf16 *a16[3] = {t->x_bf16, t->dy_bf16, t->dy_bf16};
-    const mq_bf16 *b16[3] = {t->w_bf16, t->w_bf16, t->x_bf16};
-    const mq_gemm_shape *s = &t->shapes[kind];
-    float *c = t->result + thread * t->largest;
-    if (gemm != NULL) {
-        mq_gemm_bf16_run(gemm, c, a16[kind], b16[kind], s, t->scratch + thread * t->scratch_size);
-    } else {
-        mq_gemm(c, s->ldc, a[kind], s->lda, s->trans_a, b[kind], s->ldb, s->trans_b, s->m, s->n,
-                s->k, 1.0F, 0.0F);
-    }
+static void product(const trial *t, const mq_products *bf16, size_t kind) {
+    const mq_operand x = {t->x, t->x_bf16}, w = {t->w, t->w_bf16}, dy = {t->dy, t->dy_bf16};
+    const mq_operand a[3] = {x, dy, dy}, b[3] = {w, w, x};
+    mq_product(t->result + (size_t)omp_get_thread_num() * t->largest, a[kind], b[kind],
+               &t->shapes[kind], bf16);
 }
 
 /* Processor time of one product, in the mean of all threads, which make it at once; the best of
  * REPEATS. */
-static double product_seconds(const trial *t, const mq_gemm_bf16 *gemm, size_t kind,
+static double product_seconds(const trial *t, const mq_products *bf16, size_t kind,
                               const mq_context *context) {
     double best = 0.0;
     mq_gemm_enter_single();
@@ -87,7 +79,7 @@ static double product_seconds(const trial *t, const mq_gemm_bf16 *gemm, size_t k
 #pragma omp parallel num_threads((int)t->threads) reduction(+ : sum)
         {
             const double begin = thread_seconds();
-            product(t, gemm, kind);
+            product(t, bf16, kind);
             sum = thread_seconds() - begin;
         }
         best = r == 0 || sum < best ? sum : best;
@@ -100,7 +92,7 @@ static double product_seconds(const trial *t, const mq_gemm_bf16 *gemm, size_t k
 static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 *gemm,
                             const mq_config *config, mq_linear linear, size_t rows,
                             const mq_context *context, mq_error *err) {
-    trial t = {.rows = rows, .threads = mq_context_threads(context)};
+    trial t = {.rows = rows, .threads = mq_context_threads(context), .products = {.gemm = gemm}};
     mq_config_linear_shape(&t.out, &t.in, config, linear);
     const size_t out = t.out, in = t.in;
     t.shapes[0] = (mq_gemm_shape){
@@ -114,7 +106,6 @@ static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 
         t.largest = count > t.largest ? count : t.largest;
         status = mq_gemm_bf16_prepare(gemm, &t.shapes[kind], err);
     }
-    t.scratch_size = mq_gemm_bf16_scratch(gemm);
     mq_slab slab = {0};
     trial_carve(&t, &slab);
     if (status == MQ_OK) {
@@ -130,7 +121,7 @@ static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 
     for (size_t kind = 0; kind < 3; kind++) {
         *operations += 2.0 * (double)rows * (double)out * (double)in;
         seconds[0] += product_seconds(&t, NULL, kind, context);
-        seconds[1] += product_seconds(&t, gemm, kind, context);
+        seconds[1] += product_seconds(&t, &t.products, kind, context);
     }
     mq_slab_free(&slab);
     return mq_gemm_bf16_check(gemm, err);

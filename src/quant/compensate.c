@@ -22,8 +22,15 @@ void mq_gram_add(float *gram, const float *x, size_t tokens, size_t in, const mq
     for (size_t first = 0; first < in; first += PANEL) {
         const size_t count = in - first < PANEL ? in - first : PANEL, next = first + count;
         float *rows = gram + first * in;
-        mq_gemm(rows + next, in, x + first, in, true, x + next, in, false, count, in - next, tokens,
-                1.0f, 1.0f);
+        const mq_gemm_shape right = {.m = count,
+                                     .n = in - next,
+                                     .k = tokens,
+                                     .lda = in,
+                                     .ldb = in,
+                                     .ldc = in,
+                                     .trans_a = true,
+                                     .accumulate = true};
+        mq_gemm(rows + next, x + first, x + next, &right, 1.0f);
         mq_gemm_gram(rows + first, in, x + first, in, tokens, count);
     }
     mq_gemm_leave_single(context);

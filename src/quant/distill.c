@@ -147,10 +147,11 @@ mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *studen
         mq_model_forward(distill->hidden, &student->model, setup->ids + at, setup->validation,
                          setup->length, setup->pass_batch, "measure", &quiet, err);
     if (status == MQ_OK) {
-        status =
-            mq_head_compare(NULL, distill->kl, NULL, &student->model, distill->hidden, setup->model,
-                            distill->teacher_hidden + at * setup->model->config.hidden_size, NULL,
-                            tokens, &quiet, err);
+        const mq_head_side mine = {&student->model, distill->hidden};
+        const mq_head_side teachers = {setup->model, distill->teacher_hidden +
+                                                         at * setup->model->config.hidden_size};
+        const mq_head_scores scores = {.kl = distill->kl};
+        status = mq_head_score(&scores, &mine, &teachers, NULL, tokens, &quiet, err);
     }
     student->rounded = false;
     double sum = 0.0;
@@ -254,12 +255,17 @@ mq_status mq_distill_forward(mq_distill *distill, const mq_student *student, siz
         return status;
     }
     const bool same_head = setup->embeddings[student->width] == NULL;
-    return mq_head_kl_gradient(distill->kl, distill->gradient[index], distill->final_norm,
-                               same_head ? setup->model : &student->model, setup->model,
-                               distill->targets, student->final_norm.value,
-                               boundary_of(distill, index, layers), tokens, 1.0f / (float)tokens,
-                               wants_bf16(distill, student) ? setup->gemm : NULL, distill->head,
-                               distill->context, err);
+    const mq_head_kl of = {
+        .model = {same_head ? setup->model : &student->model, boundary_of(distill, index, layers)},
+        .reference = {setup->model, distill->targets},
+        .norm = student->final_norm.value,
+        .count = tokens,
+        .weight = 1.0f / (float)tokens,
+        .bf16 = wants_bf16(distill, student),
+        .kl = distill->kl,
+        .d_hidden = distill->gradient[index],
+        .d_norm = distill->final_norm};
+    return mq_head_kl_gradient(&of, distill->head, err);
 }
 
 mq_block_grads mq_distill_grads(const mq_distill *distill, const mq_block_params *to,

@@ -115,8 +115,14 @@ static void round_rows(const pass *p) {
                 }
             }
         }
-        mq_gemm(p->work.weight + end, in, p->work.error, BLOCK, false, factor + begin * in + end,
-                in, false, p->rows, in - end, end - begin, -1.0f, 1.0f);
+        const mq_gemm_shape rest = {.m = p->rows,
+                                    .n = in - end,
+                                    .k = end - begin,
+                                    .lda = BLOCK,
+                                    .ldb = in,
+                                    .ldc = in,
+                                    .accumulate = true};
+        mq_gemm(p->work.weight + end, p->work.error, factor + begin * in + end, &rest, -1.0f);
     }
 }
 

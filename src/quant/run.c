@@ -6,13 +6,11 @@
 
 #include "quant/recipe.h"
 
-static mq_learner learner_for(const mq_quantize_options *options, const mq_model *model,
-                              const mq_selection *selection, const mq_backend *backend,
-                              const mq_context *context) {
-    return (mq_learner){.options = options,
-                        .model = model,
-                        .selection = selection,
-                        .gemm = backend->bf16,
+static mq_learner learner_for(const mq_run_setup *setup, const mq_context *context) {
+    return (mq_learner){.options = setup->options,
+                        .model = setup->model,
+                        .selection = setup->selection,
+                        .gemm = setup->gemm,
                         .context = context};
 }
 
@@ -22,10 +20,9 @@ static void carve(mq_learner *learner, mq_slab *slab) {
                      learn ? learner->options->seq_len : 0);
 }
 
-static mq_status measure_slab(mq_slab *slab, const mq_quantize_options *options,
-                              const mq_model *model, const mq_selection *selection,
-                              const mq_backend *backend, const mq_context *context, mq_error *err) {
-    mq_learner measuring = learner_for(options, model, selection, backend, context);
+static mq_status measure_slab(mq_slab *slab, const mq_run_setup *setup, const mq_context *context,
+                              mq_error *err) {
+    mq_learner measuring = learner_for(setup, context);
     *slab = (mq_slab){0};
     carve(&measuring, slab);
     if (slab->overflow) {
@@ -36,30 +33,28 @@ static mq_status measure_slab(mq_slab *slab, const mq_quantize_options *options,
     return MQ_OK;
 }
 
-mq_status mq_run_memory(size_t *out, const mq_quantize_options *options, const mq_model *model,
-                        const mq_selection *selection, const mq_backend *backend,
-                        const mq_context *context, mq_error *err) {
+mq_status mq_run_memory(size_t *out, const mq_run_setup *setup, const mq_context *context,
+                        mq_error *err) {
     mq_slab slab;
-    const mq_status status = measure_slab(&slab, options, model, selection, backend, context, err);
+    const mq_status status = measure_slab(&slab, setup, context, err);
     *out = slab.used;
     return status;
 }
 
-static mq_status embed(mq_learner *learner, mq_weights *const embeddings[MQ_MAX_WIDTH + 1],
-                       const int32_t *ids, mq_error *err) {
+static mq_status embed(mq_learner *learner, const mq_run_setup *setup, mq_error *err) {
     mq_chains *chains = &learner->chains;
     const size_t tokens = chains->sequences * chains->length;
-    mq_status status = mq_model_embed(chains->teacher, learner->model, ids, tokens, err);
+    mq_status status = mq_model_embed(chains->teacher, setup->model, setup->ids, tokens, err);
     for (size_t k = 0; status == MQ_OK && k < learner->grid_options.width_count; k++) {
-        mq_weights *own = embeddings[learner->grid_options.widths[k]];
+        mq_weights *own = setup->embeddings[learner->grid_options.widths[k]];
         if (own != NULL) {
-            mq_model student = *learner->model;
+            mq_model student = *setup->model;
             student.weights = own;
-            status = mq_model_embed(chains->student[k], &student, ids, tokens, err);
+            status = mq_model_embed(chains->student[k], &student, setup->ids, tokens, err);
             continue;
         }
         memcpy(chains->student[k], chains->teacher,
-               tokens * learner->model->config.hidden_size * sizeof(float));
+               tokens * setup->model->config.hidden_size * sizeof(float));
     }
     return status;
 }
@@ -200,12 +195,10 @@ static mq_status run_block(mq_learner *learner, size_t layer, double started,
     return status;
 }
 
-mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
-                 const mq_selection *selection, const mq_backend *backend,
-                 mq_weights *const embeddings[MQ_MAX_WIDTH + 1], const int32_t *ids,
-                 const mq_run_sink *sink, const mq_context *context, mq_error *err) {
+mq_status mq_run(const mq_run_setup *setup, const mq_run_sink *sink, const mq_context *context,
+                 mq_error *err) {
     mq_slab slab;
-    mq_status status = measure_slab(&slab, options, model, selection, backend, context, err);
+    mq_status status = measure_slab(&slab, setup, context, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -213,13 +206,13 @@ mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
     if (status != MQ_OK) {
         return status;
     }
-    mq_learner learner = learner_for(options, model, selection, backend, context);
+    mq_learner learner = learner_for(setup, context);
     carve(&learner, &slab);
     const double started = mq_seconds();
-    if (ids != NULL) {
-        status = embed(&learner, embeddings, ids, err);
+    if (setup->ids != NULL) {
+        status = embed(&learner, setup, err);
     }
-    for (size_t layer = 0; status == MQ_OK && layer < selection->blocks; layer++) {
+    for (size_t layer = 0; status == MQ_OK && layer < setup->selection->blocks; layer++) {
         status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {
             status = run_block(&learner, layer, started, sink, err);

@@ -2,7 +2,6 @@
 #ifndef MQ_QUANT_RUN_H
 #define MQ_QUANT_RUN_H
 
-#include "quant/backend.h"
 #include "quant/learner.h"
 
 /* Where finished work goes, in the order of the blocks; and where it is taken from if an earlier
@@ -26,17 +25,22 @@ typedef struct mq_run_sink {
                          float *norm, mq_block_loss *loss, mq_error *err);
 } mq_run_sink;
 
-/* Bytes of the slab that mq_run allocates: the same carving, measured. MQ_ERR_USAGE when a size
- * overflows. */
-mq_status mq_run_memory(size_t *out, const mq_quantize_options *options, const mq_model *model,
-                        const mq_selection *selection, const mq_backend *backend,
-                        const mq_context *context, mq_error *err);
+typedef struct mq_run_setup {
+    const mq_quantize_options *options;
+    const mq_model *model;
+    const mq_selection *selection;
+    const mq_gemm_bf16 *gemm; /* ready for all products (mq_backend); NULL: float32 */
+    /* [MQ_MAX_WIDTH + 1], by width: what the student reads its embeddings from; NULL: the model */
+    mq_weights *const *embeddings;
+    const int32_t *ids; /* [options->samples, options->seq_len]; NULL for recipe rtn */
+} mq_run_setup;
 
-/* ids[options->samples, options->seq_len] (NULL for recipe rtn). embeddings[width] is what the
- * width's student reads its embeddings from (NULL: the model). */
-mq_status mq_run(const mq_quantize_options *options, const mq_model *model,
-                 const mq_selection *selection, const mq_backend *backend,
-                 mq_weights *const embeddings[MQ_MAX_WIDTH + 1], const int32_t *ids,
-                 const mq_run_sink *sink, const mq_context *context, mq_error *err);
+/* Bytes of the slab that mq_run allocates: the same carving, measured, for which embeddings and ids
+ * do not count. MQ_ERR_USAGE when a size overflows. */
+mq_status mq_run_memory(size_t *out, const mq_run_setup *setup, const mq_context *context,
+                        mq_error *err);
+
+mq_status mq_run(const mq_run_setup *setup, const mq_run_sink *sink, const mq_context *context,
+                 mq_error *err);
 
 #endif

@@ -110,6 +110,22 @@ static mq_status open_all(job *work, mq_error *err) {
     return status;
 }
 
+static mq_status run_blocks(job *work, mq_error *err) {
+    const mq_quantize_plan *plan = &work->plan;
+    const mq_sequences *text = &plan->calibration;
+    const mq_run_setup setup = {.options = plan->options,
+                                .model = plan->model,
+                                .selection = &plan->selection,
+                                .gemm = plan->backend.bf16,
+                                .embeddings = work->embeddings,
+                                .ids = text->ids != NULL ? text->ids + plan->written * text->length
+                                                         : NULL};
+    const mq_run_sink sink = {work, take_linear, take_norm, take_block, is_done, restore};
+    read_ahead(plan, 0);
+    read_ahead(plan, 1);
+    return mq_quantize_in_source(plan, mq_run(&setup, &sink, plan->context, err), err);
+}
+
 static mq_status run_and_write(job *work, mq_error *err) {
     mq_quantize_plan *plan = &work->plan;
     const mq_quantize_options *options = plan->options;
@@ -121,15 +137,7 @@ static mq_status run_and_write(job *work, mq_error *err) {
         status = mq_quantize_embedded(work->embeddings, plan, work->writer, err);
     }
     if (status == MQ_OK) {
-        const mq_run_sink sink = {work, take_linear, take_norm, take_block, is_done, restore};
-        read_ahead(plan, 0);
-        read_ahead(plan, 1);
-        status = mq_run(options, plan->model, &plan->selection, &plan->backend, work->embeddings,
-                        plan->calibration.ids != NULL
-                            ? plan->calibration.ids + plan->written * plan->calibration.length
-                            : NULL,
-                        &sink, plan->context, err);
-        status = mq_quantize_in_source(plan, status, err);
+        status = run_blocks(work, err);
     }
     if (status == MQ_OK && options->qat) {
         status = mq_quantize_qat(&work->qat, plan, work->embeddings, work->writer, err);

@@ -4,6 +4,7 @@
 #define MQ_STORE_QUANTIZE_H
 
 #include "matquant/quantize.h"
+#include "quant/backend.h"
 #include "quant/qat.h"
 #include "quant/run.h"
 #include "quant/select.h"

@@ -225,8 +225,11 @@ static mq_status check_disk(mq_quantize_plan *plan, mq_error *err) {
 }
 
 static mq_status check_blocks(mq_quantize_plan *plan, mq_error *err) {
-    const mq_status status = mq_run_memory(&plan->working_set, plan->options, plan->model,
-                                           &plan->selection, &plan->backend, plan->context, err);
+    const mq_run_setup setup = {.options = plan->options,
+                                .model = plan->model,
+                                .selection = &plan->selection,
+                                .gemm = plan->backend.bf16};
+    const mq_status status = mq_run_memory(&plan->working_set, &setup, plan->context, err);
     return status == MQ_OK ? mq_quantize_check_memory(
                                  plan->working_set,
                                  "fewer --samples, a shorter --seq-len or a smaller --batch", err)

@@ -9,33 +9,27 @@
  * be anything. */
 static bool fits_blas(size_t value) { return value <= INT_MAX; }
 
-/* c[m, n] = beta·c, all that is left of a product over nothing (BLAS refuses leading dimensions of
- * 0). */
-static void scale_rows(float *c, size_t ldc, size_t m, size_t n, float beta) {
-    for (size_t i = 0; i < m; i++) {
-        for (size_t j = 0; j < n; j++) {
-            c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
-        }
-    }
+static bool shape_fits_blas(const mq_gemm_shape *s) {
+    return fits_blas(s->m) && fits_blas(s->n) && fits_blas(s->k) && fits_blas(s->lda) &&
+           fits_blas(s->ldb) && fits_blas(s->ldc);
 }
 
-void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b,
-             size_t ldb, bool trans_b, size_t m, size_t n, size_t k, float alpha, float beta) {
-    if (m == 0 || n == 0) {
+bool mq_gemm_same_shape(const mq_gemm_shape *a, const mq_gemm_shape *b) {
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb &&
+           a->ldc == b->ldc && a->trans_a == b->trans_a && a->trans_b == b->trans_b &&
+           a->accumulate == b->accumulate;
+}
+
+/* A product of nothing or over nothing is the reference's: BLAS refuses leading dimensions of 0. */
+void mq_gemm(float *c, const float *a, const float *b, const mq_gemm_shape *shape, float alpha) {
+    const mq_gemm_shape *s = shape;
+    if (s->m == 0 || s->n == 0 || s->k == 0 || !shape_fits_blas(s)) {
+        mq_gemm_reference(c, a, b, s, alpha);
         return;
     }
-    if (k == 0) {
-        scale_rows(c, ldc, m, n, beta);
-        return;
-    }
-    if (!fits_blas(m) || !fits_blas(n) || !fits_blas(k) || !fits_blas(lda) || !fits_blas(ldb) ||
-        !fits_blas(ldc)) {
-        mq_gemm_reference(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, alpha, beta);
-        return;
-    }
-    cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-                trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a, (int)lda, b,
-                (int)ldb, beta, c, (int)ldc);
+    cblas_sgemm(CblasRowMajor, s->trans_a ? CblasTrans : CblasNoTrans,
+                s->trans_b ? CblasTrans : CblasNoTrans, (int)s->m, (int)s->n, (int)s->k, alpha, a,
+                (int)s->lda, b, (int)s->ldb, s->accumulate ? 1.0F : 0.0F, c, (int)s->ldc);
 }
 
 void mq_gemm_gram(float *c, size_t ldc, const float *x, size_t ldx, size_t rows, size_t n) {
@@ -44,8 +38,15 @@ void mq_gemm_gram(float *c, size_t ldc, const float *x, size_t ldx, size_t rows,
     }
     if (!fits_blas(rows) || !fits_blas(n) || !fits_blas(ldx) || !fits_blas(ldc)) {
         for (size_t i = 0; i < n; i++) {
-            mq_gemm_reference(c + i * ldc + i, ldc, x + i, ldx, true, x + i, ldx, false, 1, n - i,
-                              rows, 1.0F, 1.0F);
+            const mq_gemm_shape row = {.m = 1,
+                                       .n = n - i,
+                                       .k = rows,
+                                       .lda = ldx,
+                                       .ldb = ldx,
+                                       .ldc = ldc,
+                                       .trans_a = true,
+                                       .accumulate = true};
+            mq_gemm_reference(c + i * ldc + i, x + i, x + i, &row, 1.0F);
         }
         return;
     }
@@ -53,20 +54,19 @@ void mq_gemm_gram(float *c, size_t ldc, const float *x, size_t ldx, size_t rows,
                 c, (int)ldc);
 }
 
-void mq_gemm_reference(float *c, size_t ldc, const float *a, size_t lda, bool trans_a,
-                       const float *b, size_t ldb, bool trans_b, size_t m, size_t n, size_t k,
-                       float alpha, float beta) {
-    for (size_t i = 0; i < m; i++) {
-        for (size_t j = 0; j < n; j++) {
+void mq_gemm_reference(float *c, const float *a, const float *b, const mq_gemm_shape *shape,
+                       float alpha) {
+    const mq_gemm_shape *s = shape;
+    for (size_t i = 0; i < s->m; i++) {
+        for (size_t j = 0; j < s->n; j++) {
             double sum = 0;
-            for (size_t l = 0; l < k; l++) {
-                double left = trans_a ? a[l * lda + i] : a[i * lda + l];
-                double right = trans_b ? b[j * ldb + l] : b[l * ldb + j];
+            for (size_t l = 0; l < s->k; l++) {
+                double left = s->trans_a ? a[l * s->lda + i] : a[i * s->lda + l];
+                double right = s->trans_b ? b[j * s->ldb + l] : b[l * s->ldb + j];
                 sum += left * right;
             }
-            /* beta == 0 says that c holds nothing yet, not even a number */
-            double kept = beta == 0 ? 0 : (double)beta * c[i * ldc + j];
-            c[i * ldc + j] = (float)(alpha * sum + kept);
+            float *to = &c[i * s->ldc + j];
+            *to = (float)(alpha * sum + (s->accumulate ? (double)*to : 0.0));
         }
     }
 }

@@ -8,11 +8,19 @@
 
 #include "base/context.h"
 
-/* With leading dimensions for strided views: c[m, n] = alpha·op(a)·op(b) + beta·c.
- * From several threads at once only between mq_gemm_enter_single and mq_gemm_leave_single:
- * elsewhere the products are right but wait for one another. */
-void mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b,
-             size_t ldb, bool trans_b, size_t m, size_t n, size_t k, float alpha, float beta);
+/* c[m, n] = (accumulate ? c : 0) + op(a)[m, k]·op(b)[k, n], where op(a) is a[m, k] or the transpose
+ * of a[k, m]; c is not read unless it is added to. */
+typedef struct mq_gemm_shape {
+    size_t m, n, k;
+    size_t lda, ldb, ldc; /* elements between rows as they are stored */
+    bool trans_a, trans_b, accumulate;
+} mq_gemm_shape;
+
+bool mq_gemm_same_shape(const mq_gemm_shape *a, const mq_gemm_shape *b);
+
+/* The product times alpha. From several threads at once only between mq_gemm_enter_single and
+ * mq_gemm_leave_single: elsewhere the products are right but wait for one another. */
+void mq_gemm(float *c, const float *a, const float *b, const mq_gemm_shape *shape, float alpha);
 
 /* c[n, n] += x[rows, n]ᵀ · x, and of c, which is symmetric, only the upper triangle. From several
  * threads as mq_gemm. */
@@ -25,9 +33,8 @@ void mq_gemm_leave_single(const mq_context *context);
 
 /* Plain triple loops, kept as the reference that the tests hold the backends against; double
  * accumulation. */
-void mq_gemm_reference(float *c, size_t ldc, const float *a, size_t lda, bool trans_a,
-                       const float *b, size_t ldb, bool trans_b, size_t m, size_t n, size_t k,
-                       float alpha, float beta);
+void mq_gemm_reference(float *c, const float *a, const float *b, const mq_gemm_shape *shape,
+                       float alpha);
 
 /* "OpenBLAS 0.3.21 SkylakeX" into out. */
 void mq_gemm_describe(char *out, size_t size);

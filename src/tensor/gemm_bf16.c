@@ -122,15 +122,9 @@ void mq_gemm_bf16_free(mq_gemm_bf16 *gemm) {
 
 /* --- preparing a shape ------------------------------------------------------------------------ */
 
-static bool same_shape(const mq_gemm_shape *a, const mq_gemm_shape *b) {
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb &&
-           a->ldc == b->ldc && a->trans_a == b->trans_a && a->trans_b == b->trans_b &&
-           a->accumulate == b->accumulate;
-}
-
 static product *find(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
     for (size_t i = 0; i < gemm->count; i++) {
-        if (same_shape(&gemm->products[i].shape, shape)) {
+        if (mq_gemm_same_shape(&gemm->products[i].shape, shape)) {
             return &gemm->products[i];
         }
     }

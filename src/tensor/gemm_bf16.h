@@ -1,7 +1,5 @@
-/* Matrix products of bfloat16 operands that are accumulated in float32, made by oneDNN with the
- * processor's bfloat16 instructions (AVX512-BF16, AMX).
- *
- *   c[m, n] = (accumulate ? c : 0) + op(a)·op(b)      a, b bfloat16, c float32, row-major
+/* Matrix products of bfloat16 operands, a and b in mq_gemm_shape's equation, that are accumulated
+ * in float32, made by oneDNN with the processor's bfloat16 instructions (AVX512-BF16, AMX).
  *
  * Each product runs on the calling thread alone. An operand that is rounded to bfloat16 (8
  * significant bits) is off by at most 2^-8 of itself; the instructions add in float32 and take
@@ -13,18 +11,11 @@
 #ifndef MQ_TENSOR_GEMM_BF16_H
 #define MQ_TENSOR_GEMM_BF16_H
 
-#include <stdbool.h>
-
 #include "base/error.h"
 #include "tensor/bf16.h"
+#include "tensor/gemm.h"
 
 typedef struct mq_gemm_bf16 mq_gemm_bf16;
-
-typedef struct mq_gemm_shape {
-    size_t m, n, k;       /* none is 0 */
-    size_t lda, ldb, ldc; /* elements between rows as they are stored */
-    bool trans_a, trans_b, accumulate;
-} mq_gemm_shape;
 
 /* Whether this program was built with oneDNN, and whether the processor has the instructions. */
 bool mq_gemm_bf16_built(void);
@@ -36,8 +27,8 @@ bool mq_gemm_bf16_usable(void);
 mq_status mq_gemm_bf16_new(mq_gemm_bf16 **out, size_t threads, mq_error *err);
 void mq_gemm_bf16_free(mq_gemm_bf16 *gemm); /* NULL is allowed */
 
-/* Makes a shape ready, unless it is already. Not while products run. MQ_ERR_MACHINE when oneDNN
- * cannot. */
+/* Makes a shape, of which no size is 0, ready, unless it is already. Not while products run.
+ * MQ_ERR_MACHINE when oneDNN cannot. */
 mq_status mq_gemm_bf16_prepare(mq_gemm_bf16 *gemm, const mq_gemm_shape *shape, mq_error *err);
 /* Bytes of scratch memory, aligned to MQ_ALIGNMENT, that any prepared product needs; a multiple of
  * that, so that threads' can follow one another. */

@@ -131,7 +131,7 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
     const mq_block_pass pass = {.kernels = mq_kernels_get(),
                                 .config = &b->config,
                                 .weights = &weights,
-                                .bf16 = true,
+                                .bf16 = &b->activations->products,
                                 .shape = &shape,
                                 .activations = b->activations,
                                 .grads = grads,
@@ -160,20 +160,17 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
 
 /* Those of the heads that share keys, as the block makes them: q·kᵀ and p·v; backward, besides
  * q·kᵀ: do·vᵀ, pᵀ·do, dsᵀ·q, ds·k. */
-static void group_products(const bench *b, bool backward, const mq_attn_view *view,
-                           const mq_attention_shape *shape, const mq_attn_work *own) {
-    const mq_kernels *kernels = mq_kernels_get();
-    const mq_attn_operand keys = {b->operand[1], b->activations->attention.k};
-    for (size_t i = 0; i < mq_attn_tile_count(shape); i++) {
-        const mq_attn_tile t = mq_attn_tile_at(shape, i);
-        const mq_attn_work w = mq_attn_for_tile(own, &t);
-        const mq_attn_operand queries = {w.q, w.q16}, scores = {w.scores, w.scores16};
+static void group_products(const bench *b, bool backward, mq_attn_work *w) {
+    const mq_operand keys = {b->operand[1], b->activations->k_bf16};
+    const mq_operand queries = {w->q, w->q16}, scores = {w->scores, w->scores16};
+    for (size_t i = 0; i < mq_attn_tile_count(w->shape); i++) {
+        mq_attn_to_tile(w, i);
         for (int k = 0; k < (backward ? 2 : 1); k++) {
-            mq_attn_against_keys(w.scores, &queries, &keys, 1.0F, &t, view, &w, shape);
+            mq_attn_against_keys(w->scores, queries, keys, 1.0F, w);
         }
-        mq_attn_over_keys(w.out, &scores, &keys, &t, view, &w, shape);
+        mq_attn_over_keys(w->out, scores, keys, w);
         for (int k = 0; backward && k < 2; k++) {
-            mq_attn_add_to_keys(b->operand[2], &scores, &queries, &t, view, &w, shape, kernels);
+            mq_attn_add_to_keys(b->operand[2], scores, queries, w);
         }
     }
 }
@@ -181,14 +178,15 @@ static void group_products(const bench *b, bool backward, const mq_attn_view *vi
 static void attention_products(const bench *b, bool backward) {
     const mq_block_shape block = {.config = &b->config, .sequences = SEQUENCES, .length = LENGTH};
     const mq_attention_shape shape = mq_block_attention_shape(&b->config, &block);
-    const mq_attention_bf16 *bf16 = b->bf16 ? &b->activations->attention : NULL;
+    const mq_attention_run run = {.shape = &shape,
+                                  .scratch = b->activations->scratch,
+                                  .bf16 = b->bf16 ? &b->activations->attention : NULL,
+                                  .context = b->context};
     openblas_set_num_threads(1);
 #pragma omp parallel for schedule(dynamic, 1)
     for (size_t task = 0; task < SEQUENCES * shape.kv_heads; task++) {
-        const mq_attn_view view =
-            mq_attn_view_of(&shape, task / shape.kv_heads, task % shape.kv_heads);
-        const mq_attn_work w = mq_attn_work_of_thread(b->activations->scratch, bf16, &shape);
-        group_products(b, backward, &view, &shape, &w);
+        mq_attn_work w = mq_attn_work_on(&run, task);
+        group_products(b, backward, &w);
     }
     mq_gemm_set_threads(mq_context_threads(b->context));
 }

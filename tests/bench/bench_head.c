@@ -46,10 +46,17 @@ static void bench_sampling(const mq_model *model, size_t sequences, size_t lengt
 static double product_seconds(size_t tokens, size_t rows, size_t width) {
     float *x = mq_calloc(tokens * width, sizeof *x), *w = mq_calloc(rows * width, sizeof *w);
     float *y = mq_calloc(tokens * rows, sizeof *y);
+    const mq_gemm_shape shape = {.m = tokens,
+                                 .n = rows,
+                                 .k = width,
+                                 .lda = width,
+                                 .ldb = width,
+                                 .ldc = rows,
+                                 .trans_b = true};
     double best = 1e9;
     for (int i = 0; i < 4; i++) {
         const double begin = mq_seconds();
-        mq_gemm(y, rows, x, width, false, w, width, true, tokens, rows, width, 1, 0);
+        mq_gemm(y, x, w, &shape, 1);
         const double seconds = mq_seconds() - begin;
         best = seconds < best ? seconds : best;
     }
@@ -67,11 +74,13 @@ static void bench_head(const mq_model *model, size_t tokens, const mq_context *c
     for (size_t i = 0; i < tokens * width; i++) {
         hidden[i] = (float)((i * 2654435761U) % 1000) / 500.0F - 1.0F;
     }
+    const mq_head_side side = {model, hidden};
+    const mq_head_scores scores = {.nll = nll, .top = top};
     const double flops = 2.0 * (double)tokens * (double)width * (double)vocab;
     double best = 1e9;
     for (int i = 0; i < 3; i++) {
         const double begin = mq_seconds();
-        if (mq_head_score(nll, top, model, hidden, targets, tokens, context, &err) != MQ_OK) {
+        if (mq_head_score(&scores, &side, NULL, targets, tokens, context, &err) != MQ_OK) {
             stop(&err);
         }
         const double seconds = mq_seconds() - begin;
@@ -127,11 +136,19 @@ static void bench_gradient(const mq_model *model, size_t tokens, bool bf16,
         stop(&err);
     }
     mq_head_gradient *memory = mq_head_gradient_carve(&slab, config, tokens, gemm, context);
+    const mq_head_kl of = {.model = {model, hidden},
+                           .reference = {model, reference},
+                           .norm = norm,
+                           .count = tokens,
+                           .weight = 1.0F / (float)tokens,
+                           .bf16 = bf16,
+                           .kl = kl,
+                           .d_hidden = d_hidden,
+                           .d_norm = d_norm};
     double best = 1e9, best_cpu = 1e9, sum = 0.0;
     for (int i = 0; i < 4; i++) {
         const double begin = mq_seconds(), cpu_begin = processor_seconds();
-        if (mq_head_kl_gradient(kl, d_hidden, d_norm, model, model, reference, norm, hidden, tokens,
-                                1.0F / (float)tokens, gemm, memory, context, &err) != MQ_OK) {
+        if (mq_head_kl_gradient(&of, memory, &err) != MQ_OK) {
             stop(&err);
         }
         best = fmin(best, mq_seconds() - begin);

@@ -196,22 +196,17 @@ void __wrap_mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
     *region(offsetof(phase_times, backward_tokens)) += (double)(shape->sequences * shape->length);
 }
 
-void __wrap_mq_attention_forward(float *out, float *lse, const float *q, const float *k,
-                                 const float *v, const mq_attention_shape *shape, float *scratch,
-                                 const mq_attention_bf16 *bf16, const mq_context *context) {
+void __wrap_mq_attention_forward(float *out, float *lse, const mq_attention_inputs *in,
+                                 const mq_attention_run *run) {
     timers.in_attention = true;
-    TIMED(attention, __real_mq_attention_forward(out, lse, q, k, v, shape, scratch, bf16, context));
+    TIMED(attention, __real_mq_attention_forward(out, lse, in, run));
     timers.in_attention = false;
 }
 
-void __wrap_mq_attention_backward(float *dq, float *dk, float *dv, const float *dout,
-                                  const float *out, const float *lse, const float *q,
-                                  const float *k, const float *v, const mq_attention_shape *shape,
-                                  float *scratch, const mq_attention_bf16 *bf16,
-                                  const mq_context *context) {
+void __wrap_mq_attention_backward(const mq_attention_grads *grads, const mq_attention_kept *kept,
+                                  const mq_attention_inputs *in, const mq_attention_run *run) {
     timers.in_attention = true;
-    TIMED(attention, __real_mq_attention_backward(dq, dk, dv, dout, out, lse, q, k, v, shape,
-                                                  scratch, bf16, context));
+    TIMED(attention, __real_mq_attention_backward(grads, kept, in, run));
     timers.in_attention = false;
 }
 
@@ -274,22 +269,21 @@ static void count_product(double begin, double flops) {
     }
 }
 
-static double product_flops(size_t m, size_t n, size_t k) {
-    return 2.0 * (double)m * (double)n * (double)k;
+static double product_flops(const mq_gemm_shape *shape) {
+    return 2.0 * (double)shape->m * (double)shape->n * (double)shape->k;
 }
 
-void __wrap_mq_gemm(float *c, size_t ldc, const float *a, size_t lda, bool trans_a, const float *b,
-                    size_t ldb, bool trans_b, size_t m, size_t n, size_t k, float alpha,
-                    float beta) {
+void __wrap_mq_gemm(float *c, const float *a, const float *b, const mq_gemm_shape *shape,
+                    float alpha) {
     const double begin = seconds_now();
-    __real_mq_gemm(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, alpha, beta);
-    count_product(begin, product_flops(m, n, k));
+    __real_mq_gemm(c, a, b, shape, alpha);
+    count_product(begin, product_flops(shape));
 }
 
 void __wrap_mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
                              const mq_gemm_shape *shape, void *scratch) {
     const double begin = seconds_now();
-    const double flops = product_flops(shape->m, shape->n, shape->k);
+    const double flops = product_flops(shape);
     __real_mq_gemm_bf16_run(gemm, c, a, b, shape, scratch);
     count_product(begin, flops);
     if (!timers.in_attention && (size_t)omp_get_thread_num() < MAX_TIMED_THREADS) {

@@ -11,7 +11,6 @@
 
 #include "base/alloc.h"
 #include "tensor/dtype.h"
-#include "tensor/gemm.h"
 
 enum { MOST_SHAPES = 4096, SCRATCH = 64 };
 
@@ -37,15 +36,9 @@ mq_status mq_gemm_bf16_new(mq_gemm_bf16 **out, size_t threads, mq_error *err) {
 
 void mq_gemm_bf16_free(mq_gemm_bf16 *gemm) { mq_free(gemm); }
 
-static bool same_shape(const mq_gemm_shape *a, const mq_gemm_shape *b) {
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb &&
-           a->ldc == b->ldc && a->trans_a == b->trans_a && a->trans_b == b->trans_b &&
-           a->accumulate == b->accumulate;
-}
-
 static bool is_prepared(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
     for (size_t i = 0; i < gemm->count; i++) {
-        if (same_shape(&gemm->shapes[i], shape)) {
+        if (mq_gemm_same_shape(&gemm->shapes[i], shape)) {
             return true;
         }
     }
@@ -85,14 +78,15 @@ static float *widen(const mq_bf16 *x, size_t rows, size_t columns, size_t ld) {
 
 void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
                       const mq_gemm_shape *shape, void *scratch) {
-    const mq_gemm_shape *s = shape;
-    assert(is_prepared(gemm, s) && (size_t)omp_get_thread_num() < gemm->threads);
+    mq_gemm_shape s = *shape;
+    assert(is_prepared(gemm, &s) && (size_t)omp_get_thread_num() < gemm->threads);
     memset(scratch, 0, SCRATCH); /* it is there, and each thread's own */
-    const size_t a_columns = s->trans_a ? s->m : s->k, b_columns = s->trans_b ? s->k : s->n;
-    float *wide_a = widen(a, s->trans_a ? s->k : s->m, a_columns, s->lda);
-    float *wide_b = widen(b, s->trans_b ? s->n : s->k, b_columns, s->ldb);
-    mq_gemm(c, s->ldc, wide_a, a_columns, s->trans_a, wide_b, b_columns, s->trans_b, s->m, s->n,
-            s->k, 1.0F, s->accumulate ? 1.0F : 0.0F);
+    const size_t a_columns = s.trans_a ? s.m : s.k, b_columns = s.trans_b ? s.k : s.n;
+    float *wide_a = widen(a, s.trans_a ? s.k : s.m, a_columns, s.lda);
+    float *wide_b = widen(b, s.trans_b ? s.n : s.k, b_columns, s.ldb);
+    s.lda = a_columns;
+    s.ldb = b_columns;
+    mq_gemm(c, wide_a, wide_b, &s, 1.0F);
     free(wide_a);
     free(wide_b);
 }

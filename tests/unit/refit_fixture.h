@@ -226,8 +226,9 @@ static inline double kl_of(const fixture *f, const mq_student *student, size_t f
     assert_int_equal(
         mq_model_forward(theirs, f->model, ids, count, LENGTH, count, "test", f->context, NULL),
         MQ_OK);
-    assert_int_equal(mq_head_compare(NULL, kl, NULL, &student->model, mine, f->model, theirs, NULL,
-                                     tokens, f->context, NULL),
+    const mq_head_side model = {&student->model, mine}, reference = {f->model, theirs};
+    const mq_head_scores scores = {.kl = kl};
+    assert_int_equal(mq_head_score(&scores, &model, &reference, NULL, tokens, f->context, NULL),
                      MQ_OK);
     double sum = 0.0;
     for (size_t t = 0; t < tokens; t++) {

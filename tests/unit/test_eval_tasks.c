@@ -120,9 +120,10 @@ static double plain_loglikelihood(const mq_model *model, const mq_task_set *set,
     float *hidden = malloc(input * width * sizeof *hidden), *nll = malloc(count * sizeof *nll);
     assert_int_equal(mq_model_forward(hidden, model, ids, 1, input, 1, "test", context, NULL),
                      MQ_OK);
-    assert_int_equal(mq_head_score(nll, NULL, model, hidden + (choice->context - 1) * width,
-                                   ids + choice->context, count, context, NULL),
-                     MQ_OK);
+    const mq_head_side side = {model, hidden + (choice->context - 1) * width};
+    const mq_head_scores scores = {.nll = nll};
+    assert_int_equal(
+        mq_head_score(&scores, &side, NULL, ids + choice->context, count, context, NULL), MQ_OK);
     double sum = 0;
     for (size_t i = 0; i < count; i++) {
         sum -= (double)nll[i];

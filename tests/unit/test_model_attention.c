@@ -40,18 +40,25 @@ static attention_case new_attention_case(const mq_attention_shape *shape,
                             .scratch = new_floats(mq_attention_scratch(shape, true, context))};
 }
 
+static mq_attention_inputs inputs_of(const attention_case *c) {
+    return (mq_attention_inputs){.q = c->q, .k.f32 = c->k, .v.f32 = c->v};
+}
+
 static void check_attention(const mq_attention_shape *shape, const mq_context *context) {
     const size_t rows = shape->sequences * shape->length;
     const size_t q = rows * shape->heads * shape->head_dim,
                  kv = rows * shape->kv_heads * shape->head_dim;
     attention_case c = new_attention_case(shape, context);
-    mq_attention_forward(c.out, c.lse, c.q, c.k, c.v, shape, c.scratch, NULL, context);
-    mq_attention_forward_reference(c.out2, c.lse2, c.q, c.k, c.v, shape);
+    const mq_attention_inputs in = inputs_of(&c);
+    const mq_attention_kept kept = {c.out, c.lse, c.dout};
+    const mq_attention_grads grads = {c.dq, c.dk, c.dv}, expected = {c.dq2, c.dk2, c.dv2};
+    const mq_attention_run run = {.shape = shape, .scratch = c.scratch, .context = context};
+    mq_attention_forward(c.out, c.lse, &in, &run);
+    mq_attention_forward_reference(c.out2, c.lse2, &in, shape);
     check_close("out", c.out, c.out2, q, 2e-6);
     check_close("lse", c.lse, c.lse2, rows * shape->heads, 2e-6);
-    mq_attention_backward(c.dq, c.dk, c.dv, c.dout, c.out, c.lse, c.q, c.k, c.v, shape, c.scratch,
-                          NULL, context);
-    mq_attention_backward_reference(c.dq2, c.dk2, c.dv2, c.dout, c.q, c.k, c.v, shape);
+    mq_attention_backward(&grads, &kept, &in, &run);
+    mq_attention_backward_reference(&expected, c.dout, &in, shape);
     /* A query that sees one key has the gradient 0, as the difference of two sums of order 10. */
     check_within("dq", c.dq, c.dq2, q, 5e-6, 1.0);
     check_within("dk", c.dk, c.dk2, kv, 5e-6, 1.0);
@@ -114,7 +121,9 @@ static void test_attention_differences(void **state) {
         attention_user user = {&shape, to_doubles(c.q, q), to_doubles(c.k, kv),
                                to_doubles(c.v, kv)};
         double *out = new_doubles(q);
-        mq_attention_backward_reference(c.dq, c.dk, c.dv, c.dout, c.q, c.k, c.v, &shape);
+        const mq_attention_inputs in = inputs_of(&c);
+        const mq_attention_grads grads = {c.dq, c.dk, c.dv};
+        mq_attention_backward_reference(&grads, c.dout, &in, &shape);
         for (size_t i = 0; i < q; i++) {
             c.dq2[i] = (float)difference(attention_function, &user, &user.q[i], c.dout, out, q);
         }

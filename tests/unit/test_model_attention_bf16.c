@@ -26,6 +26,7 @@ typedef struct fixture {
     float *q, *dout, *k, *v; /* multiples of bfloat16's steps, q but for its scale */
     float *out[2], *lse[2], *dq[2], *dk[2], *dv[2]; /* of float32, of bfloat16 */
     float *scratch;
+    mq_bf16 *k_bf16, *v_bf16;
     mq_attention_bf16 bf16;
 } fixture;
 
@@ -44,11 +45,9 @@ static void carve(fixture *f) {
         f->dv[i] = mq_carve(slab, f->kv_count, size);
     }
     f->scratch = mq_carve(slab, mq_attention_scratch(&f->shape, true, f->context), size);
-    f->bf16 =
-        (mq_attention_bf16){.gemm = f->gemm, .gemm_scratch_size = mq_gemm_bf16_scratch(f->gemm)};
-    f->bf16.gemm_scratch = mq_carve(slab, threads, f->bf16.gemm_scratch_size);
-    f->bf16.k = mq_carve(slab, f->kv_count, sizeof(mq_bf16));
-    f->bf16.v = mq_carve(slab, f->kv_count, sizeof(mq_bf16));
+    f->k_bf16 = mq_carve(slab, f->kv_count, sizeof(mq_bf16));
+    f->v_bf16 = mq_carve(slab, f->kv_count, sizeof(mq_bf16));
+    f->bf16.products = mq_products_carve(slab, f->gemm, threads);
     f->bf16.scratch =
         mq_carve(slab, threads, mq_attention_bf16_scratch(&f->shape) * sizeof(mq_bf16));
     f->bf16.product = mq_carve(slab, threads, mq_attention_bf16_product(&f->shape) * size);
@@ -84,8 +83,8 @@ static void open_fixture(fixture *f, const mq_attention_shape *shape, size_t thr
     for (size_t first = 0; first < tokens; first += tokens / 2 + 1) {
         const size_t rest = tokens - first, most = tokens / 2 + 1;
         const size_t count = rest < most ? rest : most;
-        mq_attention_round_keys(f->bf16.k, f->k, first, count, shape);
-        mq_attention_round_keys(f->bf16.v, f->v, first, count, shape);
+        mq_attention_round_keys(f->k_bf16, f->k, first, count, shape);
+        mq_attention_round_keys(f->v_bf16, f->v, first, count, shape);
     }
 }
 
@@ -97,11 +96,12 @@ static void close_fixture(fixture *f) {
 
 static void run(fixture *f, bool bf16) {
     const size_t i = bf16 ? 1 : 0;
-    const mq_attention_bf16 *rounded = bf16 ? &f->bf16 : NULL;
-    mq_attention_forward(f->out[i], f->lse[i], f->q, f->k, f->v, &f->shape, f->scratch, rounded,
-                         f->context);
-    mq_attention_backward(f->dq[i], f->dk[i], f->dv[i], f->dout, f->out[i], f->lse[i], f->q, f->k,
-                          f->v, &f->shape, f->scratch, rounded, f->context);
+    const mq_attention_inputs in = {f->q, {f->k, f->k_bf16}, {f->v, f->v_bf16}};
+    const mq_attention_kept kept = {f->out[i], f->lse[i], f->dout};
+    const mq_attention_grads grads = {f->dq[i], f->dk[i], f->dv[i]};
+    const mq_attention_run run = {&f->shape, f->scratch, bf16 ? &f->bf16 : NULL, f->context};
+    mq_attention_forward(f->out[i], f->lse[i], &in, &run);
+    mq_attention_backward(&grads, &kept, &in, &run);
     assert_int_equal(mq_gemm_bf16_check(f->gemm, NULL), MQ_OK);
 }
 

@@ -20,24 +20,20 @@ static size_t plain_top(const double *logits, size_t vocab) {
     return top;
 }
 
-typedef struct scored {
-    float *nll, *kl;
-    int32_t *top;
-    unsigned char *same;
-} scored;
-
-static scored make_scored(size_t count) {
-    const scored s = {mq_alloc(count, sizeof(float)), mq_alloc(count, sizeof(float)),
-                      mq_alloc(count, sizeof(int32_t)), mq_alloc(count, 1)};
-    assert_true(s.nll != NULL && s.kl != NULL && s.top != NULL && s.same != NULL);
+static mq_head_scores make_scores(size_t count) {
+    const mq_head_scores s = {.nll = mq_alloc(count, sizeof(float)),
+                              .top = mq_alloc(count, sizeof(int32_t)),
+                              .kl = mq_alloc(count, sizeof(float)),
+                              .same_top = mq_alloc(count, 1)};
+    assert_true(s.nll != NULL && s.kl != NULL && s.top != NULL && s.same_top != NULL);
     return s;
 }
 
-static void free_scored(scored *s) {
+static void free_scores(mq_head_scores *s) {
     mq_free(s->nll);
     mq_free(s->kl);
     mq_free(s->top);
-    mq_free(s->same);
+    mq_free(s->same_top);
 }
 
 typedef struct shape {
@@ -62,13 +58,12 @@ static void check_shape(const shape *s) {
     for (size_t i = 0; i < s->count; i++) {
         targets[i] = (int32_t)(i * 7919 % s->vocab);
     }
-    scored score = make_scored(s->count), compare = make_scored(s->count);
+    mq_head_scores score = make_scores(s->count), compare = make_scores(s->count);
     const size_t before = mq_alloc_current();
     mq_alloc_reset_peak();
-    assert_int_equal(
-        mq_head_score(score.nll, score.top, model, hidden, targets, s->count, NULL, NULL), MQ_OK);
-    assert_int_equal(mq_head_compare(compare.nll, compare.kl, compare.same, model, hidden,
-                                     reference, other, targets, s->count, NULL, NULL),
+    const mq_head_side side = {model, hidden}, reference_side = {reference, other};
+    assert_int_equal(mq_head_score(&score, &side, NULL, targets, s->count, NULL, NULL), MQ_OK);
+    assert_int_equal(mq_head_score(&compare, &side, &reference_side, targets, s->count, NULL, NULL),
                      MQ_OK);
     assert_true(mq_alloc_peak() - before <= mq_head_memory(&model->config, s->count));
     assert_memory_equal(score.nll, compare.nll, s->count * sizeof(float));
@@ -84,10 +79,11 @@ static void check_shape(const shape *s) {
                     2e-5 * (1.0 + fabs(lse)));
         assert_true(fabs((double)compare.kl[i] - kl) < 2e-5 * (1.0 + kl));
         assert_int_equal(score.top[i], plain_top(mine, s->vocab));
-        assert_int_equal(compare.same[i], plain_top(mine, s->vocab) == plain_top(theirs, s->vocab));
+        assert_int_equal(compare.same_top[i],
+                         plain_top(mine, s->vocab) == plain_top(theirs, s->vocab));
     }
-    free_scored(&score);
-    free_scored(&compare);
+    free_scores(&score);
+    free_scores(&compare);
     mq_free(theirs);
     mq_free(mine);
     mq_free(targets);
@@ -133,13 +129,13 @@ static void test_self_and_ties(void **state) {
     mq_model *model = make_model(VOCAB, WIDTH, 0.0, 1);
     float *head = of(model->weights)->head;
     float *hidden = random_floats(COUNT * WIDTH, 3.0, 3);
-    scored s = make_scored(COUNT);
-    assert_int_equal(
-        mq_head_compare(NULL, s.kl, s.same, model, hidden, model, hidden, NULL, COUNT, NULL, NULL),
-        MQ_OK);
+    mq_head_scores s = make_scores(COUNT);
+    const mq_head_side side = {model, hidden};
+    const mq_head_scores compared = {.kl = s.kl, .same_top = s.same_top}, top = {.top = s.top};
+    assert_int_equal(mq_head_score(&compared, &side, &side, NULL, COUNT, NULL, NULL), MQ_OK);
     for (size_t i = 0; i < COUNT; i++) {
         assert_true(s.kl[i] >= 0.0F && s.kl[i] < 1e-6F);
-        assert_int_equal(s.same[i], 1);
+        assert_int_equal(s.same_top[i], 1);
     }
     for (size_t v = 0; v < VOCAB; v++) { /* every row is there many times */
         memcpy(head + v * WIDTH, head + v % 310 * WIDTH, WIDTH * sizeof *head);
@@ -151,11 +147,11 @@ static void test_self_and_ties(void **state) {
     for (size_t i = 0; i < COUNT; i++) {
         hidden[i * WIDTH + i % WIDTH] = i % 3 == 0 ? -1.5F : 0.5F;
     }
-    assert_int_equal(mq_head_score(NULL, s.top, model, hidden, NULL, COUNT, NULL, NULL), MQ_OK);
+    assert_int_equal(mq_head_score(&top, &side, NULL, NULL, COUNT, NULL, NULL), MQ_OK);
     for (size_t i = 0; i < COUNT; i++) {
         assert_in_range(s.top[i], 0, 309);
     }
-    free_scored(&s);
+    free_scores(&s);
     mq_free(hidden);
     mq_model_free(model);
 }
@@ -167,20 +163,20 @@ static void test_threads(void **state) {
              *reference = make_model(VOCAB, WIDTH, 0.0, 2);
     float *hidden = random_floats(COUNT * WIDTH, 3.0, 3);
     int32_t *targets = mq_calloc(COUNT, sizeof *targets);
-    scored s[2] = {make_scored(COUNT), make_scored(COUNT)};
+    const mq_head_side side = {model, hidden}, reference_side = {reference, hidden};
+    mq_head_scores s[2] = {make_scores(COUNT), make_scores(COUNT)};
     for (size_t i = 0; i < 2; i++) {
         const mq_context_options options = {.threads = i == 0 ? 1 : 3};
         mq_context *context;
         assert_int_equal(mq_context_new(&context, &options, NULL), MQ_OK);
-        assert_int_equal(mq_head_compare(s[i].nll, s[i].kl, s[i].same, model, hidden, reference,
-                                         hidden, targets, COUNT, context, NULL),
-                         MQ_OK);
+        assert_int_equal(
+            mq_head_score(&s[i], &side, &reference_side, targets, COUNT, context, NULL), MQ_OK);
         mq_context_free(context);
     }
     assert_memory_equal(s[0].nll, s[1].nll, COUNT * sizeof(float));
     assert_memory_equal(s[0].kl, s[1].kl, COUNT * sizeof(float));
-    free_scored(&s[0]);
-    free_scored(&s[1]);
+    free_scores(&s[0]);
+    free_scores(&s[1]);
     mq_free(targets);
     mq_free(hidden);
     mq_model_free(reference);
@@ -190,30 +186,30 @@ static void test_threads(void **state) {
 static void test_refusals(void **state) {
     (void)state;
     mq_model *model = make_model(9000, 4, 0.0, 1), *narrow = make_model(8999, 4, 0.0, 1);
-    float *hidden = random_floats(8 * 4, 1.0, 3), nll[8], kl[8];
+    float *hidden = random_floats(8 * 4, 1.0, 3), nll[8];
+    const mq_head_side side = {model, hidden}, narrow_side = {narrow, hidden};
+    const mq_head_scores scores = {.nll = nll};
     int32_t targets[8] = {0, 1, 2, 9000, 4, 5, 6, 7};
     mq_error err = {0};
     const size_t before = mq_alloc_current();
-    assert_int_equal(mq_head_score(nll, NULL, model, hidden, targets, 8, NULL, &err), MQ_ERR_INPUT);
+    assert_int_equal(mq_head_score(&scores, &side, NULL, targets, 8, NULL, &err), MQ_ERR_INPUT);
     assert_non_null(strstr(err.message, "token 3 has id 9000"));
     targets[3] = -1;
-    assert_int_equal(mq_head_score(nll, NULL, model, hidden, targets, 8, NULL, &err), MQ_ERR_INPUT);
+    assert_int_equal(mq_head_score(&scores, &side, NULL, targets, 8, NULL, &err), MQ_ERR_INPUT);
     targets[3] = 3;
-    assert_int_equal(
-        mq_head_compare(nll, kl, NULL, model, hidden, narrow, hidden, targets, 8, NULL, &err),
-        MQ_ERR_INPUT);
+    assert_int_equal(mq_head_score(&scores, &side, &narrow_side, targets, 8, NULL, &err),
+                     MQ_ERR_INPUT);
     assert_non_null(strstr(err.message, "vocab_size 8999 differs"));
 
     memory_weights *weights = (memory_weights *)(void *)model->weights;
     weights->broken_row = 3000;
-    assert_int_equal(mq_head_score(nll, NULL, model, hidden, targets, 8, NULL, &err), MQ_ERR_INPUT);
+    assert_int_equal(mq_head_score(&scores, &side, NULL, targets, 8, NULL, &err), MQ_ERR_INPUT);
     assert_string_equal(err.tensor, "lm_head.weight");
     assert_string_equal(err.file, "memory");
     assert_non_null(strstr(err.message, "row 3000"));
     weights->broken_row = SIZE_MAX;
     mq_alloc_fail_after(1);
-    assert_int_equal(mq_head_score(nll, NULL, model, hidden, targets, 8, NULL, &err),
-                     MQ_ERR_MACHINE);
+    assert_int_equal(mq_head_score(&scores, &side, NULL, targets, 8, NULL, &err), MQ_ERR_MACHINE);
     mq_alloc_fail_after(0);
     assert_int_equal(mq_alloc_current(), before);
     mq_free(hidden);

@@ -93,10 +93,16 @@ static result compute_with(const sides *m, const shape *s, float weight, size_t 
     result r = {mq_alloc(s->count, sizeof(float)), mq_alloc(s->count * s->width, sizeof(float)),
                 mq_alloc(s->width, sizeof(float))};
     assert_true(memory != NULL && r.kl != NULL && r.d_hidden != NULL && r.d_norm != NULL);
-    assert_int_equal(mq_head_kl_gradient(r.kl, r.d_hidden, r.d_norm, m->head, m->reference,
-                                         m->other, m->norm, m->hidden, s->count, weight, gemm,
-                                         memory, context, &err),
-                     MQ_OK);
+    const mq_head_kl of = {.model = {m->head, m->hidden},
+                           .reference = {m->reference, m->other},
+                           .norm = m->norm,
+                           .count = s->count,
+                           .weight = weight,
+                           .bf16 = bf16,
+                           .kl = r.kl,
+                           .d_hidden = r.d_hidden,
+                           .d_norm = r.d_norm};
+    assert_int_equal(mq_head_kl_gradient(&of, memory, &err), MQ_OK);
     mq_slab_free(&slab);
     mq_gemm_bf16_free(gemm);
     mq_context_free(context);
@@ -262,13 +268,18 @@ static void check_broken_row(bool own_head) {
     mq_head_gradient *memory =
         mq_head_gradient_carve(&slab, &m.reference->config, s.count, NULL, context);
     float kl[3], d_hidden[12], d_norm[4];
-    assert_int_equal(mq_head_kl_gradient(kl, d_hidden, d_norm, m.head, m.reference, m.other, m.norm,
-                                         m.hidden, s.count, 1.0f, NULL, memory, context, &err),
-                     MQ_ERR_INPUT);
+    mq_head_kl of = {.model = {m.head, m.hidden},
+                     .reference = {m.reference, m.other},
+                     .norm = m.norm,
+                     .count = s.count,
+                     .weight = 1.0f,
+                     .kl = kl,
+                     .d_hidden = d_hidden,
+                     .d_norm = d_norm};
+    assert_int_equal(mq_head_kl_gradient(&of, memory, &err), MQ_ERR_INPUT);
     assert_non_null(strstr(err.message, "broken"));
-    assert_int_equal(mq_head_kl_gradient(kl, d_hidden, d_norm, m.head, m.reference, m.other, m.norm,
-                                         m.hidden, 0, 1.0f, NULL, memory, context, &err),
-                     MQ_OK); /* of no token the head is not read */
+    of.count = 0; /* of no token the head is not read */
+    assert_int_equal(mq_head_kl_gradient(&of, memory, &err), MQ_OK);
     assert_true(d_norm[0] == 0.0f && d_norm[3] == 0.0f);
     mq_slab_free(&slab);
     mq_context_free(context);

@@ -91,8 +91,9 @@ static void check_scores(const golden *g, const mq_context *context) {
     for (size_t i = 0; i + 1 < count; i++) {
         targets[i] = g->ids[i + 1];
     }
-    assert_int_equal(mq_head_score(nll, top, g->model, g->hidden, targets, count, context, NULL),
-                     MQ_OK);
+    const mq_head_side side = {g->model, g->hidden};
+    const mq_head_scores scores = {.nll = nll, .top = top};
+    assert_int_equal(mq_head_score(&scores, &side, NULL, targets, count, context, NULL), MQ_OK);
     for (size_t i = 0; i < count; i++) {
         const float *row = g->logits + i * g->vocab;
         double sum = 0.0, second = -INFINITY;

@@ -29,35 +29,43 @@ static void assert_close(const float *c, const float *expected, size_t count, si
     }
 }
 
-typedef struct shape {
-    size_t m, n, k;
-} shape;
+/* The shape, whose m, n, k and forms are set, without room between rows. */
+static mq_gemm_shape dense(mq_gemm_shape shape) {
+    shape.lda = shape.trans_a ? shape.m : shape.k;
+    shape.ldb = shape.trans_b ? shape.k : shape.n;
+    shape.ldc = shape.n;
+    return shape;
+}
 
-static const shape shapes[] = {{1, 1, 1},     {1, 7, 5},     {3, 1, 9},
-                               {5, 4, 1},     {17, 33, 65},  {64, 64, 64},
-                               {100, 77, 33}, {1, 256, 300}, {130, 3, 257}};
+static const struct {
+    size_t m, n, k;
+} sizes[] = {{1, 1, 1},    {1, 7, 5},     {3, 1, 9},     {5, 4, 1},    {17, 33, 65},
+             {64, 64, 64}, {100, 77, 33}, {1, 256, 300}, {130, 3, 257}};
 
 static void all_forms_agree_with_the_reference(void **state) {
     (void)state;
-    const float factors[][2] = {{1, 0}, {1, 1}, {-0.5f, 0.25f}, {0, 1}};
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        size_t m = shapes[s].m, n = shapes[s].n, k = shapes[s].k;
-        for (unsigned form = 0; form < 16; form++) {
-            bool trans_a = form & 1, trans_b = form & 2;
-            const float *factor = factors[form / 4];
-            size_t lda = (trans_a ? m : k) + form % 3; /* strided, too */
-            size_t ldb = (trans_b ? k : n) + form % 2;
-            size_t ldc = n + form % 5;
-            float *a = random_numbers((trans_a ? k : m) * lda, form);
-            float *b = random_numbers((trans_b ? n : k) * ldb, form + 100);
-            float *c = random_numbers(m * ldc, form + 200);
-            float *expected = random_numbers(m * ldc, form + 200);
-            mq_gemm(c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, factor[0], factor[1]);
-            mq_gemm_reference(expected, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, factor[0],
-                              factor[1]);
-            assert_close(c, expected, m * ldc, k);
-            for (size_t i = 0; i < m; i++) { /* what is between the rows is nobody's */
-                assert_memory_equal(c + i * ldc + n, expected + i * ldc + n, (ldc - n) * sizeof *c);
+    const float alphas[] = {1, -0.5f, 0};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        for (unsigned form = 0; form < 24; form++) {
+            mq_gemm_shape s = dense((mq_gemm_shape){.m = sizes[i].m,
+                                                    .n = sizes[i].n,
+                                                    .k = sizes[i].k,
+                                                    .trans_a = form & 1,
+                                                    .trans_b = form & 2,
+                                                    .accumulate = form & 4});
+            s.lda += form % 3; /* strided, too */
+            s.ldb += form % 2;
+            s.ldc += form % 5;
+            float *a = random_numbers((s.trans_a ? s.k : s.m) * s.lda, form);
+            float *b = random_numbers((s.trans_b ? s.n : s.k) * s.ldb, form + 100);
+            float *c = random_numbers(s.m * s.ldc, form + 200);
+            float *expected = random_numbers(s.m * s.ldc, form + 200);
+            mq_gemm(c, a, b, &s, alphas[form / 8]);
+            mq_gemm_reference(expected, a, b, &s, alphas[form / 8]);
+            assert_close(c, expected, s.m * s.ldc, s.k);
+            for (size_t r = 0; r < s.m; r++) { /* what is between the rows is nobody's */
+                assert_memory_equal(c + r * s.ldc + s.n, expected + r * s.ldc + s.n,
+                                    (s.ldc - s.n) * sizeof *c);
             }
             free(a);
             free(b);
@@ -78,10 +86,15 @@ static void a_linear_layer_and_its_gradients(void **state) {
               *dw = random_numbers(OUT * IN, 6);
         float *y0 = random_numbers(ROWS * OUT, 4), *dx0 = random_numbers(ROWS * IN, 5),
               *dw0 = random_numbers(OUT * IN, 6);
-        const float kept = (float)beta;
-        mq_gemm(y, OUT, x, IN, false, w, IN, true, ROWS, OUT, IN, 1, kept);
-        mq_gemm(dx, IN, dy, OUT, false, w, IN, false, ROWS, IN, OUT, 1, kept);
-        mq_gemm(dw, IN, dy, OUT, true, x, IN, false, OUT, IN, ROWS, 1, kept);
+        const mq_gemm_shape of_y = dense(
+            (mq_gemm_shape){.m = ROWS, .n = OUT, .k = IN, .trans_b = true, .accumulate = beta});
+        const mq_gemm_shape of_dx =
+            dense((mq_gemm_shape){.m = ROWS, .n = IN, .k = OUT, .accumulate = beta});
+        const mq_gemm_shape of_dw = dense(
+            (mq_gemm_shape){.m = OUT, .n = IN, .k = ROWS, .trans_a = true, .accumulate = beta});
+        mq_gemm(y, x, w, &of_y, 1);
+        mq_gemm(dx, dy, w, &of_dx, 1);
+        mq_gemm(dw, dy, x, &of_dw, 1);
         for (size_t r = 0; r < ROWS; r++) {
             for (size_t o = 0; o < OUT; o++) {
                 double sum = beta * (double)y0[r * OUT + o];
@@ -117,14 +130,15 @@ static void a_linear_layer_and_its_gradients(void **state) {
     free(dy);
 }
 
-static void beta_zero_ignores_what_was_there(void **state) {
+static void what_is_not_added_to_is_not_read(void **state) {
     (void)state;
     float a[4] = {1, 2, 3, 4};
     float c[4] = {NAN, INFINITY, NAN, NAN};
     float r[4] = {NAN, INFINITY, NAN, NAN};
     const float expected[4] = {7, 10, 15, 22};
-    mq_gemm(c, 2, a, 2, false, a, 2, false, 2, 2, 2, 1, 0);
-    mq_gemm_reference(r, 2, a, 2, false, a, 2, false, 2, 2, 2, 1, 0);
+    const mq_gemm_shape square = dense((mq_gemm_shape){.m = 2, .n = 2, .k = 2});
+    mq_gemm(c, a, a, &square, 1);
+    mq_gemm_reference(r, a, a, &square, 1);
     assert_memory_equal(c, expected, sizeof c);
     assert_memory_equal(r, expected, sizeof r);
 }
@@ -132,12 +146,15 @@ static void beta_zero_ignores_what_was_there(void **state) {
 static void empty_products(void **state) {
     (void)state;
     float c[4] = {1, 2, NAN, 4};
-    mq_gemm(c, 2, NULL, 0, false, NULL, 2, false, 0, 2, 3, 1, 0);
-    mq_gemm(c, 0, NULL, 3, false, NULL, 0, false, 2, 0, 3, 1, 0);
+    mq_gemm_shape shape = dense((mq_gemm_shape){.m = 0, .n = 2, .k = 3});
+    mq_gemm(c, NULL, NULL, &shape, 1);
+    shape = dense((mq_gemm_shape){.m = 2, .n = 0, .k = 3});
+    mq_gemm(c, NULL, NULL, &shape, 1);
+    shape = dense((mq_gemm_shape){.m = 2, .n = 2, .k = 0, .accumulate = true});
+    mq_gemm(c, NULL, NULL, &shape, 1);
     assert_true(c[0] == 1 && c[1] == 2 && isnan(c[2]) && c[3] == 4);
-    mq_gemm(c, 2, NULL, 0, false, NULL, 2, false, 1, 2, 0, 1, 0.5f);
-    assert_true(c[0] == 0.5f && c[1] == 1);
-    mq_gemm(c, 2, NULL, 0, false, NULL, 2, false, 2, 2, 0, 1, 0);
+    shape.accumulate = false;
+    mq_gemm(c, NULL, NULL, &shape, 1);
     assert_true(c[0] == 0 && c[1] == 0 && c[2] == 0 && c[3] == 0);
 }
 
@@ -146,19 +163,29 @@ static void empty_products(void **state) {
 static void sizes_beyond_the_blas_still_give_the_product(void **state) {
     (void)state;
     const size_t huge = (size_t)1 << 33;
+    const mq_gemm_shape shape = {
+        .m = 1, .n = 1, .k = 3, .lda = huge, .ldb = huge, .ldc = huge, .trans_b = true};
     float a[3] = {1, 2, 3}, b[3] = {4, 5, 6}, c = 0;
-    mq_gemm(&c, huge, a, huge, false, b, huge, true, 1, 1, 3, 1, 0);
+    mq_gemm(&c, a, b, &shape, 1);
     assert_true(c == 32);
 }
 
 /* Upper triangles, and what is below them or between the rows is nobody's. */
 static void gram_matrices_agree_with_the_reference(void **state) {
     (void)state;
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        const size_t rows = shapes[s].m, n = shapes[s].k, ldx = n + s % 3, ldc = n + s % 4;
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        const size_t rows = sizes[s].m, n = sizes[s].k, ldx = n + s % 3, ldc = n + s % 4;
+        const mq_gemm_shape whole = {.m = n,
+                                     .n = n,
+                                     .k = rows,
+                                     .lda = ldx,
+                                     .ldb = ldx,
+                                     .ldc = ldc,
+                                     .trans_a = true,
+                                     .accumulate = true};
         float *x = random_numbers(rows * ldx, 7), *c = random_numbers(n * ldc, 8);
         float *before = random_numbers(n * ldc, 8), *expected = random_numbers(n * ldc, 8);
-        mq_gemm_reference(expected, ldc, x, ldx, true, x, ldx, false, n, n, rows, 1, 1);
+        mq_gemm_reference(expected, x, x, &whole, 1);
         mq_gemm_gram(c, ldc, x, ldx, rows, n);
         for (size_t i = 0; i < n; i++) {
             assert_close(c + i * ldc + i, expected + i * ldc + i, n - i, rows);
@@ -180,6 +207,8 @@ static void gram_matrices_agree_with_the_reference(void **state) {
 static void threads_on_their_own_give_the_same_products(void **state) {
     (void)state;
     enum { SIZE = 96, JOBS = 16 };
+    const mq_gemm_shape shape =
+        dense((mq_gemm_shape){.m = SIZE, .n = SIZE, .k = SIZE, .trans_b = true});
     mq_context *context = NULL;
     assert_int_equal(mq_context_new(&context, &(mq_context_options){.threads = 2}, NULL), MQ_OK);
     float *a = random_numbers(JOBS * SIZE * SIZE, 1), *b = random_numbers(JOBS * SIZE * SIZE, 2);
@@ -188,14 +217,13 @@ static void threads_on_their_own_give_the_same_products(void **state) {
     mq_gemm_enter_single();
     for (size_t i = 0; i < JOBS; i++) {
         size_t at = i * SIZE * SIZE;
-        mq_gemm(alone + at, SIZE, a + at, SIZE, false, b + at, SIZE, true, SIZE, SIZE, SIZE, 1, 0);
+        mq_gemm(alone + at, a + at, b + at, &shape, 1);
     }
     for (int repeat = 0; repeat < 20; repeat++) {
 #pragma omp parallel for num_threads(4) schedule(dynamic, 1)
         for (size_t i = 0; i < JOBS; i++) {
             size_t at = i * SIZE * SIZE;
-            mq_gemm(together + at, SIZE, a + at, SIZE, false, b + at, SIZE, true, SIZE, SIZE, SIZE,
-                    1, 0);
+            mq_gemm(together + at, a + at, b + at, &shape, 1);
         }
         assert_memory_equal(together, alone, JOBS * SIZE * SIZE * sizeof *alone);
     }
@@ -241,7 +269,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_forms_agree_with_the_reference),
         cmocka_unit_test(a_linear_layer_and_its_gradients),
-        cmocka_unit_test(beta_zero_ignores_what_was_there),
+        cmocka_unit_test(what_is_not_added_to_is_not_read),
         cmocka_unit_test(empty_products),
         cmocka_unit_test(sizes_beyond_the_blas_still_give_the_product),
         cmocka_unit_test(gram_matrices_agree_with_the_reference),

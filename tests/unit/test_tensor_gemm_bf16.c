@@ -87,11 +87,6 @@ static void free_operand(operand *o) {
     free(o->bf16);
 }
 
-static void reference(float *c, const float *a, const float *b, const mq_gemm_shape *s) {
-    mq_gemm_reference(c, s->ldc, a, s->lda, s->trans_a, b, s->ldb, s->trans_b, s->m, s->n, s->k,
-                      1.0F, s->accumulate ? 1.0F : 0.0F);
-}
-
 static void *scratch_for(const mq_gemm_bf16 *gemm) {
     void *scratch = mq_alloc(mq_gemm_bf16_scratch(gemm), 1);
     assert_non_null(scratch);
@@ -113,9 +108,9 @@ static void check_product(mq_gemm_bf16 *gemm, const mq_gemm_shape *s) {
     mq_gemm_bf16_run(gemm, c.exact, a.bf16, b.bf16, s, scratch);
     assert_int_equal(mq_gemm_bf16_check(gemm, NULL), MQ_OK);
     mq_free(scratch);
-    reference(exact.exact, a.exact, b.exact, s);
-    reference(rounded.exact, a.rounded, b.rounded, s);
-    reference(before.magnitude, a.magnitude, b.magnitude, s);
+    mq_gemm_reference(exact.exact, a.exact, b.exact, s, 1.0F);
+    mq_gemm_reference(rounded.exact, a.rounded, b.rounded, s, 1.0F);
+    mq_gemm_reference(before.magnitude, a.magnitude, b.magnitude, s, 1.0F);
     for (size_t i = 0; i < count; i++) {
         if (i % s->ldc >= s->n) { /* what is between the rows is nobody's */
             assert_true(c.exact[i] == before.exact[i]);
