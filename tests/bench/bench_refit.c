@@ -62,15 +62,9 @@ mq_status __wrap_mq_student_load(mq_block_params *params, mq_bf16 *const *rounde
     TIMED(LOADING, __real_mq_student_load(params, rounded, block_codes, student, layer, err));
 }
 
-mq_status __wrap_mq_head_kl_gradient(float *kl, float *d_hidden, float *d_norm,
-                                     const mq_model *model, const mq_model *reference,
-                                     const float *reference_hidden, const float *norm,
-                                     const float *hidden, size_t count, float weight,
-                                     const mq_gemm_bf16 *gemm, mq_head_gradient *memory,
-                                     const mq_context *context, mq_error *err) {
-    TIMED(HEAD,
-          __real_mq_head_kl_gradient(kl, d_hidden, d_norm, model, reference, reference_hidden, norm,
-                                     hidden, count, weight, gemm, memory, context, err));
+mq_status __wrap_mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory,
+                                     mq_error *err) {
+    TIMED(HEAD, __real_mq_head_kl_gradient(of, memory, err));
 }
 
 /* A function that was renamed or moved is no longer timed, and the linker says nothing. */
