@@ -17,12 +17,20 @@ typedef struct learner_fixture {
     mq_learner learner;
 } learner_fixture;
 
+/* Which random text, and how many of its four sequences a step sees. */
+typedef struct learner_text {
+    uint64_t seed;
+    size_t batch;
+} learner_text;
+
 /* options: its numbers for the loop are replaced by small ones. `name`: of a golden model. */
-static inline void open_learner(learner_fixture *f, const char *name,
-                                const mq_quantize_options *options, size_t epochs) {
+static inline void open_learner_on(learner_fixture *f, const char *name,
+                                   const mq_quantize_options *options, size_t epochs,
+                                   learner_text text) {
     *f = (learner_fixture){.options = *options, .model = open_golden(name)};
     f->options.group_size = 8;
-    f->options.samples = f->options.batch = 4;
+    f->options.samples = 4;
+    f->options.batch = text.batch;
     f->options.seq_len = 12;
     f->options.epochs = epochs;
     f->options.calib = "none";
@@ -45,7 +53,7 @@ static inline void open_learner(learner_fixture *f, const char *name,
     int32_t ids[4 * 12];
     assert_true(tokens <= sizeof ids / sizeof ids[0]);
     mq_random random;
-    mq_random_seed(&random, 11, 0);
+    mq_random_seed(&random, text.seed, 0);
     for (size_t i = 0; i < tokens; i++) {
         ids[i] = (int32_t)mq_random_below(&random, f->model->config.vocab_size);
     }
@@ -57,6 +65,12 @@ static inline void open_learner(learner_fixture *f, const char *name,
     }
     assert_int_equal(mq_learner_teach(&f->learner, 0, &err), MQ_OK);
     mq_learner_start(&f->learner, 0);
+}
+
+/* All of the text in one batch. */
+static inline void open_learner(learner_fixture *f, const char *name,
+                                const mq_quantize_options *options, size_t epochs) {
+    open_learner_on(f, name, options, epochs, (learner_text){11, 4});
 }
 
 static inline void close_learner(learner_fixture *f) {
