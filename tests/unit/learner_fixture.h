@@ -22,16 +22,17 @@ typedef struct learner_fixture {
 /* How much there is to learn from. */
 typedef struct learner_size {
     size_t samples, batch, length;
+    uint64_t seed; /* of the random text */
 } learner_size;
 
 /* ids of random text through the embedding, for the teacher and every student. */
-static inline void fill_chains(learner_fixture *f) {
+static inline void fill_chains(learner_fixture *f, uint64_t seed) {
     const mq_chains *chains = &f->learner.chains;
     const size_t tokens = chains->sequences * chains->length;
     int32_t *ids = mq_alloc(tokens, sizeof *ids);
     assert_non_null(ids);
     mq_random random;
-    mq_random_seed(&random, 11, 0);
+    mq_random_seed(&random, seed, 0);
     for (size_t i = 0; i < tokens; i++) {
         ids[i] = (int32_t)mq_random_below(&random, f->model->config.vocab_size);
     }
@@ -74,16 +75,29 @@ static inline void open_learner_of(learner_fixture *f, mq_model *model,
     assert_int_equal(mq_slab_allocate(&f->slab, "the test's learner", &err), MQ_OK);
     mq_learner_carve(&f->learner, &f->slab, f->options.samples, f->options.seq_len);
     assert_int_equal(mq_learner_load(&f->learner, 0, &err), MQ_OK);
-    fill_chains(f);
+    fill_chains(f, size->seed);
     assert_int_equal(mq_learner_teach(&f->learner, 0, &err), MQ_OK);
     mq_learner_start(&f->learner, 0);
 }
 
+/* Which random text, and how many of its four sequences a step sees. */
+typedef struct learner_text {
+    uint64_t seed;
+    size_t batch;
+} learner_text;
+
 /* options: its numbers for the loop are replaced by small ones. `name`: of a golden model. */
+static inline void open_learner_on(learner_fixture *f, const char *name,
+                                   const mq_quantize_options *options, size_t epochs,
+                                   learner_text text) {
+    const learner_size small = {.samples = 4, .batch = text.batch, .length = 12, .seed = text.seed};
+    open_learner_of(f, open_golden(name), options, &small, epochs);
+}
+
+/* All of the text in one batch. */
 static inline void open_learner(learner_fixture *f, const char *name,
                                 const mq_quantize_options *options, size_t epochs) {
-    const learner_size small = {.samples = 4, .batch = 4, .length = 12};
-    open_learner_of(f, open_golden(name), options, &small, epochs);
+    open_learner_on(f, name, options, epochs, (learner_text){11, 4});
 }
 
 static inline void close_learner(learner_fixture *f) {

@@ -292,6 +292,47 @@ static void a_broken_row_is_reported(void **state) {
     check_broken_row(true);
 }
 
+/* Bytes of the working memory for so many tokens. */
+static size_t carved(size_t vocab, size_t tokens, bool bf16) {
+    const mq_config config = {.hidden_size = 16, .vocab_size = vocab};
+    mq_context *context;
+    mq_gemm_bf16 *gemm = NULL;
+    assert_int_equal(mq_context_new(&context, &(mq_context_options){.threads = 2}, NULL), MQ_OK);
+    if (bf16) {
+        assert_int_equal(mq_gemm_bf16_new(&gemm, 2, NULL), MQ_OK);
+        assert_int_equal(mq_head_gradient_prepare(gemm, &config, tokens, NULL), MQ_OK);
+    }
+    mq_slab slab = {0};
+    mq_head_gradient_carve(&slab, &config, tokens, gemm, context);
+    assert_false(slab.overflow);
+    mq_gemm_bf16_free(gemm);
+    mq_context_free(context);
+    return slab.used;
+}
+
+/* What is held of many tokens is a slab: both sides' logits of 512 tokens, or of as many as make
+ * 192 MiB, and little beside them where the model is narrow. */
+static void memory_does_not_grow_with_tokens(void **state) {
+    (void)state;
+    static const size_t vocabularies[] = {8192, 49152, 262144};
+    for (size_t v = 0; v < 3; v++) {
+        const size_t vocab = vocabularies[v], few = carved(vocab, 512, false);
+        const size_t both = 2 * vocab * sizeof(float); /* sides, of a token */
+        assert_int_equal(carved(vocab, 4096, false), few);
+        assert_int_equal(carved(vocab, 1 << 20, false), few);
+        const size_t logits = mq_smaller(512 * both, 192 << 20);
+        assert_true(few >= logits && few < logits + (4 << 20));
+        /* Fewer tokens than a slab has take what is theirs. */
+        const size_t own = carved(vocab, 32, false) - carved(vocab, 16, false);
+        assert_true(own >= 16 * both && own < 17 * both);
+        /* oneDNN wants room of its own, which may depend on how many tokens the last slab has. */
+        for (size_t tokens = 512; mq_gemm_bf16_usable() && tokens <= 4096; tokens *= 8) {
+            const size_t rounded = carved(vocab, tokens, true);
+            assert_true(rounded > few && rounded - few < 12 << 20);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_those_of_finite_differences),
@@ -300,6 +341,7 @@ int main(void) {
         cmocka_unit_test(slabs_share_nothing),
         cmocka_unit_test(equal_sides_have_no_gradient),
         cmocka_unit_test(a_broken_row_is_reported),
+        cmocka_unit_test(memory_does_not_grow_with_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -162,16 +162,17 @@ static void gradients_are_the_slope(void **state) {
 }
 
 /* Mean square between the outputs of int2 and int4, at the start or when the block has been
- * learned. */
+ * learned: fast, since only where learning ends up counts here. */
 static double distance(const char *name, const mq_quantize_options *options, mq_recipe recipe,
-                       bool learn) {
+                       bool learn, uint64_t text) {
     learner_fixture f;
     mq_quantize_options own = mq_quantize_defaults(recipe);
     memcpy(own.lambda, options->lambda, sizeof own.lambda);
     memcpy(own.codistill, options->codistill, sizeof own.codistill);
     own.codistill_count = options->codistill_count;
     own.loss = MQ_LOSS_L2;
-    open_learner(&f, name, &own, 400);
+    own.rate = 4.0;
+    open_learner_on(&f, name, &own, 120, (learner_text){text, 4});
     if (learn) {
         assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
     }
@@ -186,27 +187,51 @@ static double distance(const char *name, const mq_quantize_options *options, mq_
     return result;
 }
 
-/* Beside a loss of its own, whose optimum is not far from the teacher, what a single tiny model
- * learns differs by more than this is about: the mean over four of them, and two weights each. */
-static void a_narrow_width_comes_closer_to_its_teacher(void **state) {
+static const char *const names[] = {"llama", "llama-biases", "gemma3", "qwen2"};
+#define MODELS 4
+#define FIRST_TEXT 11
+
+/* int4 alone teaches int2: learning leaves 0.08 of their distance with recipe best, 0.74 with
+ * recipe paper (means over the models), which can only move clips. Required is half of either gain,
+ * and that less is left than where nothing teaches int2 while the others learn. */
+static void a_narrow_width_comes_to_its_only_teacher(void **state) {
     (void)state;
-    static const char *const names[] = {"llama", "llama-biases", "gemma3", "qwen2"};
-    const mq_quantize_options without = options_with(1.0, 0.0, 0.0);
-    const mq_quantize_options beside[] = {options_with(1.0, 0.0, 1.0), options_with(1.0, 0.0, 4.0)};
+    static const double most[] = {[MQ_RECIPE_BEST] = 0.54, [MQ_RECIPE_PAPER] = 0.87};
     const mq_quantize_options alone = options_with(0.0, 0.0, 1.0);
+    const mq_quantize_options untaught = options_with(0.0, 0.0, 0.0);
     for (int recipe = MQ_RECIPE_BEST; recipe <= MQ_RECIPE_PAPER; recipe++) {
         const mq_recipe which = (mq_recipe)recipe;
-        double ratio = 0.0;
-        for (size_t i = 0; i < 4; i++) {
-            const double base = distance(names[i], &without, which, true);
-            ratio += distance(names[i], &beside[0], which, true) / base / 8.0;
-            ratio += distance(names[i], &beside[1], which, true) / base / 8.0;
-            assert_true(distance(names[i], &alone, which, true) <
-                        distance(names[i], &alone, which, false));
+        double left = 0.0;
+        for (size_t i = 0; i < MODELS; i++) {
+            const double taught = distance(names[i], &alone, which, true, FIRST_TEXT);
+            left += taught / distance(names[i], &alone, which, false, FIRST_TEXT) / MODELS;
+            assert_true(taught < distance(names[i], &untaught, which, true, FIRST_TEXT));
         }
-        if (ratio >= 1.0) {
-            fail_msg("recipe %d: %.3f times as far away", recipe, ratio);
+        if (left >= most[recipe]) {
+            fail_msg("recipe %d: %.3f of the distance is left", recipe, left);
         }
+    }
+}
+
+/* Beside a loss of its own, whose optimum is not far from the teacher, what a single tiny model
+ * learns from a single text differs by more than this is about, and so it does from one compiler's
+ * sums to another's: the mean over four models and six texts. With recipe best it is 0.86 times as
+ * far away as without; required is half of that gain. With recipe paper it is 0.98 times, 0.96 to
+ * 1.03 from text to text: too little for a test. */
+static void a_narrow_width_comes_closer_to_its_teacher(void **state) {
+    (void)state;
+    enum { TEXTS = 6 };
+    const mq_quantize_options without = options_with(1.0, 0.0, 0.0);
+    const mq_quantize_options beside = options_with(1.0, 0.0, 16.0);
+    double ratio = 0.0;
+    for (size_t i = 0; i < MODELS * TEXTS; i++) {
+        const char *name = names[i % MODELS];
+        const uint64_t text = FIRST_TEXT + i / MODELS;
+        ratio += distance(name, &beside, MQ_RECIPE_BEST, true, text) /
+                 distance(name, &without, MQ_RECIPE_BEST, true, text) / (MODELS * TEXTS);
+    }
+    if (ratio >= 0.93) {
+        fail_msg("%.3f times as far away", ratio);
     }
 }
 
@@ -259,6 +284,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_those_by_hand),
         cmocka_unit_test(gradients_are_the_slope),
+        cmocka_unit_test(a_narrow_width_comes_to_its_only_teacher),
         cmocka_unit_test(a_narrow_width_comes_closer_to_its_teacher),
         cmocka_unit_test(a_teacher_that_is_passed_over_is_still_there),
         cmocka_unit_test(senseless_terms_are_refused),

@@ -208,14 +208,14 @@ static void weights_have_the_gradient_of_their_values(void **state) {
 
 /* --- what it is worth ------------------------------------------------------------------------- */
 
-/* The weighted loss that is left when the block has been learned, with the numbers that are stored.
- */
-static double loss_left(const char *name, bool let) {
+/* The weighted loss that is left when the block has been learned from random text, with the numbers
+ * that are stored. */
+static double loss_left(const char *name, bool let, uint64_t seed) {
     mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_PAPER);
     options.let = let;
     learner_fixture f;
     double loss[MQ_MAX_WIDTHS], sum = 0.0;
-    open_learner(&f, name, &options, 200);
+    open_learner_on(&f, name, &options, 200, (learner_text){seed, 4});
     assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
     assert_int_equal(mq_learner_finish(&f.learner, 0, NULL), MQ_OK);
     assert_int_equal(mq_learner_measure(&f.learner, 0, loss, NULL), MQ_OK);
@@ -226,14 +226,22 @@ static double loss_left(const char *name, bool let) {
     return sum;
 }
 
+/* Of a single tiny model and text more may be left, too (up to 1.02 times as much): the mean over
+ * three models and eight texts each, where 0.954 times as much is left. Half of that gain is
+ * required. */
 static void less_loss_is_left(void **state) {
     (void)state;
-    static const char *const models[] = {"llama", "gemma3"};
-    for (size_t m = 0; m < 2; m++) {
-        const double with = loss_left(models[m], true), without = loss_left(models[m], false);
-        if (!(with < without)) {
-            fail_msg("%s: %g with, %g without", models[m], with, without);
+    enum { MODELS = 3, TEXTS = 8 };
+    static const char *const models[MODELS] = {"llama", "gemma3", "qwen2"};
+    double ratio = 0.0;
+    for (size_t m = 0; m < MODELS; m++) {
+        for (uint64_t text = 11; text < 11 + TEXTS; text++) {
+            const double with = loss_left(models[m], true, text);
+            ratio += with / loss_left(models[m], false, text) / (MODELS * TEXTS);
         }
+    }
+    if (!(ratio < 0.977)) {
+        fail_msg("%.3f times the loss is left", ratio);
     }
 }
 

@@ -129,14 +129,10 @@ static void single_precision_hears_one_width(void **state) {
 }
 
 /* Sampled weights: a step is one width's, as heavy as all together, and each comes as often as its
- * weight says. */
-static void drawn_widths_stand_for_all(void **state) {
-    (void)state;
-    static const double lambda[WIDTHS] = {0.1, 0.3, 0.6};
-    static moments drawn, of[WIDTHS];
-    for (size_t k = 0; k < WIDTHS; k++) {
-        first_step_of(&of[k], k, 1.0);
-    }
+ * weight says. `of`: the widths' first steps, each alone with a weight of 1. */
+static void check_draws(const double lambda[WIDTHS], const moments of[WIDTHS]) {
+    static moments drawn;
+    const double sum = lambda[0] + lambda[1] + lambda[2];
     size_t times[WIDTHS] = {0};
     enum { SEEDS = 400 };
     mq_quantize_options options = paper_with(lambda);
@@ -145,7 +141,7 @@ static void drawn_widths_stand_for_all(void **state) {
         first_step(&drawn, &options);
         size_t found = 0;
         for (size_t k = 0; k < WIDTHS; k++) {
-            if (distance(&drawn, &of[k], 1.0) < 1e-5) { /* the weights' sum is 1 */
+            if (distance(&drawn, &of[k], sum) < 1e-5) {
                 times[k]++;
                 found++;
             }
@@ -153,8 +149,22 @@ static void drawn_widths_stand_for_all(void **state) {
         assert_int_equal(found, 1);
     }
     for (size_t k = 0; k < WIDTHS; k++) { /* within four standard deviations */
-        const double spread = sqrt(SEEDS * lambda[k] * (1.0 - lambda[k]));
-        assert_true(fabs((double)times[k] - SEEDS * lambda[k]) < 4.0 * spread);
+        const double odds = lambda[k] / sum, spread = sqrt(SEEDS * odds * (1.0 - odds));
+        assert_true(fabs((double)times[k] - SEEDS * odds) < 4.0 * spread);
+    }
+}
+
+/* Weights that sum up to 1 would not tell that the sum is a factor, and the paper's own, 1.2 in
+ * sum, not the first two widths apart. */
+static void drawn_widths_stand_for_all(void **state) {
+    (void)state;
+    static const double lambdas[][WIDTHS] = {{0.1, 0.1, 1.0}, {0.1, 0.3, 0.6}};
+    static moments of[WIDTHS];
+    for (size_t k = 0; k < WIDTHS; k++) {
+        first_step_of(&of[k], k, 1.0);
+    }
+    for (size_t i = 0; i < sizeof lambdas / sizeof lambdas[0]; i++) {
+        check_draws(lambdas[i], of);
     }
 }
 
