@@ -56,6 +56,9 @@ typedef struct mq_codistill {
     double lambda;             /* positive */
 } mq_codistill;
 
+/* Of group_size: what fits. */
+#define MQ_GROUP_SIZE_AUTO ((size_t)-1)
+
 typedef struct mq_quantize_options {
     const char *model, *output; /* folders */
     const char *calib; /* file, "self" (sampled from the model), or NULL (recipe rtn needs none) */
@@ -71,7 +74,8 @@ typedef struct mq_quantize_options {
     mq_loss loss;
     mq_slice_rule slice_rule;
     mq_zero_point zero_point; /* MQ_ZERO_SYMMETRIC wants MQ_SLICE_ROUND */
-    size_t group_size;        /* 0: one group a row */
+    size_t group_size;        /* 0: one group a row; MQ_GROUP_SIZE_AUTO (the default): 128, or where
+                                 it does not divide all rows that are quantized 64 or 32 */
     bool has_group_fallback; /* use group_fallback for tensors that group_size does not divide; else
                                 an error */
     size_t group_fallback;
@@ -204,6 +208,7 @@ typedef struct mq_quantize_report {
     mq_qat_report qat;    /* all 0 without options->qat and after a dry run */
     size_t refit_count;   /* widths that were refitted; 0 after a dry run */
     mq_refit_report refit[MQ_MAX_WIDTHS];
+    size_t group_size; /* 0: one group a row; of rows that it does not divide the fallback's */
     size_t quantized_tensors, quantized_weights, other_tensors;
     size_t memory_predicted, memory_peak; /* bytes allocated; peak 0 after a dry run */
     size_t output_bytes;                  /* what is (or would be) written */

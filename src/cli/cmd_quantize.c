@@ -418,7 +418,10 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .part = LEARNING},
         {.type = CLI_HEADING, .help = "What is quantized"},
         {CLI_COUNT, 0, "group-size", &options->group_size, "N",
-         .help = "weights of a row that share scale and bias; 0: the whole row"},
+         .help =
+             "weights of a row that share scale and bias; 0: the whole row (default: 128, or 64 "
+             "or 32 where 128 does not divide all rows)",
+         .hide_default = true},
         {CLI_COUNT, 0, "group-fallback", &options->group_fallback, "N",
          "group size of the layers whose rows --group-size does not divide (default: that is an "
          "error)",

@@ -103,8 +103,12 @@ void cli_print_quantize_table(const mq_quantize_report *report,
     }
     cli_print_field(stdout, "output", "%s%s", options->output,
                     options->dry_run ? " (dry run: not made)" : "");
-    cli_print_field(stdout, "quantized", "%zu tensors, %zu weights", report->quantized_tensors,
-                    report->quantized_weights);
+    char groups[CLI_CELL_SIZE] = "a row a group";
+    if (report->group_size > 0) {
+        snprintf(groups, sizeof groups, "groups of %zu", report->group_size);
+    }
+    cli_print_field(stdout, "quantized", "%zu tensors, %zu weights, %s", report->quantized_tensors,
+                    report->quantized_weights, groups);
     cli_print_field(stdout, "other tensors", "%zu", report->other_tensors);
     if (report->written_tokens > 0) {
         cli_print_field(stdout, "calibration", "%zu tokens, and %zu that the model %s",
@@ -249,7 +253,7 @@ mq_status cli_print_quantize_json(const mq_quantize_report *report,
                   mq_name_at(mq_slice_rule_names(), options->slice_rule));
     cli_json_text(&json, json.root, "zero_point",
                   mq_name_at(mq_zero_point_names(), options->zero_point));
-    cli_json_size(&json, json.root, "group_size", options->group_size);
+    cli_json_size(&json, json.root, "group_size", report->group_size);
     cli_json_bool(&json, json.root, "let", options->let);
     add_widths(&json, report, options);
     add_codistill(&json, options);

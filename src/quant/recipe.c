@@ -41,7 +41,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         .widths = {8, 4, 2},
         .loss = MQ_LOSS_RELATIVE,
         .slice_rule = MQ_SLICE_TOP,
-        .group_size = 128,
+        .group_size = MQ_GROUP_SIZE_AUTO,
         .scope = MQ_SCOPE_ALL,
         .embeddings_min_bits = 4,
         .samples = 64,

@@ -80,20 +80,23 @@ static mq_status patterns_check_used(const patterns *list, const char *option, m
     return MQ_OK;
 }
 
-/* The largest group size of the usual ones that divides n. */
+/* What the formats of other programs have, the largest first. */
+static const size_t usual_groups[] = {128, 64, 32};
+#define USUAL_GROUPS (sizeof usual_groups / sizeof usual_groups[0])
+
+/* The largest group size of the usual ones that divides n; 0: none does. */
 static size_t usual_group(size_t n) {
-    const size_t usual[] = {128, 64, 32};
-    for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++) {
-        if (n % usual[i] == 0) {
-            return usual[i];
+    for (size_t i = 0; i < USUAL_GROUPS; i++) {
+        if (n % usual_groups[i] == 0) {
+            return usual_groups[i];
         }
     }
     return 0;
 }
 
-static mq_status groups_of(size_t *groups, const mq_quantize_options *options, size_t in,
-                           const char *weight, mq_error *err) {
-    const size_t wanted[2] = {options->group_size, options->group_fallback};
+static mq_status groups_of(size_t *groups, const mq_quantize_options *options, size_t group_size,
+                           size_t in, const char *weight, mq_error *err) {
+    const size_t wanted[2] = {group_size, options->group_fallback};
     for (size_t i = 0; i < (options->has_group_fallback ? 2u : 1u); i++) {
         if (wanted[i] == 0) {
             *groups = 1;
@@ -107,7 +110,7 @@ static mq_status groups_of(size_t *groups, const mq_quantize_options *options, s
     return mq_fail_tensor(
         err, MQ_ERR_INPUT, NULL, weight,
         "group size %zu does not divide its %zu inputs; --group-size or --group-fallback %zu would",
-        options->group_size, in, usual_group(in));
+        group_size, in, usual_group(in));
 }
 
 static mq_status is_wanted(bool *out, const mq_quantize_options *options, mq_linear linear,
@@ -126,26 +129,69 @@ static mq_status is_wanted(bool *out, const mq_quantize_options *options, mq_lin
     return status;
 }
 
-static mq_status select_all(mq_selection *out, const mq_quantize_options *options,
-                            const mq_config *config, const patterns *include,
-                            const patterns *exclude, mq_error *err) {
+/* Marks what is wanted by one group a row. */
+static mq_status mark_all(mq_selection *out, const mq_quantize_options *options,
+                          const mq_config *config, const patterns *include, const patterns *exclude,
+                          mq_error *err) {
     for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
         for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
             const mq_linear linear = (mq_linear)i;
-            char weight[MQ_NAME_SIZE], name[MQ_NAME_SIZE];
-            mq_config_linear_name(weight, config, layer, linear, "weight");
-            memcpy(name, weight, sizeof name);
+            char name[MQ_NAME_SIZE];
+            mq_config_linear_name(name, config, layer, linear, "weight");
             name[strlen(name) - strlen(".weight")] = '\0';
             bool wanted;
-            mq_status status = is_wanted(&wanted, options, linear, name, include, exclude, err);
-            if (status == MQ_OK && !wanted) {
-                continue;
+            const mq_status status =
+                is_wanted(&wanted, options, linear, name, include, exclude, err);
+            if (status != MQ_OK) {
+                return status;
             }
+            out->groups[layer][linear] = wanted ? 1 : 0;
+        }
+    }
+    const mq_status status = patterns_check_used(include, "--include", err);
+    return status == MQ_OK ? patterns_check_used(exclude, "--exclude", err) : status;
+}
+
+/* Of MQ_GROUP_SIZE_AUTO: the largest usual one that divides all rows that are quantized. Where none
+ * does, or what is left over has a size of its own, the first. */
+static size_t group_size_for(const mq_selection *selection, const mq_quantize_options *options,
+                             const mq_config *config) {
+    if (options->group_size != MQ_GROUP_SIZE_AUTO) {
+        return options->group_size;
+    }
+    for (size_t i = 0; i < USUAL_GROUPS && !options->has_group_fallback; i++) {
+        bool divides =
+            options->embeddings == MQ_EMBEDDINGS_KEEP || config->hidden_size % usual_groups[i] == 0;
+        for (size_t at = 0; at < selection->layers * MQ_LINEAR_COUNT; at++) {
+            const size_t layer = at / MQ_LINEAR_COUNT;
+            const mq_linear linear = (mq_linear)(at % MQ_LINEAR_COUNT);
             size_t rows, columns;
             mq_config_linear_shape(&rows, &columns, config, linear);
-            if (status == MQ_OK) {
-                status = groups_of(&out->groups[layer][linear], options, columns, weight, err);
+            divides = divides &&
+                      (selection->groups[layer][linear] == 0 || columns % usual_groups[i] == 0);
+        }
+        if (divides) {
+            return usual_groups[i];
+        }
+    }
+    return usual_groups[0];
+}
+
+/* Groups of what is marked, and what it comes to. */
+static mq_status group_all(mq_selection *out, const mq_quantize_options *options,
+                           const mq_config *config, mq_error *err) {
+    for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
+        for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+            const mq_linear linear = (mq_linear)i;
+            if (out->groups[layer][linear] == 0) {
+                continue;
             }
+            char weight[MQ_NAME_SIZE];
+            mq_config_linear_name(weight, config, layer, linear, "weight");
+            size_t rows, columns;
+            mq_config_linear_shape(&rows, &columns, config, linear);
+            const mq_status status = groups_of(&out->groups[layer][linear], options,
+                                               out->group_size, columns, weight, err);
             if (status != MQ_OK) {
                 return status;
             }
@@ -154,22 +200,14 @@ static mq_status select_all(mq_selection *out, const mq_quantize_options *option
             out->weights += rows * columns;
         }
     }
-    if (options->embeddings != MQ_EMBEDDINGS_KEEP) {
-        const mq_status status = groups_of(&out->embedding_groups, options, config->hidden_size,
-                                           config->arch->embedding, err);
-        if (status != MQ_OK) {
-            return status;
-        }
+    if (out->tensors == 0) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--scope, --include and --exclude leave no linear layer to quantize");
     }
-    mq_status status = patterns_check_used(include, "--include", err);
-    if (status == MQ_OK) {
-        status = patterns_check_used(exclude, "--exclude", err);
-    }
-    if (status == MQ_OK && out->tensors == 0) {
-        status = mq_fail(err, MQ_ERR_USAGE,
-                         "--scope, --include and --exclude leave no linear layer to quantize");
-    }
-    return status;
+    return options->embeddings == MQ_EMBEDDINGS_KEEP
+               ? MQ_OK
+               : groups_of(&out->embedding_groups, options, out->group_size, config->hidden_size,
+                           config->arch->embedding, err);
 }
 
 mq_status mq_select(mq_selection *out, const mq_quantize_options *options, const mq_config *config,
@@ -188,7 +226,11 @@ mq_status mq_select(mq_selection *out, const mq_quantize_options *options, const
             patterns_compile(&exclude, options->exclude, options->exclude_count, "--exclude", err);
     }
     if (status == MQ_OK) {
-        status = select_all(out, options, config, &include, &exclude, err);
+        status = mark_all(out, options, config, &include, &exclude, err);
+    }
+    if (status == MQ_OK) {
+        out->group_size = group_size_for(out, options, config);
+        status = group_all(out, options, config, err);
     }
     patterns_free(&include);
     patterns_free(&exclude);

@@ -8,6 +8,7 @@
 /* groups[layer][linear]: groups a row, or 0: this one is not quantized. */
 typedef struct mq_selection {
     size_t layers;
+    size_t group_size; /* 0: the whole row; of layers that it does not divide the fallback */
     size_t blocks; /* up to the last of which anything is quantized; the rest are not computed */
     size_t (*groups)[MQ_LINEAR_COUNT]; /* mq_free */
     size_t tensors, weights;           /* quantized */

@@ -169,6 +169,7 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
     const mq_quantize_plan *plan = &work->plan;
     *report = (mq_quantize_report){
         .blocks = plan->selection.blocks,
+        .group_size = plan->selection.group_size,
         .quantized_tensors = plan->layout.linear_count,
         .quantized_weights = plan->selection.weights + plan->embedding_count *
                                                            plan->model->config.vocab_size *

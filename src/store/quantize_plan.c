@@ -124,7 +124,7 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
     }
     plan->layout = (mq_master_layout){
         .source = options->model,
-        .group_size = options->group_size,
+        .group_size = plan->selection.group_size,
         .slice_rule = options->slice_rule,
         .zero_point = options->zero_point,
         .linears = plan->linears,

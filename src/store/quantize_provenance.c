@@ -57,10 +57,11 @@ static void put_widths(mq_json *json, cJSON *recipe, const mq_quantize_options *
 }
 
 /* What is quantized, and into what. */
-static void put_scope(mq_json *json, cJSON *recipe, const mq_quantize_options *options) {
+static void put_scope(mq_json *json, cJSON *recipe, const mq_quantize_plan *plan) {
+    const mq_quantize_options *options = plan->options;
     put_name(json, recipe, "slice_rule", mq_slice_rule_names(), options->slice_rule);
     put_name(json, recipe, "zero_point", mq_zero_point_names(), options->zero_point);
-    mq_json_put_size(json, recipe, "group_size", options->group_size);
+    mq_json_put_size(json, recipe, "group_size", plan->selection.group_size);
     if (options->has_group_fallback) {
         mq_json_put_size(json, recipe, "group_fallback", options->group_fallback);
     }
@@ -112,11 +113,12 @@ static void put_rates(mq_json *json, cJSON *recipe, const mq_quantize_options *o
     mq_json_put_number(json, recipe, "beta1", grid->beta1);
 }
 
-static void put_recipe(mq_json *json, const mq_quantize_options *options) {
+static void put_recipe(mq_json *json, const mq_quantize_plan *plan) {
+    const mq_quantize_options *options = plan->options;
     cJSON *recipe = mq_json_put_object(json, json->root, "recipe");
     put_name(json, recipe, "name", mq_recipe_names(), options->recipe);
     put_widths(json, recipe, options);
-    put_scope(json, recipe, options);
+    put_scope(json, recipe, plan);
     if (options->recipe != MQ_RECIPE_RTN) {
         put_learning(json, recipe, options);
         put_rates(json, recipe, options);
@@ -308,7 +310,7 @@ mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
                                  const mq_block_loss *blocks, const mq_refit_report *refits,
                                  const mq_qat_report *qat, mq_error *err) {
     mq_json json = mq_json_begin(cJSON_CreateObject());
-    put_recipe(&json, plan->options);
+    put_recipe(&json, plan);
     const mq_status status = put_inputs(&json, plan, err);
     put_blocks(&json, plan, blocks);
     put_qat(&json, plan, qat);
@@ -320,7 +322,7 @@ mq_status mq_quantize_job(cJSON **out, const mq_quantize_plan *plan, mq_error *e
     mq_json json = mq_json_begin(cJSON_CreateObject());
     mq_json_put_size(&json, json.root, "format_version", MQ_FORMAT_VERSION);
     mq_json_put_text(&json, json.root, "tool", "matquant " MQ_VERSION);
-    put_recipe(&json, plan->options);
+    put_recipe(&json, plan);
     /* Before the text, which they may ask for more of: they are what was asked for. */
     if (plan->calibration.ids != NULL) {
         put_qat(&json, plan, NULL);

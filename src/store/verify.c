@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "matquant/names.h"
 #include "store/folder.h"
 #include "store/names.h"
 #include "store/quantized_weights.h"
@@ -72,6 +73,13 @@ mq_status mq_verify_zero_points(const mq_verification *self, mq_error *err) {
 
 /* --- groups ----------------------------------------------------------------------------------- */
 
+/* What the master's maker asked for; of a slice, what its master's did. NULL: nothing says so. */
+static const cJSON *recipe_of(const mq_verification *self) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
+    return cJSON_GetObjectItemCaseSensitive(cJSON_IsObject(slice) ? slice : self->provenance,
+                                            "recipe");
+}
+
 /* What says how large a layer's groups are: config.json, or for rows that its size does not divide
  * the recipe's fallback, which stands in matquant.json alone. */
 typedef struct group_rule {
@@ -80,9 +88,7 @@ typedef struct group_rule {
 } group_rule;
 
 static group_rule rule_of(const mq_verification *self) {
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
-    const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(
-        cJSON_IsObject(slice) ? slice : self->provenance, "recipe");
+    const cJSON *recipe = recipe_of(self);
     const cJSON *fallback = cJSON_GetObjectItemCaseSensitive(recipe, "group_fallback");
     group_rule rule = {.size = mq_master_group_size(self->master)};
     rule.has_fallback =
@@ -95,19 +101,25 @@ static mq_status check_groups(const mq_verification *self, const mq_master_view 
                               const group_rule *rule, mq_error *err) {
     const size_t own = view->in / view->groups;
     const bool divides = rule->size == 0 || view->in % rule->size == 0;
-    if (!divides && !rule->has_fallback) {
+    if (!divides && !rule->has_fallback && recipe_of(self) == NULL) {
         return MQ_OK; /* nothing says what they should be */
     }
     const size_t said = divides ? rule->size : rule->fallback;
-    if (own == (said == 0 ? view->in : said)) {
+    if ((divides || rule->has_fallback) && own == (said == 0 ? view->in : said)) {
         return MQ_OK;
     }
     mq_error problem;
     char name[MQ_STORED_NAME_SIZE];
     mq_name_make(name, view->prefix, "codes", 0);
-    mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, name), name,
-                   "has groups of %zu, %s says %zu", own,
-                   divides ? MQ_CONFIG_FILE : MQ_PROVENANCE_FILE, said);
+    const char *where = mq_tensors_where(self->tensors, name);
+    if (divides || rule->has_fallback) {
+        mq_fail_tensor(&problem, MQ_ERR_INPUT, where, name, "has groups of %zu, %s says %zu", own,
+                       divides ? MQ_CONFIG_FILE : MQ_PROVENANCE_FILE, said);
+    } else {
+        mq_fail_tensor(&problem, MQ_ERR_INPUT, where, name,
+                       "has groups of %zu, and %s says %zu, which does not divide its rows of %zu",
+                       own, MQ_CONFIG_FILE, rule->size, view->in);
+    }
     return mq_problem(self->problems, &problem, err);
 }
 
@@ -123,6 +135,36 @@ mq_status mq_verify_groups(const mq_verification *self, mq_error *err) {
     return status;
 }
 
+/* --- what the codes mean ---------------------------------------------------------------------- */
+
+/* Nothing in the tensors shows that config.json reads them in another way than they were made for:
+ * the provenance does. */
+static mq_status check_setting(const mq_verification *self, const char *key, const char *found,
+                               mq_error *err) {
+    const char *made = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(recipe_of(self), key));
+    if (made == NULL || found == NULL || strcmp(made, found) == 0) {
+        return MQ_OK;
+    }
+    mq_error problem;
+    mq_fail_file_in(&problem, MQ_ERR_INPUT, self->folder, MQ_CONFIG_FILE,
+                    "says %s \"%s\", but the master was made with \"%s\"", key, found, made);
+    return mq_problem(self->problems, &problem, err);
+}
+
+mq_status mq_verify_settings(const mq_verification *self, mq_error *err) {
+    if (self->master == NULL) {
+        return MQ_OK;
+    }
+    const mq_status status =
+        check_setting(self, "slice_rule",
+                      mq_name_at(mq_slice_rule_names(), mq_master_slice_rule(self->master)), err);
+    return status == MQ_OK
+               ? check_setting(
+                     self, "zero_point",
+                     mq_name_at(mq_zero_point_names(), mq_master_zero_point(self->master)), err)
+               : status;
+}
+
 /* --- all of it -------------------------------------------------------------------------------- */
 
 static mq_status verify_open(const mq_verification *self, const char *against, mq_error *err) {
@@ -133,6 +175,9 @@ static mq_status verify_open(const mq_verification *self, const char *against, m
     }
     if (status == MQ_OK) {
         status = mq_verify_groups(self, err);
+    }
+    if (status == MQ_OK && readable) {
+        status = mq_verify_settings(self, err);
     }
     if (status == MQ_OK) {
         status = mq_verify_tokenizer(self, err);

@@ -28,6 +28,9 @@ mq_status mq_verify_shapes(const mq_verification *self, mq_error *err);
 /* Of a master: that its layers' groups are as large as config.json says, or as matquant.json says
  * of those that this does not divide. */
 mq_status mq_verify_groups(const mq_verification *self, mq_error *err);
+/* Of a master: that config.json reads its codes by the slice rule and zero point that the recipe in
+ * matquant.json names. */
+mq_status mq_verify_settings(const mq_verification *self, mq_error *err);
 /* That tokenizer.json is the one whose digest matquant.json has. */
 mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err);
 /* All files that are copied (mq_copy_small_files) against the source's. */

@@ -134,3 +134,15 @@ run 0 matquant quantize "$model" -o out $small --no-refit --rate 2 --force -q
 python3 -c 'import sys
 once, twice = ([float(x) for x in rates.split()] for rates in sys.argv[1:])
 sys.exit([2 * x for x in once] != twice)' "$once" "$(rates)" || fail "not twice $once: $(rates)"
+
+# Groups: 128, or 64 or 32 where these divide all rows that are quantized and 128 does not (rows of 128 and 384; of 32 and 64).
+run 0 matquant quantize "$model" -o auto --recipe rtn --force -q
+expect_out '^quantized .*, groups of 128$'
+run 0 matquant quantize "$GOLDEN/models/llama" -o auto --recipe rtn --force -q
+expect_out '^quantized .*, groups of 32$'
+run 0 matquant inspect auto
+expect_out '^group size +32$'
+run 3 matquant quantize "$GOLDEN/models/llama" -o none --recipe rtn --group-size 128
+expect_one_error '.*group size 128 does not divide its 32 inputs; --group-size or --group-fallback 32 would$'
+run 0 matquant quantize "$GOLDEN/models/llama" -o auto --recipe rtn --group-fallback 16 --force -q
+expect_out '^quantized .*, groups of 128$'

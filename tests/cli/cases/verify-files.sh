@@ -89,3 +89,23 @@ json.dump(config, open("damaged/config.json", "w"))
 PY
 run 3 matquant inspect damaged
 expect_one_error '^matquant: damaged/config\.json: is quantized in a way that is neither .*'
+
+# How config.json reads the codes, of a master and of its slice in the same format: the tensors are the same whatever it says.
+says() { # FOLDER KEY VALUE REGEX: FOLDER with another value in config.json
+    rm -rf m
+    cp -r "$1" m
+    python3 - "$2" "$3" <<'PY'
+import json, sys
+config = json.load(open("m/config.json"))
+config["quantization_config"][sys.argv[1]] = json.loads(sys.argv[2])
+json.dump(config, open("m/config.json", "w"))
+PY
+    run 1 matquant verify m -q
+    expect_err "^matquant: warning: .*$4"
+}
+run 0 matquant slice "$master" -o same --bits 4 --format matquant -q
+run 0 matquant verify same -q
+for folder in "$master" same; do
+    says "$folder" slice_rule '"round"' 'config\.json: says slice_rule "round", but the master was made with "top"$'
+    says "$folder" group_size 33 'has groups of 32, and config\.json says 33, which does not divide its rows of 128$'
+done
