@@ -152,8 +152,8 @@ static mq_status mark_all(mq_selection *out, const mq_quantize_options *options,
     return status == MQ_OK ? patterns_check_used(exclude, "--exclude", err) : status;
 }
 
-/* Of MQ_GROUP_SIZE_AUTO: the largest usual one that divides all rows that are quantized. Where none
- * does, or what is left over has a size of its own, the first. */
+/* Of MQ_GROUP_SIZE_AUTO: the largest usual one that divides all rows that are quantized; where none
+ * does the last, and it is an error; where what is left over has a size of its own the first. */
 static size_t group_size_for(const mq_selection *selection, const mq_quantize_options *options,
                              const mq_config *config) {
     if (options->group_size != MQ_GROUP_SIZE_AUTO) {
@@ -174,7 +174,7 @@ static size_t group_size_for(const mq_selection *selection, const mq_quantize_op
             return usual_groups[i];
         }
     }
-    return usual_groups[0];
+    return usual_groups[options->has_group_fallback ? 0 : USUAL_GROUPS - 1];
 }
 
 /* Groups of what is marked, and what it comes to. */

@@ -135,14 +135,23 @@ python3 -c 'import sys
 once, twice = ([float(x) for x in rates.split()] for rates in sys.argv[1:])
 sys.exit([2 * x for x in once] != twice)' "$once" "$(rates)" || fail "not twice $once: $(rates)"
 
-# Groups: 128, or 64 or 32 where these divide all rows that are quantized and 128 does not (rows of 128 and 384; of 32 and 64).
+# Groups: 128, or 64 or 32 where these divide all rows that are quantized and 128 does not. (The golden model's are 32 and 40.)
+golden=$GOLDEN/models/llama
 run 0 matquant quantize "$model" -o auto --recipe rtn --force -q
 expect_out '^quantized .*, groups of 128$'
-run 0 matquant quantize "$GOLDEN/models/llama" -o auto --recipe rtn --force -q
+run 0 matquant quantize "$golden" -o auto --recipe rtn --include self_attn --force -q
 expect_out '^quantized .*, groups of 32$'
 run 0 matquant inspect auto
 expect_out '^group size +32$'
-run 3 matquant quantize "$GOLDEN/models/llama" -o none --recipe rtn --group-size 128
+run 3 matquant quantize "$golden" -o none --recipe rtn --include self_attn --group-size 128
 expect_one_error '.*group size 128 does not divide its 32 inputs; --group-size or --group-fallback 32 would$'
-run 0 matquant quantize "$GOLDEN/models/llama" -o auto --recipe rtn --group-fallback 16 --force -q
+run 3 matquant quantize "$golden" -o none --recipe rtn
+expect_one_error '.*group size 32 does not divide its 40 inputs; --group-size or --group-fallback 0 would$'
+run 0 matquant quantize "$golden" -o auto --recipe rtn --group-fallback 8 --force -q
 expect_out '^quantized .*, groups of 128$'
+
+# A pattern that no layer matches is a slip of the pen.
+run 2 matquant quantize "$model" -o none --recipe rtn --exclude self_atn
+expect_one_error "^matquant: --exclude 'self_atn' matches no linear layer of the blocks, such as model\.layers\.0\.mlp\.up_proj; .*"
+run 2 matquant quantize "$model" -o none --recipe rtn --include q_proj --include lm_head
+expect_one_error "^matquant: --include 'lm_head' matches no linear layer .*"
