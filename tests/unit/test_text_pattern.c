@@ -125,6 +125,10 @@ static void test_matches(void **state) {
                 "\xc2\xb2"
                 "a\xcc\x81_\xe2\x80\xbf-\xc2\xb4",
                 "0-9 ");
+    static const char square[] = "a\xc2\xb2 b"; /* a square is of \w, but not in a class */
+    check_regex("\\w+", square, "0-3 4-5 ");
+    check_regex("[\\w]+", square, "0-1 4-5 ");
+    check_regex("[^\\w]+", square, "1-4 ");
     check_regex("x?", "axb", "0-0 1-2 3-3 "); /* none where the last match ended */
     check_regex("^|$", "a\nb", "0-0 1-1 2-2 3-3 ");
     check_regex(".+", "a\r\nb", "0-2 3-4 ");

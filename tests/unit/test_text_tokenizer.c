@@ -4,6 +4,8 @@
  * refused test_text_tokenizer_refused.c's. */
 #include "tokenizer_parts.h"
 
+#include "text/tok_internal.h"
+
 static mq_tokenizer *open_parts(temporary *folder, parts p) {
     mq_tokenizer *tokenizer = NULL;
     mq_error err = {0};
@@ -57,6 +59,53 @@ static void test_merges_and_added_tokens(void **state) {
     check_encode(t, NULL, 0, false, IDS(-1));
     assert_int_equal(mq_tokenizer_vocab_size(t), 10);
     assert_int_equal(mq_tokenizer_bos(t), 6);
+    mq_tokenizer_free(t);
+}
+
+#define STRIPPING(id, content, left, right)                                                        \
+    "{\"id\":" id ",\"content\":\"" content "\",\"single_word\":false,\"lstrip\":" left            \
+    ",\"rstrip\":" right ",\"normalized\":false,\"special\":true}"
+
+/* What tokenizers 0.23 says of white space between two tokens that both want it: a token that takes
+ * what is before it and finds that gone, and itself with it, is not there; one that takes nothing
+ * is, though another has taken it. */
+static void test_white_space_wanted_twice(void **state) {
+    static const char model[] =
+        "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"\\n\":2},\"merges\":[]}";
+    mq_tokenizer *t = open_parts(
+        *state, (parts){.model = model, .added = "[" STRIPPING("2", "\\n", "true", "true") "]"});
+    check_encode(t, "a\n\nb", 4, false, IDS(0, 2, 1));
+    mq_tokenizer_free(t);
+    t = open_parts(*state,
+                   (parts){.model = model,
+                           .added = "[" STRIPPING("3", "<n>", "false", "true") "," STRIPPING(
+                               "2", "\\n", "true", "false") "]"});
+    check_encode(t, "a<n>\nb", 6, false, IDS(0, 3, 1));
+    mq_tokenizer_free(t);
+    t = open_parts(*state,
+                   (parts){.model = model,
+                           .added = "[" STRIPPING("3", "<n>", "false", "true") "," STRIPPING(
+                               "2", "\\n", "false", "false") "]"});
+    check_encode(t, "a<n>\nb", 6, false, IDS(0, 3, 2, 1));
+    mq_tokenizer_free(t);
+}
+
+/* A stop is heeded between words, and the text before it is given back. */
+static void test_interrupted(void **state) {
+    static const char split[] = "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},"
+                                "\"behavior\":\"Isolated\",\"invert\":false}";
+    mq_tokenizer *t = open_parts(*state, (parts){.pre_tokenizer = split});
+    const volatile sig_atomic_t asked = 1;
+    const mq_context context = {.options = {.interrupted = &asked}, .threads = 1};
+    const size_t before = mq_alloc_current();
+    int32_t *ids = NULL;
+    size_t count = 0;
+    mq_error err = {0};
+    assert_int_equal(mq_tokenizer_encode_in(&ids, &count, t, "ab c", 4, false, &context, &err),
+                     MQ_ERR_INTERRUPTED);
+    assert_null(ids);
+    assert_int_equal(mq_alloc_current(), before);
+    check_encode(t, "ab c", 4, false, IDS(3, 8, 2));
     mq_tokenizer_free(t);
 }
 
@@ -279,6 +328,8 @@ static void test_no_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_merges_and_added_tokens),
+        TEST(test_white_space_wanted_twice),
+        TEST(test_interrupted),
         TEST(test_broken_utf8),
         TEST(test_unknown_token),
         TEST(test_long_word),
