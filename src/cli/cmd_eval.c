@@ -8,69 +8,103 @@ typedef struct eval_gates {
     double acc;     /* the least */
 } eval_gates;
 
-/* A value that is not a number passes no gate. */
-static bool at_most(const char *what, double value, const char *option, double most) {
+/* A value that is not a number passes no gate. where: "", or which width's it is. */
+static bool at_most(const char *where, const char *what, double value, const char *option,
+                    double most) {
     if (value <= most) {
         return true;
     }
-    fprintf(stderr, "matquant: %s is %.6g, and --%s allows %.6g\n", what, value, option, most);
+    fprintf(stderr, "matquant: %s%s is %.6g, and --%s allows %.6g\n", where, what, value, option,
+            most);
     return false;
 }
 
-static bool at_least(const char *what, double value, const char *option, double least) {
+static bool at_least(const char *where, const char *what, double value, const char *option,
+                     double least) {
     if (value >= least) {
         return true;
     }
-    fprintf(stderr, "matquant: %s is %.6g, and --%s demands %.6g\n", what, value, option, least);
+    fprintf(stderr, "matquant: %s%s is %.6g, and --%s demands %.6g\n", where, what, value, option,
+            least);
     return false;
 }
 
-static mq_status check_gates(const mq_eval_result *result, const eval_gates *gates) {
+static bool passes(const mq_eval_result *result, const eval_gates *gates, const char *where) {
     bool passed = true;
     if (gates->has_ppl) {
-        passed = at_most("perplexity", result->perplexity, "max-ppl", gates->ppl);
+        passed = at_most(where, "perplexity", result->perplexity, "max-ppl", gates->ppl);
     }
     if (gates->has_kl) {
-        passed = at_most("the KL divergence", result->kl, "max-kl", gates->kl) && passed;
+        passed = at_most(where, "the KL divergence", result->kl, "max-kl", gates->kl) && passed;
     }
     if (gates->has_acc) {
-        passed = at_least("the mean accuracy", result->mean.acc, "min-acc", gates->acc) && passed;
+        passed =
+            at_least(where, "the mean accuracy", result->mean.acc, "min-acc", gates->acc) && passed;
+    }
+    return passed;
+}
+
+static mq_status check_gates(const mq_eval_result *results, size_t count, const eval_gates *gates) {
+    bool passed = true;
+    for (size_t i = 0; i < count; i++) {
+        char where[32] = "";
+        if (count > 1) {
+            snprintf(where, sizeof where, "at %u bits ", results[i].width);
+        }
+        passed = passes(&results[i], gates, where) && passed;
     }
     return passed ? MQ_OK : MQ_ERR_CHECK;
 }
 
-static mq_status evaluate(const mq_eval_options *options, const eval_gates *gates,
-                          const cli_common *common) {
+/* Measures one width after the other (bits->count 0: what the folder is). *count: how many were
+ * measured; all of them, unless the status is an error. */
+static mq_status measure(mq_eval_result results[CLI_LIST_SIZE], size_t *count,
+                         const mq_eval_options *options, const cli_counts *bits,
+                         const cli_common *common, mq_error *err) {
     cli_progress progress;
     mq_context *context = NULL;
-    mq_eval_result result = {0};
-    mq_error err = {0};
-    mq_status status = cli_open_context(&context, &progress, common, &err);
-    if (status == MQ_OK) {
-        status = mq_evaluate(&result, options, context, &err);
+    mq_status status = cli_open_context(&context, &progress, common, err);
+    const size_t asked = bits->count > 0 ? bits->count : 1;
+    bool measured = true;
+    *count = 0;
+    while (status == MQ_OK && measured && *count < asked) {
+        mq_eval_options one = *options;
+        one.width = bits->count > 0 ? (unsigned)bits->items[*count] : 0;
+        status = mq_evaluate(&results[*count], &one, context, err);
+        measured = results[*count].measured;
+        *count += measured ? 1 : 0;
     }
     cli_progress_clear(&progress);
     mq_context_free(context);
-    if (!result.measured) {
-        return cli_print_error(&err);
-    }
+    return status;
+}
+
+static mq_status evaluate(const mq_eval_options *options, const cli_counts *bits,
+                          const eval_gates *gates, const cli_common *common) {
+    mq_eval_result results[CLI_LIST_SIZE] = {{0}};
+    size_t count;
+    mq_error err = {0};
+    mq_status status = measure(results, &count, options, bits, common, &err);
     mq_status printed = MQ_OK;
-    if (common->json) {
-        printed = cli_print_eval_json(&result, options);
-    } else {
-        cli_print_eval_table(&result, options);
+    if (count > 0 && common->json) {
+        printed = cli_print_eval_json(results, count, options);
+    } else if (count > 0) {
+        cli_print_eval_table(results, count, options);
     }
     if (status != MQ_OK) {
-        status = cli_print_error(&err); /* it could not be recorded */
+        status = cli_print_error(&err); /* or it could not be recorded */
     } else {
-        status = printed == MQ_OK ? check_gates(&result, gates) : printed;
+        status = printed == MQ_OK ? check_gates(results, count, gates) : printed;
     }
-    mq_eval_result_free(&result);
+    for (size_t i = 0; i < count; i++) {
+        mq_eval_result_free(&results[i]);
+    }
     return status;
 }
 
 /* The first option that needs another one that is not there; NULL: none. */
-static const char *missing(const mq_eval_options *options, const eval_gates *gates) {
+static const char *missing(const mq_eval_options *options, const cli_counts *bits,
+                           const eval_gates *gates) {
     if (!options->text && options->task_count == 0) {
         return "--text FILE or --tasks FILE... is needed";
     }
@@ -98,6 +132,9 @@ static const char *missing(const mq_eval_options *options, const eval_gates *gat
     if (options->task_count == 0 && options->items) {
         return "--items needs --tasks FILE...";
     }
+    if (bits->count > 1 && options->items) {
+        return "--items is of one width: give --bits one";
+    }
     if (!options->items && options->force) {
         return "--force needs --items FILE";
     }
@@ -124,7 +161,7 @@ mq_status cmd_eval(int count, char *const *argv) {
     eval_gates gates = {0};
     cli_common common = {0};
     cli_texts tasks = {.count = 0};
-    size_t bits = 0;
+    cli_counts bits = {.count = 0};
     const cli_argument arguments[] = {
         {"FOLDER", "plain model, master checkpoint, or slice in MLX's or matquant's format",
          &options.model},
@@ -138,7 +175,9 @@ mq_status cmd_eval(int count, char *const *argv) {
                  "next "
                  "option, and may be given several times",
          .several = true},
-        {CLI_COUNT, 0, "bits", &bits, "R", "width of a master checkpoint, 2 to 8 (default: 8)",
+        {CLI_COUNTS, 0, "bits", &bits, "LIST",
+         "width of a master checkpoint, 2 to 8, or several such as 8,4,2, one after the other "
+         "(default: 8)",
          .min = 2, .max = 8, .hide_default = true},
         {CLI_COUNT, 0, "windows", &options.windows, "N",
          "at most so many windows, from the beginning (default: all that the text has)", .min = 1,
@@ -191,9 +230,9 @@ mq_status cmd_eval(int count, char *const *argv) {
     if (!cli_read_line(&status, &command, count, argv)) {
         return status;
     }
-    options.width = (unsigned)bits;
     options.tasks = tasks.items;
     options.task_count = tasks.count;
-    const char *lacks = missing(&options, &gates);
-    return lacks ? cli_usage_error("eval", "%s", lacks) : evaluate(&options, &gates, &common);
+    const char *lacks = missing(&options, &bits, &gates);
+    return lacks ? cli_usage_error("eval", "%s", lacks)
+                 : evaluate(&options, &bits, &gates, &common);
 }

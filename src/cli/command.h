@@ -30,8 +30,10 @@ typedef struct cli_common {
 #define CLI_COMMON_OPTIONS(common)                                                                 \
     {.type = CLI_HEADING, .help = "Output"},                                                       \
         {CLI_FLAG, 0, "json", &(common).json, .help = "print one JSON object instead of a table"}, \
-        {CLI_FLAG, 'q', "quiet", &(common).quiet, .help = "say nothing but warnings and errors"},  \
-        {CLI_FLAG, 'v', "verbose", &(common).verbose, .help = "say more"},                         \
+        {CLI_FLAG, 'q', "quiet", &(common).quiet,                                                  \
+         .help = "no progress: beside results only warnings and errors"},                          \
+        {CLI_FLAG, 'v', "verbose", &(common).verbose,                                              \
+         .help = "say more: what is measured on the way, all rows of lists"},                      \
         {CLI_FLAG, 'h', "help", &(common).help, .help = "print this and stop"}, CLI_END
 
 #define CLI_THREADS_OPTION(common)                                                                 \

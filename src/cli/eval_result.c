@@ -72,8 +72,7 @@ static void print_tasks(const mq_eval_result *result) {
     }
 }
 
-void cli_print_eval_table(const mq_eval_result *result, const mq_eval_options *options) {
-    char time[CLI_CELL_SIZE];
+static void print_one(const mq_eval_result *result, const mq_eval_options *options) {
     if (result->width > 0) {
         cli_print_field(stdout, "model", "%s at %u bits", options->model, result->width);
     } else {
@@ -85,25 +84,98 @@ void cli_print_eval_table(const mq_eval_result *result, const mq_eval_options *o
     if (result->task_count > 0) {
         print_tasks(result);
     }
-    cli_print_field(stdout, "time", "%s", cli_show_seconds(time, result->seconds));
+}
+
+static void print_heads(cli_table *table, const mq_eval_result *result,
+                        const mq_eval_options *options) {
+    cli_table_row(table);
+    cli_table_cell(table, "bits");
+    if (options->text) {
+        cli_table_cell(table, "perplexity");
+        cli_table_cell(table, "stderr");
+    }
+    if (result->has_reference) {
+        cli_table_cell(table, "KL divergence");
+        cli_table_cell(table, "top-1 agreement");
+    }
+    if (result->task_count > 0) {
+        cli_table_cell(table, "mean acc");
+        cli_table_cell(table, "stderr");
+        cli_table_cell(table, "mean acc_norm");
+        cli_table_cell(table, "stderr");
+    }
+}
+
+static void print_row(cli_table *table, const mq_eval_result *result,
+                      const mq_eval_options *options) {
+    cli_table_row(table);
+    cli_table_cell(table, "%u", result->width);
+    if (options->text) {
+        add_number(table, result->perplexity);
+        add_number(table, result->perplexity * result->nll_stderr);
+    }
+    if (result->has_reference) {
+        add_number(table, result->kl);
+        cli_table_cell(table, "%.2f %%", 100 * result->top1_agreement);
+    }
+    if (result->task_count > 0) {
+        add_accuracy(table, &result->mean);
+    }
+}
+
+static void print_several(const mq_eval_result *results, size_t count,
+                          const mq_eval_options *options) {
+    cli_print_field(stdout, "model", "%s", options->model);
+    if (options->text) {
+        cli_print_field(stdout, "text", "%s", options->text);
+        cli_print_field(stdout, "windows", "%zu of %zu tokens", results->windows, options->seq_len);
+    }
+    if (results->has_reference) {
+        cli_print_field(stdout, "reference", "%s", options->reference);
+        cli_print_field(stdout, "its perplexity", "%.4f", results->reference_perplexity);
+    }
+    cli_table table = {0};
+    print_heads(&table, results, options);
+    for (size_t i = 0; i < count; i++) {
+        print_row(&table, &results[i], options);
+    }
+    putchar('\n');
+    cli_table_print(stdout, &table);
+    putchar('\n');
+}
+
+void cli_print_eval_table(const mq_eval_result *results, size_t count,
+                          const mq_eval_options *options) {
+    char time[CLI_CELL_SIZE];
+    double seconds = 0;
+    if (count == 1) {
+        print_one(results, options);
+    } else {
+        print_several(results, count, options);
+    }
+    for (size_t i = 0; i < count; i++) {
+        seconds += results[i].seconds;
+    }
+    cli_print_field(stdout, "time", "%s", cli_show_seconds(time, seconds));
 }
 
 /* --- for programs ----------------------------------------------------------------------------- */
 
-static void add_text(cli_json *json, const mq_eval_result *result, const mq_eval_options *options) {
-    cli_json_text(json, json->root, "text", options->text);
-    cli_json_size(json, json->root, "windows", result->windows);
-    cli_json_size(json, json->root, "seq_len", options->seq_len);
-    cli_json_size(json, json->root, "tokens", result->tokens);
-    cli_json_number(json, json->root, "perplexity", result->perplexity);
-    cli_json_number(json, json->root, "nll", result->nll);
-    cli_json_number(json, json->root, "nll_stderr", result->nll_stderr);
+static void add_text(cli_json *json, cJSON *object, const mq_eval_result *result,
+                     const mq_eval_options *options) {
+    cli_json_text(json, object, "text", options->text);
+    cli_json_size(json, object, "windows", result->windows);
+    cli_json_size(json, object, "seq_len", options->seq_len);
+    cli_json_size(json, object, "tokens", result->tokens);
+    cli_json_number(json, object, "perplexity", result->perplexity);
+    cli_json_number(json, object, "nll", result->nll);
+    cli_json_number(json, object, "nll_stderr", result->nll_stderr);
     if (result->has_reference) {
-        cli_json_text(json, json->root, "reference", options->reference);
-        cli_json_number(json, json->root, "reference_perplexity", result->reference_perplexity);
-        cli_json_number(json, json->root, "kl", result->kl);
-        cli_json_number(json, json->root, "kl_stderr", result->kl_stderr);
-        cli_json_number(json, json->root, "top1_agreement", result->top1_agreement);
+        cli_json_text(json, object, "reference", options->reference);
+        cli_json_number(json, object, "reference_perplexity", result->reference_perplexity);
+        cli_json_number(json, object, "kl", result->kl);
+        cli_json_number(json, object, "kl_stderr", result->kl_stderr);
+        cli_json_number(json, object, "top1_agreement", result->top1_agreement);
     }
 }
 
@@ -114,9 +186,9 @@ static void add_accuracies(cli_json *json, cJSON *object, const mq_accuracy *acc
     cli_json_number(json, object, "acc_norm_stderr", accuracy->acc_norm_stderr);
 }
 
-static void add_tasks(cli_json *json, const mq_eval_result *result,
+static void add_tasks(cli_json *json, cJSON *root, const mq_eval_result *result,
                       const mq_eval_options *options) {
-    cJSON *tasks = cli_json_array(json, json->root, "tasks");
+    cJSON *tasks = cli_json_array(json, root, "tasks");
     for (size_t i = 0; i < result->task_count; i++) {
         const mq_task_result *task = &result->tasks[i];
         cJSON *object = cli_json_element(json, tasks);
@@ -128,26 +200,39 @@ static void add_tasks(cli_json *json, const mq_eval_result *result,
         cli_json_size(json, object, "truncated", task->truncated);
         add_accuracies(json, object, &task->accuracy);
     }
-    add_accuracies(json, cli_json_object(json, json->root, "mean"), &result->mean);
-    cli_json_size(json, json->root, "task_tokens", result->task_tokens);
-    cli_json_number(json, json->root, "task_seconds", result->task_seconds);
+    add_accuracies(json, cli_json_object(json, root, "mean"), &result->mean);
+    cli_json_size(json, root, "task_tokens", result->task_tokens);
+    cli_json_number(json, root, "task_seconds", result->task_seconds);
 }
 
-mq_status cli_print_eval_json(const mq_eval_result *result, const mq_eval_options *options) {
-    cli_json json;
-    cli_json_begin(&json);
-    cli_json_text(&json, json.root, "model", options->model);
+static void add_result(cli_json *json, cJSON *root, const mq_eval_result *result,
+                       const mq_eval_options *options) {
+    cli_json_text(json, root, "model", options->model);
     if (result->width > 0) {
-        cli_json_size(&json, json.root, "bits", result->width);
+        cli_json_size(json, root, "bits", result->width);
     } else {
-        cli_json_null(&json, json.root, "bits");
+        cli_json_null(json, root, "bits");
     }
     if (options->text) {
-        add_text(&json, result, options);
+        add_text(json, root, result, options);
     }
     if (result->task_count > 0) {
-        add_tasks(&json, result, options);
+        add_tasks(json, root, result, options);
     }
-    cli_json_number(&json, json.root, "seconds", result->seconds);
+    cli_json_number(json, root, "seconds", result->seconds);
+}
+
+mq_status cli_print_eval_json(const mq_eval_result *results, size_t count,
+                              const mq_eval_options *options) {
+    cli_json json;
+    cli_json_begin(&json);
+    if (count == 1) {
+        add_result(&json, json.root, results, options);
+    } else {
+        cJSON *list = cli_json_array(&json, json.root, "results");
+        for (size_t i = 0; i < count; i++) {
+            add_result(&json, cli_json_element(&json, list), &results[i], options);
+        }
+    }
     return cli_print_json(&json);
 }

@@ -139,9 +139,8 @@ mq_status mq_verify_groups(const mq_verification *self, mq_error *err) {
 
 /* Nothing in the tensors shows that config.json reads them in another way than they were made for:
  * the provenance does. */
-static mq_status check_setting(const mq_verification *self, const char *key, const char *found,
-                               mq_error *err) {
-    const char *made = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(recipe_of(self), key));
+static mq_status check_setting(const mq_verification *self, const char *key, const char *made,
+                               const char *found, mq_error *err) {
     if (made == NULL || found == NULL || strcmp(made, found) == 0) {
         return MQ_OK;
     }
@@ -151,17 +150,26 @@ static mq_status check_setting(const mq_verification *self, const char *key, con
     return mq_problem(self->problems, &problem, err);
 }
 
+static const char *made_with(const mq_verification *self, const char *key) {
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(recipe_of(self), key));
+}
+
 mq_status mq_verify_settings(const mq_verification *self, mq_error *err) {
     if (self->master == NULL) {
         return MQ_OK;
     }
-    const mq_status status =
-        check_setting(self, "slice_rule",
-                      mq_name_at(mq_slice_rule_names(), mq_master_slice_rule(self->master)), err);
+    /* A slice's codes are rounded already: there is nothing to round when they are read. */
+    const char *rule = made_with(self, "slice_rule");
+    const bool cut = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice") != NULL;
+    if (cut && rule != NULL &&
+        strcmp(rule, mq_name_at(mq_slice_rule_names(), MQ_SLICE_ROUND)) == 0) {
+        rule = mq_name_at(mq_slice_rule_names(), MQ_SLICE_TOP);
+    }
+    const char *rule_found = mq_name_at(mq_slice_rule_names(), mq_master_slice_rule(self->master));
+    const char *zero_found = mq_name_at(mq_zero_point_names(), mq_master_zero_point(self->master));
+    const mq_status status = check_setting(self, "slice_rule", rule, rule_found, err);
     return status == MQ_OK
-               ? check_setting(
-                     self, "zero_point",
-                     mq_name_at(mq_zero_point_names(), mq_master_zero_point(self->master)), err)
+               ? check_setting(self, "zero_point", made_with(self, "zero_point"), zero_found, err)
                : status;
 }
 

@@ -22,6 +22,8 @@ for item in 1 2; do
 done >few.jsonl
 run 0 matquant eval s4 --text "$DATA/demo-eval.txt" --seq-len 32 --windows 2 --reference "$short_model" --tasks few.jsonl --json -q
 printed eval
+run 0 matquant eval out --bits 8,2 --text "$DATA/demo-eval.txt" --seq-len 32 --windows 1 --json -q
+printed eval
 run 0 matquant eval "$short_model" --text "$DATA/demo-eval.txt" --seq-len 32 --windows 1 --json -q
 printed eval
 run 0 matquant quantize "$short_model" -o mixed --recipe rtn --group-size 96 --group-fallback 32 --json -q
@@ -61,11 +63,12 @@ def fits(value, types):
 
 
 for verb in "quantize", "slice", "eval", "inspect", "verify":
-    section = re.search(r"\.SS Members of %s\n\.nf\n(.*?)\n\.fi" % verb, page, re.S).group(1)
+    section = re.search(r"\.SS Members of %s\n.*?\.nf\n(.*?)\n\.fi" % verb, page, re.S).group(1)
     documented = {line.split()[0]: line.split()[1].split("|") for line in section.splitlines()}
     found = []
     for value in json.loads("[" + open(verb + ".jsonl", encoding="utf-8").read().rstrip().rstrip(",") + "]"):
-        walk(value, "", found)
+        for one in value.get("results", [value]):
+            walk(one, "", found)
     found = [(path, value) for path, value in found if not path.endswith("[]") and path != "mean"]
     wrong += ["%s: %s is %r" % (verb, path, value) for path, value in found
               if path not in documented or not fits(value, documented[path])]
