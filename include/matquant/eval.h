@@ -48,10 +48,10 @@ mq_eval_options mq_eval_defaults(void); /* seq_len 1024, batch 4, all windows, b
  *
  * Other than there: with `bos` the template's beginning-of-sequence token stands before every
  * context (the harness adds it for some model families only, or with add_bos_token); a context that
- * is empty, or white space, is that token alone, and MQ_ERR_INPUT without one (the harness falls
- * back to the end-of-text token); likelihoods are normalized by UTF-8 bytes of the continuation as
- * it stands in the file (the harness's acc_norm: by characters of the choice without the space
- * before it).
+ * is empty, or white space, or nothing to the tokenizer, is that token alone, and MQ_ERR_INPUT
+ * without one (the harness falls back to the end-of-text token); likelihoods are normalized by
+ * UTF-8 bytes of the continuation as it stands in the file (the harness's acc_norm: by characters
+ * of the choice without the space before it).
  *
  * The answer is the choice of the largest log-likelihood (acc), or of the largest one divided by
  * the continuation's bytes (acc_norm); the first of equal ones. Standard errors are those of a mean

@@ -50,10 +50,10 @@ typedef struct mq_verify_report {
 } mq_verify_report;
 
 /* Checks CRC-32, shape and finite values of every tensor of a master (or a slice, as far as its
- * provenance goes), its groups' sizes against config.json and its tokenizer against the provenance,
- * and with against != NULL that every other tensor, and every small file that is copied, is byte
- * for byte the one of that source. Problems found: MQ_ERR_CHECK, with the first in err; a folder
- * that cannot be read at all is MQ_ERR_INPUT. */
+ * provenance goes), its groups' sizes, slice rule and zero point in config.json and its tokenizer
+ * against the provenance, and with against != NULL that every other tensor, and every small file
+ * that is copied, is byte for byte the one of that source. Problems found: MQ_ERR_CHECK, with the
+ * first in err; a folder that cannot be read at all is MQ_ERR_INPUT. */
 mq_status mq_verify(mq_verify_report *report, const char *master, const char *against,
                     const mq_context *context, mq_error *err);
 

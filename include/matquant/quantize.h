@@ -86,7 +86,8 @@ typedef struct mq_quantize_options {
                  norms then are private to every width */
     const char *const *include; /* regular expressions on tensor names without ".weight"; a linear
                                    is quantized when */
-    size_t include_count; /* it matches one of include (or there are none) and none of exclude */
+    size_t include_count; /* it matches one of include (or there are none) and none of exclude;
+                             a pattern that matches no linear layer is MQ_ERR_USAGE */
     const char *const *exclude;
     size_t exclude_count;
     size_t samples, seq_len, epochs, batch;

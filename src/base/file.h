@@ -63,8 +63,9 @@ typedef struct mq_output mq_output;
 
 /* What mq_output_begin would refuse, found out without writing anything: the same errors. */
 mq_status mq_output_check(const char *path, bool replace, mq_error *err);
-/* MQ_ERR_USAGE when path exists and replace is false; MQ_ERR_INPUT/MACHINE for what the file system
- * says. */
+/* MQ_ERR_USAGE when path exists and replace is false, when something is mounted there, and when
+ * another run is making a folder of that name; MQ_ERR_INPUT/MACHINE for what the file system says.
+ */
 mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err);
 /* The same for an output that is one file: it is written, under the name that mq_output_file_name
  * says, into the temporary folder, and the file alone is renamed. With replace, only a plain file

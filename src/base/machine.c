@@ -55,10 +55,7 @@ static void bound_by_folders(size_t *available, const char *root, char *group, c
     }
 }
 
-/* Limits of control groups, which may be below what the machine has: of version 2 (the line
- * "0::/a/b") and of version 1 ("4:memory:/a/b"). What the group uses already is not subtracted:
- * most of that is cached files, which make room. */
-static void bound_by_groups(size_t *available, const char *process, const char *root) {
+void mq_memory_bound_by_groups(size_t *available, const char *process, const char *root) {
     FILE *file = fopen(process, "re");
     char line[LINE_SIZE], old[LINE_SIZE];
     snprintf(old, sizeof old, "%s/memory", root);
@@ -90,7 +87,7 @@ bool mq_memory_available(size_t *out) {
     fclose(file);
     if (found) {
         *out = (size_t)kibibytes * 1024;
-        bound_by_groups(out, "/proc/self/cgroup", "/sys/fs/cgroup");
+        mq_memory_bound_by_groups(out, "/proc/self/cgroup", "/sys/fs/cgroup");
     }
     return found;
 }

@@ -16,6 +16,13 @@ mq_simd mq_simd_best(void);
  * say. */
 bool mq_memory_available(size_t *out);
 
+/* Lowers *available to the limits of the control groups that the file `process`
+ * (/proc/self/cgroup) names, which may be below what the machine has, and of those that they are
+ * in: of version 2 (the line "0::/a/b") and of version 1 ("4:memory:/a/b") under root
+ * (/sys/fs/cgroup). What a group uses already is not subtracted: most of that is cached files,
+ * which make room. */
+void mq_memory_bound_by_groups(size_t *available, const char *process, const char *root);
+
 /* Moves the calling thread to number `number` (modulo their count) of the processors that it may
  * run on, and leaves it free to be moved on. For threads that wait without sleeping, as OpenMP's
  * do: the kernel may leave two of them on one processor, and another idle, for longer than a slice

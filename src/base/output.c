@@ -20,10 +20,6 @@
 #include "matquant/format.h"
 
 #define MAX_TRIES 100
-#define SUFFIX_LENGTH 6
-
-static const char suffix_letters[] =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 
 /* --- removing a folder ------------------------------------------------------------------------ */
 
@@ -57,64 +53,6 @@ void mq_remove_folder(const char *path) {
         remove_contents(fd);
     }
     rmdir(path);
-}
-
-/* --- leftovers of killed runs ----------------------------------------------------------------- */
-
-/* Of a name ".BASE.matquant-XXXXXX". */
-bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name) {
-    static const char middle[] = ".matquant-";
-    const size_t length = strlen(name), end = sizeof middle - 1 + SUFFIX_LENGTH;
-    if (name[0] != '.' || length <= 1 + end || length - end > MQ_LEFTOVER_BASE) {
-        return false;
-    }
-    const char *rest = name + length - end;
-    memcpy(base, name + 1, length - 1 - end);
-    base[length - 1 - end] = '\0';
-    return strncmp(rest, middle, sizeof middle - 1) == 0 &&
-           strspn(rest + sizeof middle - 1, suffix_letters) == SUFFIX_LENGTH;
-}
-
-/* Whether a run that is alive has the folder; what nobody has is removed, if that is wanted. */
-static bool is_held(const char *path, bool remove) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) {
-        return false;
-    }
-    const bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
-    const bool held = !locked && errno == EWOULDBLOCK;
-    if (locked && remove) {
-        mq_remove_folder(path);
-    }
-    close(fd);
-    return held;
-}
-
-/* Whether another run is making an output of this name. Never fails: that an earlier run's folder
- * stays is no reason not to start. */
-static bool look_at_leftovers(const char *parent, const char *base, bool remove) {
-    DIR *stream = opendir(parent);
-    bool held = false;
-    const struct dirent *entry;
-    while (stream != NULL && (entry = readdir(stream)) != NULL) {
-        char of[MQ_LEFTOVER_BASE];
-        if (mq_output_leftover_base(of, entry->d_name) && strcmp(of, base) == 0) {
-            char *path = mq_path_join(parent, entry->d_name);
-            held = (path != NULL && is_held(path, remove)) || held;
-            mq_free(path);
-        }
-    }
-    if (stream != NULL) {
-        closedir(stream);
-    }
-    return held;
-}
-
-/* One of two runs would lose what it made in the end. */
-static mq_status check_alone(const mq_output *output, bool remove, mq_error *err) {
-    return look_at_leftovers(output->parent, mq_path_base(output->path), remove)
-               ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "is being made by another run")
-               : MQ_OK;
 }
 
 /* --- begin ------------------------------------------------------------------------------------ */
@@ -183,14 +121,33 @@ static mq_status check_replaceable(const char *path, const char *magic, mq_error
     return MQ_OK;
 }
 
-/* Nothing can be put in the place of a file or folder that something is mounted on. */
-static mq_status check_no_mount(const mq_output *output, mq_error *err) {
+/* Whether something is mounted there; by another device alone where the system cannot say. */
+static bool is_mount(const mq_output *output) {
+#ifdef STATX_ATTR_MOUNT_ROOT
+    struct statx more;
+    if (statx(AT_FDCWD, output->path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &more) == 0 &&
+        (more.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0) {
+        return (more.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+    }
+#endif
     struct stat about, around;
     return lstat(output->path, &about) == 0 && stat(output->parent, &around) == 0 &&
-                   about.st_dev != around.st_dev
+           about.st_dev != around.st_dev;
+}
+
+/* Nothing can be put in the place of a file or folder that something is mounted on. */
+static mq_status check_no_mount(const mq_output *output, mq_error *err) {
+    return is_mount(output)
                ? mq_fail_file(err, MQ_ERR_USAGE, output->path,
                               "is a mount point, which cannot be replaced; name an output in it, "
                               "or beside it")
+               : MQ_OK;
+}
+
+/* One of two runs would lose in the end what it made. (A file is soon made: the last one stays.) */
+static mq_status check_alone(const mq_output *output, mq_error *err) {
+    return mq_output_is_being_made(output->parent, mq_path_base(output->path))
+               ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "is being made by another run")
                : MQ_OK;
 }
 
@@ -218,15 +175,15 @@ static mq_status split_path(mq_output *output, const char *path, mq_error *err) 
 }
 
 /* Random letters for a temporary name; false and errno. */
-static bool make_suffix(char suffix[SUFFIX_LENGTH + 1]) {
-    unsigned char bytes[SUFFIX_LENGTH];
+static bool make_suffix(char suffix[MQ_SUFFIX_LENGTH + 1]) {
+    unsigned char bytes[MQ_SUFFIX_LENGTH];
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) {
         return false;
     }
-    for (size_t i = 0; i < SUFFIX_LENGTH; i++) {
-        suffix[i] = suffix_letters[bytes[i] % (sizeof suffix_letters - 1)];
+    for (size_t i = 0; i < MQ_SUFFIX_LENGTH; i++) {
+        suffix[i] = mq_suffix_letters[bytes[i] % (sizeof mq_suffix_letters - 1)];
     }
-    suffix[SUFFIX_LENGTH] = '\0';
+    suffix[MQ_SUFFIX_LENGTH] = '\0';
     return true;
 }
 
@@ -245,9 +202,10 @@ static mq_status lock_folder(mq_output *output, bool *taken, mq_error *err) {
     struct stat locked_about;
     *taken = (!locked && errno == EWOULDBLOCK) || stat(output->folder, &about) != 0 ||
              fstat(output->lock, &locked_about) != 0 || about.st_ino != locked_about.st_ino;
-    if (*taken) {
+    if (*taken) { /* another run looks at it, or has removed it */
         close(output->lock);
         output->lock = -1;
+        rmdir(output->folder);
     }
     return MQ_OK;
 }
@@ -256,7 +214,7 @@ static mq_status lock_folder(mq_output *output, bool *taken, mq_error *err) {
  * that to the umask. */
 static mq_status make_folder(mq_output *output, mq_error *err) {
     for (int i = 0; i < MAX_TRIES; i++) {
-        char suffix[SUFFIX_LENGTH + 1];
+        char suffix[MQ_SUFFIX_LENGTH + 1];
         if (!make_suffix(suffix)) {
             return mq_fail_errno(err, errno, output->parent, "make a temporary name");
         }
@@ -329,7 +287,7 @@ static mq_status check(const char *path, const char *magic, bool replace, mq_err
     if (access(output->parent, W_OK | X_OK) != 0) {
         status = mq_fail_errno(err, errno, output->parent, "make a folder in it");
     }
-    status = status == MQ_OK ? check_alone(output, false, err) : status;
+    status = status == MQ_OK && magic == NULL ? check_alone(output, err) : status;
     free_output(output);
     return status;
 }
@@ -349,7 +307,8 @@ static mq_status begin(mq_output **out, const char *path, const char *magic, boo
     if (status != MQ_OK) {
         return status;
     }
-    status = check_alone(output, true, err);
+    mq_output_remove_leftovers(output->parent, mq_path_base(output->path));
+    status = magic == NULL ? check_alone(output, err) : MQ_OK;
     status = status == MQ_OK ? make_folder(output, err) : status;
     if (status == MQ_OK) {
         output->made = magic == NULL ? mq_strdup(output->folder)

@@ -23,8 +23,19 @@ void mq_remove_folder(const char *path);
  * EINVAL, which is no failure. */
 int mq_sync_folder(const char *path);
 
+/* --- temporary folders beside an output (output_leftovers.c) ---------------------------------- */
+
+/* Letters at the end of their names. */
+#define MQ_SUFFIX_LENGTH 6
+extern const char mq_suffix_letters[65];
+
 /* Whether a name in a folder is that of an output's temporary folder, and which output's. */
 #define MQ_LEFTOVER_BASE 256
 bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name);
+
+/* Removes those of the output `base` in parent that no process holds. */
+void mq_output_remove_leftovers(const char *parent, const char *base);
+/* Whether a process holds one. false where the file system knows no locks. */
+bool mq_output_is_being_made(const char *parent, const char *base);
 
 #endif

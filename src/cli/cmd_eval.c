@@ -1,5 +1,6 @@
 #include "command.h"
 #include "eval_result.h"
+#include "matquant/inspect.h"
 
 /* What is demanded of the result; each as its option is given. */
 typedef struct eval_gates {
@@ -56,6 +57,30 @@ static mq_status check_gates(const mq_eval_result *results, size_t count, const 
     return passed ? MQ_OK : MQ_ERR_CHECK;
 }
 
+/* Of several widths one that the folder has not, which is to be refused before the others are
+ * measured; 0: there is none. */
+static mq_status find_missing(unsigned *missing, const char *folder, const cli_counts *bits,
+                              mq_error *err) {
+    mq_inspection found;
+    *missing = 0;
+    if (bits->count < 2) {
+        return MQ_OK;
+    }
+    const mq_status status = mq_inspect(&found, folder, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    for (size_t i = 0; i < bits->count; i++) {
+        bool there = false;
+        for (size_t k = 0; k < found.width_count; k++) {
+            there = there || found.widths[k].width == bits->items[i];
+        }
+        *missing = there ? *missing : (unsigned)bits->items[i];
+    }
+    mq_inspection_free(&found);
+    return MQ_OK;
+}
+
 /* Measures one width after the other (bits->count 0: what the folder is). *count: how many were
  * measured; all of them, unless the status is an error. */
 static mq_status measure(mq_eval_result results[CLI_LIST_SIZE], size_t *count,
@@ -66,10 +91,15 @@ static mq_status measure(mq_eval_result results[CLI_LIST_SIZE], size_t *count,
     mq_status status = cli_open_context(&context, &progress, common, err);
     const size_t asked = bits->count > 0 ? bits->count : 1;
     bool measured = true;
+    unsigned missing = 0;
     *count = 0;
+    if (status == MQ_OK) {
+        status = find_missing(&missing, options->model, bits, err);
+    }
     while (status == MQ_OK && measured && *count < asked) {
         mq_eval_options one = *options;
         one.width = bits->count > 0 ? (unsigned)bits->items[*count] : 0;
+        one.width = missing > 0 ? missing : one.width;
         status = mq_evaluate(&results[*count], &one, context, err);
         measured = results[*count].measured;
         *count += measured ? 1 : 0;
@@ -87,7 +117,7 @@ static mq_status evaluate(const mq_eval_options *options, const cli_counts *bits
     mq_status status = measure(results, &count, options, bits, common, &err);
     mq_status printed = MQ_OK;
     if (count > 0 && common->json) {
-        printed = cli_print_eval_json(results, count, options);
+        printed = cli_print_eval_json(results, count, bits->count > 1, options);
     } else if (count > 0) {
         cli_print_eval_table(results, count, options);
     }

@@ -222,11 +222,11 @@ static void add_result(cli_json *json, cJSON *root, const mq_eval_result *result
     cli_json_number(json, root, "seconds", result->seconds);
 }
 
-mq_status cli_print_eval_json(const mq_eval_result *results, size_t count,
+mq_status cli_print_eval_json(const mq_eval_result *results, size_t count, bool several,
                               const mq_eval_options *options) {
     cli_json json;
     cli_json_begin(&json);
-    if (count == 1) {
+    if (!several) {
         add_result(&json, json.root, results, options);
     } else {
         cJSON *list = cli_json_array(&json, json.root, "results");

@@ -8,8 +8,9 @@
  * or of several, which were measured alike. As a table of fields; several have a row each. */
 void cli_print_eval_table(const mq_eval_result *results, size_t count,
                           const mq_eval_options *options);
-/* As a JSON object; of several {"results": [...]}, with such an object for each. */
-mq_status cli_print_eval_json(const mq_eval_result *results, size_t count,
+/* As a JSON object; with several asked for {"results": [...]}, with such an object for each that
+ * was measured. */
+mq_status cli_print_eval_json(const mq_eval_result *results, size_t count, bool several,
                               const mq_eval_options *options);
 
 #endif

@@ -22,7 +22,9 @@ static void print_losses(const mq_quantize_report *report, const mq_quantize_opt
         printf("int%u also learns from int%u's output (lambda %g)\n", term->student, term->teacher,
                term->lambda);
     }
-    puts("Mean loss over the blocks in dB (10: a tenth of the output's squares; 20: a hundredth)");
+    puts(options->loss == MQ_LOSS_RELATIVE ? "Mean loss over the blocks in dB (10: a tenth of the "
+                                             "output's squares; 20: a hundredth)"
+                                           : "Mean loss over the blocks in dB below 1");
     cli_table table = {0};
     cli_table_row(&table);
     cli_table_cell(&table, "bits");

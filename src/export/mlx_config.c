@@ -6,7 +6,7 @@
 
 /* --- what mlx-lm has not ---------------------------------------------------------------------- */
 
-/* mlx-lm's Gemma takes every so-manieth layer for a global one, whatever layer_types says, and
+/* mlx-lm's Gemma takes every n-th layer for a global one, whatever layer_types says, and
  * needs at least one: 1 if all are, 0 if no number describes the layers. */
 static size_t window_pattern(const mq_config *config) {
     size_t pattern = 0;
@@ -55,7 +55,7 @@ void mq_mlx_warn_of_reader(const mq_plan *plan) {
     warn(plan, config->attn_logit_softcapping > 0, "attn_logit_softcapping");
     warn(plan, config->final_logit_softcapping > 0, "final_logit_softcapping");
     warn(plan, arch->windows == MQ_WINDOWS_SOME && window_pattern(config) == 0,
-         "windows in these layers (it takes every so-manieth for one without)");
+         "windows in these layers (it takes every n-th for one without)");
     warn(plan, arch->local_rope && config->rope[1].type != MQ_ROPE_NONE,
          "the local layers' rotary scaling (nor reads the others' beside it)");
     warn(plan, has_own_yarn(&config->rope[0]),

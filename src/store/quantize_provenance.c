@@ -210,7 +210,9 @@ static void put_backend(mq_json *json, const mq_backend *backend) {
 static mq_status put_inputs(mq_json *json, const mq_quantize_plan *plan, mq_error *err) {
     mq_json_put_copy(json, json->root, "source", plan->digests);
     const mq_status status = put_calibration(json, plan, err);
-    mq_json_put_text(json, json->root, "blas", mq_context_blas(plan->context));
+    char blas[96]; /* there may be no context to ask */
+    mq_gemm_describe(blas, sizeof blas);
+    mq_json_put_text(json, json->root, "blas", blas);
     put_backend(json, &plan->backend);
     mq_json_put_text(json, json->root, "kernels", mq_nested_kernels_best()->name);
     return status;

@@ -146,7 +146,7 @@ static mq_status check_setting(const mq_verification *self, const char *key, con
     }
     mq_error problem;
     mq_fail_file_in(&problem, MQ_ERR_INPUT, self->folder, MQ_CONFIG_FILE,
-                    "says %s \"%s\", but the master was made with \"%s\"", key, found, made);
+                    "says %s \"%s\", but the codes were made for \"%s\"", key, found, made);
     return mq_problem(self->problems, &problem, err);
 }
 

@@ -1,14 +1,10 @@
 /* layer: base */
 /* What the machine has left, and where threads run. */
 #include <sched.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include <sys/stat.h>
 
 #include "base/machine.h"
+#include "temporary.h"
 
 static void there_is_memory(void **state) {
     (void)state;
@@ -18,6 +14,44 @@ static void there_is_memory(void **state) {
     assert_true(known);
 #endif
     assert_true(!known || available > 0);
+}
+
+/* *available bytes become so many by what the file says and the folder below it holds. */
+static void check_groups(temporary *folder, const char *lines, size_t available, size_t expected) {
+    const char *process = temporary_write(folder, "cgroup", lines, strlen(lines));
+    mq_memory_bound_by_groups(&available, process, folder->path);
+    assert_int_equal(available, expected);
+}
+
+static void limit(temporary *folder, const char *name, const char *bytes) {
+    temporary_write(folder, name, bytes, strlen(bytes));
+}
+
+static void control_groups_bound_memory(void **state) {
+    temporary *folder = *state;
+    for (size_t i = 0; i < 4; i++) {
+        static const char *const folders[] = {"a", "a/b", "memory", "memory/a"};
+        assert_int_equal(mkdir(temporary_path(folder, folders[i]), 0777), 0);
+    }
+    check_groups(folder, "0::/a/b\n", 5000, 5000); /* no limit is there */
+    limit(folder, "a/memory.max", "3000\n");
+    limit(folder, "a/b/memory.max", "max\n");
+    check_groups(folder, "0::/a/b\n", 5000, 3000); /* of the one around it */
+    check_groups(folder, "0::/a/b\n", 2000, 2000);
+    limit(folder, "a/b/memory.max", "1000\n");
+    check_groups(folder, "0::/a/b\n", 5000, 1000);
+    check_groups(folder, "0::/a\n", 5000, 3000);
+    limit(folder, "memory.max", "4000\n"); /* a container sees its own root alone */
+    check_groups(folder, "0::/not/seen\n", 5000, 4000);
+    check_groups(folder, "0::/\n", 5000, 4000);
+    limit(folder, "memory/a/memory.limit_in_bytes", "500\n");
+    check_groups(folder, "7:cpu:/a\n4:memory:/a\n0::/a\n", 5000, 500);
+    limit(folder, "memory/a/memory.limit_in_bytes", "9223372036854771712\n");
+    check_groups(folder, "4:memory:/a", 5000, 5000);
+    check_groups(folder, "", 5000, 5000);
+    size_t available = 5000;
+    mq_memory_bound_by_groups(&available, temporary_path(folder, "none"), folder->path);
+    assert_int_equal(available, 5000);
 }
 
 #if defined(CPU_ZERO)
@@ -81,6 +115,8 @@ static void a_bound_thread_stays_bound(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_is_memory),
+        cmocka_unit_test_setup_teardown(control_groups_bound_memory, temporary_setup,
+                                        temporary_teardown),
 #if defined(CPU_ZERO)
         cmocka_unit_test(a_thread_moves_and_stays_free),
         cmocka_unit_test(a_bound_thread_stays_bound),

@@ -44,3 +44,8 @@ run 0 matquant inspect own --json
 [ "$(stdout | grep -c '"perplexity"')" = 2 ] || fail "not two results are recorded"
 run 2 matquant eval "$model" --bits 8,4 $text
 expect_no_out
+
+# A width that is not there is refused before the others are measured.
+run 0 matquant slice "$master" -o four --bits 4 --format matquant -q
+run 2 matquant eval four --bits 4,2 $text
+expect_no_out

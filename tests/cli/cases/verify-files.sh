@@ -106,6 +106,6 @@ PY
 run 0 matquant slice "$master" -o same --bits 4 --format matquant -q
 run 0 matquant verify same -q
 for folder in "$master" same; do
-    says "$folder" slice_rule '"round"' 'config\.json: says slice_rule "round", but the master was made with "top"$'
+    says "$folder" slice_rule '"round"' 'config\.json: says slice_rule "round", but the codes were made for "top"$'
     says "$folder" group_size 33 'has groups of 32, and config\.json says 33, which does not divide its rows of 128$'
 done

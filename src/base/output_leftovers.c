@@ -1,0 +1,75 @@
+/* Temporary folders beside an output: those of killed runs, and of runs that are at work. A run has
+ * its folder locked (output.c); who looks takes a lock that others who look can share. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/output.h"
+
+const char mq_suffix_letters[65] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+
+/* Of a name ".BASE.matquant-XXXXXX". */
+bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name) {
+    static const char middle[] = ".matquant-";
+    const size_t length = strlen(name), end = sizeof middle - 1 + MQ_SUFFIX_LENGTH;
+    if (name[0] != '.' || length <= 1 + end || length - end > MQ_LEFTOVER_BASE) {
+        return false;
+    }
+    const char *rest = name + length - end;
+    memcpy(base, name + 1, length - 1 - end);
+    base[length - 1 - end] = '\0';
+    return strncmp(rest, middle, sizeof middle - 1) == 0 &&
+           strspn(rest + sizeof middle - 1, mq_suffix_letters) == MQ_SUFFIX_LENGTH;
+}
+
+static bool remove_if_abandoned(const char *path) {
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        mq_remove_folder(path);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return false;
+}
+
+static bool is_held(const char *path) {
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    const bool held = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return held;
+}
+
+/* Whether look is true of any temporary folder of that output. Never fails: that an earlier run's
+ * folder stays is no reason not to start. */
+static bool any_of(const char *parent, const char *base, bool (*look)(const char *path)) {
+    DIR *stream = opendir(parent);
+    bool found = false;
+    const struct dirent *entry;
+    while (stream != NULL && (entry = readdir(stream)) != NULL) {
+        char of[MQ_LEFTOVER_BASE];
+        if (mq_output_leftover_base(of, entry->d_name) && strcmp(of, base) == 0) {
+            char *path = mq_path_join(parent, entry->d_name);
+            found = (path != NULL && look(path)) || found;
+            mq_free(path);
+        }
+    }
+    if (stream != NULL) {
+        closedir(stream);
+    }
+    return found;
+}
+
+void mq_output_remove_leftovers(const char *parent, const char *base) {
+    any_of(parent, base, remove_if_abandoned);
+}
+
+bool mq_output_is_being_made(const char *parent, const char *base) {
+    return any_of(parent, base, is_held);
+}
