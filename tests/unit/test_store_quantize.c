@@ -292,6 +292,22 @@ static void every_allocation_may_fail(void **state) {
 
 /* The same, here and there, of what cJSON asks for by itself: the last pieces, those of the
  * master's own files. */
+/* NULL is a context, too: one that says nothing, with as many threads as there are. */
+static void no_context_is_needed(void **state) {
+    (void)state;
+    mq_quantize_options options = small(MQ_RECIPE_BEST);
+    options.samples = 2;
+    options.batch = 1;
+    options.refit_tokens = 2 * 64;
+    mq_quantize_report report;
+    mq_error err;
+    if (mq_quantize(&report, &options, NULL, &err) != MQ_OK) {
+        fail_msg("%s: %s", err.tensor, err.message);
+    }
+    assert_true(report.refit_count > 0);
+    mq_quantize_report_free(&report);
+}
+
 static void json_may_fail(void **state) {
     (void)state;
     char nowhere[600];
@@ -334,6 +350,7 @@ int main(void) {
         TEST(every_option_makes_a_master),   TEST(blocks_behind_the_last_selected_are_left_out),
         TEST(senseless_options_are_refused), TEST(an_interrupted_run_leaves_nothing),
         TEST(every_allocation_may_fail),     TEST(json_may_fail),
+        TEST(no_context_is_needed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
