@@ -18,7 +18,8 @@ WIDTHS = (8, 7, 6, 5, 4, 3, 2)
 RECIPES = ("best", "blocks", "paper", "rtn")
 NAMES = {"blocks": "best --no-refit"}
 TITLES = {"smollm2": "SmolLM2-135M-Instruct", "smollm2-16": "SmolLM2-135M-Instruct, 16 sequences",
-          "smollm2-written": "SmolLM2-135M-Instruct, and text that it wrote", "gemma3": "Gemma 3 270M",
+          "smollm2-written": "SmolLM2-135M-Instruct, and text that it wrote",
+          "smollm2-fresh": "SmolLM2-135M-Instruct, 544 sequences", "gemma3": "Gemma 3 270M",
           "gemma3-16": "Gemma 3 270M, 16 sequences", "demo": "the demo model",
           "smollm2-rows": "SmolLM2-135M-Instruct, a row a group",
           "smollm2-blocks6": "SmolLM2-135M-Instruct, its first 6 blocks"}
