@@ -23,7 +23,7 @@ void mq_remove_folder(const char *path);
  * EINVAL, which is no failure. */
 int mq_sync_folder(const char *path);
 
-/* --- temporary folders beside an output (output_leftovers.c) ---------------------------------- */
+/* --- temporary folders beside an output (locks.c) --------------------------------------------- */
 
 /* Letters at the end of their names. */
 #define MQ_SUFFIX_LENGTH 6

@@ -163,7 +163,9 @@ mq_status mq_record_write(const mq_eval_result *result, const mq_eval_options *o
                           mq_error *err) {
     cJSON *entry = NULL, *provenance = NULL;
     mq_status status = make_entry(&entry, result, options, err);
-    if (status == MQ_OK) { /* read as late as can be: another eval may have recorded meanwhile */
+    /* Read as late as can be, and by one at a time: others may record their own meanwhile. */
+    const int lock = mq_folder_lock(options->model);
+    if (status == MQ_OK) {
         status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
     }
     if (status == MQ_OK) {
@@ -173,6 +175,7 @@ mq_status mq_record_write(const mq_eval_result *result, const mq_eval_options *o
     if (status == MQ_OK) {
         status = write_back(provenance, options->model, err);
     }
+    mq_folder_unlock(lock);
     cJSON_Delete(entry);
     cJSON_Delete(provenance);
     return status;

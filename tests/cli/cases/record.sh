@@ -96,3 +96,15 @@ run 2 matquant eval m --tasks none.jsonl --windows 2
 expect_one_error '^matquant eval: --windows needs --text FILE'
 run 2 matquant eval m --text "$DATA/demo-eval.txt" --force
 expect_one_error '^matquant eval: --force needs --items FILE'
+
+# Two at once lose neither's.
+for turn in 1 2 3; do
+    rm -rf both
+    cp -r m both
+    matquant eval both --bits 5 --text "$DATA/demo-eval.txt" --seq-len 64 --windows 1 --record -q >/dev/null 2>first &
+    run 0 matquant eval both --bits 7 --text "$DATA/demo-eval.txt" --seq-len 64 --windows 1 --record -q
+    wait $! || fail "the other one: $(cat first)"
+    python3 -c 'import json
+bits = [entry["bits"] for entry in json.load(open("both/matquant.json"))["evaluations"]]
+assert 5 in bits and 7 in bits, bits' || fail "one of two is lost"
+done

@@ -1,5 +1,6 @@
-/* Temporary folders beside an output: those of killed runs, and of runs that are at work. A run has
- * its folder locked (output.c); who looks takes a lock that others who look can share. */
+/* Locks on folders, which the kernel lets go when the process dies. Temporary folders beside an
+ * output, those of killed runs and of runs that are at work: a run has its own locked (output.c);
+ * who looks takes a lock that others who look can share. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -64,6 +65,24 @@ static bool any_of(const char *parent, const char *base, bool (*look)(const char
         closedir(stream);
     }
     return found;
+}
+
+int mq_folder_lock(const char *path) {
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int result = -1;
+    while (fd >= 0 && (result = flock(fd, LOCK_EX)) != 0 && errno == EINTR) {
+    }
+    if (fd >= 0 && result != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+void mq_folder_unlock(int lock) {
+    if (lock >= 0) {
+        close(lock);
+    }
 }
 
 void mq_output_remove_leftovers(const char *parent, const char *base) {
