@@ -27,44 +27,37 @@ bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name) {
            strspn(rest + sizeof middle - 1, mq_suffix_letters) == MQ_SUFFIX_LENGTH;
 }
 
-static bool remove_if_abandoned(const char *path) {
+static void remove_if_abandoned(const char *path) {
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
         mq_remove_folder(path);
     }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return false;
+    mq_folder_unlock(fd);
 }
 
 static bool is_held(const char *path) {
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     const bool held = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-    if (fd >= 0) {
-        close(fd);
-    }
+    mq_folder_unlock(fd);
     return held;
 }
 
-/* Whether look is true of any temporary folder of that output. Never fails: that an earlier run's
- * folder stays is no reason not to start. */
-static bool any_of(const char *parent, const char *base, bool (*look)(const char *path)) {
-    DIR *stream = opendir(parent);
-    bool found = false;
+/* The path of the stream's next temporary folder of that output, to be freed; NULL: no more. */
+static char *next_leftover(DIR *stream, const char *parent, const char *base) {
     const struct dirent *entry;
+    char of[MQ_LEFTOVER_BASE];
     while (stream != NULL && (entry = readdir(stream)) != NULL) {
-        char of[MQ_LEFTOVER_BASE];
         if (mq_output_leftover_base(of, entry->d_name) && strcmp(of, base) == 0) {
-            char *path = mq_path_join(parent, entry->d_name);
-            found = (path != NULL && look(path)) || found;
-            mq_free(path);
+            return mq_path_join(parent, entry->d_name);
         }
     }
+    return NULL;
+}
+
+static void close_stream(DIR *stream) {
     if (stream != NULL) {
         closedir(stream);
     }
-    return found;
 }
 
 int mq_folder_lock(const char *path) {
@@ -85,10 +78,21 @@ void mq_folder_unlock(int lock) {
     }
 }
 
+/* Neither fails: that an earlier run's folder stays is no reason not to start. */
 void mq_output_remove_leftovers(const char *parent, const char *base) {
-    any_of(parent, base, remove_if_abandoned);
+    DIR *stream = opendir(parent);
+    for (char *path; (path = next_leftover(stream, parent, base)) != NULL; mq_free(path)) {
+        remove_if_abandoned(path);
+    }
+    close_stream(stream);
 }
 
 bool mq_output_is_being_made(const char *parent, const char *base) {
-    return any_of(parent, base, is_held);
+    DIR *stream = opendir(parent);
+    bool held = false;
+    for (char *path; (path = next_leftover(stream, parent, base)) != NULL; mq_free(path)) {
+        held = is_held(path) || held;
+    }
+    close_stream(stream);
+    return held;
 }

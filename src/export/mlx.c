@@ -166,13 +166,15 @@ static size_t common_group_size(const mq_plan *plan) {
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
     if (bits_of(plan) == 0) {
+        if (plan->job->width == 7) {
+            return mq_fail(err, MQ_ERR_USAGE,
+                           "MLX's format has no 7 bits; use --bits 2, 3, 4, 5, 6 or 8, or --format "
+                           "compressed-tensors or matquant");
+        }
         return mq_fail(
-            err, MQ_ERR_USAGE, "MLX's format has no 7 bits%s; use --bits %s, or --format %s",
-            plan->job->width == 7
-                ? ""
-                : ", which slices of 6 with the extra level of slice rule round-extra need",
-            plan->job->width == 7 ? "2, 3, 4, 5, 6 or 8" : "2, 3, 4, 5 or 8",
-            plan->job->width == 7 ? "compressed-tensors or matquant" : "matquant");
+            err, MQ_ERR_USAGE,
+            "MLX's format has no 7 bits, which slices of 6 with the extra level of slice "
+            "rule round-extra need; use --bits 2, 3, 4, 5 or 8, or --format matquant");
     }
     mq_mlx_warn_of_reader(plan);
     plan->group_size = common_group_size(plan);

@@ -70,24 +70,25 @@ static void test_merges_and_added_tokens(void **state) {
  * what is before it and finds that gone, and itself with it, is not there; one that takes nothing
  * is, though another has taken it. */
 static void test_white_space_wanted_twice(void **state) {
+    static const struct {
+        const char *added, *text;
+        int32_t ids[5]; /* which -1 ends */
+    } cases[] = {
+        {"[" STRIPPING("2", "\\n", "true", "true") "]", "a\n\nb", {0, 2, 1, -1}},
+        {"[" STRIPPING("3", "<n>", "false", "true") "," STRIPPING("2", "\\n", "true", "false") "]",
+         "a<n>\nb",
+         {0, 3, 1, -1}},
+        {"[" STRIPPING("3", "<n>", "false", "true") "," STRIPPING("2", "\\n", "false", "false") "]",
+         "a<n>\nb",
+         {0, 3, 2, 1, -1}},
+    };
     static const char model[] =
         "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"\\n\":2},\"merges\":[]}";
-    mq_tokenizer *t = open_parts(
-        *state, (parts){.model = model, .added = "[" STRIPPING("2", "\\n", "true", "true") "]"});
-    check_encode(t, "a\n\nb", 4, false, IDS(0, 2, 1));
-    mq_tokenizer_free(t);
-    t = open_parts(*state,
-                   (parts){.model = model,
-                           .added = "[" STRIPPING("3", "<n>", "false", "true") "," STRIPPING(
-                               "2", "\\n", "true", "false") "]"});
-    check_encode(t, "a<n>\nb", 6, false, IDS(0, 3, 1));
-    mq_tokenizer_free(t);
-    t = open_parts(*state,
-                   (parts){.model = model,
-                           .added = "[" STRIPPING("3", "<n>", "false", "true") "," STRIPPING(
-                               "2", "\\n", "false", "false") "]"});
-    check_encode(t, "a<n>\nb", 6, false, IDS(0, 3, 2, 1));
-    mq_tokenizer_free(t);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mq_tokenizer *t = open_parts(*state, (parts){.model = model, .added = cases[i].added});
+        check_encode(t, cases[i].text, strlen(cases[i].text), false, cases[i].ids);
+        mq_tokenizer_free(t);
+    }
 }
 
 /* A stop is heeded between words, and the text before it is given back. */
