@@ -39,17 +39,35 @@ static char *make_text(void) {
     return path;
 }
 
+/* A master, its source and a text, and what is measured of it. */
+typedef struct measured {
+    char *plain, *text, *master;
+    cJSON *before; /* the provenance as it was */
+    mq_eval_options options;
+} measured;
+
+static measured open_measured(void) {
+    const fixture_master_options none = {0};
+    measured m = {.plain = fixture_plain(), .text = make_text(), .options = mq_eval_defaults()};
+    m.master = fixture_master(m.plain, &none);
+    m.before = provenance_of(m.master);
+    m.options.model = m.master;
+    m.options.text = m.text;
+    return m;
+}
+
+static void close_measured(measured *m) {
+    cJSON_Delete(m->before);
+    mq_free(m->master);
+    mq_free(m->plain);
+    mq_free(m->text);
+}
+
 static void test_entries(void **state) {
     (void)state;
     mq_error err = {0};
-    char *plain = fixture_plain(), *text = make_text();
-    const fixture_master_options none = {0};
-    char *master = fixture_master(plain, &none);
-    cJSON *before = provenance_of(master);
-
-    mq_eval_options options = mq_eval_defaults();
-    options.model = master;
-    options.text = text;
+    measured m = open_measured();
+    mq_eval_options options = m.options;
     options.width = 4;
     options.seq_len = 16;
     mq_eval_result result = {.width = 4,
@@ -68,7 +86,7 @@ static void test_entries(void **state) {
     result.has_reference = true;
     result.reference_perplexity = 7;
     result.kl = 0.125;
-    options.reference = plain;
+    options.reference = m.plain;
     must(mq_record_write(&result, &options, &err), &err);
     options.reference = NULL; /* and once more without: what is known of the same windows stays */
     result.has_reference = false;
@@ -76,7 +94,7 @@ static void test_entries(void **state) {
     result.bos = false; /* other windows */
     must(mq_record_write(&result, &options, &err), &err);
 
-    cJSON *after = provenance_of(master);
+    cJSON *after = provenance_of(m.master);
     cJSON *list = cJSON_DetachItemFromObjectCaseSensitive(after, "evaluations");
     assert_int_equal(cJSON_GetArraySize(list), 3);
     const cJSON *first = cJSON_GetArrayItem(list, 0), *second = cJSON_GetArrayItem(list, 1);
@@ -90,31 +108,22 @@ static void test_entries(void **state) {
     assert_true(member(second, "perplexity")->valuedouble == 7.5);
     assert_null(cJSON_GetObjectItemCaseSensitive(second, "nll_stderr"));
     assert_null(cJSON_GetObjectItemCaseSensitive(second, "reference"));
-    assert_string_equal(member(member(second, "text"), "file")->valuestring, mq_path_base(text));
+    assert_string_equal(member(member(second, "text"), "file")->valuestring, mq_path_base(m.text));
     assert_string_equal(member(member(second, "text"), "sha256")->valuestring, result.text_sha256);
     assert_null(cJSON_GetObjectItemCaseSensitive(cJSON_GetArrayItem(list, 2), "reference"));
-    assert_true(cJSON_Compare(before, after, true)); /* all the rest */
+    assert_true(cJSON_Compare(m.before, after, true)); /* all the rest */
 
     cJSON_Delete(list);
     cJSON_Delete(after);
-    cJSON_Delete(before);
-    mq_free(master);
-    mq_free(plain);
-    mq_free(text);
+    close_measured(&m);
 }
 
 /* Without memory the provenance stays as it was. */
 static void test_no_memory(void **state) {
     (void)state;
     mq_error err = {0};
-    char *plain = fixture_plain(), *text = make_text();
-    const fixture_master_options none = {0};
-    char *master = fixture_master(plain, &none);
-    cJSON *before = provenance_of(master);
-    mq_eval_options options = mq_eval_defaults();
-    options.model = master;
-    options.text = text;
-    options.reference = plain;
+    measured m = open_measured();
+    m.options.reference = m.plain;
     mq_eval_result result = {.width = 4, .text_sha256 = "ba7816bf", .perplexity = 7.5, .kl = 0.125};
     for (size_t pass = 0; pass < 2; pass++) { /* the first entry; in the place of another */
         result.has_reference = pass == 0;
@@ -122,21 +131,18 @@ static void test_no_memory(void **state) {
         size_t left = 0;
         for (; status != MQ_OK; left++) {
             json_memory_begin(left);
-            status = mq_record_write(&result, &options, &err);
+            status = mq_record_write(&result, &m.options, &err);
             assert_int_equal(json_memory_end(), 0);
-            cJSON *after = provenance_of(master);
-            assert_true(cJSON_Compare(before, after, true) == (status != MQ_OK));
+            cJSON *after = provenance_of(m.master);
+            assert_true(cJSON_Compare(m.before, after, true) == (status != MQ_OK));
             cJSON_Delete(after);
         }
         assert_true(left > 40);
-        cJSON_Delete(before);
-        before = provenance_of(master);
+        cJSON_Delete(m.before);
+        m.before = provenance_of(m.master);
         result.perplexity = 7.25;
     }
-    cJSON_Delete(before);
-    mq_free(master);
-    mq_free(plain);
-    mq_free(text);
+    close_measured(&m);
 }
 
 static void test_what_is_refused(void **state) {
