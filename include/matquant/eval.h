@@ -9,20 +9,22 @@ extern "C" {
 #endif
 
 typedef struct mq_eval_options {
-    const char *model;     /* plain checkpoint, master, or slice (MLX format) */
-    unsigned width;        /* masters: 2 ... 8, 0: the widest; slices: 0 or their own; plain: 0 */
-    const char *text;      /* as for calibration: .txt, .jsonl, either gzipped, .npy; NULL: none */
-    const char *reference; /* plain checkpoint to compare with on the text, or NULL */
-    size_t windows;        /* at most so many windows; 0: all */
-    size_t seq_len;        /* tokens a window */
-    size_t batch;          /* windows at once; items of tasks are packed into as many tokens */
+    const char *model;      /* plain checkpoint, master, or slice (MLX format) */
+    const unsigned *widths; /* [width_count] different ones: masters 2 ... 8, slices their own */
+    size_t width_count;     /* 0: a master at its widest, whatever else the folder is as it is */
+    const char *text;       /* as for calibration: .txt, .jsonl, either gzipped, .npy; NULL: none */
+    const char *reference;  /* plain checkpoint to compare with on the text, or NULL */
+    size_t windows;         /* at most so many windows; 0: all */
+    size_t seq_len;         /* tokens a window */
+    size_t batch;           /* windows at once; items of tasks are packed into as many tokens */
     bool bos; /* begin windows and contexts with the template's beginning-of-sequence token */
     const char *const *tasks; /* [task_count] files of zero-shot tasks, see below */
     size_t task_count;
     size_t max_items;  /* at most so many items of each, from the beginning; 0: all */
-    const char *items; /* where to write what each item came to, see below; NULL: nowhere */
+    const char *items; /* where to write what each item came to, see below; NULL: nowhere. Of one
+                          width only */
     bool force;        /* replace that file */
-    bool record;       /* put the text's result into the master's provenance (format.h) */
+    bool record;       /* put the text's results into the master's provenance (format.h) */
 } mq_eval_options;
 
 mq_eval_options mq_eval_defaults(void); /* seq_len 1024, batch 4, all windows, bos */
@@ -80,8 +82,8 @@ typedef struct mq_task_result {
     mq_accuracy accuracy;
 } mq_task_result;
 
-/* Zero-initialized it holds nothing; what mq_evaluate made of it is freed by mq_eval_result_free.
- */
+/* Of one width. Zero-initialized it holds nothing; what mq_evaluate made of it is freed by
+ * mq_eval_result_free. */
 typedef struct mq_eval_result {
     bool measured;  /* everything below is there */
     unsigned width; /* that was measured, of a master or a slice; 0: a plain model */
@@ -106,17 +108,21 @@ typedef struct mq_eval_result {
     size_t task_tokens; /* that went through the model */
     double task_seconds;
 
-    double seconds;
+    double seconds; /* of the whole call, all widths together */
 } mq_eval_result;
 
 void mq_eval_result_free(mq_eval_result *result);
 
-/* Perplexity on a text, accuracy on tasks, or both; all inputs are read and checked before the
- * model runs. On failure *result holds nothing, unless only recording it or writing the items
- * failed, which `measured` says. Tokens are those of the model's own tokenizer.json
+/* Perplexity on a text, accuracy on tasks, or both, into results: one for each width, in their
+ * order, or a single one where options->width_count is 0. All inputs are read and checked, and
+ * tokens made, once and before a model runs; the reference runs once for all widths. A width's
+ * result is to the last bit what it is alone.
+ *
+ * On failure the results hold nothing, unless only recording them or writing the items failed,
+ * which `measured` says (of all or of none). Tokens are those of the model's own tokenizer.json
  * (not needed for .npy). A master at width r and the slice of width r give the same result to the
  * last bit. */
-mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
+mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
                       const mq_context *context, mq_error *err);
 
 #ifdef __cplusplus

@@ -1,6 +1,5 @@
 #include "command.h"
 #include "eval_result.h"
-#include "matquant/inspect.h"
 
 /* What is demanded of the result; each as its option is given. */
 typedef struct eval_gates {
@@ -57,68 +56,35 @@ static mq_status check_gates(const mq_eval_result *results, size_t count, const 
     return passed ? MQ_OK : MQ_ERR_CHECK;
 }
 
-/* Of several widths one that the folder has not, which is to be refused before the others are
- * measured; 0: there is none. */
-static mq_status find_missing(unsigned *missing, const char *folder, const cli_counts *bits,
-                              mq_error *err) {
-    mq_inspection found;
-    *missing = 0;
-    if (bits->count < 2) {
-        return MQ_OK;
-    }
-    const mq_status status = mq_inspect(&found, folder, err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    for (size_t i = 0; i < bits->count; i++) {
-        bool there = false;
-        for (size_t k = 0; k < found.width_count; k++) {
-            there = there || found.widths[k].width == bits->items[i];
-        }
-        *missing = there ? *missing : (unsigned)bits->items[i];
-    }
-    mq_inspection_free(&found);
-    return MQ_OK;
-}
-
-/* Measures one width after the other (bits->count 0: what the folder is). *count: how many were
- * measured; all of them, unless the status is an error. */
-static mq_status measure(mq_eval_result results[CLI_LIST_SIZE], size_t *count,
-                         const mq_eval_options *options, const cli_counts *bits,
+static mq_status measure(mq_eval_result *results, const mq_eval_options *options,
                          const cli_common *common, mq_error *err) {
     cli_progress progress;
     mq_context *context = NULL;
     mq_status status = cli_open_context(&context, &progress, common, err);
-    const size_t asked = bits->count > 0 ? bits->count : 1;
-    bool measured = true;
-    unsigned missing = 0;
-    *count = 0;
     if (status == MQ_OK) {
-        status = find_missing(&missing, options->model, bits, err);
-    }
-    while (status == MQ_OK && measured && *count < asked) {
-        mq_eval_options one = *options;
-        one.width = bits->count > 0 ? (unsigned)bits->items[*count] : 0;
-        one.width = missing > 0 ? missing : one.width;
-        status = mq_evaluate(&results[*count], &one, context, err);
-        measured = results[*count].measured;
-        *count += measured ? 1 : 0;
+        status = mq_evaluate(results, options, context, err);
     }
     cli_progress_clear(&progress);
     mq_context_free(context);
     return status;
 }
 
-static mq_status evaluate(const mq_eval_options *options, const cli_counts *bits,
-                          const eval_gates *gates, const cli_common *common) {
+static mq_status evaluate(mq_eval_options *options, const cli_counts *bits, const eval_gates *gates,
+                          const cli_common *common) {
+    unsigned widths[CLI_LIST_SIZE];
     mq_eval_result results[CLI_LIST_SIZE] = {{0}};
-    size_t count;
+    const size_t count = bits->count > 0 ? bits->count : 1;
     mq_error err = {0};
-    mq_status status = measure(results, &count, options, bits, common, &err);
+    for (size_t i = 0; i < bits->count; i++) {
+        widths[i] = (unsigned)bits->items[i];
+    }
+    options->widths = widths;
+    options->width_count = bits->count;
+    mq_status status = measure(results, options, common, &err);
     mq_status printed = MQ_OK;
-    if (count > 0 && common->json) {
-        printed = cli_print_eval_json(results, count, bits->count > 1, options);
-    } else if (count > 0) {
+    if (results->measured && common->json) {
+        printed = cli_print_eval_json(results, count, options);
+    } else if (results->measured) {
         cli_print_eval_table(results, count, options);
     }
     if (status != MQ_OK) {
@@ -206,8 +172,8 @@ mq_status cmd_eval(int count, char *const *argv) {
                  "option, and may be given several times",
          .several = true},
         {CLI_COUNTS, 0, "bits", &bits, "LIST",
-         "width of a master checkpoint, 2 to 8, or several such as 8,4,2, one after the other "
-         "(default: 8)",
+         "width of a master checkpoint, 2 to 8, or several such as 8,4,2, with one pass of the "
+         "reference for all (default: 8)",
          .min = 2, .max = 8, .hide_default = true},
         {CLI_COUNT, 0, "windows", &options.windows, "N",
          "at most so many windows, from the beginning (default: all that the text has)", .min = 1,

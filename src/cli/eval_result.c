@@ -147,16 +147,12 @@ static void print_several(const mq_eval_result *results, size_t count,
 void cli_print_eval_table(const mq_eval_result *results, size_t count,
                           const mq_eval_options *options) {
     char time[CLI_CELL_SIZE];
-    double seconds = 0;
     if (count == 1) {
         print_one(results, options);
     } else {
         print_several(results, count, options);
     }
-    for (size_t i = 0; i < count; i++) {
-        seconds += results[i].seconds;
-    }
-    cli_print_field(stdout, "time", "%s", cli_show_seconds(time, seconds));
+    cli_print_field(stdout, "time", "%s", cli_show_seconds(time, results->seconds));
 }
 
 /* --- for programs ----------------------------------------------------------------------------- */
@@ -222,11 +218,11 @@ static void add_result(cli_json *json, cJSON *root, const mq_eval_result *result
     cli_json_number(json, root, "seconds", result->seconds);
 }
 
-mq_status cli_print_eval_json(const mq_eval_result *results, size_t count, bool several,
+mq_status cli_print_eval_json(const mq_eval_result *results, size_t count,
                               const mq_eval_options *options) {
     cli_json json;
     cli_json_begin(&json);
-    if (!several) {
+    if (count == 1) {
         add_result(&json, json.root, results, options);
     } else {
         cJSON *list = cli_json_array(&json, json.root, "results");

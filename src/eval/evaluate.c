@@ -23,6 +23,17 @@ static mq_status check_options(const mq_eval_options *options, mq_error *err) {
     if (options->items && options->task_count == 0) {
         return mq_fail(err, MQ_ERR_USAGE, "there are items of tasks only");
     }
+    if (options->items && options->width_count > 1) {
+        return mq_fail(err, MQ_ERR_USAGE, "items are those of one width");
+    }
+    for (size_t i = 0; i < options->width_count; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (options->widths[i] == options->widths[k]) {
+                return mq_fail(err, MQ_ERR_USAGE, "%u bits are asked for twice",
+                               options->widths[i]);
+            }
+        }
+    }
     if (options->seq_len < 2) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "a window of %zu tokens predicts nothing: at least 2 are needed",
@@ -189,23 +200,72 @@ static void summarize(mq_eval_result *result, const mq_window_scores *scores,
     }
 }
 
-static mq_status score(mq_eval_result *result, const mq_eval_options *options,
-                       const mq_model *model, const mq_model *reference,
-                       const mq_sequences *windows, const mq_context *context, mq_error *err) {
-    size_t count = windows->count;
-    double *memory = NULL;
-    mq_status status = mq_new(&memory, count, 4 * sizeof *memory, "losses of the windows", err);
-    if (status != MQ_OK) {
-        return status;
+/* Everything that takes part. */
+typedef struct eval_inputs {
+    mq_model **models; /* [count], a width each */
+    size_t count;
+    mq_model *reference; /* or NULL */
+    mq_sequences windows;
+    mq_task_set tasks;
+} eval_inputs;
+
+static void close_all(eval_inputs *self) {
+    mq_task_set_free(&self->tasks);
+    mq_sequences_free(&self->windows);
+    mq_model_free(self->reference);
+    for (size_t i = 0; self->models != NULL && i < self->count; i++) {
+        mq_model_free(self->models[i]);
     }
-    mq_window_scores scores = {memory, memory + count, memory + 2 * count, memory + 3 * count};
-    status = mq_score_windows(&scores, model, reference, windows, options->batch,
-                              MQ_EVAL_HIDDEN_BYTES, context, err);
+    mq_free(self->models);
+}
+
+static mq_status open_all(eval_inputs *self, const mq_eval_options *options,
+                          const mq_context *context, mq_error *err) {
+    mq_status status = MQ_OK;
+    self->models = mq_calloc(self->count, sizeof *self->models);
+    if (self->models == NULL) {
+        return mq_fail_memory(err, "the widths", self->count);
+    }
+    for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
+        const unsigned width = options->width_count > 0 ? options->widths[i] : 0;
+        status = mq_model_open_any(&self->models[i], options->model, width, err);
+    }
+    if (status == MQ_OK && options->reference) {
+        status = open_reference(&self->reference, options, self->models[0], context, err);
+    }
+    return status == MQ_OK ? load_inputs(&self->windows, &self->tasks, options,
+                                         &self->models[0]->config, context, err)
+                           : status;
+}
+
+static mq_status score(mq_eval_result *results, const mq_eval_options *options,
+                       const eval_inputs *inputs, const mq_context *context, mq_error *err) {
+    const size_t count = inputs->windows.count, widths = inputs->count;
+    double *memory = NULL;
+    mq_window_scores *scores = NULL;
+    mq_status status = mq_new(&scores, widths, sizeof *scores, "losses of the windows", err);
     if (status == MQ_OK) {
-        result->has_reference = reference != NULL;
-        summarize(result, &scores, windows);
+        size_t bytes;
+        status = mq_mul3_size(&bytes, widths, 4, sizeof *memory)
+                     ? mq_new(&memory, count, bytes, "losses of the windows", err)
+                     : mq_fail_memory(err, "losses of the windows", SIZE_MAX);
+    }
+    for (size_t i = 0; status == MQ_OK && i < widths; i++) {
+        double *own = memory + 4 * i * count;
+        scores[i] = (mq_window_scores){own, own + count, own + 2 * count, own + 3 * count};
+    }
+    if (status == MQ_OK) {
+        const mq_scored scored = {(const mq_model *const *)inputs->models, widths,
+                                  inputs->reference};
+        status = mq_score_windows(scores, &scored, &inputs->windows, options->batch,
+                                  MQ_EVAL_HIDDEN_BYTES, context, err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < widths; i++) {
+        results[i].has_reference = inputs->reference != NULL;
+        summarize(&results[i], &scores[i], &inputs->windows);
     }
     mq_free(memory);
+    mq_free(scores);
     return status;
 }
 
@@ -223,63 +283,65 @@ static mq_status score_tasks(mq_eval_result *result, const mq_eval_options *opti
     return status == MQ_OK ? mq_task_summarize(result, tasks, err) : status;
 }
 
+/* On the text all widths side by side, for the sake of the reference; on the tasks one by one. */
+static mq_status measure(mq_eval_result *results, const mq_eval_options *options,
+                         eval_inputs *inputs, const mq_context *context, mq_error *err) {
+    mq_status status = MQ_OK;
+    for (size_t i = 0; i < inputs->count; i++) {
+        results[i].width = inputs->models[i]->width;
+        results[i].bos = inputs->windows.bos;
+        memcpy(results[i].text_sha256, inputs->windows.sha256, sizeof results[i].text_sha256);
+    }
+    if (options->text) {
+        status = score(results, options, inputs, context, err);
+    }
+    for (size_t i = 0; status == MQ_OK && options->task_count > 0 && i < inputs->count; i++) {
+        status = score_tasks(&results[i], options, inputs->models[i], &inputs->tasks, context, err);
+    }
+    for (size_t i = 0; i < inputs->count; i++) {
+        results[i].measured = status == MQ_OK;
+    }
+    return status;
+}
+
 void mq_eval_result_free(mq_eval_result *result) {
     mq_free(result->tasks);
     *result = (mq_eval_result){0};
 }
 
-mq_status mq_evaluate(mq_eval_result *result, const mq_eval_options *options,
+mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
                       const mq_context *context, mq_error *err) {
-    double start = mq_seconds();
-    *result = (mq_eval_result){0};
-    mq_status status = check_options(options, err);
-    if (status != MQ_OK) {
-        return status;
+    const double start = mq_seconds();
+    eval_inputs inputs = {.count = options->width_count > 0 ? options->width_count : 1};
+    for (size_t i = 0; i < inputs.count; i++) {
+        results[i] = (mq_eval_result){0};
     }
-    mq_model *model = NULL, *reference = NULL;
-    mq_sequences windows = {0};
-    mq_task_set tasks = {0};
-    if (options->items) {
+    mq_status status = check_options(options, err);
+    if (status == MQ_OK && options->items) {
         status = check_items(options, err);
     }
     if (status == MQ_OK && options->record) {
         status = mq_record_check(options, err);
     }
     if (status == MQ_OK) {
-        status = mq_model_open_any(&model, options->model, options->width, err);
-    }
-    if (status == MQ_OK && options->reference) {
-        status = open_reference(&reference, options, model, context, err);
+        status = open_all(&inputs, options, context, err);
     }
     if (status == MQ_OK) {
-        status = load_inputs(&windows, &tasks, options, &model->config, context, err);
+        status = measure(results, options, &inputs, context, err);
     }
-    if (status == MQ_OK) {
-        result->width = model->width;
-        result->bos = windows.bos;
-        memcpy(result->text_sha256, windows.sha256, sizeof result->text_sha256);
-    }
-    if (status == MQ_OK && options->text) {
-        status = score(result, options, model, reference, &windows, context, err);
-    }
-    if (status == MQ_OK && options->task_count > 0) {
-        status = score_tasks(result, options, model, &tasks, context, err);
-    }
-    result->measured = status == MQ_OK;
     if (status == MQ_OK && options->items) {
-        status = mq_task_write_items(options->items, options->force, &tasks, err);
+        status = mq_task_write_items(options->items, options->force, &inputs.tasks, err);
     }
     if (status == MQ_OK && options->record) {
-        status = mq_record_write(result, options, err);
+        status = mq_record_write(results, inputs.count, options, err);
     }
-    mq_task_set_free(&tasks);
-    mq_sequences_free(&windows);
-    mq_model_free(reference);
-    mq_model_free(model);
-    if (!result->measured) {
-        mq_eval_result_free(result);
-        return status;
+    close_all(&inputs);
+    for (size_t i = 0; i < inputs.count; i++) {
+        if (results[i].measured) {
+            results[i].seconds = mq_seconds() - start;
+        } else {
+            mq_eval_result_free(&results[i]);
+        }
     }
-    result->seconds = mq_seconds() - start;
     return status;
 }

@@ -159,24 +159,24 @@ static mq_status write_back(const cJSON *provenance, const char *folder, mq_erro
     return status;
 }
 
-mq_status mq_record_write(const mq_eval_result *result, const mq_eval_options *options,
-                          mq_error *err) {
-    cJSON *entry = NULL, *provenance = NULL;
-    mq_status status = make_entry(&entry, result, options, err);
-    /* Read as late as can be, and by one at a time: others may record their own meanwhile. */
+mq_status mq_record_write(const mq_eval_result *results, size_t count,
+                          const mq_eval_options *options, mq_error *err) {
+    cJSON *provenance = NULL;
+    /* By one at a time: others may record their own meanwhile. */
     const int lock = mq_folder_lock(options->model);
-    if (status == MQ_OK) {
-        status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
-    }
-    if (status == MQ_OK) {
-        status = put_entry(provenance, entry, err);
-        entry = NULL;
+    mq_status status =
+        mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        cJSON *entry = NULL;
+        status = make_entry(&entry, &results[i], options, err);
+        if (status == MQ_OK) {
+            status = put_entry(provenance, entry, err);
+        }
     }
     if (status == MQ_OK) {
         status = write_back(provenance, options->model, err);
     }
     mq_folder_unlock(lock);
-    cJSON_Delete(entry);
     cJSON_Delete(provenance);
     return status;
 }

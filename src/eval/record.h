@@ -8,10 +8,10 @@
  * whose matquant.json is there. */
 mq_status mq_record_check(const mq_eval_options *options, mq_error *err);
 
-/* Writes the result into "evaluations" of the master's matquant.json (matquant/format.h), in place
- * of an earlier one of the same width on the same windows. The file is written anew beside it and
- * renamed; nothing else in the folder is touched. */
-mq_status mq_record_write(const mq_eval_result *result, const mq_eval_options *options,
-                          mq_error *err);
+/* Writes results[count] into "evaluations" of the master's matquant.json (matquant/format.h), each
+ * in place of an earlier one of the same width on the same windows. The file is written anew beside
+ * it and renamed; nothing else in the folder is touched. */
+mq_status mq_record_write(const mq_eval_result *results, size_t count,
+                          const mq_eval_options *options, mq_error *err);
 
 #endif

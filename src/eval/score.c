@@ -22,16 +22,18 @@ static double forward_share(const mq_config *config) {
 }
 
 typedef struct scorer {
-    const mq_window_scores *scores;
-    const mq_model *model, *reference;
+    const mq_window_scores *scores; /* [scored->count] */
+    const mq_scored *scored;
+    const mq_config *config; /* of all models but the reference */
     const mq_sequences *windows;
     size_t batch;
-    size_t group; /* windows that pass the blocks together: a multiple of batch */
-    float *hidden, *reference_hidden; /* [group·length, hidden_size] */
-    float *nll, *kl;                  /* [batch·(length - 1)] */
-    unsigned char *same_top;          /* likewise */
-    int32_t *targets;                 /* likewise */
-    const mq_context *context;        /* the caller's */
+    size_t group;              /* windows that pass the blocks together: a multiple of batch */
+    float *hidden;             /* [scored->count, group·length, hidden_size] */
+    float *reference_hidden;   /* [group·length, hidden_size] */
+    float *nll, *kl;           /* [batch·(length - 1)] */
+    unsigned char *same_top;   /* likewise */
+    int32_t *targets;          /* likewise */
+    const mq_context *context; /* the caller's */
 
     mq_context inner; /* context for the library below, whose progress is translated */
     size_t group_first, group_count;
@@ -87,41 +89,68 @@ static double share_of_ones(const unsigned char *flags, size_t count) {
 
 /* Windows [first, first + count) of the text, whose hidden states begin at row `row` of the
  * group's. */
-static mq_status score_batch(scorer *self, size_t first, size_t count, size_t row, mq_error *err) {
-    const mq_window_scores *scores = self->scores;
-    size_t length = self->windows->length, predictions = length - 1, rows = count * predictions;
-    size_t hidden_size = self->model->config.hidden_size;
-    float *hidden = self->hidden + row * hidden_size;
-    drop_first_ids(self->targets, self->windows->ids + first * length, count, length);
-    drop_last_rows(hidden, count, length, hidden_size);
-    const mq_head_side side = {self->model, hidden};
-    mq_head_side reference = {.model = self->reference};
+typedef struct batch_place {
+    size_t first, count, row;
+    size_t predictions; /* of a window */
+} batch_place;
+
+/* The reference by itself; its side of the comparisons is left in *side. */
+static mq_status score_reference(scorer *self, mq_head_side *side, const batch_place *at,
+                                 mq_error *err) {
+    const mq_model *reference = self->scored->reference;
+    const size_t hidden_size = reference->config.hidden_size;
+    float *hidden = self->reference_hidden + at->row * hidden_size;
+    drop_last_rows(hidden, at->count, self->windows->length, hidden_size);
+    *side = (mq_head_side){reference, hidden};
+    const mq_head_scores out = {.nll = self->nll};
+    const mq_status status = mq_head_score(&out, side, NULL, self->targets,
+                                           at->count * at->predictions, &self->inner, err);
+    for (size_t w = 0; status == MQ_OK && w < at->count; w++) {
+        const double nll = mq_mean(self->nll + w * at->predictions, at->predictions);
+        for (size_t i = 0; i < self->scored->count; i++) {
+            self->scores[i].reference_nll[at->first + w] = nll;
+        }
+    }
+    return status;
+}
+
+/* reference: its side, or NULL. */
+static mq_status score_model(scorer *self, size_t index, const mq_head_side *reference,
+                             const batch_place *at, mq_error *err) {
+    const size_t length = self->windows->length, hidden_size = self->config->hidden_size;
+    float *hidden = self->hidden + (index * self->group * length + at->row) * hidden_size;
+    drop_last_rows(hidden, at->count, length, hidden_size);
+    const mq_head_side side = {self->scored->models[index], hidden};
     mq_head_scores out = {.nll = self->nll};
-    if (self->reference) {
-        size_t reference_size = self->reference->config.hidden_size;
-        float *reference_hidden = self->reference_hidden + row * reference_size;
-        drop_last_rows(reference_hidden, count, length, reference_size);
-        reference.hidden = reference_hidden;
-        mq_status status =
-            mq_head_score(&out, &reference, NULL, self->targets, rows, &self->inner, err);
-        if (status != MQ_OK) {
-            return status;
-        }
-        for (size_t w = 0; w < count; w++) {
-            scores->reference_nll[first + w] = mq_mean(self->nll + w * predictions, predictions);
-        }
+    if (reference != NULL) {
         out.kl = self->kl;
         out.same_top = self->same_top;
     }
-    mq_status status = mq_head_score(&out, &side, self->reference ? &reference : NULL,
-                                     self->targets, rows, &self->inner, err);
-    for (size_t w = 0; status == MQ_OK && w < count; w++) {
-        size_t at = w * predictions;
-        scores->nll[first + w] = mq_mean(self->nll + at, predictions);
-        if (self->reference) {
-            scores->kl[first + w] = mq_mean(self->kl + at, predictions);
-            scores->agreement[first + w] = share_of_ones(self->same_top + at, predictions);
+    const mq_status status = mq_head_score(&out, &side, reference, self->targets,
+                                           at->count * at->predictions, &self->inner, err);
+    const mq_window_scores *scores = &self->scores[index];
+    for (size_t w = 0; status == MQ_OK && w < at->count; w++) {
+        const size_t from = w * at->predictions;
+        scores->nll[at->first + w] = mq_mean(self->nll + from, at->predictions);
+        if (reference != NULL) {
+            scores->kl[at->first + w] = mq_mean(self->kl + from, at->predictions);
+            scores->agreement[at->first + w] =
+                share_of_ones(self->same_top + from, at->predictions);
         }
+    }
+    return status;
+}
+
+static mq_status score_batch(scorer *self, const batch_place *at, mq_error *err) {
+    const size_t length = self->windows->length;
+    mq_head_side reference;
+    mq_status status = MQ_OK;
+    drop_first_ids(self->targets, self->windows->ids + at->first * length, at->count, length);
+    if (self->scored->reference) {
+        status = score_reference(self, &reference, at, err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < self->scored->count; i++) {
+        status = score_model(self, i, self->scored->reference ? &reference : NULL, at, err);
     }
     return status;
 }
@@ -137,21 +166,34 @@ static mq_status forward(scorer *self, float *hidden, const mq_model *model, dou
     return status;
 }
 
-static mq_status score_group(scorer *self, mq_error *err) {
-    double share = forward_share(&self->model->config);
-    double passes = self->reference ? 2 : 1;
-    self->share_done = 0;
-    mq_status status = forward(self, self->hidden, self->model, share / passes, err);
-    if (status == MQ_OK && self->reference) {
-        status = forward(self, self->reference_hidden, self->reference, share / passes, err);
+/* All models' passes through the blocks. share: of the group's work that they are together. */
+static mq_status forward_all(scorer *self, double share, mq_error *err) {
+    const mq_scored *scored = self->scored;
+    const size_t stride = self->group * self->windows->length * self->config->hidden_size;
+    const double one = share / (double)(scored->count + (scored->reference ? 1 : 0));
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < scored->count; i++) {
+        status = forward(self, self->hidden + i * stride, scored->models[i], one, err);
     }
+    if (status == MQ_OK && scored->reference) {
+        status = forward(self, self->reference_hidden, scored->reference, one, err);
+    }
+    return status;
+}
+
+static mq_status score_group(scorer *self, mq_error *err) {
+    const double share = forward_share(self->config);
+    self->share_done = 0;
+    mq_status status = forward_all(self, share, err);
     for (size_t done = 0; status == MQ_OK && done < self->group_count; done += self->batch) {
         size_t left = self->group_count - done;
         size_t count = left < self->batch ? left : self->batch;
         status = mq_check_interrupt(self->context, err);
         if (status == MQ_OK) {
-            status = score_batch(self, self->group_first + done, count,
-                                 done * self->windows->length, err);
+            const size_t length = self->windows->length;
+            status = score_batch(
+                self, &(batch_place){self->group_first + done, count, done * length, length - 1},
+                err);
         }
         double of_group = (double)(done + count) / (double)self->group_count;
         if (status == MQ_OK) {
@@ -165,12 +207,12 @@ static mq_status score_group(scorer *self, mq_error *err) {
 /* The largest multiple of batch windows whose hidden states stay below hidden_bytes: at least one
  * batch, and no more than there are windows. */
 static size_t group_size(const scorer *self, size_t hidden_bytes) {
-    size_t row = self->model->config.hidden_size;
-    if (self->reference) {
-        row += self->reference->config.hidden_size;
-    }
-    size_t bytes;
-    if (!mq_mul3_size(&bytes, row, sizeof(float), self->windows->length) ||
+    const mq_model *reference = self->scored->reference;
+    const size_t of_reference = reference ? reference->config.hidden_size : 0;
+    size_t row, bytes;
+    if (!mq_mul_size(&row, self->scored->count, self->config->hidden_size) ||
+        !mq_add_size(&row, row, of_reference) ||
+        !mq_mul3_size(&bytes, row, sizeof(float), self->windows->length) ||
         !mq_mul_size(&bytes, bytes, self->batch) || bytes >= hidden_bytes) {
         return self->batch;
     }
@@ -179,9 +221,11 @@ static size_t group_size(const scorer *self, size_t hidden_bytes) {
 }
 
 static mq_status allocate(scorer *self, mq_error *err) {
+    const mq_model *reference = self->scored->reference;
     size_t length = self->windows->length;
-    size_t rows, predictions = self->batch * (length - 1);
-    if (!mq_mul_size(&rows, self->group, length)) {
+    size_t rows, all_rows, predictions = self->batch * (length - 1);
+    if (!mq_mul_size(&rows, self->group, length) ||
+        !mq_mul_size(&all_rows, rows, self->scored->count)) {
         return mq_fail_memory(err, "hidden states", SIZE_MAX);
     }
     mq_status status =
@@ -190,29 +234,29 @@ static mq_status allocate(scorer *self, mq_error *err) {
         status = mq_new(&self->targets, predictions, sizeof *self->targets, "target tokens", err);
     }
     if (status == MQ_OK) {
-        status = mq_new(&self->hidden, rows, self->model->config.hidden_size * sizeof *self->hidden,
+        status = mq_new(&self->hidden, all_rows, self->config->hidden_size * sizeof *self->hidden,
                         "hidden states", err);
     }
-    if (status == MQ_OK && self->reference) {
+    if (status == MQ_OK && reference) {
         status = mq_new(&self->reference_hidden, rows,
-                        self->reference->config.hidden_size * sizeof *self->reference_hidden,
+                        reference->config.hidden_size * sizeof *self->reference_hidden,
                         "hidden states of the reference", err);
     }
-    if (status == MQ_OK && self->reference) {
+    if (status == MQ_OK && reference) {
         status = mq_new(&self->kl, predictions, sizeof *self->kl, "divergences of the tokens", err);
     }
-    if (status == MQ_OK && self->reference) {
+    if (status == MQ_OK && reference) {
         status = mq_new(&self->same_top, predictions, 1, "agreement of the tokens", err);
     }
     return status;
 }
 
-mq_status mq_score_windows(const mq_window_scores *scores, const mq_model *model,
-                           const mq_model *reference, const mq_sequences *windows, size_t batch,
-                           size_t hidden_bytes, const mq_context *context, mq_error *err) {
+mq_status mq_score_windows(const mq_window_scores *scores, const mq_scored *scored,
+                           const mq_sequences *windows, size_t batch, size_t hidden_bytes,
+                           const mq_context *context, mq_error *err) {
     scorer self = {.scores = scores,
-                   .model = model,
-                   .reference = reference,
+                   .scored = scored,
+                   .config = &scored->models[0]->config,
                    .windows = windows,
                    .batch = batch < windows->count ? batch : windows->count,
                    .context = context,

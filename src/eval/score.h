@@ -1,4 +1,4 @@
-/* Running one model, or a model and its reference, over windows of tokens. */
+/* Running models, or a model at several widths, and their reference over windows of tokens. */
 #ifndef MQ_EVAL_SCORE_H
 #define MQ_EVAL_SCORE_H
 
@@ -21,13 +21,21 @@ typedef struct mq_window_scores {
     double *reference_nll;
 } mq_window_scores;
 
-/* Scores all windows, `batch` of them at once through each block and the head; a window of length n
- * has n - 1 predictions. reference may be NULL. Windows pass in groups of whole batches whose
- * hidden states (of both models) stay below hidden_bytes, at least one batch; batches are cut at
- * the same places whatever hidden_bytes is, and so the results do not depend on it. Progress: phase
- * "evaluate", unit "window". */
-mq_status mq_score_windows(const mq_window_scores *scores, const mq_model *model,
-                           const mq_model *reference, const mq_sequences *windows, size_t batch,
-                           size_t hidden_bytes, const mq_context *context, mq_error *err);
+/* What runs: models[count], count > 0, all of one config.json (the widths of a master), and the
+ * reference that each of them is compared with; NULL: none. */
+typedef struct mq_scored {
+    const mq_model *const *models;
+    size_t count;
+    const mq_model *reference;
+} mq_scored;
+
+/* Scores all windows, into scores[scored->count], `batch` of them at once through each block and
+ * the head; a window of length n has n - 1 predictions. Windows pass in groups of whole batches
+ * whose hidden states (of all models) stay below hidden_bytes, at least one batch; batches are cut
+ * at the same places whatever hidden_bytes is, and so the results do not depend on it, nor on which
+ * other models run. Progress: phase "evaluate", unit "window". */
+mq_status mq_score_windows(const mq_window_scores *scores, const mq_scored *scored,
+                           const mq_sequences *windows, size_t batch, size_t hidden_bytes,
+                           const mq_context *context, mq_error *err);
 
 #endif

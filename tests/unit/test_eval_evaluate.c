@@ -84,9 +84,11 @@ static void test_summary(void **state) {
     mq_sequences windows = {.ids = ids, .count = 7, .length = 8};
     double scores[4][7], sums[4] = {0}, squares[2] = {0};
     mq_window_scores to = {scores[0], scores[1], scores[2], scores[3]};
-    assert_int_equal(mq_score_windows(&to, model, reference, &windows, options.batch,
-                                      (size_t)1 << 30, NULL, NULL),
-                     MQ_OK);
+    const mq_model *const models[] = {model};
+    const mq_scored scored = {models, 1, reference};
+    assert_int_equal(
+        mq_score_windows(&to, &scored, &windows, options.batch, (size_t)1 << 30, NULL, NULL),
+        MQ_OK);
     for (int k = 0; k < 4; k++) {
         for (int w = 0; w < 7; w++) {
             sums[k] += scores[k][w] / 7;
@@ -168,7 +170,9 @@ static void test_what_is_refused(void **state) {
     bad.seq_len = 65;
     refuses(&bad, MQ_ERR_INPUT, "65", "ids.npy");
     bad = good;
-    bad.width = 4; /* a plain model has one width only */
+    const unsigned four = 4; /* a plain model has one width only */
+    bad.widths = &four;
+    bad.width_count = 1;
     refuses(&bad, MQ_ERR_USAGE, "", "");
     bad = good;
     bad.text = "no-such-file.npy";

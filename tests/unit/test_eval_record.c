@@ -68,7 +68,6 @@ static void test_entries(void **state) {
     mq_error err = {0};
     measured m = open_measured();
     mq_eval_options options = m.options;
-    options.width = 4;
     options.seq_len = 16;
     mq_eval_result result = {.width = 4,
                              .text_sha256 = "ba7816bf8f01cfea",
@@ -78,21 +77,21 @@ static void test_entries(void **state) {
                              .nll_stderr = NAN, /* of one window */
                              .perplexity = 7.5};
     must(mq_record_check(&options, &err), &err);
-    must(mq_record_write(&result, &options, &err), &err);
+    must(mq_record_write(&result, 1, &options, &err), &err);
     result.width = 8;
-    must(mq_record_write(&result, &options, &err), &err);
+    must(mq_record_write(&result, 1, &options, &err), &err);
     result.width = 4;
     result.perplexity = 7.25; /* measured again, and compared */
     result.has_reference = true;
     result.reference_perplexity = 7;
     result.kl = 0.125;
     options.reference = m.plain;
-    must(mq_record_write(&result, &options, &err), &err);
+    must(mq_record_write(&result, 1, &options, &err), &err);
     options.reference = NULL; /* and once more without: what is known of the same windows stays */
     result.has_reference = false;
-    must(mq_record_write(&result, &options, &err), &err);
+    must(mq_record_write(&result, 1, &options, &err), &err);
     result.bos = false; /* other windows */
-    must(mq_record_write(&result, &options, &err), &err);
+    must(mq_record_write(&result, 1, &options, &err), &err);
 
     cJSON *after = provenance_of(m.master);
     cJSON *list = cJSON_DetachItemFromObjectCaseSensitive(after, "evaluations");
@@ -131,7 +130,7 @@ static void test_no_memory(void **state) {
         size_t left = 0;
         for (; status != MQ_OK; left++) {
             json_memory_begin(left);
-            status = mq_record_write(&result, &m.options, &err);
+            status = mq_record_write(&result, 1, &m.options, &err);
             assert_int_equal(json_memory_end(), 0);
             cJSON *after = provenance_of(m.master);
             assert_true(cJSON_Compare(m.before, after, true) == (status != MQ_OK));

@@ -126,8 +126,8 @@ static scores score(const mq_model *model, const mq_model *reference, const mq_s
         to.kl = to.agreement = to.reference_nll = NULL;
     }
     mq_error err = {0};
-    if (mq_score_windows(&to, model, reference, windows, batch, hidden_bytes, NULL, &err) !=
-        MQ_OK) {
+    const mq_scored scored = {(const mq_model *const[]){model}, 1, reference};
+    if (mq_score_windows(&to, &scored, windows, batch, hidden_bytes, NULL, &err) != MQ_OK) {
         fail_msg("%s", err.message);
     }
     return out;
@@ -242,6 +242,36 @@ static void test_groups_do_not_show(void **state) {
     mq_model_free(reference);
 }
 
+/* Models side by side, in groups of any size: each is to the last bit what it is alone. */
+static void test_others_do_not_show(void **state) {
+    (void)state;
+    mq_model *llama = open_model("llama"), *yarn = open_model("rope-yarn");
+    mq_sequences windows = random_windows(5, 10, llama->config.vocab_size);
+    const mq_model *const models[] = {llama, yarn, llama};
+    const mq_scored scored = {models, 3, yarn};
+    const size_t limits[] = {1, 6 * 10 * sizeof(float) * 4 * llama->config.hidden_size, NO_LIMIT};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        scores found[3];
+        mq_window_scores to[3];
+        mq_error err = {0};
+        memset(found, 0, sizeof found);
+        for (size_t k = 0; k < 3; k++) {
+            to[k] = (mq_window_scores){found[k].nll, found[k].kl, found[k].agreement,
+                                       found[k].reference_nll};
+        }
+        if (mq_score_windows(to, &scored, &windows, 2, limits[i], NULL, &err) != MQ_OK) {
+            fail_msg("%s", err.message);
+        }
+        for (size_t k = 0; k < 3; k++) {
+            const scores alone = score(models[k], yarn, &windows, 2, NO_LIMIT);
+            assert_memory_equal(&found[k], &alone, sizeof alone);
+        }
+    }
+    mq_sequences_free(&windows);
+    mq_model_free(llama);
+    mq_model_free(yarn);
+}
+
 static void test_estimate(void **state) {
     (void)state;
     const double one[] = {3};
@@ -287,7 +317,8 @@ static void test_progress_rises_to_the_end(void **state) {
     mq_sequences windows = random_windows(7, 6, model->config.vocab_size);
     double memory[4][7];
     mq_window_scores to = {memory[0], memory[1], memory[2], memory[3]};
-    assert_int_equal(mq_score_windows(&to, model, model, &windows, 2, 1, context, NULL), MQ_OK);
+    const mq_scored scored = {(const mq_model *const[]){model}, 1, model};
+    assert_int_equal(mq_score_windows(&to, &scored, &windows, 2, 1, context, NULL), MQ_OK);
     assert_true(seen.reports >= 7);
     assert_true(seen.done == 7 && seen.total == 7);
     mq_sequences_free(&windows);
@@ -305,7 +336,8 @@ static void test_interrupt(void **state) {
     mq_sequences windows = random_windows(4, 6, model->config.vocab_size);
     double nll[4];
     mq_window_scores to = {nll, NULL, NULL, NULL};
-    assert_int_equal(mq_score_windows(&to, model, NULL, &windows, 2, 1, context, NULL),
+    const mq_scored scored = {(const mq_model *const[]){model}, 1, NULL};
+    assert_int_equal(mq_score_windows(&to, &scored, &windows, 2, 1, context, NULL),
                      MQ_ERR_INTERRUPTED);
     mq_sequences_free(&windows);
     mq_model_free(model);
@@ -320,10 +352,11 @@ static void test_lack_of_memory(void **state) {
     mq_sequences windows = random_windows(4, 6, model->config.vocab_size);
     double memory[4][4];
     mq_window_scores to = {memory[0], memory[1], memory[2], memory[3]};
+    const mq_scored scored = {(const mq_model *const[]){model}, 1, model};
     size_t failures = 0;
     for (size_t countdown = 1;; countdown++) {
         mq_alloc_fail_after(countdown);
-        mq_status status = mq_score_windows(&to, model, model, &windows, 2, 1, NULL, NULL);
+        mq_status status = mq_score_windows(&to, &scored, &windows, 2, 1, NULL, NULL);
         mq_alloc_fail_after(0);
         if (status == MQ_OK) {
             break;
@@ -342,6 +375,7 @@ int main(void) {
         cmocka_unit_test(test_against_plain_sums),
         cmocka_unit_test(test_a_model_agrees_with_itself),
         cmocka_unit_test(test_groups_do_not_show),
+        cmocka_unit_test(test_others_do_not_show),
         cmocka_unit_test(test_estimate),
         cmocka_unit_test(test_progress_rises_to_the_end),
         cmocka_unit_test(test_interrupt),
