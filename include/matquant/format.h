@@ -50,8 +50,10 @@
  *                           "ignored": [names P of the blocks' linear layers not quantized]}
  *
  * matquant.json is the provenance (MQ_PROVENANCE_FILE): "format_version", "tool", "recipe",
- * "source", "calibration", "blas", "blocks" (losses), and "tensors": {NAME: {"crc32": "8
- * hexadecimal digits"}} for every tensor of the folder. `eval --record` adds to it
+ * "source", "calibration", "blas", "blocks" (losses), "tensors": {NAME: {"crc32": "8
+ * hexadecimal digits"}} for every tensor of the folder, and "files": {NAME: {"sha256": DIGEST}} for
+ * config.json and what was copied beside it (not there: written by an earlier program). `eval
+ * --record` adds to it
  *
  *   "evaluations": [{"bits": R, "text": {"file": NAME, "sha256": DIGEST}, "windows": N,
  *                    "seq_len": N, "bos_added": true | false, "perplexity": X, "nll": X,

@@ -45,8 +45,8 @@ mq_status cmd_verify(int count, char *const *argv) {
     const cli_command command = {
         .name = "verify",
         .description = "Checks the CRC-32, the shape and the values of every tensor of a master "
-                       "checkpoint or a slice, its tokenizer, and how config.json reads the codes. "
-                       "Each problem is a line on "
+                       "checkpoint or a slice, how config.json reads the codes, and that the files "
+                       "beside the tensors are as they were written. Each problem is a line on "
                        "standard error; with any, the exit status is 1. A folder that cannot be "
                        "read far enough to begin is an error, with status 3.",
         .arguments = arguments,

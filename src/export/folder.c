@@ -9,9 +9,9 @@ static mq_status put_part(void *user, size_t index, size_t offset, const void *d
     return mq_tensor_writer_put_part(user, index, offset, data, bytes, err);
 }
 
-static mq_status write_provenance(cJSON *provenance, const mq_plan *plan,
-                                  const mq_tensor_writer *writer, const mq_tensor_spec *specs,
-                                  mq_error *err) {
+/* What is known of the tensors once they are written. */
+static mq_status put_tensors(cJSON *provenance, const mq_plan *plan, const mq_tensor_writer *writer,
+                             const mq_tensor_spec *specs, mq_error *err) {
     mq_json json = {.root = NULL};
     const double error = mq_plan_relative_error(plan);
     if (error > 0) {
@@ -19,7 +19,16 @@ static mq_status write_provenance(cJSON *provenance, const mq_plan *plan,
                            "relative_error", error);
     }
     mq_json_put_crcs(&json, provenance, writer, specs, plan->count);
-    const mq_status status = mq_json_check(&json, MQ_PROVENANCE_FILE, err);
+    return mq_json_check(&json, MQ_PROVENANCE_FILE, err);
+}
+
+/* Last of all: it has the digests of the other files. */
+static mq_status write_provenance(cJSON *provenance, const mq_plan *plan, mq_error *err) {
+    mq_json json = {.root = NULL};
+    mq_status status = mq_json_put_files(&json, provenance, plan->job->output, err);
+    if (status == MQ_OK) {
+        status = mq_json_check(&json, MQ_PROVENANCE_FILE, err);
+    }
     return status == MQ_OK ? mq_write_json(plan->job->output, MQ_PROVENANCE_FILE, provenance, err)
                            : status;
 }
@@ -39,7 +48,7 @@ static mq_status write_tensors(mq_plan *plan, cJSON *provenance, mq_error *err) 
         status = mq_stream_pieces(plan, put_part, writer, err);
     }
     if (status == MQ_OK) {
-        status = write_provenance(provenance, plan, writer, specs, err);
+        status = put_tensors(provenance, plan, writer, specs, err);
     }
     if (status == MQ_OK) {
         status = mq_tensor_writer_close(writer, err);
@@ -79,6 +88,9 @@ mq_status mq_export_folder(mq_plan *plan, const mq_export_format *format, mq_err
     }
     if (status == MQ_OK) {
         status = mq_export_card(plan, format, provenance, err);
+    }
+    if (status == MQ_OK) {
+        status = write_provenance(provenance, plan, err);
     }
     cJSON_Delete(provenance);
     return status;

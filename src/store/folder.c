@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "matquant/format.h"
+#include "text/utf8.h"
 
 /* --- small files ------------------------------------------------------------------------------ */
 
@@ -125,6 +126,35 @@ void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
         snprintf(digits, sizeof digits, "%08" PRIx32, mq_tensor_writer_crc(writer, i));
         mq_json_put_text(json, mq_json_put_object(json, tensors, specs[i].name), "crc32", digits);
     }
+}
+
+static mq_status put_file(mq_json *json, cJSON *files, const char *folder, const char *name,
+                          mq_error *err) {
+    char digest[65];
+    char *path = mq_path_join(folder, name);
+    const mq_status status =
+        path == NULL ? no_memory_for_path(err, name) : mq_sha256_file(digest, path, err);
+    mq_free(path);
+    if (status == MQ_OK) {
+        mq_json_put_text(json, mq_json_put_object(json, files, name), "sha256", digest);
+    }
+    return status;
+}
+
+mq_status mq_json_put_files(mq_json *json, cJSON *at, const mq_output *output, mq_error *err) {
+    char **names = NULL;
+    size_t count = 0;
+    cJSON *files = mq_json_put_object(json, at, "files");
+    const char *folder = mq_output_folder(output);
+    mq_status status = mq_list_folder(&names, &count, folder, err);
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        const bool listed = strcmp(names[i], MQ_CONFIG_FILE) == 0 || mq_is_small_file(names[i]);
+        if (listed && mq_utf8_valid(NULL, names[i], strlen(names[i]))) {
+            status = put_file(json, files, folder, names[i], err);
+        }
+    }
+    mq_free_list(names, count);
+    return status;
 }
 
 /* --- tensors ---------------------------------------------------------------------------------- */

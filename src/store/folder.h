@@ -36,6 +36,11 @@ mq_status mq_copy_tensor(mq_tensor_writer *writer, size_t index, const mq_tensor
 void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
                       const mq_tensor_spec *specs, size_t count);
 
+/* The member "files" of matquant.json: {NAME: {"sha256": "64 hexadecimal digits"}} of config.json
+ * and the small files that stand in the output by then, put into `at`. One whose name is not UTF-8
+ * has no place in JSON and is left out. */
+mq_status mq_json_put_files(mq_json *json, cJSON *at, const mq_output *output, mq_error *err);
+
 /* Same dtype and shape. */
 bool mq_same_form(const mq_tensor_info *a, const mq_tensor_info *b);
 /* "[576, 1536]" into out; always terminated. */

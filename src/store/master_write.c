@@ -246,8 +246,8 @@ mq_status mq_master_writer_put_private(mq_master_writer *writer, const char *nam
     return status;
 }
 
-static mq_status write_provenance(mq_master_writer *writer, const cJSON *provenance,
-                                  mq_error *err) {
+/* All that can be said while the tensors' writer is there. */
+static mq_json make_provenance(const mq_master_writer *writer, const cJSON *provenance) {
     mq_json json = mq_json_begin(cJSON_CreateObject());
     mq_json_put_size(&json, json.root, "format_version", MQ_FORMAT_VERSION);
     mq_json_put_text(&json, json.root, "tool", "matquant " MQ_VERSION);
@@ -256,12 +256,17 @@ static mq_status write_provenance(mq_master_writer *writer, const cJSON *provena
         mq_json_put_copy(&json, json.root, item->string, item);
     }
     mq_json_put_crcs(&json, json.root, writer->tensors, writer->plan.specs, writer->plan.count);
-    mq_status status = mq_json_check(&json, MQ_PROVENANCE_FILE, err);
+    return json;
+}
+
+/* Last of all: it has the digests of the other files. */
+static mq_status write_provenance(const mq_master_writer *writer, mq_json *json, mq_error *err) {
+    mq_status status = mq_json_put_files(json, json->root, writer->output, err);
     if (status == MQ_OK) {
-        status = mq_write_json(writer->output, MQ_PROVENANCE_FILE, json.root, err);
+        status = mq_json_check(json, MQ_PROVENANCE_FILE, err);
     }
-    cJSON_Delete(json.root);
-    return status;
+    return status == MQ_OK ? mq_write_json(writer->output, MQ_PROVENANCE_FILE, json->root, err)
+                           : status;
 }
 
 static mq_status finish(mq_master_writer *writer, const cJSON *provenance, mq_error *err) {
@@ -274,17 +279,20 @@ static mq_status finish(mq_master_writer *writer, const cJSON *provenance, mq_er
             }
         }
     }
-    mq_status status = write_provenance(writer, provenance, err);
-    if (status != MQ_OK) {
-        return status;
-    }
-    mq_tensor_writer *tensors = writer->tensors;
+    mq_json json = make_provenance(writer, provenance);
+    mq_status status = mq_tensor_writer_close(writer->tensors, err);
     writer->tensors = NULL; /* closing frees it in every case */
-    if ((status = mq_tensor_writer_close(tensors, err)) != MQ_OK ||
-        (status = mq_write_json(writer->output, MQ_CONFIG_FILE, writer->config, err)) != MQ_OK) {
-        return status;
+    if (status == MQ_OK) {
+        status = mq_write_json(writer->output, MQ_CONFIG_FILE, writer->config, err);
     }
-    return mq_copy_small_files(writer->output, writer->folder, err);
+    if (status == MQ_OK) {
+        status = mq_copy_small_files(writer->output, writer->folder, err);
+    }
+    if (status == MQ_OK) {
+        status = write_provenance(writer, &json, err);
+    }
+    cJSON_Delete(json.root);
+    return status;
 }
 
 mq_status mq_master_writer_finish(mq_master_writer *writer, const cJSON *provenance,

@@ -31,8 +31,12 @@ mq_status mq_verify_groups(const mq_verification *self, mq_error *err);
 /* Of a master: that config.json reads its codes by the slice rule and zero point that the recipe in
  * matquant.json names. */
 mq_status mq_verify_settings(const mq_verification *self, mq_error *err);
-/* That tokenizer.json is the one whose digest matquant.json has. */
+/* That tokenizer.json is the source's, by the digest that matquant.json has of that. */
 mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err);
+/* That config.json and the files that were copied are as they were written, by their digests in
+ * matquant.json. Those that something else has looked at are left out: the tokenizer, and when they
+ * were `compared` with the source's all but config.json. */
+mq_status mq_verify_written(const mq_verification *self, bool compared, mq_error *err);
 /* All files that are copied (mq_copy_small_files) against the source's. */
 mq_status mq_verify_files_against(const mq_verification *self, const char *source, mq_error *err);
 /* Everything that is not quantized against the source; MQ_ERR_INPUT when that is no plain

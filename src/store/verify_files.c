@@ -67,6 +67,26 @@ static const char *listed_digest(const mq_verification *self, const char *name) 
     return NULL;
 }
 
+mq_status mq_verify_written(const mq_verification *self, bool compared, mq_error *err) {
+    const bool tokenizer_done = listed_digest(self, TOKENIZER_FILE) != NULL;
+    const cJSON *item = NULL;
+    mq_status status = MQ_OK;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(self->provenance, "files")) {
+        const char *digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "sha256"));
+        const bool wanted = strcmp(item->string, MQ_CONFIG_FILE) == 0 ||
+                            (mq_is_small_file(item->string) && !compared &&
+                             !(tokenizer_done && strcmp(item->string, TOKENIZER_FILE) == 0));
+        if (status == MQ_OK && digest != NULL && wanted && strchr(item->string, '/') == NULL) {
+            status = check_file(self, item->string, digest,
+                                "is missing; it was written with the tensors",
+                                "is not as it was written: its SHA-256 is not the one "
+                                "in " MQ_PROVENANCE_FILE,
+                                err);
+        }
+    }
+    return status;
+}
+
 mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err) {
     const char *listed = listed_digest(self, TOKENIZER_FILE);
     return listed == NULL

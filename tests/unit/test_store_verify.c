@@ -158,8 +158,8 @@ static void structure_and_listing(void **state) {
     /* Shapes that contradict config.json. */
     folder = fixture_rewrite(good, NULL, 0);
     fixture_set_json(folder, "config.json", NULL, "vocab_size", "97");
-    expect_problems(folder, NULL, 1, "model.embed_tokens.weight", "config.json");
-    expect_problems(folder, plain, 2, "model.embed_tokens.weight", "config.json");
+    expect_problems(folder, NULL, 2, "model.embed_tokens.weight", "config.json");
+    expect_problems(folder, plain, 3, "model.embed_tokens.weight", "config.json");
     mq_free(folder);
     /* No provenance, or one that lists nothing or nonsense. */
     folder = fixture_rewrite(good, NULL, 0);

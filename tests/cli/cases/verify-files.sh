@@ -20,9 +20,10 @@ run 1 matquant verify m -q --against "$model"
 expect_err '^matquant: warning: m/tokenizer\.json: differs from the source.s$'
 fresh
 echo '{}' >m/generation_config.json
-run 0 matquant verify m -q
+problem 'generation_config\.json: is not as it was written: its SHA-256 is not the one in matquant\.json$'
 problem 'generation_config\.json: differs from the source.s$' --against "$model"
 rm m/generation_config.json
+problem 'generation_config\.json: is missing; it was written with the tensors$'
 problem 'generation_config\.json: is missing; the source has it$' --against "$model"
 run 0 matquant slice "$master" -o s --bits 4 -q
 run 0 matquant verify s -q --against "$model"
@@ -38,6 +39,19 @@ json.dump(config, open("m/config.json", "w"))
 PY
 run 1 matquant verify m -q
 expect_err '^matquant: warning: m/model\.safetensors: tensor model\.layers\.0\..*codes: has groups of [0-9]*, config\.json says [0-9]*$'
+# What no tensor shows, in the master and in its slice.
+fresh
+sed -i 's/"rms_norm_eps":[^,]*/"rms_norm_eps": 0.01/' m/config.json
+problem 'config\.json: is not as it was written: its SHA-256 is not the one in matquant\.json$'
+run 1 matquant verify m -q --against "$model"
+expect_err "^matquant: warning: m/config\.json: differs from the source's in \"rms_norm_eps\"\$"
+expect_err '^matquant: warning: m/config\.json: is not as it was written: .*'
+run 0 matquant slice "$master" -o e --bits 4 -q
+run 0 matquant verify e -q
+sed -i 's/"rms_norm_eps":[^,]*/"rms_norm_eps": 0.01/' e/config.json
+run 1 matquant verify e -q
+expect_err '^matquant: warning: e/config\.json: is not as it was written: .*'
+rm -r e
 fresh
 rm m/tokenizer.json
 ln -s nowhere m/tokenizer.json
