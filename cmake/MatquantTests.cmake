@@ -68,7 +68,9 @@ function(matquant_unit_test name source)
     matquant_layer_program(${name} ${source} ${ARGN})
     if(TARGET ${name})
         target_link_libraries(${name} PRIVATE PkgConfig::cmocka)
+        # The sanitizers watch what is done, whatever comes out: tests of a mean over many runs make one run for them.
         target_compile_definitions(${name} PRIVATE
+            MATQUANT_SANITIZED=$<BOOL:${MATQUANT_SANITIZE}>
             MATQUANT_GOLDEN_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/golden"
             MATQUANT_DATA_DIR="${CMAKE_CURRENT_SOURCE_DIR}/data"
             MATQUANT_SHORT_MODEL="${matquant_short_model}"
@@ -116,14 +118,15 @@ foreach(folder IN ITEMS bench tools)
     endforeach()
 endforeach()
 
-# The demo model's first three blocks: for tests that learn and would show nothing more on all six.
+# The demo model's first three blocks with a third of their feed-forward networks: for tests that learn and would show nothing
+# more on the whole of it.
 if(TARGET short_model)
     set(demo_model ${CMAKE_CURRENT_SOURCE_DIR}/data/demo-model)
     file(GLOB demo_files CONFIGURE_DEPENDS ${demo_model}/*)
     # Removed first: of what a clean left of the folder short_model cannot know whose it is.
     add_custom_command(OUTPUT ${matquant_short_model}/config.json
         COMMAND ${CMAKE_COMMAND} -E rm -rf ${matquant_short_model}
-        COMMAND short_model ${demo_model} 3 ${matquant_short_model}
+        COMMAND short_model ${demo_model} 3 128 ${matquant_short_model}
         DEPENDS short_model ${demo_files}
         COMMENT "Shortening the demo model" VERBATIM)
     add_custom_target(matquant_short_model ALL DEPENDS ${matquant_short_model}/config.json)

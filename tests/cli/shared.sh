@@ -2,7 +2,7 @@
 
 tools=$CLI/../tools
 model=$DATA/demo-model
-short_model=$MATQUANT_SHORT_MODEL # its first three blocks, where that is enough
+short_model=$MATQUANT_SHORT_MODEL # its first three blocks with a third of their channels, where that is enough
 
 # The smallest settings that still learn. No measurement decides about bytes.
 small="--calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1 --group-size 32 --gemm openblas"

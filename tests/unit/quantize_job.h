@@ -14,7 +14,7 @@
 #include "store/quantize.h"
 #include "temporary.h"
 
-#define MODEL MATQUANT_SHORT_MODEL /* three blocks */
+#define MODEL MATQUANT_SHORT_MODEL /* three blocks, narrow */
 #define WHOLE_MODEL MATQUANT_DATA_DIR "/demo-model"
 #define CALIBRATION MATQUANT_DATA_DIR "/demo-calib.jsonl.gz"
 

