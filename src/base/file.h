@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "base/context.h"
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
@@ -131,7 +132,8 @@ bool mq_same_disk(const char *a, const char *b);
 uint32_t mq_crc32(uint32_t crc, const void *data, size_t size); /* zlib's; start with 0 */
 /* Of two pieces in a row, the second of `size` bytes, from those of each. */
 uint32_t mq_crc32_join(uint32_t first, uint32_t second, size_t size);
-/* Lower-case hexadecimal SHA-256 of a file (libmd), 64 characters and a 0. */
-mq_status mq_sha256_file(char out[65], const char *path, mq_error *err);
+/* Lower-case hexadecimal SHA-256 of a file (libmd), 64 characters and a 0. Checks for an interrupt.
+ */
+mq_status mq_sha256_file(char out[65], const char *path, const mq_context *context, mq_error *err);
 
 #endif

@@ -324,7 +324,7 @@ uint32_t mq_crc32_join(uint32_t first, uint32_t second, size_t size) {
     return (uint32_t)crc32_combine(first, second, (z_off_t)size);
 }
 
-mq_status mq_sha256_file(char out[65], const char *path, mq_error *err) {
+mq_status mq_sha256_file(char out[65], const char *path, const mq_context *context, mq_error *err) {
     SHA2_CTX digest;
     reader r = {.path = path, .digest = &digest};
     struct stat about;
@@ -338,7 +338,10 @@ mq_status mq_sha256_file(char out[65], const char *path, mq_error *err) {
         status = next_piece(&r, err);
     }
     while (status == MQ_OK && r.length > 0) {
-        status = next_piece(&r, err);
+        status = mq_check_interrupt(context, err);
+        if (status == MQ_OK) {
+            status = next_piece(&r, err);
+        }
     }
     mq_free(r.piece);
     close(r.fd);

@@ -2,10 +2,12 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define MAX_JSON_FILE ((size_t)256 << 20)
 #define MAX_EXACT_INTEGER 9007199254740992.0 /* 2^53 */
+#define MOST_WITH_POINT 1e15                 /* larger ones are printed with an exponent */
 
 /* Length of the well-formed UTF-8 character at text (RFC 3629: no overlong forms, no surrogates, at
  * most U+10FFFF), or 0. */
@@ -86,14 +88,65 @@ mq_status mq_json_parse(cJSON **out, const char *text, size_t size, const char *
     return MQ_OK;
 }
 
+/* The next number in JSON text that is known to be well-formed; *length 0: there is none. */
+static const char *next_number(size_t *length, const char *at, const char *end) {
+    bool in_string = false;
+    for (; at < end && (in_string || strchr("-0123456789", *at) == NULL); at++) {
+        if (*at == '"') {
+            in_string = !in_string;
+        } else if (*at == '\\' && in_string && at + 1 < end) {
+            at++;
+        }
+    }
+    *length = 0;
+    while (at + *length < end && strchr("+-.eE0123456789", at[*length]) != NULL) {
+        (*length)++;
+    }
+    return at;
+}
+
+/* Gives whole numbers that are written with a point or an exponent "30.0" as valuestring, which
+ * cJSON copies and frees with the item, and mq_json_print prints. Numbers stand in the text in the
+ * order of the tree. *at: where the next one is looked for. False: no memory. */
+static bool keep_points(cJSON *value, const char **at, const char *end) {
+    if (cJSON_IsNumber(value)) {
+        size_t length;
+        const char *number = next_number(&length, *at, end);
+        *at = number + length;
+        const double found = value->valuedouble;
+        if (found == floor(found) && fabs(found) < MOST_WITH_POINT &&
+            strcspn(number, ".eE") < length) {
+            char spelling[32];
+            const int size = snprintf(spelling, sizeof spelling, "%.0f.0", found);
+            value->valuestring = cJSON_malloc((size_t)size + 1);
+            if (value->valuestring == NULL) {
+                return false;
+            }
+            memcpy(value->valuestring, spelling, (size_t)size + 1);
+        }
+    }
+    for (cJSON *item = value->child; item != NULL; item = item->next) {
+        if (!keep_points(item, at, end)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 mq_status mq_json_read(cJSON **out, const char *path, mq_error *err) {
     char *text = NULL;
     size_t size = 0;
     mq_status status = mq_read_file(&text, &size, path, MAX_JSON_FILE, err);
     if (status == MQ_OK) {
         status = mq_json_parse(out, text, size, path, err);
-        mq_free(text);
     }
+    const char *at = text;
+    if (status == MQ_OK && !keep_points(*out, &at, text + size)) {
+        cJSON_Delete(*out);
+        *out = NULL;
+        status = mq_error_in_file(err, mq_fail_memory(err, "JSON", size), path);
+    }
+    mq_free(text);
     return status;
 }
 

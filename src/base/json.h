@@ -13,7 +13,10 @@
  * cJSON keeps numbers as double: integers above 2^53 are refused by mq_json_size. */
 mq_status mq_json_parse(cJSON **out, const char *text, size_t size, const char *file,
                         mq_error *err);
-mq_status mq_json_read(cJSON **out, const char *path, mq_error *err); /* at most 256 MiB */
+/* The same of a file of at most 256 MiB. A whole number that is not written as an integer (30.0,
+ * 1e6) is printed with a point by mq_json_print, also after cJSON_Duplicate: to some readers of a
+ * config.json one without a point is of another type. */
+mq_status mq_json_read(cJSON **out, const char *path, mq_error *err);
 
 /* Members of an object, by exact name. `required` says whether absence (or null) is an error; when
  * it is absent and not required, *out is left as it was. A wrong type is always MQ_ERR_INPUT naming

@@ -54,6 +54,8 @@ static void put_value(mq_buffer *buffer, const cJSON *value, size_t depth) {
         put_items(buffer, value, depth);
     } else if (cJSON_IsString(value)) {
         mq_buffer_put_json_string(buffer, value->valuestring);
+    } else if (cJSON_IsNumber(value) && value->valuestring != NULL) {
+        mq_buffer_put_text(buffer, value->valuestring); /* mq_json_read */
     } else if (cJSON_IsNumber(value)) {
         mq_buffer_put_json_number(buffer, value->valuedouble);
     } else if (cJSON_IsBool(value)) {

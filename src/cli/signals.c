@@ -1,18 +1,49 @@
 #include "signals.h"
 
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
-static volatile sig_atomic_t interrupted;
+#include "matquant/error.h"
+
+#define SAME_REQUEST_MS 500
+
+static volatile sig_atomic_t interrupted; /* by the signal of this number; 0: not */
+static volatile sig_atomic_t interrupted_at;
 
 const volatile sig_atomic_t *cli_interrupted(void) { return &interrupted; }
 
-/* The first signal asks the library to stop and clean up; the second one kills. */
+/* Milliseconds of a clock that wraps after half a day. */
+static int now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int)(time.tv_sec % 43200) * 1000 + (int)(time.tv_nsec / 1000000);
+}
+
+/* The first signal asks the library to stop and clean up; the second one kills. The same signal at
+ * the same time is the first one still: timeout(1) sends it to its child and to the group. */
 static void on_signal(int number) {
-    if (interrupted) {
+    if (!interrupted) {
+        interrupted_at = now();
+        interrupted = number;
+        return;
+    }
+    const int later = now() - interrupted_at;
+    if (number != interrupted || later < 0 || later > SAME_REQUEST_MS) {
         signal(number, SIG_DFL);
         raise(number);
     }
-    interrupted = 1;
+}
+
+/* Weights are mapped, and what cannot be read of a mapping is no error of a call. The text is made
+ * beforehand: little may be called here. */
+static void on_unreadable(int number) {
+    static const char text[] = "matquant: a file that is mapped into memory cannot be read: a disk "
+                               "error, or it was cut short meanwhile\n";
+    const ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)written; /* there is nothing left to do about it */
+    (void)number;
+    _exit(MQ_ERR_MACHINE);
 }
 
 void cli_set_up_signals(void) {
@@ -28,6 +59,7 @@ void cli_set_up_signals(void) {
         sigemptyset(&action.sa_mask);
         sigaction(asking[i], &action, NULL);
     }
+    signal(SIGBUS, on_unreadable);
     signal(SIGPIPE, SIG_IGN); /* these become errors of write, with a message and exit status 4 */
     signal(SIGXFSZ, SIG_IGN);
 }

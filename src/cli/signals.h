@@ -4,8 +4,9 @@
 
 #include <signal.h>
 
-/* SIGINT, SIGTERM and SIGHUP set the flag, and a second one of them kills; writing to a closed pipe
- * or past the limit on the size of files becomes an error of the write. */
+/* SIGINT, SIGTERM and SIGHUP set the flag, and a second one of them kills, unless it is the same
+ * one within half a second; writing to a closed pipe or past the limit on the size of files becomes
+ * an error of the write; a mapped file that cannot be read ends the program with status 4. */
 void cli_set_up_signals(void);
 
 /* The flag; the library looks at it. */

@@ -27,7 +27,7 @@ static mq_status put_master(mq_json *json, cJSON *slice, const mq_export_job *jo
         return mq_fail_memory(err, "a path", strlen(folder));
     }
     char digest[65];
-    const mq_status status = mq_sha256_file(digest, path, err);
+    const mq_status status = mq_sha256_file(digest, path, NULL, err);
     mq_free(path);
     if (status != MQ_OK) {
         return status;

@@ -133,7 +133,7 @@ static mq_status put_file(mq_json *json, cJSON *files, const char *folder, const
     char digest[65];
     char *path = mq_path_join(folder, name);
     const mq_status status =
-        path == NULL ? no_memory_for_path(err, name) : mq_sha256_file(digest, path, err);
+        path == NULL ? no_memory_for_path(err, name) : mq_sha256_file(digest, path, NULL, err);
     mq_free(path);
     if (status == MQ_OK) {
         mq_json_put_text(json, mq_json_put_object(json, files, name), "sha256", digest);

@@ -75,8 +75,9 @@ mq_status mq_master_writer_put_private(mq_master_writer *writer, const char *nam
  * in the source folder that is no tensor file, except README and hidden files), and matquant.json:
  * provenance is a JSON object (recipe, source digests, calibration, blas, blocks …) to which
  * "format_version", "tool" and "tensors" are added; it stays the caller's. Frees the writer in
- * every case; committing the output is the caller's. */
-mq_status mq_master_writer_finish(mq_master_writer *writer, const cJSON *provenance, mq_error *err);
+ * every case; committing the output is the caller's. Checks for an interrupt. */
+mq_status mq_master_writer_finish(mq_master_writer *writer, const cJSON *provenance,
+                                  const mq_context *context, mq_error *err);
 void mq_master_writer_abandon(mq_master_writer *writer); /* NULL allowed */
 
 /* --- reading ---------------------------------------------------------------------------------- */

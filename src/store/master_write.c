@@ -269,11 +269,12 @@ static mq_status write_provenance(const mq_master_writer *writer, mq_json *json,
                            : status;
 }
 
-static mq_status finish(mq_master_writer *writer, const cJSON *provenance, mq_error *err) {
+static mq_status finish(mq_master_writer *writer, const cJSON *provenance,
+                        const mq_context *context, mq_error *err) {
     for (size_t i = 0; i < writer->plan.count; i++) {
         if (writer->plan.copied[i] != NULL) {
             mq_status status = mq_copy_tensor(writer->tensors, i, writer->source,
-                                              writer->plan.copied[i], NULL, err);
+                                              writer->plan.copied[i], context, err);
             if (status != MQ_OK) {
                 return status;
             }
@@ -296,8 +297,8 @@ static mq_status finish(mq_master_writer *writer, const cJSON *provenance, mq_er
 }
 
 mq_status mq_master_writer_finish(mq_master_writer *writer, const cJSON *provenance,
-                                  mq_error *err) {
-    mq_status status = finish(writer, provenance, err);
+                                  const mq_context *context, mq_error *err) {
+    mq_status status = finish(writer, provenance, context, err);
     mq_master_writer_abandon(writer);
     return status;
 }

@@ -152,7 +152,7 @@ static mq_status run_and_write(job *work, mq_error *err) {
                                         work->refits, &work->qat, err);
     }
     if (status == MQ_OK) {
-        status = mq_master_writer_finish(work->writer, provenance, err);
+        status = mq_master_writer_finish(work->writer, provenance, work->plan.context, err);
         work->writer = NULL;
     }
     cJSON_Delete(provenance);

@@ -142,9 +142,10 @@ static mq_status put_file(mq_json *json, cJSON *array, const char *path, const c
     return MQ_OK;
 }
 
-static mq_status put_digest(mq_json *json, const char *path, mq_error *err) {
+static mq_status put_digest(mq_json *json, const char *path, const mq_context *context,
+                            mq_error *err) {
     char digest[65];
-    const mq_status status = mq_sha256_file(digest, path, err);
+    const mq_status status = mq_sha256_file(digest, path, context, err);
     return status == MQ_OK ? put_file(json, json->root, path, digest, err) : status;
 }
 
@@ -155,7 +156,7 @@ mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err) {
     mq_json json = mq_json_begin(cJSON_CreateArray());
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < mq_tensors_file_count(plan->source); i++) {
-        status = put_digest(&json, mq_tensors_file(plan->source, i), err);
+        status = put_digest(&json, mq_tensors_file(plan->source, i), plan->context, err);
     }
     static const char *const others[] = {"config.json", "tokenizer.json"};
     for (size_t i = 0; status == MQ_OK && i < sizeof others / sizeof others[0]; i++) {
@@ -163,7 +164,7 @@ mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err) {
         if (path == NULL) {
             status = mq_fail_memory(err, "a path", strlen(plan->options->model));
         } else if (mq_path_exists(path)) {
-            status = put_digest(&json, path, err);
+            status = put_digest(&json, path, plan->context, err);
         }
         mq_free(path);
     }

@@ -19,7 +19,7 @@ static mq_status digest_of(char digest[65], const char *folder, const char *name
     if (path == NULL) {
         return mq_fail_memory(err, "a path", strlen(name));
     }
-    const mq_status status = mq_sha256_file(digest, path, err);
+    const mq_status status = mq_sha256_file(digest, path, NULL, err);
     mq_free(path);
     return status;
 }
@@ -36,7 +36,7 @@ static mq_status check_file(const mq_verification *self, const char *name, const
     mq_status status = MQ_OK;
     if (!mq_path_exists(path)) {
         status = note_file(self, name, missing, err);
-    } else if (mq_sha256_file(digest, path, &problem) == MQ_ERR_INPUT) {
+    } else if (mq_sha256_file(digest, path, NULL, &problem) == MQ_ERR_INPUT) {
         status = mq_problem(self->problems, &problem, err);
     } else if (problem.status != MQ_OK) {
         status = problem.status;

@@ -263,7 +263,7 @@ static UNUSED mq_status fixture_try_master(const char *folder, const char *plain
             "{\"recipe\": {\"name\": \"best\", \"bits\": [8, 4, 2]}, \"source\": \"tiny\", "
             "\"blocks\": [1, 2]}");
         assert_non_null(provenance);
-        status = mq_master_writer_finish(writer, provenance, err);
+        status = mq_master_writer_finish(writer, provenance, NULL, err);
     } else {
         mq_master_writer_abandon(writer);
     }

@@ -191,6 +191,29 @@ static void values_print_indented_and_read_back(void **state) {
     cJSON_Delete(json);
 }
 
+/* A whole number that the file has with a point has one when it is printed; one that is put there
+ * by the program has none. */
+static void floats_stay_floats(void **state) {
+    static const char text[] =
+        "{\"a\":30.0,\"b \\\" 1.0\":[1e6,-2,7,0.5,1e300],\"c\":{\"d\":-1E0}}";
+    mq_error err;
+    cJSON *json = NULL;
+    const char *path = temporary_write(*state, "a.json", text, strlen(text));
+    assert_int_equal(mq_json_read(&json, path, &err), MQ_OK);
+    cJSON *copy = cJSON_Duplicate(json, true);
+    cJSON_Delete(json);
+    assert_non_null(cJSON_AddNumberToObject(copy, "e", 3));
+    assert_prints(copy, "{\n"
+                        "  \"a\": 30.0,\n"
+                        "  \"b \\\" 1.0\": [1000000.0, -2, 7, 0.5, 1e+300],\n"
+                        "  \"c\": {\n"
+                        "    \"d\": -1.0\n"
+                        "  },\n"
+                        "  \"e\": 3\n"
+                        "}\n");
+    cJSON_Delete(copy);
+}
+
 static void files_are_read(void **state) {
     temporary *folder = *state;
     mq_error err;
@@ -219,6 +242,7 @@ int main(void) {
         cmocka_unit_test(numbers_print_shortest),
         cmocka_unit_test(values_print_indented_and_read_back),
         cmocka_unit_test_setup_teardown(files_are_read, temporary_setup, temporary_teardown),
+        cmocka_unit_test_setup_teardown(floats_stay_floats, temporary_setup, temporary_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

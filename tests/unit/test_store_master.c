@@ -301,7 +301,7 @@ static void writer_wants_all_layers(void **state) {
     must(mq_tensors_open(&source, plain, &err), &err);
     must(mq_output_begin(&output, folder, false, &err), &err);
     must(mq_master_writer_open(&writer, &layout, source, output, &err), &err);
-    assert_int_not_equal(mq_master_writer_finish(writer, NULL, &err), MQ_OK);
+    assert_int_not_equal(mq_master_writer_finish(writer, NULL, NULL, &err), MQ_OK);
     mq_output_discard(output);
     expect_nothing_left(folder);
     mq_tensors_close(source);
@@ -336,7 +336,7 @@ static void writer_without_memory(void **state) {
         if (status == MQ_OK) {
             status = mq_master_writer_put(writer, 0, &quantized, &err);
             if (status == MQ_OK) {
-                status = mq_master_writer_finish(writer, NULL, &err);
+                status = mq_master_writer_finish(writer, NULL, NULL, &err);
             } else {
                 mq_master_writer_abandon(writer);
             }

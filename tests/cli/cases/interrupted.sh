@@ -25,3 +25,29 @@ expect_no_out
 [ ! -e out ] || fail "an output"
 run 0 matquant quantize "$model" -o out $small
 expect_only out
+
+# The same signal twice at once is one request: timeout(1) sends it to its child and to the group.
+rm -rf out
+run 5 python3 "$tools/signal_after.py" TERM+TERM '^learn .*1/3' $long
+expect_err '^matquant: interrupted$'
+expect_only
+run 5 timeout --preserve-status 2 matquant quantize "$MATQUANT_SOURCE_DIR/data/demo-model" -o out \
+    --calib "$DATA/demo-calib.jsonl.gz" --group-size 64 -q
+expect_err '^matquant: interrupted$'
+expect_only
+
+# Weights that are cut short while they are read are an error of the machine, not a death by signal.
+mkdir shrinking
+cp "$model"/* shrinking
+cat >cut.py <<'PY'
+import os, re, subprocess, sys
+process = subprocess.Popen(["matquant", "quantize", "shrinking", "-o", "out", "--calib", sys.argv[1], "--samples", "16",
+                            "--seq-len", "64", "--group-size", "32"], stderr=subprocess.PIPE, text=True)
+for line in process.stderr:
+    sys.stderr.write(line)
+    if re.search("^learn .*1/3", line):
+        os.truncate("shrinking/model.safetensors", 4096)
+sys.exit(process.wait())
+PY
+run 4 python3 cut.py "$DATA/demo-calib.jsonl.gz"
+expect_err '^matquant: a file that is mapped into memory cannot be read: .*'
