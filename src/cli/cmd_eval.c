@@ -138,17 +138,17 @@ static const char *missing(const mq_eval_options *options, const cli_counts *bit
 }
 
 static void print_task_format(FILE *out) {
-    fputs("\nA task file has one JSON object a line, and may be gzipped:\n\n"
+    fputs("\nA task file has one JSON object per line, and may be gzipped:\n\n"
           "{\"id\": \"1\", \"gold\": 0, \"choices\": [{\"context\": \"1+1=\", \"continuation\": "
           "\"2\"}, ...]}\n\n",
           out);
     cli_print_wrapped(
         out,
-        "The answer is the choice whose continuation has the largest log-likelihood after its "
-        "context (acc), or the largest one divided by its bytes of UTF-8 (acc_norm); gold is the "
-        "index of the right one. Both come with their standard error; a context that choices share "
-        "is computed once. Tokens are made as lm-evaluation-harness makes them; contexts "
-        "longer than the model's positions are cut on the left.",
+        "The answer is the choice whose continuation has the highest log-likelihood after its "
+        "context (acc), or the highest one divided by the continuation's length in UTF-8 bytes "
+        "(acc_norm); gold is the index of the right choice, from 0. Both come with their standard "
+        "error. A context that choices share is computed once. Text is tokenized as in "
+        "lm-evaluation-harness; contexts longer than the model's positions are cut on the left.",
         0, 0);
 }
 
@@ -167,21 +167,20 @@ mq_status cmd_eval(int count, char *const *argv) {
          .help =
              "text to measure perplexity on (.txt, .jsonl, either gzipped, or token ids as .npy)"},
         {CLI_TEXTS, 0, "tasks", &tasks, "FILE...",
-         .help = "zero-shot tasks to measure accuracy on, in the format below; all words up to the "
-                 "next "
-                 "option, and may be given several times",
+         .help = "files of zero-shot tasks to measure accuracy on, in the format below: all words "
+                 "up to the next option; may be given several times",
          .several = true},
         {CLI_COUNTS, 0, "bits", &bits, "LIST",
-         "width of a master checkpoint, 2 to 8, or several such as 8,4,2, with one pass of the "
-         "reference for all (default: 8)",
+         "width of a master checkpoint, 2 to 8, or several, such as 8,4,2, with one pass of the "
+         "reference for all of them (default: 8)",
          .min = 2, .max = 8, .hide_default = true},
         {CLI_COUNT, 0, "windows", &options.windows, "N",
-         "at most so many windows, from the beginning (default: all that the text has)", .min = 1,
+         "measure at most N windows, from the beginning (default: all that the text has)", .min = 1,
          .hide_default = true},
         {CLI_COUNT, 0, "seq-len", &options.seq_len, "N",
-         "tokens in a window; windows do not overlap", .min = 2},
+         "tokens per window; windows do not overlap", .min = 2},
         {CLI_COUNT, 0, "max-items", &options.max_items, "N",
-         "at most so many items of each task, from the beginning (default: all)", .min = 1,
+         "use at most N items of each task, from the beginning (default: all)", .min = 1,
          .hide_default = true},
         {CLI_CLEAR, 0, "no-bos", &options.bos,
          .help = "do not begin windows and contexts with the beginning-of-sequence token that the "
@@ -189,29 +188,31 @@ mq_status cmd_eval(int count, char *const *argv) {
         {.type = CLI_HEADING, .help = "Comparison and gates"},
         {CLI_TEXT, 0, "reference", &options.reference, "MODEL",
          .help = "also compare with this plain model: mean KL divergence, and how often the most "
-                 "likely "
-                 "token is the same"},
+                 "likely next token is the same"},
         {CLI_NUMBER, 0, "max-ppl", &gates.ppl, "X", "end with status 1 if the perplexity is higher",
          .hide_default = true, .given = &gates.has_ppl},
         {CLI_NUMBER, 0, "max-kl", &gates.kl, "X",
-         "end with status 1 if the divergence from the reference is higher, in nats a token",
+         "end with status 1 if the divergence from the reference, in nats per token, is higher",
          .hide_default = true, .given = &gates.has_kl},
         {CLI_NUMBER, 0, "min-acc", &gates.acc, "X",
-         "end with status 1 if the mean accuracy (acc) over the tasks is lower, 0 to 1", .max = 1,
+         "end with status 1 if the mean accuracy (acc) over the tasks is lower; 0 to 1", .max = 1,
          .hide_default = true, .given = &gates.has_acc},
         {.type = CLI_HEADING, .help = "Machine"},
         {CLI_COUNT, 0, "batch", &options.batch, "N",
-         "windows at once; items of tasks are packed into as many tokens", .min = 1},
+         "windows processed at once; items of tasks are packed into the same number of tokens",
+         .min = 1},
         CLI_THREADS_OPTION(common),
         {.type = CLI_HEADING, .help = "Items"},
         {CLI_TEXT, 0, "items", &options.items, "FILE",
-         .help = "write the log-likelihood of every choice of every item, one JSON object a line"},
+         .help =
+             "write one line with a JSON object for each item, with the log-likelihood of every "
+             "choice"},
         {CLI_FLAG, 0, "force", &options.force, .help = "replace that file if it exists"},
         {.type = CLI_HEADING, .help = "Provenance"},
         {CLI_FLAG, 0, "record", &options.record,
          .help =
-             "put the text's result into matquant.json of the master: inspect shows it, and the "
-             "model card of every slice of that width"},
+             "add the result on the text to the master's matquant.json; inspect shows it, and so "
+             "does the model card of every slice of that width"},
         CLI_COMMON_OPTIONS(common)};
     const cli_command command = {.name = "eval",
                                  .description = "Measures a plain model, a master checkpoint at "

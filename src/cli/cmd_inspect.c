@@ -181,7 +181,7 @@ mq_status cmd_inspect(int count, char *const *argv) {
     const cli_option specs[] = {CLI_COMMON_OPTIONS(common)};
     const cli_command command = {
         .name = "inspect",
-        .description = "Prints what a folder is: architecture, tensors, widths, bits a "
+        .description = "Prints what a folder is: architecture, tensors, widths, bits per "
                        "weight and bytes at each width, provenance.",
         .arguments = arguments,
         .options = specs};

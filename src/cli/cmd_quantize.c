@@ -289,25 +289,25 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_FLAG, 0, "force", &options->force, .help = "replace it if it exists"},
         {CLI_FLAG, 0, "dry-run", &options->dry_run,
          .help = "check everything, print what would be done and how much memory and disk it "
-                 "takes, and stop"},
+                 "would take, and stop"},
         {CLI_TEXT, 0, "state", &options->state, "FOLDER",
-         "keep finished blocks and refitted widths in FOLDER and go on from those that are there: "
-         "an interrupted run loses at most one of them. The folder goes when the master is made",
+         "keep finished blocks and refitted widths in FOLDER, and resume from those that are "
+         "already there: an interrupted run loses at most one of them. The folder is removed when "
+         "the master is complete",
          .hide_default = true},
         CLI_SHARD_OPTION(options->max_shard_size),
         {.type = CLI_HEADING, .help = "Calibration"},
         {CLI_TEXT, 0, "calib", &options->calib, "FILE",
          .help =
              "text to learn on (.txt, .jsonl, either gzipped, or token ids as .npy), or 'self' for "
-             "text that the model "
-             "writes itself; needed unless the recipe is rtn"},
-        {CLI_COUNT, 0, "samples", &options->samples, "N", "calibration sequences", .min = 1,
-         .part = LEARNING},
-        {CLI_COUNT, 0, "seq-len", &options->seq_len, "N", "tokens in each of them", .min = 2,
+             "text that the model writes itself; required unless the recipe is rtn"},
+        {CLI_COUNT, 0, "samples", &options->samples, "N", "number of calibration sequences",
+         .min = 1, .part = LEARNING},
+        {CLI_COUNT, 0, "seq-len", &options->seq_len, "N", "tokens per sequence", .min = 2,
          .part = LEARNING},
         {CLI_CLEAR, 0, "no-bos", &options->bos,
-         .help = "do not begin them with the beginning-of-sequence token that the tokenizer's "
-                 "template puts there",
+         .help = "do not begin sequences with the beginning-of-sequence token that the "
+                 "tokenizer's template puts there",
          .part = LEARNING},
         {.type = CLI_HEADING, .help = "Learning (defaults are those of the recipe)"},
         {CLI_CHOICE, 0, "recipe", &options->recipe, "NAME",
@@ -315,143 +315,146 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "nothing is learned",
          .choices = mq_recipe_names()},
         {CLI_FLAG, 0, "fast", &line.fast,
-         .help =
-             "recipe best in a fraction of its time, for a first look: --samples 4 --epochs 1 "
-             "--no-fold --preset wide --no-extend, and a refit of the narrowest width alone, on "
-             "40 sequences; of these, whatever is given counts"},
+         .help = "recipe best in a fraction of its time, for a first look: --samples 4 --epochs 1 "
+                 "--no-fold --preset wide --no-extend, and a refit of only the narrowest width, on "
+                 "40 sequences; any of these options that you give yourself takes precedence"},
         {CLI_TERMS, 0, "bits", &line.bits, "LIST",
-         "widths to train, 2 to 8; the others can be used all the same. 8>2 among them (quoted for "
-         "the shell, or 8:2): the 2-bit model also learns from the 8-bit model's output",
+         "widths to train, 2 to 8; the others can still be used. A pair such as 8>2 (quote it in "
+         "a shell, or write 8:2): the 2-bit model also learns from the 8-bit model's output",
          .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH, .given = &line.bits_given,
          .part = TRAINED_WIDTHS},
         {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST",
          "weight of each width's (and each pair's) loss, in the order of --bits", .max = 1e9,
          .given = &line.lambda_given, .part = TRAINED_WIDTHS},
         {CLI_CHOICE, 0, "preset", &options->preset, "NAME",
-         "recipe best: a --lambda by its name. narrow leans to 2 bits, wide to 8 and 4; "
-         "balanced is what the recipe has, but where a group is a whole row, where it is wide",
+         "shorthand for a --lambda (recipe best): narrow favours 2 bits, wide 8 and 4; default "
+         "balanced, or wide if a group is a whole row",
          .min = MQ_PRESET_BALANCED, .choices = mq_preset_names() + MQ_PRESET_BALANCED,
-         .given = &line.preset_given},
+         .hide_default = true, .given = &line.preset_given},
         {CLI_CHOICE, 0, "loss", &options->loss, "NAME",
-         "relative: each token's squared error divided by its own square; l2: not divided",
+         "relative: each token's squared error is divided by the squared norm of that token's "
+         "output; l2: it is not",
          .choices = mq_loss_names(), .part = LEARNING},
         {CLI_CHOICE, 0, "slice-rule", &options->slice_rule, "NAME",
-         "top: a slice is the top bits of a code; round: the code rounded to so many bits; "
-         "round-extra: the same without a clamp, one level more, for recipe paper",
+         "top: a slice is the top bits of a code; round: it is the code rounded to the slice's "
+         "number of bits; round-extra: the same without a clamp, with one more level, for recipe "
+         "paper",
          .choices = mq_slice_rule_names(), .given = &line.rule_given},
         {CLI_FLAG, 0, "let", &options->let,
          .help = "recipe paper: also learn a scale for each channel of the feed-forward networks "
                  "that changes nothing at full precision (OmniQuant's LET, without its shift)"},
         {CLI_CHOICE, 0, "zero-point", &options->zero_point, "NAME",
-         "float: any number, by a bias; symmetric: half of the codes at every width, which GPTQ "
-         "and compressed-tensors hold exactly (--slice-rule round)",
+         "float: a bias per group; symmetric: the middle of the code range, which GPTQ and "
+         "compressed-tensors hold exactly (implies --slice-rule round)",
          .choices = mq_zero_point_names()},
         {CLI_COUNT, 0, "epochs", &options->epochs, "N", "passes over the sequences for each block",
          .min = 1, .part = LEARNING},
-        {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences in a step", .min = 1,
+        {CLI_COUNT, 0, "batch", &options->batch, "N", "sequences per step", .min = 1,
          .part = LEARNING},
         {CLI_NUMBER, 0, "rate", &options->rate, "FACTOR",
-         "multiplies the recipe's learning rates for the blocks", .min = 1e-3, .max = 1e3,
-         .part = LEARNING},
+         "multiply the recipe's learning rates for the blocks by this factor", .min = 1e-3,
+         .max = 1e3, .part = LEARNING},
         {CLI_NUMBER, 0, "early-stop", &options->early_stop, "PERCENT",
-         "end a block after an epoch that lowered no width's loss by so much; 0: never", .min = 0,
-         .max = 100, .part = LEARNING},
+         "end a block after an epoch that lowered no width's loss by this many percent; 0: never",
+         .min = 0, .max = 100, .part = LEARNING},
         {CLI_COUNT, 0, "int8-period", &options->int8_period, "N",
-         "int8's loss is visited on every N-th step, N times as heavy: it costs as much as the "
-         "others' and changes least",
+         "visit int8's loss only on every N-th step, with N times the weight: it costs as much as "
+         "the others' and changes least",
          .min = 1, .part = INT8_VISITS},
         {CLI_FLAG, 0, "sampled", &options->sampled,
-         .help = "learn one width in a step, drawn with --lambda for odds, in place of all: less "
-                 "time for as many steps",
+         .help = "learn one width per step, drawn with --lambda as odds, instead of all widths: "
+                 "less time for the same number of steps",
          .part = LEARNING},
         {CLI_FLAG, 0, "compensate", &options->compensate,
-         .help = "choose the bits that int8 alone reads so that they make up for one another's "
-                 "errors (GPTQ); recipe best does",
+         .help = "choose the bits that only int8 reads so that they compensate for one another's "
+                 "errors (GPTQ); recipe best does this",
          .part = INT8},
-        {CLI_CLEAR, 0, "no-compensate", &options->compensate, .help = "round them to the nearest"},
+        {CLI_CLEAR, 0, "no-compensate", &options->compensate,
+         .help = "round these bits to the nearest value"},
         {CLI_FLAG, 0, "fold", &options->fold,
-         .help = "scale the channels between up and down and between v and o so that those that "
-                 "carry more are rounded finer (AWQ), which changes nothing at full precision; "
-                 "recipe best does"},
-        {CLI_CLEAR, 0, "no-fold", &options->fold, .help = "leave them as they are"},
+         .help = "scale the channels between up and down and between v and o so that the larger "
+                 "ones are rounded more finely (AWQ); this changes nothing at full precision; "
+                 "recipe best does this"},
+        {CLI_CLEAR, 0, "no-fold", &options->fold, .help = "leave these channels as they are"},
         {CLI_FLAG, 0, "refit", &options->refit,
-         .help = "train each width's own scales, biases and norms end to end when all codes are "
-                 "made; recipe best does"},
-        {CLI_CLEAR, 0, "no-refit", &options->refit, .help = "leave that out"},
+         .help = "when all codes are final, train each width's own scales, biases and norms end "
+                 "to end; recipe best does this"},
+        {CLI_CLEAR, 0, "no-refit", &options->refit, .help = "do not refit"},
         {CLI_FLAG, 0, "extend", &options->extend,
-         .help = "where the text is shorter than the refit has use for, let the model go on from "
-                 "pieces of it until there is enough; recipe best does",
+         .help = "if the text is shorter than the refit can use, let the model continue pieces of "
+                 "it until there is enough; recipe best does this",
          .part = END_TO_END},
-        {CLI_CLEAR, 0, "no-extend", &options->extend,
-         .help = "make do with the text that there is"},
+        {CLI_CLEAR, 0, "no-extend", &options->extend, .help = "use only the given text"},
         {CLI_COUNT, 0, "refit-tokens", &options->refit_tokens, "N",
          "calibration tokens that the refit trains on (default: seven times as many as the blocks "
          "learn from)",
          .min = 1, .hide_default = true, .given = &line.refit_tokens_given},
         {CLI_COUNT, 0, "refit-epochs", &options->refit_epochs, "N",
-         "passes over them (default: as many as make three times the blocks' tokens, which of "
-         "plentiful text is 1, but 2 at least where the model wrote most of it)",
+         "passes over these tokens (default: enough passes to see three times the blocks' tokens: "
+         "one if the text is plentiful, at least two if the model wrote most of it)",
          .min = 1, .hide_default = true, .given = &line.refit_epochs_given},
-        {CLI_COUNT, 0, "refit-batch", &options->refit_batch, "N",
-         "sequences in a step of the refit", .min = 1, .part = END_TO_END},
+        {CLI_COUNT, 0, "refit-batch", &options->refit_batch, "N", "sequences per step of the refit",
+         .min = 1, .part = END_TO_END},
         {CLI_COUNTS, 0, "refit-bits", &line.refit_bits, "LIST",
-         "widths to refit, 2 to 8 (default: those of --bits, and 3 and 4 where they lie between)",
+         "widths to refit, 2 to 8 (default: those of --bits, and 3 and 4 if they lie between two "
+         "of "
+         "these)",
          .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH, .hide_default = true,
          .given = &line.refit_bits_given},
         {CLI_FLAG, 0, "qat", &options->qat,
-         .help = "before the refit, train the codes themselves end to end: all widths' divergence "
-                 "from full precision, weighted by --lambda. Takes long, and a width may lose what "
-                 "another gains"},
+         .help = "before the refit, train the codes themselves end to end, to lower all widths' "
+                 "divergence from full precision, weighted by --lambda. This takes long, and one "
+                 "width may lose what another gains"},
         {CLI_COUNT, 0, "qat-tokens", &options->qat_tokens, "N",
-         "calibration tokens that it trains on (default: --refit-tokens, or three times as many as "
-         "the "
-         "blocks learn from)",
+         "calibration tokens that --qat trains on (default: --refit-tokens, or three times as "
+         "many as the blocks learn from)",
          .min = 1, .hide_default = true},
         {CLI_COUNT, 0, "qat-epochs", &options->qat_epochs, "N",
-         "passes over them (default: as many as make three times the blocks' tokens)", .min = 1,
-         .hide_default = true},
+         "passes over these tokens (default: enough passes to see three times the blocks' tokens)",
+         .min = 1, .hide_default = true},
         {CLI_NUMBER, 0, "qat-rate", &options->qat_rate, "X",
-         "how far it moves a code in a step, in steps of the width that does (default: 0.005, with "
-         "rounding slices 0.001)",
+         "how far --qat moves a code in one training step, in steps of the grid of the width that "
+         "moves it (default: 0.005, or 0.001 with rounded slices)",
          .min = 1e-9, .max = 1, .hide_default = true},
-        {CLI_SEED, 0, "seed", &options->seed, "N", .help = "of every random choice",
+        {CLI_SEED, 0, "seed", &options->seed, "N", .help = "seed for all random choices",
          .part = LEARNING},
         {.type = CLI_HEADING, .help = "What is quantized"},
         {CLI_COUNT, 0, "group-size", &options->group_size, "N",
-         .help =
-             "weights of a row that share scale and bias; 0: the whole row (default: 128, or 64 "
-             "or 32 where 128 does not divide all rows)",
+         .help = "number of weights in a row that share scale and bias; 0: the whole row (default: "
+                 "128, or 64 or 32 if 128 does not divide all rows)",
          .hide_default = true},
         {CLI_COUNT, 0, "group-fallback", &options->group_fallback, "N",
-         "group size of the layers whose rows --group-size does not divide (default: that is an "
-         "error)",
+         "group size of the layers whose rows --group-size does not divide (default: such a layer "
+         "is an error)",
          .hide_default = true, .given = &options->has_group_fallback, .part = GROUPS},
         {CLI_CHOICE, 0, "scope", &options->scope, "NAME",
          "all: every linear layer of the blocks; ffn: those of the feed-forward networks",
          .choices = mq_scope_names()},
         {CLI_TEXTS, 0, "include", &line.include, "REGEX",
-         .help = "only layers whose name matches; may be given several times, one match is enough"},
+         .help =
+             "quantize only layers whose name matches; may be given several times, one match is "
+             "enough"},
         {CLI_TEXTS, 0, "exclude", &line.exclude, "REGEX",
-         .help = "no layers whose name matches; may be given several times"},
+         .help = "do not quantize layers whose name matches; may be given several times"},
         {CLI_CHOICE, 0, "embeddings", &options->embeddings, "NAME",
-         "keep: embeddings and head as they are; 8: in 8 bits at every width; nested: in the bits "
-         "of the width, or in --embeddings-min-bits",
+         "keep: embeddings and head stay as they are; 8: they have 8 bits at every width; nested: "
+         "they have the bits of the width, but at least --embeddings-min-bits",
          .choices = mq_embeddings_names()},
         {CLI_COUNT, 0, "embeddings-min-bits", &line.embeddings_min_bits, "N",
-         "the least bits of nested embeddings, 2 to 8", .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH,
+         "minimum width of nested embeddings, 2 to 8", .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH,
          .given = &line.min_bits_given},
         {.type = CLI_HEADING, .help = "Machine"},
         {CLI_CHOICE, 0, "gemm", &options->gemm, "NAME",
-         "what makes the products of learning: openblas, in float32; onednn-bf16, of bfloat16 "
-         "numbers added in float32; auto: onednn-bf16 if a short measurement finds it clearly "
-         "faster",
+         "backend of the matrix products in learning: openblas, in float32; onednn-bf16, with "
+         "bfloat16 operands and float32 sums; auto: onednn-bf16 if a short measurement finds it "
+         "clearly faster",
          .choices = mq_gemm_names()},
         CLI_THREADS_OPTION(line.common),
         CLI_COMMON_OPTIONS(line.common)};
     const cli_command command = {
         .name = "quantize",
         .description = "Makes a master checkpoint: a Hugging Face folder with one int8 "
-                       "code a weight, whose top r bits are the "
+                       "code per weight, whose top r bits are the "
                        "r-bit model, for every r from 2 to 8.",
         .arguments = arguments,
         .options = specs,

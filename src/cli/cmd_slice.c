@@ -146,20 +146,19 @@ mq_status cmd_slice(int count, char *const *argv) {
                                       {NULL, NULL, NULL}};
     const cli_option specs[] = {
         {CLI_TEXT, 'o', "output", &options.output, "OUT", "the slice to make", .required = true},
-        {CLI_COUNT, 0, "bits", &bits, "R", "its width, 2 to 8", .min = 2, .max = 8,
+        {CLI_COUNT, 0, "bits", &bits, "R", "the width of the slice, 2 to 8", .min = 2, .max = 8,
          .required = true, .hide_default = true},
         {CLI_CHOICE, 0, "format", &format, "NAME",
-         "what to write, see below (default: gguf where OUT ends in .gguf, else mlx)",
+         "the format to write, see below (default: gguf if OUT ends in .gguf, otherwise mlx)",
          .choices = formats, .hide_default = true, .given = &has_format},
         {CLI_CHOICE, 0, "dtype", &dtype, "TYPE",
-         "element type of plain weights, bf16, f16 or f32: of --format safetensors (default: that "
-         "of the "
-         "source's embeddings), and of gguf instead of its quantized types",
+         "element type of plain weights, bf16, f16 or f32: for --format safetensors (default: that "
+         "of the source's embeddings), and for gguf in place of its quantized types",
          .choices = dtypes, .hide_default = true, .given = &has_dtype},
         {CLI_FLAG, 0, "plain-embeddings", &options.plain_embeddings,
          .help =
-             "of compressed-tensors and gptq: embeddings and head dequantized, for readers that "
-             "load no packed ones"},
+             "for compressed-tensors and gptq: store embeddings and head dequantized, for readers "
+             "that cannot load packed ones"},
         {CLI_FLAG, 0, "force", &options.force, .help = "replace the output if it exists"},
         CLI_SHARD_OPTION(options.max_shard_size),
         CLI_THREADS_OPTION(common),

@@ -39,16 +39,16 @@ mq_status cmd_verify(int count, char *const *argv) {
     const cli_option specs[] = {
         {CLI_TEXT, 0, "against", &against, "MODEL",
          .help = "also check that every tensor that is not quantized, and every other file that is "
-                 "copied, is byte for byte this model's"},
+                 "copied, is byte for byte the one in this model"},
         CLI_THREADS_OPTION(common),
         CLI_COMMON_OPTIONS(common)};
     const cli_command command = {
         .name = "verify",
         .description = "Checks the CRC-32, the shape and the values of every tensor of a master "
                        "checkpoint or a slice, how config.json reads the codes, and that the files "
-                       "beside the tensors are as they were written. Each problem is a line on "
-                       "standard error; with any, the exit status is 1. A folder that cannot be "
-                       "read far enough to begin is an error, with status 3.",
+                       "next to the tensors are as they were written. Each problem is a line on "
+                       "standard error; if there are any, the exit status is 1. A folder that "
+                       "cannot be read far enough to begin is an error, with status 3.",
         .arguments = arguments,
         .options = specs};
     mq_status status;

@@ -31,22 +31,22 @@ typedef struct cli_common {
     {.type = CLI_HEADING, .help = "Output"},                                                       \
         {CLI_FLAG, 0, "json", &(common).json, .help = "print one JSON object instead of a table"}, \
         {CLI_FLAG, 'q', "quiet", &(common).quiet,                                                  \
-         .help = "no progress: beside results only warnings and errors"},                          \
+         .help = "no progress: print only results, warnings and errors"},                          \
         {CLI_FLAG, 'v', "verbose", &(common).verbose,                                              \
-         .help = "say more: what is measured on the way, all rows of lists"},                      \
+         .help = "say more: print what is measured on the way, and all rows of lists"},            \
         {CLI_FLAG, 'h', "help", &(common).help, .help = "print this and stop"}, CLI_END
 
 #define CLI_THREADS_OPTION(common)                                                                 \
     {                                                                                              \
         CLI_COUNT, 0, "threads", &(common).threads, "N",                                           \
-            "threads to use (default: as many as the process may use)", .min = 1, .max = 1024,     \
-                                                                        .hide_default = true       \
+            "number of threads (default: as many as the process may use)", .min = 1, .max = 1024,  \
+                                                                           .hide_default = true    \
     }
 
 #define CLI_SHARD_OPTION(size)                                                                     \
     {                                                                                              \
         CLI_BYTES, 0, "max-shard-size", &(size), "BYTES",                                          \
-            "split the tensors over files of at most that size, such as 2G (default: one file)",   \
+            "split the tensors over files of at most this size, such as 2G (default: one file)",   \
             .hide_default = true                                                                   \
     }
 
