@@ -305,12 +305,15 @@ def sentencepiece_variants(base):
     yield "llama2-few-bytes-no-fuse", llama2, {"fuse_unk": False}, {"drop_bytes": True}
     metaspaces = {"always": {"prepend_scheme": "always", "split": True}, "first": {"prepend_scheme": "first", "split": True},
                   "never": {"prepend_scheme": "never", "split": True}, "first-whole": {"prepend_scheme": "first", "split": False},
-                  "always-whole": {"prepend_scheme": "always", "split": False}, "legacy": {"add_prefix_space": True}}
+                  "always-whole": {"prepend_scheme": "always", "split": False},
+                  "never-whole": {"prepend_scheme": "never", "split": False}, "legacy": {"add_prefix_space": True}}
     for name, fields in metaspaces.items():
         yield f"metaspace-{name}", {"pre_tokenizer": metaspace(**fields), "added_tokens": flags(False), "decoder":
                                     decoder({"type": "ByteFallback"}, metaspace(**fields))}, {}, {}
     yield "metaspace-normalized", {"normalizer": {"type": "NFKC"}, "pre_tokenizer": metaspace(prepend_scheme="first"),
                                    "added_tokens": flags(True), "decoder": metaspace(prepend_scheme="first")}, {}, {}
+    yield "llama-v5", {"pre_tokenizer": metaspace(prepend_scheme="first", split=False), "post_processor": template("<s>", 1),
+                       "decoder": decoder(to_spaces, *bytes_and_fuse, strip)}, {}, {}
     yield "no-decoder", {"normalizer": replace("String", " ", "▁")}, {"ignore_merges": True}, {}
 
 

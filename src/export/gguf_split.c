@@ -2,6 +2,8 @@
  */
 #include "export/gguf_split.h"
 
+#include <string.h>
+
 mq_status mq_gguf_refuse_tokenizer(mq_error *err, const char *what) {
     return mq_fail_file(err, MQ_ERR_USAGE, "tokenizer.json",
                         "%s has no counterpart in GGUF; use --format safetensors or mlx", what);
@@ -88,8 +90,49 @@ static mq_status put_byte_level(mq_gguf_meta *meta, const cJSON *tokenizer, mq_e
     return mq_gguf_refuse_tokenizer(err, "this pre_tokenizer");
 }
 
+static void put_llama(mq_gguf_meta *meta, bool prefix) {
+    mq_gguf_string(meta, "tokenizer.ggml.model", "llama");
+    mq_gguf_string(meta, "tokenizer.ggml.pre", "default");
+    mq_gguf_bool(meta, "tokenizer.ggml.add_space_prefix", prefix);
+}
+
+static bool is_text(const cJSON *item, const char *text) {
+    return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
+}
+
+/* A Metaspace that leaves the text whole, as transformers writes it from version 5 on: what it puts
+ * the prefix before, or NULL for anything else. */
+static const char *scheme_of(const cJSON *pre) {
+    static const char *const schemes[] = {"always", "first", "never"};
+    if (!is_text(member(pre, "type"), "Metaspace") ||
+        !is_text(member(pre, "replacement"), "\xe2\x96\x81") ||
+        !cJSON_IsFalse(member(pre, "split"))) {
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        if (is_text(member(pre, "prepend_scheme"), schemes[i])) {
+            return schemes[i];
+        }
+    }
+    return NULL;
+}
+
+/* llama.cpp puts a space before all text and, again, after each special token, without a look at
+ * what the text begins with. */
+static void put_metaspace(mq_gguf_meta *meta, const char *scheme, const mq_plan *plan) {
+    const bool prefix = strcmp(scheme, "never") != 0, first = strcmp(scheme, "first") == 0;
+    put_llama(meta, prefix);
+    if (prefix) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "tokenizer.json: llama.cpp puts a space before text that begins with one%s, which "
+               "this tokenizer does not: such text is other tokens there",
+               first ? ", and after every special token inside a text" : "");
+    }
+}
+
 /* Spaces become marks; a prefix is put before the text in Llama 2's kind, not in Gemma's. */
-static mq_status put_sentencepiece(mq_gguf_meta *meta, const cJSON *tokenizer, mq_error *err) {
+static mq_status put_sentencepiece(mq_gguf_meta *meta, const cJSON *tokenizer, const mq_plan *plan,
+                                   mq_error *err) {
     static const struct {
         const char *normalizer;
         bool prefix;
@@ -104,17 +147,22 @@ static mq_status put_sentencepiece(mq_gguf_meta *meta, const cJSON *tokenizer, m
     static const char split[] = "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":"
                                 "\"MergedWithPrevious\",\"invert\":false}";
     const cJSON *pre = member(tokenizer, "pre_tokenizer");
+    const cJSON *normalizer = member(tokenizer, "normalizer");
+    const char *scheme = scheme_of(pre);
+    if (scheme != NULL && is_absent(normalizer)) {
+        put_metaspace(meta, scheme, plan);
+        return MQ_OK;
+    }
     bool same = is_absent(pre); /* the split finds nothing: no space is left */
     mq_status status = same ? MQ_OK : same_json(&same, pre, split, err);
     if (status == MQ_OK && !same) {
-        return mq_gguf_refuse_tokenizer(err, "this pre_tokenizer");
+        return mq_gguf_refuse_tokenizer(err,
+                                        scheme == NULL ? "this pre_tokenizer" : "this normalizer");
     }
     for (size_t i = 0; status == MQ_OK && i < sizeof known / sizeof *known; i++) {
-        status = same_json(&same, member(tokenizer, "normalizer"), known[i].normalizer, err);
+        status = same_json(&same, normalizer, known[i].normalizer, err);
         if (status == MQ_OK && same) {
-            mq_gguf_string(meta, "tokenizer.ggml.model", "llama");
-            mq_gguf_string(meta, "tokenizer.ggml.pre", "default");
-            mq_gguf_bool(meta, "tokenizer.ggml.add_space_prefix", known[i].prefix);
+            put_llama(meta, known[i].prefix);
             return MQ_OK;
         }
     }
@@ -122,7 +170,7 @@ static mq_status put_sentencepiece(mq_gguf_meta *meta, const cJSON *tokenizer, m
 }
 
 mq_status mq_gguf_put_split(mq_gguf_meta *meta, const cJSON *tokenizer, bool sentencepiece,
-                            mq_error *err) {
-    return sentencepiece ? put_sentencepiece(meta, tokenizer, err)
+                            const mq_plan *plan, mq_error *err) {
+    return sentencepiece ? put_sentencepiece(meta, tokenizer, plan, err)
                          : put_byte_level(meta, tokenizer, err);
 }

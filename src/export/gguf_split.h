@@ -6,9 +6,10 @@
 #include "export/gguf_meta.h"
 
 /* tokenizer.ggml.model and .pre, from the normalizer and the pre_tokenizer of tokenizer.json.
- * MQ_ERR_USAGE when llama.cpp has none that cuts text the same way. */
+ * MQ_ERR_USAGE when llama.cpp has none that cuts text the same way; where it does so but for some
+ * texts, a warning says for which. */
 mq_status mq_gguf_put_split(mq_gguf_meta *meta, const cJSON *tokenizer, bool sentencepiece,
-                            mq_error *err);
+                            const mq_plan *plan, mq_error *err);
 
 /* MQ_ERR_USAGE: "WHAT has no counterpart in GGUF". */
 mq_status mq_gguf_refuse_tokenizer(mq_error *err, const char *what);

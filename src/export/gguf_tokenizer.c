@@ -386,7 +386,8 @@ static mq_status convert(converter *self) {
         status = read_tokens(self);
     }
     if (status == MQ_OK) {
-        status = mq_gguf_put_split(self->meta, self->root, self->sentencepiece, self->err);
+        status =
+            mq_gguf_put_split(self->meta, self->root, self->sentencepiece, self->plan, self->err);
     }
     if (status == MQ_OK) {
         put_tokens(self);

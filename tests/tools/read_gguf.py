@@ -243,7 +243,8 @@ def check_meta(file, master):
             check(tokens[meta["tokenizer.ggml.%s_token_id" % name]] == text, name + " differs")
     if meta["tokenizer.ggml.model"] == "llama":
         check(len(meta["tokenizer.ggml.scores"]) == len(tokens), "another number of scores")
-        prefix = (tokenizer["normalizer"] or {}).get("type") == "Sequence"
+        prefix = ((tokenizer["normalizer"] or {}).get("type") == "Sequence" or
+                  (tokenizer["pre_tokenizer"] or {}).get("prepend_scheme") in ("always", "first"))
         check(meta["tokenizer.ggml.add_space_prefix"] == prefix, "add_space_prefix differs")
     for token in tokenizer["added_tokens"]:
         kind = meta["tokenizer.ggml.token_type"][token["id"]]
