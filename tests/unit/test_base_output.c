@@ -441,6 +441,25 @@ static void folders_of_killed_runs_are_removed_by_the_next(void **state) {
     assert_false(mq_path_exists(path));
 }
 
+/* One that was writing a file in the output: eval --record. */
+static void what_killed_runs_left_inside_is_replaced(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    pid_t alive = start_writing(temporary_path(folder, "out/inside"));
+    assert_int_equal(temporary_entries(path), 4);
+    assert_int_equal(run(path, source, true, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message,
+                        "is not replaced: it holds what no run of matquant has written");
+    kill(alive, SIGKILL);
+    assert_int_equal(waitpid(alive, NULL, 0), alive);
+    assert_int_equal(run(path, source, true, &err), MQ_OK);
+    assert_written(path);
+    assert_int_equal(temporary_entries(folder->path), 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
@@ -460,6 +479,7 @@ int main(void) {
         TEST(short_writes_are_continued),
         TEST(lack_of_memory_leaves_nothing_behind),
         TEST(folders_of_killed_runs_are_removed_by_the_next),
+        TEST(what_killed_runs_left_inside_is_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
