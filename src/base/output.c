@@ -174,6 +174,11 @@ static mq_status split_path(mq_output *output, const char *path, mq_error *err) 
     if (base[0] == '\0' || strcmp(base, ".") == 0 || strcmp(base, "..") == 0) {
         return mq_fail(err, MQ_ERR_USAGE, "\"%s\" is no name for an output", path);
     }
+    if (strlen(base) > MQ_LEFTOVER_BASE_MAX) { /* the temporary folder's name is longer */
+        return mq_fail_file(err, MQ_ERR_USAGE, output->path,
+                            "its name has %zu bytes; an output's may have %d", strlen(base),
+                            MQ_LEFTOVER_BASE_MAX);
+    }
     size_t parent_length = (size_t)(base - output->path);
     output->parent =
         parent_length == 0 ? mq_strdup(".") : mq_asprintf("%.*s", (int)parent_length, output->path);
