@@ -80,9 +80,16 @@ static mq_status check_replaceable_file(const char *path, const struct stat *abo
                                "is not replaced: it is no file that begins with \"%s\"", magic);
 }
 
+/* Whether it is a folder that a killed run left in that one, as eval --record does. */
+static bool is_abandoned(const char *parent, const char *name, const struct stat *about) {
+    char base[MQ_LEFTOVER_BASE];
+    return S_ISDIR(about->st_mode) && mq_output_leftover_base(base, name) &&
+           !mq_output_is_being_made(parent, base);
+}
+
 /* Whether what is at path may be replaced: a folder of plain files with a config.json and a
- * matquant.json among them (all that our runs write have both), or an empty one; where one file is
- * to be made, such a file. */
+ * matquant.json among them (all that our runs write have both), or an empty one, whatever killed
+ * runs left there; where one file is to be made, such a file. */
 static mq_status check_replaceable(const char *path, const char *magic, mq_error *err) {
     struct stat about;
     if (lstat(path, &about) != 0) {
@@ -106,10 +113,12 @@ static mq_status check_replaceable(const char *path, const char *magic, mq_error
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
             continue;
         }
-        bool plain = fstatat(dirfd(stream), entry->d_name, &about, AT_SYMLINK_NOFOLLOW) == 0 &&
-                     S_ISREG(about.st_mode);
+        const bool there = fstatat(dirfd(stream), entry->d_name, &about, AT_SYMLINK_NOFOLLOW) == 0;
+        if (there && is_abandoned(path, entry->d_name, &about)) {
+            continue;
+        }
         files++;
-        others = others || !plain;
+        others = others || !there || !S_ISREG(about.st_mode);
         ours += strcmp(entry->d_name, "config.json") == 0 ||
                 strcmp(entry->d_name, MQ_PROVENANCE_FILE) == 0;
     }
@@ -164,6 +173,11 @@ static mq_status split_path(mq_output *output, const char *path, mq_error *err) 
     const char *base = mq_path_base(output->path);
     if (base[0] == '\0' || strcmp(base, ".") == 0 || strcmp(base, "..") == 0) {
         return mq_fail(err, MQ_ERR_USAGE, "\"%s\" is no name for an output", path);
+    }
+    if (strlen(base) > MQ_LEFTOVER_BASE_MAX) { /* the temporary folder's name is longer */
+        return mq_fail_file(err, MQ_ERR_USAGE, output->path,
+                            "its name has %zu bytes; an output's may have %d", strlen(base),
+                            MQ_LEFTOVER_BASE_MAX);
     }
     size_t parent_length = (size_t)(base - output->path);
     output->parent =

@@ -2,6 +2,8 @@
 #ifndef MQ_BASE_OUTPUT_H
 #define MQ_BASE_OUTPUT_H
 
+#include <limits.h>
+
 #include "base/file.h"
 
 struct mq_output {
@@ -31,6 +33,8 @@ extern const char mq_suffix_letters[65];
 
 /* Whether a name in a folder is that of an output's temporary folder, and which output's. */
 #define MQ_LEFTOVER_BASE 256
+/* Bytes of the longest name that an output can have: ".BASE.matquant-XXXXXX" is a name, too. */
+#define MQ_LEFTOVER_BASE_MAX (NAME_MAX - (int)sizeof "..matquant-" + 1 - MQ_SUFFIX_LENGTH)
 bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name);
 
 /* Removes those of the output `base` in parent that no process holds. */

@@ -157,6 +157,28 @@ static void names_that_cannot_be_are_refused(void **state) {
     assert_int_equal(temporary_entries(folder->path), 0);
 }
 
+/* The temporary folder's name has 17 bytes more, and 255 are the most. */
+static void names_that_are_too_long_are_refused(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    char name[NAME_MAX + 1] = "";
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    for (size_t length = 239; length <= NAME_MAX; length += 16) {
+        memset(name, 'n', length);
+        const char *path = temporary_path(folder, name);
+        assert_int_equal(mq_output_check(path, false, &err), MQ_ERR_USAGE);
+        assert_int_equal(mq_output_file_check(path, false, &err), MQ_ERR_USAGE);
+        assert_int_equal(run(path, source, false, &err), MQ_ERR_USAGE);
+        assert_non_null(strstr(err.message, "an output's may have 238"));
+    }
+    name[238] = '\0';
+    const char *path = temporary_path(folder, name);
+    assert_int_equal(mq_output_check(path, false, &err), MQ_OK);
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    assert_int_equal(run(path, source, true, &err), MQ_OK);
+    assert_written(path);
+}
+
 static void what_exists_is_kept_unless_replaced(void **state) {
     temporary *folder = *state;
     mq_error err;
@@ -441,6 +463,25 @@ static void folders_of_killed_runs_are_removed_by_the_next(void **state) {
     assert_false(mq_path_exists(path));
 }
 
+/* One that was writing a file in the output: eval --record. */
+static void what_killed_runs_left_inside_is_replaced(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", "the source", 10);
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    pid_t alive = start_writing(temporary_path(folder, "out/inside"));
+    assert_int_equal(temporary_entries(path), 4);
+    assert_int_equal(run(path, source, true, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message,
+                        "is not replaced: it holds what no run of matquant has written");
+    kill(alive, SIGKILL);
+    assert_int_equal(waitpid(alive, NULL, 0), alive);
+    assert_int_equal(run(path, source, true, &err), MQ_OK);
+    assert_written(path);
+    assert_int_equal(temporary_entries(folder->path), 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
@@ -449,6 +490,7 @@ int main(void) {
         TEST(discarding_leaves_nothing),
         TEST(a_name_without_folder_is_beside_us),
         TEST(names_that_cannot_be_are_refused),
+        TEST(names_that_are_too_long_are_refused),
         TEST(what_exists_is_kept_unless_replaced),
         TEST(what_is_not_ours_is_not_replaced),
         TEST(what_appears_meanwhile_is_kept),
@@ -460,6 +502,7 @@ int main(void) {
         TEST(short_writes_are_continued),
         TEST(lack_of_memory_leaves_nothing_behind),
         TEST(folders_of_killed_runs_are_removed_by_the_next),
+        TEST(what_killed_runs_left_inside_is_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

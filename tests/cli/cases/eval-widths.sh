@@ -26,6 +26,8 @@ PY
 run 0 matquant eval "$master" --bits 8,4,2 $text --reference "$model"
 expect_out '^bits +perplexity +stderr +KL divergence +top-1 agreement$'
 [ "$(stdout | grep -c '^[248]  .*%$')" = 3 ] || fail "not three rows"
+run 0 matquant eval "$master" --bits 8,4 $text --reference "$model" --tasks t.jsonl
+expect_out '^bits +perplexity +stderr +KL divergence +top-1 agreement +mean acc +stderr +mean acc_norm +stderr$'
 run 0 matquant eval "$master" --bits 8,4 --tasks t.jsonl -q
 expect_out '^bits +mean acc +stderr +mean acc_norm +stderr$'
 
