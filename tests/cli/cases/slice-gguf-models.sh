@@ -46,6 +46,17 @@ for scheme in always never; do
 done
 change_tokenizer=
 
+# A row without a token, whose usual name a token has: another name.
+for kind in gpt-2 llama2; do
+    change_tokenizer='v = t["model"]["vocab"]
+taken = {id: text for text, id in v.items()}
+v.pop(taken[40]), v.pop(taken[41]), v.pop(taken[42])
+v.update({"[PAD40]": 41, "[PAD40_2]": 42})'
+    converts 'llama, tokenizer .*' llama $kind
+    grep -aq '\[PAD40_3\]' out.gguf || fail "no other name"
+done
+change_tokenizer=
+
 # Whether llama.cpp begins a text as eval does, by the template or, without one, by tokenizer_config.json.
 begins() {
     change_tokenizer=$1 golden_master llama gpt-2
