@@ -123,10 +123,12 @@ static void put_metaspace(mq_gguf_meta *meta, const char *scheme, const mq_plan 
     const bool prefix = strcmp(scheme, "never") != 0, first = strcmp(scheme, "first") == 0;
     put_llama(meta, prefix);
     if (prefix) {
-        mq_log(plan->job->context, MQ_LOG_WARNING,
-               "tokenizer.json: llama.cpp puts a space before text that begins with one%s, which "
-               "this tokenizer does not: such text is other tokens there",
-               first ? ", and after every special token inside a text" : "");
+        mq_log(
+            plan->job->context, MQ_LOG_WARNING,
+            "tokenizer.json: llama.cpp puts a space %s, which this tokenizer does not: such text "
+            "is other tokens there",
+            first ? "after every special token and before text that begins with one"
+                  : "before text that begins with one, also after a special token");
     }
 }
 

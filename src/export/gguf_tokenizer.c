@@ -6,6 +6,7 @@
  * token, and what makes the token of the best score is merged first. In a tokenizer.json of that
  * kind the merges stand in the order of the scores, so the rank of the first merge that makes a
  * token, negative, is one. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,8 @@
 
 /* Token types of GGUF. */
 enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6 };
+
+enum { PAD_SIZE = 48 }; /* bytes, at most, of such a token's name and its final 0 */
 
 static const char space_mark[] = "\xe2\x96\x81"; /* U+2581, SentencePiece's space */
 
@@ -33,8 +36,10 @@ typedef struct converter {
     cJSON *config;                               /* tokenizer_config.json, or NULL */
     const cJSON *model, *vocab, *merges, *added; /* of root */
     bool sentencepiece;
-    token *tokens; /* [count] */
-    size_t count;  /* rows of the embeddings */
+    token *tokens;    /* [count] */
+    size_t count;     /* rows of the embeddings */
+    mq_vocab spelled; /* their ids by the spelling in the JSON */
+    mq_vocab written; /* by the spelling in GGUF, which every row has */
 } converter;
 
 static const cJSON *member(const cJSON *object, const char *name) {
@@ -56,14 +61,21 @@ static mq_status refuse(const converter *self, const char *what) {
 /* --- tokens ----------------------------------------------------------------------------------- */
 
 static mq_status set_token(converter *self, const cJSON *id, const char *text, int32_t type) {
+    const char *folder = self->plan->job->options->master;
     const double at = cJSON_IsNumber(id) ? id->valuedouble : -1;
-    if (text == NULL || !(at >= 0 && at < (double)self->count)) {
-        return mq_fail_file(self->err, MQ_ERR_INPUT, "tokenizer.json",
-                            "the token \"%.64s\" has an id that is none of the %zu rows of the "
-                            "embeddings",
-                            text == NULL ? "" : text, self->count);
+    if (text == NULL || !(at >= 0 && at < (double)self->count) || at != floor(at)) {
+        return mq_fail_file_in(self->err, MQ_ERR_INPUT, folder, "tokenizer.json",
+                               "the token \"%.64s\" has an id that is none of the %zu rows of the "
+                               "embeddings",
+                               text == NULL ? "" : text, self->count);
     }
-    self->tokens[(size_t)at] = (token){text, type, -1e9f};
+    token *t = &self->tokens[(size_t)at];
+    if (t->text != NULL && strcmp(t->text, text) != 0) {
+        return mq_fail_file_in(self->err, MQ_ERR_INPUT, folder, "tokenizer.json",
+                               "two tokens, \"%.64s\" and \"%.64s\", have the id %.0f", t->text,
+                               text, at);
+    }
+    *t = (token){text, type, -1e9f};
     return MQ_OK;
 }
 
@@ -136,7 +148,7 @@ static bool halves(const char **left, size_t *left_length, const char **right, c
     return true;
 }
 
-/* --- writing them ----------------------------------------------------------------------------- */
+/* --- spellings -------------------------------------------------------------------------------- */
 
 /* llama.cpp matches user-defined tokens before it marks spaces. */
 static void put_plain_spaces(mq_buffer *text, const char *marked) {
@@ -149,31 +161,82 @@ static void put_plain_spaces(mq_buffer *text, const char *marked) {
     mq_buffer_put_text(text, marked);
 }
 
-static void put_token(converter *self, size_t id) {
+static mq_status add_spelling(converter *self, mq_vocab *index, const char *text, size_t size,
+                              size_t id) {
+    const int32_t other = mq_vocab_find(index, text, size);
+    if (other < 0) {
+        return mq_vocab_add(index, text, size, (int32_t)id, self->err);
+    }
+    const char *folder = self->plan->job->options->master, *spelled = self->tokens[id].text;
+    if (strcmp(self->tokens[other].text, spelled) == 0) {
+        return mq_fail_file_in(self->err, MQ_ERR_INPUT, folder, "tokenizer.json",
+                               "the token \"%.64s\" is there twice, with the ids %d and %zu, which "
+                               "llama.cpp does not load",
+                               spelled, (int)other, id);
+    }
+    return mq_fail_file_in(
+        self->err, MQ_ERR_INPUT, folder, "tokenizer.json",
+        "the tokens \"%.64s\" (id %d) and \"%.64s\" (id %zu) are both \"%.64s\" "
+        "in GGUF, which llama.cpp does not load; use --format safetensors or mlx",
+        self->tokens[other].text, (int)other, spelled, id, text);
+}
+
+/* A name for a row of the embeddings that has no token: one that no token has. */
+static mq_status add_pad(converter *self, size_t id) {
+    char name[PAD_SIZE];
+    snprintf(name, sizeof name, "[PAD%zu]", id);
+    for (size_t i = 2; mq_vocab_find(&self->written, name, strlen(name)) >= 0; i++) {
+        snprintf(name, sizeof name, "[PAD%zu_%zu]", id, i);
+    }
+    return mq_vocab_add(&self->written, name, strlen(name), (int32_t)id, self->err);
+}
+
+/* What GGUF has of a token. */
+static mq_status add_written(converter *self, size_t id) {
     const token *t = &self->tokens[id];
-    const bool has_spaces = self->sentencepiece && t->type == USER_DEFINED;
-    if (t->text != NULL && !has_spaces) {
-        mq_gguf_put_string(&self->meta->bytes, t->text, strlen(t->text));
-        return;
+    if (!self->sentencepiece || t->type != USER_DEFINED) {
+        return add_spelling(self, &self->written, t->text, strlen(t->text), id);
     }
     mq_buffer text = {0};
-    if (t->text == NULL) { /* rows of the embeddings without a token */
-        mq_buffer_printf(&text, "[PAD%zu]", id);
-    } else {
-        put_plain_spaces(&text, t->text);
-    }
-    if (text.failed) {
-        self->meta->bytes.failed = true;
-    } else {
-        mq_gguf_put_string(&self->meta->bytes, text.text, text.length);
-    }
+    put_plain_spaces(&text, t->text);
+    const mq_status status = text.failed
+                                 ? mq_fail_memory(self->err, "a token", text.capacity)
+                                 : add_spelling(self, &self->written, text.text, text.length, id);
     mq_free(text.text);
+    return status;
 }
+
+/* Both indexes. llama.cpp ends the program over a file in which two rows have one spelling. */
+static mq_status index_tokens(converter *self) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < self->count; i++) {
+        bytes += self->tokens[i].text == NULL ? PAD_SIZE : strlen(self->tokens[i].text) + 1;
+    }
+    mq_status status =
+        mq_vocab_init(&self->spelled, self->count, bytes, self->count - 1, self->err);
+    if (status == MQ_OK) {
+        status = mq_vocab_init(&self->written, self->count, bytes, self->count - 1, self->err);
+    }
+    for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
+        const char *text = self->tokens[i].text;
+        if (text != NULL) {
+            status = add_spelling(self, &self->spelled, text, strlen(text), i);
+            status = status == MQ_OK ? add_written(self, i) : status;
+        }
+    }
+    for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
+        status = self->tokens[i].text == NULL ? add_pad(self, i) : status;
+    }
+    return status;
+}
+
+/* --- writing them ----------------------------------------------------------------------------- */
 
 static void put_tokens(converter *self) {
     mq_gguf_array(self->meta, "tokenizer.ggml.tokens", MQ_GGUF_STRING, self->count);
     for (size_t i = 0; i < self->count; i++) {
-        put_token(self, i);
+        const mq_vocab_entry *entry = &self->written.entries[i];
+        mq_gguf_put_string(&self->meta->bytes, entry->text, entry->size);
     }
     mq_gguf_array(self->meta, "tokenizer.ggml.token_type", MQ_GGUF_I32, self->count);
     for (size_t i = 0; i < self->count; i++) {
@@ -202,23 +265,8 @@ static mq_status put_merges(converter *self) {
 
 /* --- scores ----------------------------------------------------------------------------------- */
 
-static mq_status index_tokens(mq_vocab *index, const converter *self) {
-    size_t bytes = 0;
-    for (size_t i = 0; i < self->count; i++) {
-        bytes += self->tokens[i].text == NULL ? 0 : strlen(self->tokens[i].text) + 1;
-    }
-    mq_status status = mq_vocab_init(index, self->count, bytes, self->count - 1, self->err);
-    for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
-        const char *text = self->tokens[i].text;
-        if (text != NULL) {
-            status = mq_vocab_add(index, text, strlen(text), (int32_t)i, self->err);
-        }
-    }
-    return status;
-}
-
 /* The rank of the first merge that makes a token. A token that none makes keeps the least score. */
-static mq_status score_tokens(converter *self, const mq_vocab *index) {
+static mq_status score_tokens(converter *self) {
     mq_buffer merged = {0};
     const cJSON *merge = NULL;
     float rank = 0;
@@ -237,7 +285,7 @@ static mq_status score_tokens(converter *self, const mq_vocab *index) {
             status = mq_fail_memory(self->err, "a merge", merged.capacity);
             break;
         }
-        const int32_t id = mq_vocab_find(index, merged.text, merged.length);
+        const int32_t id = mq_vocab_find(&self->spelled, merged.text, merged.length);
         if (id >= 0 && self->tokens[id].score <= -1e9f) {
             self->tokens[id].score = -rank;
         }
@@ -248,12 +296,7 @@ static mq_status score_tokens(converter *self, const mq_vocab *index) {
 }
 
 static mq_status put_scores(converter *self) {
-    mq_vocab index = {0};
-    mq_status status = index_tokens(&index, self);
-    if (status == MQ_OK) {
-        status = score_tokens(self, &index);
-    }
-    mq_vocab_free(&index);
+    const mq_status status = score_tokens(self);
     mq_gguf_array(self->meta, "tokenizer.ggml.scores", MQ_GGUF_F32, self->count);
     for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
         mq_gguf_put_f32(&self->meta->bytes, self->tokens[i].score);
@@ -386,6 +429,9 @@ static mq_status convert(converter *self) {
         status = read_tokens(self);
     }
     if (status == MQ_OK) {
+        status = index_tokens(self);
+    }
+    if (status == MQ_OK) {
         status =
             mq_gguf_put_split(self->meta, self->root, self->sentencepiece, self->plan, self->err);
     }
@@ -405,6 +451,8 @@ mq_status mq_gguf_put_tokenizer(mq_gguf_meta *meta, const mq_plan *plan, mq_erro
         .meta = meta, .plan = plan, .err = err, .count = plan->job->config->vocab_size};
     mq_status status = convert(&self);
     mq_free(self.tokens);
+    mq_vocab_free(&self.spelled);
+    mq_vocab_free(&self.written);
     cJSON_Delete(self.root);
     cJSON_Delete(self.config);
     return status;

@@ -30,19 +30,30 @@ converts 'gemma3, tokenizer llama default, rope default' gemma3-final-softcap ge
 converts 'gemma3, tokenizer llama default, rope linear' gemma3-v4-bf16 gemma query_pre_attn_scalar=16
 
 # Llama's tokenizer as transformers 5 writes it: what llama.cpp does otherwise is said, and only that.
-other_tokens='warning: tokenizer\.json: llama\.cpp puts a space before text that begins with one'
+other_tokens='warning: tokenizer\.json: llama\.cpp puts a space'
 converts 'llama, tokenizer llama default, rope default' llama llama-v5
 run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
-expect_err "$other_tokens, and after every special token inside a text, which this tokenizer does not: "
+expect_err "$other_tokens after every special token and before text that begins with one, which this tokenizer does not: "
 for scheme in always never; do
     change_tokenizer='t["pre_tokenizer"]["prepend_scheme"] = "'$scheme'"'
     converts 'llama, tokenizer llama default, rope default' llama llama-v5
     run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
     if [ $scheme = always ]; then
-        expect_err "$other_tokens, which this tokenizer does not: "
+        expect_err "$other_tokens before text that begins with one, also after a special token, which this tokenizer does not: "
     else
         ! grep -q 'tokenizer' "$TMPDIR/stderr" || fail "a warning without a reason"
     fi
+done
+change_tokenizer=
+
+# A row without a token, whose usual name a token has: another name.
+for kind in gpt-2 llama2; do
+    change_tokenizer='v = t["model"]["vocab"]
+taken = {id: text for text, id in v.items()}
+v.pop(taken[40]), v.pop(taken[41]), v.pop(taken[42])
+v.update({"[PAD40]": 41, "[PAD40_2]": 42})'
+    converts 'llama, tokenizer .*' llama $kind
+    grep -aq '\[PAD40_3\]' out.gguf || fail "no other name"
 done
 change_tokenizer=
 

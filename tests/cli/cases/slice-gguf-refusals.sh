@@ -53,9 +53,27 @@ tokenizer 'a model that is no byte-pair encoding' llama gpt-2 't["model"]["type"
 
 # Tokens that the embeddings have no row for: an added one is left out, as Gemma 3's for images has to be.
 change_tokenizer='t["model"]["vocab"]["far"] = 1 << 40'
-refuses 3 'tokenizer\.json: the token "far" has an id that is none of the [0-9]* rows of the embeddings' llama gpt-2
+refuses 3 'master/tokenizer\.json: the token "far" has an id that is none of the [0-9]* rows of the embeddings' llama gpt-2
 change_tokenizer='t["added_tokens"].append(dict(t["added_tokens"][0], id=64, content="<image>"))'
 golden_master llama gpt-2
 run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32
 expect_err '^matquant: warning: tokenizer\.json: the added token "<image>" \(id 64\) is left out: the embeddings have 64 rows$'
 ! grep -q '<image>' out.gguf || fail "it is there all the same"
+
+# Tokens whose ids or spellings are not their own: llama.cpp ends the program that loads such a file.
+# mistaken REGEX KIND CHANGE: `v` is the vocabulary, add(TEXT, ID) adds a user-defined token.
+mistaken() {
+    change_tokenizer='v = t["model"]["vocab"]
+def add(text, id): t["added_tokens"].append(dict(t["added_tokens"][0], id=id, content=text, special=False))
+'$3
+    refuses 3 "master/tokenizer\\.json: $1" llama "$2"
+}
+for kind in gpt-2 llama2; do
+    mistaken 'the token "ab" is there twice, with the ids [0-9]* and [0-9]*, which llama\.cpp does not load' $kind \
+        'add("ab", v.pop("A"))'
+    mistaken 'two tokens, "A" and "B", have the id [0-9]*' $kind 'v["B"] = v["A"]'
+    mistaken 'two tokens, "A" and "<more>", have the id [0-9]*' $kind 'add("<more>", v["A"])'
+    mistaken 'the token "A" has an id that is none of the 64 rows of the embeddings' $kind 'v["A"] = 4.5'
+done
+mistaken 'the tokens "  " \(id 40\) and "▁▁" \(id 41\) are both "  " in GGUF, which llama\.cpp does not load; use .* mlx' \
+    llama2 'v = {text: id for text, id in v.items() if id not in (40, 41)}; v["  "] = 40; add("▁▁", 41); t["model"]["vocab"] = v'
