@@ -1,5 +1,9 @@
 /* What a job runs with: threads, where its messages and progress go, and whether it has been asked
- * to stop. */
+ * to stop.
+ *
+ * One call of mq_quantize, mq_slice, mq_evaluate or mq_verify at a time per process: the BLAS's
+ * thread count and the memory counters are the process's. Different contexts may be used one after
+ * the other. */
 #ifndef MATQUANT_CONTEXT_H
 #define MATQUANT_CONTEXT_H
 
@@ -21,13 +25,14 @@ typedef struct mq_progress {
     double done, total;     /* in units; fractions are steps inside a unit */
     double elapsed_seconds; /* since the phase began */
     const char *detail;     /* one line about the unit just finished, or NULL while inside a unit */
-    /* Of done and of elapsed_seconds: work that an earlier run did and this one took over, which
-     * says nothing about how long the rest will take. */
+    /* The parts of done and of elapsed_seconds that an earlier run did and this one took over. They
+     * say nothing about how long the rest will take. */
     double taken, taken_seconds;
 } mq_progress;
 
-/* Both callbacks may be NULL. They are called from the thread that called the library, never
- * concurrently. */
+/* Where messages and progress go. Both callbacks may be NULL. They are called from the thread that
+ * called the library, never concurrently. Messages, those of mq_error too, name the options of the
+ * command-line program ("--group-size"), not the members of the structs here. */
 typedef struct mq_sink {
     void *user;
     void (*message)(void *user, mq_log_level level, const char *text);
@@ -41,34 +46,34 @@ typedef struct mq_context_options {
         *interrupted; /* NULL, or a flag that a signal handler sets to ask for a stop */
 } mq_context_options;
 
-/* Where a function of this library takes a const mq_context *, NULL stands for one that says
- * nothing and is never interrupted, with as many threads as OpenMP would start. */
+/* Where a function of this library takes a const mq_context *, NULL stands for a context that is
+ * silent and never interrupted, with as many threads as OpenMP would start. */
 typedef struct mq_context mq_context;
 
-/* *out is the caller's, to be freed with mq_context_free. options may be NULL (all defaults). Sets
- * the number of threads of OpenMP and of the BLAS for the process: two contexts at once should not
- * differ in it. */
+/* On success *out is the caller's, to be freed with mq_context_free. options may be NULL (all
+ * defaults). Sets the number of threads of OpenMP and of the BLAS for the whole process, so
+ * contexts that exist at the same time should have the same number. */
 mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq_error *err);
 void mq_context_free(mq_context *context); /* NULL is allowed */
 
 size_t mq_context_threads(const mq_context *context);
 
 /* Name of the BLAS and of the kernel that it chose for this machine, such as "OpenBLAS 0.3.21
- * SkylakeX"; not of NULL. The context's. */
+ * SkylakeX". The text belongs to the context, which must not be NULL. */
 const char *mq_context_blas(const mq_context *context);
 
-/* The kernel that OpenBLAS should be told to take (OPENBLAS_CORETYPE), where it took one from
- * before AVX2 although the processor has more, as it does on processors that are newer than it;
- * NULL where it chose well, and where that variable is set, which is the user's choice. Static
- * text. Products are slow with such a kernel. */
+/* The kernel that OpenBLAS should be told to use (OPENBLAS_CORETYPE) if it chose one from before
+ * AVX2 although the processor has more; it does so on processors that are newer than itself, and
+ * matrix products are then slow. NULL if it chose well, or if that variable is set, which is the
+ * user's choice. Static text. */
 const char *mq_blas_better_kernel(void);
 
-/* For the first line of main: libraries that this one uses read how they should work when they are
- * loaded, so this sets OPENBLAS_CORETYPE to that kernel and GOMP_SPINCOUNT, by which threads that
- * wait for one another soon sleep (unless it or OMP_WAIT_POLICY is set), and starts the program
- * anew with the arguments argv (NULL at their end); what the program has done before is lost.
- * Returns, with nothing changed, where nothing is to be set and where the program cannot be started
- * anew: not under Linux, /proc not there, run by a loader. */
+/* For the first line of main. Libraries that this one uses read their settings when they are
+ * loaded. Therefore this function sets OPENBLAS_CORETYPE to the kernel above, and GOMP_SPINCOUNT
+ * (unless it or OMP_WAIT_POLICY is set) such that threads that wait for one another soon sleep;
+ * then it restarts the program with the arguments argv, which end with NULL. Anything that the
+ * program has done before is lost. Returns, with nothing changed, if nothing has to be set or the
+ * program cannot be restarted: not Linux, no /proc, run by a loader. */
 void mq_take_environment(char *const *argv);
 
 #ifdef __cplusplus

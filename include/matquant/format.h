@@ -1,9 +1,9 @@
 /* The master checkpoint: this header is the format's specification (version 1).
  *
- * A master is a Hugging Face checkpoint folder in which some linear layers are quantized. For a
- * quantized linear whose source tensor was P.weight [out, in] it holds instead
+ * A master is a Hugging Face checkpoint folder in which some linear layers are quantized. In place
+ * of the source tensor P.weight [out, in] of such a layer, it holds
  *
- *   P.codes       U8  [out, in]       q, one byte a weight
+ *   P.codes       U8  [out, in]       q, one byte per weight
  *   P.scales.wR   F16 [out, groups]   for each width R served (R in 2 ... 8, decimal)
  *   P.biases.wR   F16 [out, groups]
  *
@@ -13,65 +13,67 @@
  *   s = q >> (8 - r)                            slice_rule "top"
  *   s = min((q + 2^(7-r)) >> (8 - r), 2^r - 1)  slice_rule "round", r < 8; s = q for 8
  *   s = (q + 2^(7-r)) >> (8 - r)                slice_rule "round-extra", r < 8; s = q for 8
- *   w = scale_r · s + bias_r                    both widened to float32, product and sum rounded
- *                                               to float32 one after the other
+ *   w = scale_r · s + bias_r                    both widened to float32; first the product and
+ *                                               then the sum is rounded to float32
  *
- * "round" is MatQuant's, arXiv 2502.06786, eq. 6. "round-extra" is the same without the clamp, its
- * extra precision: s is one of the 2^r + 1 levels 0 ... 2^r, so that a reader which keeps slices
- * keeps r + 1 bits of each, and one which reads q needs no more than the line above.
+ * "round" is MatQuant's rule, arXiv 2502.06786, eq. 6. "round-extra" is the same without the clamp,
+ * which is that paper's extra precision: s is one of the 2^r + 1 levels 0 ... 2^r. A reader that
+ * stores slices therefore needs r + 1 bits for each; a reader that uses q needs only the line
+ * above.
  *
- * With zero_point "symmetric" the zero point is half the codes at every width, so that formats with
- * whole zero points (GPTQ, compressed-tensors) hold the r-bit model as it is:
+ * With zero_point "symmetric", the zero point is the middle of the code range at every width, so
+ * that formats with whole zero points (GPTQ, compressed-tensors) hold the r-bit model exactly:
  *
  *   bias_r = -2^(r-1) · scale_r exactly, so w = scale_r · (s - 2^(r-1))
  *
- * scale_r, which may be negative, has at most 8 significant bits, as many as bfloat16 has; where 8
- * bits are served no code is 0, so that they stand for -127 ... 127.
+ * scale_r may be negative and has at most 8 significant bits, as many as bfloat16 has. If 8 bits
+ * are served, no code is 0, so that the codes stand for -127 ... 127.
  *
  * The embedding and the head may be quantized like linear layers, but with no fewer than min_bits
- * bits: of a layer P that "embeddings" names, the r-bit model takes the slice, scales and biases of
- * R = max(r, min_bits) bits, and P.scales.wR and P.biases.wR are there for these R alone. Tied
+ * bits. For a layer P that "embeddings" names, the r-bit model uses the slice, scales and biases of
+ * R = max(r, min_bits) bits, and P.scales.wR and P.biases.wR exist only for these R. Tied
  * embeddings are the head, too. Writers give these scales and biases at most 8 significant bits, so
- * that a slice whose activations are bfloat16 can have them in bfloat16; readers take any.
+ * that a slice whose activations are bfloat16 can store them in bfloat16; readers accept any.
  *
- * A tensor NAME (a norm's weight) may be private to a width: then NAME.wR, of the dtype and shape
- * of NAME, stands beside it, and the r-bit model uses it in place of NAME. Every other tensor is
- * byte for byte the source's, under its name.
+ * A width may have its own copy of a tensor NAME (a norm's weight): a tensor NAME.wR with the dtype
+ * and shape of NAME, next to it, which the r-bit model uses in place of NAME. Every other tensor is
+ * byte for byte the source's, under the same name.
  *
  * config.json is the source's with one member added:
  *
  *   "quantization_config": {"quant_method": "matquant", "format_version": 1,
  *                           "slice_rule": "top" | "round" | "round-extra",
- *                           "zero_point": "float" | "symmetric" (not there: "float"),
- *                           "group_size": N (0: one group a row),
+ *                           "zero_point": "float" | "symmetric" (absent: "float"),
+ *                           "group_size": N (0: one group per row),
  *                           "widths": [8, ...] (served, descending),
- *                           "embeddings": {"min_bits": M, "layers": [P, ...]} (not there: none is
+ *                           "embeddings": {"min_bits": M, "layers": [P, ...]} (absent: none is
  *                                         quantized),
  *                           "ignored": [names P of the blocks' linear layers not quantized]}
  *
  * matquant.json is the provenance (MQ_PROVENANCE_FILE): "format_version", "tool", "recipe",
  * "source", "calibration", "blas", "blocks" (losses), "tensors": {NAME: {"crc32": "8
  * hexadecimal digits"}} for every tensor of the folder, and "files": {NAME: {"sha256": DIGEST}} for
- * config.json and what was copied beside it (not there: written by an earlier program). `eval
- * --record` adds to it
+ * config.json and the files that were copied (absent if an earlier program wrote it). `eval
+ * --record` adds
  *
  *   "evaluations": [{"bits": R, "text": {"file": NAME, "sha256": DIGEST}, "windows": N,
  *                    "seq_len": N, "bos_added": true | false, "perplexity": X, "nll": X,
  *                    "nll_stderr": X, "tool": "matquant VERSION"}, ...]
  *
- * with "reference": {"model": NAME, "perplexity": X}, "kl" (nats a token) and "top1_agreement"
- * where it was compared with one; the members are those of mq_eval_result. "bos_added"
- * says whether windows begin with a token that was put there. A file NAME, here and above, is
- * without folders, with U+FFFD for what is not UTF-8; its DIGEST is of the file as it was read.
+ * and, if the model was compared with a reference, "reference": {"model": NAME, "perplexity": X},
+ * "kl" (nats per token) and "top1_agreement". The members are those of mq_eval_result; "bos_added"
+ * says whether a beginning-of-sequence token was put before each window. A file NAME, here and
+ * above, has no folders, and has U+FFFD for anything that is not UTF-8; its DIGEST is that of the
+ * file as it was read.
  *
  * A reader must reject (and mq_verify does): another quant_method or a newer format_version; a
- * slice_rule, zero_point, width or group_size that is none of the above; codes that are not U8 of
+ * slice_rule, zero_point, width or group_size that is none of the above; codes that are not U8 with
  * two dimensions; scales or biases of a served width that are missing, not F16, not [out, groups]
- * with groups dividing in, or differ in shape from one another; both P.codes and P.weight; a scale
- * or bias that is not finite, or not as a symmetric zero point has it; scales or biases without
- * codes, or of a width that is not served; a NAME.wR of a served width beside a NAME of another
- * dtype or shape. A layer that "embeddings" names must have codes. Unknown members of config.json's
- * object and of matquant.json are ignored. */
+ * with groups dividing in, or that differ in shape from one another; both P.codes and P.weight; a
+ * scale or bias that is not finite, or that does not agree with a symmetric zero point; scales or
+ * biases without codes, or of a width that is not served; a NAME.wR of a served width whose dtype
+ * or shape differs from that of NAME. A layer that "embeddings" names must have codes. Unknown
+ * members of "quantization_config" and of matquant.json are ignored. */
 #ifndef MATQUANT_FORMAT_H
 #define MATQUANT_FORMAT_H
 
@@ -80,7 +82,7 @@
 #define MQ_PROVENANCE_FILE "matquant.json"
 #define MQ_MIN_WIDTH 2
 #define MQ_MAX_WIDTH 8
-#define MQ_MAX_WIDTHS 7 /* so many are there */
+#define MQ_MAX_WIDTHS 7 /* the number of widths from 2 to 8 */
 
 #ifdef __cplusplus
 extern "C" {
@@ -102,7 +104,7 @@ static inline unsigned mq_slice_code(unsigned code, unsigned width, mq_slice_rul
     return slice < last ? slice : last;
 }
 
-/* Bits that hold such a slice. */
+/* The number of bits that such a slice needs. */
 static inline unsigned mq_slice_bits(unsigned width, mq_slice_rule rule) {
     return rule == MQ_SLICE_ROUND_EXTRA && width < MQ_MAX_WIDTH ? width + 1u : width;
 }

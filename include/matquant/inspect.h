@@ -1,4 +1,4 @@
-/* matquant inspect and verify: what a folder is, and whether it is whole. */
+/* matquant inspect and verify: what a folder is, and whether it is intact. */
 #ifndef MATQUANT_INSPECT_H
 #define MATQUANT_INSPECT_H
 
@@ -13,24 +13,24 @@ typedef enum mq_kind { MQ_KIND_PLAIN, MQ_KIND_MASTER, MQ_KIND_SLICE } mq_kind;
 
 typedef struct mq_width_size {
     unsigned width;
-    bool trained;           /* false: closed form, or not known */
-    double bits_per_weight; /* of the quantized weights, scales and biases counted */
-    size_t bytes;           /* of a model of this width: quantized weights, and everything else */
+    bool trained;           /* false: fitted in closed form, or not known */
+    double bits_per_weight; /* of the quantized weights, including scales and biases */
+    size_t bytes;           /* of a model of this width: quantized weights and everything else */
 } mq_width_size;
 
 typedef struct mq_inspection {
     mq_kind kind;
     char architecture[64];
     size_t num_hidden_layers, hidden_size, vocab_size;
-    size_t tensors, quantized_tensors; /* logical ones: a quantized linear counts once */
-    size_t weights, quantized_weights; /* elements */
-    size_t bytes;                      /* all tensor files */
-    size_t group_size;                 /* 0: a row; of an MLX slice, what most tensors have */
-    size_t other_tensors;              /* quantized ones whose groups are of another size */
-    size_t other_group_size;           /* the least of theirs; 0: rows */
-    mq_slice_rule slice_rule;          /* masters */
-    mq_zero_point zero_point;          /* masters */
-    unsigned embedding_bits; /* masters: the least that embeddings and head have; 0: they are not
+    size_t tensors, quantized_tensors; /* logical tensors: a quantized linear counts once */
+    size_t weights, quantized_weights; /* numbers of elements */
+    size_t bytes;                      /* of all tensor files */
+    size_t group_size;                 /* 0: a whole row; MLX slices: that of most tensors */
+    size_t other_tensors;              /* quantized tensors with groups of another size */
+    size_t other_group_size;           /* the smallest of these sizes; 0: whole rows */
+    mq_slice_rule slice_rule;          /* masters only */
+    mq_zero_point zero_point;          /* masters only */
+    unsigned embedding_bits; /* masters only: minimum width of embeddings and head; 0: they are not
                                 quantized */
     size_t width_count;
     mq_width_size widths[MQ_MAX_WIDTHS];
@@ -45,15 +45,16 @@ void mq_inspection_free(mq_inspection *inspection);
 typedef struct mq_verify_report {
     size_t tensors, bytes; /* checked */
     size_t compared;       /* tensors found byte for byte equal to the source's, with against */
-    size_t problems; /* all of them are counted and sent to the context's sink as warnings, one line
-                        each */
+    size_t problems; /* all are counted, and each is sent to the context's sink as a warning of one
+                        line */
 } mq_verify_report;
 
 /* Checks CRC-32, shape and finite values of every tensor of a master (or a slice, as far as its
- * provenance goes), its groups' sizes, slice rule and zero point in config.json and its tokenizer
- * against the provenance, and with against != NULL that every other tensor, and every small file
- * that is copied, is byte for byte the one of that source. Problems found: MQ_ERR_CHECK, with the
- * first in err; a folder that cannot be read at all is MQ_ERR_INPUT. */
+ * provenance goes). Compares its tokenizer, and the group sizes, slice rule and zero point in
+ * config.json, with the provenance. If against is not NULL, also checks that every tensor that is
+ * not quantized, and every small file that is copied, is byte for byte the one in that source.
+ * Problems found: MQ_ERR_CHECK, with the first in err. A folder that cannot be read at all:
+ * MQ_ERR_INPUT. */
 mq_status mq_verify(mq_verify_report *report, const char *master, const char *against,
                     const mq_context *context, mq_error *err);
 

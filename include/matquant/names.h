@@ -1,5 +1,5 @@
-/* Names of the values of enumerations: what options and results of the program, config.json and the
- * provenance call them. */
+/* Names of the values of enumerations, as they appear in the program's options and results, in
+ * config.json and in the provenance. */
 #ifndef MATQUANT_NAMES_H
 #define MATQUANT_NAMES_H
 
@@ -9,7 +9,8 @@
 extern "C" {
 #endif
 
-/* The names of an enumeration's values, in its order, and NULL after the last; static. */
+/* The names of an enumeration's values, in the order of the values, with NULL at the end; static.
+ */
 const char *const *mq_recipe_names(void);     /* mq_recipe: "best", "paper", "rtn" */
 const char *const *mq_preset_names(void);     /* mq_preset: "none", "balanced", "narrow", "wide" */
 const char *const *mq_loss_names(void);       /* mq_loss: "relative", "l2" */
@@ -20,10 +21,10 @@ const char *const *mq_embeddings_names(void); /* mq_embeddings: "keep", "8", "ne
 const char *const *mq_gemm_names(void); /* mq_gemm_choice: "auto", "openblas", "onednn-bf16" */
 const char *const *mq_kind_names(void); /* mq_kind: "plain", "master", "slice" */
 
-/* The name of a value, any number at all; NULL: there is no such value. */
+/* The name of a value, which may be any number; NULL: there is no such value. */
 const char *mq_name_at(const char *const *names, unsigned value);
 
-/* The value that has a name; false, and *value is left as it was: none has it. */
+/* The value with this name. False if there is none; *value then stays as it was. */
 bool mq_name_find(unsigned *value, const char *const *names, const char *name);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-/* matquant slice: one width out of a master, in a format that other programs load. */
+/* matquant slice: cuts one width out of a master, in a format that other programs load. */
 #ifndef MATQUANT_SLICE_H
 #define MATQUANT_SLICE_H
 
@@ -11,16 +11,16 @@ extern "C" {
 typedef struct mq_slice_options {
     const char *master, *output;
     unsigned width;        /* 2 ... 8 */
-    const char *format;    /* a name of the table below; NULL: the first */
+    const char *format;    /* a name from the table below; NULL: the first */
     const char *dtype;     /* of plain weights: "bf16", "f16" or "f32"; NULL: the source's own,
                               and in GGUF quantized types */
-    bool plain_embeddings; /* of compressed-tensors and gptq: a quantized embedding and head are
-                              stored dequantized, for readers that load no packed ones */
-    bool force;
+    bool plain_embeddings; /* compressed-tensors and gptq: store a quantized embedding and head
+                              dequantized, for readers that cannot load packed ones */
+    bool force;            /* replace the output if it exists */
     size_t max_shard_size; /* bytes; 0: one file */
 } mq_slice_options;
 
-/* What it cost that the format cannot hold a tensor's numbers as they are in the slice. */
+/* The error of a tensor whose numbers the format cannot hold as they are in the slice. */
 typedef struct mq_slice_cost {
     char *tensor;          /* its name in the output */
     double relative_error; /* Σ (w - slice's w)² / Σ (slice's w)² */
@@ -28,15 +28,16 @@ typedef struct mq_slice_cost {
 
 typedef struct mq_slice_report {
     size_t tensors, bytes_read, bytes_written;
-    double bits_per_weight; /* of the quantized weights: codes, scales and biases */
+    double bits_per_weight; /* of the quantized weights, including scales and biases */
     double seconds;
-    double relative_error; /* over all tensors of costs together; 0 when the slice is exact */
+    double relative_error; /* of all tensors in costs together; 0 if the slice is exact */
     mq_slice_cost *costs;  /* [cost_count], in the order of the output */
     size_t cost_count;
 } mq_slice_report;
 
-/* What a format cannot hold is refused (MQ_ERR_USAGE) before anything is written, in a line that
- * says what to use. *report is the caller's in every case (mq_slice_report_free). */
+/* A slice that the format has no way to hold is refused (MQ_ERR_USAGE) before anything is written,
+ * with a message that says what to use instead. *report must be freed with mq_slice_report_free in
+ * every case, on failure as well. */
 mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
                    const mq_context *context, mq_error *err);
 void mq_slice_report_free(mq_slice_report *report);

@@ -153,7 +153,8 @@ static mq_status check_no_mount(const mq_output *output, mq_error *err) {
                : MQ_OK;
 }
 
-/* One of two runs would lose in the end what it made. (A file is soon made: the last one stays.) */
+/* Refuses an output folder that another run is making: in the end, one of the two runs would lose
+ * its work. (Not called for files, which are made quickly: the run that finishes last wins.) */
 static mq_status check_alone(const mq_output *output, mq_error *err) {
     return mq_output_is_being_made(output->parent, mq_path_base(output->path))
                ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "is being made by another run")

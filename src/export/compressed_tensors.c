@@ -112,8 +112,8 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
 const mq_export_format mq_export_compressed_tensors = {
     .info =
         {"compressed-tensors",
-         "packed words with whole zero points, for transformers and vLLM: fitted, but of a master "
-         "with a symmetric zero point exact",
+         "packed words with whole zero points, for transformers and vLLM: fitted, but exact from a "
+         "master with a symmetric zero point",
          "2 to 8"},
     .library = "transformers",
     .usage = "    from transformers import AutoModelForCausalLM, AutoTokenizer  # and "

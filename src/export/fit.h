@@ -1,5 +1,6 @@
-/* The searches for the nearest grid of a format that cannot hold the slice's own, by processor. Of
- * all processors the same results: products and sums are not fused, sums have fixed lanes. */
+/* Searches for the nearest grid of a format that cannot hold the slice's own grid. There is an
+ * implementation for each kind of processor, and all give the same results: products and sums are
+ * not fused, and sums have a fixed number of lanes. */
 #ifndef MQ_EXPORT_FIT_H
 #define MQ_EXPORT_FIT_H
 

@@ -372,13 +372,15 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
 }
 
 const mq_export_format mq_export_gguf = {
-    .info =
-        {"gguf",
-         "one file for llama.cpp, whose name must end in .gguf: 4 and 5 bits exact, 2, 3, 6 and 8 "
-         "fitted to llama.cpp's types; some of these are exact, too, where a group is a whole row "
-         "or "
-         "the zero point symmetric (see the manual); with --dtype plain weights of 2 to 8 bits",
-         "2, 3, 4, 5, 6, 8"},
+    .info = {"gguf",
+             "one file for llama.cpp, whose name must end in .gguf: 4 and 5 bits are exact, and 2, "
+             "3, 6 "
+             "and 8 are fitted to llama.cpp's types; some of these are exact, too, if a group is a "
+             "whole "
+             "row or the zero point is symmetric (see the manual); with --dtype plain weights of 2 "
+             "to 8 "
+             "bits",
+             "2, 3, 4, 5, 6, 8"},
     .takes_dtype = true,
     .library = "llama.cpp",
     .usage = "    from llama_cpp import Llama\n"

@@ -1,13 +1,15 @@
-/* Which of GGUF's types a quantized matrix is stored in, and how its rows come into it. */
+/* Which of GGUF's types a quantized matrix is stored in, and how its rows are encoded. */
 #ifndef MQ_EXPORT_GGUF_TYPES_H
 #define MQ_EXPORT_GGUF_TYPES_H
 
 #include "export/gguf_blocks.h"
 #include "export/plan.h"
 
-/* The type for a layer: of 2, 3 and 6 bits the K-quant of so many, exact or fitted, where rows are
- * whole super-blocks; else one that holds its slice exactly if there is any, else one that is near;
- * of several the smallest, and of several as small llama.cpp's plainer one. */
+/* The type for a layer. With 2, 3 or 6 bits, if rows are whole super-blocks, it is the K-quant with
+ * that number of bits, exact or fitted. Otherwise it is the smallest type that holds the slice
+ * exactly (of types of the same size, llama.cpp's plainer one). If there is none, it is a type with
+ * at least as many bits, to which the slice is fitted, or F16 if rows are not whole blocks of that.
+ */
 mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *view);
 bool mq_gguf_holds_exactly(mq_ggml_type type, const mq_plan *plan, const mq_master_view *view);
 /* Whether rows are encoded from the slice's values (mq_row), and not from its codes alone. */

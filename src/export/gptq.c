@@ -164,8 +164,8 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
 
 const mq_export_format mq_export_gptq = {
     .info = {"gptq",
-             "GPTQ's words with whole zero points (version 2), for gptqmodel: fitted, but of a "
-             "master with a symmetric zero point exact",
+             "GPTQ's packed words with whole zero points (version 2), for gptqmodel: fitted, but "
+             "exact from a master with a symmetric zero point",
              "2, 3, 4, 8"},
     .library = "transformers",
     .usage = "    from gptqmodel import GPTQModel\n"

@@ -81,7 +81,7 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
 }
 
 const mq_export_format mq_export_matquant = {
-    .info = {"matquant", "the master's format with one width: a byte a weight, any grouping",
+    .info = {"matquant", "the master's format with one width: one byte per weight, any grouping",
              "2 to 8"},
     .has_extra = true,
     .library = "matquant",

@@ -4,15 +4,15 @@
 
 #include "export/plan.h"
 
-/* Of a loop that threads share out: many enough that none waits long for the last. libgomp does a
- * loop of more than 64 for each thread alone, without saying so. */
+/* The number of tasks of a taskloop: large enough that no thread waits long for the last one. With
+ * more than 64 tasks per thread, libgomp silently runs the loop on a single thread. */
 #define MQ_TASKS (16 * omp_get_num_threads())
 
-/* Weights that are worth waking other threads for, when something is fitted to them. */
+/* The number of weights from which on fitting them is worth waking other threads. */
 #define MQ_WORTH_THREADS ((size_t)1 << 18)
 
-/* A row of the slice, or several in one: formats' blocks do not straddle rows, so that it is all
- * the same to them. */
+/* A row of the slice, or several rows joined into one: the blocks of formats do not straddle rows,
+ * so encoders need not know the difference. */
 typedef struct mq_row {
     size_t in, groups; /* of all of it */
     unsigned width;

@@ -67,7 +67,7 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
 
 const mq_export_format mq_export_safetensors = {
     .info = {"safetensors",
-             "plain weights in the element type --dtype, for whatever reads the "
+             "plain weights in the element type --dtype, for every program that reads the "
              "original model",
              "2 to 8"},
     .takes_dtype = true,

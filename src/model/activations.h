@@ -74,13 +74,14 @@ typedef struct mq_rows {
     size_t first, count, slab;
 } mq_rows;
 
-/* Tokens that a block's products are made of at once: all, or so many that products of them are as
- * fast as of all. What lies between two products and is not kept is scratch of so many tokens. */
+/* The number of tokens in a slab, the part of a block's tokens that products are computed for at
+ * once: all tokens, or enough that the products are as fast as for all. Intermediate results
+ * between two products that are not kept are in scratch arrays of this many tokens. */
 size_t mq_block_slab(const mq_config *config, size_t tokens);
 
-/* The pieces in which threads make c[rows, columns] of a product, the last of each row and column
- * of them perhaps smaller. They do not depend on the number of threads, since a library may round
- * products of other shapes otherwise. */
+/* The tiles in which threads compute c[rows, columns] of a product. The tiles at the right and
+ * lower edges may be smaller. They do not depend on the number of threads, since a library may
+ * round products of another shape differently. */
 typedef struct mq_tiles {
     size_t rows, columns; /* of one */
     size_t down, across;  /* their number */

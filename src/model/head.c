@@ -222,8 +222,8 @@ static void run_task(head *h, const head_task *task, const int32_t *targets, boo
     }
 }
 
-/* What sums of exponentials relative to the old and the new maximum are worth relative to the
- * larger of them. */
+/* Merges a chunk's partial sums into a token's state. Either sum of exponentials is relative to its
+ * own maximum, so both are first rescaled to the larger of the two maxima. */
 static void merge(head *h, size_t token, size_t chunk) {
     const size_t at = chunk * h->group + token;
     for (size_t i = 0; i < h->side_count; i++) {

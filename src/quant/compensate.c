@@ -36,8 +36,8 @@ void mq_gram_add(float *gram, const float *x, size_t tokens, size_t in, const mq
     mq_gemm_leave_single(context);
 }
 
-/* By falling diagonal; of equal ones the first comes first. Needs no memory beside, and is nothing
- * beside the factor. */
+/* Sorts inputs by descending diagonal; equal ones stay in their order. An insertion sort, which
+ * needs no extra memory and takes negligible time compared with the factor. */
 static void sort_inputs(uint32_t *order, const float *gram, size_t in) {
     for (size_t i = 0; i < in; i++) {
         const float key = gram[i * in + i];

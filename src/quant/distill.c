@@ -218,8 +218,9 @@ static mq_status load(mq_distill *distill, const mq_student *student, size_t ind
     return status;
 }
 
-/* The last blocks have a place each; the one of these that is first, which backward is done with
- * before, takes all others in turn. */
+/* The place for a block's inside. Each of the last inside_count blocks has a place of its own. All
+ * earlier blocks share the place of the first of these, one after the other: backward is done with
+ * that block before it needs the place for them. */
 static mq_distill_inside *inside_of(const mq_distill *distill, size_t layer) {
     const size_t from_last = distill->setup.model->config.num_hidden_layers - 1 - layer;
     const size_t last = distill->inside_count - 1;

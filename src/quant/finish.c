@@ -100,9 +100,9 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
     while (index < options->width_count && options->widths[index] != width) {
         index++;
     }
-    /* A width whose loss weighs nothing, or that no step came to, has numbers that no gradient
-     * looked after while the clip moved: unless its codes were made for them. In the clip grid all
-     * widths share theirs. */
+    /* If a width's loss has weight 0, or no step visited it, no gradient adjusted its scale and
+     * middle while the clip moved, so its pair is fitted instead. Exceptions: the codes were made
+     * for these numbers (compensation at 8 bits), or all widths share them (the clip grid). */
     const bool made_for =
         grid->class_ == &mq_clip_grid || (width == MQ_MAX_WIDTH && scratch->compensation != NULL);
     const bool listed = options->start != MQ_START_SEARCH && index < options->width_count;
@@ -137,7 +137,8 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
     return good != 0;
 }
 
-/* The codes around each that have its slice at every width that the clip was searched for. */
+/* For each code, the range of codes around it that have the same slice at every width that the clip
+ * was searched for, except 8 bits. */
 typedef struct same_slices {
     float low[256], high[256];
 } same_slices;

@@ -64,8 +64,8 @@ typedef struct mq_grid_class {
      * level, [out, groups]. */
     void (*finish)(const mq_grid *grid, uint8_t *codes, float *const scale[],
                    float *const middle[]);
-    /* What grid->weight points at has changed (let.h): what start derived from it, again; what was
-     * learned stays. NULL: this grid cannot. */
+    /* The weights that grid->weight points at have changed (let.h): derives again what start
+     * derived from them, and leaves what was learned as it is. NULL: this grid cannot do that. */
     void (*follow)(mq_grid *grid);
     /* After finish: the bits of codes that no trained width below 8 reads, again, so that they make
      * up for one another's errors in the layer's output; and the bytes that a thread needs for

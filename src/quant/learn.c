@@ -299,10 +299,11 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
     step_all(learner, visited, step, steps);
 }
 
-/* Whether the epoch that has ended brought less than options->early_stop percent to every width
- * that it can be told of: that all of its batches visited (int8 sees other ones in every epoch).
- * previous: mean losses of the epoch before, 0: there is none; takes this one's place. A width that
- * co-distillation alone teaches counts by its distance from full precision all the same. */
+/* Whether the epoch that has just ended lowered no width's mean loss by options->early_stop
+ * percent. Only widths that all batches of the epoch visited count (int8 sees other batches in
+ * every epoch, so its means cannot be compared). previous: the mean losses of the epoch before, 0:
+ * there is none; it is updated to those of this epoch. A width that learns by co-distillation only
+ * still counts, by its distance from full precision. */
 static bool epoch_was_idle(double previous[MQ_MAX_WIDTHS], mq_learner *learner) {
     const double kept = 1.0 - learner->options->early_stop / 100.0;
     size_t compared = 0, idle = 0, most = 1;

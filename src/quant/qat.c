@@ -234,8 +234,9 @@ static void step_linear(qat *self, size_t layer, mq_linear linear, const double 
             scale[k] = self->student[k].pairs[layer][linear].scale;
         }
     }
-    /* The pairs' first: the codes' step overwrites the gradients. That it then finds scales which
-     * are a step further is nothing: their rate is a small part of them. */
+    /* The step of the pairs comes first, since that of the codes overwrites the gradients. The
+     * codes' step therefore sees scales that are one step ahead, which does not matter: a step
+     * changes them by a small fraction. */
     for (size_t k = 0; k < self->rule.width_count; k++) {
         if (gradient[k] != NULL) {
             mq_student_step_pairs(&self->student[k], layer, linear, gradient[k],

@@ -38,15 +38,17 @@ typedef struct mq_refit_setup {
     const mq_selection *selection;
     mq_slice_rule slice_rule;
     mq_zero_point zero_point; /* symmetric: biases follow their scales */
-    /* ids[train + validation, length]: sequences to train on, of which some widths get the last
-     * ones only, then those to measure on. */
+    /* ids[train + validation, length]: the sequences to train on, of which some widths get only the
+     * last ones, and then those to measure on. */
     const int32_t *ids;
     size_t train, validation, length;
-    size_t least; /* of train: what widths up to 5 bits get, and wider ones a quarter of, though
-                     their share of train (train_share in refit.c) be less */
-    size_t batch; /* sequences of a step */
+    size_t least; /* widths up to 5 bits train on at least this many sequences, and wider ones on at
+                     least a quarter as many, even if their share of train (train_share in refit.c)
+                     is smaller */
+    size_t batch; /* sequences per step */
     size_t pass_batch; /* sequences at once where nothing is trained */
-    size_t kept_bytes; /* of blocks' insides between forward and backward; of one they are always */
+    size_t kept_bytes; /* for blocks' insides kept between forward and backward; at least one
+                          block's are always kept */
     size_t epochs;
     uint64_t seed;
     mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products.

@@ -129,7 +129,7 @@ static mq_status is_wanted(bool *out, const mq_quantize_options *options, mq_lin
     return status;
 }
 
-/* Marks what is wanted by one group a row. */
+/* Marks the linears to quantize, by giving them one group per row for now. */
 static mq_status mark_all(mq_selection *out, const mq_quantize_options *options,
                           const mq_config *config, const patterns *include, const patterns *exclude,
                           mq_error *err) {
@@ -152,8 +152,9 @@ static mq_status mark_all(mq_selection *out, const mq_quantize_options *options,
     return status == MQ_OK ? patterns_check_used(exclude, "--exclude", err) : status;
 }
 
-/* Of MQ_GROUP_SIZE_AUTO: the largest usual one that divides all rows that are quantized; where none
- * does the last, and it is an error; where what is left over has a size of its own the first. */
+/* The group size. For MQ_GROUP_SIZE_AUTO it is the largest usual one that divides all rows that are
+ * quantized. If none does, it is the last usual one, which is then reported as an error. With a
+ * group fallback for rows that are not divided, it is the first. */
 static size_t group_size_for(const mq_selection *selection, const mq_quantize_options *options,
                              const mq_config *config) {
     if (options->group_size != MQ_GROUP_SIZE_AUTO) {
@@ -177,7 +178,7 @@ static size_t group_size_for(const mq_selection *selection, const mq_quantize_op
     return usual_groups[options->has_group_fallback ? 0 : USUAL_GROUPS - 1];
 }
 
-/* Groups of what is marked, and what it comes to. */
+/* Sets the groups of the marked linears, and counts tensors and weights. */
 static mq_status group_all(mq_selection *out, const mq_quantize_options *options,
                            const mq_config *config, mq_error *err) {
     for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {

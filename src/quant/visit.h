@@ -4,17 +4,17 @@
 
 #include "quant/learner.h"
 
-/* Which trained widths a step visits, and the factors of their losses. draws: with
- * options->sampled, as the step finds it; left as the next one does. */
+/* Which trained widths a step visits, and the factors of their losses. draws is used with
+ * options->sampled: pass it in its state at this step; it is left in its state at the next step. */
 void mq_visit_widths(bool visited[MQ_MAX_WIDTHS], double factor[MQ_MAX_WIDTHS],
                      const mq_learner *learner, mq_random *draws, size_t step);
 
 /* Whether a width that the step visits learns from trained width k (co-distillation). */
 bool mq_visit_guides(const mq_learner *learner, size_t k, const bool visited[MQ_MAX_WIDTHS]);
 
-/* The widths whose values the step after this one reads, so that no others are written: every
- * eighth time will do for int8's, and one of three with options->sampled. After the last step, all.
- */
+/* The widths whose values the next step reads; only these need to be written after this step.
+ * int8's, for example, are wanted only every int8_period-th time, and with options->sampled only
+ * those of the width drawn next (and of its teachers). After the last step, all are wanted. */
 void mq_visit_next(bool wanted[MQ_MAX_WIDTHS], const mq_learner *learner, size_t step,
                    size_t steps);
 

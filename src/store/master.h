@@ -122,8 +122,8 @@ const mq_master_view *mq_master_find(const mq_master *master,
 
 /* --- running ---------------------------------------------------------------------------------- */
 
-/* What is there but no folder of a model says so, in better words than the system's; of what is not
- * there, opening it does. */
+/* Fails with a clear message if something exists at this path but is not the folder of a model. If
+ * nothing exists there, it succeeds, and opening the folder reports that. */
 mq_status mq_folder_check(const char *folder, mq_error *err);
 /* What a folder is, from its config.json: MQ_KIND_PLAIN, _MASTER or _SLICE (matquant/inspect.h).
  * Quantized by another tool: MQ_ERR_INPUT saying which quant_method. */

@@ -81,16 +81,19 @@ mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *
 bool mq_quantize_is_self(const mq_quantize_options *options);
 /* Whether any of the calibration is the model's. */
 bool mq_quantize_has_written(const mq_quantize_plan *plan);
-/* plan->calibration out of the file, and what follows from how much that is. Where that has less
- * than the end-to-end stages have use for and options->extend is set, there is room before it for
- * what the model is to write (LLM-QAT, Liu et al. 2023), which begins with pieces of it. The blocks
- * learn from the first options->samples that were read, as they would without. Of the first train +
- * validation of all, which with written ones are all, the last `validation` are measured on, and
- * end-to-end stages train on the last of what lies before them: on what was read, and on as many of
- * the written ones as they want. Of --calib self all is to be written. */
+/* Reads plan->calibration from the file, and sets what depends on its size. If the file has fewer
+ * sequences than the end-to-end stages can use and options->extend is set, the sequences that the
+ * model is to write (LLM-QAT, Liu et al. 2023) come before those that were read; each begins with a
+ * piece of the text, and the rest of it is empty for now. The blocks learn from the first
+ * options->samples sequences that were read, as they would without written ones.
+ *
+ * The end-to-end stages use the first train + validation sequences (if there are written ones, this
+ * is all of them). The last `validation` of these are measured on. Each stage trains on the last
+ * ones before those, as many as it wants: first those that were read, and then written ones. With
+ * --calib self all sequences are to be written. */
 mq_status mq_quantize_read_text(mq_quantize_plan *plan, mq_error *err);
-/* Whether something is still to be written; then what it takes: prepares the products, measures
- * plan->sampling. */
+/* Whether something is still to be written. If so, the next two prepare the products for it and
+ * measure plan->sampling, the memory that it takes. */
 bool mq_quantize_is_unwritten(const mq_quantize_plan *plan);
 mq_status mq_quantize_prepare_sampling(mq_quantize_plan *plan, mq_error *err);
 mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, mq_error *err);
@@ -117,9 +120,9 @@ size_t mq_quantize_embedding_memory(const mq_quantize_plan *plan);
 
 /* Whether some of the text is measured on and not trained on. */
 bool mq_quantize_is_validated(const mq_quantize_plan *plan);
-/* How many sequences the refit and --qat train and measure on, of `available` in the file (0: of as
- * many as it wants), and how many of them the model is to write; *wanted is how many the job reads.
- */
+/* Sets how many sequences the refit and --qat train and measure on, and how many of them the model
+ * is to write, if the file has `available` sequences (0: assume that it has as many as are wanted).
+ * *wanted: how many sequences the job reads. */
 void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted);
 /* The norms that refitted widths, or with options->let all widths, get copies of, for the layout.
  */

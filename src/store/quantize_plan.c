@@ -149,7 +149,7 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
 
 /* --- memory and disk -------------------------------------------------------------------------- */
 
-/* At most so much does the master's writer keep for each tensor that it will write: names, shape,
+/* The most memory that the master's writer keeps for each tensor that it will write: names, shape,
  * place, CRC-32. */
 #define WRITER_BYTES_PER_TENSOR 1024
 
@@ -167,9 +167,10 @@ mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *
     return MQ_OK;
 }
 
-/* The inside of every block could be made again on the way back. That is a quarter of a step's
- * arithmetic, and the insides of a small model take less than its teacher's hidden states; those of
- * a large one are held down to this. The numbers are the same. */
+/* The most memory for blocks' insides (activations) kept between forward and backward. They could
+ * be computed again in the backward pass, but that is a quarter of a step's arithmetic. A small
+ * model's insides take less memory than its teacher's hidden states; this limits those of a large
+ * model. The results are the same in either case. */
 #define KEPT_BYTES ((size_t)1 << 30)
 
 static mq_status end_to_end_memory(mq_quantize_plan *plan, mq_error *err) {
@@ -180,8 +181,9 @@ static mq_status end_to_end_memory(mq_quantize_plan *plan, mq_error *err) {
     return status;
 }
 
-/* The end-to-end stages with so many sequences as the text has (0: as they want). Insides of blocks
- * are kept if there is room for them. */
+/* Plans the end-to-end stages for a text of `available` sequences (0: as many as they want), and
+ * checks that there is memory for them. Blocks' insides are kept between forward and backward only
+ * if there is room for them. */
 static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error *err) {
     size_t wanted, room;
     mq_quantize_refit_share(plan, available, &wanted);

@@ -1,12 +1,12 @@
-/* One product for operands that there are in float32, rounded to bfloat16, or both: what multiplies
- * runs on either and says which. */
+/* Matrix products in float32 or bfloat16 behind one function. An operand may exist in float32,
+ * rounded to bfloat16, or in both forms; the caller of a product says which form to use. */
 #ifndef MQ_TENSOR_PRODUCT_H
 #define MQ_TENSOR_PRODUCT_H
 
 #include "base/alloc.h"
 #include "tensor/gemm_bf16.h"
 
-/* A matrix; of the two what the products read has to be there. */
+/* A matrix. The form that the products read must be there; the other may be NULL. */
 typedef struct mq_operand {
     const float *f32;
     const mq_bf16 *bf16; /* the same, rounded */
@@ -17,9 +17,9 @@ static inline mq_operand mq_operand_at(mq_operand x, size_t at) {
     return (mq_operand){x.f32 ? x.f32 + at : NULL, x.bf16 ? x.bf16 + at : NULL};
 }
 
-/* What products of bfloat16 operands take. */
+/* What bfloat16 products need. */
 typedef struct mq_products {
-    const mq_gemm_bf16 *gemm; /* NULL: there are none, all are of float32 */
+    const mq_gemm_bf16 *gemm; /* NULL: all products are float32 */
     unsigned char *scratch;   /* [threads, scratch_size] */
     size_t scratch_size;
 } mq_products;

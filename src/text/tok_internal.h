@@ -31,10 +31,10 @@ typedef enum mq_split_behavior {
 } mq_split_behavior;
 
 typedef enum mq_step_kind {
-    MQ_STEP_PREPEND,      /* content before the text, unless skip_if_present and it begins with it
-                             already; with      first_only, only before the piece that the whole text
-                             begins      with */
-    MQ_STEP_REPLACE,      /* each match of pattern by content */
+    MQ_STEP_PREPEND, /* puts content before the text; not if skip_if_present is set and the text
+                        already begins with it; with first_only, only before the first piece
+                        of the whole text */
+    MQ_STEP_REPLACE, /* each match of pattern by content */
     MQ_STEP_UNICODE_FORM, /* NFC, NFD, NFKC, NFKD: form_options of utf8proc */
     MQ_STEP_LOWERCASE,
     MQ_STEP_STRIP,      /* white space at the left, at the right */
