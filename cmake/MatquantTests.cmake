@@ -11,6 +11,23 @@ pkg_check_modules(cmocka REQUIRED IMPORTED_TARGET cmocka)
 set(matquant_test_environment OMP_WAIT_POLICY=passive)
 set(matquant_short_model ${CMAKE_CURRENT_BINARY_DIR}/tests/short-model)
 
+# Tests start Python hundreds of times. Where python3 is a script that looks for the interpreter (pyenv's), which takes
+# longer than what is asked of it, they find that interpreter itself first in PATH; with nothing but the standard library.
+set(matquant_python_folder ${CMAKE_CURRENT_BINARY_DIR}/tests/bin)
+set(matquant_test_path PATH=path_list_prepend:${matquant_python_folder})
+file(REMOVE ${matquant_python_folder}/python3)
+execute_process(COMMAND python3 -c "import os, sys; print(os.path.realpath(sys.executable))"
+    OUTPUT_VARIABLE matquant_python OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
+if(failed EQUAL 0)
+    execute_process(COMMAND ${matquant_python} -S -B -c "import json, struct, gzip, unittest, fcntl"
+        OUTPUT_QUIET ERROR_QUIET RESULT_VARIABLE failed)
+endif()
+if(failed EQUAL 0)
+    file(WRITE ${matquant_python_folder}/python3 "#!/bin/sh\nexec '${matquant_python}' -S -B \"$@\"\n")
+    file(CHMOD ${matquant_python_folder}/python3
+        PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+endif()
+
 function(matquant_test_layer result source)
     file(STRINGS ${source} first LIMIT_COUNT 1)
     if(first MATCHES "^/\\* layer: ([a-z]+) \\*/")
@@ -77,7 +94,7 @@ function(matquant_unit_test name source)
             MATQUANT_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}")
         add_test(NAME unit.${name} COMMAND ${name})
         set_tests_properties(unit.${name} PROPERTIES TIMEOUT 600 LABELS unit
-            ENVIRONMENT "${matquant_test_environment}")
+            ENVIRONMENT "${matquant_test_environment}" ENVIRONMENT_MODIFICATION "${matquant_test_path}")
     endif()
 endfunction()
 
@@ -174,7 +191,8 @@ endif()
 foreach(name IN ITEMS compare tables)
     add_test(NAME bench.${name} COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/tests/bench/${name}.py
         ${CMAKE_CURRENT_SOURCE_DIR}/scripts)
-    set_tests_properties(bench.${name} PROPERTIES LABELS bench TIMEOUT 60 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
+    set_tests_properties(bench.${name} PROPERTIES LABELS bench TIMEOUT 60 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1
+        ENVIRONMENT_MODIFICATION "${matquant_test_path}")
 endforeach()
 
 # --- structure -------------------------------------------------------------------------------------------------
@@ -237,7 +255,7 @@ function(matquant_cli_test case script)
         MATQUANT_SHORT_MODEL=${matquant_short_model}
         MATQUANT_SANITIZED=$<BOOL:${MATQUANT_SANITIZE}>)
     set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 300 SKIP_RETURN_CODE 77
-        ENVIRONMENT "${environment}")
+        ENVIRONMENT "${environment}" ENVIRONMENT_MODIFICATION "${matquant_test_path}")
     file(STRINGS ${script} settings REGEX "^# (timeout|provides|needs): ")
     foreach(setting IN LISTS settings)
         string(REGEX MATCH "^# ([a-z]+): +(.*)$" matched "${setting}")

@@ -7,6 +7,7 @@
 #ifndef MQ_TEST_STORE_FIXTURE_H
 #define MQ_TEST_STORE_FIXTURE_H
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -474,15 +475,60 @@ static UNUSED void expect_error(mq_status status, mq_status wanted, const mq_err
     assert_null(strchr(line, '\n'));
 }
 
-/* Nothing of this name, hidden leftovers included, stands in its folder. */
+/* Nothing of this name, hidden leftovers included, stands in its folder, which is there. */
 static UNUSED void expect_nothing_left(const char *path) {
-    char command[700], *folder = mq_strdup(path);
+    char *folder = mq_path_parent(path);
     assert_non_null(folder);
-    *strrchr(folder, '/') = '\0';
-    snprintf(command, sizeof command, "test -z \"$(ls -A '%s' | grep -F '%s')\"", folder,
-             mq_path_base(path));
-    assert_int_equal(system(command), 0);
+    DIR *entries = opendir(folder);
+    if (entries == NULL) {
+        fail_msg("cannot open %s", folder);
+    }
+    for (const struct dirent *entry; (entry = readdir(entries)) != NULL;) {
+        if (strstr(entry->d_name, mq_path_base(path)) != NULL) {
+            fail_msg("left behind: %s/%s", folder, entry->d_name);
+        }
+    }
+    closedir(entries);
     mq_free(folder);
+}
+
+/* How many entries a folder has, hidden ones and folders included. */
+static UNUSED size_t fixture_entries(const char *folder) {
+    DIR *entries = opendir(folder);
+    if (entries == NULL) {
+        fail_msg("cannot open %s", folder);
+    }
+    size_t count = 0;
+    while (readdir(entries) != NULL) {
+        count++;
+    }
+    closedir(entries);
+    return count - 2; /* . and .. */
+}
+
+/* Two folders of plain files: the same names with the same bytes, and nothing else in either. */
+static UNUSED void expect_same_folders(const char *a, const char *b) {
+    mq_error err;
+    char **names = NULL;
+    size_t count = 0;
+    must(mq_list_folder(&names, &count, a, &err), &err);
+    assert_int_equal(fixture_entries(a), count);
+    assert_int_equal(fixture_entries(b), count);
+    for (size_t i = 0; i < count; i++) {
+        char *path[2] = {fixture_file(a, names[i]), fixture_file(b, names[i])}, *content[2];
+        size_t size[2];
+        for (size_t k = 0; k < 2; k++) {
+            must(mq_read_file(&content[k], &size[k], path[k], (size_t)1 << 30, &err), &err);
+        }
+        if (size[0] != size[1] || memcmp(content[0], content[1], size[0]) != 0) {
+            fail_msg("%s and %s differ", path[0], path[1]);
+        }
+        for (size_t k = 0; k < 2; k++) {
+            mq_free(content[k]);
+            mq_free(path[k]);
+        }
+    }
+    mq_free_list(names, count);
 }
 
 #endif

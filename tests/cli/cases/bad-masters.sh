@@ -17,13 +17,14 @@ rejected() {
     expect_only in
 }
 prefix='tensor model\.layers\.1\.mlp\.up_proj'
-rejected missing-scales "in.*: $prefix\.scales\.w4: .*"
-rejected missing-codes "in.*: $prefix\..*: .*"
-rejected codes-dtype "in.*: $prefix\.codes: .*"
-rejected format-version 'in/config.json: .*999.*' 3
-rejected slice-rule 'in/config.json: .*slice_rule.*' 3
-rejected width-list 'in/config.json: .*width.*' 3
-rejected truncated 'in/model.safetensors: .*' 3
+weights='in/model\.safetensors'
+rejected missing-scales "$weights: $prefix\.scales\.w4: is missing: config\.json says that 4 bits are served"
+rejected missing-codes "$weights: $prefix\.scales\.w8: has no codes beside it .*"
+rejected codes-dtype "$weights: $prefix\.codes: codes are U8 of two dimensions, these are I8 .*"
+rejected format-version 'in/config\.json: format_version is 999, this program reads up to .*' 3
+rejected slice-rule 'in/config\.json: slice_rule is "floor", known are .*' 3
+rejected width-list 'in/config\.json: widths must be whole numbers from 8 down to 2, each once and descending' 3
+rejected truncated "$weights: tensor .*\"data_offsets\" [0-9]+ to [0-9]+ are not within the [0-9]+ bytes of data" 3
 
 # found DEFECT REGEX: verify ends with 1 and a line for each problem.
 found() {
@@ -47,12 +48,15 @@ expect_only in
 
 # Neither is a slice made of what is not the model that config.json says, or of numbers that are none. (At 6 bits, which
 # have no norms of their own.)
-for defect in missing-norm config-shape nan-norm; do
-    broken $defect "$master"
+unsliced() {
+    broken "$1" "$master"
     run 3 matquant slice in -o out --bits 6
-    expect_one_error '^matquant: in.*'
+    expect_one_error "^matquant: $weights: tensor model\.$2\$"
     expect_only in
-done
+}
+unsliced missing-norm 'layers\.2\.input_layernorm\.weight: missing'
+unsliced config-shape 'layers\.0\.mlp\.gate_proj\.weight: its shape .* contradicts config\.json.*'
+unsliced nan-norm 'norm\.weight: .*weight number 3 is not finite'
 
 # Already quantized input, by us.
 run 3 matquant quantize "$master" -o out $small

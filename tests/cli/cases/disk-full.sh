@@ -2,8 +2,17 @@
 . "$CLI/shared.sh"
 model=$short_model
 quantize="matquant quantize $model -o out --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1
-    --group-size 32 -q"
-for n in 1 2 20 60 400 500; do # the last two in the refit
+    --group-size 32"
+for n in 400 500; do # in the refit: after the first width's line
+    run 4 env MATQUANT_FAULT=write:$n:ENOSPC $quantize
+    expect_no_out
+    expect_err '^refit .*: int8 '
+    expect_err '^matquant: out/[a-z0-9.-]+: .*No space left on device$'
+    [ "$(grep -c '^matquant: ' "$TMPDIR/stderr")" -eq 1 ] || fail "more than one error"
+    expect_only
+done
+quantize="$quantize -q"
+for n in 1 2 20 60; do
     run 4 env MATQUANT_FAULT=write:$n:ENOSPC $quantize
     expect_one_error '^matquant: out/[a-z0-9.-]+: .*No space left on device$'
     expect_only

@@ -14,10 +14,10 @@ done
 
 # The width of a slice is its own; a width that is not there is a wrong option.
 run 2 matquant eval "$FIXTURES/master/s4" --bits 2 --text "$DATA/demo-eval.txt" --seq-len 32 --windows 1
-expect_one_error '^matquant: .*'
+expect_one_error '^matquant: .*/master/s4: is a slice of 4 bits, not of 2$'
 
 # What MLX's format has no width for is refused, in a line that says what to use.
 run 2 matquant slice "$FIXTURES/master/m" -o out --bits 7 --format mlx
-expect_one_error '^matquant: .*7.*'
+expect_one_error "^matquant: MLX's format has no 7 bits; use --bits 2, 3, 4, 5, 6 or 8, or --format .*\$"
 run 0 matquant slice "$FIXTURES/master/m" -o out --bits 7 --format matquant
 expect_only of-master of-slice out

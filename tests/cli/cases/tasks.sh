@@ -88,10 +88,9 @@ expect_err '^matquant: perplexity is [0-9.e+]+, and --max-ppl allows 1\.5$'
 expect_err '^matquant: the mean accuracy is 0\.[0-9]+, and --min-acc demands 1$'
 stdout | python3 -m json.tool >/dev/null || fail "not JSON"
 
-# Being asked to stop: progress is first shown after some seconds, in which a fast machine does thousands of items.
+# Being asked to stop, long before this many items are done, whether it reads them still or runs them.
 python3 "$tools/make_tasks.py" "$DATA/demo-eval.txt" 12000 >long.jsonl
-run 5 python3 "$tools/signal_after.py" INT '^tasks ' matquant eval "$model" --tasks long.jsonl --items none --batch 1 \
-    --seq-len 64
+run 5 python3 "$tools/signal_after.py" INT 2 matquant eval "$model" --tasks long.jsonl --items none --batch 1 --seq-len 64
 expect_no_out
 expect_err '^matquant: .*interrupted.*'
 [ ! -e none ] || fail "an items file"
