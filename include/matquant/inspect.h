@@ -34,8 +34,8 @@ typedef struct mq_inspection {
                                 quantized */
     size_t width_count;
     mq_width_size widths[MQ_MAX_WIDTHS];
-    char *provenance; /* text of matquant.json without its "tensors" and "blocks", or NULL; freed
-                         with the struct */
+    char *provenance; /* text of matquant.json without its "tensors", "blocks" and "files", or NULL;
+                         freed with the struct */
 } mq_inspection;
 
 /* folder: a plain checkpoint, a master, or a slice in MLX's format. */
@@ -51,7 +51,8 @@ typedef struct mq_verify_report {
 
 /* Checks CRC-32, shape and finite values of every tensor of a master (or a slice, as far as its
  * provenance goes). Compares its tokenizer, and the group sizes, slice rule and zero point in
- * config.json, with the provenance. If against is not NULL, also checks that every tensor that is
+ * config.json, with the provenance, and config.json and the files that were copied with their
+ * digests there, if it has any. If against is not NULL, also checks that every tensor that is
  * not quantized, and every small file that is copied, is byte for byte the one in that source.
  * Problems found: MQ_ERR_CHECK, with the first in err. A folder that cannot be read at all:
  * MQ_ERR_INPUT. */

@@ -348,5 +348,5 @@ mq_status mq_sha256_file(char out[65], const char *path, const mq_context *conte
     if (status == MQ_OK) {
         SHA256End(&digest, out);
     }
-    return mq_error_in_file(err, status, path);
+    return status == MQ_ERR_INTERRUPTED ? status : mq_error_in_file(err, status, path);
 }

@@ -105,6 +105,15 @@ static const char *next_number(size_t *length, const char *at, const char *end) 
     return at;
 }
 
+static bool is_float(const char *number, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        if (number[i] == '.' || number[i] == 'e' || number[i] == 'E') {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Gives whole numbers that are written with a point or an exponent "30.0" as valuestring, which
  * cJSON copies and frees with the item, and mq_json_print prints. Numbers stand in the text in the
  * order of the tree. *at: where the next one is looked for. False: no memory. */
@@ -114,8 +123,7 @@ static bool keep_points(cJSON *value, const char **at, const char *end) {
         const char *number = next_number(&length, *at, end);
         *at = number + length;
         const double found = value->valuedouble;
-        if (found == floor(found) && fabs(found) < MOST_WITH_POINT &&
-            strcspn(number, ".eE") < length) {
+        if (found == floor(found) && fabs(found) < MOST_WITH_POINT && is_float(number, length)) {
             char spelling[32];
             const int size = snprintf(spelling, sizeof spelling, "%.0f.0", found);
             value->valuestring = cJSON_malloc((size_t)size + 1);

@@ -35,6 +35,13 @@ static void remove_if_abandoned(const char *path) {
     mq_folder_unlock(fd);
 }
 
+bool mq_folder_is_abandoned(const char *path) {
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    const bool abandoned = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == 0;
+    mq_folder_unlock(fd);
+    return abandoned;
+}
+
 static bool is_held(const char *path) {
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     const bool held = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;

@@ -83,8 +83,13 @@ static mq_status check_replaceable_file(const char *path, const struct stat *abo
 /* Whether it is a folder that a killed run left in that one, as eval --record does. */
 static bool is_abandoned(const char *parent, const char *name, const struct stat *about) {
     char base[MQ_LEFTOVER_BASE];
-    return S_ISDIR(about->st_mode) && mq_output_leftover_base(base, name) &&
-           !mq_output_is_being_made(parent, base);
+    if (!S_ISDIR(about->st_mode) || !mq_output_leftover_base(base, name)) {
+        return false;
+    }
+    char *path = mq_path_join(parent, name);
+    const bool abandoned = path != NULL && mq_folder_is_abandoned(path);
+    mq_free(path);
+    return abandoned;
 }
 
 /* Whether what is at path may be replaced: a folder of plain files with a config.json and a

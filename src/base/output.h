@@ -33,13 +33,16 @@ extern const char mq_suffix_letters[65];
 
 /* Whether a name in a folder is that of an output's temporary folder, and which output's. */
 #define MQ_LEFTOVER_BASE 256
-/* Bytes of the longest name that an output can have: ".BASE.matquant-XXXXXX" is a name, too. */
-#define MQ_LEFTOVER_BASE_MAX (NAME_MAX - (int)sizeof "..matquant-" + 1 - MQ_SUFFIX_LENGTH)
+/* Bytes of the longest name that an output can have: ".BASE.matquant-XXXXXX-replaced", where an old
+ * folder may be for a moment, is a name, too. */
+#define MQ_LEFTOVER_BASE_MAX (NAME_MAX - (int)sizeof "..matquant--replaced" + 1 - MQ_SUFFIX_LENGTH)
 bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name);
 
 /* Removes those of the output `base` in parent that no process holds. */
 void mq_output_remove_leftovers(const char *parent, const char *base);
 /* Whether a process holds one. false where the file system knows no locks. */
+/* Whether no process holds it; false where the file system has no locks and nobody can tell. */
+bool mq_folder_is_abandoned(const char *path);
 bool mq_output_is_being_made(const char *parent, const char *base);
 
 #endif

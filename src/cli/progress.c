@@ -97,7 +97,8 @@ static void on_progress(void *user, const mq_progress *report) {
     if (self->quiet) {
         return;
     }
-    if (!self->phase || strcmp(self->phase, report->phase) != 0) {
+    /* A phase of that name may come again, as tasks do for each width. */
+    if (!self->phase || strcmp(self->phase, report->phase) != 0 || report->done < self->last_done) {
         begin_phase(self, report);
     }
     if (report->detail) {

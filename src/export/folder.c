@@ -25,7 +25,8 @@ static mq_status put_tensors(cJSON *provenance, const mq_plan *plan, const mq_te
 /* Last of all: it has the digests of the other files. */
 static mq_status write_provenance(cJSON *provenance, const mq_plan *plan, mq_error *err) {
     mq_json json = {.root = NULL};
-    mq_status status = mq_json_put_files(&json, provenance, plan->job->output, err);
+    mq_status status =
+        mq_json_put_files(&json, provenance, plan->job->output, plan->job->context, err);
     if (status == MQ_OK) {
         status = mq_json_check(&json, MQ_PROVENANCE_FILE, err);
     }

@@ -129,11 +129,11 @@ void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
 }
 
 static mq_status put_file(mq_json *json, cJSON *files, const char *folder, const char *name,
-                          mq_error *err) {
+                          const mq_context *context, mq_error *err) {
     char digest[65];
     char *path = mq_path_join(folder, name);
     const mq_status status =
-        path == NULL ? no_memory_for_path(err, name) : mq_sha256_file(digest, path, NULL, err);
+        path == NULL ? no_memory_for_path(err, name) : mq_sha256_file(digest, path, context, err);
     mq_free(path);
     if (status == MQ_OK) {
         mq_json_put_text(json, mq_json_put_object(json, files, name), "sha256", digest);
@@ -141,7 +141,8 @@ static mq_status put_file(mq_json *json, cJSON *files, const char *folder, const
     return status;
 }
 
-mq_status mq_json_put_files(mq_json *json, cJSON *at, const mq_output *output, mq_error *err) {
+mq_status mq_json_put_files(mq_json *json, cJSON *at, const mq_output *output,
+                            const mq_context *context, mq_error *err) {
     char **names = NULL;
     size_t count = 0;
     cJSON *files = mq_json_put_object(json, at, "files");
@@ -150,7 +151,7 @@ mq_status mq_json_put_files(mq_json *json, cJSON *at, const mq_output *output, m
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
         const bool listed = strcmp(names[i], MQ_CONFIG_FILE) == 0 || mq_is_small_file(names[i]);
         if (listed && mq_utf8_valid(NULL, names[i], strlen(names[i]))) {
-            status = put_file(json, files, folder, names[i], err);
+            status = put_file(json, files, folder, names[i], context, err);
         }
     }
     mq_free_list(names, count);

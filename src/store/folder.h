@@ -38,8 +38,9 @@ void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
 
 /* The member "files" of matquant.json: {NAME: {"sha256": "64 hexadecimal digits"}} of config.json
  * and the small files that stand in the output by then, put into `at`. One whose name is not UTF-8
- * has no place in JSON and is left out. */
-mq_status mq_json_put_files(mq_json *json, cJSON *at, const mq_output *output, mq_error *err);
+ * has no place in JSON and is left out. Checks for an interrupt. */
+mq_status mq_json_put_files(mq_json *json, cJSON *at, const mq_output *output,
+                            const mq_context *context, mq_error *err);
 
 /* Same dtype and shape. */
 bool mq_same_form(const mq_tensor_info *a, const mq_tensor_info *b);

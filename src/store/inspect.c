@@ -59,6 +59,7 @@ static mq_status take_provenance(mq_inspection *out, const cJSON *provenance, mq
     if (copy != NULL) {
         cJSON_DeleteItemFromObjectCaseSensitive(copy, "tensors");
         cJSON_DeleteItemFromObjectCaseSensitive(copy, "blocks");
+        cJSON_DeleteItemFromObjectCaseSensitive(copy, "files");
         out->provenance = mq_json_print(copy);
     }
     cJSON_Delete(copy);

@@ -260,8 +260,9 @@ static mq_json make_provenance(const mq_master_writer *writer, const cJSON *prov
 }
 
 /* Last of all: it has the digests of the other files. */
-static mq_status write_provenance(const mq_master_writer *writer, mq_json *json, mq_error *err) {
-    mq_status status = mq_json_put_files(json, json->root, writer->output, err);
+static mq_status write_provenance(const mq_master_writer *writer, mq_json *json,
+                                  const mq_context *context, mq_error *err) {
+    mq_status status = mq_json_put_files(json, json->root, writer->output, context, err);
     if (status == MQ_OK) {
         status = mq_json_check(json, MQ_PROVENANCE_FILE, err);
     }
@@ -290,7 +291,7 @@ static mq_status finish(mq_master_writer *writer, const cJSON *provenance,
         status = mq_copy_small_files(writer->output, writer->folder, err);
     }
     if (status == MQ_OK) {
-        status = write_provenance(writer, &json, err);
+        status = write_provenance(writer, &json, context, err);
     }
     cJSON_Delete(json.root);
     return status;

@@ -14,12 +14,13 @@ static mq_status note_file(const mq_verification *self, const char *name, const 
     return mq_problem(self->problems, &problem, err);
 }
 
-static mq_status digest_of(char digest[65], const char *folder, const char *name, mq_error *err) {
+static mq_status digest_of(char digest[65], const mq_verification *self, const char *folder,
+                           const char *name, mq_error *err) {
     char *path = mq_path_join(folder, name);
     if (path == NULL) {
         return mq_fail_memory(err, "a path", strlen(name));
     }
-    const mq_status status = mq_sha256_file(digest, path, NULL, err);
+    const mq_status status = mq_sha256_file(digest, path, self->context, err);
     mq_free(path);
     return status;
 }
@@ -36,7 +37,7 @@ static mq_status check_file(const mq_verification *self, const char *name, const
     mq_status status = MQ_OK;
     if (!mq_path_exists(path)) {
         status = note_file(self, name, missing, err);
-    } else if (mq_sha256_file(digest, path, NULL, &problem) == MQ_ERR_INPUT) {
+    } else if (mq_sha256_file(digest, path, self->context, &problem) == MQ_ERR_INPUT) {
         status = mq_problem(self->problems, &problem, err);
     } else if (problem.status != MQ_OK) {
         status = problem.status;
@@ -67,21 +68,31 @@ static const char *listed_digest(const mq_verification *self, const char *name) 
     return NULL;
 }
 
+/* An entry of the list of files that were written. */
+static mq_status check_written(const mq_verification *self, const cJSON *entry, mq_error *err) {
+    const char *digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "sha256"));
+    if (digest == NULL || entry->string[0] == '\0' || strchr(entry->string, '/') != NULL) {
+        return note_file(self, MQ_PROVENANCE_FILE,
+                         "lists a file without a name or without a SHA-256", err);
+    }
+    return check_file(self, entry->string, digest, "is missing; it was written with the tensors",
+                      "is not as it was written: its SHA-256 is not the one in " MQ_PROVENANCE_FILE,
+                      err);
+}
+
 mq_status mq_verify_written(const mq_verification *self, bool compared, mq_error *err) {
     const bool tokenizer_done = listed_digest(self, TOKENIZER_FILE) != NULL;
+    const cJSON *files = cJSON_GetObjectItemCaseSensitive(self->provenance, "files");
+    if (files != NULL && !cJSON_IsObject(files)) {
+        return note_file(self, MQ_PROVENANCE_FILE, "its \"files\" are no object", err);
+    }
     const cJSON *item = NULL;
     mq_status status = MQ_OK;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(self->provenance, "files")) {
-        const char *digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "sha256"));
-        const bool wanted = strcmp(item->string, MQ_CONFIG_FILE) == 0 ||
-                            (mq_is_small_file(item->string) && !compared &&
-                             !(tokenizer_done && strcmp(item->string, TOKENIZER_FILE) == 0));
-        if (status == MQ_OK && digest != NULL && wanted && strchr(item->string, '/') == NULL) {
-            status = check_file(self, item->string, digest,
-                                "is missing; it was written with the tensors",
-                                "is not as it was written: its SHA-256 is not the one "
-                                "in " MQ_PROVENANCE_FILE,
-                                err);
+    cJSON_ArrayForEach(item, files) {
+        const bool done = (tokenizer_done && strcmp(item->string, TOKENIZER_FILE) == 0) ||
+                          (compared && strcmp(item->string, MQ_CONFIG_FILE) != 0);
+        if (status == MQ_OK && !done) {
+            status = check_written(self, item, err);
         }
     }
     return status;
@@ -99,7 +110,7 @@ mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err) {
 static mq_status compare_file(const mq_verification *self, const char *source, const char *name,
                               mq_error *err) {
     char theirs[65];
-    const mq_status status = digest_of(theirs, source, name, err);
+    const mq_status status = digest_of(theirs, self, source, name, err);
     return status == MQ_OK ? check_file(self, name, theirs, "is missing; the source has it",
                                         "differs from the source's", err)
                            : status;

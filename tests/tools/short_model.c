@@ -30,10 +30,10 @@ static bool kept(const char *name, const cut *to) {
 static void cut_shape(size_t *rows, size_t *columns, const mq_tensor_info *info, const cut *to) {
     *rows = info->dims == 2 ? info->shape[0] : 1;
     *columns = info->shape[info->dims - 1];
-    if (strstr(info->name, ".mlp.down_proj.")) {
-        *columns = to->width;
-    } else if (strstr(info->name, ".mlp.")) {
-        *rows = to->width;
+    if (info->dims == 2 && strstr(info->name, ".mlp.down_proj.")) {
+        *columns = mq_smaller(*columns, to->width);
+    } else if (info->dims == 2 && strstr(info->name, ".mlp.")) {
+        *rows = mq_smaller(*rows, to->width);
     }
 }
 

@@ -39,6 +39,17 @@ json.dump(config, open("m/config.json", "w"))
 PY
 run 1 matquant verify m -q
 expect_err '^matquant: warning: m/model\.safetensors: tensor model\.layers\.0\..*codes: has groups of [0-9]*, config\.json says [0-9]*$'
+# A list that is none, and an entry that is none.
+for damage in '[{"sha256": "00"}]' '{"config.json": 5}' '{"": {"sha256": "00"}}'; do
+    fresh
+    DAMAGE=$damage python3 -c '
+import json, os
+provenance = json.load(open("m/matquant.json"))
+provenance["files"] = json.loads(os.environ["DAMAGE"])
+json.dump(provenance, open("m/matquant.json", "w"))'
+    problem 'matquant\.json: (its "files" are no object|lists a file without a name or without a SHA-256)$'
+done
+
 # What no tensor shows, in the master and in its slice.
 fresh
 sed -i 's/"rms_norm_eps":[^,]*/"rms_norm_eps": 0.01/' m/config.json
