@@ -39,6 +39,11 @@ typedef struct mq_error {
  * apply, cut to size and always terminated. Returns the length of the whole line. */
 size_t mq_error_format(char *out, size_t size, const mq_error *err);
 
+/* Makes one line of text that a terminal takes for nothing else, in place: each byte of a control
+ * character, of ASCII and of UTF-8's second ones (U+0080 to U+009F), becomes '?'. All errors and
+ * messages of this library are such lines already. */
+void mq_make_printable(char *text);
+
 #ifdef __cplusplus
 }
 #endif

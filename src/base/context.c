@@ -33,6 +33,7 @@ void mq_log(const mq_context *context, mq_log_level level, const char *format, .
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    mq_make_printable(text);
     context->options.sink.message(context->options.sink.user, level, text);
 }
 

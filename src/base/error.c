@@ -4,11 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A name out of a file may hold anything; an error is one line all the same. */
-static void make_printable(char *text) {
-    for (char *c = text; *c != '\0'; c++) {
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
+/* Names out of files may hold anything. The second control characters are C2 80 to C2 9F. */
+void mq_make_printable(char *text) {
+    for (unsigned char *c = (unsigned char *)text; *c != '\0'; c++) {
+        if (*c < 0x20 || *c == 0x7f) {
             *c = '?';
+        } else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f) {
+            c[0] = c[1] = '?';
         }
     }
 }
@@ -19,7 +21,7 @@ static void set_file(mq_error *err, const char *file) {
     size_t room = sizeof err->file - 1;
     const char *from = length > room ? file + (length - room) : file;
     snprintf(err->file, sizeof err->file, "%s", from);
-    make_printable(err->file);
+    mq_make_printable(err->file);
 }
 
 static void set_file_in(mq_error *err, const char *folder, const char *name) {
@@ -29,12 +31,12 @@ static void set_file_in(mq_error *err, const char *folder, const char *name) {
     size_t room = sizeof err->file > taken ? sizeof err->file - taken : 0;
     const char *from = length > room ? folder + (length - room) : folder;
     snprintf(err->file, sizeof err->file, "%s%s%s", from, separator, name);
-    make_printable(err->file);
+    mq_make_printable(err->file);
 }
 
 static void set_tensor(mq_error *err, const char *tensor) {
     snprintf(err->tensor, sizeof err->tensor, "%.*s", (int)(sizeof err->tensor - 1), tensor);
-    make_printable(err->tensor);
+    mq_make_printable(err->tensor);
 }
 
 /* What there is of the parts; file, tensor and offset may be NULL. Built aside first: the arguments
@@ -50,7 +52,7 @@ static mq_status fail(mq_error *err, mq_status status, const char *file, const c
     }
     mq_error made = {.status = status};
     vsnprintf(made.message, sizeof made.message, format, arguments);
-    make_printable(made.message);
+    mq_make_printable(made.message);
     if (file != NULL) {
         set_file(&made, file);
     }

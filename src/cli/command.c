@@ -24,11 +24,7 @@ bool cli_read_line(mq_status *status, const cli_command *command, int count, cha
 
 /* One line, whatever a path holds. */
 static void print_line(char *line) {
-    for (char *c = line; *c; c++) {
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
-            *c = '?';
-        }
-    }
+    mq_make_printable(line);
     fprintf(stderr, "%s\n", line);
 }
 

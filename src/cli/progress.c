@@ -48,6 +48,7 @@ void cli_progress_text(char *out, size_t size, const mq_progress *report, const 
     snprintf(unit, sizeof unit, "%s %.0f/%.0f", report->unit, floor(report->done), report->total);
     snprintf(out, size, "%s %.1f %%%s%s%s: %s", report->phase, percent, eta, next ? ", then " : "",
              next ? next : "", detail ? detail : unit);
+    mq_make_printable(out);
 }
 
 static const char *next_after(const cli_progress *self, const char *phase) {

@@ -3,7 +3,10 @@
 #include <assert.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "matquant/error.h"
 
 #define FIELD_WIDTH 22
 
@@ -17,8 +20,10 @@ void cli_table_cell(cli_table *table, const char *format, ...) {
     assert(table->rows > 0 && table->columns < CLI_TABLE_COLUMNS);
     va_list list;
     va_start(list, format);
-    vsnprintf(table->cells[table->rows - 1][table->columns++], CLI_CELL_SIZE, format, list);
+    char *cell = table->cells[table->rows - 1][table->columns++];
+    vsnprintf(cell, CLI_CELL_SIZE, format, list);
     va_end(list);
+    mq_make_printable(cell);
 }
 
 /* Characters of UTF-8, as most terminals have columns for them. */
@@ -55,12 +60,22 @@ void cli_table_print(FILE *out, const cli_table *table) {
 }
 
 void cli_print_field(FILE *out, const char *label, const char *format, ...) {
-    fprintf(out, "%-*s", FIELD_WIDTH, label);
+    char *line = NULL, *value = NULL;
     va_list list;
     va_start(list, format);
-    vfprintf(out, format, list);
+    if (vasprintf(&value, format, list) < 0) {
+        value = NULL;
+    }
     va_end(list);
-    fputc('\n', out);
+    if (value && asprintf(&line, "%-*s%s", FIELD_WIDTH, label, value) < 0) {
+        line = NULL;
+    }
+    free(value);
+    if (line) {
+        mq_make_printable(line);
+    }
+    fprintf(out, "%s\n", line ? line : "(out of memory)");
+    free(line);
 }
 
 const char *cli_show_bytes(char *out, size_t bytes) {

@@ -10,7 +10,9 @@
 #define CLI_TABLE_ROWS 72
 #define CLI_CELL_SIZE 128 /* bytes; names of tasks are the longest */
 
-/* Columns are as wide as their widest cell; the first is set flush left, the others flush right.
+/* Names out of files stand in them: what is printed is mq_make_printable of it.
+ *
+ * Columns are as wide as their widest cell; the first is set flush left, the others flush right.
  * The first row is the head. */
 typedef struct cli_table {
     size_t rows, columns;

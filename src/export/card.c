@@ -41,7 +41,9 @@ static void put_files(mq_buffer *card, const cJSON *files) {
         if (file != NULL && digest != NULL) {
             mq_buffer_put_text(card, "  - ");
             put_code(card, file);
-            mq_buffer_printf(card, ", SHA-256 `%.64s`\n", digest);
+            mq_buffer_put_text(card, ", SHA-256 ");
+            put_code(card, digest);
+            mq_buffer_put_text(card, "\n");
         }
     }
 }
@@ -50,10 +52,13 @@ static void put_base(mq_buffer *card, const mq_plan *plan, const cJSON *slice) {
     const char *name = text_of(mq_master_config(plan->job->master), "_name_or_path");
     mq_buffer_put_text(card, "- base model: ");
     mq_buffer_put_text(card, plan->job->config->arch->architecture);
-    if (name != NULL && name[0] != '\0') {
+    char *last = name == NULL ? NULL : mq_path_name(name);
+    card->failed = card->failed || (name != NULL && last == NULL);
+    if (last != NULL && last[0] != '\0') {
         mq_buffer_put_text(card, ", ");
-        mq_buffer_put_text(card, mq_path_base(name));
+        put_code(card, last);
     }
+    mq_free(last);
     const cJSON *source = cJSON_GetObjectItemCaseSensitive(slice, "source");
     mq_buffer_put_text(card, cJSON_IsArray(source) ? ", made from\n" : "\n");
     put_files(card, source);
@@ -84,7 +89,8 @@ static void put_settings(mq_buffer *card, const cJSON *recipe, const cJSON *refi
         mq_buffer_put_text(card, ", one group a row");
     }
     if (preset != NULL) {
-        mq_buffer_printf(card, ", preset `%.32s`", preset);
+        mq_buffer_put_text(card, ", preset ");
+        put_code(card, preset);
     }
     if (zero_point != NULL &&
         strcmp(zero_point, mq_name_at(mq_zero_point_names(), MQ_ZERO_SYMMETRIC)) == 0) {
@@ -103,7 +109,8 @@ static void put_making(mq_buffer *card, const cJSON *slice) {
     mq_buffer_put_text(card, "- cut out of the master checkpoint ");
     put_code(card, master == NULL ? "" : master);
     if (name != NULL) {
-        mq_buffer_printf(card, ", recipe `%.32s`", name);
+        mq_buffer_put_text(card, ", recipe ");
+        put_code(card, name);
         const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits");
         if (strcmp(name, mq_name_at(mq_recipe_names(), MQ_RECIPE_RTN)) != 0 &&
             cJSON_IsArray(bits)) {
@@ -144,12 +151,13 @@ static void put_evaluation(mq_buffer *card, const cJSON *item, bool inexact) {
     }
     mq_buffer_printf(card, "- perplexity %.4f on ", perplexity->valuedouble);
     put_code(card, file);
-    mq_buffer_printf(card, " (%.0f windows of %.0f tokens%s; SHA-256 `%.64s`)",
-                     windows->valuedouble, length->valuedouble,
+    mq_buffer_printf(card, " (%.0f windows of %.0f tokens%s; SHA-256 ", windows->valuedouble,
+                     length->valuedouble,
                      cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "bos_added"))
                          ? ", each begun with the beginning-of-sequence token"
-                         : "",
-                     digest);
+                         : "");
+    put_code(card, digest);
+    mq_buffer_put_text(card, ")");
     const cJSON *full = number_of(reference, "perplexity");
     if (full != NULL && kl != NULL) {
         mq_buffer_printf(

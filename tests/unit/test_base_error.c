@@ -38,6 +38,14 @@ static void format_is_cut_to_size_and_says_the_whole_length(void **state) {
     assert_int_equal(mq_error_format(NULL, 0, &err), strlen("file: message"));
 }
 
+static void control_characters_are_shown_as_question_marks(void **state) {
+    (void)state;
+    char text[] = "\x1b[2J a\tb\r\n\x7f \xc2\x9b"
+                  "31m gr\xc3\xbc\xc3\x9f \xc2\xa0\xe2\x82\xac \xc2";
+    mq_make_printable(text);
+    assert_string_equal(text, "?[2J a?b??? ??31m gr\xc3\xbc\xc3\x9f \xc2\xa0\xe2\x82\xac \xc2");
+}
+
 static void long_path_keeps_its_end(void **state) {
     (void)state;
     char path[2000];
@@ -152,6 +160,8 @@ static void context_passes_on_messages_progress_and_interrupts(void **state) {
         .options = {.sink = {&h, hear_message, hear_progress}, .interrupted = &interrupted}};
     mq_log(&context, MQ_LOG_INFO, "block %d", 7);
     assert_string_equal(h.text, "block 7");
+    mq_log(&context, MQ_LOG_INFO, "%s", "a\033[2Jb");
+    assert_string_equal(h.text, "a?[2Jb");
     assert_int_equal(h.level, MQ_LOG_INFO);
     mq_report(&context, &(mq_progress){.done = 3});
     assert_true(h.done == 3);
@@ -180,6 +190,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(format_has_the_parts_there_are),
         cmocka_unit_test(format_is_cut_to_size_and_says_the_whole_length),
+        cmocka_unit_test(control_characters_are_shown_as_question_marks),
         cmocka_unit_test(long_path_keeps_its_end),
         cmocka_unit_test(a_file_in_a_folder),
         cmocka_unit_test(an_error_is_one_line),

@@ -162,11 +162,30 @@ static void test_progress(void **state) {
     check_phase(30, 30, 120, NULL, "refit", "learn 100.0 %, then refit: block 30/30");
 }
 
+/* A name out of somebody's file clears no screen and makes no lines. */
+static void test_control_characters(void **state) {
+    (void)state;
+    cli_table table = {0};
+    cli_table_row(&table);
+    cli_table_cell(&table, "%s", "a\033[2Jb\n");
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    assert_non_null(out);
+    cli_table_print(out, &table);
+    cli_print_field(out, "x\r", "%s", "a\nb\x7f");
+    fclose(out);
+    assert_string_equal(text, "a?[2Jb?\n"
+                              "x?                    a?b?\n");
+    free(text);
+    check_progress(1, 2, 0, "a\033b", "learn 50.0 %: a?b");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json_text), cmocka_unit_test(test_json_members),
         cmocka_unit_test(test_table),     cmocka_unit_test(test_units),
-        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_progress),  cmocka_unit_test(test_control_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

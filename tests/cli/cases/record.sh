@@ -66,6 +66,28 @@ json.dump({**config, "_name_or_path": "someone/a-model"}, open("with-name/config
 PY
 run 0 matquant slice with-name -o named --bits 4 -q
 grep -qx 'base_model: someone/a-model' named/README.md || fail "the card's header has no base model"
+grep -qx -- '- base model: LlamaForCausalLM, `a-model`, made from' named/README.md || fail "the base model's name"
+
+# Names out of others' files are names in a card and on a terminal, whatever is in them.
+python3 - <<'PY'
+import json
+def changed(path, change):
+    value = json.load(open(path))
+    change(value)
+    json.dump(value, open(path, "w"))
+changed("with-name/config.json", lambda config: config.update(_name_or_path="./a\n# Heading\n[b](c)//"))
+changed("with-name/matquant.json", lambda value: value["recipe"].update(preset="p\n# Heading"))
+changed("with-name/matquant.json", lambda value: value["evaluations"][0]["text"].update(file="t\x1b[2J\n"))
+changed("with-name/matquant.json", lambda value: value.update({"k\x1b[2J": "v\x9b2J\x7f"}))
+PY
+run 0 matquant slice with-name -o odd --bits 4 -q
+grep -q '^# Heading' odd/README.md && fail "a name makes a heading"
+grep -qx -- '- base model: LlamaForCausalLM, `a# Heading\[b\](c)`, made from' odd/README.md || fail "the odd name"
+grep -q ', preset `p# Heading`' odd/README.md || fail "the odd preset"
+run 0 matquant inspect with-name
+expect_out ' tokens of t\?\[2J\?$'
+expect_out '^k\?\[2J +v\?\?2J\?$'
+[ "$(stdout | LC_ALL=C tr -d '\n' | LC_ALL=C tr -dc '\000-\037\177' | wc -c)" = 0 ] || fail "control characters"
 [ "$(grep -c perplexity s4/README.md)" = 1 ] || fail "another width's in the card"
 run 0 matquant slice m -o s3 --bits 3 -q
 grep -q perplexity s3/README.md && fail "3 bits were not measured"
