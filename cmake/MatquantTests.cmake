@@ -85,7 +85,7 @@ function(matquant_unit_test name source)
     matquant_layer_program(${name} ${source} ${ARGN})
     if(TARGET ${name})
         target_link_libraries(${name} PRIVATE PkgConfig::cmocka)
-        # The sanitizers watch what is done, whatever comes out: tests of a mean over many runs make one run for them.
+        # The sanitizers watch what is done, whatever comes out: tests of a mean over many runs are skipped.
         target_compile_definitions(${name} PRIVATE
             MATQUANT_SANITIZED=$<BOOL:${MATQUANT_SANITIZE}>
             MATQUANT_GOLDEN_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/golden"

@@ -34,6 +34,7 @@ static inline mq_quantize_options small(mq_recipe recipe) {
     options.force = true;
     if (recipe == MQ_RECIPE_BEST) {
         options.refit_tokens = 8 * 64; /* the blocks' own: tests of the refit take more */
+        options.refit_epochs = 1;
     }
     options.gemm = MQ_GEMM_OPENBLAS; /* no measurement decides about bytes */
     if (recipe == MQ_RECIPE_RTN) {
@@ -44,7 +45,7 @@ static inline mq_quantize_options small(mq_recipe recipe) {
 
 static inline void leave_out_the_refit(mq_quantize_options *options) {
     options->refit = false;
-    options->refit_tokens = 0;
+    options->refit_tokens = options->refit_epochs = 0;
 }
 
 static inline mq_quantize_report quantize(const mq_quantize_options *options, size_t threads) {

@@ -217,10 +217,14 @@ static void a_narrow_width_comes_to_its_only_teacher(void **state) {
  * learns from a single text differs by more than this is about, and so it does from one compiler's
  * sums to another's: the mean over four models and six texts. With recipe best it is 0.86 times as
  * far away as without; required is half of that gain. With recipe paper it is 0.98 times, 0.96 to
- * 1.03 from text to text: too little for a test. */
+ * 1.03 from text to text: too little for a test.
+ * (The sanitizers see learning in other tests.) */
 static void a_narrow_width_comes_closer_to_its_teacher(void **state) {
     (void)state;
-    enum { TEXTS = MATQUANT_SANITIZED ? 1 : 6 };
+    if (MATQUANT_SANITIZED) {
+        skip();
+    }
+    enum { TEXTS = 6 };
     const mq_quantize_options without = options_with(1.0, 0.0, 0.0);
     const mq_quantize_options beside = options_with(1.0, 0.0, 16.0);
     double ratio = 0.0;
@@ -230,7 +234,7 @@ static void a_narrow_width_comes_closer_to_its_teacher(void **state) {
         ratio += distance(name, &beside, MQ_RECIPE_BEST, true, text) /
                  distance(name, &without, MQ_RECIPE_BEST, true, text) / (MODELS * TEXTS);
     }
-    if (TEXTS > 1 && ratio >= 0.93) {
+    if (ratio >= 0.93) {
         fail_msg("%.3f times as far away", ratio);
     }
 }

@@ -15,13 +15,13 @@ static void an_interrupted_run_goes_on(void **state) {
     assert_int_equal(temporary_entries(state_folder), 2);
 
     mq_error err;
-    watch w = {.phase = "refit", .done = 12.0};
+    watch w = {.phase = "refit", .done = 5.0}; /* int8 is 4 steps, the others 10 each */
     assert_int_equal(run(&w, NULL, &options, 2, &err), MQ_ERR_INTERRUPTED);
     assert_int_equal(w.taken, 1);
     assert_true(w.first >= 1.0 && w.first < 2.0); /* nothing is learned of the first block */
     assert_true(state_has("block-00002.safetensors"));
     assert_true(state_has("refit-w8.safetensors"));
-    assert_false(state_has("refit-w2.safetensors"));
+    assert_false(state_has("refit-w4.safetensors"));
     const size_t kept = temporary_entries(state_folder) - 4; /* widths */
 
     mq_quantize_report report;
@@ -51,8 +51,9 @@ static void reports_stay_the_same(void **state) {
     made expected = take_made();
     stopped("refit", 0.5, &options, 1); /* in its first width */
     assert_false(state_has("refit-w8.safetensors"));
-    stopped("refit", 47.9, &options, 2);
+    stopped("refit", 18.0, &options, 2); /* in its third */
     assert_true(state_has("refit-w4.safetensors"));
+    assert_false(state_has("refit-w3.safetensors"));
 
     mq_error err;
     mq_quantize_report report;
@@ -146,7 +147,7 @@ static void every_kind_of_job_goes_on(void **state) {
         made expected = make_plainly(&options[i]);
         stopped("learn", 1.2, &options[i], 2);
         if (options[i].refit) {
-            stopped("refit", i == 3 ? 2.0 : 12.0, &options[i], 1);
+            stopped("refit", i == 3 ? 2.0 : 5.0, &options[i], 1);
         } else {
             stopped("learn", 2.2, &options[i], 1);
         }
@@ -189,7 +190,7 @@ static void the_backend_stays(void **state) {
         mq_quantize_options options = with_state(MQ_RECIPE_BEST);
         options.gemm = choices[i];
         made expected = make_plainly(&options);
-        stopped("refit", 12.0, &options, 1);
+        stopped("refit", 5.0, &options, 1);
         options.gemm = MQ_GEMM_AUTO;
         mq_error err;
         mq_quantize_report report;

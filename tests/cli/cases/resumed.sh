@@ -69,8 +69,12 @@ ls -l state | diff before - || fail "a run without the lock changed the state"
 rm before
 
 # The disk is full at the next width; and then it goes on to the end.
-run 4 env MATQUANT_FAULT=write:450:ENOSPC $quantize -o out --state state -q
-expect_one_error '^matquant: (out|state)/[a-z0-9.-]+: .*No space left on device$'
+run 4 env MATQUANT_FAULT=write:450:ENOSPC $quantize -o out --state state
+expect_no_out
+expect_err '^refit .*: int4, refitted before'
+expect_err '^matquant: (out/model|state/refit-w3)\.safetensors: .*No space left on device$'
+[ ! -e state/refit-w2.safetensors ] || fail "the last width is done"
+[ ! -e out ] || fail "an output"
 run 0 $quantize -o out --state state --threads 2 --json
 stdout | python3 -c 'import json, sys
 state = json.load(sys.stdin)["state"]
