@@ -167,12 +167,25 @@ static mq_status broken_gzip(const reader *r, const z_stream *stream, const char
     return mq_fail_offset(err, MQ_ERR_INPUT, r->path, NULL, offset, "broken gzip stream: %s", why);
 }
 
+/* Files from tapes and blocks of a disk are filled up with zero bytes: gzip(1) and Python pass over
+ * those at the end of a member, too. */
+static void skip_zeros(z_stream *stream) {
+    while (stream->avail_in > 0 && *stream->next_in == 0) {
+        stream->next_in++;
+        stream->avail_in--;
+    }
+}
+
 /* Inflates what is left of the piece into c. *ended: the last call ended a member of the stream. */
 static mq_status inflate_piece(contents *c, reader *r, z_stream *stream, bool *ended,
                                mq_error *err) {
     unsigned char *room = r->piece + READ_SIZE;
     do {
         if (*ended) { /* gzip files may be joined end to end */
+            skip_zeros(stream);
+            if (stream->avail_in == 0) {
+                break;
+            }
             inflateReset(stream);
             *ended = false;
         }

@@ -94,11 +94,12 @@ void mq_output_remove_leftovers(const char *parent, const char *base) {
     close_stream(stream);
 }
 
-bool mq_output_is_being_made(const char *parent, const char *base) {
+bool mq_output_is_being_made(const char *parent, const char *base, const char *own) {
     DIR *stream = opendir(parent);
     bool held = false;
     for (char *path; (path = next_leftover(stream, parent, base)) != NULL; mq_free(path)) {
-        held = is_held(path) || held;
+        const bool is_own = own != NULL && strcmp(mq_path_base(path), mq_path_base(own)) == 0;
+        held = (!is_own && is_held(path)) || held;
     }
     close_stream(stream);
     return held;

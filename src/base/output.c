@@ -161,7 +161,7 @@ static mq_status check_no_mount(const mq_output *output, mq_error *err) {
 /* Refuses an output folder that another run is making: in the end, one of the two runs would lose
  * its work. (Not called for files, which are made quickly: the run that finishes last wins.) */
 static mq_status check_alone(const mq_output *output, mq_error *err) {
-    return mq_output_is_being_made(output->parent, mq_path_base(output->path))
+    return mq_output_is_being_made(output->parent, mq_path_base(output->path), output->folder)
                ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "is being made by another run")
                : MQ_OK;
 }
@@ -263,6 +263,21 @@ static mq_status make_folder(mq_output *output, mq_error *err) {
     return mq_fail_errno(err, EEXIST, output->parent, "make a folder in it");
 }
 
+/* Looks for other runs before the folder is there, and again when it is locked: of two that start
+ * at once the one that locks later sees the other. (Both may, and then neither goes on.) */
+static mq_status make_folder_alone(mq_output *output, mq_error *err) {
+    mq_status status = check_alone(output, err);
+    status = status == MQ_OK ? make_folder(output, err) : status;
+    if (status != MQ_OK) {
+        return status;
+    }
+    status = check_alone(output, err);
+    if (status != MQ_OK) {
+        mq_remove_folder(output->folder);
+    }
+    return status;
+}
+
 static void free_output(mq_output *output) {
     if (output->lock >= 0) {
         close(output->lock);
@@ -328,8 +343,7 @@ static mq_status begin(mq_output **out, const char *path, const char *magic, boo
         return status;
     }
     mq_output_remove_leftovers(output->parent, mq_path_base(output->path));
-    status = magic == NULL ? check_alone(output, err) : MQ_OK;
-    status = status == MQ_OK ? make_folder(output, err) : status;
+    status = magic == NULL ? make_folder_alone(output, err) : make_folder(output, err);
     if (status == MQ_OK) {
         output->made = magic == NULL ? mq_strdup(output->folder)
                                      : mq_path_join(output->folder, mq_output_file_name(output));

@@ -40,9 +40,11 @@ bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name);
 
 /* Removes those of the output `base` in parent that no process holds. */
 void mq_output_remove_leftovers(const char *parent, const char *base);
-/* Whether a process holds one. false where the file system knows no locks. */
-/* Whether no process holds it; false where the file system has no locks and nobody can tell. */
+/* Whether no process holds that folder; false where the file system has no locks and nobody can
+ * tell. */
 bool mq_folder_is_abandoned(const char *path);
-bool mq_output_is_being_made(const char *parent, const char *base);
+/* Whether a process holds one, apart from `own` (a path; NULL: of all). false where the file system
+ * knows no locks. */
+bool mq_output_is_being_made(const char *parent, const char *base, const char *own);
 
 #endif

@@ -49,7 +49,8 @@ static const char *const fields_without_influence[] = {
     "_attn_implementation_internal",
     "_flash_attn_2_enabled",
     "model_max_length",
-    "unsloth_fixed", /* in the mirrors of models whose own folders want a login */
+    "max_sequence_length", /* in the oldest folders of Llama 1; read by nothing */
+    "unsloth_fixed",       /* in the mirrors of models whose own folders want a login */
     "unsloth_version",
     /* token ids */
     "bos_token_id",

@@ -322,13 +322,19 @@ static mq_status has_file(bool *out, const char *folder, const char *name, mq_er
     return MQ_OK;
 }
 
+/* Where transformers 5 saves a tokenizer's chat templates apart from the default one. */
+#define MORE_TEMPLATES "additional_chat_templates"
+
 /* What can be quantized, but is hardly what was meant. */
 static mq_status warn_of_source(const mq_quantize_plan *plan, mq_error *err) {
     const char *folder = plan->options->model;
-    bool tokenizer = false, slice = false;
+    bool tokenizer = false, slice = false, templates = false;
     mq_status status = has_file(&tokenizer, folder, "tokenizer.json", err);
     if (status == MQ_OK) {
         status = has_file(&slice, folder, MQ_PROVENANCE_FILE, err);
+    }
+    if (status == MQ_OK) {
+        status = has_file(&templates, folder, MORE_TEMPLATES, err);
     }
     if (status != MQ_OK) {
         return status;
@@ -344,6 +350,11 @@ static mq_status warn_of_source(const mq_quantize_plan *plan, mq_error *err) {
         mq_log(plan->context, MQ_LOG_WARNING,
                "%s is a slice (it has a %s): weights that were rounded once are rounded again",
                folder, MQ_PROVENANCE_FILE);
+    }
+    if (templates) {
+        mq_log(plan->context, MQ_LOG_WARNING,
+               "%s/%s is not copied: of its chat templates the master has only the default one",
+               folder, MORE_TEMPLATES);
     }
     return MQ_OK;
 }

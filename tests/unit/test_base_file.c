@@ -127,6 +127,30 @@ static void gzip_is_unpacked(void **state) {
     free(packed);
 }
 
+/* At the end, between two members, and over more than one piece that is read. */
+static void zeros_after_gzip_are_passed_over(void **state) {
+    temporary *folder = *state;
+    const size_t room = 2 << 20, zeros[] = {1, 512, 600000};
+    unsigned char *packed = malloc(room);
+    assert_non_null(packed);
+    char *text = make_text(2000);
+    for (size_t i = 0; i < sizeof zeros / sizeof *zeros; i++) {
+        memset(packed, 0, room);
+        size_t length = gzip(packed, 0, room, text, 1000) + zeros[i];
+        text[1000] = '\0';
+        assert_reads(temporary_write(folder, "end.gz", packed, length), text, 1000);
+        text[1000] = text[999];
+        length = gzip(packed, length, room, text + 1000, 1000);
+        assert_reads(temporary_write(folder, "between.gz", packed, length), text, 2000);
+        assert_reads(temporary_write(folder, "both.gz", packed, length + zeros[i]), text, 2000);
+        memcpy(packed + length + zeros[i], "x", 1);
+        assert_refused(temporary_write(folder, "more.gz", packed, length + zeros[i] + 1), LIMIT,
+                       MQ_ERR_INPUT, "broken gzip stream");
+    }
+    free(text);
+    free(packed);
+}
+
 static void broken_gzip_is_refused(void **state) {
     temporary *folder = *state;
     unsigned char packed[4096];
@@ -451,6 +475,7 @@ int main(void) {
         TEST(plain_files_are_read_whole),
         TEST(what_has_no_size_is_read_too),
         TEST(gzip_is_unpacked),
+        TEST(zeros_after_gzip_are_passed_over),
         TEST(broken_gzip_is_refused),
         TEST(reading_survives_short_reads_and_reports_errors),
         TEST(reading_survives_lack_of_memory),

@@ -1,6 +1,9 @@
 /* layer: base */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -483,6 +486,49 @@ static void what_killed_runs_left_inside_is_replaced(void **state) {
     assert_int_equal(temporary_entries(folder->path), 2);
 }
 
+/* What two processes that start at once do to one another. */
+typedef struct meeting {
+    atomic_int ready, done, made;
+} meeting;
+
+static pid_t start_at_once(const char *path, meeting *at) {
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        mq_output *output = NULL;
+        for (atomic_fetch_add(&at->ready, 1); atomic_load(&at->ready) < 2;) {
+            sched_yield();
+        }
+        const mq_status status = mq_output_begin(&output, path, false, NULL);
+        atomic_fetch_add(&at->made, status == MQ_OK);
+        for (atomic_fetch_add(&at->done, 1); atomic_load(&at->done) < 2;) {
+            sched_yield();
+        }
+        mq_output_discard(output);
+        _exit(status == MQ_OK || status == MQ_ERR_USAGE ? 0 : 1);
+    }
+    return child;
+}
+
+static void of_two_that_start_at_once_one_goes_on_at_most(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_path(folder, "out");
+    meeting *at = mmap(NULL, sizeof *at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(at != MAP_FAILED);
+    for (int i = 0; i < 50; i++) {
+        *at = (meeting){0};
+        const pid_t children[] = {start_at_once(path, at), start_at_once(path, at)};
+        for (size_t c = 0; c < 2; c++) {
+            int status = 1;
+            assert_int_equal(waitpid(children[c], &status, 0), children[c]);
+            assert_int_equal(status, 0);
+        }
+        assert_true(atomic_load(&at->made) <= 1);
+        assert_int_equal(temporary_entries(folder->path), 0);
+    }
+    munmap(at, sizeof *at);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
@@ -503,6 +549,7 @@ int main(void) {
         TEST(short_writes_are_continued),
         TEST(lack_of_memory_leaves_nothing_behind),
         TEST(folders_of_killed_runs_are_removed_by_the_next),
+        TEST(of_two_that_start_at_once_one_goes_on_at_most),
         TEST(what_killed_runs_left_inside_is_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

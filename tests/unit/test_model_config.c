@@ -193,7 +193,8 @@ static void test_unknown_fields(void **state) {
         "{" LLAMA ",\"num_experts\":null,\"use_bidirectional_attention\":null,\"pretraining_tp\":1,"
         "\"torch_dtype\":\"bfloat16\",\"eos_token_id\":[1,2],\"initializer_range\":0.5,"
         "\"use_cache\":true,\"transformers_version\":\"5.0\",\"rope_interleaved\":false,"
-        "\"is_llama_config\":true,\"unsloth_fixed\":true,\"transformers.js_config\":{\"dtype\":"
+        "\"is_llama_config\":true,\"unsloth_fixed\":true,\"max_sequence_length\":2048,"
+        "\"transformers.js_config\":{\"dtype\":"
         "\"q4\"},"
         "\"pruned_heads\":{},\"partial_rotary_factor\":1.0,\"quantization_config\":{\"bits\":4}}");
     mq_config_free(&config);

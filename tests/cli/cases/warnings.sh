@@ -9,6 +9,14 @@ expect_err '^matquant: warning: bare has no tokenizer\.json: .*'
 run 0 matquant quantize "$model" -o rounded --recipe rtn --group-size 64 -q
 expect_no_err
 
+# Chat templates that stand in a folder of their own, which no output has.
+cp -r "$model" more
+mkdir more/additional_chat_templates
+echo '{{ messages }}' >more/additional_chat_templates/tools.jinja
+run 0 matquant quantize more -o fewer --recipe rtn --group-size 64 -q
+expect_err '^matquant: warning: more/additional_chat_templates is not copied: .*'
+[ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
+
 # Weights that were rounded before.
 run 0 matquant slice rounded -o plain --bits 4 --format safetensors -q
 run 0 matquant quantize plain -o twice --recipe rtn --group-size 64 -q
