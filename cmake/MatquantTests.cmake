@@ -28,6 +28,9 @@ if(failed EQUAL 0)
         PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 endif()
 
+# Unit tests that take longest, and about how many seconds: a checkout that has run none yet starts them first.
+set(matquant_unit_costs "test_store_quantize_state 9" "test_store_quantize 8" "test_text_golden 5" "test_export_faults 4")
+
 function(matquant_test_layer result source)
     file(STRINGS ${source} first LIMIT_COUNT 1)
     if(first MATCHES "^/\\* layer: ([a-z]+) \\*/")
@@ -95,6 +98,11 @@ function(matquant_unit_test name source)
         add_test(NAME unit.${name} COMMAND ${name})
         set_tests_properties(unit.${name} PROPERTIES TIMEOUT 600 LABELS unit
             ENVIRONMENT "${matquant_test_environment}" ENVIRONMENT_MODIFICATION "${matquant_test_path}")
+        set(costs ${matquant_unit_costs})
+        list(FILTER costs INCLUDE REGEX "^${name} ")
+        if(costs MATCHES " ([0-9]+)$")
+            set_tests_properties(unit.${name} PROPERTIES COST ${CMAKE_MATCH_1})
+        endif()
     endif()
 endfunction()
 
@@ -242,7 +250,7 @@ set_tests_properties(${structure_tests} PROPERTIES LABELS structure TIMEOUT 120)
 
 # --- command line ------------------------------------------------------------------------------------------------
 
-# tests/cli/README.md says what a case is, and what the comments `# timeout:`, `# provides:`, `# needs:` mean.
+# tests/cli/README.md says what a case is, and what the comments `# timeout:`, `# cost:`, `# provides:`, `# needs:` mean.
 function(matquant_cli_test case script)
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${script})
     get_filename_component(name ${case} NAME_WE)
@@ -256,13 +264,15 @@ function(matquant_cli_test case script)
         MATQUANT_SANITIZED=$<BOOL:${MATQUANT_SANITIZE}>)
     set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 300 SKIP_RETURN_CODE 77
         ENVIRONMENT "${environment}" ENVIRONMENT_MODIFICATION "${matquant_test_path}")
-    file(STRINGS ${script} settings REGEX "^# (timeout|provides|needs): ")
+    file(STRINGS ${script} settings REGEX "^# (timeout|cost|provides|needs): ")
     foreach(setting IN LISTS settings)
         string(REGEX MATCH "^# ([a-z]+): +(.*)$" matched "${setting}")
         set(key ${CMAKE_MATCH_1})
         string(REPLACE " " ";" value "${CMAKE_MATCH_2}")
         if(key STREQUAL timeout)
             set_tests_properties(cli.${name} PROPERTIES TIMEOUT ${value})
+        elseif(key STREQUAL cost)
+            set_tests_properties(cli.${name} PROPERTIES COST ${value})
         elseif(key STREQUAL provides)
             set_tests_properties(cli.${name} PROPERTIES FIXTURES_SETUP "${value}")
         else()

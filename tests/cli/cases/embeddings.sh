@@ -1,3 +1,4 @@
+# cost: 23
 # --embeddings: the embedding matrix and the head on the grid of everything else, in every verb and format.
 . "$CLI/shared.sh"
 model=$short_model

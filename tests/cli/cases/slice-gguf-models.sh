@@ -1,3 +1,4 @@
+# cost: 6
 # GGUF's metadata and tensors for every architecture, rotary scaling and kind of tokenizer that it has: read back by a program
 # that computes them from config.json anew. (Weights are plain: the models' rows are too short for blocks.)
 . "$CLI/shared.sh"

@@ -1,3 +1,4 @@
+# cost: 13
 # GGUF's K-quants, for rows of 256: of groups that are a whole row the slice's own numbers, else numbers that are near.
 . "$CLI/shared.sh"
 run 0 python3 "$tools/make_random_model.py" wide "$model" wide

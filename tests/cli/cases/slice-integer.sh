@@ -1,4 +1,5 @@
 # needs: master
+# cost: 13
 # Formats with whole zero points: the error that is reported is the one that a reader of its own finds, it is small for
 # the width, and a master whose zero points are whole loses nothing.
 . "$CLI/shared.sh"

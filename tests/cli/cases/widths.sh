@@ -1,3 +1,4 @@
+# cost: 9
 # Every width from 8 to 2 bits is further from full precision than the next wider one, those that no loss saw (7, 6, 5, 3)
 # between their neighbours: blocks, and the refit of 8, 4 and 2 bits; of the widths and with the text of the defaults,
 # where 3 bits are refitted, too; and the same with a symmetric zero point, whose slices are rounded.
