@@ -496,6 +496,7 @@ static pid_t start_at_once(const char *path, meeting *at) {
     assert_true(child >= 0);
     if (child == 0) {
         mq_output *output = NULL;
+        alarm(60); /* the other one may be no more */
         for (atomic_fetch_add(&at->ready, 1); atomic_load(&at->ready) < 2;) {
             sched_yield();
         }
