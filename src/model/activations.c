@@ -97,10 +97,20 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
                        const mq_block_shape *largest, const mq_context *context) {
     const mq_attention_shape attention = attention_of(config, largest);
     carve_inputs(a, slab, config, w);
-    for (mq_linear linear = 0; a->backward && linear < MQ_LINEAR_COUNT; linear++) {
+    const bool in_runs = mq_block_in_runs(config);
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, linear);
-        a->d_bf16[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
+        if (in_runs && w->tokens >= MQ_RUN_ROWS) {
+            a->packed[linear] = mq_carve(
+                slab, mq_block_packed_size(a->products.gemm, config, linear, a->backward), 1);
+        }
+        if (a->backward) {
+            a->d_bf16[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
+        }
+        if (a->backward && in_runs) {
+            a->d_turned[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
+        }
     }
     a->rounding_width = w->hidden > w->ffn ? w->hidden : w->ffn;
     a->rounding = mq_carve(slab, mq_context_threads(context) * MQ_ROW_CHUNK,
@@ -122,14 +132,14 @@ static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *con
     const size_t tokens = mq_block_slab(config, w->tokens);
     const mq_attention_shape attention = attention_of(config, largest);
     const size_t for_attention = mq_attention_scratch(&attention, a->backward, context);
-    const size_t for_parts = tokens * (w->hidden + (a->backward ? 1 : 2) * w->ffn);
+    const size_t for_slab = mq_block_slab_floats(config, tokens, a->backward);
+    const size_t for_runs =
+        a->products.gemm && mq_block_in_runs(config)
+            ? mq_context_threads(context) * mq_block_slab_floats(config, MQ_RUN_ROWS, a->backward)
+            : 0;
+    const size_t for_parts = for_slab > for_runs ? for_slab : for_runs;
     a->scratch =
         mq_carve(slab, for_parts > for_attention ? for_parts : for_attention, sizeof(float));
-    if (a->scratch) {
-        a->slab_hidden = a->scratch;
-        a->slab_ffn[0] = a->slab_hidden + tokens * w->hidden;
-        a->slab_ffn[1] = a->backward ? NULL : a->slab_ffn[0] + tokens * w->ffn;
-    }
 }
 
 /* Whether the largest of the arrays can be counted in size_t with room to spare. */

@@ -33,16 +33,17 @@ struct mq_activations {
         *d_v; /* [T, Q], [T, K], [T, K]: by attention's input, then by the linear's output */
     float *norm_sums[MQ_NORM_COUNT]; /* [mq_rmsnorm_chunks(T), n]: dweight of each chunk */
 
-    /* Of one slab of tokens (S, mq_block_slab) and not kept. All are in attention's scratch, which
-     * is never in use at the same time. */
+    /* What is not kept, mq_block_pass.slab_*, and attention's, which is never in use at the same
+     * time. */
     float *scratch;
-    float *slab_hidden; /* [S, H]: output of o or down; gradient of a norm's output */
-    float *slab_ffn[2]; /* [S, I]: gate and up without backward; gradient of act (the first) with */
 
     /* Of products of bfloat16 operands; NULL where there is no such backend. */
     mq_products products;
     mq_bf16 *input_bf16[MQ_LINEAR_COUNT]; /* [T, in]; q, k, v share theirs, and gate and up */
     mq_bf16 *d_bf16[MQ_LINEAR_COUNT];     /* [T, out]: with backward only */
+    /* With mq_block_in_runs: the weights packed, for forward or for backward, and, with backward,
+     * the gradients once more [out, tokens of the call]. */
+    mq_bf16 *packed[MQ_LINEAR_COUNT], *d_turned[MQ_LINEAR_COUNT];
     float *rounding; /* [threads, MQ_ROW_CHUNK, rounding_width]: rows until they are rounded */
     size_t rounding_width;
     mq_bf16 *k_bf16, *v_bf16; /* [T, K]: by mq_attention_round_keys */
@@ -55,6 +56,10 @@ typedef struct mq_block_pass {
     const mq_config *config;
     const mq_block_weights *weights;
     const mq_products *bf16; /* NULL: the operands of all products are float32 */
+    bool alone;              /* one thread has these tokens to itself: mq_block_in_runs */
+    /* Of the slab or run of tokens at hand (S), not kept. */
+    float *slab_hidden; /* [S, H]: output of o or down; gradient of a norm's output */
+    float *slab_ffn[2]; /* [S, I]: gate and up without backward; gradient of act (the first) with */
     const mq_block_shape *shape;
     mq_activations *activations;
     const float *x;
@@ -79,6 +84,16 @@ typedef struct mq_rows {
  * between two products that are not kept are in scratch arrays of this many tokens. */
 size_t mq_block_slab(const mq_config *config, size_t tokens);
 
+/* Tokens that one thread takes through all that a part of a block does with them, products and what
+ * lies between, while its cache holds them: with bfloat16 products of models so small that it does.
+ * Those products take the whole weights at once, dense, for which oneDNN has its faster kernels. */
+#define MQ_RUN_ROWS 128
+bool mq_block_in_runs(const mq_config *config);
+
+/* Floats of mq_block_pass.slab_* for a slab or run of so many tokens, and where they are. */
+size_t mq_block_slab_floats(const mq_config *config, size_t tokens, bool backward);
+void mq_block_place_slab(mq_block_pass *pass, float *scratch, size_t tokens);
+
 /* The tiles in which threads compute c[rows, columns] of a product. The tiles at the right and
  * lower edges may be smaller. They do not depend on the number of threads, since a library may
  * round products of another shape differently. */
@@ -96,7 +111,8 @@ mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_bl
 const mq_products *mq_block_bf16(const mq_block_weights *weights,
                                  const mq_activations *activations);
 
-/* work on all rows of a slab, MQ_ROW_CHUNK at a time by all threads. */
+/* work on all rows of a slab, MQ_ROW_CHUNK at a time by all threads, or by this one if it is alone.
+ */
 void mq_block_for_rows(void (*work)(const mq_block_pass *, const mq_rows *),
                        const mq_block_pass *pass, const mq_rows *slab);
 
@@ -104,6 +120,9 @@ void mq_block_for_rows(void (*work)(const mq_block_pass *, const mq_rows *),
  * output y[rows, out], and the gradient by its input, dx[rows, in]. */
 float *mq_block_output(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
 float *mq_block_input_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
+/* The same in pass->d_linear, the gradient by its output. */
+const float *mq_block_gradient_rows(const mq_block_pass *pass, mq_linear linear,
+                                    const mq_rows *rows);
 
 /* Linears whose products are made together: they have the same input. */
 typedef struct mq_together {
@@ -112,7 +131,8 @@ typedef struct mq_together {
 } mq_together;
 extern const mq_together mq_block_qkv, mq_block_o, mq_block_gate_up, mq_block_down;
 
-/* y = x·wᵀ + bias of a group of linears, for a slab of tokens, by all threads. */
+/* y = x·wᵀ + bias of a group of linears, for a slab of tokens by all threads, or for a run by this
+ * one. */
 void mq_block_linears(const mq_block_pass *pass, const mq_together *group, const mq_rows *slab);
 /* dx = Σ dy·w over the group; dy is pass->d_linear. */
 void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *group,
@@ -125,12 +145,18 @@ void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *gro
 float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
 void mq_block_round_input(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
                           const float *x);
-/* Rounds rows of pass->d_linear, the gradient by a linear's output. */
-void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
-
-/* A linear's weight gradient over all tokens is made in so many pieces, cut along the longer side.
+/* Rounds d, the rows of the gradient by a linear's output, which in float32 are in pass->d_linear.
  */
-size_t mq_block_pieces(const mq_config *config, mq_linear linear);
+void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
+                             const float *d);
+/* Bytes of mq_activations.packed; gemm has been through mq_block_prepare for MQ_RUN_ROWS tokens. */
+size_t mq_block_packed_size(const mq_gemm_bf16 *gemm, const mq_config *config, mq_linear linear,
+                            bool backward);
+/* In runs: packs the weights for the products that a forward or a backward makes of them. */
+void mq_block_pack_weights(const mq_block_pass *pass);
+
+/* A linear's weight gradient over all tokens is made in so many pieces. */
+size_t mq_block_pieces(const mq_block_pass *pass, mq_linear linear);
 void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece);
 
 /* kernels->rmsnorm_backward for MQ_ROW_CHUNK tokens at most, with `heads` rows of n each; arrays

@@ -41,27 +41,67 @@ void mq_block_norm_backward(float *dx, const float *base, const float *dy, const
                                     rows->count * heads, n);
 }
 
+static mq_rows chunk_at(size_t first, const mq_rows *slab) {
+    const size_t rest = slab->first + slab->count - first;
+    return (mq_rows){
+        .first = first, .count = rest < MQ_ROW_CHUNK ? rest : MQ_ROW_CHUNK, .slab = slab->first};
+}
+
 void mq_block_for_rows(void (*work)(const mq_block_pass *, const mq_rows *),
                        const mq_block_pass *pass, const mq_rows *slab) {
     const size_t end = slab->first + slab->count;
+    if (pass->alone) {
+        for (size_t first = slab->first; first < end; first += MQ_ROW_CHUNK) {
+            const mq_rows rows = chunk_at(first, slab);
+            work(pass, &rows);
+        }
+        return;
+    }
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(pass->context))
     for (size_t first = slab->first; first < end; first += MQ_ROW_CHUNK) {
-        const mq_rows rows = {.first = first,
-                              .count = end - first < MQ_ROW_CHUNK ? end - first : MQ_ROW_CHUNK,
-                              .slab = slab->first};
+        const mq_rows rows = chunk_at(first, slab);
         work(pass, &rows);
     }
 }
 
+typedef void block_part(const mq_block_pass *, const mq_rows *);
+
+/* part for all runs of tokens, each by one thread. */
+static void for_runs(block_part *part, const mq_block_pass *pass) {
+    const size_t tokens = pass->shape->sequences * pass->shape->length;
+    const size_t floats =
+        mq_block_slab_floats(pass->config, MQ_RUN_ROWS, pass->activations->backward);
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(pass->context))
+    for (size_t first = 0; first < tokens; first += MQ_RUN_ROWS) {
+        const size_t rest = tokens - first;
+        const mq_rows rows = {
+            .first = first, .count = rest < MQ_RUN_ROWS ? rest : MQ_RUN_ROWS, .slab = first};
+        mq_block_pass own = *pass;
+        own.alone = true;
+        mq_block_place_slab(
+            &own, pass->activations->scratch + (size_t)omp_get_thread_num() * floats, MQ_RUN_ROWS);
+        part(&own, &rows);
+    }
+}
+
 /* part for all slabs of tokens. */
-static void for_slabs(void (*part)(const mq_block_pass *, const mq_rows *),
-                      const mq_block_pass *pass) {
+static void for_slabs(block_part *part, const mq_block_pass *pass) {
     const size_t tokens = pass->shape->sequences * pass->shape->length;
     const size_t slab = mq_block_slab(pass->config, tokens);
+    mq_block_pass own = *pass;
+    mq_block_place_slab(&own, pass->activations->scratch, slab);
     for (size_t first = 0; first < tokens; first += slab) {
         const mq_rows rows = {
             .first = first, .count = tokens - first < slab ? tokens - first : slab, .slab = first};
-        part(pass, &rows);
+        part(&own, &rows);
+    }
+}
+
+static void for_tokens(block_part *part, const mq_block_pass *pass) {
+    if (pass->bf16 && mq_block_in_runs(pass->config)) {
+        for_runs(part, pass);
+    } else {
+        for_slabs(part, pass);
     }
 }
 
@@ -94,13 +134,14 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
     const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
     const mq_attention_inputs inputs = attention_inputs(activations);
     const mq_attention_run run = attention_run(&pass, &attention);
-    for_slabs(mq_block_qkv_forward, &pass);
+    mq_block_pack_weights(&pass);
+    for_tokens(mq_block_qkv_forward, &pass);
     if (shape->packed) {
         mq_attention_forward_packed(activations->attn, &inputs, shape->packed, &run);
     } else {
         mq_attention_forward(activations->attn, activations->lse, &inputs, &run);
     }
-    for_slabs(mq_block_ffn_forward, &pass);
+    for_tokens(mq_block_ffn_forward, &pass);
 }
 
 /* --- backward --------------------------------------------------------------------------------- */
@@ -123,7 +164,7 @@ static void find_wanted(mq_block_pass *pass) {
 }
 
 static size_t piece_count(const mq_block_pass *pass, mq_linear linear) {
-    return pass->grads->linear[linear] ? mq_block_pieces(pass->config, linear) : 0;
+    return pass->grads->linear[linear] ? mq_block_pieces(pass, linear) : 0;
 }
 
 static void bias_gradient(const mq_block_pass *pass, mq_linear linear) {
@@ -203,7 +244,8 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
                                        [MQ_UP] = a->up,
                                        [MQ_DOWN] = a->d_down ? a->d_down : dy}};
     find_wanted(&pass);
-    for_slabs(mq_block_ffn_backward, &pass);
+    mq_block_pack_weights(&pass);
+    for_tokens(mq_block_ffn_backward, &pass);
     if (pass.through_attention) {
         const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
         const mq_attention_inputs inputs = attention_inputs(a);
@@ -211,7 +253,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
         const mq_attention_grads by_inputs = {.dq = a->d_q, .dk = a->d_k, .dv = a->d_v};
         const mq_attention_run run = attention_run(&pass, &attention);
         mq_attention_backward(&by_inputs, &kept, &inputs, &run);
-        for_slabs(mq_block_qkv_backward, &pass);
+        for_tokens(mq_block_qkv_backward, &pass);
     }
     weight_gradients(&pass, context);
 }

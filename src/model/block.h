@@ -118,7 +118,18 @@ mq_block_weights mq_block_params_view(const mq_block_params *params);
 mq_status mq_model_forward(float *hidden, const mq_model *model, const int32_t *ids,
                            size_t sequences, size_t length, size_t batch, const char *phase,
                            const mq_context *context, mq_error *err);
+
+/* The same with products of bfloat16 operands, for which gemm has been through
+ * mq_model_forward_prepare with these sequences, length and batch, which is not 0. NULL: float32.
+ */
+mq_status mq_model_forward_bf16(float *hidden, const mq_model *model, const int32_t *ids,
+                                size_t sequences, size_t length, size_t batch,
+                                const mq_gemm_bf16 *gemm, const char *phase,
+                                const mq_context *context, mq_error *err);
+mq_status mq_model_forward_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t sequences,
+                                   size_t length, size_t batch, mq_error *err);
+/* Bytes that either takes; gemm as there. */
 size_t mq_model_forward_memory(const mq_config *config, size_t sequences, size_t length,
-                               size_t batch, const mq_context *context);
+                               size_t batch, const mq_gemm_bf16 *gemm, const mq_context *context);
 
 #endif

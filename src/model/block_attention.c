@@ -70,7 +70,8 @@ static void place_both_backward(const mq_block_pass *pass, const mq_rows *rows) 
     place_backward(a->d_q, a->q_raw, pass, rows, MQ_NORM_Q, pass->config->num_attention_heads);
     place_backward(a->d_k, a->k_raw, pass, rows, MQ_NORM_K, pass->config->num_key_value_heads);
     for (size_t i = 0; i < mq_block_qkv.count; i++) {
-        mq_block_round_gradient(pass, mq_block_qkv.linears[i], rows);
+        const mq_linear linear = mq_block_qkv.linears[i];
+        mq_block_round_gradient(pass, linear, rows, mq_block_gradient_rows(pass, linear, rows));
     }
 }
 

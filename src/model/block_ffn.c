@@ -77,17 +77,21 @@ static void after_ffn_backward(const mq_block_pass *pass, const mq_rows *rows) {
         mq_block_norm_backward(a->d_down + at, NULL, pass->dy + at, a->down + at, pass,
                                MQ_NORM_POST_FFN, rows, 1);
     }
-    mq_block_round_gradient(pass, MQ_DOWN, rows);
+    mq_block_round_gradient(pass, MQ_DOWN, rows, mq_block_gradient_rows(pass, MQ_DOWN, rows));
 }
 
-/* Gradients of gate and up, in place of themselves. */
+/* Gradients of gate and up: in place of themselves, or, where they are only to be rounded, in what
+ * the cache holds. */
 static void gated_input_backward(const mq_block_pass *pass, const mq_rows *rows) {
     float *gate = mq_block_output(pass, MQ_GATE, rows), *up = mq_block_output(pass, MQ_UP, rows);
+    float *d_act = mq_block_input_gradient(pass, MQ_DOWN, rows);
+    const bool kept = pass->bf16 == NULL || pass->grads->bias[MQ_GATE] || pass->grads->bias[MQ_UP];
+    float *d_gate = kept ? gate : d_act;
+    float *d_up = kept ? up : mq_block_input_rows(pass, MQ_DOWN, rows);
     pass->kernels->glu_backward[pass->config->activation](
-        gate, up, mq_block_input_gradient(pass, MQ_DOWN, rows), gate, up,
-        rows->count * pass->config->intermediate_size);
-    mq_block_round_gradient(pass, MQ_GATE, rows);
-    mq_block_round_gradient(pass, MQ_UP, rows);
+        d_gate, d_up, d_act, gate, up, rows->count * pass->config->intermediate_size);
+    mq_block_round_gradient(pass, MQ_GATE, rows, d_gate);
+    mq_block_round_gradient(pass, MQ_UP, rows, d_up);
 }
 
 /* d_h, then d_o where it is wanted. */
@@ -102,7 +106,7 @@ static void after_attention_backward(const mq_block_pass *pass, const mq_rows *r
             mq_block_norm_backward(a->d_o + at, NULL, d_h, a->o + at, pass, MQ_NORM_POST_ATTN, rows,
                                    1);
         }
-        mq_block_round_gradient(pass, MQ_O, rows);
+        mq_block_round_gradient(pass, MQ_O, rows, mq_block_gradient_rows(pass, MQ_O, rows));
     }
 }
 

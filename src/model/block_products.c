@@ -41,6 +41,23 @@ size_t mq_block_slab(const mq_config *config, size_t tokens) {
     return tokens < slab ? tokens : slab;
 }
 
+bool mq_block_in_runs(const mq_config *config) {
+    /* 2 MiB is the second-level cache of the processors with AMX; twice that is measured to gain
+     * still (tests/bench/RESULTS.md). */
+    return mq_block_slab_floats(config, MQ_RUN_ROWS, false) <= (size_t)1 << 21;
+}
+
+size_t mq_block_slab_floats(const mq_config *config, size_t tokens, bool backward) {
+    return tokens * (config->hidden_size + (backward ? 1 : 2) * config->intermediate_size);
+}
+
+void mq_block_place_slab(mq_block_pass *pass, float *scratch, size_t tokens) {
+    const size_t ffn = tokens * pass->config->intermediate_size;
+    pass->slab_hidden = scratch;
+    pass->slab_ffn[0] = scratch + tokens * pass->config->hidden_size;
+    pass->slab_ffn[1] = pass->activations->backward ? NULL : pass->slab_ffn[0] + ffn;
+}
+
 size_t mq_block_tile_rows(size_t tokens) { return tokens < TILE_ROWS ? tokens : TILE_ROWS; }
 
 static size_t in_pieces(size_t count, size_t pieces) {
@@ -88,11 +105,19 @@ static tile_view tile_at(const mq_tiles *tiles, size_t index, size_t rows, size_
 
 /* --- the shapes of products ------------------------------------------------------------------- */
 
-static mq_gemm_shape forward_shape(const mq_config *config, mq_linear linear,
-                                   const tile_view *tile) {
+/* Whether a run's products read packed weights: the last run of some numbers of tokens is shorter,
+ * and other shapes may have other layouts. */
+static bool is_packed(const mq_config *config, size_t rows) {
+    return mq_block_in_runs(config) && rows == MQ_RUN_ROWS;
+}
+
+/* in_run: the tile is all of a run's product. */
+static mq_gemm_shape forward_shape(const mq_config *config, mq_linear linear, const tile_view *tile,
+                                   bool in_run) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    return (mq_gemm_shape){.m = tile->rows,
+    return (mq_gemm_shape){.packed_b = in_run && is_packed(config, tile->rows),
+                           .m = tile->rows,
                            .n = tile->columns,
                            .k = in,
                            .lda = in,
@@ -102,10 +127,11 @@ static mq_gemm_shape forward_shape(const mq_config *config, mq_linear linear,
 }
 
 static mq_gemm_shape backward_shape(const mq_config *config, mq_linear linear,
-                                    const tile_view *tile, bool accumulate) {
+                                    const tile_view *tile, bool accumulate, bool in_run) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    return (mq_gemm_shape){.m = tile->rows,
+    return (mq_gemm_shape){.packed_b = in_run && is_packed(config, tile->rows),
+                           .m = tile->rows,
                            .n = tile->columns,
                            .k = out,
                            .lda = out,
@@ -114,14 +140,25 @@ static mq_gemm_shape backward_shape(const mq_config *config, mq_linear linear,
                            .accumulate = accumulate};
 }
 
-/* Pieces of weight gradients are at most so many rows or columns. Of less than that their products
- * are slower, and of more there would be too few pieces for the threads. */
+/* Pieces of weight gradients are at most so many rows or columns, along the longer side. Of less
+ * than that their products are slower, and of more there would be too few pieces for the threads.
+ * In runs they are rows, of the gradient turned: all operands are dense then. */
 #define PIECE 512
+#define TURNED_PIECE 256
 
-size_t mq_block_pieces(const mq_config *config, mq_linear linear) {
+static bool in_runs(const mq_block_pass *pass) {
+    return pass->bf16 && mq_block_in_runs(pass->config);
+}
+
+static size_t piece_count(const mq_config *config, mq_linear linear, bool turned) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    return ((out > in ? out : in) + PIECE - 1) / PIECE;
+    return turned ? (out + TURNED_PIECE - 1) / TURNED_PIECE
+                  : ((out > in ? out : in) + PIECE - 1) / PIECE;
+}
+
+size_t mq_block_pieces(const mq_block_pass *pass, mq_linear linear) {
+    return piece_count(pass->config, linear, in_runs(pass));
 }
 
 /* dw[rows, columns] of a piece begins at its `row` and `column`. */
@@ -130,19 +167,21 @@ typedef struct piece_view {
     mq_gemm_shape shape;
 } piece_view;
 
-static piece_view piece_of(const mq_config *config, mq_linear linear, size_t piece, size_t tokens) {
+static piece_view piece_of(const mq_config *config, mq_linear linear, size_t piece, size_t tokens,
+                           bool turned) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    const size_t longer = out > in ? out : in, pieces = mq_block_pieces(config, linear);
-    const size_t begin = longer * piece / pieces, count = longer * (piece + 1) / pieces - begin;
-    piece_view view = {.row = out > in ? begin : 0, .column = out > in ? 0 : begin};
-    view.shape = (mq_gemm_shape){.m = out > in ? count : out,
-                                 .n = out > in ? in : count,
+    const bool by_rows = turned || out > in;
+    const size_t side = by_rows ? out : in, pieces = piece_count(config, linear, turned);
+    const size_t begin = side * piece / pieces, count = side * (piece + 1) / pieces - begin;
+    piece_view view = {.row = by_rows ? begin : 0, .column = by_rows ? 0 : begin};
+    view.shape = (mq_gemm_shape){.m = by_rows ? count : out,
+                                 .n = by_rows ? in : count,
                                  .k = tokens,
-                                 .lda = out,
+                                 .lda = turned ? tokens : out,
                                  .ldb = in,
                                  .ldc = in,
-                                 .trans_a = true};
+                                 .trans_a = !turned};
     return view;
 }
 
@@ -159,22 +198,29 @@ static size_t outputs_of(const mq_config *config, const mq_together *group) {
     return sum;
 }
 
+/* Of products that together have so many columns. In runs one tile is all. */
+static mq_tiles tiles_of(const mq_config *config, size_t rows, size_t columns, size_t together) {
+    const mq_tiles all = {.rows = rows, .columns = columns, .down = 1, .across = 1};
+    return mq_block_in_runs(config) ? all : mq_block_tiles(rows, columns, together);
+}
+
 /* The shapes of all tiles of one linear's products. */
 static mq_status prepare_linear(mq_gemm_bf16 *gemm, const mq_config *config, mq_linear linear,
                                 size_t outputs, bool first, size_t rows, bool backward,
                                 mq_error *err) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    const mq_tiles of_y = mq_block_tiles(rows, out, outputs), of_dx = mq_block_tiles(rows, in, in);
+    const mq_tiles of_y = tiles_of(config, rows, out, outputs),
+                   of_dx = tiles_of(config, rows, in, in);
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < of_y.down * of_y.across; i++) {
         const tile_view tile = tile_at(&of_y, i, rows, out);
-        const mq_gemm_shape shape = forward_shape(config, linear, &tile);
+        const mq_gemm_shape shape = forward_shape(config, linear, &tile, true);
         status = mq_gemm_bf16_prepare(gemm, &shape, err);
     }
     for (size_t i = 0; backward && status == MQ_OK && i < of_dx.down * of_dx.across; i++) {
         const tile_view tile = tile_at(&of_dx, i, rows, in);
-        const mq_gemm_shape shape = backward_shape(config, linear, &tile, !first);
+        const mq_gemm_shape shape = backward_shape(config, linear, &tile, !first, true);
         status = mq_gemm_bf16_prepare(gemm, &shape, err);
     }
     return status;
@@ -211,7 +257,9 @@ static mq_status prepare_attention(mq_gemm_bf16 *gemm, const mq_config *config, 
 mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t sequences,
                            size_t length, bool backward, mq_error *err) {
     const size_t tokens = sequences * length;
-    const size_t slab = mq_block_slab(config, tokens), rest = tokens % slab;
+    const bool turned = mq_block_in_runs(config);
+    const size_t most = mq_block_in_runs(config) ? MQ_RUN_ROWS : tokens;
+    const size_t slab = mq_block_slab(config, tokens < most ? tokens : most), rest = tokens % slab;
     mq_status status = prepare_attention(gemm, config, length, backward, err);
     if (status == MQ_OK) {
         status = prepare_slab(gemm, config, slab, backward, err);
@@ -220,8 +268,8 @@ mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t s
         status = prepare_slab(gemm, config, rest, backward, err);
     }
     for (mq_linear linear = 0; backward && linear < MQ_LINEAR_COUNT; linear++) {
-        for (size_t i = 0; status == MQ_OK && i < mq_block_pieces(config, linear); i++) {
-            const piece_view view = piece_of(config, linear, i, tokens);
+        for (size_t i = 0; status == MQ_OK && i < piece_count(config, linear, turned); i++) {
+            const piece_view view = piece_of(config, linear, i, tokens, turned);
             status = mq_gemm_bf16_prepare(gemm, &view.shape, err);
         }
     }
@@ -230,15 +278,28 @@ mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t s
 
 /* --- operands --------------------------------------------------------------------------------- */
 
+static size_t tokens_of(const mq_block_pass *pass) {
+    return pass->shape->sequences * pass->shape->length;
+}
+
+/* Backward: whether the gradient by the linear's input is wanted. */
+static bool passes_on(const mq_block_pass *pass, mq_linear linear) {
+    return linear == MQ_DOWN ? pass->through_ffn
+           : linear == MQ_GATE || linear == MQ_UP
+               ? pass->through_o || pass->grads->norm[MQ_NORM_PRE_FFN]
+           : linear == MQ_O ? pass->through_attention
+                            : pass->through_input;
+}
+
 float *mq_block_output(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
     float *const kept[MQ_LINEAR_COUNT] = {
         [MQ_Q] = a->q_raw,   [MQ_K] = a->k_raw, [MQ_V] = a->v,      [MQ_O] = a->o,
         [MQ_GATE] = a->gate, [MQ_UP] = a->up,   [MQ_DOWN] = a->down};
-    float *const scratch[MQ_LINEAR_COUNT] = {[MQ_O] = a->slab_hidden,
-                                             [MQ_GATE] = a->slab_ffn[0],
-                                             [MQ_UP] = a->slab_ffn[1],
-                                             [MQ_DOWN] = a->slab_hidden};
+    float *const scratch[MQ_LINEAR_COUNT] = {[MQ_O] = pass->slab_hidden,
+                                             [MQ_GATE] = pass->slab_ffn[0],
+                                             [MQ_UP] = pass->slab_ffn[1],
+                                             [MQ_DOWN] = pass->slab_hidden};
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linear);
     return kept[linear] ? kept[linear] + rows->first * out
@@ -252,7 +313,8 @@ float *mq_block_input_gradient(const mq_block_pass *pass, mq_linear linear, cons
     if (linear == MQ_O) {
         return a->d_attn + rows->first * in;
     }
-    return (linear == MQ_DOWN ? a->slab_ffn[0] : a->slab_hidden) + (rows->first - rows->slab) * in;
+    return (linear == MQ_DOWN ? pass->slab_ffn[0] : pass->slab_hidden) +
+           (rows->first - rows->slab) * in;
 }
 
 float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
@@ -275,13 +337,71 @@ void mq_block_round_input(const mq_block_pass *pass, mq_linear linear, const mq_
     }
 }
 
-void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
-    if (pass->bf16) {
-        size_t out, in;
-        mq_config_linear_shape(&out, &in, pass->config, linear);
-        const size_t at = rows->first * out;
-        pass->kernels->to_bf16(pass->activations->d_bf16[linear] + at, pass->d_linear[linear] + at,
-                               rows->count * out);
+const float *mq_block_gradient_rows(const mq_block_pass *pass, mq_linear linear,
+                                    const mq_rows *rows) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, pass->config, linear);
+    return pass->d_linear[linear] + rows->first * out;
+}
+
+void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
+                             const float *d) {
+    if (!pass->bf16) {
+        return;
+    }
+    const mq_activations *a = pass->activations;
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, pass->config, linear);
+    if (passes_on(pass, linear) || !in_runs(pass)) {
+        pass->kernels->to_bf16(a->d_bf16[linear] + rows->first * out, d, rows->count * out);
+    }
+    if (in_runs(pass) && pass->grads->linear[linear]) {
+        pass->kernels->to_bf16_turned(a->d_turned[linear] + rows->first, tokens_of(pass), d,
+                                      rows->count, out);
+    }
+}
+
+/* --- packed weights --------------------------------------------------------------------------- */
+
+/* The product of a whole run, forward or backward. */
+static mq_gemm_shape run_shape(const mq_config *config, mq_linear linear, bool backward) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, config, linear);
+    const tile_view all = {.rows = MQ_RUN_ROWS, .columns = backward ? in : out};
+    const bool adds =
+        linear == MQ_K || linear == MQ_V || linear == MQ_UP; /* not its group's first */
+    return backward ? backward_shape(config, linear, &all, adds, true)
+                    : forward_shape(config, linear, &all, true);
+}
+
+size_t mq_block_packed_size(const mq_gemm_bf16 *gemm, const mq_config *config, mq_linear linear,
+                            bool backward) {
+    size_t most = 0;
+    for (int which = 0; which <= (backward ? 1 : 0); which++) {
+        const mq_gemm_shape shape = run_shape(config, linear, which == 1);
+        const size_t size = mq_gemm_bf16_packed_size(gemm, &shape);
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
+void mq_block_pack_weights(const mq_block_pass *pass) {
+    static const mq_linear largest_first[MQ_LINEAR_COUNT] = {MQ_DOWN, MQ_GATE, MQ_UP, MQ_Q,
+                                                             MQ_O,    MQ_K,    MQ_V};
+    const bool backward = pass->grads != NULL;
+    if (!in_runs(pass) || tokens_of(pass) < MQ_RUN_ROWS) {
+        return;
+    }
+    const mq_products *bf16 = pass->bf16;
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(pass->context))
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        const mq_linear linear = largest_first[i];
+        const mq_gemm_shape shape = run_shape(pass->config, linear, backward);
+        if (!backward || passes_on(pass, linear)) {
+            mq_gemm_bf16_pack(bf16->gemm, pass->activations->packed[linear],
+                              pass->weights->linear_bf16[linear], &shape,
+                              bf16->scratch + (size_t)omp_get_thread_num() * bf16->scratch_size);
+        }
     }
 }
 
@@ -297,6 +417,10 @@ static mq_operand weight_of(const mq_block_pass *pass, mq_linear linear) {
     return (mq_operand){pass->weights->linear[linear], pass->weights->linear_bf16[linear]};
 }
 
+static mq_operand packed_of(const mq_block_pass *pass, mq_linear linear) {
+    return (mq_operand){.bf16 = pass->activations->packed[linear]};
+}
+
 static mq_operand gradient_of(const mq_block_pass *pass, mq_linear linear) {
     return (mq_operand){pass->d_linear[linear], pass->activations->d_bf16[linear]};
 }
@@ -307,9 +431,10 @@ static void forward_tile(float *y, const mq_block_pass *pass, mq_linear linear, 
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linear);
     const mq_operand x = mq_operand_at(input_of(pass, linear), (row + tile->row) * in);
-    const mq_operand w = mq_operand_at(weight_of(pass, linear), tile->column * in);
     float *c = y + tile->row * out + tile->column;
-    const mq_gemm_shape shape = forward_shape(pass->config, linear, tile);
+    const mq_gemm_shape shape = forward_shape(pass->config, linear, tile, pass->alone);
+    const mq_operand w = shape.packed_b ? packed_of(pass, linear)
+                                        : mq_operand_at(weight_of(pass, linear), tile->column * in);
     mq_product(c, x, w, &shape, pass->bf16);
     const float *bias = pass->weights->bias[linear];
     for (size_t r = 0; bias && r < tile->rows; r++) {
@@ -323,7 +448,21 @@ static int threads_for(const mq_block_pass *pass, size_t rows, size_t columns, s
     return multiplications < 1e5 ? 1 : (int)mq_context_threads(pass->context);
 }
 
+static void linears_alone(const mq_block_pass *pass, const mq_together *group, const mq_rows *run) {
+    for (size_t i = 0; i < group->count; i++) {
+        const mq_linear linear = group->linears[i];
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, pass->config, linear);
+        const tile_view all = {.rows = run->count, .columns = out};
+        forward_tile(mq_block_output(pass, linear, run), pass, linear, run->first, &all);
+    }
+}
+
 void mq_block_linears(const mq_block_pass *pass, const mq_together *group, const mq_rows *slab) {
+    if (pass->alone) {
+        linears_alone(pass, group, slab);
+        return;
+    }
     const mq_linear *linears = group->linears;
     const size_t count = group->count, outputs = outputs_of(pass->config, group);
     mq_tiles tiles[MQ_LINEAR_COUNT];
@@ -355,8 +494,9 @@ static void backward_tile(float *dx, const mq_block_pass *pass, mq_linear linear
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linear);
     const mq_operand dy = mq_operand_at(gradient_of(pass, linear), (row + tile->row) * out);
-    const mq_operand w = mq_operand_at(weight_of(pass, linear), tile->column);
-    const mq_gemm_shape shape = backward_shape(pass->config, linear, tile, accumulate);
+    const mq_gemm_shape shape = backward_shape(pass->config, linear, tile, accumulate, pass->alone);
+    const mq_operand w = shape.packed_b ? packed_of(pass, linear)
+                                        : mq_operand_at(weight_of(pass, linear), tile->column);
     mq_product(dx + tile->row * in + tile->column, dy, w, &shape, pass->bf16);
 }
 
@@ -366,8 +506,15 @@ void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *gro
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linears[0]);
     const size_t count = group->count, outputs = outputs_of(pass->config, group);
-    const mq_tiles tiles = mq_block_tiles(slab->count, in, in);
     float *dx = mq_block_input_gradient(pass, linears[0], slab);
+    if (pass->alone) {
+        const tile_view all = {.rows = slab->count, .columns = in};
+        for (size_t i = 0; i < count; i++) {
+            backward_tile(dx, pass, linears[i], slab->first, &all, i > 0);
+        }
+        return;
+    }
+    const mq_tiles tiles = mq_block_tiles(slab->count, in, in);
     const int threads = threads_for(pass, slab->count, outputs, in);
     mq_gemm_enter_single();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
@@ -381,9 +528,12 @@ void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *gro
 }
 
 void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece) {
-    const piece_view view =
-        piece_of(pass->config, linear, piece, pass->shape->sequences * pass->shape->length);
+    const size_t tokens = tokens_of(pass);
+    const bool turned = in_runs(pass);
+    const piece_view view = piece_of(pass->config, linear, piece, tokens, turned);
     float *dw = pass->grads->linear[linear] + view.row * view.shape.ldc + view.column;
-    mq_product(dw, mq_operand_at(gradient_of(pass, linear), view.row),
+    const mq_operand d = turned ? (mq_operand){.bf16 = pass->activations->d_turned[linear]}
+                                : gradient_of(pass, linear);
+    mq_product(dw, mq_operand_at(d, turned ? view.row * tokens : view.row),
                mq_operand_at(input_of(pass, linear), view.column), &view.shape, pass->bf16);
 }

@@ -1,9 +1,13 @@
 /* A whole model, block by block: one block's weights in memory, all sequences pass through it. */
+#include <string.h>
+
 #include "base/error.h"
 #include "model/block.h"
 
 typedef struct forward {
+    const mq_gemm_bf16 *gemm; /* NULL: float32 products */
     mq_block_params params;
+    mq_bf16 *rounded[MQ_LINEAR_COUNT]; /* params.linear, with gemm */
     mq_activations *activations;
     float *cos_table[2], *sin_table[2]; /* of global and of local layers */
     mq_slab memory;
@@ -21,13 +25,18 @@ static void forward_carve(forward *f, mq_slab *slab, const mq_config *config,
         slab->overflow = true;
     }
     mq_block_params_carve(&f->params, slab, config);
+    for (int i = 0; f->gemm != NULL && i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, (mq_linear)i);
+        f->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
+    }
     for (size_t i = 0; i < 2; i++) {
         const bool shared = i == 1 && !config->arch->local_rope;
         f->cos_table[i] = shared ? f->cos_table[0] : mq_carve(slab, angles, sizeof(float));
         f->sin_table[i] = shared ? f->sin_table[0] : mq_carve(slab, angles, sizeof(float));
     }
-    f->activations =
-        mq_activations_carve(slab, config, size->sequences, size->length, false, context);
+    f->activations = mq_activations_carve_bf16(slab, config, size->sequences, size->length, false,
+                                               f->gemm, context);
 }
 
 static mq_status forward_open(forward *f, const mq_config *config, const forward_size *size,
@@ -74,12 +83,29 @@ static forward_size equal_size(size_t sequences, size_t length, size_t batch) {
 }
 
 size_t mq_model_forward_memory(const mq_config *config, size_t sequences, size_t length,
-                               size_t batch, const mq_context *context) {
-    forward f = {0};
+                               size_t batch, const mq_gemm_bf16 *gemm, const mq_context *context) {
+    forward f = {.gemm = gemm};
     mq_slab slab = {0};
     const forward_size size = equal_size(sequences, length, batch);
     forward_carve(&f, &slab, config, &size, context);
     return slab.overflow ? SIZE_MAX : slab.used;
+}
+
+/* The block's weights as products want them. */
+static mq_block_weights weights_of(const forward *f, const mq_config *config,
+                                   const mq_context *context) {
+    mq_block_weights weights = mq_block_params_view(&f->params);
+    if (f->gemm == NULL) {
+        return weights;
+    }
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, (mq_linear)i);
+        mq_bf16_round_all(f->rounded[i], f->params.linear[i], out * in);
+    }
+    memcpy(weights.linear_bf16, f->rounded, sizeof f->rounded);
+    return weights;
 }
 
 static mq_status forward_block(float *hidden, forward *f, const mq_model *model, size_t layer,
@@ -87,7 +113,7 @@ static mq_status forward_block(float *hidden, forward *f, const mq_model *model,
                                const mq_context *context, mq_error *err) {
     const size_t stride = length * model->config.hidden_size;
     mq_status status = mq_block_params_load(&f->params, model, layer, err);
-    const mq_block_weights weights = mq_block_params_view(&f->params);
+    const mq_block_weights weights = weights_of(f, &model->config, context);
     for (size_t first = 0; status == MQ_OK && first < sequences; first += batch) {
         status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {
@@ -101,9 +127,28 @@ static mq_status forward_block(float *hidden, forward *f, const mq_model *model,
     return status;
 }
 
+mq_status mq_model_forward_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t sequences,
+                                   size_t length, size_t batch, mq_error *err) {
+    const size_t full = sequences / batch, rest = sequences % batch;
+    mq_status status = MQ_OK;
+    if (full > 0) {
+        status = mq_block_prepare(gemm, config, batch, length, false, err);
+    }
+    return status == MQ_OK && rest > 0 ? mq_block_prepare(gemm, config, rest, length, false, err)
+                                       : status;
+}
+
 mq_status mq_model_forward(float *hidden, const mq_model *model, const int32_t *ids,
                            size_t sequences, size_t length, size_t batch, const char *phase,
                            const mq_context *context, mq_error *err) {
+    return mq_model_forward_bf16(hidden, model, ids, sequences, length, batch, NULL, phase, context,
+                                 err);
+}
+
+mq_status mq_model_forward_bf16(float *hidden, const mq_model *model, const int32_t *ids,
+                                size_t sequences, size_t length, size_t batch,
+                                const mq_gemm_bf16 *gemm, const char *phase,
+                                const mq_context *context, mq_error *err) {
     const size_t layers = model->config.num_hidden_layers;
     const double begin = mq_seconds();
     if (sequences == 0 || length == 0) {
@@ -111,7 +156,7 @@ mq_status mq_model_forward(float *hidden, const mq_model *model, const int32_t *
     }
     batch = batch == 0 ? 1 : batch;
     mq_status status = mq_model_embed(hidden, model, ids, sequences * length, err);
-    forward f = {0};
+    forward f = {.gemm = gemm};
     if (status == MQ_OK) {
         const forward_size size = equal_size(sequences, length, batch);
         status = forward_open(&f, &model->config, &size, context, err);
@@ -123,7 +168,7 @@ mq_status mq_model_forward(float *hidden, const mq_model *model, const int32_t *
         }
     }
     mq_slab_free(&f.memory);
-    return status;
+    return status == MQ_OK && gemm != NULL ? mq_gemm_bf16_check(gemm, err) : status;
 }
 
 /* --- packed batches --------------------------------------------------------------------------- */

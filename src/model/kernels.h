@@ -47,13 +47,16 @@ typedef struct mq_kernels {
     /* y[count] = x rounded to bfloat16, the same with every instruction set. */
     void (*to_bf16)(mq_bf16 *y, const float *x, size_t count);
 
+    /* The same of x[rows, n], turned: y[n, rows], of which a row begins every ld. */
+    void (*to_bf16_turned)(mq_bf16 *y, size_t ld, const float *x, size_t rows, size_t n);
+
     /* One token's heads, x[heads, 2·half] in place: (x1, x2) <- (x1·cos - x2·sin, x2·cos + x1·sin),
      * or, with inverse, the rotation back. cos_row and sin_row [half]. */
     void (*rope)(float *x, const float *cos_row, const float *sin_row, size_t heads, size_t half,
                  bool inverse);
 
-    /* By mq_activation: h[count] = act(gate)·up; and its gradient. h may be gate or up; dgate, dup
-     * may be gate, up. */
+    /* By mq_activation: h[count] = act(gate)·up; and its gradient. h may be gate or up; dgate may
+     * be gate or dh, dup may be up. */
     void (*glu[2])(float *h, const float *gate, const float *up, size_t count);
     void (*glu_backward[2])(float *dgate, float *dup, const float *dh, const float *gate,
                             const float *up, size_t count);

@@ -87,6 +87,30 @@ size_t mq_refit_batch(const mq_refit_setup *setup) {
     return setup->batch < setup->train ? setup->batch : setup->train;
 }
 
+/* The narrower a width, the more it gains from more text (SmolLM2, tests/bench/RESULTS.md, "The
+ * refit": KL of int8 0.0053 to 0.0051, of int4 0.088 to 0.079, of int2 1.15 to 0.69), and a step of
+ * each costs the same: where there is plenty, 2 bits get all of it, 3 to 5 bits a half, wider ones
+ * an eighth. Whole steps only. Those are the last: of text that was read, what blocks have not
+ * learned from; where the model has written some, what was read (store/quantize.h). */
+size_t mq_refit_share(const mq_refit_setup *setup, unsigned width) {
+    const bool wide = mq_refit_is_wide(width);
+    const size_t part = width <= 2 ? 1 : wide ? 8 : 2;
+    const size_t least = wide ? setup->least / 4 : setup->least;
+    size_t share = setup->train / part > least ? setup->train / part : least;
+    share = share < setup->train ? share : setup->train;
+    const size_t batch = mq_refit_batch(setup), steps = share / batch;
+    return batch * (steps > 1 ? steps : 1);
+}
+
+/* Sequences whose targets are made with bfloat16 products: all of train but the last, which wide
+ * widths train on. For narrow ones a target's rounding is little beside what they are off by (KL of
+ * all three ends the same in tests/bench/RESULTS.md), and full precision's pass takes a third of
+ * the time. Several students see the same targets, and wide ones are among them. */
+static size_t rounded_targets(const mq_refit_setup *setup, size_t students) {
+    return setup->gemm == NULL || students > 1 ? 0
+                                               : setup->train - mq_refit_share(setup, MQ_MAX_WIDTH);
+}
+
 mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq_context *context) {
     return (mq_distill){.setup = *setup,
                         .context = context,
@@ -101,7 +125,11 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
     }
     const mq_config *config = &setup->model->config;
     const size_t batch = mq_refit_batch(setup);
-    const mq_status status = mq_block_prepare(setup->gemm, config, batch, setup->length, true, err);
+    mq_status status = mq_block_prepare(setup->gemm, config, batch, setup->length, true, err);
+    if (status == MQ_OK) {
+        status = mq_model_forward_prepare(setup->gemm, config, rounded_targets(setup, 1),
+                                          setup->length, setup->pass_batch, err);
+    }
     return status == MQ_OK
                ? mq_head_gradient_prepare(setup->gemm, config, batch * setup->length, err)
                : status;
@@ -109,14 +137,17 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
 
 /* Full precision's pass over all sequences, a student's over those of the validation, and their
  * head. */
-size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context) {
+size_t mq_distill_beside(const mq_refit_setup *setup, size_t students, const mq_context *context) {
     const mq_config *config = &setup->model->config;
-    const size_t all = setup->train + setup->validation;
+    const size_t rounded = rounded_targets(setup, students);
     const size_t full =
-        mq_model_forward_memory(config, all, setup->length, setup->pass_batch, context);
+        mq_larger(mq_model_forward_memory(config, rounded, setup->length, setup->pass_batch,
+                                          setup->gemm, context),
+                  mq_model_forward_memory(config, setup->train + setup->validation - rounded,
+                                          setup->length, setup->pass_batch, NULL, context));
     const size_t student =
         mq_sum_capped(mq_model_forward_memory(config, setup->validation, setup->length,
-                                              setup->pass_batch, context),
+                                              setup->pass_batch, NULL, context),
                       mq_student_read_memory(config));
     const size_t head = mq_head_memory(config, setup->validation * setup->length);
     return mq_larger(full, mq_larger(student, head));
@@ -129,9 +160,16 @@ mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
         mq_rope_tables(distill->cos_table[i], distill->sin_table[i], &config->rope[i], config,
                        setup->length);
     }
-    const mq_status status = mq_model_forward(
-        distill->teacher_hidden, setup->model, setup->ids, setup->train + setup->validation,
-        setup->length, setup->pass_batch, "full precision", distill->context, err);
+    const size_t rounded = rounded_targets(setup, distill->students), length = setup->length;
+    mq_status status = mq_model_forward_bf16(distill->teacher_hidden, setup->model, setup->ids,
+                                             rounded, length, setup->pass_batch, setup->gemm,
+                                             "full precision, bfloat16", distill->context, err);
+    if (status == MQ_OK) {
+        status = mq_model_forward(distill->teacher_hidden + rounded * length * config->hidden_size,
+                                  setup->model, setup->ids + rounded * length,
+                                  setup->train + setup->validation - rounded, length,
+                                  setup->pass_batch, "full precision", distill->context, err);
+    }
     distill->started = mq_seconds();
     return status;
 }

@@ -75,7 +75,8 @@ mq_status mq_qat_memory(size_t *out, const mq_qat_setup *setup, const mq_context
     if (status != MQ_OK) {
         return status;
     }
-    return mq_add_size(out, slab.used, mq_distill_beside(&setup->refit, context))
+    return mq_add_size(out, slab.used,
+                       mq_distill_beside(&setup->refit, setup->width_count, context))
                ? MQ_OK
                : mq_fail_memory(err, "--qat", SIZE_MAX);
 }

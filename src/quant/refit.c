@@ -45,7 +45,7 @@ mq_status mq_refit_memory(size_t *out, const mq_refit_setup *setup, const mq_con
     if (status != MQ_OK) {
         return status;
     }
-    return mq_add_size(out, slab.used, mq_distill_beside(setup, context))
+    return mq_add_size(out, slab.used, mq_distill_beside(setup, 1, context))
                ? MQ_OK
                : mq_fail_memory(err, "the refit", SIZE_MAX);
 }
@@ -185,7 +185,7 @@ static mq_status train_epoch(mq_refit *refit, width_run *run, mq_random *random,
 static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run, mq_error *err) {
     mq_random random;
     mq_random_seed(&random, refit->distill.setup.seed, 0x7265666974ULL + run->width); /* "refit" */
-    for (size_t i = 0; i < run->train; i++) { /* the last ones: train_share */
+    for (size_t i = 0; i < run->train; i++) { /* the last ones: mq_refit_share */
         refit->distill.order[i] = refit->distill.setup.train - run->train + i;
     }
     mq_status status =
@@ -213,24 +213,9 @@ static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run,
     return status;
 }
 
-/* The narrower a width, the more it gains from more text (SmolLM2, tests/bench/RESULTS.md, "The
- * refit": KL of int8 0.0053 to 0.0051, of int4 0.088 to 0.079, of int2 1.15 to 0.69), and a step of
- * each costs the same: where there is plenty, 2 bits get all of it, 3 to 5 bits a half, wider ones
- * an eighth. Whole steps only. Those are the last: of text that was read, what blocks have not
- * learned from; where the model has written some, what was read (store/quantize.h). */
-static size_t train_share(const mq_refit *refit, unsigned width) {
-    const mq_refit_setup *setup = &refit->distill.setup;
-    const bool wide = mq_refit_is_wide(width);
-    const size_t part = width <= 2 ? 1 : wide ? 8 : 2;
-    const size_t least = wide ? setup->least / 4 : setup->least;
-    size_t share = setup->train / part > least ? setup->train / part : least;
-    share = share < setup->train ? share : setup->train;
-    const size_t steps = share / refit->distill.batch;
-    return refit->distill.batch * (steps > 1 ? steps : 1);
-}
-
 static size_t step_count(const mq_refit *refit, unsigned width) {
-    return train_share(refit, width) / refit->distill.batch * refit->distill.setup.epochs;
+    return mq_refit_share(&refit->distill.setup, width) / refit->distill.batch *
+           refit->distill.setup.epochs;
 }
 
 size_t mq_refit_work(const mq_refit *refit, unsigned width) {
@@ -252,7 +237,7 @@ mq_status mq_refit_width(mq_refit_result *result, mq_refit *refit, unsigned widt
                      .before = before,
                      .after = after,
                      .started = mq_seconds(),
-                     .train = train_share(refit, width)};
+                     .train = mq_refit_share(&refit->distill.setup, width)};
     run.steps = step_count(refit, width);
     *result = (mq_refit_result){.tokens = run.steps * refit->distill.batch * setup->length};
     mq_status status = mq_student_start(&refit->student, width, store, err);

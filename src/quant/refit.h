@@ -51,8 +51,9 @@ typedef struct mq_refit_setup {
                           block's are always kept */
     size_t epochs;
     uint64_t seed;
-    mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products.
-                           What is measured on the validation sequences is float32 in either case */
+    mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products. What is measured
+                           on the validation sequences, and the targets that wide widths train on,
+                           are float32 in either case */
     double rate;        /* of Adam; negative: mq_refit_rate of the width */
 } mq_refit_setup;
 
@@ -80,6 +81,9 @@ typedef struct mq_refit mq_refit;
 /* Sequences of a step: as many as a batch has, or all there are. The last ones, which do not fill a
  * step, are left out. */
 size_t mq_refit_batch(const mq_refit_setup *setup);
+
+/* The sequences that a width trains on, the last of setup->train; whole steps only. */
+size_t mq_refit_share(const mq_refit_setup *setup, unsigned width);
 
 /* Makes setup's gemm, if it has one, ready for all products of the refit. */
 mq_status mq_refit_prepare(const mq_refit_setup *setup, mq_error *err);

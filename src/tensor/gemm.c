@@ -17,7 +17,7 @@ static bool shape_fits_blas(const mq_gemm_shape *s) {
 bool mq_gemm_same_shape(const mq_gemm_shape *a, const mq_gemm_shape *b) {
     return a->m == b->m && a->n == b->n && a->k == b->k && a->lda == b->lda && a->ldb == b->ldb &&
            a->ldc == b->ldc && a->trans_a == b->trans_a && a->trans_b == b->trans_b &&
-           a->accumulate == b->accumulate;
+           a->accumulate == b->accumulate && a->packed_b == b->packed_b;
 }
 
 /* A product of nothing or over nothing is the reference's: BLAS refuses leading dimensions of 0. */

@@ -14,6 +14,8 @@ typedef struct mq_gemm_shape {
     size_t m, n, k;
     size_t lda, ldb, ldc; /* elements between rows as they are stored */
     bool trans_a, trans_b, accumulate;
+    bool packed_b; /* mq_gemm_bf16_run's b is what mq_gemm_bf16_pack made of the one described here;
+                      others' products take no notice */
 } mq_gemm_shape;
 
 bool mq_gemm_same_shape(const mq_gemm_shape *a, const mq_gemm_shape *b);

@@ -13,12 +13,15 @@
 
 #include "base/alloc.h"
 
-enum { SOURCE, WEIGHTS, RESULT, SCRATCH, ARGUMENTS };
+/* PLAIN: the weights before they are packed. */
+enum { SOURCE, WEIGHTS, RESULT, SCRATCH, PLAIN, PACK_SCRATCH, ARGUMENTS };
 
 typedef struct product {
     mq_gemm_shape shape;
     dnnl_primitive_t primitive;
+    dnnl_primitive_t pack;              /* NULL: the shape has no packed_b */
     dnnl_memory_t (*memory)[ARGUMENTS]; /* [threads] */
+    size_t packed_size;
 } product;
 
 struct mq_gemm_bf16 {
@@ -101,6 +104,7 @@ static void free_product(product *p, size_t threads) {
     }
     mq_free(p->memory);
     dnnl_primitive_destroy(p->primitive);
+    dnnl_primitive_destroy(p->pack);
 }
 
 void mq_gemm_bf16_free(mq_gemm_bf16 *gemm) {
@@ -159,19 +163,51 @@ static dnnl_status_t attributes(dnnl_primitive_attr_t *out, bool accumulate) {
     return status;
 }
 
+/* From PLAIN to WEIGHTS. */
+static dnnl_status_t make_pack(product *p, dnnl_memory_desc_t memory[ARGUMENTS],
+                               const mq_gemm_bf16 *gemm) {
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t made = NULL;
+    dnnl_status_t status = attributes(&attr, false);
+    if (status == dnnl_success) {
+        status = dnnl_reorder_primitive_desc_create(&made, &memory[PLAIN], gemm->engine,
+                                                    &memory[WEIGHTS], gemm->engine, attr);
+    }
+    if (status == dnnl_success) {
+        memory[PACK_SCRATCH] = *dnnl_primitive_desc_query_md(made, dnnl_query_scratchpad_md, 0);
+        p->packed_size = dnnl_memory_desc_get_size(&memory[WEIGHTS]);
+        status = dnnl_primitive_create(&p->pack, made);
+    }
+    dnnl_primitive_desc_destroy(made);
+    dnnl_primitive_attr_destroy(attr);
+    return status;
+}
+
+/* What the product reads and writes; of packed weights, those that they are made of. */
+static dnnl_status_t describe_all(dnnl_memory_desc_t memory[ARGUMENTS], const mq_gemm_shape *s) {
+    const dnnl_dims_t dims = {(dnnl_dim_t)s->k, (dnnl_dim_t)s->n};
+    dnnl_status_t status = describe(&memory[SOURCE], s->m, s->k, s->lda, s->trans_a, dnnl_bf16);
+    if (status == dnnl_success) {
+        status = describe(&memory[PLAIN], s->k, s->n, s->ldb, s->trans_b, dnnl_bf16);
+    }
+    memory[WEIGHTS] = memory[PLAIN];
+    if (status == dnnl_success && s->packed_b) {
+        status =
+            dnnl_memory_desc_init_by_tag(&memory[WEIGHTS], 2, dims, dnnl_bf16, dnnl_format_tag_any);
+    }
+    if (status == dnnl_success) {
+        status = describe(&memory[RESULT], s->m, s->n, s->ldc, false, dnnl_f32);
+    }
+    return status;
+}
+
 static dnnl_status_t make_primitive(product *p, dnnl_memory_desc_t memory[ARGUMENTS],
                                     const mq_gemm_bf16 *gemm) {
     const mq_gemm_shape *s = &p->shape;
     dnnl_matmul_desc_t matmul;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t made = NULL;
-    dnnl_status_t status = describe(&memory[SOURCE], s->m, s->k, s->lda, s->trans_a, dnnl_bf16);
-    if (status == dnnl_success) {
-        status = describe(&memory[WEIGHTS], s->k, s->n, s->ldb, s->trans_b, dnnl_bf16);
-    }
-    if (status == dnnl_success) {
-        status = describe(&memory[RESULT], s->m, s->n, s->ldc, false, dnnl_f32);
-    }
+    dnnl_status_t status = describe_all(memory, s);
     if (status == dnnl_success) {
         status = dnnl_matmul_desc_init(&matmul, &memory[SOURCE], &memory[WEIGHTS], NULL,
                                        &memory[RESULT]);
@@ -184,7 +220,11 @@ static dnnl_status_t make_primitive(product *p, dnnl_memory_desc_t memory[ARGUME
     }
     if (status == dnnl_success) {
         memory[SCRATCH] = *dnnl_primitive_desc_query_md(made, dnnl_query_scratchpad_md, 0);
+        memory[WEIGHTS] = *dnnl_primitive_desc_query_md(made, dnnl_query_weights_md, 0);
         status = dnnl_primitive_create(&p->primitive, made);
+    }
+    if (status == dnnl_success && s->packed_b) {
+        status = make_pack(p, memory, gemm);
     }
     dnnl_primitive_desc_destroy(made);
     dnnl_primitive_attr_destroy(attr);
@@ -234,7 +274,7 @@ mq_status mq_gemm_bf16_prepare(mq_gemm_bf16 *gemm, const mq_gemm_shape *shape, m
      * the result does not depend on how many threads call it. */
     const int threads = omp_get_max_threads();
     omp_set_num_threads(1);
-    dnnl_memory_desc_t memory[ARGUMENTS];
+    dnnl_memory_desc_t memory[ARGUMENTS] = {0};
     dnnl_status_t made = make_primitive(&p, memory, gemm);
     omp_set_num_threads(threads);
     if (made == dnnl_success) {
@@ -244,8 +284,11 @@ mq_status mq_gemm_bf16_prepare(mq_gemm_bf16 *gemm, const mq_gemm_shape *shape, m
         free_product(&p, gemm->threads);
         return failed(made, "preparing a product", err);
     }
-    const size_t scratch = dnnl_memory_desc_get_size(&memory[SCRATCH]);
-    gemm->scratch = scratch > gemm->scratch ? scratch : gemm->scratch;
+    static const int scratches[] = {SCRATCH, PACK_SCRATCH};
+    for (size_t i = 0; i < sizeof scratches / sizeof *scratches; i++) {
+        const size_t size = dnnl_memory_desc_get_size(&memory[scratches[i]]);
+        gemm->scratch = size > gemm->scratch ? size : gemm->scratch;
+    }
     gemm->products[gemm->count++] = p;
     return MQ_OK;
 }
@@ -259,27 +302,58 @@ size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm) {
 /* oneDNN reads its operands only, but has no const. */
 static void *writable(const void *operand) { return (void *)(uintptr_t)operand; }
 
-void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
-                      const mq_gemm_shape *shape, void *scratch) {
+/* An argument of a primitive: which, by oneDNN's number and by ours, and where it is now. */
+typedef struct argument {
+    int number, index;
+    void *address;
+} argument;
+
+enum { MOST_ARGUMENTS = 4 };
+
+/* Runs a primitive of p's on the calling thread. */
+static void execute(const mq_gemm_bf16 *gemm, const product *p, const_dnnl_primitive_t primitive,
+                    const argument *arguments, size_t count) {
     const size_t thread = (size_t)omp_get_thread_num();
-    const product *p = find(gemm, shape);
-    assert(p != NULL && thread < gemm->threads);
-    dnnl_memory_t *memory = p->memory[thread];
-    void *const addresses[ARGUMENTS] = {writable(a), writable(b), c, scratch};
+    assert(thread < gemm->threads && count <= MOST_ARGUMENTS);
+    dnnl_exec_arg_t given[MOST_ARGUMENTS];
     dnnl_status_t status = dnnl_success;
-    for (size_t i = 0; status == dnnl_success && i < ARGUMENTS; i++) {
-        status = dnnl_memory_set_data_handle(memory[i], addresses[i]);
+    for (size_t i = 0; status == dnnl_success && i < count; i++) {
+        given[i] = (dnnl_exec_arg_t){arguments[i].number, p->memory[thread][arguments[i].index]};
+        status = dnnl_memory_set_data_handle(given[i].memory, arguments[i].address);
     }
     if (status == dnnl_success) {
-        const dnnl_exec_arg_t arguments[ARGUMENTS] = {{DNNL_ARG_SRC, memory[SOURCE]},
-                                                      {DNNL_ARG_WEIGHTS, memory[WEIGHTS]},
-                                                      {DNNL_ARG_DST, memory[RESULT]},
-                                                      {DNNL_ARG_SCRATCHPAD, memory[SCRATCH]}};
-        status = dnnl_primitive_execute(p->primitive, gemm->streams[thread], ARGUMENTS, arguments);
+        status = dnnl_primitive_execute(primitive, gemm->streams[thread], (int)count, given);
     }
     if (status != dnnl_success) {
         atomic_store(gemm->failure, (int)status);
     }
+}
+
+size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
+    const product *p = find(gemm, shape);
+    assert(p != NULL && shape->packed_b);
+    return p->packed_size;
+}
+
+void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 *b,
+                       const mq_gemm_shape *shape, void *scratch) {
+    const product *p = find(gemm, shape);
+    assert(p != NULL && shape->packed_b);
+    const argument arguments[] = {{DNNL_ARG_FROM, PLAIN, writable(b)},
+                                  {DNNL_ARG_TO, WEIGHTS, packed},
+                                  {DNNL_ARG_SCRATCHPAD, PACK_SCRATCH, scratch}};
+    execute(gemm, p, p->pack, arguments, sizeof arguments / sizeof *arguments);
+}
+
+void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
+                      const mq_gemm_shape *shape, void *scratch) {
+    const product *p = find(gemm, shape);
+    assert(p != NULL);
+    const argument arguments[] = {{DNNL_ARG_SRC, SOURCE, writable(a)},
+                                  {DNNL_ARG_WEIGHTS, WEIGHTS, writable(b)},
+                                  {DNNL_ARG_DST, RESULT, c},
+                                  {DNNL_ARG_SCRATCHPAD, SCRATCH, scratch}};
+    execute(gemm, p, p->primitive, arguments, sizeof arguments / sizeof *arguments);
 }
 
 mq_status mq_gemm_bf16_check(const mq_gemm_bf16 *gemm, mq_error *err) {
@@ -314,6 +388,17 @@ mq_status mq_gemm_bf16_prepare(mq_gemm_bf16 *gemm, const mq_gemm_shape *shape, m
 size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm) {
     (void)gemm;
     return 0;
+}
+
+size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
+    (void)gemm, (void)shape;
+    abort();
+}
+
+void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 *b,
+                       const mq_gemm_shape *shape, void *scratch) {
+    (void)gemm, (void)packed, (void)b, (void)shape, (void)scratch;
+    abort();
 }
 
 void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,

@@ -100,18 +100,18 @@ static share share_of(const operands *o, const mq_bf16 *numbers, direction which
     const size_t first = rows * i / threads, m = rows * (i + 1) / threads - first;
     const size_t out = o->out, in = o->in;
     if (which == FORWARD) {
-        return (share){{m, out, in, in, in, out, false, true, false},
+        return (share){{m, out, in, in, in, out, false, true, false, false},
                        numbers + first * in,
                        numbers,
                        o->result + first * out};
     }
     if (which == INPUT_GRAD) {
-        return (share){{m, in, out, out, in, in, false, false, false},
+        return (share){{m, in, out, out, in, in, false, false, false, false},
                        numbers + first * out,
                        numbers,
                        o->result + first * in};
     }
-    return (share){{m, in, o->tokens, out, in, in, true, false, false},
+    return (share){{m, in, o->tokens, out, in, in, true, false, false, false},
                    numbers + first,
                    numbers,
                    o->result + first * in};

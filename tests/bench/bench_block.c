@@ -128,17 +128,18 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
     const mq_block_shape shape = {.config = &b->config, .sequences = SEQUENCES, .length = LENGTH};
     mq_block_weights weights = {0};
     memcpy(weights.linear_bf16, b->rounded, sizeof b->rounded);
-    const mq_block_pass pass = {.kernels = mq_kernels_get(),
-                                .config = &b->config,
-                                .weights = &weights,
-                                .bf16 = &b->activations->products,
-                                .shape = &shape,
-                                .activations = b->activations,
-                                .grads = grads,
-                                .context = b->context};
+    mq_block_pass pass = {.kernels = mq_kernels_get(),
+                          .config = &b->config,
+                          .weights = &weights,
+                          .bf16 = &b->activations->products,
+                          .shape = &shape,
+                          .activations = b->activations,
+                          .grads = grads,
+                          .context = b->context};
     const mq_together *const groups[] = {&mq_block_qkv, &mq_block_o, &mq_block_gate_up,
                                          &mq_block_down};
     const size_t most = mq_block_slab(&b->config, TOKENS);
+    mq_block_place_slab(&pass, b->activations->scratch, most);
     for (size_t first = 0; first < TOKENS; first += most) {
         const mq_rows slab = {
             .first = first, .count = TOKENS - first < most ? TOKENS - first : most, .slab = first};
@@ -152,7 +153,7 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
     }
     for (mq_linear linear = 0; backward && linear < MQ_LINEAR_COUNT; linear++) {
 #pragma omp parallel for schedule(dynamic, 1)
-        for (size_t piece = 0; piece < mq_block_pieces(&b->config, linear); piece++) {
+        for (size_t piece = 0; piece < mq_block_pieces(&pass, linear); piece++) {
             mq_block_weight_gradient(&pass, linear, piece);
         }
     }

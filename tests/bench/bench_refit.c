@@ -149,7 +149,7 @@ int main(int argc, char **argv) {
                                       .zero_point = mq_master_zero_point(self.master),
                                       .ids = self.text.ids,
                                       .train = train,
-                                      .least = ALL_OF(train),
+                                      .least = mq_refit_is_wide(width) ? ALL_OF(train) : train,
                                       .validation = VALIDATION,
                                       .length = LENGTH,
                                       .pass_batch = 4,

@@ -76,6 +76,35 @@ static float *widen(const mq_bf16 *x, size_t rows, size_t columns, size_t ld) {
     return wide;
 }
 
+/* What stands for a packed operand: the plain one's rows, densely, with their bits turned over, so
+ * that neither passes for the other. */
+#define TURNED 0x5a5aU
+
+size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
+    assert(is_prepared(gemm, shape) && shape->packed_b);
+    return shape->n * shape->k * sizeof(mq_bf16);
+}
+
+void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 *b,
+                       const mq_gemm_shape *shape, void *scratch) {
+    assert(is_prepared(gemm, shape) && shape->packed_b);
+    assert((size_t)omp_get_thread_num() < gemm->threads);
+    memset(scratch, 0, SCRATCH);
+    const size_t rows = shape->trans_b ? shape->n : shape->k,
+                 columns = shape->trans_b ? shape->k : shape->n;
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < columns; c++) {
+            packed[r * columns + c] = (mq_bf16)(b[r * shape->ldb + c] ^ TURNED);
+        }
+    }
+}
+
+static void unpack(float *wide, const mq_bf16 *packed, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        wide[i] = mq_bf16_to_f32((mq_bf16)(packed[i] ^ TURNED));
+    }
+}
+
 void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
                       const mq_gemm_shape *shape, void *scratch) {
     mq_gemm_shape s = *shape;
@@ -83,7 +112,10 @@ void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, cons
     memset(scratch, 0, SCRATCH); /* it is there, and each thread's own */
     const size_t a_columns = s.trans_a ? s.m : s.k, b_columns = s.trans_b ? s.k : s.n;
     float *wide_a = widen(a, s.trans_a ? s.k : s.m, a_columns, s.lda);
-    float *wide_b = widen(b, s.trans_b ? s.n : s.k, b_columns, s.ldb);
+    float *wide_b = widen(b, s.trans_b ? s.n : s.k, b_columns, s.packed_b ? b_columns : s.ldb);
+    if (s.packed_b) {
+        unpack(wide_b, b, s.n * s.k);
+    }
     s.lda = a_columns;
     s.ldb = b_columns;
     mq_gemm(c, wide_a, wide_b, &s, 1.0F);

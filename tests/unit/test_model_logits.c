@@ -50,7 +50,8 @@ static void run(golden *g, size_t batch, const mq_context *context) {
         fail_with("forward", &err);
     }
     assert_true(mq_alloc_peak() - before <= mq_model_forward_memory(&g->model->config, g->sequences,
-                                                                    g->length, batch, context));
+                                                                    g->length, batch, NULL,
+                                                                    context));
     assert_int_equal(mq_alloc_current(), before);
     if (mq_head_logits(g->mine, g->model, g->hidden, g->sequences * g->length, context, &err) !=
         MQ_OK) {
