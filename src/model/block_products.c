@@ -44,7 +44,7 @@ size_t mq_block_slab(const mq_config *config, size_t tokens) {
 bool mq_block_in_runs(const mq_config *config) {
     /* 2 MiB is the second-level cache of the processors with AMX; twice that is measured to gain
      * still (tests/bench/RESULTS.md). */
-    return mq_block_slab_floats(config, MQ_RUN_ROWS, false) <= (size_t)1 << 21;
+    return mq_block_slab_floats(config, MQ_RUN_ROWS, false) <= (size_t)1 << 20;
 }
 
 size_t mq_block_slab_floats(const mq_config *config, size_t tokens, bool backward) {

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "model/kernels.h"
+#include "tensor/turn.h"
 #include "tensor/vexp.h"
 
 static float sum_squares(const float *x, size_t n) {
@@ -131,54 +132,35 @@ static void scale(float *y, float factor, size_t count) {
 }
 
 /* Pairs of rows, a pair of whose numbers is a word (little endian): 16 pairs and 16 columns are a
- * square of words, which is turned. Four times, rows i and i + 8 are interleaved into rows 2i and
- * 2i + 1: each time the bits of a word's place, row and column in one number, rotate by one. */
-enum { TURN = 16 };
-
-typedef uint32_t turn_row __attribute__((vector_size(TURN * sizeof(uint32_t))));
-
-static void turn_square(turn_row rows[TURN]) {
-    for (int time = 0; time < 4; time++) {
-        turn_row next[TURN];
-        for (size_t i = 0; i < TURN / 2; i++) {
-            const turn_row a = rows[i], b = rows[i + TURN / 2];
-            next[2 * i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6,
-                                                  22, 7, 23);
-            next[2 * i + 1] = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
-                                                      13, 29, 14, 30, 15, 31);
-        }
-        memcpy(rows, next, sizeof next);
-    }
-}
-
-/* pairs and columns: at most TURN. */
+ * square that is turned. */
+/* pairs and columns: at most MQ_TURN. */
 static inline void turn_tile(mq_bf16 *y, size_t ld, const float *x, size_t pairs, size_t columns,
                              size_t n) {
-    turn_row square[TURN] = {0};
+    mq_turn_row square[MQ_TURN] = {0};
     for (size_t p = 0; p < pairs; p++) {
         const float *even = x + 2 * p * n, *odd = even + n;
-        uint32_t words[TURN] = {0};
+        uint32_t words[MQ_TURN] = {0};
 #pragma omp simd
         for (size_t c = 0; c < columns; c++) {
             words[c] = (uint32_t)mq_bf16_round(even[c]) | (uint32_t)mq_bf16_round(odd[c]) << 16;
         }
         memcpy(&square[p], words, sizeof words);
     }
-    turn_square(square);
+    mq_turn_square(square);
     for (size_t c = 0; c < columns; c++) {
         memcpy(y + c * ld, &square[c], pairs * sizeof(uint32_t));
     }
 }
 
 static void to_bf16_turned(mq_bf16 *y, size_t ld, const float *x, size_t rows, size_t n) {
-    for (size_t row = 0; row < rows; row += 2 * TURN) {
-        const size_t rest = rows - row, pairs = rest / 2 < TURN ? rest / 2 : TURN;
-        for (size_t column = 0; column < n; column += TURN) {
-            const size_t columns = n - column < TURN ? n - column : TURN;
+    for (size_t row = 0; row < rows; row += 2 * MQ_TURN) {
+        const size_t rest = rows - row, pairs = rest / 2 < MQ_TURN ? rest / 2 : MQ_TURN;
+        for (size_t column = 0; column < n; column += MQ_TURN) {
+            const size_t columns = n - column < MQ_TURN ? n - column : MQ_TURN;
             const float *from = x + row * n + column;
             mq_bf16 *to = y + column * ld + row;
-            if (pairs == TURN && columns == TURN) { /* sizes that the compiler knows */
-                turn_tile(to, ld, from, TURN, TURN, n);
+            if (pairs == MQ_TURN && columns == MQ_TURN) { /* sizes that the compiler knows */
+                turn_tile(to, ld, from, MQ_TURN, MQ_TURN, n);
             } else {
                 turn_tile(to, ld, from, pairs, columns, n);
             }

@@ -66,7 +66,7 @@ static inline double mq_refit_rate(unsigned width) { return 6e-3 / (double)(1u <
 
 #define MQ_REFIT_WARMUP 10 /* steps */
 
-/* A wide width's codes are finer than bfloat16 is: its products are float32 in either case. */
+/* A wide width's codes are finer than bfloat16 is: what it learns from is float32 in either case. */
 static inline bool mq_refit_is_wide(unsigned width) { return width >= 6; }
 
 typedef struct mq_refit_result {

@@ -12,6 +12,7 @@
 #include <dnnl.h>
 
 #include "base/alloc.h"
+#include "tensor/pack_bf16.h"
 
 /* PLAIN: the weights before they are packed. */
 enum { SOURCE, WEIGHTS, RESULT, SCRATCH, PLAIN, PACK_SCRATCH, ARGUMENTS };
@@ -19,7 +20,7 @@ enum { SOURCE, WEIGHTS, RESULT, SCRATCH, PLAIN, PACK_SCRATCH, ARGUMENTS };
 typedef struct product {
     mq_gemm_shape shape;
     dnnl_primitive_t primitive;
-    dnnl_primitive_t pack;              /* NULL: the shape has no packed_b */
+    dnnl_primitive_t pack; /* NULL: the shape has no packed_b, or its layout is known */
     dnnl_memory_t (*memory)[ARGUMENTS]; /* [threads] */
     size_t packed_size;
 } product;
@@ -163,9 +164,22 @@ static dnnl_status_t attributes(dnnl_primitive_attr_t *out, bool accumulate) {
     return status;
 }
 
+/* Whether packed weights are as mq_pack_bf16_avx512 makes them. */
+static bool is_known(const dnnl_memory_desc_t *weights, const mq_gemm_shape *s) {
+    const dnnl_dims_t dims = {(dnnl_dim_t)s->k, (dnnl_dim_t)s->n};
+    dnnl_memory_desc_t known;
+    return dnnl_memory_desc_init_by_tag(&known, 2, dims, dnnl_bf16, dnnl_BA16a64b2a) ==
+               dnnl_success &&
+           dnnl_memory_desc_equal(&known, weights) != 0;
+}
+
 /* From PLAIN to WEIGHTS. */
 static dnnl_status_t make_pack(product *p, dnnl_memory_desc_t memory[ARGUMENTS],
                                const mq_gemm_bf16 *gemm) {
+    p->packed_size = dnnl_memory_desc_get_size(&memory[WEIGHTS]);
+    if (is_known(&memory[WEIGHTS], &p->shape)) {
+        return dnnl_success;
+    }
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t made = NULL;
     dnnl_status_t status = attributes(&attr, false);
@@ -175,7 +189,6 @@ static dnnl_status_t make_pack(product *p, dnnl_memory_desc_t memory[ARGUMENTS],
     }
     if (status == dnnl_success) {
         memory[PACK_SCRATCH] = *dnnl_primitive_desc_query_md(made, dnnl_query_scratchpad_md, 0);
-        p->packed_size = dnnl_memory_desc_get_size(&memory[WEIGHTS]);
         status = dnnl_primitive_create(&p->pack, made);
     }
     dnnl_primitive_desc_destroy(made);
@@ -339,6 +352,10 @@ void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 
                        const mq_gemm_shape *shape, void *scratch) {
     const product *p = find(gemm, shape);
     assert(p != NULL && shape->packed_b);
+    if (p->pack == NULL) {
+        mq_pack_bf16_avx512(packed, b, shape->k, shape->n, shape->ldb, shape->trans_b);
+        return;
+    }
     const argument arguments[] = {{DNNL_ARG_FROM, PLAIN, writable(b)},
                                   {DNNL_ARG_TO, WEIGHTS, packed},
                                   {DNNL_ARG_SCRATCHPAD, PACK_SCRATCH, scratch}};

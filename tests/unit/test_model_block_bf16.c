@@ -11,11 +11,13 @@
 
 #include "base/alloc.h"
 #include "base/random.h"
-#include "model/block.h"
+#include "model/activations.h"
 #include "model/ops.h"
 
-/* No multiple of anything. */
+/* No multiple of anything, and with whole runs of tokens and a rest (mq_block_in_runs). */
 enum { SEQUENCES = 3, LENGTH = 150, TOKENS = SEQUENCES * LENGTH };
+/* Of the feed-forward part: of a model that goes in runs, and of one that goes in slabs. */
+enum { IN_RUNS = 200, IN_SLABS = 4100 };
 
 typedef struct fixture {
     mq_config config;
@@ -76,14 +78,15 @@ static void fill(fixture *f) {
                                 .sin_table = f->sin_table};
 }
 
-static void open_fixture(fixture *f, const char *architecture, size_t threads) {
+static void open_fixture(fixture *f, const char *architecture, size_t intermediate_size,
+                         size_t threads) {
     if (!mq_gemm_bf16_usable()) {
         skip();
     }
     const mq_context_options options = {.threads = threads};
     *f = (fixture){.config = {.arch = mq_arch_find(architecture),
                               .hidden_size = 72,
-                              .intermediate_size = 200,
+                              .intermediate_size = intermediate_size,
                               .num_attention_heads = 6,
                               .num_key_value_heads = 2,
                               .head_dim = 16,
@@ -178,13 +181,19 @@ static double distance(const float *a, const float *b, const float *base, size_t
  * gradient. (Float32's own error is 2^-20.) */
 static void bf16_is_close_to_float32(void **state) {
     (void)state;
-    static const char *const architectures[] = {"LlamaForCausalLM", "Gemma3ForCausalLM"};
-    for (size_t i = 0; i < 2; i++) {
+    static const struct {
+        const char *architecture;
+        size_t intermediate_size;
+    } models[] = {{"LlamaForCausalLM", IN_RUNS},
+                  {"Gemma3ForCausalLM", IN_RUNS},
+                  {"LlamaForCausalLM", IN_SLABS}};
+    for (size_t i = 0; i < 3; i++) {
         fixture f;
         const float *result[RESULTS];
         float *expected[RESULTS];
         size_t count[RESULTS];
-        open_fixture(&f, architectures[i], 2);
+        open_fixture(&f, models[i].architecture, models[i].intermediate_size, 2);
+        assert_int_equal(mq_block_in_runs(&f.config), models[i].intermediate_size == IN_RUNS);
         run(&f, false);
         results_of(result, count, &f);
         for (size_t r = 0; r < RESULTS; r++) {
@@ -197,7 +206,8 @@ static void bf16_is_close_to_float32(void **state) {
                     distance(result[r], expected[r], r == 0 ? f.x : NULL, count[r]);
                 const double bound = r == 0 ? 0x1p-6 : exp2(-5.5);
                 if (!(error <= bound) || !(error > 0x1p-14)) { /* and it is bfloat16 */
-                    fail_msg("%s, result %zu: off by %.2g", architectures[i], r, error);
+                    fail_msg("%s, %zu, result %zu: off by %.2g", models[i].architecture,
+                             models[i].intermediate_size, r, error);
                 }
             }
             mq_free(expected[r]);
@@ -206,13 +216,12 @@ static void bf16_is_close_to_float32(void **state) {
     }
 }
 
-static void threads_give_the_same_bytes(void **state) {
-    (void)state;
+static void check_threads(const char *architecture, size_t intermediate_size) {
     fixture f[2];
     const float *result[2][RESULTS];
     size_t count[RESULTS];
     for (size_t i = 0; i < 2; i++) {
-        open_fixture(&f[i], "Gemma3ForCausalLM", 1 + 2 * i);
+        open_fixture(&f[i], architecture, intermediate_size, 1 + 2 * i);
         run(&f[i], true);
         results_of(result[i], count, &f[i]);
     }
@@ -223,6 +232,12 @@ static void threads_give_the_same_bytes(void **state) {
     }
     close_fixture(&f[0]);
     close_fixture(&f[1]);
+}
+
+static void threads_give_the_same_bytes(void **state) {
+    (void)state;
+    check_threads("Gemma3ForCausalLM", IN_RUNS);
+    check_threads("LlamaForCausalLM", IN_SLABS);
 }
 
 int main(void) {

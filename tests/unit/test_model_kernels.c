@@ -320,10 +320,36 @@ static void check_to_bf16(const mq_kernels *kernels) {
     mq_free(x);
 }
 
+/* Sizes with and without rests of the squares that are turned at once; what lies between y's rows,
+ * and before and after them, stays. */
+static void check_to_bf16_turned(const mq_kernels *kernels) {
+    static const size_t rows_of[] = {1, 2, 3, 31, 32, 33, 66, 96},
+                        columns_of[] = {1, 15, 16, 17, 48, 83};
+    enum { MOST_ROWS = 96, MOST_COLUMNS = 83, LD = MOST_ROWS + 5, KEPT = 0x1234 };
+    static mq_bf16 y[LD * MOST_COLUMNS];
+    float *x = random_floats((size_t)MOST_ROWS * MOST_COLUMNS, 3.0);
+    for (size_t i = 0; i < 48; i++) {
+        const size_t rows = rows_of[i % 8], columns = columns_of[i / 8], before = i % 5;
+        for (size_t j = 0; j < (size_t)LD * MOST_COLUMNS; j++) {
+            y[j] = KEPT;
+        }
+        kernels->to_bf16_turned(y + before, LD, x, rows, columns);
+        for (size_t j = 0; j < (size_t)LD * MOST_COLUMNS; j++) {
+            const size_t column = j / LD, row = j % LD - before; /* before: wraps to no row */
+            const bool made = column < columns && row < rows;
+            if (y[j] != (made ? mq_f32_to_bf16(x[row * columns + column]) : KEPT)) {
+                fail_msg("%s: %zu x %zu, element %zu", kernels->name, rows, columns, j);
+            }
+        }
+    }
+    free_all(&x, 1);
+}
+
 static void test_to_bf16(void **state) {
     (void)state;
     for (size_t i = 0; mq_kernels_at(i); i++) {
         check_to_bf16(mq_kernels_at(i));
+        check_to_bf16_turned(mq_kernels_at(i));
     }
 }
 

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <math.h>
 
+#include "quant/distill.h"
 #include "refit_fixture.h"
 
 /* The KL of what was put into the store, computed anew: a student that starts from the stored
@@ -349,6 +350,65 @@ static void short_text_is_not_shared_out(void **state) {
     free_fixture(&f);
 }
 
+/* What leaves the last block of full precision, sequence after sequence, as a refit keeps it. */
+static float *targets_of(const fixture *f, size_t students) {
+    const mq_refit_setup setup = setup_of(f, 1, 1e-3);
+    mq_distill distill = mq_distill_for(&setup, students, f->context);
+    mq_slab slab = {0};
+    assert_int_equal(mq_distill_prepare(&setup, NULL), MQ_OK);
+    mq_distill_carve(&distill, &slab);
+    assert_int_equal(mq_slab_allocate(&slab, "the test", NULL), MQ_OK);
+    mq_distill_carve(&distill, &slab);
+    assert_int_equal(mq_distill_teach(&distill, NULL), MQ_OK);
+    const size_t count = (TRAIN + VALIDATION) * LENGTH * f->model->config.hidden_size;
+    float *copy = mq_alloc(count, sizeof *copy);
+    assert_non_null(copy);
+    memcpy(copy, distill.teacher_hidden, count * sizeof *copy);
+    mq_slab_free(&slab);
+    return copy;
+}
+
+/* Sequences from the start whose targets are off by what bfloat16's rounding does, before those
+ * whose targets are the same bits. */
+static size_t rounded_targets(const float *targets, const float *exact, size_t size) {
+    size_t rounded = 0;
+    for (size_t i = 0; i < TRAIN + VALIDATION; i++) {
+        double difference = 0.0, all = 0.0;
+        for (size_t j = i * size; j < (i + 1) * size; j++) {
+            difference += pow((double)targets[j] - (double)exact[j], 2);
+            all += pow((double)exact[j], 2);
+        }
+        if (difference > 0.0) {
+            assert_int_equal(rounded, i);
+            assert_true(sqrt(difference / all) < 0x1p-5 && sqrt(difference / all) > 0x1p-14);
+            rounded++;
+        }
+    }
+    return rounded;
+}
+
+/* With bfloat16 products only narrow widths' targets are rounded: not those of the last sequence of
+ * four, which wide ones train on, nor those that are measured on, nor any where widths of all kinds
+ * train together. */
+static void fine_widths_have_exact_targets(void **state) {
+    (void)state;
+    fixture f = make_fixture("llama", 2);
+    f.batch = 1;
+    const size_t size = LENGTH * f.model->config.hidden_size;
+    float *exact = targets_of(&f, 1);
+    if (mq_gemm_bf16_usable()) {
+        assert_int_equal(mq_gemm_bf16_new(&f.gemm, 2, NULL), MQ_OK);
+        float *targets = targets_of(&f, 1), *together = targets_of(&f, 2);
+        assert_int_equal(rounded_targets(targets, exact, size), TRAIN - 1);
+        assert_int_equal(rounded_targets(together, exact, size), 0);
+        mq_free(targets);
+        mq_free(together);
+        mq_gemm_bf16_free(f.gemm);
+    }
+    mq_free(exact);
+    free_fixture(&f);
+}
+
 /* --- failures --------------------------------------------------------------------------------- */
 
 static void failures_are_reported(void **state) {
@@ -395,6 +455,7 @@ int main(void) {
         cmocka_unit_test(progress_is_of_all_widths),
         cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(short_text_is_not_shared_out),
+        cmocka_unit_test(fine_widths_have_exact_targets),
         cmocka_unit_test(failures_are_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -93,6 +94,22 @@ static void *scratch_for(const mq_gemm_bf16 *gemm) {
     return scratch;
 }
 
+/* b as the shape's products read it; nothing is written behind its end. */
+static mq_bf16 *pack(const mq_gemm_bf16 *gemm, const mq_bf16 *b, const mq_gemm_shape *s,
+                     void *scratch) {
+    enum { BEYOND = 64 };
+    const size_t size = mq_gemm_bf16_packed_size(gemm, s);
+    assert_true(size >= s->n * s->k * sizeof *b);
+    unsigned char *packed = mq_alloc(size + BEYOND, 1);
+    assert_non_null(packed);
+    memset(packed + size, 0x3c, BEYOND);
+    mq_gemm_bf16_pack(gemm, (mq_bf16 *)(void *)packed, b, s, scratch);
+    for (size_t i = 0; i < BEYOND; i++) {
+        assert_int_equal(packed[size + i], 0x3c);
+    }
+    return (mq_bf16 *)(void *)packed;
+}
+
 /* With Σ the sum of the magnitudes of all products and of what c held: of the rounded operands'
  * product, k roundings of float32 (twice, since the instructions may round a pair's sum on the
  * way); of the exact operands', 2^-8 for either operand (8 significant bits) and 2^-16 for both
@@ -105,8 +122,10 @@ static void check_product(mq_gemm_bf16 *gemm, const mq_gemm_shape *s) {
             exact = new_operand(count, 3), rounded = new_operand(count, 3);
     assert_int_equal(mq_gemm_bf16_prepare(gemm, s, NULL), MQ_OK);
     void *scratch = scratch_for(gemm);
-    mq_gemm_bf16_run(gemm, c.exact, a.bf16, b.bf16, s, scratch);
+    mq_bf16 *packed = s->packed_b ? pack(gemm, b.bf16, s, scratch) : NULL;
+    mq_gemm_bf16_run(gemm, c.exact, a.bf16, packed != NULL ? packed : b.bf16, s, scratch);
     assert_int_equal(mq_gemm_bf16_check(gemm, NULL), MQ_OK);
+    mq_free(packed);
     mq_free(scratch);
     mq_gemm_reference(exact.exact, a.exact, b.exact, s, 1.0F);
     mq_gemm_reference(rounded.exact, a.rounded, b.rounded, s, 1.0F);
@@ -133,17 +152,18 @@ static const size_t sizes[][3] = {{1, 1, 1},     {1, 7, 5},    {3, 1, 9},     {5
                                   {130, 3, 257}, {31, 48, 2},  {2, 2, 513}};
 
 /* Forward (b transposed), input gradient, weight gradient (a transposed), with and without room
- * between rows, set and added to. */
+ * between rows, set and added to, from b as it is and packed. */
 static void products_agree_with_the_reference(void **state) {
     (void)state;
     mq_gemm_bf16 *gemm = open_gemm(1);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        for (size_t form = 0; form < 12; form++) {
+        for (size_t form = 0; form < 24; form++) {
             mq_gemm_shape s = {.m = sizes[i][0], .n = sizes[i][1], .k = sizes[i][2]};
             s.trans_b = form % 3 == 0;
             s.trans_a = form % 3 == 2;
             s.accumulate = form / 3 % 2 == 1;
-            const size_t gap = form / 6 * 3;
+            s.packed_b = form >= 12;
+            const size_t gap = form / 6 % 2 * 3;
             s.lda = (s.trans_a ? s.m : s.k) + gap;
             s.ldb = (s.trans_b ? s.k : s.n) + gap;
             s.ldc = s.n + gap;
