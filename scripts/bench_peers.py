@@ -13,7 +13,7 @@ from bench_machine import DISTURBED, machine
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 GROUP_SIZE = 64
 OURS = {  # what they are called, and their options
-    "matquant": ("matquant, blocks and refit", ["--recipe", "best"]),
+    "matquant": ("matquant, blocks and refit", ["--recipe", "best", "--refit-bits", "8,4,2"]),  # those of the table
     "blocks": ("matquant without refit", ["--recipe", "best", "--no-refit"]),
     "fast": ("matquant --fast", ["--recipe", "best", "--fast"]),
     "rtn": ("matquant --recipe rtn", ["--recipe", "rtn"]),

@@ -74,6 +74,13 @@ typedef struct mq_block_pass {
     bool through_ffn, through_o, through_attention, through_input;
 } mq_block_pass;
 
+static inline size_t mq_block_tokens(const mq_block_pass *pass) {
+    return pass->shape->sequences * pass->shape->length;
+}
+
+/* Backward: whether the gradient by the linear's input is wanted. */
+bool mq_block_passes_on(const mq_block_pass *pass, mq_linear linear);
+
 /* Tokens [first, first + count) of those from `slab` on, which are worked on together. */
 typedef struct mq_rows {
     size_t first, count, slab;
@@ -89,6 +96,10 @@ size_t mq_block_slab(const mq_config *config, size_t tokens);
  * Those products take the whole weights at once, dense, for which oneDNN has its faster kernels. */
 #define MQ_RUN_ROWS 128
 bool mq_block_in_runs(const mq_config *config);
+
+static inline bool mq_block_pass_in_runs(const mq_block_pass *pass) {
+    return pass->bf16 != NULL && mq_block_in_runs(pass->config);
+}
 
 /* Floats of mq_block_pass.slab_* for a slab or run of so many tokens, and where they are. */
 size_t mq_block_slab_floats(const mq_config *config, size_t tokens, bool backward);

@@ -2,8 +2,10 @@
  *
  * Tokens pass in slabs: a slab's products are cut into tiles by rows and by columns, which threads
  * make one by one, each with a library of one thread; what lies between is done on a few rows at a
- * time. That a thread keeps some tokens and makes all columns of them was slower: the library packs
- * all weights anew for each run of tokens, and no more threads had work than there were runs. */
+ * time. That a thread keeps some tokens and makes all columns of them is slower with OpenBLAS, which
+ * packs all weights anew for each run of tokens, and no more threads have work than there are runs.
+ * With bfloat16 products and a small model it is faster: oneDNN can be given weights that are packed
+ * already, and what lies between products is in the cache (mq_block_in_runs). */
 #include <assert.h>
 #include <omp.h>
 #include <string.h>
@@ -68,7 +70,7 @@ typedef void block_part(const mq_block_pass *, const mq_rows *);
 
 /* part for all runs of tokens, each by one thread. */
 static void for_runs(block_part *part, const mq_block_pass *pass) {
-    const size_t tokens = pass->shape->sequences * pass->shape->length;
+    const size_t tokens = mq_block_tokens(pass);
     const size_t floats =
         mq_block_slab_floats(pass->config, MQ_RUN_ROWS, pass->activations->backward);
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(pass->context))
@@ -86,7 +88,7 @@ static void for_runs(block_part *part, const mq_block_pass *pass) {
 
 /* part for all slabs of tokens. */
 static void for_slabs(block_part *part, const mq_block_pass *pass) {
-    const size_t tokens = pass->shape->sequences * pass->shape->length;
+    const size_t tokens = mq_block_tokens(pass);
     const size_t slab = mq_block_slab(pass->config, tokens);
     mq_block_pass own = *pass;
     mq_block_place_slab(&own, pass->activations->scratch, slab);
@@ -98,7 +100,7 @@ static void for_slabs(block_part *part, const mq_block_pass *pass) {
 }
 
 static void for_tokens(block_part *part, const mq_block_pass *pass) {
-    if (pass->bf16 && mq_block_in_runs(pass->config)) {
+    if (mq_block_pass_in_runs(pass)) {
         for_runs(part, pass);
     } else {
         for_slabs(part, pass);
@@ -172,12 +174,11 @@ static void bias_gradient(const mq_block_pass *pass, mq_linear linear) {
     mq_config_linear_shape(&out, &in, pass->config, linear);
     float *sum = pass->grads->bias[linear];
     memset(sum, 0, out * sizeof *sum);
-    pass->kernels->column_sum(sum, pass->d_linear[linear],
-                              pass->shape->sequences * pass->shape->length, out);
+    pass->kernels->column_sum(sum, pass->d_linear[linear], mq_block_tokens(pass), out);
 }
 
 static void norm_gradients(const mq_block_pass *pass) {
-    const size_t chunks = mq_rmsnorm_chunks(pass->shape->sequences * pass->shape->length);
+    const size_t chunks = mq_rmsnorm_chunks(mq_block_tokens(pass));
     for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
         const size_t n = mq_config_norm_size(pass->config, norm);
         if (pass->grads->norm[norm] && n > 0) {

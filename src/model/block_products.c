@@ -146,10 +146,6 @@ static mq_gemm_shape backward_shape(const mq_config *config, mq_linear linear,
 #define PIECE 512
 #define TURNED_PIECE 256
 
-static bool in_runs(const mq_block_pass *pass) {
-    return pass->bf16 && mq_block_in_runs(pass->config);
-}
-
 static size_t piece_count(const mq_config *config, mq_linear linear, bool turned) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
@@ -158,7 +154,7 @@ static size_t piece_count(const mq_config *config, mq_linear linear, bool turned
 }
 
 size_t mq_block_pieces(const mq_block_pass *pass, mq_linear linear) {
-    return piece_count(pass->config, linear, in_runs(pass));
+    return piece_count(pass->config, linear, mq_block_pass_in_runs(pass));
 }
 
 /* dw[rows, columns] of a piece begins at its `row` and `column`. */
@@ -276,91 +272,6 @@ mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t s
     return status;
 }
 
-/* --- operands --------------------------------------------------------------------------------- */
-
-static size_t tokens_of(const mq_block_pass *pass) {
-    return pass->shape->sequences * pass->shape->length;
-}
-
-/* Backward: whether the gradient by the linear's input is wanted. */
-static bool passes_on(const mq_block_pass *pass, mq_linear linear) {
-    return linear == MQ_DOWN ? pass->through_ffn
-           : linear == MQ_GATE || linear == MQ_UP
-               ? pass->through_o || pass->grads->norm[MQ_NORM_PRE_FFN]
-           : linear == MQ_O ? pass->through_attention
-                            : pass->through_input;
-}
-
-float *mq_block_output(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
-    const mq_activations *a = pass->activations;
-    float *const kept[MQ_LINEAR_COUNT] = {
-        [MQ_Q] = a->q_raw,   [MQ_K] = a->k_raw, [MQ_V] = a->v,      [MQ_O] = a->o,
-        [MQ_GATE] = a->gate, [MQ_UP] = a->up,   [MQ_DOWN] = a->down};
-    float *const scratch[MQ_LINEAR_COUNT] = {[MQ_O] = pass->slab_hidden,
-                                             [MQ_GATE] = pass->slab_ffn[0],
-                                             [MQ_UP] = pass->slab_ffn[1],
-                                             [MQ_DOWN] = pass->slab_hidden};
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, pass->config, linear);
-    return kept[linear] ? kept[linear] + rows->first * out
-                        : scratch[linear] + (rows->first - rows->slab) * out;
-}
-
-float *mq_block_input_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
-    const mq_activations *a = pass->activations;
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, pass->config, linear);
-    if (linear == MQ_O) {
-        return a->d_attn + rows->first * in;
-    }
-    return (linear == MQ_DOWN ? pass->slab_ffn[0] : pass->slab_hidden) +
-           (rows->first - rows->slab) * in;
-}
-
-float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
-    const mq_activations *a = pass->activations;
-    if (pass->bf16) {
-        return a->rounding + (size_t)omp_get_thread_num() * MQ_ROW_CHUNK * a->rounding_width;
-    }
-    const size_t n = pass->config->hidden_size, ffn = pass->config->intermediate_size;
-    return linear == MQ_DOWN ? a->act + rows->first * ffn
-                             : (linear == MQ_Q ? a->attn_in : a->ffn_in) + rows->first * n;
-}
-
-void mq_block_round_input(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
-                          const float *x) {
-    if (pass->bf16) {
-        size_t out, in;
-        mq_config_linear_shape(&out, &in, pass->config, linear);
-        pass->kernels->to_bf16(pass->activations->input_bf16[linear] + rows->first * in, x,
-                               rows->count * in);
-    }
-}
-
-const float *mq_block_gradient_rows(const mq_block_pass *pass, mq_linear linear,
-                                    const mq_rows *rows) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, pass->config, linear);
-    return pass->d_linear[linear] + rows->first * out;
-}
-
-void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
-                             const float *d) {
-    if (!pass->bf16) {
-        return;
-    }
-    const mq_activations *a = pass->activations;
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, pass->config, linear);
-    if (passes_on(pass, linear) || !in_runs(pass)) {
-        pass->kernels->to_bf16(a->d_bf16[linear] + rows->first * out, d, rows->count * out);
-    }
-    if (in_runs(pass) && pass->grads->linear[linear]) {
-        pass->kernels->to_bf16_turned(a->d_turned[linear] + rows->first, tokens_of(pass), d,
-                                      rows->count, out);
-    }
-}
-
 /* --- packed weights --------------------------------------------------------------------------- */
 
 /* The product of a whole run, forward or backward. */
@@ -389,7 +300,7 @@ void mq_block_pack_weights(const mq_block_pass *pass) {
     static const mq_linear largest_first[MQ_LINEAR_COUNT] = {MQ_DOWN, MQ_GATE, MQ_UP, MQ_Q,
                                                              MQ_O,    MQ_K,    MQ_V};
     const bool backward = pass->grads != NULL;
-    if (!in_runs(pass) || tokens_of(pass) < MQ_RUN_ROWS) {
+    if (!mq_block_pass_in_runs(pass) || mq_block_tokens(pass) < MQ_RUN_ROWS) {
         return;
     }
     const mq_products *bf16 = pass->bf16;
@@ -397,7 +308,7 @@ void mq_block_pack_weights(const mq_block_pass *pass) {
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         const mq_linear linear = largest_first[i];
         const mq_gemm_shape shape = run_shape(pass->config, linear, backward);
-        if (!backward || passes_on(pass, linear)) {
+        if (!backward || mq_block_passes_on(pass, linear)) {
             mq_gemm_bf16_pack(bf16->gemm, pass->activations->packed[linear],
                               pass->weights->linear_bf16[linear], &shape,
                               bf16->scratch + (size_t)omp_get_thread_num() * bf16->scratch_size);
@@ -528,8 +439,8 @@ void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *gro
 }
 
 void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece) {
-    const size_t tokens = tokens_of(pass);
-    const bool turned = in_runs(pass);
+    const size_t tokens = mq_block_tokens(pass);
+    const bool turned = mq_block_pass_in_runs(pass);
     const piece_view view = piece_of(pass->config, linear, piece, tokens, turned);
     float *dw = pass->grads->linear[linear] + view.row * view.shape.ldc + view.column;
     const mq_operand d = turned ? (mq_operand){.bf16 = pass->activations->d_turned[linear]}

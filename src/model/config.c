@@ -76,7 +76,10 @@ static mq_status get_dimension(size_t *out, const cJSON *json, const char *key, 
 static mq_status parse_heads(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
     out->num_key_value_heads = out->arch->default_num_key_value_heads;
     out->head_dim = out->arch->default_head_dim;
-    if (out->num_key_value_heads == 0) {
+    /* transformers takes null, which some files have, for as many as there are query heads, and a
+     * missing member for its own default. */
+    const cJSON *member = cJSON_GetObjectItemCaseSensitive(json, "num_key_value_heads");
+    if (out->num_key_value_heads == 0 || cJSON_IsNull(member)) {
         out->num_key_value_heads = out->num_attention_heads;
     }
     mq_status status = get_dimension(&out->num_key_value_heads, json, "num_key_value_heads", false,

@@ -14,6 +14,7 @@
  * time and not in its operations. With `cpu`, processor time: rates are those of one thread then.
  */
 #include <cblas.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,18 @@ static void linear_products(const bench *b, bool backward) {
     }
 }
 
+static void group_of_products(const mq_block_pass *pass, const mq_rows *rows, bool backward) {
+    const mq_together *const groups[] = {&mq_block_qkv, &mq_block_o, &mq_block_gate_up,
+                                         &mq_block_down};
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+        if (!backward) {
+            mq_block_linears(pass, groups[i], rows);
+        } else if (i > 0) { /* nobody wants the block's input gradient */
+            mq_block_linears_backward(pass, groups[i], rows);
+        }
+    }
+}
+
 /* The same in bfloat16, by the block's own calls on its own arrays. */
 static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool backward) {
     const mq_block_shape shape = {.config = &b->config, .sequences = SEQUENCES, .length = LENGTH};
@@ -134,22 +147,25 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
                           .bf16 = &b->activations->products,
                           .shape = &shape,
                           .activations = b->activations,
-                          .grads = grads,
+                          .grads = backward ? grads : NULL,
+                          .through_ffn = true,
+                          .through_o = true,
+                          .through_attention = true,
                           .context = b->context};
-    const mq_together *const groups[] = {&mq_block_qkv, &mq_block_o, &mq_block_gate_up,
-                                         &mq_block_down};
-    const size_t most = mq_block_slab(&b->config, TOKENS);
-    mq_block_place_slab(&pass, b->activations->scratch, most);
+    mq_block_pack_weights(&pass);
+    const bool runs = mq_block_in_runs(&b->config);
+    const size_t most = runs ? MQ_RUN_ROWS : mq_block_slab(&b->config, TOKENS);
+    const size_t floats = mq_block_slab_floats(&b->config, most, true);
+#pragma omp parallel for schedule(dynamic, 1) if (runs)
     for (size_t first = 0; first < TOKENS; first += most) {
-        const mq_rows slab = {
+        const mq_rows rows = {
             .first = first, .count = TOKENS - first < most ? TOKENS - first : most, .slab = first};
-        for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
-            if (!backward) {
-                mq_block_linears(&pass, groups[i], &slab);
-            } else if (i > 0) { /* nobody wants the block's input gradient */
-                mq_block_linears_backward(&pass, groups[i], &slab);
-            }
-        }
+        mq_block_pass own = pass;
+        own.alone = runs;
+        mq_block_place_slab(
+            &own, b->activations->scratch + (runs ? (size_t)omp_get_thread_num() : 0) * floats,
+            most);
+        group_of_products(&own, &rows, backward);
     }
     for (mq_linear linear = 0; backward && linear < MQ_LINEAR_COUNT; linear++) {
 #pragma omp parallel for schedule(dynamic, 1)

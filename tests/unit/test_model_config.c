@@ -135,6 +135,10 @@ static void test_other_families(void **state) {
     assert_false(config.layer_is_local[0]);
     mq_config_free(&config);
 
+    config = parse_good("{\"model_type\":\"qwen3\"," SIZES ",\"num_key_value_heads\":null}");
+    assert_int_equal(config.num_key_value_heads, config.num_attention_heads); /* not 32 */
+    mq_config_free(&config);
+
     refused("\"model_type\":\"qwen2\"," SIZES KEYS, "\"use_sliding_window\":true",
             "use_sliding_window|only false");
     refused("\"model_type\":\"qwen2\"," SIZES KEYS, "\"attention_bias\":true",

@@ -1,0 +1,92 @@
+/* Where the operands and results of a block's products are, and how they are rounded. */
+#include <omp.h>
+
+#include "model/activations.h"
+
+bool mq_block_passes_on(const mq_block_pass *pass, mq_linear linear) {
+    switch (linear) {
+    case MQ_DOWN:
+        return pass->through_ffn;
+    case MQ_GATE:
+    case MQ_UP:
+        return pass->through_o || pass->grads->norm[MQ_NORM_PRE_FFN] != NULL;
+    case MQ_O:
+        return pass->through_attention;
+    case MQ_Q:
+    case MQ_K:
+    case MQ_V:
+    case MQ_LINEAR_COUNT:
+        break;
+    }
+    return pass->through_input;
+}
+
+float *mq_block_output(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
+    const mq_activations *a = pass->activations;
+    float *const kept[MQ_LINEAR_COUNT] = {
+        [MQ_Q] = a->q_raw,   [MQ_K] = a->k_raw, [MQ_V] = a->v,      [MQ_O] = a->o,
+        [MQ_GATE] = a->gate, [MQ_UP] = a->up,   [MQ_DOWN] = a->down};
+    float *const scratch[MQ_LINEAR_COUNT] = {[MQ_O] = pass->slab_hidden,
+                                             [MQ_GATE] = pass->slab_ffn[0],
+                                             [MQ_UP] = pass->slab_ffn[1],
+                                             [MQ_DOWN] = pass->slab_hidden};
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, pass->config, linear);
+    return kept[linear] ? kept[linear] + rows->first * out
+                        : scratch[linear] + (rows->first - rows->slab) * out;
+}
+
+float *mq_block_input_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
+    const mq_activations *a = pass->activations;
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, pass->config, linear);
+    if (linear == MQ_O) {
+        return a->d_attn + rows->first * in;
+    }
+    return (linear == MQ_DOWN ? pass->slab_ffn[0] : pass->slab_hidden) +
+           (rows->first - rows->slab) * in;
+}
+
+float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
+    const mq_activations *a = pass->activations;
+    if (pass->bf16) {
+        return a->rounding + (size_t)omp_get_thread_num() * MQ_ROW_CHUNK * a->rounding_width;
+    }
+    const size_t n = pass->config->hidden_size, ffn = pass->config->intermediate_size;
+    return linear == MQ_DOWN ? a->act + rows->first * ffn
+                             : (linear == MQ_Q ? a->attn_in : a->ffn_in) + rows->first * n;
+}
+
+void mq_block_round_input(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
+                          const float *x) {
+    if (pass->bf16) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, pass->config, linear);
+        pass->kernels->to_bf16(pass->activations->input_bf16[linear] + rows->first * in, x,
+                               rows->count * in);
+    }
+}
+
+const float *mq_block_gradient_rows(const mq_block_pass *pass, mq_linear linear,
+                                    const mq_rows *rows) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, pass->config, linear);
+    return pass->d_linear[linear] + rows->first * out;
+}
+
+void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
+                             const float *d) {
+    if (!pass->bf16) {
+        return;
+    }
+    const mq_activations *a = pass->activations;
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, pass->config, linear);
+    if (mq_block_passes_on(pass, linear) || !mq_block_pass_in_runs(pass)) {
+        pass->kernels->to_bf16(a->d_bf16[linear] + rows->first * out, d, rows->count * out);
+    }
+    if (mq_block_pass_in_runs(pass) && pass->grads->linear[linear]) {
+        pass->kernels->to_bf16_turned(a->d_turned[linear] + rows->first, mq_block_tokens(pass), d,
+                                      rows->count, out);
+    }
+}
