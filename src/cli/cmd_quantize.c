@@ -236,8 +236,9 @@ static bool read_line(mq_status *status, quantize_line *line, const cli_command 
 }
 
 /* What comes after a phase: pairs, for the progress line. */
-static const char *const with_refit[] = {"generate",       "learn and refit", "learn", "refit",
-                                         "full precision", "refit",           NULL};
+static const char *const with_refit[] = {
+    "generate", "learn and refit",          "learn", "refit", "full precision",
+    "refit",    "full precision, bfloat16", "refit", NULL};
 static const char *const without_refit[] = {"generate", "learn", NULL};
 static const char *const with_qat[] = {"generate",       "learn and the rest",  "learn", "qat",
                                        "full precision", "end-to-end training", NULL};
@@ -247,6 +248,8 @@ static const char *const with_both[] = {"generate",
                                         "qat and refit",
                                         "full precision",
                                         "end-to-end training",
+                                        "full precision, bfloat16",
+                                        "refit",
                                         "qat",
                                         "refit",
                                         NULL};

@@ -81,7 +81,8 @@ static inline size_t mq_block_tokens(const mq_block_pass *pass) {
 /* Backward: whether the gradient by the linear's input is wanted. */
 bool mq_block_passes_on(const mq_block_pass *pass, mq_linear linear);
 
-/* Tokens [first, first + count) of those from `slab` on, which are worked on together. */
+/* Tokens [first, first + count) of those from `slab` on, which are worked on together: a slab, or a
+ * run that one thread has to itself. */
 typedef struct mq_rows {
     size_t first, count, slab;
 } mq_rows;

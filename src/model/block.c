@@ -2,10 +2,10 @@
  *
  * Tokens pass in slabs: a slab's products are cut into tiles by rows and by columns, which threads
  * make one by one, each with a library of one thread; what lies between is done on a few rows at a
- * time. That a thread keeps some tokens and makes all columns of them is slower with OpenBLAS, which
- * packs all weights anew for each run of tokens, and no more threads have work than there are runs.
- * With bfloat16 products and a small model it is faster: oneDNN can be given weights that are packed
- * already, and what lies between products is in the cache (mq_block_in_runs). */
+ * time. That a thread keeps some tokens and makes all columns of them is slower with OpenBLAS,
+ * which packs all weights anew for each run of tokens, and no more threads have work than there are
+ * runs. With bfloat16 products and a small model it is faster: oneDNN can be given weights that are
+ * packed already, and what lies between products is in the cache (mq_block_in_runs). */
 #include <assert.h>
 #include <omp.h>
 #include <string.h>

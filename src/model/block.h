@@ -55,7 +55,8 @@ mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, siz
 
 /* The same with what products of bfloat16 operands take. gemm stays the caller's, outlives the
  * activations, and has been through mq_block_prepare for each number of sequences, and each length,
- * that they will be used with; NULL: as mq_activations_carve. */
+ * that they will be used with, and for the largest before this is called, with the same `backward`;
+ * NULL: as mq_activations_carve. */
 mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config,
                                           size_t max_sequences, size_t max_length, bool backward,
                                           const mq_gemm_bf16 *gemm, const mq_context *context);
@@ -68,7 +69,8 @@ mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations 
                                             size_t max_length, bool bf16,
                                             const mq_context *context);
 
-/* Rows of the largest products that a thread makes at a time, for blocks of so many tokens. */
+/* Rows of the largest products that a thread makes at a time, for blocks of so many tokens, of
+ * float32 and of larger models' bfloat16. */
 size_t mq_block_tile_rows(size_t tokens);
 
 /* Makes gemm ready for the products of a block of config's with so many sequences of so many tokens

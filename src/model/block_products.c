@@ -1,5 +1,6 @@
 /* The matrix products of a block's linear layers, of float32 or of bfloat16 operands: forward and
- * input gradient for a slab of tokens in tiles, weight gradient over all tokens in pieces. */
+ * input gradient for a slab of tokens in tiles, or for a run of them whole and from packed weights,
+ * weight gradient over all tokens in pieces. */
 #include <assert.h>
 #include <omp.h>
 

@@ -132,8 +132,7 @@ static void scale(float *y, float factor, size_t count) {
 }
 
 /* Pairs of rows, a pair of whose numbers is a word (little endian): 16 pairs and 16 columns are a
- * square that is turned. */
-/* pairs and columns: at most MQ_TURN. */
+ * square that is turned. pairs and columns: at most that many. */
 static inline void turn_tile(mq_bf16 *y, size_t ld, const float *x, size_t pairs, size_t columns,
                              size_t n) {
     mq_turn_row square[MQ_TURN] = {0};

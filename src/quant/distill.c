@@ -104,11 +104,13 @@ size_t mq_refit_share(const mq_refit_setup *setup, unsigned width) {
 
 /* Sequences whose targets are made with bfloat16 products: all of train but the last, which wide
  * widths train on. For narrow ones a target's rounding is little beside what they are off by (KL of
- * all three ends the same in tests/bench/RESULTS.md), and full precision's pass takes a third of
- * the time. Several students see the same targets, and wide ones are among them. */
-static size_t rounded_targets(const mq_refit_setup *setup, size_t students) {
-    return setup->gemm == NULL || students > 1 ? 0
-                                               : setup->train - mq_refit_share(setup, MQ_MAX_WIDTH);
+ * all three is the same, tests/bench/RESULTS.md), and full precision's pass takes a third of the
+ * time. */
+static size_t rounded_targets(const mq_refit_setup *setup) {
+    if (setup->gemm == NULL || setup->codes_move) {
+        return 0;
+    }
+    return setup->train - (setup->only_narrow ? 0 : mq_refit_share(setup, MQ_MAX_WIDTH));
 }
 
 mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq_context *context) {
@@ -127,7 +129,7 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
     const size_t batch = mq_refit_batch(setup);
     mq_status status = mq_block_prepare(setup->gemm, config, batch, setup->length, true, err);
     if (status == MQ_OK) {
-        status = mq_model_forward_prepare(setup->gemm, config, rounded_targets(setup, 1),
+        status = mq_model_forward_prepare(setup->gemm, config, rounded_targets(setup),
                                           setup->length, setup->pass_batch, err);
     }
     return status == MQ_OK
@@ -137,9 +139,9 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
 
 /* Full precision's pass over all sequences, a student's over those of the validation, and their
  * head. */
-size_t mq_distill_beside(const mq_refit_setup *setup, size_t students, const mq_context *context) {
+size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context) {
     const mq_config *config = &setup->model->config;
-    const size_t rounded = rounded_targets(setup, students);
+    const size_t rounded = rounded_targets(setup);
     const size_t full =
         mq_larger(mq_model_forward_memory(config, rounded, setup->length, setup->pass_batch,
                                           setup->gemm, context),
@@ -160,7 +162,7 @@ mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
         mq_rope_tables(distill->cos_table[i], distill->sin_table[i], &config->rope[i], config,
                        setup->length);
     }
-    const size_t rounded = rounded_targets(setup, distill->students), length = setup->length;
+    const size_t rounded = rounded_targets(setup), length = setup->length;
     mq_status status = mq_model_forward_bf16(distill->teacher_hidden, setup->model, setup->ids,
                                              rounded, length, setup->pass_batch, setup->gemm,
                                              "full precision, bfloat16", distill->context, err);
@@ -235,7 +237,7 @@ static float *boundary_of(const mq_distill *distill, size_t index, size_t layer)
  * that has not been tried. */
 static bool wants_bf16(const mq_distill *distill, const mq_student *student) {
     return distill->setup.gemm != NULL &&
-           (distill->students == 1 || !mq_refit_is_wide(student->width));
+           (!distill->setup.codes_move || !mq_refit_is_wide(student->width));
 }
 
 /* The layer's weights as products want them. */

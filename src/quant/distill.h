@@ -47,7 +47,7 @@ typedef struct mq_distill {
 mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq_context *context);
 void mq_distill_carve(mq_distill *distill, mq_slab *slab);
 /* Bytes beside what is carved: those of the passes in which nothing is trained. */
-size_t mq_distill_beside(const mq_refit_setup *setup, size_t students, const mq_context *context);
+size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context);
 /* Makes setup's gemm, if it has one, ready for all products. */
 mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err);
 

@@ -1,6 +1,7 @@
 /* All trained widths through the whole model and back, and a step of the codes that they share. */
 #include "quant/qat.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -47,6 +48,7 @@ static void carve(qat *self, mq_slab *slab) {
 }
 
 static qat qat_for(const mq_qat_setup *setup, const mq_context *context) {
+    assert(setup->refit.codes_move);
     qat self = {.setup = *setup};
     self.rule = mq_qat_rule_of(setup->widths, setup->lambda, setup->width_count,
                                setup->refit.slice_rule, setup->refit.zero_point);
@@ -75,8 +77,7 @@ mq_status mq_qat_memory(size_t *out, const mq_qat_setup *setup, const mq_context
     if (status != MQ_OK) {
         return status;
     }
-    return mq_add_size(out, slab.used,
-                       mq_distill_beside(&setup->refit, setup->width_count, context))
+    return mq_add_size(out, slab.used, mq_distill_beside(&setup->refit, context))
                ? MQ_OK
                : mq_fail_memory(err, "--qat", SIZE_MAX);
 }

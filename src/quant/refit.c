@@ -45,7 +45,7 @@ mq_status mq_refit_memory(size_t *out, const mq_refit_setup *setup, const mq_con
     if (status != MQ_OK) {
         return status;
     }
-    return mq_add_size(out, slab.used, mq_distill_beside(setup, 1, context))
+    return mq_add_size(out, slab.used, mq_distill_beside(setup, context))
                ? MQ_OK
                : mq_fail_memory(err, "the refit", SIZE_MAX);
 }

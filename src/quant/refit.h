@@ -54,7 +54,10 @@ typedef struct mq_refit_setup {
     mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products. What is measured
                            on the validation sequences, and the targets that wide widths train on,
                            are float32 in either case */
-    double rate;        /* of Adam; negative: mq_refit_rate of the width */
+    bool only_narrow; /* no wide width is refitted (mq_refit_is_wide): all targets may be rounded */
+    bool codes_move;  /* qat.h's: then targets, and products of wide widths, are float32 in either
+                         case, since what rounding them does to codes has not been tried */
+    double rate;      /* of Adam; negative: mq_refit_rate of the width */
 } mq_refit_setup;
 
 /* Adam's rate at the top of the schedule, for log scale, for the centre in halves of the range and
@@ -66,7 +69,8 @@ static inline double mq_refit_rate(unsigned width) { return 6e-3 / (double)(1u <
 
 #define MQ_REFIT_WARMUP 10 /* steps */
 
-/* A wide width's codes are finer than bfloat16 is: what it learns from is float32 in either case. */
+/* A wide width's codes are finer than bfloat16 is: what it learns from is float32 in either case.
+ */
 static inline bool mq_refit_is_wide(unsigned width) { return width >= 6; }
 
 typedef struct mq_refit_result {

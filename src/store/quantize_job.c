@@ -10,8 +10,10 @@
 /* Raised with every change of what is learned with the same options, so that no master is half of
  * one and half of the other. 1: widths of the refit took the first of their sequences; 2: int8 took
  * the place of int2's step, attention's products were float32, what is measured on was among what a
- * shorter refit's blocks learn from, rows of .npy gave one sequence each. */
-#define STATE_VERSION 3
+ * shorter refit's blocks learn from, rows of .npy gave one sequence each; 3: bfloat16 products of
+ * small models were made in tiles, and none of what the refit learns from, nor of what wide widths
+ * do in it, was of bfloat16. */
+#define STATE_VERSION 4
 
 /* --- reading and writing ---------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@ static mq_qat_setup setup_of(const mq_quantize_plan *plan) {
                           .width_count = options->width_count,
                           .int8_period = options->int8_period,
                           .rate = mq_quantize_qat_rate(options)};
+    setup.refit.codes_move = true;
     setup.refit.epochs = plan->qat_epochs;
     memcpy(setup.widths, options->widths, sizeof setup.widths);
     memcpy(setup.lambda, options->lambda, sizeof setup.lambda);

@@ -144,6 +144,10 @@ mq_refit_setup mq_quantize_end_to_end(const mq_quantize_plan *plan, size_t train
 static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
     mq_refit_setup setup = mq_quantize_end_to_end(plan, plan->refit_train);
     setup.epochs = plan->refit_epochs;
+    setup.only_narrow = true;
+    for (size_t i = 0; i < plan->refit_width_count; i++) {
+        setup.only_narrow = setup.only_narrow && !mq_refit_is_wide(plan->refit_widths[i]);
+    }
     return setup;
 }
 

@@ -164,7 +164,9 @@ static dnnl_status_t attributes(dnnl_primitive_attr_t *out, bool accumulate) {
     return status;
 }
 
-/* Whether packed weights are as mq_pack_bf16_avx512 makes them. */
+#if defined(__x86_64__)
+
+/* Whether packed weights are as pack_known makes them. */
 static bool is_known(const dnnl_memory_desc_t *weights, const mq_gemm_shape *s) {
     const dnnl_dims_t dims = {(dnnl_dim_t)s->k, (dnnl_dim_t)s->n};
     dnnl_memory_desc_t known;
@@ -172,6 +174,23 @@ static bool is_known(const dnnl_memory_desc_t *weights, const mq_gemm_shape *s) 
                dnnl_success &&
            dnnl_memory_desc_equal(&known, weights) != 0;
 }
+
+static void pack_known(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *s) {
+    mq_pack_bf16_avx512(packed, b, s->k, s->n, s->ldb, s->trans_b);
+}
+
+#else
+
+static bool is_known(const dnnl_memory_desc_t *weights, const mq_gemm_shape *s) {
+    (void)weights, (void)s;
+    return false;
+}
+
+static void pack_known(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *s) {
+    (void)packed, (void)b, (void)s; /* no shape is known */
+}
+
+#endif
 
 /* From PLAIN to WEIGHTS. */
 static dnnl_status_t make_pack(product *p, dnnl_memory_desc_t memory[ARGUMENTS],
@@ -353,7 +372,7 @@ void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 
     const product *p = find(gemm, shape);
     assert(p != NULL && shape->packed_b);
     if (p->pack == NULL) {
-        mq_pack_bf16_avx512(packed, b, shape->k, shape->n, shape->ldb, shape->trans_b);
+        pack_known(packed, b, shape);
         return;
     }
     const argument arguments[] = {{DNNL_ARG_FROM, PLAIN, writable(b)},

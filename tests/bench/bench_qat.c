@@ -116,6 +116,7 @@ int main(int argc, char **argv) {
                       .ids = self.text.ids,
                       .train = train,
                       .validation = VALIDATION,
+                      .codes_move = true,
                       .length = LENGTH,
                       .pass_batch = 4,
                       .batch = 1,

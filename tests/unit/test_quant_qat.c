@@ -167,6 +167,7 @@ static mq_qat_setup setup_of(const fixture *f, size_t epochs, double rate, doubl
                                     .batch = 2,
                                     .pass_batch = 2,
                                     .epochs = epochs,
+                                    .codes_move = true,
                                     .rate = pair_rate},
                           .width_count = 3,
                           .widths = {8, 4, 2},

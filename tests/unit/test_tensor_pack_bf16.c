@@ -40,7 +40,9 @@ static void check(size_t k, size_t n, size_t gap, bool trans_b) {
         }
     }
     packed[size] = 0x1234;
+#if defined(__x86_64__) /* elsewhere every_number_has_its_place is skipped */
     mq_pack_bf16_avx512(packed, b, k, n, ldb, trans_b);
+#endif
     assert_memory_equal(packed, expected, size * sizeof *packed);
     assert_int_equal(packed[size], 0x1234);
     free(b);
