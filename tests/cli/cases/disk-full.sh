@@ -2,7 +2,7 @@
 . "$CLI/shared.sh"
 model=$short_model
 quantize="matquant quantize $model -o out --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1
-    --group-size 32"
+    --group-size 32 --gemm openblas" # auto says what it measured, in a line like an error's
 for n in 400 500; do # in the refit: after the first width's line
     run 4 env MATQUANT_FAULT=write:$n:ENOSPC $quantize
     expect_no_out
