@@ -11,9 +11,12 @@ enum { MQ_TURN = 16 };
 typedef uint32_t mq_turn_row __attribute__((vector_size(MQ_TURN * sizeof(uint32_t))));
 
 /* The words of a and b whose numbers follow, b's from 16 on. gcc 11 has the older name only. */
-#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
 #define MQ_TURN_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
+#endif
+#endif
+#ifndef MQ_TURN_PICK
 #define MQ_TURN_PICK(a, b, ...) __builtin_shuffle(a, b, (mq_turn_row){__VA_ARGS__})
 #endif
 
