@@ -43,8 +43,8 @@ size_t mq_block_slab(const mq_config *config, size_t tokens) {
 }
 
 bool mq_block_in_runs(const mq_config *config) {
-    /* 2 MiB is the second-level cache of the processors with AMX; twice that is measured to gain
-     * still (tests/bench/RESULTS.md). */
+    /* 4 MiB. The second-level cache of the processors with AMX has 2; SmolLM2-135M's 1.8 and Gemma
+     * 3 270M's 2.3 gain (tests/bench/RESULTS.md, "Speed"), larger ones have not been measured. */
     return mq_block_slab_floats(config, MQ_RUN_ROWS, false) <= (size_t)1 << 20;
 }
 
