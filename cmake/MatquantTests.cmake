@@ -128,7 +128,8 @@ if(TARGET test_store_quantize_ahead)
 endif()
 # What is made of products of bfloat16, on machines without such instructions, too.
 foreach(name IN ITEMS test_model_attention_bf16 test_model_block_bf16 test_model_head_gradient
-        test_model_generate test_quant_learn test_quant_refit test_store_quantize_bf16)
+        test_model_generate test_quant_learn test_quant_refit test_quant_refit_bf16
+        test_store_quantize_bf16)
     string(REPLACE test_ test_emulated_ emulated ${name})
     matquant_unit_test(${emulated} tests/unit/${name}.c EMULATED)
 endforeach()

@@ -111,6 +111,9 @@ mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, s
 mq_status mq_block_params_load_rest(mq_block_params *params, const mq_model *model, size_t layer,
                                     const bool skip_weight[MQ_LINEAR_COUNT], mq_error *err);
 mq_block_weights mq_block_params_view(const mq_block_params *params);
+/* rounded[out, in]: a linear's weights for products of bfloat16 operands. */
+void mq_block_params_round(mq_bf16 *rounded, const mq_block_params *params, const mq_config *config,
+                           mq_linear linear);
 
 /* --- a whole model, block by block ------------------------------------------------------------ */
 

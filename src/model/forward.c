@@ -92,17 +92,13 @@ size_t mq_model_forward_memory(const mq_config *config, size_t sequences, size_t
 }
 
 /* The block's weights as products want them. */
-static mq_block_weights weights_of(const forward *f, const mq_config *config,
-                                   const mq_context *context) {
+static mq_block_weights weights_of(const forward *f, const mq_config *config) {
     mq_block_weights weights = mq_block_params_view(&f->params);
     if (f->gemm == NULL) {
         return weights;
     }
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        size_t out, in;
-        mq_config_linear_shape(&out, &in, config, (mq_linear)i);
-        mq_bf16_round_all(f->rounded[i], f->params.linear[i], out * in);
+        mq_block_params_round(f->rounded[i], &f->params, config, (mq_linear)i);
     }
     memcpy(weights.linear_bf16, f->rounded, sizeof f->rounded);
     return weights;
@@ -113,7 +109,7 @@ static mq_status forward_block(float *hidden, forward *f, const mq_model *model,
                                const mq_context *context, mq_error *err) {
     const size_t stride = length * model->config.hidden_size;
     mq_status status = mq_block_params_load(&f->params, model, layer, err);
-    const mq_block_weights weights = weights_of(f, &model->config, context);
+    const mq_block_weights weights = weights_of(f, &model->config);
     for (size_t first = 0; status == MQ_OK && first < sequences; first += batch) {
         status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {

@@ -85,3 +85,13 @@ mq_block_weights mq_block_params_view(const mq_block_params *params) {
     }
     return view;
 }
+
+void mq_block_params_round(mq_bf16 *rounded, const mq_block_params *params, const mq_config *config,
+                           mq_linear linear) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, config, linear);
+#pragma omp parallel for schedule(static)
+    for (size_t row = 0; row < out; row++) {
+        mq_bf16_round_all(rounded + row * in, params->linear[linear] + row * in, in);
+    }
+}

@@ -142,11 +142,13 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
 size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context) {
     const mq_config *config = &setup->model->config;
     const size_t rounded = rounded_targets(setup);
-    const size_t full =
-        mq_larger(mq_model_forward_memory(config, rounded, setup->length, setup->pass_batch,
-                                          setup->gemm, context),
-                  mq_model_forward_memory(config, setup->train + setup->validation - rounded,
-                                          setup->length, setup->pass_batch, NULL, context));
+    const size_t in_bf16 = rounded > 0
+                               ? mq_model_forward_memory(config, rounded, setup->length,
+                                                         setup->pass_batch, setup->gemm, context)
+                               : 0;
+    const size_t full = mq_larger(
+        in_bf16, mq_model_forward_memory(config, setup->train + setup->validation - rounded,
+                                         setup->length, setup->pass_batch, NULL, context));
     const size_t student =
         mq_sum_capped(mq_model_forward_memory(config, setup->validation, setup->length,
                                               setup->pass_batch, NULL, context),

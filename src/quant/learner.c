@@ -178,9 +178,8 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
         learner->grid[i].groups = learner->selection->groups[layer][i];
         learner->quantized[i].groups = learner->grid[i].groups;
         if (learner->rounded[i] != NULL && learner->grid[i].groups == 0) {
-            size_t out, in;
-            mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
-            mq_bf16_round_all(learner->rounded[i], learner->params.linear[i], out * in);
+            mq_block_params_round(learner->rounded[i], &learner->params, &learner->model->config,
+                                  (mq_linear)i);
         }
     }
     return MQ_OK;

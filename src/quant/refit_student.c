@@ -305,16 +305,6 @@ static mq_status load_linear(float *weights, mq_bf16 *rounded, uint8_t *codes,
     return status;
 }
 
-static void round_linear(mq_bf16 *rounded, const float *weights, const mq_config *config,
-                         mq_linear linear) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, config, linear);
-#pragma omp parallel for schedule(static)
-    for (size_t row = 0; row < out; row++) {
-        mq_bf16_round_all(rounded + row * in, weights + row * in, in);
-    }
-}
-
 mq_status mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,
                           uint8_t *const codes[MQ_LINEAR_COUNT], const mq_student *student,
                           size_t layer, mq_error *err) {
@@ -332,7 +322,7 @@ mq_status mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,
     }
     for (int i = 0; status == MQ_OK && rounded && i < MQ_LINEAR_COUNT; i++) {
         if (!skip[i]) {
-            round_linear(rounded[i], params->linear[i], &student->model.config, (mq_linear)i);
+            mq_block_params_round(rounded[i], params, &student->model.config, (mq_linear)i);
         }
     }
     return status;

@@ -240,4 +240,16 @@ static inline double kl_of(const fixture *f, const mq_student *student, size_t f
     return sum / (double)tokens;
 }
 
+static inline void check_same_pairs(const fixture *f, const fixture *g) {
+    for (size_t i = 0; i < f->selection.layers * MQ_LINEAR_COUNT; i++) {
+        const stored *a = &f->linears[i / MQ_LINEAR_COUNT][i % MQ_LINEAR_COUNT];
+        const stored *b = &g->linears[i / MQ_LINEAR_COUNT][i % MQ_LINEAR_COUNT];
+        if (a->codes != NULL) {
+            const size_t bytes = a->out * a->groups * sizeof(uint16_t);
+            assert_memory_equal(a->scales, b->scales, bytes);
+            assert_memory_equal(a->biases, b->biases, bytes);
+        }
+    }
+}
+
 #endif

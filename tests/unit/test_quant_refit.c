@@ -8,8 +8,6 @@
 #include <cmocka.h>
 #include <math.h>
 
-#include "model/activations.h"
-#include "quant/distill.h"
 #include "refit_fixture.h"
 
 /* The KL of what was put into the store, computed anew: a student that starts from the stored
@@ -105,18 +103,6 @@ static void other_settings_keep_the_promise(void **state) {
         check_worth(&bf16, 12, 5e-3);
         mq_gemm_bf16_free(bf16.gemm);
         free_fixture(&bf16);
-    }
-}
-
-static void check_same_pairs(const fixture *f, const fixture *g) {
-    for (size_t i = 0; i < f->selection.layers * MQ_LINEAR_COUNT; i++) {
-        const stored *a = &f->linears[i / MQ_LINEAR_COUNT][i % MQ_LINEAR_COUNT];
-        const stored *b = &g->linears[i / MQ_LINEAR_COUNT][i % MQ_LINEAR_COUNT];
-        if (a->codes != NULL) {
-            const size_t bytes = a->out * a->groups * sizeof(uint16_t);
-            assert_memory_equal(a->scales, b->scales, bytes);
-            assert_memory_equal(a->biases, b->biases, bytes);
-        }
     }
 }
 
@@ -220,59 +206,6 @@ static void kept_insides_change_nothing(void **state) {
         assert_int_equal(mq_gemm_bf16_new(&gemm, 2, NULL), MQ_OK);
         check_kept("llama", gemm);
         mq_gemm_bf16_free(gemm);
-    }
-}
-
-/* With steps, and passes of full precision, of more tokens than a run of a block's has
- * (MQ_RUN_ROWS), and a rest: what the refit holds is predicted. */
-static void long_refit(fixture *f, size_t kept_bytes) {
-    enum { MORE = 9, MEASURED = 2, LONGER = 50 };
-    int32_t ids[(MORE + MEASURED) * LONGER];
-    mq_random random;
-    mq_random_seed(&random, 6, 0);
-    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
-        ids[i] = (int32_t)mq_random_below(&random, f->model->config.vocab_size);
-    }
-    mq_refit_setup setup = setup_of(f, 2, 5e-3);
-    setup.ids = ids;
-    setup.train = MORE;
-    setup.validation = MEASURED;
-    setup.length = LONGER;
-    setup.batch = 3;
-    setup.pass_batch = 4;
-    setup.kept_bytes = kept_bytes;
-    f->store = (mq_refit_store){f, codes, pairs, put_pairs, put_norm, NULL};
-    size_t predicted;
-    assert_int_equal(mq_refit_prepare(&setup, NULL), MQ_OK);
-    assert_int_equal(mq_refit_memory(&predicted, &setup, f->context, NULL), MQ_OK);
-    const size_t before = mq_alloc_current();
-    mq_alloc_reset_peak();
-    mq_refit *run;
-    mq_refit_result result;
-    assert_int_equal(mq_refit_open(&run, &setup, f->context, NULL), MQ_OK);
-    assert_int_equal(mq_refit_width(&result, run, f->width, &f->store, 0, 0, NULL), MQ_OK);
-    assert_true(mq_alloc_peak() - before <= predicted + 4096); /* the struct itself */
-    assert_true(result.kl_after < result.kl_before);
-    mq_refit_close(run);
-}
-
-static void runs_of_tokens_change_nothing(void **state) {
-    (void)state;
-    if (!mq_gemm_bf16_usable()) {
-        skip();
-    }
-    static const struct { size_t threads, kept_bytes; } ways[] = {{1, 0}, {3, 0}, {2, SIZE_MAX}};
-    fixture f[3];
-    for (size_t i = 0; i < 3; i++) {
-        f[i] = make_fixture("gemma3", ways[i].threads);
-        assert_true(mq_block_in_runs(&f[i].model->config));
-        assert_int_equal(mq_gemm_bf16_new(&f[i].gemm, ways[i].threads, NULL), MQ_OK);
-        long_refit(&f[i], ways[i].kept_bytes);
-        check_same_pairs(&f[0], &f[i]);
-    }
-    for (size_t i = 0; i < 3; i++) {
-        mq_gemm_bf16_free(f[i].gemm);
-        free_fixture(&f[i]);
     }
 }
 
@@ -404,69 +337,6 @@ static void short_text_is_not_shared_out(void **state) {
     free_fixture(&f);
 }
 
-/* What leaves the last block of full precision, sequence after sequence, as a refit keeps it. */
-static float *targets_of(const fixture *f, bool codes_move, bool only_narrow) {
-    mq_refit_setup setup = setup_of(f, 1, 1e-3);
-    setup.codes_move = codes_move;
-    setup.only_narrow = only_narrow;
-    mq_distill distill = mq_distill_for(&setup, 1, f->context);
-    mq_slab slab = {0};
-    assert_int_equal(mq_distill_prepare(&setup, NULL), MQ_OK);
-    mq_distill_carve(&distill, &slab);
-    assert_int_equal(mq_slab_allocate(&slab, "the test", NULL), MQ_OK);
-    mq_distill_carve(&distill, &slab);
-    assert_int_equal(mq_distill_teach(&distill, NULL), MQ_OK);
-    const size_t count = (TRAIN + VALIDATION) * LENGTH * f->model->config.hidden_size;
-    float *copy = mq_alloc(count, sizeof *copy);
-    assert_non_null(copy);
-    memcpy(copy, distill.teacher_hidden, count * sizeof *copy);
-    mq_slab_free(&slab);
-    return copy;
-}
-
-/* Sequences from the start whose targets are off by what bfloat16's rounding does, before those
- * whose targets are the same bits. */
-static size_t rounded_targets(const float *targets, const float *exact, size_t size) {
-    size_t rounded = 0;
-    for (size_t i = 0; i < TRAIN + VALIDATION; i++) {
-        double difference = 0.0, all = 0.0;
-        for (size_t j = i * size; j < (i + 1) * size; j++) {
-            difference += pow((double)targets[j] - (double)exact[j], 2);
-            all += pow((double)exact[j], 2);
-        }
-        if (difference > 0.0) {
-            assert_int_equal(rounded, i);
-            assert_true(sqrt(difference / all) < 0x1p-5 && sqrt(difference / all) > 0x1p-14);
-            rounded++;
-        }
-    }
-    return rounded;
-}
-
-/* With bfloat16 products only narrow widths' targets are rounded: not those of the last sequence of
- * four, which wide ones train on, nor those that are measured on, nor any where codes move. */
-static void fine_widths_have_exact_targets(void **state) {
-    (void)state;
-    fixture f = make_fixture("llama", 2);
-    f.batch = 1;
-    const size_t size = LENGTH * f.model->config.hidden_size;
-    float *exact = targets_of(&f, false, false);
-    if (mq_gemm_bf16_usable()) {
-        assert_int_equal(mq_gemm_bf16_new(&f.gemm, 2, NULL), MQ_OK);
-        float *targets = targets_of(&f, false, false), *moving = targets_of(&f, true, true);
-        float *narrow = targets_of(&f, false, true);
-        assert_int_equal(rounded_targets(targets, exact, size), TRAIN - 1);
-        assert_int_equal(rounded_targets(moving, exact, size), 0);
-        assert_int_equal(rounded_targets(narrow, exact, size), TRAIN);
-        mq_free(targets);
-        mq_free(narrow);
-        mq_free(moving);
-        mq_gemm_bf16_free(f.gemm);
-    }
-    mq_free(exact);
-    free_fixture(&f);
-}
-
 /* --- failures --------------------------------------------------------------------------------- */
 
 static void failures_are_reported(void **state) {
@@ -509,12 +379,10 @@ int main(void) {
         cmocka_unit_test(a_width_never_ends_worse),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(kept_insides_change_nothing),
-        cmocka_unit_test(runs_of_tokens_change_nothing),
         cmocka_unit_test(memory_is_predicted),
         cmocka_unit_test(progress_is_of_all_widths),
         cmocka_unit_test(steps_allocate_nothing),
         cmocka_unit_test(short_text_is_not_shared_out),
-        cmocka_unit_test(fine_widths_have_exact_targets),
         cmocka_unit_test(failures_are_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
