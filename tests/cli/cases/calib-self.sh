@@ -2,7 +2,8 @@
 # use for (28 sequences and one to measure on), or as the blocks learn from.
 . "$CLI/shared.sh"
 model=$short_model
-self="matquant quantize $model --calib self --samples 4 --seq-len 32 --epochs 1 --group-size 32 -q --json"
+self="matquant quantize $model --calib self --samples 4 --seq-len 32 --epochs 1 --group-size 32
+    --gemm openblas -q --json" # no measurement decides about bytes or memory
 number() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$1" "$2"; }
 run 0 $self -o out --dry-run
 expect_only

@@ -3,7 +3,7 @@
 . "$CLI/shared.sh"
 model=$short_model
 quantize="matquant quantize $model -o out --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 32 --epochs 1
-    --group-size 32"
+    --group-size 32 --gemm openblas"
 for when in 0.05 0.2 0.5 '^learn .*1/3' '^learn .*2/3' '^learn .*3/3' '^refit .*int8'; do
     # After so many seconds it may be done on a fast machine, and so it may at the last of these lines: then out is there,
     # and whole. Not at the others.
