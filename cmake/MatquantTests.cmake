@@ -37,7 +37,7 @@ endif()
 # CTest has measured them itself it is to go by that.
 set(matquant_unit_costs "")
 if(NOT EXISTS ${CMAKE_CURRENT_BINARY_DIR}/Testing/Temporary/CTestCostData.txt)
-    set(matquant_unit_costs "test_store_quantize_state 9" "test_store_quantize 8" "test_text_golden 5"
+    set(matquant_unit_costs "test_job_state 9" "test_job_quantize 8" "test_text_golden 5"
         "test_export_faults 4")
 endif()
 
@@ -123,13 +123,12 @@ foreach(source IN LISTS unit_tests)
 endforeach()
 # Tests that count calls from one source file to another.
 target_link_options(test_base_file PRIVATE LINKER:--wrap=mq_sys_begin_sync)
-if(TARGET test_store_quantize_ahead)
-    target_link_options(test_store_quantize_ahead PRIVATE LINKER:--wrap=mq_tensor_will_need LINKER:--wrap=mq_learner_load)
+if(TARGET test_job_ahead)
+    target_link_options(test_job_ahead PRIVATE LINKER:--wrap=mq_tensor_will_need LINKER:--wrap=mq_learner_load)
 endif()
 # What is made of products of bfloat16, on machines without such instructions, too.
 foreach(name IN ITEMS test_model_attention_bf16 test_model_block_bf16 test_model_head_gradient
-        test_model_generate test_quant_learn test_quant_refit test_quant_refit_bf16
-        test_store_quantize_bf16)
+        test_model_generate test_quant_learn test_quant_refit test_quant_refit_bf16 test_job_bf16)
     string(REPLACE test_ test_emulated_ emulated ${name})
     matquant_unit_test(${emulated} tests/unit/${name}.c EMULATED)
 endforeach()
@@ -170,7 +169,7 @@ if(TARGET short_model)
         get_filename_component(name ${source} NAME_WE)
         string(REPLACE test_ test_emulated_ emulated ${name})
         foreach(program IN ITEMS ${name} ${emulated})
-            if(TARGET ${program} AND name MATCHES "^test_store_quantize")
+            if(TARGET ${program} AND name MATCHES "^test_job_")
                 add_dependencies(${program} matquant_short_model)
             endif()
         endforeach()

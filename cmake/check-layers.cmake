@@ -6,7 +6,7 @@
 cmake_minimum_required(VERSION 3.22)
 include(${CMAKE_CURRENT_LIST_DIR}/layers.cmake)
 
-set(MQ_LAW "base <- tensor <- {text, model} <- quant <- store <- {eval, export} <- cli")
+set(MQ_LAW "base <- tensor <- {text, model} <- quant <- store <- {job, eval, export} <- cli")
 set(wrong "")
 
 function(refuse file message)

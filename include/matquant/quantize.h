@@ -173,7 +173,7 @@ typedef struct mq_quantize_options {
      * most the block, or the width of the refit, that it was working on: the next run with the same
      * options resumes from there, on any number of threads, and produces the same bytes. The folder
      * is created if it does not exist (its parent must) and removed when the master is complete.
-     * Its contents are specified in src/store/quantize_state.h.
+     * Its contents are specified in src/job/state.h.
      *
      * MQ_ERR_USAGE: the folder belongs to another job (any option differs except output, force,
      * dry_run, max_shard_size and state; or the model, text, version, backend or kernel); its

@@ -91,7 +91,7 @@ size_t mq_refit_batch(const mq_refit_setup *setup) {
  * refit": KL of int8 0.0053 to 0.0051, of int4 0.088 to 0.079, of int2 1.15 to 0.69), and a step of
  * each costs the same: where there is plenty, 2 bits get all of it, 3 to 5 bits a half, wider ones
  * an eighth. Whole steps only. Those are the last: of text that was read, what blocks have not
- * learned from; where the model has written some, what was read (store/quantize.h). */
+ * learned from; where the model has written some, what was read (job/job.h). */
 size_t mq_refit_share(const mq_refit_setup *setup, unsigned width) {
     const bool wide = mq_refit_is_wide(width);
     const size_t part = width <= 2 ? 1 : wide ? 8 : 2;

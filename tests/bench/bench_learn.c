@@ -1,4 +1,4 @@
-/* layer: store */
+/* layer: job */
 /* Learns blocks of a model with timers around the parts of it, beside the bare
  * library's rate on the same shapes, and prints one JSON object.
  *

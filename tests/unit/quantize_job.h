@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "store/quantize.h"
+#include "job/job.h"
 #include "temporary.h"
 
 #define MODEL MATQUANT_SHORT_MODEL /* three blocks, narrow */

@@ -4,8 +4,8 @@
 
 #include "base/json.h"
 #include "base/json_build.h"
+#include "job/state.h"
 #include "store/master_config.h"
-#include "store/quantize_state.h"
 
 /* Raised with every change of what is learned with the same options, so that no master is half of
  * one and half of the other. 1: widths of the refit took the first of their sequences; 2: int8 took

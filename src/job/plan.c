@@ -5,10 +5,10 @@
 
 #include "base/file.h"
 #include "base/machine.h"
+#include "job/state.h"
 #include "quant/embedding.h"
 #include "quant/recipe.h"
 #include "store/master_config.h"
-#include "store/quantize_state.h"
 
 /* --force removes what the output's folder holds. */
 static mq_status check_calibration(const mq_quantize_options *options, mq_error *err) {

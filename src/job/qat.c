@@ -1,7 +1,7 @@
 /* The end-to-end training of the codes as a stage of the job. */
 #include <string.h>
 
-#include "store/quantize.h"
+#include "job/job.h"
 
 static mq_qat_setup setup_of(const mq_quantize_plan *plan) {
     const mq_quantize_options *options = plan->options;

@@ -1,12 +1,12 @@
 /* Blocks and refitted widths on their way in and out of a state. */
-#include "store/quantize_state.h"
+#include "job/state.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "base/context.h"
 #include "base/keep.h"
-#include "store/quantize_state_file.h"
+#include "job/state_file.h"
 
 struct mq_quantize_state {
     const mq_quantize_plan *plan;

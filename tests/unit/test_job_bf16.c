@@ -1,4 +1,4 @@
-/* layer: store */
+/* layer: job */
 /* Whole jobs whose products are of bfloat16; skipped where the program or the processor has none.
  */
 #include "quantize_job.h"

@@ -1,10 +1,9 @@
-/* The files of a state: names, and which tensors they hold. Private to src/store/quantize_state*.c.
- */
-#ifndef MQ_STORE_QUANTIZE_STATE_FILE_H
-#define MQ_STORE_QUANTIZE_STATE_FILE_H
+/* The files of a state: names, and which tensors they hold. Private to src/job/state*.c. */
+#ifndef MQ_JOB_STATE_FILE_H
+#define MQ_JOB_STATE_FILE_H
 
+#include "job/state.h"
 #include "store/names.h"
-#include "store/quantize_state.h"
 
 #define MQ_STATE_NAME_SIZE 64
 

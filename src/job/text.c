@@ -1,8 +1,8 @@
 /* The calibration text: out of a file, or written by the model itself, or both. */
 #include <string.h>
 
+#include "job/state.h"
 #include "model/generate.h"
-#include "store/quantize_state.h"
 
 /* The model's own distribution: what a colder one writes is duller than text is. */
 #define TEMPERATURE 1.0
@@ -129,7 +129,7 @@ static size_t give_pieces(int32_t *out, size_t written, const int32_t *from, siz
     return alike + piece;
 }
 
-/* The calibration as quantize.h says; what the model is to write has its beginnings only, which are
+/* The calibration as job.h says; what the model is to write has its beginnings only, which are
  * pieces of what is trained on. */
 static mq_status lay_out(mq_quantize_plan *plan, mq_error *err) {
     const mq_sequences *read = &plan->calibration;

@@ -1,4 +1,4 @@
-/* layer: store */
+/* layer: job */
 /* --state when the machine fails: what was finished stays, and the next run goes on. */
 #include "base/fault.h"
 #include "quantize_state.h"

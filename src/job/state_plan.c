@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "base/keep.h"
+#include "job/state_file.h"
 #include "matquant/names.h"
-#include "store/quantize_state_file.h"
 
 /* Beside what its specification and name take: a tensor's entry in the lists of whoever writes or
  * reads the file, its name there, and its part of the header. */

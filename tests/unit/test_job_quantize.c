@@ -1,4 +1,4 @@
-/* layer: store */
+/* layer: job */
 /* The whole job on the demo model: what is learned, what is predicted, what is written. */
 #include <cjson/cJSON.h>
 

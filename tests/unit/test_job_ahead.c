@@ -1,4 +1,4 @@
-/* layer: store */
+/* layer: job */
 /* The weights of a block are asked for while the block before it is learned. The linker sends
  * mq_tensor_will_need and mq_learner_load through here (cmake/MatquantTests.cmake). */
 #include <stdlib.h>

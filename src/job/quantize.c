@@ -1,5 +1,5 @@
 /* mq_quantize: plan, run the blocks into a master's writer, commit. */
-#include "store/quantize_state.h"
+#include "job/state.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -4,7 +4,7 @@
  * - job.json, {"state_version": V, "crc32": ..., "job": {...}}: everything that decides what is
  *   learned, as matquant.json of the master says it, with the shares of the text for the end-to-end
  *   stages. crc32 is that of "job" as it is printed (base/json.h). All other files are of this job.
- *   V is STATE_VERSION (quantize_job.c); a state of another is refused.
+ *   V is STATE_VERSION (state_job.c); a state of another is refused.
  *
  * - block-LLLLL.safetensors, block number L, from 0: P.codes, P.scales.wR and P.biases.wR of each
  *   of its quantized linears, for all R from 2 to 8, as in the master (matquant/format.h); with
@@ -16,17 +16,17 @@
  *   before and after; counts U64 [2]: the kept epoch, and tokens that it was trained on.
  *
  * - text.safetensors, if the model wrote calibration text: ids I32 [sequences, seq_len], all of the
- *   calibration (store/quantize.h says in which order).
+ *   calibration (job/job.h says in which order).
  *
  * The safetensors files are sealed (tensor/safetensors.h): a CRC-32 of the whole file is checked
  * before anything is taken from it. Embeddings and what --qat does are not kept. Numbers are in the
  * machine's byte order, which is little endian.
  *
  * A file that is removed is made again. When the master is there, the folder goes. */
-#ifndef MQ_STORE_QUANTIZE_STATE_H
-#define MQ_STORE_QUANTIZE_STATE_H
+#ifndef MQ_JOB_STATE_H
+#define MQ_JOB_STATE_H
 
-#include "store/quantize.h"
+#include "job/job.h"
 
 /* --- before the first block; nothing is written ----------------------------------------------- */
 
@@ -56,7 +56,7 @@ mq_status mq_state_take_text(bool *taken, mq_quantize_plan *plan, mq_error *err)
 /* Whether every file that is there is whole: MQ_ERR_INPUT naming it. */
 mq_status mq_state_check_files(const mq_quantize_plan *plan, mq_error *err);
 
-/* --- job.json (quantize_job.c) ---------------------------------------------------------------- */
+/* --- job.json (state_job.c) ------------------------------------------------------------------- */
 
 #define MQ_STATE_JOB "job.json"
 

@@ -1,4 +1,4 @@
-/* layer: store */
+/* layer: job */
 /* The same bytes on every run, for any number of threads. */
 #include "quantize_job.h"
 

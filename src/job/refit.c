@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "job/state.h"
 #include "quant/refit.h"
-#include "store/quantize_state.h"
 
 /* Sequences that are trained on for each that is measured on; and where the text has fewer than are
  * wanted. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/json_build.h"
+#include "job/job.h"
 #include "matquant/names.h"
 #include "matquant/version.h"
 #include "quant/fold.h"
@@ -10,7 +11,6 @@
 #include "quant/recipe.h"
 #include "quant/refit.h"
 #include "store/master_config.h"
-#include "store/quantize.h"
 #include "text/shown_name.h"
 
 /* The name of an enumeration's value. */

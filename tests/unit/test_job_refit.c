@@ -1,4 +1,4 @@
-/* layer: store */
+/* layer: job */
 /* What follows the blocks: the refit, which touches no code, and --qat, which does. */
 #include "quantize_job.h"
 

@@ -1,7 +1,6 @@
-/* The parts of the job mq_quantize: checks before the first block, provenance, and the run itself.
- */
-#ifndef MQ_STORE_QUANTIZE_H
-#define MQ_STORE_QUANTIZE_H
+/* The parts of the job mq_quantize: checks before the first block, its stages, and provenance. */
+#ifndef MQ_JOB_JOB_H
+#define MQ_JOB_JOB_H
 
 #include "matquant/quantize.h"
 #include "quant/backend.h"
@@ -11,7 +10,7 @@
 #include "store/master.h"
 #include "text/corpus.h"
 
-typedef struct mq_quantize_state mq_quantize_state; /* quantize_state.h */
+typedef struct mq_quantize_state mq_quantize_state; /* state.h */
 
 /* What options->state holds of the job. */
 typedef struct mq_quantize_kept {
@@ -74,8 +73,7 @@ mq_status mq_quantize_in_source(const mq_quantize_plan *plan, mq_status status, 
 /* MQ_ERR_MACHINE, with what would need less, unless so many bytes are free. */
 mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *err);
 
-/* --- the calibration text (quantize_text.c) ----------------------------------------------------
- */
+/* --- the calibration text (text.c) ------------------------------------------------------------ */
 
 /* --calib self. */
 bool mq_quantize_is_self(const mq_quantize_options *options);
@@ -100,8 +98,7 @@ mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, mq_error *err);
 /* Writes it; in a dry run nothing. */
 mq_status mq_quantize_write_text(mq_quantize_plan *plan, mq_error *err);
 
-/* --- embeddings and head (quantize_embeddings.c) ----------------------------------------------
- */
+/* --- embeddings and head (embeddings.c) ------------------------------------------------------- */
 
 /* Appends them to plan->linears, if they are to be quantized. */
 void mq_quantize_embedding_layout(mq_quantize_plan *plan);
@@ -115,8 +112,7 @@ mq_status mq_quantize_embedded(mq_weights *out[MQ_MAX_WIDTH + 1], const mq_quant
 /* Bytes that reading allocates meanwhile, at most. */
 size_t mq_quantize_embedding_memory(const mq_quantize_plan *plan);
 
-/* --- the refit, when the blocks are done (quantize_refit.c) ------------------------------------
- */
+/* --- the refit, when the blocks are done (refit.c) -------------------------------------------- */
 
 /* Whether some of the text is measured on and not trained on. */
 bool mq_quantize_is_validated(const mq_quantize_plan *plan);
@@ -144,8 +140,7 @@ mq_status mq_quantize_refit(mq_refit_report *reports, const mq_quantize_plan *pl
                             mq_weights *const embeddings[MQ_MAX_WIDTH + 1],
                             mq_master_writer *writer, mq_quantize_state *state, mq_error *err);
 
-/* --- --qat, before the refit (quantize_qat.c) ---------------------------------------------------
- */
+/* --- --qat, before the refit (qat.c) ---------------------------------------------------------- */
 
 /* Bytes of it, from the shares that are set. */
 mq_status mq_quantize_qat_memory(mq_quantize_plan *plan, mq_error *err);

@@ -1,5 +1,5 @@
 /* Names of a state's files, and which tensors they hold. */
-#include "store/quantize_state_file.h"
+#include "job/state_file.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* layer: store */
+/* layer: job */
 /* How much of the calibration text the refit trains and measures on. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "store/quantize.h"
+#include "job/job.h"
 
 typedef struct expected {
     size_t samples, refit_tokens, available; /* 0: as many as it likes */

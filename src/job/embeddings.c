@@ -2,9 +2,9 @@
  * every width's student begins with its own rows, and read back from the master's writer. */
 #include <string.h>
 
+#include "job/job.h"
 #include "quant/embedding.h"
 #include "store/pack.h"
-#include "store/quantize.h"
 #include "store/quantized_weights.h"
 
 /* --- what there is ---------------------------------------------------------------------------- */

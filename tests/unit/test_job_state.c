@@ -1,4 +1,4 @@
-/* layer: store */
+/* layer: job */
 /* --state: a run that was interrupted goes on from what it had, and makes the same bytes. */
 #include "quantize_state.h"
 

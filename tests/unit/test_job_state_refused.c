@@ -1,7 +1,7 @@
-/* layer: store */
+/* layer: job */
 /* --state: what it does not go on from. */
+#include "job/state.h"
 #include "quantize_state.h"
-#include "store/quantize_state.h"
 
 /* A state of this job with two blocks. */
 static mq_quantize_options begun(void) {
