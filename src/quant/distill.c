@@ -113,6 +113,13 @@ static size_t rounded_targets(const mq_refit_setup *setup) {
     return setup->train - (setup->only_narrow ? 0 : mq_refit_share(setup, MQ_MAX_WIDTH));
 }
 
+/* What a width is measured with; NULL: float32. A narrow one as it is trained: before and after are
+ * off by the same rounding, which is little beside what the width itself is off by
+ * (tests/bench/RESULTS.md, "Products of bfloat16"), and it takes half the time. */
+static const mq_gemm_bf16 *measuring_gemm(const mq_refit_setup *setup, unsigned width) {
+    return setup->codes_move || mq_refit_is_wide(width) ? NULL : setup->gemm;
+}
+
 mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq_context *context) {
     return (mq_distill){.setup = *setup,
                         .context = context,
@@ -132,13 +139,17 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
         status = mq_model_forward_prepare(setup->gemm, config, rounded_targets(setup),
                                           setup->length, setup->pass_batch, err);
     }
+    if (status == MQ_OK && measuring_gemm(setup, MQ_MIN_WIDTH) != NULL) {
+        status = mq_model_forward_prepare(setup->gemm, config, setup->validation, setup->length,
+                                          setup->pass_batch, err);
+    }
     return status == MQ_OK
                ? mq_head_gradient_prepare(setup->gemm, config, batch * setup->length, err)
                : status;
 }
 
-/* Full precision's pass over all sequences, a student's over those of the validation, and their
- * head. */
+/* Full precision's pass over all sequences, a student's over those of the validation, with either
+ * kind of products, and their head. */
 size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context) {
     const mq_config *config = &setup->model->config;
     const size_t rounded = rounded_targets(setup);
@@ -149,12 +160,14 @@ size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context)
     const size_t full = mq_larger(
         in_bf16, mq_model_forward_memory(config, setup->train + setup->validation - rounded,
                                          setup->length, setup->pass_batch, NULL, context));
-    const size_t student =
-        mq_sum_capped(mq_model_forward_memory(config, setup->validation, setup->length,
-                                              setup->pass_batch, NULL, context),
-                      mq_student_read_memory(config));
+    const size_t student = mq_larger(
+        mq_model_forward_memory(config, setup->validation, setup->length, setup->pass_batch, NULL,
+                                context),
+        mq_model_forward_memory(config, setup->validation, setup->length, setup->pass_batch,
+                                measuring_gemm(setup, MQ_MIN_WIDTH), context));
+    const size_t measured = mq_sum_capped(student, mq_student_read_memory(config));
     const size_t head = mq_head_memory(config, setup->validation * setup->length);
-    return mq_larger(full, mq_larger(student, head));
+    return mq_larger(full, mq_larger(measured, head));
 }
 
 mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
@@ -185,9 +198,9 @@ mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *studen
     const size_t at = setup->train * setup->length, tokens = setup->validation * setup->length;
     const mq_context quiet = mq_context_inner(distill->context, NULL);
     student->rounded = true;
-    mq_status status =
-        mq_model_forward(distill->hidden, &student->model, setup->ids + at, setup->validation,
-                         setup->length, setup->pass_batch, "measure", &quiet, err);
+    mq_status status = mq_model_forward_bf16(
+        distill->hidden, &student->model, setup->ids + at, setup->validation, setup->length,
+        setup->pass_batch, measuring_gemm(setup, student->width), "measure", &quiet, err);
     if (status == MQ_OK) {
         const mq_head_side mine = {&student->model, distill->hidden};
         const mq_head_side teachers = {setup->model, distill->teacher_hidden +

@@ -51,9 +51,9 @@ typedef struct mq_refit_setup {
                           block's are always kept */
     size_t epochs;
     uint64_t seed;
-    mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products. What is measured
-                           on the validation sequences, and the targets that wide widths train on,
-                           are float32 in either case */
+    mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products. The targets
+                           that wide widths train on, and what they are measured with, are float32
+                           in either case */
     bool only_narrow; /* no wide width is refitted (mq_refit_is_wide): all targets may be rounded */
     bool codes_move;  /* qat.h's: then targets, and products of wide widths, are float32 in either
                          case, since what rounding them does to codes has not been tried */

@@ -211,17 +211,22 @@ static inline mq_refit *refit(mq_refit_result *result, fixture *f, size_t epochs
     return out;
 }
 
-/* Mean KL of sequences [first, first + count) with the student's numbers as they are. */
-static inline double kl_of(const fixture *f, const mq_student *student, size_t first,
-                           size_t count) {
+/* Mean KL of sequences [first, first + count) with the student's numbers as they are; gemm: of the
+ * student's products (NULL: float32). */
+static inline double kl_with(mq_gemm_bf16 *gemm, const fixture *f, const mq_student *student,
+                             size_t first, size_t count) {
     const size_t tokens = count * LENGTH, width = f->model->config.hidden_size;
     float *mine = mq_alloc(tokens, width * sizeof(float));
     float *theirs = mq_alloc(tokens, width * sizeof(float));
     float *kl = mq_alloc(tokens, sizeof(float));
     const int32_t *ids = f->ids + first * LENGTH;
     assert_true(mine && theirs && kl);
-    assert_int_equal(mq_model_forward(mine, &student->model, ids, count, LENGTH, count, "test",
-                                      f->context, NULL),
+    if (gemm != NULL) {
+        assert_int_equal(
+            mq_model_forward_prepare(gemm, &f->model->config, count, LENGTH, count, NULL), MQ_OK);
+    }
+    assert_int_equal(mq_model_forward_bf16(mine, &student->model, ids, count, LENGTH, count, gemm,
+                                           "test", f->context, NULL),
                      MQ_OK);
     assert_int_equal(
         mq_model_forward(theirs, f->model, ids, count, LENGTH, count, "test", f->context, NULL),
@@ -238,6 +243,11 @@ static inline double kl_of(const fixture *f, const mq_student *student, size_t f
     mq_free(theirs);
     mq_free(kl);
     return sum / (double)tokens;
+}
+
+static inline double kl_of(const fixture *f, const mq_student *student, size_t first,
+                           size_t count) {
+    return kl_with(NULL, f, student, first, count);
 }
 
 static inline void check_same_pairs(const fixture *f, const fixture *g) {
