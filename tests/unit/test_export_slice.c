@@ -1,6 +1,8 @@
 /* layer: export */
 #include "export_fixture.h"
 
+#include "matquant/verify.h"
+
 /* --- what is written -------------------------------------------------------------------------- */
 
 static void slices_are_the_masters_models(void **state) {
