@@ -1,5 +1,5 @@
 /* Names of the values of enumerations, as they appear in the program's options and results, in
- * config.json and in the provenance. */
+ * config.json and in the provenance. Those of mq_slice_format are mq_format_at's (slice.h). */
 #ifndef MATQUANT_NAMES_H
 #define MATQUANT_NAMES_H
 
@@ -19,7 +19,8 @@ const char *const *mq_zero_point_names(void); /* mq_zero_point: "float", "symmet
 const char *const *mq_scope_names(void);      /* mq_scope: "all", "ffn" */
 const char *const *mq_embeddings_names(void); /* mq_embeddings: "keep", "8", "nested" */
 const char *const *mq_gemm_names(void); /* mq_gemm_choice: "auto", "openblas", "onednn-bf16" */
-const char *const *mq_kind_names(void); /* mq_kind: "plain", "master", "slice" */
+const char *const *mq_slice_dtype_names(void); /* mq_slice_dtype: "source", "bf16", "f16", "f32" */
+const char *const *mq_kind_names(void);        /* mq_kind: "plain", "master", "slice" */
 
 /* The name of a value, which may be any number; NULL: there is no such value. */
 const char *mq_name_at(const char *const *names, unsigned value);

@@ -8,17 +8,40 @@
 extern "C" {
 #endif
 
+/* What the slice is written as. mq_format_at describes each; docs/formats.md says which programs
+ * read it. */
+typedef enum mq_slice_format {
+    MQ_SLICE_FORMAT_MLX,
+    MQ_SLICE_FORMAT_GGUF, /* the only one that is a file; its name must end in .gguf */
+    MQ_SLICE_FORMAT_COMPRESSED_TENSORS,
+    MQ_SLICE_FORMAT_GPTQ,
+    MQ_SLICE_FORMAT_SAFETENSORS,
+    MQ_SLICE_FORMAT_MATQUANT
+} mq_slice_format;
+
+/* The element type of plain weights. */
+typedef enum mq_slice_dtype {
+    MQ_SLICE_DTYPE_SOURCE, /* that of the source's embeddings; in GGUF: its quantized types, not
+                              plain weights */
+    MQ_SLICE_DTYPE_BF16,
+    MQ_SLICE_DTYPE_F16,
+    MQ_SLICE_DTYPE_F32
+} mq_slice_dtype;
+
 typedef struct mq_slice_options {
-    const char *master, *output;
-    unsigned width;        /* 2 ... 8 */
-    const char *format;    /* a name from the table below; NULL: the first */
-    const char *dtype;     /* of plain weights: "bf16", "f16" or "f32"; NULL: the source's own,
-                              and in GGUF quantized types */
+    const char *master, *output; /* output: a folder, or the format's file */
+    unsigned width;              /* 2 ... 8 */
+    mq_slice_format format;
+    mq_slice_dtype dtype;  /* safetensors and gguf; must be SOURCE in any other format */
     bool plain_embeddings; /* compressed-tensors and gptq: store a quantized embedding and head
                               dequantized, for readers that cannot load packed ones */
     bool force;            /* replace the output if it exists */
-    size_t max_shard_size; /* bytes; 0: one file */
+    size_t max_shard_size; /* bytes; 0: one file. GGUF is always one: must be 0 */
 } mq_slice_options;
+
+/* Format mlx, dtype SOURCE, one file, nothing replaced. master and output are NULL and width is 0:
+ * they must be set. */
+mq_slice_options mq_slice_defaults(void);
 
 /* The error of a tensor whose numbers the format cannot hold as they are in the slice. */
 typedef struct mq_slice_cost {
@@ -42,11 +65,15 @@ mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
                    const mq_context *context, mq_error *err);
 void mq_slice_report_free(mq_slice_report *report);
 
+/* A format's name, as in the program's options and in the provenance ("mlx"); what it is, in one
+ * line; and the widths that it holds, in text ("2, 3, 4, 5, 6, 8"). All are static. */
 typedef struct mq_format_info {
-    const char *name, *summary, *widths; /* "mlx", one line for --help, "2, 3, 4, 5, 6, 8" */
+    const char *name, *summary, *widths;
 } mq_format_info;
 
-const mq_format_info *mq_format_at(size_t index); /* NULL after the last */
+/* The description of an mq_slice_format, which may be any number; NULL: there is no such format.
+ * The values have no gaps, so counting from 0 up to NULL lists all formats. */
+const mq_format_info *mq_format_at(size_t format);
 
 #ifdef __cplusplus
 }

@@ -95,7 +95,7 @@ mq_status mq_write(mq_writer *writer, const void *data, size_t size, mq_error *e
 mq_status mq_write_at(mq_writer *writer, uint64_t offset, const void *data, size_t size,
                       mq_error *err);
 /* What was written there before, of which nothing may be missing. */
-mq_status mq_written_at(const mq_writer *writer, uint64_t offset, void *data, size_t size,
+mq_status mq_written_at(void *data, const mq_writer *writer, uint64_t offset, size_t size,
                         mq_error *err);
 mq_status mq_writer_close(mq_writer *writer, mq_error *err); /* frees in every case */
 void mq_writer_abandon(mq_writer *writer); /* closes without caring, frees; NULL allowed */

@@ -72,7 +72,7 @@ mq_status mq_write_at(mq_writer *writer, uint64_t offset, const void *data, size
     return MQ_OK;
 }
 
-mq_status mq_written_at(const mq_writer *writer, uint64_t offset, void *data, size_t size,
+mq_status mq_written_at(void *data, const mq_writer *writer, uint64_t offset, size_t size,
                         mq_error *err) {
     unsigned char *bytes = data;
     while (size > 0) {

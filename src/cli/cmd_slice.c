@@ -1,10 +1,21 @@
+#include <assert.h>
 #include <string.h>
 
 #include "command.h"
+#include "matquant/names.h"
 #include "matquant/slice.h"
 #include "table.h"
 
+/* The parser writes a choice as an unsigned, into the options' enumerations as well. */
+static_assert(sizeof(mq_slice_format) == sizeof(unsigned) &&
+                  sizeof(mq_slice_dtype) == sizeof(unsigned),
+              "enumerations are as wide as unsigned");
+
 #define FORMATS_SIZE 16
+
+static const char *format_name(const mq_slice_options *options) {
+    return mq_format_at(options->format)->name;
+}
 
 static void print_formats(FILE *out) {
     fputs("\nFormats:\n", out);
@@ -34,7 +45,7 @@ static mq_status print_json(const mq_slice_report *report, const mq_slice_option
     cli_json_text(&json, json.root, "master", options->master);
     cli_json_text(&json, json.root, "output", options->output);
     cli_json_size(&json, json.root, "bits", options->width);
-    cli_json_text(&json, json.root, "format", options->format);
+    cli_json_text(&json, json.root, "format", format_name(options));
     cli_json_size(&json, json.root, "tensors", report->tensors);
     cli_json_size(&json, json.root, "bytes_read", report->bytes_read);
     cli_json_size(&json, json.root, "bytes_written", report->bytes_written);
@@ -88,7 +99,7 @@ static void print_table(const mq_slice_report *report, const mq_slice_options *o
                         bool verbose) {
     char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
     cli_print_field(stdout, "output", "%s", options->output);
-    cli_print_field(stdout, "format", "%s, %u bits", options->format, options->width);
+    cli_print_field(stdout, "format", "%s, %u bits", format_name(options), options->width);
     cli_print_field(stdout, "bits a weight", "%.3f", report->bits_per_weight);
     cli_print_field(stdout, "tensors", "%zu", report->tensors);
     cli_print_field(stdout, "bytes", "%s, out of %s", cli_show_bytes(a, report->bytes_written),
@@ -125,10 +136,10 @@ static mq_status slice(const mq_slice_options *options, const cli_common *common
     return status;
 }
 
-static const char *format_by_name(const char *output) {
+static mq_slice_format format_by_name(const char *output) {
     const size_t length = strlen(output);
     const bool gguf = length > 5 && strcmp(output + length - 5, ".gguf") == 0;
-    return gguf ? "gguf" : "mlx";
+    return gguf ? MQ_SLICE_FORMAT_GGUF : MQ_SLICE_FORMAT_MLX;
 }
 
 mq_status cmd_slice(int count, char *const *argv) {
@@ -136,25 +147,24 @@ mq_status cmd_slice(int count, char *const *argv) {
     for (size_t i = 0; i < FORMATS_SIZE && mq_format_at(i); i++) {
         formats[i] = mq_format_at(i)->name;
     }
-    mq_slice_options options = {0};
+    mq_slice_options options = mq_slice_defaults();
     cli_common common = {0};
     size_t bits = 0;
-    unsigned format = 0, dtype = 0;
-    bool has_format = false, has_dtype = false;
-    static const char *const dtypes[] = {"bf16", "f16", "f32", NULL};
+    bool has_format = false;
     const cli_argument arguments[] = {{"MASTER", "master checkpoint", &options.master},
                                       {NULL, NULL, NULL}};
     const cli_option specs[] = {
         {CLI_TEXT, 'o', "output", &options.output, "OUT", "the slice to make", .required = true},
         {CLI_COUNT, 0, "bits", &bits, "R", "the width of the slice, 2 to 8", .min = 2, .max = 8,
          .required = true, .hide_default = true},
-        {CLI_CHOICE, 0, "format", &format, "NAME",
+        {CLI_CHOICE, 0, "format", &options.format, "NAME",
          "the format to write, see below (default: gguf if OUT ends in .gguf, otherwise mlx)",
          .choices = formats, .hide_default = true, .given = &has_format},
-        {CLI_CHOICE, 0, "dtype", &dtype, "TYPE",
+        {CLI_CHOICE, 0, "dtype", &options.dtype, "TYPE",
          "element type of plain weights, bf16, f16 or f32: for --format safetensors (default: that "
          "of the source's embeddings), and for gguf in place of its quantized types",
-         .choices = dtypes, .hide_default = true, .given = &has_dtype},
+         .min = MQ_SLICE_DTYPE_BF16, .choices = mq_slice_dtype_names() + MQ_SLICE_DTYPE_BF16,
+         .hide_default = true},
         {CLI_FLAG, 0, "plain-embeddings", &options.plain_embeddings,
          .help =
              "for compressed-tensors and gptq: store embeddings and head dequantized, for readers "
@@ -176,7 +186,8 @@ mq_status cmd_slice(int count, char *const *argv) {
         return status;
     }
     options.width = (unsigned)bits;
-    options.format = has_format ? formats[format] : format_by_name(options.output);
-    options.dtype = has_dtype ? dtypes[dtype] : NULL;
+    if (!has_format) {
+        options.format = format_by_name(options.output);
+    }
     return slice(&options, &common);
 }

@@ -1,5 +1,5 @@
 #include "command.h"
-#include "matquant/inspect.h"
+#include "matquant/verify.h"
 #include "table.h"
 
 static mq_status print_json(const mq_verify_report *report, const char *master,

@@ -119,7 +119,7 @@ static cli_parsed accept(const parser *self, const cli_option *option, const cha
         return CLI_PARSED;
     }
     char buffer[256];
-    const char *expected = cli_read_value(option, text, buffer, sizeof buffer);
+    const char *expected = cli_read_value(buffer, sizeof buffer, option, text);
     return expected ? wrong(self, "option '--%s' takes %s, not '%s'", option->name, expected, text)
                     : CLI_PARSED;
 }

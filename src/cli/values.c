@@ -29,8 +29,8 @@ static bool in_range(double value, const cli_option *option) {
     return value >= option->min && (option->max == 0 || value <= option->max);
 }
 
-static const char *expect_range(const cli_option *option, const char *what, char *expected,
-                                size_t size) {
+static const char *expect_range(char *expected, size_t size, const cli_option *option,
+                                const char *what) {
     if (option->max != 0) {
         snprintf(expected, size, "%s from %.10g to %.10g", what, option->min, option->max);
     } else if (option->min > 0) {
@@ -41,20 +41,20 @@ static const char *expect_range(const cli_option *option, const char *what, char
     return expected;
 }
 
-static const char *read_count(const cli_option *option, const char *text, char *expected,
-                              size_t size) {
+static const char *read_count(char *expected, size_t size, const cli_option *option,
+                              const char *text) {
     uint64_t value;
     const char *end;
     if (!read_digits(&value, text, &end) || *end != 0 || value > SIZE_MAX ||
         !in_range((double)value, option)) {
-        return expect_range(option, "a whole number", expected, size);
+        return expect_range(expected, size, option, "a whole number");
     }
     *(size_t *)option->value = (size_t)value;
     return NULL;
 }
 
-static const char *read_bytes(const cli_option *option, const char *text, char *expected,
-                              size_t size) {
+static const char *read_bytes(char *expected, size_t size, const cli_option *option,
+                              const char *text) {
     static const char suffixes[] = "KMG";
     uint64_t value;
     const char *end;
@@ -66,9 +66,9 @@ static const char *read_bytes(const cli_option *option, const char *text, char *
         value = good ? value << shift : 0;
     }
     if (!good || value > SIZE_MAX || !in_range((double)value, option)) {
-        return expect_range(option,
-                            "bytes as a whole number, such as 500M or 2G (K, M, G: powers of 1024)",
-                            expected, size);
+        return expect_range(
+            expected, size, option,
+            "bytes as a whole number, such as 500M or 2G (K, M, G: powers of 1024)");
     }
     *(size_t *)option->value = (size_t)value;
     return NULL;
@@ -77,8 +77,8 @@ static const char *read_bytes(const cli_option *option, const char *text, char *
 /* The largest that JSON can say (matquant/quantize.h). */
 #define LARGEST_SEED (1ULL << 53)
 
-static const char *read_seed(const cli_option *option, const char *text, char *expected,
-                             size_t size) {
+static const char *read_seed(char *expected, size_t size, const cli_option *option,
+                             const char *text) {
     uint64_t value;
     const char *end;
     if (!read_digits(&value, text, &end) || *end != 0 || value > LARGEST_SEED) {
@@ -102,21 +102,21 @@ static bool read_double(double *out, const char *text, char **end) {
     return true;
 }
 
-static const char *read_number(const cli_option *option, const char *text, char *expected,
-                               size_t size) {
+static const char *read_number(char *expected, size_t size, const cli_option *option,
+                               const char *text) {
     double value;
     char *end;
     if (!read_double(&value, text, &end) || *end != 0 || !in_range(value, option)) {
         const bool unbounded = option->max == 0 && option->min == 0;
         const char *what = unbounded && text[0] == '-' ? "a number of at least 0" : "a number";
-        return expect_range(option, what, expected, size);
+        return expect_range(expected, size, option, what);
     }
     *(double *)option->value = value;
     return NULL;
 }
 
-static const char *read_choice(const cli_option *option, const char *text, char *expected,
-                               size_t size) {
+static const char *read_choice(char *expected, size_t size, const cli_option *option,
+                               const char *text) {
     unsigned index;
     if (mq_name_find(&index, option->choices, text)) {
         *(unsigned *)option->value = (unsigned)option->min + index;
@@ -166,8 +166,8 @@ static bool read_term(cli_terms *list, const cli_option *option, const char **at
     return **at == ',' || **at == 0;
 }
 
-static const char *read_terms(const cli_option *option, const char *text, char *expected,
-                              size_t size) {
+static const char *read_terms(char *expected, size_t size, const cli_option *option,
+                              const char *text) {
     cli_terms list = {.count = 0};
     const char *at = text;
     while (read_term(&list, option, &at)) {
@@ -183,16 +183,15 @@ static const char *read_terms(const cli_option *option, const char *text, char *
         }
         at++;
     }
-    return expect_range(option,
+    return expect_range(expected, size, option,
                         option->type == CLI_TERMS
                             ? "different whole numbers or pairs of them such as 8:2, separated by "
                               "commas, each number"
-                            : "different whole numbers, separated by commas,",
-                        expected, size);
+                            : "different whole numbers, separated by commas,");
 }
 
-static const char *read_numbers(const cli_option *option, const char *text, char *expected,
-                                size_t size) {
+static const char *read_numbers(char *expected, size_t size, const cli_option *option,
+                                const char *text) {
     cli_numbers list = {.count = 0};
     const char *at = text;
     bool good = true;
@@ -210,11 +209,11 @@ static const char *read_numbers(const cli_option *option, const char *text, char
             }
         }
     }
-    return expect_range(option, "numbers, separated by commas,", expected, size);
+    return expect_range(expected, size, option, "numbers, separated by commas,");
 }
 
-static const char *read_text(const cli_option *option, const char *text, char *expected,
-                             size_t size) {
+static const char *read_text(char *expected, size_t size, const cli_option *option,
+                             const char *text) {
     if (text[0] == 0) {
         snprintf(expected, size, "a %s", option->argument);
         return expected;
@@ -232,27 +231,27 @@ static const char *read_text(const cli_option *option, const char *text, char *e
     return NULL;
 }
 
-const char *cli_read_value(const cli_option *option, const char *text, char *expected,
-                           size_t size) {
+const char *cli_read_value(char *expected, size_t size, const cli_option *option,
+                           const char *text) {
     switch (option->type) {
     case CLI_TEXT:
     case CLI_TEXTS:
-        return read_text(option, text, expected, size);
+        return read_text(expected, size, option, text);
     case CLI_COUNT:
-        return read_count(option, text, expected, size);
+        return read_count(expected, size, option, text);
     case CLI_SEED:
-        return read_seed(option, text, expected, size);
+        return read_seed(expected, size, option, text);
     case CLI_BYTES:
-        return read_bytes(option, text, expected, size);
+        return read_bytes(expected, size, option, text);
     case CLI_NUMBER:
-        return read_number(option, text, expected, size);
+        return read_number(expected, size, option, text);
     case CLI_CHOICE:
-        return read_choice(option, text, expected, size);
+        return read_choice(expected, size, option, text);
     case CLI_COUNTS:
     case CLI_TERMS:
-        return read_terms(option, text, expected, size);
+        return read_terms(expected, size, option, text);
     case CLI_NUMBERS:
-        return read_numbers(option, text, expected, size);
+        return read_numbers(expected, size, option, text);
     case CLI_HEADING:
     case CLI_FLAG:
     case CLI_CLEAR:

@@ -1,5 +1,5 @@
-/* The table of formats that a slice can be written in: adding a format is adding a file and a row
- * of the table in slice.c. */
+/* The table of formats that a slice can be written in: adding a format is adding a file, a value
+ * of mq_slice_format, and a row of the table in slice.c. */
 #ifndef MQ_EXPORT_EXPORT_H
 #define MQ_EXPORT_EXPORT_H
 

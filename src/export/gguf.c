@@ -268,11 +268,9 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     }
     plan->own = own;
     plan->free_own = free_gguf;
-    own->is_plain = plan->job->options->dtype != NULL;
-    mq_status status = own->is_plain ? mq_plan_dtype(&own->dtype, plan, err) : MQ_OK;
-    if (status == MQ_OK) {
-        status = check_options(own, plan, err);
-    }
+    own->is_plain = plan->job->options->dtype != MQ_SLICE_DTYPE_SOURCE;
+    own->dtype = mq_plan_dtype(plan);
+    mq_status status = check_options(own, plan, err);
     if (status == MQ_OK) {
         status = mq_gguf_check_model(own, plan, err);
     }

@@ -166,7 +166,7 @@ static void put_own_affine(unsigned char *out, const mq_row *row, bool fifth) {
     }
 }
 
-static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error) {
+static void encode_affine(unsigned char *out, double *error, const mq_row *row, mq_ggml_type type) {
     const bool fifth = type == MQ_GGML_Q5_1;
     if (row->in / row->groups % SMALL == 0) {
         put_own_affine(out, row, fifth);
@@ -184,7 +184,7 @@ static void encode_affine(unsigned char *out, const mq_row *row, mq_ggml_type ty
 
 /* --- no offset: Q8_0 -------------------------------------------------------------------------- */
 
-static void encode_symmetric(unsigned char *out, const mq_row *row, double *error) {
+static void encode_symmetric(unsigned char *out, double *error, const mq_row *row) {
     enum { AT_ONCE = 64 };
     const mq_fit_kernels *kernels = mq_fit_kernels_best();
     const size_t blocks = row->in / SMALL;
@@ -229,7 +229,7 @@ static void encode_centred(unsigned char *out, const mq_row *row, mq_ggml_type t
 /* --- a number each ---------------------------------------------------------------------------- */
 
 /* What float16 cannot hold becomes infinite: whoever asked for it has to look. */
-static void encode_half(unsigned char *out, const mq_row *row, double *error) {
+static void encode_half(unsigned char *out, double *error, const mq_row *row) {
     mq_from_f32(out, MQ_F16, row->values, row->in);
     for (size_t i = 0; i < row->in; i++) {
         const double difference = mq_f16_to_f32(mq_f32_to_f16(row->values[i])) - row->values[i];
@@ -237,7 +237,7 @@ static void encode_half(unsigned char *out, const mq_row *row, double *error) {
     }
 }
 
-static void encode_bfloat(unsigned char *out, const mq_row *row, double *error) {
+static void encode_bfloat(unsigned char *out, double *error, const mq_row *row) {
     mq_from_f32(out, MQ_BF16, row->values, row->in);
     for (size_t i = 0; i < row->in; i++) {
         const double difference = mq_bf16_to_f32(mq_f32_to_bf16(row->values[i])) - row->values[i];
@@ -245,31 +245,31 @@ static void encode_bfloat(unsigned char *out, const mq_row *row, double *error) 
     }
 }
 
-void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error) {
+void mq_ggml_encode(unsigned char *out, double *error, const mq_row *row, mq_ggml_type type) {
     switch (type) {
     case MQ_GGML_Q4_1:
     case MQ_GGML_Q5_1:
-        encode_affine(out, row, type, error);
+        encode_affine(out, error, row, type);
         return;
     case MQ_GGML_Q4_0:
     case MQ_GGML_Q5_0:
         encode_centred(out, row, type);
         return;
     case MQ_GGML_Q8_0:
-        encode_symmetric(out, row, error);
+        encode_symmetric(out, error, row);
         return;
     case MQ_GGML_Q2_K:
     case MQ_GGML_Q3_K:
     case MQ_GGML_Q4_K:
     case MQ_GGML_Q5_K:
     case MQ_GGML_Q6_K:
-        mq_ggml_encode_super(out, row, type, error);
+        mq_ggml_encode_super(out, error, row, type);
         return;
     case MQ_GGML_F16:
-        encode_half(out, row, error);
+        encode_half(out, error, row);
         return;
     case MQ_GGML_BF16:
-        encode_bfloat(out, row, error);
+        encode_bfloat(out, error, row);
         return;
     case MQ_GGML_F32:
         mq_from_f32(out, MQ_F32, row->values, row->in);

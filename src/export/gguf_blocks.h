@@ -51,8 +51,8 @@ size_t mq_ggml_row_bytes(mq_ggml_type type, size_t count); /* count: whole block
  * from its codes (Q4_K and Q5_K are for nothing else). Everything else is fitted so that the
  * squared error is small. A scale or an offset too large for float16 becomes infinite in what is
  * not fitted, and float16's largest number in Q8_0 and the fitted K-quants. */
-void mq_ggml_encode(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error);
+void mq_ggml_encode(unsigned char *out, double *error, const mq_row *row, mq_ggml_type type);
 /* The same of K-quants alone (gguf_super.c). */
-void mq_ggml_encode_super(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error);
+void mq_ggml_encode_super(unsigned char *out, double *error, const mq_row *row, mq_ggml_type type);
 
 #endif

@@ -29,8 +29,8 @@ static mq_status fill_rows(unsigned char *out, mq_plan *plan, mq_piece *piece, s
                                     mq_source_row(piece, first + i) * columns, columns, err);
         if (status == MQ_OK) {
             const mq_row row = {.in = columns, .values = values};
-            mq_ggml_encode(out + i * piece->row_bytes, &row, (mq_ggml_type)piece->type,
-                           &piece->error);
+            mq_ggml_encode(out + i * piece->row_bytes, &piece->error, &row,
+                           (mq_ggml_type)piece->type);
             for (size_t k = 0; k < columns; k++) {
                 piece->power += (double)values[k] * (double)values[k];
             }

@@ -246,7 +246,7 @@ static double fit_centred(unsigned char *out, const mq_row *row, size_t first, m
     return error;
 }
 
-void mq_ggml_encode_super(unsigned char *out, const mq_row *row, mq_ggml_type type, double *error) {
+void mq_ggml_encode_super(unsigned char *out, double *error, const mq_row *row, mq_ggml_type type) {
     const size_t bytes = mq_ggml_row_bytes(type, SUPER);
     for (size_t first = 0; first < row->in; first += SUPER, out += bytes) {
         if (row->values == NULL) {

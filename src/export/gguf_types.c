@@ -77,9 +77,9 @@ mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *v
 
 /* --- rows ------------------------------------------------------------------------------------- */
 
-static void encode_row(unsigned char *out, const mq_row *row, const mq_piece *piece,
-                       double *error) {
-    mq_ggml_encode(out, row, (mq_ggml_type)piece->type, error);
+static void encode_row(unsigned char *out, double *error, const mq_row *row,
+                       const mq_piece *piece) {
+    mq_ggml_encode(out, error, row, (mq_ggml_type)piece->type);
 }
 
 mq_status mq_gguf_fill_linear(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,

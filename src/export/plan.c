@@ -144,22 +144,18 @@ mq_dtype mq_plan_source_dtype(const mq_plan *plan) {
     return MQ_BF16;
 }
 
-mq_status mq_plan_dtype(mq_dtype *out, const mq_plan *plan, mq_error *err) {
-    static const char *const names[] = {"f32", "f16", "bf16"};
-    static const mq_dtype types[] = {MQ_F32, MQ_F16, MQ_BF16};
-    const char *wanted = plan->job->options->dtype;
-    for (size_t i = 0; wanted != NULL && i < 3; i++) {
-        if (strcmp(wanted, names[i]) == 0) {
-            *out = types[i];
-            return MQ_OK;
-        }
+mq_dtype mq_plan_dtype(const mq_plan *plan) {
+    switch (plan->job->options->dtype) {
+    case MQ_SLICE_DTYPE_BF16:
+        return MQ_BF16;
+    case MQ_SLICE_DTYPE_F16:
+        return MQ_F16;
+    case MQ_SLICE_DTYPE_F32:
+        return MQ_F32;
+    case MQ_SLICE_DTYPE_SOURCE:
+        break;
     }
-    if (wanted != NULL) {
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "no element type is called \"%s\"; known are bf16, f16, f32", wanted);
-    }
-    *out = mq_plan_source_dtype(plan);
-    return MQ_OK;
+    return mq_plan_source_dtype(plan);
 }
 
 size_t mq_plan_window(const mq_plan *plan) {

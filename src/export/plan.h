@@ -84,7 +84,7 @@ mq_plan_walk(mq_plan *plan,
  * quantized. */
 mq_dtype mq_plan_source_dtype(const mq_plan *plan);
 /* The element type of plain weights: --dtype, or that of the source. */
-mq_status mq_plan_dtype(mq_dtype *out, const mq_plan *plan, mq_error *err);
+mq_dtype mq_plan_dtype(const mq_plan *plan);
 
 /* Codes, scales and biases of this width as sources. */
 void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_view *view);

@@ -124,7 +124,7 @@ static row_error encode_together(unsigned char *out, const shared *all, const mq
                          .biases = self.biases,
                          .values = piece->takes_values ? self.values : NULL};
     row_error result = {0};
-    encode(out, &read, piece, &result.error);
+    encode(out, &result.error, &read, piece);
     result.power = read.values == NULL ? 0 : power_of(read.values, read.in);
     return result;
 }

@@ -24,8 +24,8 @@ typedef struct mq_row {
 
 /* Encodes such a row into out, as the piece's type has it; adds Σ (w - value)² to *error where it
  * is not exact. Called from several threads. */
-typedef void mq_encode_rows(unsigned char *out, const mq_row *row, const mq_piece *piece,
-                            double *error);
+typedef void mq_encode_rows(unsigned char *out, double *error, const mq_row *row,
+                            const mq_piece *piece);
 
 /* A fill (plan.h) of a piece that holds a whole linear, rows of piece->row_bytes: encode for all
  * rows, in parallel; error and power are added up in the order of the rows. */

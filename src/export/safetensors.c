@@ -46,8 +46,8 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     }
     plan->own = own;
     plan->free_own = mq_free;
-    mq_status status = mq_plan_dtype(&own->dtype, plan, err);
-    return status == MQ_OK ? mq_plan_walk(plan, add_linear, add_plain, err) : status;
+    own->dtype = mq_plan_dtype(plan);
+    return mq_plan_walk(plan, add_linear, add_plain, err);
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */

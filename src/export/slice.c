@@ -5,34 +5,39 @@
 #include "base/context.h"
 #include "export/export.h"
 #include "matquant/inspect.h"
+#include "matquant/names.h"
 #include "store/folder.h"
 #include "store/quantized_weights.h"
 #include "store/slice_size.h"
 #include "text/shown_name.h"
 
-/* The first is what `slice` writes unless --format says otherwise. */
 static const mq_export_format *const formats[] = {
-    &mq_export_mlx,  &mq_export_gguf,        &mq_export_compressed_tensors,
-    &mq_export_gptq, &mq_export_safetensors, &mq_export_matquant};
+    [MQ_SLICE_FORMAT_MLX] = &mq_export_mlx,
+    [MQ_SLICE_FORMAT_GGUF] = &mq_export_gguf,
+    [MQ_SLICE_FORMAT_COMPRESSED_TENSORS] = &mq_export_compressed_tensors,
+    [MQ_SLICE_FORMAT_GPTQ] = &mq_export_gptq,
+    [MQ_SLICE_FORMAT_SAFETENSORS] = &mq_export_safetensors,
+    [MQ_SLICE_FORMAT_MATQUANT] = &mq_export_matquant};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
-const mq_format_info *mq_format_at(size_t index) {
-    return index < FORMATS ? &formats[index]->info : NULL;
+const mq_format_info *mq_format_at(size_t format) {
+    return format < FORMATS ? &formats[format]->info : NULL;
 }
 
-static mq_status find_format(const mq_export_format **out, const char *name, mq_error *err) {
-    char known[128] = "";
-    size_t used = 0;
-    for (size_t i = 0; i < FORMATS; i++) {
-        if (name == NULL || strcmp(name, formats[i]->info.name) == 0) {
-            *out = formats[i];
-            return MQ_OK;
-        }
-        int length = snprintf(known + used, sizeof known - used, "%s%s", i == 0 ? "" : ", ",
-                              formats[i]->info.name);
-        used += length > 0 ? (size_t)length : 0;
+mq_slice_options mq_slice_defaults(void) {
+    return (mq_slice_options){.format = MQ_SLICE_FORMAT_MLX, .dtype = MQ_SLICE_DTYPE_SOURCE};
+}
+
+/* Of callers in C: the command line has names for these. */
+static mq_status check_enums(const mq_slice_options *options, mq_error *err) {
+    if (mq_format_at(options->format) == NULL) {
+        return mq_fail(err, MQ_ERR_USAGE, "format is %u, which is none of its values",
+                       options->format);
     }
-    return mq_fail(err, MQ_ERR_USAGE, "no format is called \"%s\"; known are %s", name, known);
+    return mq_name_at(mq_slice_dtype_names(), options->dtype) != NULL
+               ? MQ_OK
+               : mq_fail(err, MQ_ERR_USAGE, "dtype is %u, which is none of its values",
+                         options->dtype);
 }
 
 /* A format that is one file says so by its name: a folder is expected elsewhere. */
@@ -57,10 +62,11 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
         return mq_fail(err, MQ_ERR_USAGE, "a slice has %d to %d bits, not %u", MQ_MIN_WIDTH,
                        MQ_MAX_WIDTH, options->width);
     }
-    mq_status status = find_format(format, options->format, err);
+    mq_status status = check_enums(options, err);
     if (status != MQ_OK) {
         return status;
     }
+    *format = formats[options->format];
     status = check_name(*format, options->output, err);
     if (status != MQ_OK) {
         return status;
@@ -69,7 +75,7 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
         return mq_fail(err, MQ_ERR_USAGE,
                        "--plain-embeddings is for --format compressed-tensors and gptq");
     }
-    if (options->dtype != NULL && !(*format)->takes_dtype) {
+    if (options->dtype != MQ_SLICE_DTYPE_SOURCE && !(*format)->takes_dtype) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "--dtype is for plain weights, not for --format %s, which has its own types",
                        (*format)->info.name);

@@ -112,10 +112,10 @@ static mq_status read_rows(float *out, scratch *memory, const embedded *self, si
                            size_t first, size_t count, mq_error *err) {
     const mq_master_linear *linear = &self->plan->linears[index];
     mq_status status =
-        mq_master_writer_get_codes(self->writer, index, memory->codes, first, count, err);
+        mq_master_writer_get_codes(memory->codes, self->writer, index, first, count, err);
     if (status == MQ_OK) {
-        status = mq_master_writer_get_row_pairs(self->writer, index, self->width, memory->halves[0],
-                                                memory->halves[1], first, count, err);
+        status = mq_master_writer_get_row_pairs(memory->halves[0], memory->halves[1], self->writer,
+                                                index, self->width, first, count, err);
     }
     if (status != MQ_OK) {
         return status;

@@ -119,7 +119,7 @@ bool mq_quantize_is_validated(const mq_quantize_plan *plan);
 /* Sets how many sequences the refit and --qat train and measure on, and how many of them the model
  * is to write, if the file has `available` sequences (0: assume that it has as many as are wanted).
  * *wanted: how many sequences the job reads. */
-void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted);
+void mq_quantize_refit_share(size_t *wanted, mq_quantize_plan *plan, size_t available);
 /* The norms that refitted widths, or with options->let all widths, get copies of, for the layout.
  */
 mq_status mq_quantize_private_names(mq_quantize_plan *plan, mq_error *err);

@@ -186,7 +186,7 @@ static mq_status end_to_end_memory(mq_quantize_plan *plan, mq_error *err) {
  * if there is room for them. */
 static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error *err) {
     size_t wanted, room;
-    mq_quantize_refit_share(plan, available, &wanted);
+    mq_quantize_refit_share(&wanted, plan, available);
     plan->kept_bytes = KEPT_BYTES;
     mq_status status = end_to_end_memory(plan, err);
     if (status == MQ_OK && !fits(mq_larger(plan->refit_memory, plan->qat_memory), &room)) {

@@ -83,10 +83,10 @@ static mq_status take_block(void *user, size_t layer, const mq_block_loss *loss,
                : MQ_OK;
 }
 
-static mq_status restore(void *user, size_t layer, const mq_quantized quantized[MQ_LINEAR_COUNT],
-                         float *norm, mq_block_loss *loss, mq_error *err) {
+static mq_status restore(void *user, const mq_quantized quantized[MQ_LINEAR_COUNT], float *norm,
+                         mq_block_loss *loss, size_t layer, mq_error *err) {
     const job *work = user;
-    return mq_state_restore_block(work->state, layer, quantized, norm, loss, err);
+    return mq_state_restore_block(quantized, norm, loss, work->state, layer, err);
 }
 
 static mq_status open_all(job *work, mq_error *err) {

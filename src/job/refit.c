@@ -43,7 +43,7 @@ bool mq_quantize_is_validated(const mq_quantize_plan *plan) {
     return plan->refit_width_count > 0 || plan->options->qat;
 }
 
-void mq_quantize_refit_share(mq_quantize_plan *plan, size_t available, size_t *wanted) {
+void mq_quantize_refit_share(size_t *wanted, mq_quantize_plan *plan, size_t available) {
     const mq_quantize_options *options = plan->options;
     const size_t qat_tokens = options->qat_tokens > 0 ? options->qat_tokens : options->refit_tokens;
     const size_t refit =
@@ -167,15 +167,15 @@ static size_t index_of(const mq_refit_bridge *self, size_t layer, mq_linear line
 static mq_status get_codes(void *user, uint8_t *codes, size_t layer, mq_linear linear, size_t first,
                            size_t count, mq_error *err) {
     const mq_refit_bridge *self = user;
-    return mq_master_writer_get_codes(self->writer, index_of(self, layer, linear), codes, first,
+    return mq_master_writer_get_codes(codes, self->writer, index_of(self, layer, linear), first,
                                       count, err);
 }
 
 static mq_status get_pairs(void *user, uint16_t *scales, uint16_t *biases, size_t layer,
                            mq_linear linear, unsigned width, mq_error *err) {
     const mq_refit_bridge *self = user;
-    return mq_master_writer_get_pairs(self->writer, index_of(self, layer, linear), width, scales,
-                                      biases, err);
+    return mq_master_writer_get_pairs(scales, biases, self->writer, index_of(self, layer, linear),
+                                      width, err);
 }
 
 static mq_status put_pairs(void *user, size_t layer, mq_linear linear, unsigned width,

@@ -42,9 +42,9 @@ static void take_linear(const mq_quantized *quantized, const mq_tensors *file,
     }
 }
 
-mq_status mq_state_restore_block(const mq_quantize_state *state, size_t layer,
-                                 const mq_quantized quantized[MQ_LINEAR_COUNT], float *norm,
-                                 mq_block_loss *loss, mq_error *err) {
+mq_status mq_state_restore_block(const mq_quantized quantized[MQ_LINEAR_COUNT], float *norm,
+                                 mq_block_loss *loss, const mq_quantize_state *state, size_t layer,
+                                 mq_error *err) {
     const mq_quantize_plan *plan = state->plan;
     const size_t widths = plan->options->width_count;
     mq_tensors *file = NULL;

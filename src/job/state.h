@@ -84,9 +84,9 @@ mq_status mq_state_keep_norm(mq_quantize_state *state, size_t layer, mq_norm nor
 mq_status mq_state_keep_block(mq_quantize_state *state, size_t layer, const mq_block_loss *loss,
                               mq_error *err);
 /* As mq_run_sink's restore. */
-mq_status mq_state_restore_block(const mq_quantize_state *state, size_t layer,
-                                 const mq_quantized quantized[MQ_LINEAR_COUNT], float *norm,
-                                 mq_block_loss *loss, mq_error *err);
+mq_status mq_state_restore_block(const mq_quantized quantized[MQ_LINEAR_COUNT], float *norm,
+                                 mq_block_loss *loss, const mq_quantize_state *state, size_t layer,
+                                 mq_error *err);
 
 /* The same of a refitted width: pairs of linears (by their index in the plan), private norms. */
 mq_status mq_state_keep_pairs(mq_quantize_state *state, size_t index, unsigned width,

@@ -25,7 +25,7 @@ static size_t least_count(const mq_quantize_plan *plan) {
 static size_t self_count(const mq_quantize_plan *plan) {
     mq_quantize_plan asked = *plan;
     size_t wanted;
-    mq_quantize_refit_share(&asked, 0, &wanted);
+    mq_quantize_refit_share(&wanted, &asked, 0);
     const size_t least = least_count(plan);
     return plan->options->extend && wanted > least ? wanted : least;
 }
@@ -89,7 +89,7 @@ static mq_status begin_self(mq_quantize_plan *plan, mq_error *err) {
     plan->given = 1;
     status = allocate(&plan->calibration, plan->read, options->seq_len, err);
     size_t wanted;
-    mq_quantize_refit_share(plan, plan->read, &wanted);
+    mq_quantize_refit_share(&wanted, plan, plan->read);
     const mq_generate_setup setup = sampling_of(plan);
     return status == MQ_OK ? mq_generate_first(plan->calibration.ids, &setup, bos, err) : status;
 }
@@ -154,7 +154,7 @@ static mq_status lay_out(mq_quantize_plan *plan, mq_error *err) {
 static mq_status text_of_file(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
     size_t wanted;
-    mq_quantize_refit_share(plan, 0, &wanted);
+    mq_quantize_refit_share(&wanted, plan, 0);
     const mq_corpus_options corpus = {
         .length = options->seq_len,
         .max_count = wanted,
@@ -176,7 +176,7 @@ static mq_status text_of_file(mq_quantize_plan *plan, mq_error *err) {
     mq_tokenizer_free(tokenizer);
     if (status == MQ_OK) {
         plan->read = plan->calibration.count;
-        mq_quantize_refit_share(plan, plan->read, &wanted);
+        mq_quantize_refit_share(&wanted, plan, plan->read);
         status = plan->written > 0 ? lay_out(plan, err) : MQ_OK;
     }
     return status;

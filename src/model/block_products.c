@@ -310,8 +310,8 @@ void mq_block_pack_weights(const mq_block_pass *pass) {
         const mq_linear linear = largest_first[i];
         const mq_gemm_shape shape = run_shape(pass->config, linear, backward);
         if (!backward || mq_block_passes_on(pass, linear)) {
-            mq_gemm_bf16_pack(bf16->gemm, pass->activations->packed[linear],
-                              pass->weights->linear_bf16[linear], &shape,
+            mq_gemm_bf16_pack(pass->activations->packed[linear], pass->weights->linear_bf16[linear],
+                              &shape, bf16->gemm,
                               bf16->scratch + (size_t)omp_get_thread_num() * bf16->scratch_size);
         }
     }

@@ -36,8 +36,8 @@ static inline mq_adam mq_adam_at(double beta1, float rate_group, float rate_roun
 }
 
 /* The new parameter; m and v are its moments. */
-static inline float mq_adam_update(const mq_adam *adam, float rate, float parameter, float gradient,
-                                   float *m, float *v) {
+static inline float mq_adam_update(float *m, float *v, const mq_adam *adam, float rate,
+                                   float parameter, float gradient) {
     *m = adam->beta1 * *m + (1.0f - adam->beta1) * gradient;
     *v = adam->beta2 * *v + (1.0f - adam->beta2) * gradient * gradient;
     return parameter -

@@ -231,7 +231,7 @@ static void group_values(const mq_grid *grid, const mq_values values[], size_t g
     }
 }
 
-static void clip_values(const mq_grid *grid, const mq_values values[]) {
+static void clip_values(const mq_values values[], const mq_grid *grid) {
 #pragma omp parallel for
     for (size_t group = 0; group < grid->out * grid->groups; group++) {
         group_values(grid, values, group);
@@ -314,8 +314,8 @@ static void group_step(mq_grid *grid, const float *const gradients[], const mq_a
     }
     for (size_t p = 0; p < 2; p++) {
         const size_t i = 2 * group + p;
-        clip->params[i] = mq_adam_update(adam, adam->rate_group, clip->params[i], gradient[p],
-                                         &clip->m[i], &clip->v[i]);
+        clip->params[i] = mq_adam_update(&clip->m[i], &clip->v[i], adam, adam->rate_group,
+                                         clip->params[i], gradient[p]);
     }
 }
 
@@ -328,8 +328,8 @@ static void clip_step(mq_grid *grid, const float *const gradients[], const mq_va
     }
 }
 
-static void clip_finish(const mq_grid *grid, uint8_t *codes, float *const scale[],
-                        float *const middle[]) {
+static void clip_finish(uint8_t *codes, float *const scale[], float *const middle[],
+                        const mq_grid *grid) {
     const size_t count = grid->in / grid->groups;
 #pragma omp parallel for
     for (size_t group = 0; group < grid->out * grid->groups; group++) {

@@ -5,6 +5,7 @@
 
 #include "matquant/inspect.h"
 #include "matquant/quantize.h"
+#include "matquant/slice.h"
 
 const char *const *mq_recipe_names(void) {
     static const char *const names[] = {
@@ -57,6 +58,15 @@ const char *const *mq_gemm_names(void) {
     static const char *const names[] = {[MQ_GEMM_AUTO] = "auto",
                                         [MQ_GEMM_OPENBLAS] = "openblas",
                                         [MQ_GEMM_ONEDNN_BF16] = "onednn-bf16",
+                                        NULL};
+    return names;
+}
+
+const char *const *mq_slice_dtype_names(void) {
+    static const char *const names[] = {[MQ_SLICE_DTYPE_SOURCE] = "source",
+                                        [MQ_SLICE_DTYPE_BF16] = "bf16",
+                                        [MQ_SLICE_DTYPE_F16] = "f16",
+                                        [MQ_SLICE_DTYPE_F32] = "f32",
                                         NULL};
     return names;
 }

@@ -191,9 +191,9 @@ static void round_again(mq_quantized *quantized, const mq_grid *grid, mq_slice_r
 
 bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *gram,
                     mq_slice_rule rule, const mq_finish_scratch *scratch) {
-    grid->class_->finish(grid, quantized->codes, scratch->scale, scratch->middle);
+    grid->class_->finish(quantized->codes, scratch->scale, scratch->middle, grid);
     if (scratch->compensation != NULL) {
-        grid->class_->compensate(grid, quantized->codes, scratch->compensation, scratch->work);
+        grid->class_->compensate(quantized->codes, grid, scratch->compensation, scratch->work);
     }
     bool good = finish_width(quantized, grid, gram, MQ_MAX_WIDTH, rule, scratch);
     if (grid->options->start == MQ_START_SEARCH) {

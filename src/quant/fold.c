@@ -40,7 +40,7 @@ static void divide_rows(const mq_fold_pair *pair, const float *scale) {
     }
 }
 
-void mq_fold(const mq_fold_pair *pair, float *scale) {
+void mq_fold(float *scale, const mq_fold_pair *pair) {
     const size_t in = pair->heads * pair->copies * pair->width;
     find_scales(scale, pair);
     divide_rows(pair, scale);

@@ -30,6 +30,6 @@ typedef struct mq_fold_pair {
 
 /* Scales both weights, and gram and gram_matrix to what the scaled inputs make. scale: [in],
  * overwritten with s as the consumer has it. */
-void mq_fold(const mq_fold_pair *pair, float *scale);
+void mq_fold(float *scale, const mq_fold_pair *pair);
 
 #endif

@@ -55,15 +55,15 @@ typedef struct mq_grid_class {
      * of the layer's input. */
     void (*start)(mq_grid *grid, const float *weight, const float *gram);
     /* values[i]: the weights at widths[i], where they are wanted. */
-    void (*values)(const mq_grid *grid, const mq_values values[]);
+    void (*values)(const mq_values values[], const mq_grid *grid);
     /* One step of Adam for gradients[i][out, in] of the loss by values[i] (NULL: this width was not
      * visited), and the new values that are wanted, in one pass over the weights. */
     void (*step)(mq_grid *grid, const float *const gradients[], const mq_values values[],
                  const mq_adam *adam);
     /* codes[out, in], and for each trained width its float32 scale and the value of its middle
      * level, [out, groups]. */
-    void (*finish)(const mq_grid *grid, uint8_t *codes, float *const scale[],
-                   float *const middle[]);
+    void (*finish)(uint8_t *codes, float *const scale[], float *const middle[],
+                   const mq_grid *grid);
     /* The weights that grid->weight points at have changed (let.h): derives again what start
      * derived from them, and leaves what was learned as it is. NULL: this grid cannot do that. */
     void (*follow)(mq_grid *grid);
@@ -71,7 +71,7 @@ typedef struct mq_grid_class {
      * up for one another's errors in the layer's output; and the bytes that a thread needs for
      * that. NULL: this grid has no such bits. Between mq_gemm_enter_single and
      * mq_gemm_leave_single; the same for any number of threads. */
-    void (*compensate)(const mq_grid *grid, uint8_t *codes, const mq_compensation *compensation,
+    void (*compensate)(uint8_t *codes, const mq_grid *grid, const mq_compensation *compensation,
                        const mq_compensation_work *work);
     size_t (*compensate_bytes)(size_t in, size_t groups);
 } mq_grid_class;

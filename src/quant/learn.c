@@ -247,7 +247,7 @@ static void step_let(mq_learner *learner, const bool wanted[MQ_MAX_WIDTHS], size
         if (grid->groups > 0 && grid->weight_gradient != NULL) {
             mq_values values[MQ_MAX_WIDTHS];
             values_of(values, learner, (size_t)i, wanted);
-            grid->class_->values(grid, values);
+            grid->class_->values(values, grid);
         }
     }
 }
@@ -375,7 +375,7 @@ static size_t measured_batches(const mq_learner *learner) {
     return wanted < batch_count(learner) ? wanted : batch_count(learner);
 }
 
-mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+mq_status mq_learner_measure(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,
                              mq_error *err) {
     const mq_chains *chains = &learner->chains;
     const size_t batches = measured_batches(learner);
@@ -402,7 +402,7 @@ mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_M
     return MQ_OK;
 }
 
-mq_status mq_learner_advance(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+mq_status mq_learner_advance(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,
                              mq_error *err) {
     mq_chains *chains = &learner->chains;
     const size_t measured = measured_batches(learner);

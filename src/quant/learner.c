@@ -234,7 +234,7 @@ static void fold_pair(mq_learner *learner, mq_linear producer, mq_linear consume
     pair.width = out / heads;
     if (learner->grid[producer].groups > 0 && learner->grid[consumer].groups > 0 &&
         !mq_config_has_bias(config, producer)) {
-        mq_fold(&pair, learner->fold_scale);
+        mq_fold(learner->fold_scale, &pair);
     }
 }
 
@@ -262,7 +262,7 @@ void mq_learner_start(mq_learner *learner, size_t layer) {
         }
         grid->class_->start(grid, learner->params.linear[i], learner->gram[i]);
         if (learner->chains.sequences > 0) {
-            grid->class_->values(grid, learner->values[i]);
+            grid->class_->values(learner->values[i], grid);
         }
     }
 }
@@ -305,8 +305,8 @@ static mq_status finish_linear(mq_learner *learner, size_t layer, int linear, mq
 
 mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err) {
     if (learner->options->let) {
-        mq_let_finish(&learner->let, learner->model->config.arch->norm_plus_one,
-                      learner->gram[MQ_GATE], learner->gram[MQ_DOWN]);
+        mq_let_finish(&learner->let, learner->gram[MQ_GATE], learner->gram[MQ_DOWN],
+                      learner->model->config.arch->norm_plus_one);
     }
     mq_gemm_enter_single();
     mq_status status = MQ_OK;

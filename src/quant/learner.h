@@ -88,7 +88,7 @@ void mq_learner_start(mq_learner *learner, size_t layer);
 /* Mean loss of each trained width over the first MQ_MEASURED_SEQUENCES sequences (all, if there are
  * fewer; whole batches, so up to a batch more), with the values as they are. */
 #define MQ_MEASURED_SEQUENCES 4
-mq_status mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+mq_status mq_learner_measure(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,
                              mq_error *err);
 
 /* All epochs of Adam. `started` (mq_seconds) is when the run began, for progress. Between two
@@ -106,7 +106,7 @@ void mq_learner_take(mq_learner *learner, size_t layer);
 /* Every student chain through the block with the stored numbers, loss measured on the same
  * sequences as mq_learner_measure (through the last block of the selection only these pass); then
  * the teacher's target becomes the next block's input. */
-mq_status mq_learner_advance(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+mq_status mq_learner_advance(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,
                              mq_error *err);
 
 #endif

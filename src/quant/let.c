@@ -137,7 +137,7 @@ static void transform(mq_let *let) {
 static void step_vector(float *value, float *m, float *v, const float *gradient, size_t count,
                         const mq_adam *adam) {
     for (size_t i = 0; i < count; i++) {
-        value[i] = mq_adam_update(adam, adam->rate_group, value[i], gradient[i], &m[i], &v[i]);
+        value[i] = mq_adam_update(&m[i], &v[i], adam, adam->rate_group, value[i], gradient[i]);
     }
 }
 
@@ -179,7 +179,7 @@ static float storable(float value) {
     return fabsf(rounded) >= LEAST ? rounded : 0.0f;
 }
 
-void mq_let_finish(mq_let *let, bool norm_plus_one, float *gram, float *gram_down) {
+void mq_let_finish(mq_let *let, float *gram, float *gram_down, bool norm_plus_one) {
     float *norm = let->params->norm[MQ_NORM_PRE_FFN];
     const float one = norm_plus_one ? 1.0f : 0.0f;
     for (size_t c = 0; let->scales_norm && c < let->hidden; c++) {

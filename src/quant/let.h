@@ -59,6 +59,6 @@ void mq_let_add_norm(mq_let *let);
 void mq_let_step(mq_let *let, const mq_adam *adam);
 /* Fits s to the norm that can be stored, transforms the weights for the last time, and gram (of
  * GATE's and UP's input) and gram_down, which were measured before the transformation. */
-void mq_let_finish(mq_let *let, bool norm_plus_one, float *gram, float *gram_down);
+void mq_let_finish(mq_let *let, float *gram, float *gram_down, bool norm_plus_one);
 
 #endif

@@ -132,7 +132,7 @@ static void nested_start(mq_grid *grid, const float *weight, const float *gram) 
     }
 }
 
-static void nested_values(const mq_grid *grid, const mq_values values[]) {
+static void nested_values(const mq_values values[], const mq_grid *grid) {
     const mq_nested_kernels *kernels = mq_nested_kernels_best();
 #pragma omp parallel for schedule(dynamic)
     for (size_t first = 0; first < grid->out; first += ROWS_PER_TASK) {
@@ -191,8 +191,8 @@ static uint8_t symmetric_code_of(const mq_nested *nested, float z, size_t at, si
     return (uint8_t)code;
 }
 
-static void nested_finish(const mq_grid *grid, uint8_t *codes, float *const scale[],
-                          float *const middle[]) {
+static void nested_finish(uint8_t *codes, float *const scale[], float *const middle[],
+                          const mq_grid *grid) {
     const mq_nested *nested = grid->state;
     const size_t count = grid->in / grid->groups;
     /* Where narrower levels have learned nothing, 8 bits decide, as the search took it. */

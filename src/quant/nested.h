@@ -92,7 +92,7 @@ static inline void mq_nested_bucket(uint8_t *low, uint8_t *high, unsigned slice,
 }
 
 /* mq_grid_class's compensate, and the bytes that a thread needs for it (nested_compensate.c). */
-void mq_nested_compensate(const mq_grid *grid, uint8_t *codes, const mq_compensation *compensation,
+void mq_nested_compensate(uint8_t *codes, const mq_grid *grid, const mq_compensation *compensation,
                           const mq_compensation_work *threads);
 size_t mq_nested_compensate_bytes(size_t in, size_t groups);
 

@@ -126,7 +126,7 @@ static void round_rows(const pass *p) {
     }
 }
 
-void mq_nested_compensate(const mq_grid *grid, uint8_t *codes, const mq_compensation *compensation,
+void mq_nested_compensate(uint8_t *codes, const mq_grid *grid, const mq_compensation *compensation,
                           const mq_compensation_work *threads) {
 #pragma omp parallel for schedule(dynamic) num_threads((int)threads->threads)
     for (size_t first = 0; first < grid->out; first += ROWS) {

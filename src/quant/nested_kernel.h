@@ -229,7 +229,7 @@ static inline void chunk_backward(group_sums *sums, mq_nested *nested, const chu
             float *second = nested->offset_v[j] + at;
             for (size_t i = 0; i < n; i++) {
                 v[i] =
-                    mq_adam_update(adam, adam->rate_rounding, v[i], du[i], &first[i], &second[i]);
+                    mq_adam_update(&first[i], &second[i], adam, adam->rate_rounding, v[i], du[i]);
             }
         }
         const float levels_k = (float)(1u << nested->level[j]);
@@ -273,7 +273,7 @@ static inline void group_update(mq_nested *nested, const group_sums *sums,
     float *m = nested->m + group * nested->param_count;
     float *v = nested->v + group * nested->param_count;
     for (size_t p = 0; p < nested->param_count; p++) {
-        params[p] = mq_adam_update(adam, adam->rate_group, params[p], gradient[p], &m[p], &v[p]);
+        params[p] = mq_adam_update(&m[p], &v[p], adam, adam->rate_group, params[p], gradient[p]);
     }
 }
 

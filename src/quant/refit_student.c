@@ -405,15 +405,15 @@ void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
         float *m = pairs->m + 2 * g, *v = pairs->v + 2 * g;
         if (symmetric) { /* a weight is scale·(s - centre - ½) */
             const float by_log = scale * (sum_s - 0.5f * sum);
-            const float step = mq_adam_update(adam, adam->rate_group, 0.0f, by_log, &m[0], &v[0]);
+            const float step = mq_adam_update(&m[0], &v[0], adam, adam->rate_group, 0.0f, by_log);
             pairs->scale[g] = scale * expf(step);
             pairs->middle[g] = -0.5f * pairs->scale[g];
             continue;
         }
         const float log_step =
-            mq_adam_update(adam, adam->rate_group, 0.0f, scale * sum_s, &m[0], &v[0]);
+            mq_adam_update(&m[0], &v[0], adam, adam->rate_group, 0.0f, scale * sum_s);
         const float middle_step =
-            mq_adam_update(adam, adam->rate_group, 0.0f, unit * sum, &m[1], &v[1]);
+            mq_adam_update(&m[1], &v[1], adam, adam->rate_group, 0.0f, unit * sum);
         pairs->scale[g] = scale * expf(log_step);
         pairs->middle[g] += unit * middle_step;
     }
@@ -421,8 +421,9 @@ void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
 
 void mq_student_step_norm(mq_student_norm *norm, const float *gradient, const mq_adam *adam) {
     for (size_t i = 0; i < norm->size; i++) {
-        norm->value[i] = mq_adam_update(adam, adam->rate_group * norm->unit, norm->value[i],
-                                        gradient[i] * norm->unit, &norm->m[i], &norm->v[i]);
+        norm->value[i] =
+            mq_adam_update(&norm->m[i], &norm->v[i], adam, adam->rate_group * norm->unit,
+                           norm->value[i], gradient[i] * norm->unit);
     }
 }
 

@@ -77,7 +77,7 @@ static mq_status learn_block(mq_learner *learner, size_t layer, double started, 
         return status;
     }
     mq_learner_start(learner, layer);
-    status = mq_learner_measure(learner, layer, loss->before, err);
+    status = mq_learner_measure(loss->before, learner, layer, err);
     if (status == MQ_OK && quantizes(learner)) {
         status = mq_learner_train(learner, layer, started, err);
         loss->epochs = learner->epochs;
@@ -86,7 +86,7 @@ static mq_status learn_block(mq_learner *learner, size_t layer, double started, 
         status = mq_learner_finish(learner, layer, err);
     }
     if (status == MQ_OK) {
-        status = mq_learner_advance(learner, layer, loss->after, err);
+        status = mq_learner_advance(loss->after, learner, layer, err);
     }
     return status;
 }
@@ -98,15 +98,16 @@ static mq_status restore_block(mq_learner *learner, size_t layer, const mq_run_s
     const bool divided = learner->options->let && mq_let_scales_norm(learner->selection, layer);
     mq_status status = mq_learner_teach(learner, layer, err);
     if (status == MQ_OK) {
-        status = sink->restore(sink->user, layer, learner->quantized,
-                               divided ? learner->params.norm[MQ_NORM_PRE_FFN] : NULL, loss, err);
+        status =
+            sink->restore(sink->user, learner->quantized,
+                          divided ? learner->params.norm[MQ_NORM_PRE_FFN] : NULL, loss, layer, err);
     }
     if (status != MQ_OK) {
         return status;
     }
     mq_learner_take(learner, layer);
     double again[MQ_MAX_WIDTHS]; /* what was measured then is known */
-    return mq_learner_advance(learner, layer, again, err);
+    return mq_learner_advance(again, learner, layer, err);
 }
 
 static mq_status emit(mq_learner *learner, size_t layer, const mq_run_sink *sink, mq_error *err) {

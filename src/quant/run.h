@@ -21,8 +21,8 @@ typedef struct mq_run_sink {
     bool (*is_done)(void *user, size_t layer);
     /* What they got of it then: fills codes and pairs of quantized[] (those with groups > 0; the
      * learner's memory), the norm's values (NULL where none was given) and loss. */
-    mq_status (*restore)(void *user, size_t layer, const mq_quantized quantized[MQ_LINEAR_COUNT],
-                         float *norm, mq_block_loss *loss, mq_error *err);
+    mq_status (*restore)(void *user, const mq_quantized quantized[MQ_LINEAR_COUNT], float *norm,
+                         mq_block_loss *loss, size_t layer, mq_error *err);
 } mq_run_sink;
 
 typedef struct mq_run_setup {

@@ -59,13 +59,14 @@ mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index,
                                          mq_error *err);
 mq_status mq_master_writer_replace_codes(mq_master_writer *writer, size_t index,
                                          const uint8_t *codes, mq_error *err);
-mq_status mq_master_writer_get_pairs(const mq_master_writer *writer, size_t index, unsigned width,
-                                     uint16_t *scales, uint16_t *biases, mq_error *err);
+mq_status mq_master_writer_get_pairs(uint16_t *scales, uint16_t *biases,
+                                     const mq_master_writer *writer, size_t index, unsigned width,
+                                     mq_error *err);
 /* Those of rows [first, first + count). Several threads may read at once. */
-mq_status mq_master_writer_get_row_pairs(const mq_master_writer *writer, size_t index,
-                                         unsigned width, uint16_t *scales, uint16_t *biases,
-                                         size_t first, size_t count, mq_error *err);
-mq_status mq_master_writer_get_codes(const mq_master_writer *writer, size_t index, uint8_t *codes,
+mq_status mq_master_writer_get_row_pairs(uint16_t *scales, uint16_t *biases,
+                                         const mq_master_writer *writer, size_t index,
+                                         unsigned width, size_t first, size_t count, mq_error *err);
+mq_status mq_master_writer_get_codes(uint8_t *codes, const mq_master_writer *writer, size_t index,
                                      size_t first, size_t count, mq_error *err);
 /* A width's own copy of the source's tensor NAME, one of the layout's: values[size] are rounded to
  * its dtype. */

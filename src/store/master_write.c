@@ -199,28 +199,30 @@ mq_status mq_master_writer_replace_codes(mq_master_writer *writer, size_t index,
                                     linear->out * linear->in, err);
 }
 
-mq_status mq_master_writer_get_pairs(const mq_master_writer *writer, size_t index, unsigned width,
-                                     uint16_t *scales, uint16_t *biases, mq_error *err) {
-    return mq_master_writer_get_row_pairs(writer, index, width, scales, biases, 0,
+mq_status mq_master_writer_get_pairs(uint16_t *scales, uint16_t *biases,
+                                     const mq_master_writer *writer, size_t index, unsigned width,
+                                     mq_error *err) {
+    return mq_master_writer_get_row_pairs(scales, biases, writer, index, width, 0,
                                           writer->linears[index].out, err);
 }
 
-mq_status mq_master_writer_get_row_pairs(const mq_master_writer *writer, size_t index,
-                                         unsigned width, uint16_t *scales, uint16_t *biases,
-                                         size_t first, size_t count, mq_error *err) {
+mq_status mq_master_writer_get_row_pairs(uint16_t *scales, uint16_t *biases,
+                                         const mq_master_writer *writer, size_t index,
+                                         unsigned width, size_t first, size_t count,
+                                         mq_error *err) {
     const size_t at = pairs_at(writer, index, width);
     const size_t row = writer->linears[index].groups * sizeof *scales;
     const mq_status status =
-        mq_tensor_writer_get_part(writer->tensors, at, first * row, scales, count * row, err);
+        mq_tensor_writer_get_part(scales, writer->tensors, at, first * row, count * row, err);
     return status != MQ_OK ? status
-                           : mq_tensor_writer_get_part(writer->tensors, at + 1, first * row, biases,
+                           : mq_tensor_writer_get_part(biases, writer->tensors, at + 1, first * row,
                                                        count * row, err);
 }
 
-mq_status mq_master_writer_get_codes(const mq_master_writer *writer, size_t index, uint8_t *codes,
+mq_status mq_master_writer_get_codes(uint8_t *codes, const mq_master_writer *writer, size_t index,
                                      size_t first, size_t count, mq_error *err) {
     const size_t in = writer->linears[index].in;
-    return mq_tensor_writer_get_part(writer->tensors, writer->plan.first[index], first * in, codes,
+    return mq_tensor_writer_get_part(codes, writer->tensors, writer->plan.first[index], first * in,
                                      count * in, err);
 }
 

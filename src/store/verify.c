@@ -1,7 +1,8 @@
-#include "store/verify.h"
+#include "store/verification.h"
 
 #include <string.h>
 
+#include "matquant/inspect.h"
 #include "matquant/names.h"
 #include "store/folder.h"
 #include "store/names.h"
@@ -228,22 +229,22 @@ static mq_status verify_slice(mq_verification *self, const char *against, mq_err
     return status;
 }
 
-mq_status mq_verify(mq_verify_report *report, const char *master, const char *against,
+mq_status mq_verify(mq_verify_report *report, const char *folder, const char *against,
                     const mq_context *context, mq_error *err) {
     *report = (mq_verify_report){0};
     int kind = MQ_KIND_PLAIN;
-    mq_status status = mq_folder_kind(&kind, master, err);
+    mq_status status = mq_folder_kind(&kind, folder, err);
     if (status != MQ_OK) {
         return status;
     }
     if (kind == MQ_KIND_PLAIN) {
-        return mq_fail_file_in(err, MQ_ERR_INPUT, master, MQ_CONFIG_FILE,
+        return mq_fail_file_in(err, MQ_ERR_INPUT, folder, MQ_CONFIG_FILE,
                                "is of a model that is not quantized: there is no master or slice "
                                "to verify");
     }
     mq_problems problems = {.context = context};
     mq_verification self = {
-        .folder = master, .problems = &problems, .report = report, .context = context};
+        .folder = folder, .problems = &problems, .report = report, .context = context};
     status = kind == MQ_KIND_MASTER ? verify_master(&self, against, err)
                                     : verify_slice(&self, against, err);
     report->problems = problems.count;

@@ -1,7 +1,8 @@
-#include "store/verify.h"
+#include "store/verification.h"
 
 #include <string.h>
 
+#include "matquant/inspect.h"
 #include "store/folder.h"
 #include "store/names.h"
 

@@ -1,5 +1,5 @@
 /* Files beside the tensors: the tokenizer and whatever else was copied. */
-#include "store/verify.h"
+#include "store/verification.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-#include "store/verify.h"
+#include "store/verification.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

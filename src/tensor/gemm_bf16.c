@@ -367,8 +367,8 @@ size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *s
     return p->packed_size;
 }
 
-void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 *b,
-                       const mq_gemm_shape *shape, void *scratch) {
+void mq_gemm_bf16_pack(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *shape,
+                       const mq_gemm_bf16 *gemm, void *scratch) {
     const product *p = find(gemm, shape);
     assert(p != NULL && shape->packed_b);
     if (p->pack == NULL) {
@@ -381,8 +381,8 @@ void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 
     execute(gemm, p, p->pack, arguments, sizeof arguments / sizeof *arguments);
 }
 
-void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
-                      const mq_gemm_shape *shape, void *scratch) {
+void mq_gemm_bf16_run(float *c, const mq_bf16 *a, const mq_bf16 *b, const mq_gemm_shape *shape,
+                      const mq_gemm_bf16 *gemm, void *scratch) {
     const product *p = find(gemm, shape);
     assert(p != NULL);
     const argument arguments[] = {{DNNL_ARG_SRC, SOURCE, writable(a)},
@@ -431,14 +431,14 @@ size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *s
     abort();
 }
 
-void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 *b,
-                       const mq_gemm_shape *shape, void *scratch) {
+void mq_gemm_bf16_pack(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *shape,
+                       const mq_gemm_bf16 *gemm, void *scratch) {
     (void)gemm, (void)packed, (void)b, (void)shape, (void)scratch;
     abort();
 }
 
-void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
-                      const mq_gemm_shape *shape, void *scratch) {
+void mq_gemm_bf16_run(float *c, const mq_bf16 *a, const mq_bf16 *b, const mq_gemm_shape *shape,
+                      const mq_gemm_bf16 *gemm, void *scratch) {
     (void)gemm, (void)c, (void)a, (void)b, (void)shape, (void)scratch;
     abort();
 }

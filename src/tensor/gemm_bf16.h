@@ -39,13 +39,13 @@ size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm);
 size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape);
 /* Makes packed (aligned to MQ_ALIGNMENT) of b on the calling thread, as mq_gemm_bf16_run makes
  * products; only that shape's products can read it. */
-void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 *b,
-                       const mq_gemm_shape *shape, void *scratch);
+void mq_gemm_bf16_pack(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *shape,
+                       const mq_gemm_bf16 *gemm, void *scratch);
 
 /* A prepared product on the calling thread; within an OpenMP region all threads may. What goes
  * wrong is kept for mq_gemm_bf16_check, and c is then not to be used. */
-void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
-                      const mq_gemm_shape *shape, void *scratch);
+void mq_gemm_bf16_run(float *c, const mq_bf16 *a, const mq_bf16 *b, const mq_gemm_shape *shape,
+                      const mq_gemm_bf16 *gemm, void *scratch);
 /* MQ_ERR_MACHINE if any product since mq_gemm_bf16_new failed. */
 mq_status mq_gemm_bf16_check(const mq_gemm_bf16 *gemm, mq_error *err);
 

@@ -93,8 +93,8 @@ mq_status mq_tensor_writer_put(mq_tensor_writer *writer, size_t index, const voi
 mq_status mq_tensor_writer_put_part(mq_tensor_writer *writer, size_t index, size_t offset,
                                     const void *data, size_t bytes, mq_error *err);
 /* Bytes [offset, offset + bytes) of a tensor, which were put before. */
-mq_status mq_tensor_writer_get_part(const mq_tensor_writer *writer, size_t index, size_t offset,
-                                    void *data, size_t bytes, mq_error *err);
+mq_status mq_tensor_writer_get_part(void *data, const mq_tensor_writer *writer, size_t index,
+                                    size_t offset, size_t bytes, mq_error *err);
 /* Another whole tensor in place of one that was put. */
 mq_status mq_tensor_writer_replace(mq_tensor_writer *writer, size_t index, const void *data,
                                    size_t bytes, mq_error *err);

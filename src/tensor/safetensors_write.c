@@ -282,8 +282,8 @@ mq_status mq_tensor_writer_put(mq_tensor_writer *writer, size_t index, const voi
     return mq_tensor_writer_put_part(writer, index, 0, data, bytes, err);
 }
 
-mq_status mq_tensor_writer_get_part(const mq_tensor_writer *writer, size_t index, size_t offset,
-                                    void *data, size_t bytes, mq_error *err) {
+mq_status mq_tensor_writer_get_part(void *data, const mq_tensor_writer *writer, size_t index,
+                                    size_t offset, size_t bytes, mq_error *err) {
     const entry *e = &writer->entries[index];
     const shard *s = &writer->shards[e->shard];
     if (offset > e->written || bytes > e->written - offset) {
@@ -292,7 +292,7 @@ mq_status mq_tensor_writer_get_part(const mq_tensor_writer *writer, size_t index
                               offset, e->written);
     }
     const mq_status status =
-        mq_written_at(s->file, (uint64_t)s->data_start + e->offset + offset, data, bytes, err);
+        mq_written_at(data, s->file, (uint64_t)s->data_start + e->offset + offset, bytes, err);
     return status == MQ_OK ? MQ_OK : mq_error_in_tensor(err, status, e->spec.name);
 }
 

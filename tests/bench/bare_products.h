@@ -123,7 +123,7 @@ static void run_shares(const mq_gemm_bf16 *gemm, const operands *o, const mq_bf1
     for (size_t i = 0; i < threads; i++) {
         const share part = share_of(o, numbers, which, i, threads);
         if (part.shape.m > 0) {
-            mq_gemm_bf16_run(gemm, part.c, part.a, part.b, &part.shape, scratch + i * size);
+            mq_gemm_bf16_run(part.c, part.a, part.b, &part.shape, gemm, scratch + i * size);
         }
     }
 }

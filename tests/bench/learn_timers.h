@@ -120,10 +120,10 @@ void __wrap_mq_learner_start(mq_learner *learner, size_t layer) {
     leave(begin);
 }
 
-mq_status __wrap_mq_learner_measure(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+mq_status __wrap_mq_learner_measure(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,
                                     mq_error *err) {
     const phase_begin begin = enter(MEASURE);
-    const mq_status status = __real_mq_learner_measure(learner, layer, loss, err);
+    const mq_status status = __real_mq_learner_measure(loss, learner, layer, err);
     leave(begin);
     return status;
 }
@@ -143,10 +143,10 @@ mq_status __wrap_mq_learner_finish(mq_learner *learner, size_t layer, mq_error *
     return status;
 }
 
-mq_status __wrap_mq_learner_advance(mq_learner *learner, size_t layer, double loss[MQ_MAX_WIDTHS],
+mq_status __wrap_mq_learner_advance(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,
                                     mq_error *err) {
     const phase_begin begin = enter(ADVANCE);
-    const mq_status status = __real_mq_learner_advance(learner, layer, loss, err);
+    const mq_status status = __real_mq_learner_advance(loss, learner, layer, err);
     leave(begin);
     return status;
 }
@@ -280,11 +280,11 @@ void __wrap_mq_gemm(float *c, const float *a, const float *b, const mq_gemm_shap
     count_product(begin, product_flops(shape));
 }
 
-void __wrap_mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
-                             const mq_gemm_shape *shape, void *scratch) {
+void __wrap_mq_gemm_bf16_run(float *c, const mq_bf16 *a, const mq_bf16 *b,
+                             const mq_gemm_shape *shape, const mq_gemm_bf16 *gemm, void *scratch) {
     const double begin = seconds_now();
     const double flops = product_flops(shape);
-    __real_mq_gemm_bf16_run(gemm, c, a, b, shape, scratch);
+    __real_mq_gemm_bf16_run(c, a, b, shape, gemm, scratch);
     count_product(begin, flops);
     if (!timers.in_attention && (size_t)omp_get_thread_num() < MAX_TIMED_THREADS) {
         timers.thread[omp_get_thread_num()].bf16_flops += flops;

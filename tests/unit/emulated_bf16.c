@@ -85,8 +85,8 @@ size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *s
     return shape->n * shape->k * sizeof(mq_bf16);
 }
 
-void mq_gemm_bf16_pack(const mq_gemm_bf16 *gemm, mq_bf16 *packed, const mq_bf16 *b,
-                       const mq_gemm_shape *shape, void *scratch) {
+void mq_gemm_bf16_pack(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *shape,
+                       const mq_gemm_bf16 *gemm, void *scratch) {
     assert(is_prepared(gemm, shape) && shape->packed_b);
     assert((size_t)omp_get_thread_num() < gemm->threads);
     memset(scratch, 0, SCRATCH);
@@ -105,8 +105,8 @@ static void unpack(float *wide, const mq_bf16 *packed, size_t count) {
     }
 }
 
-void mq_gemm_bf16_run(const mq_gemm_bf16 *gemm, float *c, const mq_bf16 *a, const mq_bf16 *b,
-                      const mq_gemm_shape *shape, void *scratch) {
+void mq_gemm_bf16_run(float *c, const mq_bf16 *a, const mq_bf16 *b, const mq_gemm_shape *shape,
+                      const mq_gemm_bf16 *gemm, void *scratch) {
     mq_gemm_shape s = *shape;
     assert(is_prepared(gemm, &s) && (size_t)omp_get_thread_num() < gemm->threads);
     memset(scratch, 0, SCRATCH); /* it is there, and each thread's own */

@@ -15,17 +15,26 @@ static UNUSED char *good_master(const char *plain, const fixture_master_options 
     return folder;
 }
 
+/* The defaults, and what has none. */
+static UNUSED mq_slice_options options_of(const char *master, const char *output, unsigned width) {
+    mq_slice_options options = mq_slice_defaults();
+    options.master = master;
+    options.output = output;
+    options.width = width;
+    return options;
+}
+
 static UNUSED mq_status try_slice(mq_slice_report *report, const char *master, const char *output,
-                                  unsigned width, const char *format, mq_error *err) {
-    const mq_slice_options options = {
-        .master = master, .output = output, .width = width, .format = format};
+                                  unsigned width, mq_slice_format format, mq_error *err) {
+    mq_slice_options options = options_of(master, output, width);
+    options.format = format;
     return mq_slice(report, &options, NULL, err);
 }
 
-static UNUSED char *slice(const char *master, unsigned width, const char *format) {
+static UNUSED char *slice(const char *master, unsigned width, mq_slice_format format) {
     mq_error err;
     mq_slice_report report;
-    char *folder = fixture_path(format != NULL ? format : "mlx");
+    char *folder = fixture_path(mq_format_at(format)->name);
     must(try_slice(&report, master, folder, width, format, &err), &err);
     return folder;
 }

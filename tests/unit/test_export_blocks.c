@@ -111,7 +111,7 @@ static float decode(const unsigned char *row, mq_ggml_type type, size_t index) {
 static double encoded_error(const mq_row *row, mq_ggml_type type) {
     unsigned char out[IN * 2];
     double said = 0, error = 0, power = 0;
-    mq_ggml_encode(out, row, type, &said);
+    mq_ggml_encode(out, &said, row, type);
     for (size_t i = 0; i < IN; i++) {
         const double d = (double)decode(out, type, i) - (double)row->values[i];
         error += d * d;
@@ -161,7 +161,7 @@ static void whole_super_blocks_are_exact(void **state) {
                 row.values = NULL; /* the codes are enough */
                 unsigned char out[IN * 2];
                 double error = 0;
-                mq_ggml_encode(out, &row, cases[k].type, &error);
+                mq_ggml_encode(out, &error, &row, cases[k].type);
                 assert_true(error == 0);
                 for (size_t i = 0; i < IN; i++) {
                     assert_true(decode(out, cases[k].type, i) == s.values[i]);
@@ -203,7 +203,7 @@ static void other_types_are_close(void **state) {
     const mq_ggml_type types[] = {MQ_GGML_Q8_0, MQ_GGML_Q2_K, MQ_GGML_Q3_K, MQ_GGML_Q6_K,
                                   MQ_GGML_Q4_1};
     for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
-        mq_ggml_encode(out, &row, types[t], &error);
+        mq_ggml_encode(out, &error, &row, types[t]);
         for (size_t i = 0; i < IN; i++) {
             assert_true(decode(out, types[t], i) == 0);
         }

@@ -13,7 +13,7 @@ static void interrupts_leave_nothing(void **state) {
     mq_context *context = NULL;
     const mq_context_options options = {.threads = 1, .interrupted = &flag};
     must(mq_context_new(&context, &options, &err), &err);
-    const mq_slice_options slice_options = {.master = master, .output = output, .width = 4};
+    const mq_slice_options slice_options = options_of(master, output, 4);
     mq_slice_report report;
     assert_int_equal(mq_slice(&report, &slice_options, context, &err), MQ_ERR_INTERRUPTED);
     expect_nothing_left(output);
@@ -27,11 +27,9 @@ static void slicing_without_memory(void **state) {
     (void)state;
     const fixture_master_options few = {.group_size = 32, .linear_count = 1};
     char *plain = fixture_plain(), *master = good_master(plain, &few), *output = NULL;
-    const mq_format_info *format;
-    for (size_t f = 0; (format = mq_format_at(f)) != NULL; f++) {
+    for (mq_slice_format f = MQ_SLICE_FORMAT_MLX; mq_format_at(f) != NULL; f++) {
         char *folder = fixture_path("no-memory");
-        output =
-            strcmp(format->name, "gguf") == 0 ? mq_asprintf("%s.gguf", folder) : mq_strdup(folder);
+        output = f == MQ_SLICE_FORMAT_GGUF ? mq_asprintf("%s.gguf", folder) : mq_strdup(folder);
         mq_free(folder);
         mq_status status = MQ_ERR_MACHINE;
         size_t tried = 0;
@@ -40,7 +38,7 @@ static void slicing_without_memory(void **state) {
             mq_slice_report report;
             size_t before = mq_alloc_current();
             mq_alloc_fail_after(at);
-            status = try_slice(&report, master, output, 4, format->name, &err);
+            status = try_slice(&report, master, output, 4, f, &err);
             mq_alloc_fail_after(0);
             mq_slice_report_free(&report);
             assert_true(status == MQ_OK || status == MQ_ERR_MACHINE);
@@ -62,11 +60,10 @@ static void slicing_without_memory_for_json(void **state) {
     (void)state;
     const fixture_master_options few = {.group_size = 32, .linear_count = 1};
     char *plain = fixture_plain(), *master = good_master(plain, &few);
-    const mq_format_info *format;
-    for (size_t f = 0; (format = mq_format_at(f)) != NULL; f++) {
+    for (mq_slice_format f = MQ_SLICE_FORMAT_MLX; mq_format_at(f) != NULL; f++) {
         char *folder = fixture_path("no-memory");
         char *output =
-            strcmp(format->name, "gguf") == 0 ? mq_asprintf("%s.gguf", folder) : mq_strdup(folder);
+            f == MQ_SLICE_FORMAT_GGUF ? mq_asprintf("%s.gguf", folder) : mq_strdup(folder);
         mq_free(folder);
         mq_status status = MQ_ERR_MACHINE;
         size_t tried = 0;
@@ -75,7 +72,7 @@ static void slicing_without_memory_for_json(void **state) {
             mq_slice_report report;
             const size_t before = mq_alloc_current();
             json_memory_begin(at);
-            status = try_slice(&report, master, output, 4, format->name, &err);
+            status = try_slice(&report, master, output, 4, f, &err);
             assert_int_equal(json_memory_end(), 0);
             mq_slice_report_free(&report);
             assert_int_equal(mq_alloc_current(), before);
@@ -106,7 +103,7 @@ static void failing_system_calls(void **state) {
                   {"read", "EIO", false, 3},      {"read", "SHORT", true, 3}};
     const fixture_master_options few = {.group_size = 32, .linear_count = 2, .no_private = true};
     char *plain = fixture_plain(), *master = good_master(plain, &few),
-         *reference = slice(master, 4, NULL);
+         *reference = slice(master, 4, MQ_SLICE_FORMAT_MLX);
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         size_t failed = 0;
         for (size_t at = 1; at < 200; at++) {
@@ -117,7 +114,7 @@ static void failing_system_calls(void **state) {
             mq_slice_report report;
             size_t allocated = mq_alloc_current();
             assert_true(mq_fault_configure(fault));
-            mq_status status = try_slice(&report, master, output, 4, NULL, &err);
+            mq_status status = try_slice(&report, master, output, 4, MQ_SLICE_FORMAT_MLX, &err);
             assert_true(mq_fault_configure(NULL));
             assert_int_equal(mq_alloc_current(), allocated);
             bool done = status == MQ_OK && (!faults[i].harmless || at > faults[i].at_least);

@@ -40,7 +40,7 @@ static void an_independent_reader_agrees(void **state) {
             if (mq_slice_bits(widths[i], cases[c].rule) == 7) {
                 continue; /* which MLX has not */
             }
-            char *cut = slice(master, widths[i], NULL);
+            char *cut = slice(master, widths[i], MQ_SLICE_FORMAT_MLX);
             expect_independent_reader_agrees(master, cut, widths[i]);
             /* It can fail: another width's model is not this one, nor is one with a byte changed.
              */
@@ -99,7 +99,7 @@ static void slice_reader_rejects(void **state) {
 #undef UP
     const fixture_master_options options = {.group_size = 32, .no_private = true};
     char *plain = fixture_plain(), *master = good_master(plain, &options),
-         *good = slice(master, 4, NULL);
+         *good = slice(master, 4, MQ_SLICE_FORMAT_MLX);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *folder = fixture_rewrite(good, &cases[i].edit, 1);
         expect_slice_rejected(folder, "model.safetensors", cases[i].tensor, cases[i].words);

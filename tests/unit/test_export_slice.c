@@ -1,6 +1,8 @@
 /* layer: export */
 #include "export_fixture.h"
 
+#include "matquant/verify.h"
+
 /* --- what is written -------------------------------------------------------------------------- */
 
 static void slices_are_the_masters_models(void **state) {
@@ -18,12 +20,12 @@ static void slices_are_the_masters_models(void **state) {
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         char *master = good_master(plain, &cases[c]);
         for (unsigned width = 2; width <= 8; width += c == 0 ? 1 : 2) {
-            char *cut = slice(master, width, "matquant");
+            char *cut = slice(master, width, MQ_SLICE_FORMAT_MATQUANT);
             expect_same_model(master, width, cut, 0);
             mq_free(cut);
             const unsigned bits = mq_slice_bits(width, cases[c].rule);
             if (bits != 7) {
-                cut = slice(master, width, NULL);
+                cut = slice(master, width, MQ_SLICE_FORMAT_MLX);
                 expect_same_model(master, width, cut, bits);
                 if (c == 0 || width == 3) {
                     expect_same_model(master, width, cut, 0);
@@ -41,7 +43,7 @@ static void pairs_are_repeated(void **state) {
     (void)state;
     const fixture_master_options options = {.group_size = 0, .no_private = true};
     char *plain = fixture_plain(), *master = fixture_master(plain, &options),
-         *cut = slice(master, 4, "mlx");
+         *cut = slice(master, 4, MQ_SLICE_FORMAT_MLX);
     mq_error err;
     mq_tensors *ours = NULL, *theirs = NULL;
     must(mq_tensors_open(&ours, master, &err), &err);
@@ -117,7 +119,9 @@ static void inspect_predicts_slices(void **state) {
             const bool mlx = bits != 7 && cases[c].group_size != 16;
             mq_slice_report report;
             char *cut = fixture_path("sized");
-            must(try_slice(&report, master, cut, width, mlx ? "mlx" : "matquant", &err), &err);
+            must(try_slice(&report, master, cut, width,
+                           mlx ? MQ_SLICE_FORMAT_MLX : MQ_SLICE_FORMAT_MATQUANT, &err),
+                 &err);
             assert_int_equal(tensor_bytes(cut), found.widths[i].bytes);
             assert_true(report.bits_per_weight == found.widths[i].bits_per_weight);
             must(mq_inspect(&sliced, cut, &err), &err);
@@ -147,7 +151,7 @@ static void inspect_predicts_slices(void **state) {
 static void slices_verify(void **state) {
     (void)state;
     char *plain = fixture_plain(), *master = good_master(plain, &group32);
-    static const char *const formats[] = {"mlx", "matquant"};
+    static const mq_slice_format formats[] = {MQ_SLICE_FORMAT_MLX, MQ_SLICE_FORMAT_MATQUANT};
     for (size_t f = 0; f < 2; f++) {
         for (unsigned width = 2; width <= 4; width += 2) {
             char *cut = slice(master, width, formats[f]);
@@ -183,7 +187,7 @@ static void same_bytes_whatever_the_threads(void **state) {
         mq_slice_report report;
         outputs[i] = fixture_path("threads");
         must(mq_context_new(&context, &options, &err), &err);
-        const mq_slice_options slice_options = {.master = master, .output = outputs[i], .width = 5};
+        const mq_slice_options slice_options = options_of(master, outputs[i], 5);
         must(mq_slice(&report, &slice_options, context, &err), &err);
         mq_context_free(context);
     }
@@ -196,8 +200,9 @@ static void same_bytes_whatever_the_threads(void **state) {
 
 /* --- what is refused -------------------------------------------------------------------------- */
 
-static void expect_refused(const char *master, unsigned width, const char *format, mq_status wanted,
-                           const char *file, const char *tensor, const char *words) {
+static void expect_refused(const char *master, unsigned width, mq_slice_format format,
+                           mq_status wanted, const char *file, const char *tensor,
+                           const char *words) {
     mq_error err;
     mq_slice_report report;
     char *output = fixture_path("refused");
@@ -210,35 +215,36 @@ static void expect_refused(const char *master, unsigned width, const char *forma
 static void what_a_format_cannot_hold(void **state) {
     (void)state;
     char *plain = fixture_plain(), *master = good_master(plain, &group32);
-    expect_refused(master, 7, NULL, MQ_ERR_USAGE, "", "", "compressed-tensors or matquant");
-    expect_refused(master, 7, "mlx", MQ_ERR_USAGE, "", "", "no 7 bits");
-    expect_refused(master, 9, NULL, MQ_ERR_USAGE, "", "", "2 to 8 bits");
-    expect_refused(master, 1, NULL, MQ_ERR_USAGE, "", "", "2 to 8 bits");
-    expect_refused(master, 4, "exl2", MQ_ERR_USAGE, "", "",
-                   "known are mlx, gguf, compressed-tensors, gptq, safetensors, matquant");
-    expect_refused(plain, 4, NULL, MQ_ERR_INPUT, "config.json", "", "not quantized");
-    char *cut = slice(master, 4, NULL);
-    expect_refused(cut, 4, NULL, MQ_ERR_INPUT, "config.json", "", "a slice already");
-    char *own = slice(master, 4, "matquant");
-    expect_refused(own, 8, NULL, MQ_ERR_USAGE, "", "", "it serves 4");
+    expect_refused(master, 7, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "", "",
+                   "compressed-tensors or matquant");
+    expect_refused(master, 7, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "", "", "no 7 bits");
+    expect_refused(master, 9, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "", "", "2 to 8 bits");
+    expect_refused(master, 1, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "", "", "2 to 8 bits");
+    expect_refused(plain, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_INPUT, "config.json", "", "not quantized");
+    char *cut = slice(master, 4, MQ_SLICE_FORMAT_MLX);
+    expect_refused(cut, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_INPUT, "config.json", "", "a slice already");
+    char *own = slice(master, 4, MQ_SLICE_FORMAT_MATQUANT);
+    expect_refused(own, 8, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "", "", "it serves 4");
     const fixture_master_options small = {.group_size = 16};
     char *grouped = good_master(plain, &small);
-    expect_refused(grouped, 4, NULL, MQ_ERR_USAGE, "model.safetensors",
+    expect_refused(grouped, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "model.safetensors",
                    "model.layers.0.self_attn.q_proj.codes",
                    "groups of 16 are no multiple of 32, 64 or 128, the only ones in MLX's format; "
                    "use --format matquant");
     const fixture_master_options fallback = {.group_size = 32, .down_group_size = 8};
     char *mixed = good_master(plain, &fallback);
-    expect_refused(mixed, 4, NULL, MQ_ERR_USAGE, "model.safetensors",
+    expect_refused(mixed, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "model.safetensors",
                    "model.layers.0.mlp.down_proj.codes", "groups of 8");
     const fixture_edit clash = {"model.layers.0.mlp.up_proj.biases", false, MQ_F32, 1, {3, 0}, 0};
     char *clashing = fixture_rewrite(master, &clash, 1);
-    expect_refused(clashing, 4, NULL, MQ_ERR_USAGE, "model.safetensors", clash.name,
+    expect_refused(clashing, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "model.safetensors", clash.name,
                    "--format matquant");
     const fixture_master_options extra_level = {.group_size = 32, .rule = MQ_SLICE_ROUND_EXTRA};
     char *extra = good_master(plain, &extra_level);
-    expect_refused(extra, 6, "mlx", MQ_ERR_USAGE, "", "", "slices of 6 with the extra level");
-    static const char *const without[] = {"gguf", "gptq", "compressed-tensors"};
+    expect_refused(extra, 6, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "", "",
+                   "slices of 6 with the extra level");
+    static const mq_slice_format without[] = {MQ_SLICE_FORMAT_GGUF, MQ_SLICE_FORMAT_GPTQ,
+                                              MQ_SLICE_FORMAT_COMPRESSED_TENSORS};
     for (size_t i = 0; i < 3; i++) {
         mq_error err;
         mq_slice_report report;
@@ -261,16 +267,18 @@ static void what_a_format_cannot_hold(void **state) {
 static void outputs_that_are_there(void **state) {
     (void)state;
     char *plain = fixture_plain(), *master = good_master(plain, &group32),
-         *cut = slice(master, 4, NULL);
+         *cut = slice(master, 4, MQ_SLICE_FORMAT_MLX);
     mq_error err;
     mq_slice_report report;
-    expect_error(try_slice(&report, master, cut, 2, NULL, &err), MQ_ERR_USAGE, &err, "mlx", "",
-                 "exists");
+    expect_error(try_slice(&report, master, cut, 2, MQ_SLICE_FORMAT_MLX, &err), MQ_ERR_USAGE, &err,
+                 "mlx", "", "exists");
     expect_same_model(master, 4, cut, 4);
-    const mq_slice_options forced = {.master = master, .output = cut, .width = 2, .force = true};
+    mq_slice_options forced = options_of(master, cut, 2);
+    forced.force = true;
     must(mq_slice(&report, &forced, NULL, &err), &err);
     expect_same_model(master, 2, cut, 2);
-    const mq_slice_options itself = {.master = master, .output = master, .width = 2, .force = true};
+    mq_slice_options itself = options_of(master, master, 2);
+    itself.force = true;
     expect_error(mq_slice(&report, &itself, NULL, &err), MQ_ERR_USAGE, &err, "", "",
                  "is the master itself");
     must(mq_verify(&(mq_verify_report){0}, master, NULL, NULL, &err), &err);
@@ -281,9 +289,8 @@ static void outputs_that_are_there(void **state) {
 
 static void nothing_is_no_folder(void **state) {
     (void)state;
-    const mq_slice_options none[] = {{.output = "out", .width = 4},
-                                     {.master = "in", .width = 4},
-                                     {.master = "in", .output = "", .width = 4}};
+    const mq_slice_options none[] = {options_of(NULL, "out", 4), options_of("in", NULL, 4),
+                                     options_of("in", "", 4)};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
         mq_slice_report report;
         mq_error err;
@@ -292,10 +299,28 @@ static void nothing_is_no_folder(void **state) {
     }
 }
 
+/* Callers in C; the command line takes names only. */
+static void values_that_are_none(void **state) {
+    (void)state;
+    mq_slice_options format = options_of("in", "out", 4), dtype = format;
+    format.format = MQ_SLICE_FORMAT_MATQUANT + 1;
+    dtype.dtype = MQ_SLICE_DTYPE_F32 + 1;
+    mq_slice_report report;
+    mq_error err;
+    assert_int_equal(mq_slice(&report, &format, NULL, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "format is 6, which is none of its values");
+    assert_int_equal(mq_slice(&report, &dtype, NULL, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "dtype is 4, which is none of its values");
+}
+
 static void formats_are_listed(void **state) {
     (void)state;
-    static const char *const names[] = {"mlx",  "gguf",        "compressed-tensors",
-                                        "gptq", "safetensors", "matquant"};
+    static const char *const names[] = {[MQ_SLICE_FORMAT_MLX] = "mlx",
+                                        [MQ_SLICE_FORMAT_GGUF] = "gguf",
+                                        [MQ_SLICE_FORMAT_COMPRESSED_TENSORS] = "compressed-tensors",
+                                        [MQ_SLICE_FORMAT_GPTQ] = "gptq",
+                                        [MQ_SLICE_FORMAT_SAFETENSORS] = "safetensors",
+                                        [MQ_SLICE_FORMAT_MATQUANT] = "matquant"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         assert_string_equal(mq_format_at(i)->name, names[i]);
         assert_true(strlen(mq_format_at(i)->summary) > 20);
@@ -313,6 +338,7 @@ int main(void) {
         cmocka_unit_test(what_a_format_cannot_hold),
         cmocka_unit_test(outputs_that_are_there),
         cmocka_unit_test(nothing_is_no_folder),
+        cmocka_unit_test(values_that_are_none),
         cmocka_unit_test(formats_are_listed),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

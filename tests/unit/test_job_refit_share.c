@@ -45,7 +45,7 @@ static void text_is_shared_out(void **state) {
         options.extend = c->extend;
         mq_quantize_plan plan = {.options = &options, .refit_width_count = 1};
         size_t wanted = 0;
-        mq_quantize_refit_share(&plan, c->available, &wanted);
+        mq_quantize_refit_share(&wanted, &plan, c->available);
         assert_int_equal(wanted, c->wanted);
         assert_int_equal(plan.refit_train, c->train);
         assert_int_equal(plan.validation, c->validation);
@@ -67,7 +67,7 @@ static void qat_has_its_own_share(void **state) {
                                  .refit_width_count = 1,
                                  .calibration = {.ids = &ids, .count = 1, .length = 1}};
         size_t wanted;
-        mq_quantize_refit_share(&plan, extend ? 64 : 476, &wanted);
+        mq_quantize_refit_share(&wanted, &plan, extend ? 64 : 476);
         assert_int_equal(plan.refit_train, 448);
         assert_int_equal(plan.qat_train, 192);
         assert_int_equal(plan.qat_epochs, 1);
@@ -86,7 +86,7 @@ static void without_a_refit_the_blocks_decide(void **state) {
     options.refit = false;
     mq_quantize_plan plan = {.options = &options};
     size_t wanted = 0;
-    mq_quantize_refit_share(&plan, 0, &wanted);
+    mq_quantize_refit_share(&wanted, &plan, 0);
     assert_int_equal(wanted, options.samples);
     assert_int_equal(plan.validation, 0);
 }

@@ -99,7 +99,7 @@ static double slice_of(double code, unsigned width) {
 
 static void values_have_the_extra_level(void **state) {
     (void)state;
-    f.grid.class_->values(&f.grid, f.values);
+    f.grid.class_->values(f.values, &f.grid);
     size_t top_level = 0;
     for (size_t k = 0; k < WIDTHS; k++) {
         for (size_t i = 0; i < WEIGHTS; i++) {
@@ -167,7 +167,7 @@ static void the_extra_levels_slope_is_that_of_its_value(void **state) {
         double ends[2];
         for (size_t end = 0; end < 2; end++) {
             clip->params[p] = kept + (end == 0 ? -0.25f : 0.25f);
-            f.grid.class_->values(&f.grid, f.values);
+            f.grid.class_->values(f.values, &f.grid);
             ends[end] = (double)f.value[2][largest];
         }
         clip->params[p] = kept;

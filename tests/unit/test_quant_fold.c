@@ -107,7 +107,7 @@ static void a_head_has_one_scale_for_its_group(void **state) {
                                .consumer = consumer,
                                .consumer_out = 1,
                                .gram = gram};
-    mq_fold(&pair, scale);
+    mq_fold(scale, &pair);
     static const float squares[4] = {16, 128, 2, 4}; /* means over the query heads of a group */
     const float mean = powf(16.0f * 128.0f * 2.0f * 4.0f, 0.0625f);
     for (size_t row = 0; row < 4; row++) {

@@ -146,7 +146,7 @@ static void check_start(fixture *f) {
     mq_nested *nested = f->grid.state;
     params_close(f, nested->lo0, 1, "lo0", 1.0, 1e-6);
     params_close(f, nested->hi0, 1, "hi0", 1.0, 1e-6);
-    f->grid.class_->values(&f->grid, f->values);
+    f->grid.class_->values(f->values, &f->grid);
     for (size_t k = 0; k < 3; k++) {
         char name[32];
         float *params = nested->params + 2 + 2 * level_of(widths[k]);
@@ -211,7 +211,7 @@ static void check_values_and_codes(fixture *f) {
     uint8_t *codes = mq_alloc(count, 1);
     float *scale[3], *middle[3];
     assert_non_null(codes);
-    f->grid.class_->values(&f->grid, f->values);
+    f->grid.class_->values(f->values, &f->grid);
     for (size_t k = 0; k < 3; k++) {
         float *expected = golden_of(f, "value", widths[k]);
         close_to("value", f->values[k].f32, expected, count, 1e-5);
@@ -219,7 +219,7 @@ static void check_values_and_codes(fixture *f) {
         scale[k] = mq_alloc(f->out * f->groups, sizeof(float));
         middle[k] = mq_alloc(f->out * f->groups, sizeof(float));
     }
-    f->grid.class_->finish(&f->grid, codes, scale, middle);
+    f->grid.class_->finish(codes, scale, middle, &f->grid);
     assert_memory_equal(codes, info->data, count);
     for (size_t k = 0; k < 3; k++) { /* what is finished is what was learned */
         const size_t group = f->in / f->groups;

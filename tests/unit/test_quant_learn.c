@@ -55,9 +55,9 @@ static double largest_drop(void) {
     double first[MQ_MAX_WIDTHS], second[MQ_MAX_WIDTHS], largest = -1.0;
     learner_fixture f;
     open_case(&f, 0.0, EPOCHS);
-    assert_int_equal(mq_learner_measure(&f.learner, 0, first, NULL), MQ_OK);
+    assert_int_equal(mq_learner_measure(first, &f.learner, 0, NULL), MQ_OK);
     train_for(&f, 1);
-    assert_int_equal(mq_learner_measure(&f.learner, 0, second, NULL), MQ_OK);
+    assert_int_equal(mq_learner_measure(second, &f.learner, 0, NULL), MQ_OK);
     close_learner(&f);
     for (size_t k = 0; k < WIDTHS; k++) {
         const double drop = 1.0 - second[k] / first[k];

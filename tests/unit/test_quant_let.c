@@ -218,7 +218,7 @@ static double loss_left(const char *name, bool let, uint64_t seed) {
     open_learner_on(&f, name, &options, 200, (learner_text){seed, 4});
     assert_int_equal(mq_learner_train(&f.learner, 0, 0.0, NULL), MQ_OK);
     assert_int_equal(mq_learner_finish(&f.learner, 0, NULL), MQ_OK);
-    assert_int_equal(mq_learner_measure(&f.learner, 0, loss, NULL), MQ_OK);
+    assert_int_equal(mq_learner_measure(loss, &f.learner, 0, NULL), MQ_OK);
     for (size_t k = 0; k < options.width_count; k++) {
         sum += options.lambda[k] * loss[k];
     }

@@ -10,6 +10,7 @@
 #include "matquant/inspect.h"
 #include "matquant/names.h"
 #include "matquant/quantize.h"
+#include "matquant/slice.h"
 
 static void holds(const char *const *names, unsigned value, const char *name) {
     unsigned found = 99;
@@ -44,6 +45,10 @@ static void values_have_their_names(void **state) {
     holds(mq_gemm_names(), MQ_GEMM_AUTO, "auto");
     holds(mq_gemm_names(), MQ_GEMM_OPENBLAS, "openblas");
     holds(mq_gemm_names(), MQ_GEMM_ONEDNN_BF16, "onednn-bf16");
+    holds(mq_slice_dtype_names(), MQ_SLICE_DTYPE_SOURCE, "source");
+    holds(mq_slice_dtype_names(), MQ_SLICE_DTYPE_BF16, "bf16");
+    holds(mq_slice_dtype_names(), MQ_SLICE_DTYPE_F16, "f16");
+    holds(mq_slice_dtype_names(), MQ_SLICE_DTYPE_F32, "f32");
     holds(mq_kind_names(), MQ_KIND_PLAIN, "plain");
     holds(mq_kind_names(), MQ_KIND_MASTER, "master");
     holds(mq_kind_names(), MQ_KIND_SLICE, "slice");
@@ -63,6 +68,7 @@ static void others_have_none(void **state) {
         {mq_scope_names, MQ_SCOPE_FFN},
         {mq_embeddings_names, MQ_EMBEDDINGS_NESTED},
         {mq_gemm_names, MQ_GEMM_ONEDNN_BF16},
+        {mq_slice_dtype_names, MQ_SLICE_DTYPE_F32},
         {mq_kind_names, MQ_KIND_SLICE},
     };
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {

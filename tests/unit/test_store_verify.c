@@ -1,6 +1,8 @@
 /* layer: store */
 #include "store_fixture.h"
 
+#include "matquant/verify.h"
+
 /* Problems as the sink receives them. */
 typedef struct log {
     size_t count;

@@ -103,7 +103,7 @@ static mq_bf16 *pack(const mq_gemm_bf16 *gemm, const mq_bf16 *b, const mq_gemm_s
     unsigned char *packed = mq_alloc(size + BEYOND, 1);
     assert_non_null(packed);
     memset(packed + size, 0x3c, BEYOND);
-    mq_gemm_bf16_pack(gemm, (mq_bf16 *)(void *)packed, b, s, scratch);
+    mq_gemm_bf16_pack((mq_bf16 *)(void *)packed, b, s, gemm, scratch);
     for (size_t i = 0; i < BEYOND; i++) {
         assert_int_equal(packed[size + i], 0x3c);
     }
@@ -123,7 +123,7 @@ static void check_product(mq_gemm_bf16 *gemm, const mq_gemm_shape *s) {
     assert_int_equal(mq_gemm_bf16_prepare(gemm, s, NULL), MQ_OK);
     void *scratch = scratch_for(gemm);
     mq_bf16 *packed = s->packed_b ? pack(gemm, b.bf16, s, scratch) : NULL;
-    mq_gemm_bf16_run(gemm, c.exact, a.bf16, packed != NULL ? packed : b.bf16, s, scratch);
+    mq_gemm_bf16_run(c.exact, a.bf16, packed != NULL ? packed : b.bf16, s, gemm, scratch);
     assert_int_equal(mq_gemm_bf16_check(gemm, NULL), MQ_OK);
     mq_free(packed);
     mq_free(scratch);
@@ -196,8 +196,8 @@ static void threads_give_the_same_bytes(void **state) {
         assert_non_null(scratch);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
         for (int job = 0; job < JOBS; job++) {
-            mq_gemm_bf16_run(gemm, results + (size_t)(round * JOBS + job) * count, a.bf16, b.bf16,
-                             &s, scratch + (size_t)omp_get_thread_num() * size);
+            mq_gemm_bf16_run(results + (size_t)(round * JOBS + job) * count, a.bf16, b.bf16, &s,
+                             gemm, scratch + (size_t)omp_get_thread_num() * size);
         }
         assert_int_equal(mq_gemm_bf16_check(gemm, NULL), MQ_OK);
         mq_free(scratch);

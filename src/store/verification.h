@@ -1,8 +1,8 @@
-/* The parts of mq_verify. */
-#ifndef MQ_STORE_VERIFY_H
-#define MQ_STORE_VERIFY_H
+/* The parts of mq_verify (matquant/verify.h). */
+#ifndef MQ_STORE_VERIFICATION_H
+#define MQ_STORE_VERIFICATION_H
 
-#include "matquant/inspect.h"
+#include "matquant/verify.h"
 #include "store/readers.h"
 
 /* A folder that is being verified: a master or a slice, the other is NULL. */
