@@ -13,7 +13,7 @@
  * shorter refit's blocks learn from, rows of .npy gave one sequence each; 3: bfloat16 products of
  * small models were made in tiles, and none of what the refit learns from, nor of what wide widths
  * do in it, was of bfloat16. */
-#define STATE_VERSION 4
+#define STATE_VERSION 5
 
 /* --- reading and writing ---------------------------------------------------------------------- */
 
