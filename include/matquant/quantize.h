@@ -111,11 +111,13 @@ typedef struct mq_quantize_options {
     double early_stop; /* percent: a block's learning ends after an epoch that lowered no width's
                           mean loss by at least this much compared with the epoch before (only
                           widths that every step visits count); 0: never */
-    size_t int8_period; /* int8's loss is visited only on every int8_period-th step, with that many
-                           times the weight */
+    /* The loss of widths[i] is visited only on every periods[i]-th step, with that many times the
+     * weight; 0: as often as the recipe does (docs/method.md, 6). A width that has a loss must be
+     * visited on every step. */
+    size_t periods[MQ_MAX_WIDTHS];
     /* Each step learns only one width instead of all. It is drawn with its lambda as odds (plus
      * that of its terms of co-distillation). The expected loss is the same, and a step costs the
-     * arithmetic of one width. int8_period is then for qat only. Not with early_stop. */
+     * arithmetic of one width. periods are then for qat only. Not with early_stop. */
     bool sampled;
     /* Recipe best: the bits of a code that only int8 (and widths that were not trained) read are
      * chosen to compensate for one another's errors (GPTQ, arXiv 2210.17323), not rounded. */
@@ -196,7 +198,7 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe);
  * without folding, with the weights of preset wide, and only the narrowest of the trained widths is
  * refitted, on little text. The loss of quality is in tests/bench/RESULTS.md ("Beside other
  * quantizers"). Sets samples, epochs, fold, preset and lambda, extend, and the refit's tokens,
- * epochs and widths. There are fewer steps than int8_period, so none visits int8: it keeps its
+ * epochs and widths. There are fewer steps than int8's period, so none visits int8: it keeps its
  * initial scales and biases, and its codes are compensated under these. Call it on options whose
  * recipe (best), widths and seq_len are set and whose refit is on. */
 void mq_quantize_hurry(mq_quantize_options *options);

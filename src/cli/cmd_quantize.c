@@ -8,7 +8,7 @@
 
 /* What of a run an option belongs to, where the library cannot tell a value that was given from one
  * that was not. */
-enum part { ALWAYS, LEARNING, TRAINED_WIDTHS, INT8, INT8_VISITS, END_TO_END, GROUPS, PARTS };
+enum part { ALWAYS, LEARNING, TRAINED_WIDTHS, INT8, VISITS, END_TO_END, GROUPS, PARTS };
 
 /* The parser writes a choice as an unsigned, into the options' enumerations as well. */
 static_assert(sizeof(mq_recipe) == sizeof(unsigned) && sizeof(mq_preset) == sizeof(unsigned) &&
@@ -27,7 +27,8 @@ typedef struct quantize_line {
     bool min_bits_given;
     cli_terms bits;
     cli_numbers lambda;
-    bool bits_given, lambda_given;
+    cli_counts periods;
+    bool bits_given, lambda_given, periods_given;
     cli_counts refit_bits;
     bool refit_bits_given, refit_tokens_given, refit_epochs_given;
     bool fast;
@@ -55,7 +56,7 @@ static void set_defaults(quantize_line *line, mq_recipe recipe, bool fast) {
 }
 
 /* A trained width into the options, in descending order, unless it is there. */
-static void add_width(mq_quantize_options *options, unsigned width, double lambda) {
+static void add_width(mq_quantize_options *options, unsigned width, double lambda, size_t period) {
     size_t at = options->width_count;
     for (size_t i = 0; i < options->width_count; i++) {
         if (options->widths[i] == width) {
@@ -65,14 +66,25 @@ static void add_width(mq_quantize_options *options, unsigned width, double lambd
     for (; at > 0 && options->widths[at - 1] < width; at--) {
         options->widths[at] = options->widths[at - 1];
         options->lambda[at] = options->lambda[at - 1];
+        options->periods[at] = options->periods[at - 1];
     }
     options->widths[at] = width;
     options->lambda[at] = lambda;
+    options->periods[at] = period;
     options->width_count++;
 }
 
-/* The terms and weights that the line says, into the options. A width that stands in a pair only
- * learns from the wider one alone. */
+/* The terms of one width each. */
+static size_t singles(const cli_terms *bits) {
+    size_t count = 0;
+    for (size_t i = 0; i < bits->count; i++) {
+        count += bits->from[i] == 0 ? 1 : 0;
+    }
+    return count;
+}
+
+/* The terms, weights and periods that the line says, into the options. A width that stands in a
+ * pair only learns from the wider one alone. */
 static mq_status set_widths(quantize_line *line) {
     mq_quantize_options *options = &line->options;
     const cli_terms *bits = &line->bits;
@@ -90,6 +102,11 @@ static mq_status set_widths(quantize_line *line) {
     if (line->preset_given || (options->recipe == MQ_RECIPE_BEST && !line->lambda_given)) {
         options->preset = preset;
     }
+    if (line->periods_given && line->periods.count != singles(bits)) {
+        return cli_usage_error("quantize", "--periods has %zu numbers, but --bits %zu widths",
+                               line->periods.count, singles(bits));
+    }
+    size_t single = 0;
     options->width_count = 0;
     for (size_t pass = 0; pass < 2; pass++) { /* widths, then pairs */
         for (size_t i = 0; i < bits->count; i++) {
@@ -98,9 +115,10 @@ static mq_status set_widths(quantize_line *line) {
                                       ? line->lambda.items[i]
                                       : mq_quantize_default_lambda(options->recipe, preset, width);
             if (pass == 0 && bits->from[i] == 0) {
-                add_width(options, width, lambda);
+                add_width(options, width, lambda,
+                          line->periods_given ? line->periods.items[single++] : 0);
             } else if (pass == 1 && bits->from[i] > 0) {
-                add_width(options, width, 0.0);
+                add_width(options, width, 0.0, 0);
                 if (options->codistill_count == MQ_MAX_CODISTILL) {
                     return cli_usage_error("quantize", "--bits takes at most %d pairs",
                                            MQ_MAX_CODISTILL);
@@ -141,16 +159,13 @@ static void set_refit(quantize_line *line) {
     }
 }
 
-/* Whether the learning visits int8 less often than other widths, which --int8-period is about:
- * there have to be others. */
-static bool visits_int8(const mq_quantize_options *options) {
-    bool int8 = false, others = options->codistill_count > 0;
+/* Whether the learning can visit a width less often than another, which --periods is about. */
+static bool visits_several(const mq_quantize_options *options) {
+    size_t learned = options->codistill_count;
     for (size_t i = 0; i < options->width_count; i++) {
-        const bool counts = options->lambda[i] > 0.0;
-        int8 = int8 || (counts && options->widths[i] == MQ_MAX_WIDTH);
-        others = others || (counts && options->widths[i] != MQ_MAX_WIDTH);
+        learned += options->lambda[i] > 0.0 ? 1 : 0;
     }
-    return int8 && others;
+    return learned > 1;
 }
 
 /* Whether the trained widths matter without learning, too: they weigh the embeddings' widths, where
@@ -174,10 +189,10 @@ static mq_status check_parts(const quantize_line *line) {
                             "recipe rtn, which learns nothing,"},
         [INT8] = {!learns || options->widths[0] == MQ_MAX_WIDTH, /* of rtn the library says it */
                   "a run without 8 among --bits"},
-        [INT8_VISITS] = {learns && visits_int8(options) && (!options->sampled || options->qat),
-                         !learns                ? "recipe rtn, which learns nothing,"
-                         : visits_int8(options) ? "--sampled, which draws the widths,"
-                                                : "a run without 8 and others among --bits"},
+        [VISITS] = {learns && visits_several(options) && (!options->sampled || options->qat),
+                    !learns                   ? "recipe rtn, which learns nothing,"
+                    : visits_several(options) ? "--sampled, which draws the widths,"
+                                              : "a run that learns one width"},
         [END_TO_END] = {options->refit || options->qat, "a run without the refit and --qat"},
         [GROUPS] = {options->group_size > 0, "--group-size 0, a row a group,"},
     };
@@ -360,10 +375,12 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_NUMBER, 0, "early-stop", &options->early_stop, "PERCENT",
          "end a block after an epoch that lowered no width's loss by this many percent; 0: never",
          .min = 0, .max = 100, .part = LEARNING},
-        {CLI_COUNT, 0, "int8-period", &options->int8_period, "N",
-         "visit int8's loss only on every N-th step, with N times the weight: it costs as much as "
-         "the others' and changes least",
-         .min = 1, .part = INT8_VISITS},
+        {CLI_COUNTS, 0, "periods", &line.periods, "LIST",
+         "visit the loss of each width of --bits only on every so many steps, with that many times "
+         "the weight: a wide one's costs as much as the others' and changes less (default: 8 for "
+         "8 bits, 2 for 4 to 7, but 1 for the narrowest; recipe paper: 1)",
+         .min = 1, .max = 1e6, .repeats = true, .hide_default = true, .given = &line.periods_given,
+         .part = VISITS},
         {CLI_FLAG, 0, "sampled", &options->sampled,
          .help = "learn one width per step, drawn with --lambda as odds, instead of all widths: "
                  "less time for the same number of steps",

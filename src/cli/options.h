@@ -20,7 +20,8 @@ typedef enum cli_option_type {
     CLI_BYTES, /* size_t, a whole number in [min, max] that K, M or G (powers of 1024) may follow */
     CLI_NUMBER, /* double in [min, max] */
     CLI_CHOICE, /* unsigned, or an enumeration as wide: min + the word's index in choices */
-    CLI_COUNTS, /* cli_counts: whole numbers in [min, max], comma-separated, each at most once */
+    CLI_COUNTS, /* cli_counts: whole numbers in [min, max], comma-separated, each at most once
+                   unless `repeats` */
     CLI_TERMS,  /* cli_terms: as CLI_COUNTS, and pairs A>B (or A:B) of two such numbers */
     CLI_NUMBERS /* cli_numbers: numbers in [min, max], comma-separated */
 } cli_option_type;
@@ -60,6 +61,7 @@ typedef struct cli_option {
     bool required; /* of CLI_TEXT or CLI_COUNT; what value points to begins as NULL or 0, unset */
     bool several;  /* of CLI_TEXTS: a value that stands alone is followed by more of them, all words
                       up to the next that begins with a dash */
+    bool repeats;  /* of CLI_COUNTS: a number may be there several times */
     bool hide_default; /* the help text says it, or there is none */
     bool *given;       /* NULL, or set to true when the option is on the line */
     unsigned part;     /* of what the verb does: the option is of use where that part is at work; 0:

@@ -156,7 +156,7 @@ static bool read_term(cli_terms *list, const cli_option *option, const char **at
             return false;
         }
     }
-    for (size_t i = 0; i < list->count; i++) {
+    for (size_t i = 0; i < list->count && !option->repeats; i++) {
         if (list->from[i] == from && list->to[i] == to) {
             return false;
         }
@@ -187,7 +187,8 @@ static const char *read_terms(char *expected, size_t size, const cli_option *opt
                         option->type == CLI_TERMS
                             ? "different whole numbers or pairs of them such as 8:2, separated by "
                               "commas, each number"
-                            : "different whole numbers, separated by commas,");
+                        : option->repeats ? "whole numbers, separated by commas,"
+                                          : "different whole numbers, separated by commas,");
 }
 
 static const char *read_numbers(char *expected, size_t size, const cli_option *option,

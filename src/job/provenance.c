@@ -94,7 +94,10 @@ static void put_learning(mq_json *json, cJSON *recipe, const mq_quantize_options
     }
     mq_json_put_number(json, recipe, "seed", (double)options->seed);
     mq_json_put_bool(json, recipe, "bos", options->bos);
-    mq_json_put_size(json, recipe, "int8_period", options->int8_period);
+    cJSON *periods = mq_json_put_array(json, recipe, "periods");
+    for (size_t i = 0; i < options->width_count; i++) {
+        mq_json_put_size(json, periods, NULL, mq_recipe_period(options, i));
+    }
     mq_json_put_bool(json, recipe, "extend", options->extend);
     if (options->sampled) {
         mq_json_put_bool(json, recipe, "sampled", true);

@@ -2,12 +2,14 @@
 #include <string.h>
 
 #include "job/job.h"
+#include "quant/recipe.h"
 
 static mq_qat_setup setup_of(const mq_quantize_plan *plan) {
     const mq_quantize_options *options = plan->options;
     mq_qat_setup setup = {.refit = mq_quantize_end_to_end(plan, plan->qat_train),
                           .width_count = options->width_count,
-                          .int8_period = options->int8_period,
+                          .int8_period =
+                              options->widths[0] == MQ_MAX_WIDTH ? mq_recipe_period(options, 0) : 1,
                           .rate = mq_quantize_qat_rate(options)};
     setup.refit.codes_move = true;
     setup.refit.epochs = plan->qat_epochs;

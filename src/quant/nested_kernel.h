@@ -70,14 +70,14 @@ typedef struct chunk_state {
 } chunk_state;
 
 /* The same with a symmetric zero point: [low, high] are the codes that the levels before left. */
-static inline void symmetric_codes(chunk_state *chunk, const mq_nested *nested, size_t at,
-                                   size_t n) {
+static inline void symmetric_codes(chunk_state *chunk, const mq_nested *nested, size_t level_count,
+                                   size_t at, size_t n) {
     float low[MQ_CHUNK], high[MQ_CHUNK];
     for (size_t i = 0; i < n; i++) {
         low[i] = 1.0f;
         high[i] = 255.0f;
     }
-    for (size_t j = 0; j < nested->level_count; j++) {
+    for (size_t j = 0; j < level_count; j++) {
         const float levels = (float)(1u << nested->level[j]);
         const float step = 256.0f / levels, shrink = levels / 256.0f, half = 0.5f * step;
         const float *offset = nested->has_offset[j] ? nested->offset[j] + at : NULL;
@@ -107,17 +107,18 @@ static inline void symmetric_codes(chunk_state *chunk, const mq_nested *nested, 
     }
 }
 
-static inline void chunk_codes(chunk_state *chunk, const mq_nested *nested, const float *w,
-                               size_t at, float lo, float inverse_span, size_t n) {
+/* Of the first so many levels. */
+static inline void chunk_codes(chunk_state *chunk, const mq_nested *nested, size_t level_count,
+                               const float *w, size_t at, float lo, float inverse_span, size_t n) {
     for (size_t i = 0; i < n; i++) {
         chunk->z[i] = (w[i] - lo) * inverse_span;
     }
     if (nested->symmetric) {
-        symmetric_codes(chunk, nested, at, n);
+        symmetric_codes(chunk, nested, level_count, at, n);
         return;
     }
     unsigned parent = 0;
-    for (size_t j = 0; j < nested->level_count; j++) {
+    for (size_t j = 0; j < level_count; j++) {
         const float levels = (float)(1u << nested->level[j]);
         const float room = (float)(1u << (nested->level[j] - parent));
         const float *offset = nested->has_offset[j] ? nested->offset[j] + at : NULL;
@@ -147,15 +148,31 @@ static inline void chunk_codes(chunk_state *chunk, const mq_nested *nested, cons
     }
 }
 
+/* Where the values of a level go; NULL: nowhere. */
+static inline const mq_values *wanted_of(const mq_nested *nested, const mq_values values[],
+                                         size_t level) {
+    if (nested->width_index[level] >= MQ_MAX_WIDTHS) {
+        return NULL;
+    }
+    const mq_values *wanted = &values[nested->width_index[level]];
+    return wanted->f32 != NULL || wanted->bf16 != NULL ? wanted : NULL;
+}
+
+/* Levels up to the widest whose values are wanted: the codes of wider ones are not. */
+static inline size_t levels_wanted(const mq_nested *nested, const mq_values values[]) {
+    size_t count = nested->level_count;
+    while (count > 0 && wanted_of(nested, values, count - 1) == NULL) {
+        count--;
+    }
+    return count;
+}
+
 static inline void chunk_values(const mq_values values[], const chunk_state *chunk,
-                                const mq_nested *nested, const mq_nested_level *levels, size_t at,
-                                size_t n) {
-    for (size_t j = 0; j < nested->level_count; j++) {
-        if (nested->width_index[j] >= MQ_MAX_WIDTHS) {
-            continue;
-        }
-        const mq_values *wanted = &values[nested->width_index[j]];
-        if (wanted->f32 == NULL && wanted->bf16 == NULL) {
+                                const mq_nested *nested, size_t level_count,
+                                const mq_nested_level *levels, size_t at, size_t n) {
+    for (size_t j = 0; j < level_count; j++) {
+        const mq_values *wanted = wanted_of(nested, values, j);
+        if (wanted == NULL) {
             continue;
         }
         float unkept[MQ_CHUNK];
@@ -172,14 +189,16 @@ static inline void chunk_values(const mq_values values[], const chunk_state *chu
 static inline void group_values(const mq_grid *grid, const mq_values values[], size_t group,
                                 size_t at, size_t count) {
     const mq_nested *nested = grid->state;
+    const size_t level_count = levels_wanted(nested, values);
     mq_nested_level levels[MQ_MAX_LEVELS];
     float lo, hi;
     chunk_state chunk;
     mq_nested_group(&lo, &hi, levels, nested, group);
-    for (size_t done = 0; done < count; done += MQ_CHUNK) {
+    for (size_t done = 0; level_count > 0 && done < count; done += MQ_CHUNK) {
         const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
-        chunk_codes(&chunk, nested, grid->weight + at + done, at + done, lo, 1.0f / (hi - lo), n);
-        chunk_values(values, &chunk, nested, levels, at + done, n);
+        chunk_codes(&chunk, nested, level_count, grid->weight + at + done, at + done, lo,
+                    1.0f / (hi - lo), n);
+        chunk_values(values, &chunk, nested, level_count, levels, at + done, n);
     }
 }
 
@@ -198,17 +217,36 @@ typedef struct group_sums {
     mq_lanes value[MQ_MAX_LEVELS], level[MQ_MAX_LEVELS]; /* Σ dŵ_k and Σ dŵ_k·s_k */
 } group_sums;
 
-/* One chunk: gradients by u of every level, from the widest to the narrowest; updates the V_k on
- * the way. */
-static inline void chunk_backward(group_sums *sums, mq_nested *nested, const chunk_state *chunk,
-                                  const float *const gradients[], const mq_nested_level *levels,
-                                  const mq_adam *adam, size_t at, size_t n) {
+/* The gradient by a level's values; NULL: there is none. */
+static inline const float *gradient_of(const mq_nested *nested, const float *const gradients[],
+                                       size_t level) {
+    const size_t index = nested->width_index[level];
+    return index < MQ_MAX_WIDTHS ? gradients[index] : NULL;
+}
+
+/* Levels up to the widest that has a gradient: none reaches those after it. */
+static inline size_t levels_reached(const mq_nested *nested, const float *const gradients[]) {
+    size_t count = nested->level_count;
+    while (count > 0 && gradient_of(nested, gradients, count - 1) == NULL) {
+        count--;
+    }
+    return count;
+}
+
+/* One chunk: gradients by u of the levels that any reaches, from the widest to the narrowest;
+ * updates their V_k on the way. The V_k of wider levels, and their moments, stand still until there
+ * is a gradient again: a step in which a width is not visited says nothing about it, and need not
+ * read it. (The bias correction of the moments is by the number of the step all the same: it is
+ * what was tried.) */
+static inline void chunk_backward(group_sums *sums, mq_nested *nested, size_t level_count,
+                                  const chunk_state *chunk, const float *const gradients[],
+                                  const mq_nested_level *levels, const mq_adam *adam, size_t at,
+                                  size_t n) {
     float passed[MQ_CHUNK],
         du[MQ_CHUNK]; /* passed: gradient that reaches soft_j from the level after it */
     memset(passed, 0, sizeof passed);
-    for (size_t j = nested->level_count; j-- > 0;) {
-        const float *gradient =
-            nested->width_index[j] < MQ_MAX_WIDTHS ? gradients[nested->width_index[j]] : NULL;
+    for (size_t j = level_count; j-- > 0;) {
+        const float *gradient = gradient_of(nested, gradients, j);
         if (gradient != NULL) {
             gradient += at;
             mq_lanes_add(&sums->value[j], gradient, n);
@@ -283,12 +321,18 @@ static inline void group_update(mq_nested *nested, const group_sums *sums,
 #define FETCH_AHEAD (2 * MQ_CHUNK)
 
 static inline void fetch_ahead(const mq_grid *grid, const float *const gradients[],
-                               const mq_values values[], size_t at, size_t n, size_t end) {
+                               const mq_values values[], size_t reached, size_t wanted, size_t at,
+                               size_t n, size_t end) {
     const mq_nested *nested = grid->state;
     for (size_t i = at + FETCH_AHEAD; i < at + FETCH_AHEAD + n && i < end;
          i += MQ_ALIGNMENT / sizeof(float)) {
         __builtin_prefetch(grid->weight + i, 0);
-        for (size_t j = 0; j < nested->level_count; j++) {
+        for (size_t j = reached; j < wanted; j++) {
+            if (nested->has_offset[j]) {
+                __builtin_prefetch(nested->offset[j] + i, 0);
+            }
+        }
+        for (size_t j = 0; j < reached; j++) {
             if (nested->has_offset[j]) {
                 __builtin_prefetch(nested->offset[j] + i, 1);
                 __builtin_prefetch(nested->offset_m[j] + i, 1);
@@ -313,6 +357,8 @@ static void step_rows(mq_grid *grid, const float *const gradients[], const mq_va
                       const mq_adam *adam, size_t first, size_t last) {
     mq_nested *nested = grid->state;
     const size_t count = grid->in / grid->groups;
+    const size_t reached = levels_reached(nested, gradients);
+    const size_t wanted = levels_wanted(nested, values);
     for (size_t group = first * grid->groups; group < last * grid->groups; group++) {
         const size_t begin = group * count;
         mq_nested_level levels[MQ_MAX_LEVELS];
@@ -323,10 +369,11 @@ static void step_rows(mq_grid *grid, const float *const gradients[], const mq_va
         mq_nested_group(&lo, &hi, levels, nested, group);
         for (size_t done = 0; done < count; done += MQ_CHUNK) {
             const size_t n = count - done < MQ_CHUNK ? count - done : MQ_CHUNK;
-            fetch_ahead(grid, gradients, values, begin + done, n, last * grid->in);
-            chunk_codes(&chunk, nested, grid->weight + begin + done, begin + done, lo,
+            fetch_ahead(grid, gradients, values, reached, wanted, begin + done, n, last * grid->in);
+            chunk_codes(&chunk, nested, reached, grid->weight + begin + done, begin + done, lo,
                         1.0f / (hi - lo), n);
-            chunk_backward(&sums, nested, &chunk, gradients, levels, adam, begin + done, n);
+            chunk_backward(&sums, nested, reached, &chunk, gradients, levels, adam, begin + done,
+                           n);
         }
         group_update(nested, &sums, levels, lo, hi, adam, group);
         group_values(grid, values, group, begin, count);

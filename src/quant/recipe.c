@@ -50,10 +50,6 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         .batch = recipe == MQ_RECIPE_BEST ? 2 : 4, /* quant/nested.c says why */
         .rate = 1.0,
         .refit_batch = 1,
-        /* A step of int8 costs as much as one of int2 and moves little: its loss is small from the
-         * start, and what it asks of the narrower widths' rounding changes slowly. The trial is in
-         * tests/bench/RESULTS.md. */
-        .int8_period = 8,
         .compensate = recipe == MQ_RECIPE_BEST,
         .fold = recipe == MQ_RECIPE_BEST,
         /* MatQuant and rounding know no refit; paper can be asked for one. */
@@ -65,7 +61,6 @@ mq_quantize_options mq_quantize_defaults(mq_recipe recipe) {
         options.lambda[i] = mq_quantize_default_lambda(recipe, MQ_PRESET_NONE, options.widths[i]);
     }
     if (recipe == MQ_RECIPE_PAPER) {
-        options.int8_period = 1;
         options.loss = MQ_LOSS_L2;
         options.slice_rule = MQ_SLICE_ROUND;
     }
@@ -148,6 +143,24 @@ static double lambda_of(const mq_quantize_options *options, size_t i) {
         }
     }
     return lambda;
+}
+
+/* A step of int8 costs as much as one of int2 and moves little: its loss is small from the start,
+ * and what it asks of the narrower widths' rounding changes slowly. int4 ends as good with half as
+ * many steps; the narrowest width has use for all. The trials are in tests/bench/RESULTS.md ("How
+ * often int8 is visited", "Widths in the loss, visits, and text"). */
+size_t mq_recipe_period(const mq_quantize_options *options, size_t index) {
+    bool narrowest = true; /* of those that learn */
+    for (size_t i = index + 1; i < options->width_count; i++) {
+        narrowest = narrowest && !(lambda_of(options, i) > 0.0);
+    }
+    if (options->periods[index] > 0) {
+        return options->periods[index];
+    }
+    if (options->recipe != MQ_RECIPE_BEST || narrowest || options->widths[index] < 4) {
+        return 1;
+    }
+    return options->widths[index] == MQ_MAX_WIDTH ? 8 : 2;
 }
 
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {

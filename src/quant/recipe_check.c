@@ -288,11 +288,18 @@ static mq_status check_learning(const mq_quantize_options *options, mq_error *er
             "recipes best and paper learn from text: give --calib FILE, or --calib self to let the "
             "model write its own");
     }
-    if (options->samples < 1 || options->epochs < 1 || options->batch < 1 ||
-        options->int8_period < 1 || options->seq_len < 2) {
+    if (options->samples < 1 || options->epochs < 1 || options->batch < 1 || options->seq_len < 2) {
         return mq_fail(err, MQ_ERR_USAGE,
-                       "--samples, --epochs, --batch and --int8-period must be at least 1, "
-                       "--seq-len at least 2");
+                       "--samples, --epochs and --batch must be at least 1, --seq-len at least 2");
+    }
+    bool always = options->sampled;
+    const mq_grid_options grid = mq_recipe_grid(options);
+    for (size_t i = 0; i < grid.width_count; i++) {
+        always = always || (grid.lambda[i] > 0.0 && mq_recipe_period(options, i) == 1);
+    }
+    if (!always) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "--periods: one width that has a weight must be visited on every step");
     }
     if (options->epochs > MOST_EPOCHS) {
         return mq_fail(err, MQ_ERR_USAGE, "--epochs is at most %d", MOST_EPOCHS);

@@ -1,5 +1,7 @@
 #include "quant/visit.h"
 
+#include "quant/recipe.h"
+
 /* The width that a step learns with options->sampled: one by the odds of all their weights. The
  * mean over steps of its gradient, times the sum of the weights by its own, is that of the whole
  * loss. */
@@ -24,25 +26,12 @@ static size_t draw_width(double *factor, const mq_grid_options *options, mq_rand
 }
 
 /* Whether a step visits trained width k, and how much more its loss weighs for the steps that pass
- * it over. A step of int8 costs as much as one of int2 and moves little: every int8_period-th step
- * will do, beside the other widths' (in the place of int2's, int2's KL ended 4 to 7 % higher: the
- * trial is in tests/bench/RESULTS.md). A width that is learned alone is visited on every step. */
+ * it over. Those that are visited more rarely are so beside the others (in the place of int2's
+ * step, int8's made int2's KL end 4 to 7 % higher: the trial is in tests/bench/RESULTS.md). */
 static bool visits(double *factor, const mq_learner *learner, size_t k, size_t step) {
-    const mq_grid_options *options = &learner->grid_options;
-    const size_t period = learner->options->int8_period;
-    size_t learned = 0;
-    for (size_t i = 0; i < options->width_count; i++) {
-        learned += options->lambda[i] > 0.0 ? 1 : 0;
-    }
-    *factor = 1.0;
-    if (!(options->lambda[k] > 0.0)) {
-        return false;
-    }
-    if (options->widths[k] != MQ_MAX_WIDTH || learned < 2) {
-        return true;
-    }
+    const size_t period = mq_recipe_period(learner->options, k);
     *factor = (double)period;
-    return step % period == period - 1;
+    return learner->grid_options.lambda[k] > 0.0 && step % period == period - 1;
 }
 
 void mq_visit_widths(bool visited[MQ_MAX_WIDTHS], double factor[MQ_MAX_WIDTHS],

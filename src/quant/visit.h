@@ -13,8 +13,8 @@ void mq_visit_widths(bool visited[MQ_MAX_WIDTHS], double factor[MQ_MAX_WIDTHS],
 bool mq_visit_guides(const mq_learner *learner, size_t k, const bool visited[MQ_MAX_WIDTHS]);
 
 /* The widths whose values the next step reads; only these need to be written after this step.
- * int8's, for example, are wanted only every int8_period-th time, and with options->sampled only
- * those of the width drawn next (and of its teachers). After the last step, all are wanted. */
+ * int8's, for example, are wanted only before its own steps, and with options->sampled only those
+ * of the width drawn next (and of its teachers). After the last step, all are wanted. */
 void mq_visit_next(bool wanted[MQ_MAX_WIDTHS], const mq_learner *learner, size_t step,
                    size_t steps);
 

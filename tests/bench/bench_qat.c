@@ -17,6 +17,7 @@
  */
 #include "master_trial.h"
 #include "quant/qat.h"
+#include "quant/recipe.h"
 
 static const unsigned widths[] = {8, 4, 2};
 
@@ -102,6 +103,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "bench_qat: REFIT is more than TRAIN\n");
         return 2;
     }
+    const mq_quantize_options best = mq_quantize_defaults(MQ_RECIPE_BEST);
     trial self = {0};
     mq_error err = {0};
     mq_status status =
@@ -124,7 +126,7 @@ int main(int argc, char **argv) {
                       .rate = argc > 10 ? strtod(argv[10], NULL) : -1.0,
                       .gemm = self.gemm},
             .width_count = 3,
-            .int8_period = mq_quantize_defaults(MQ_RECIPE_BEST).int8_period,
+            .int8_period = mq_recipe_period(&best, 0),
             .rate = strtod(argv[5], NULL),
         };
         memcpy(setup.widths, widths, sizeof widths);

@@ -29,8 +29,8 @@ static inline mq_quantize_options small(mq_recipe recipe) {
     options.samples = 8;
     options.seq_len = 64;
     options.epochs = 1;
-    options.int8_period =
-        options.int8_period > 1 ? 4 : 1; /* of the four steps of most jobs one is int8's */
+    options.periods[0] =
+        recipe == MQ_RECIPE_BEST ? 4 : 1; /* of most jobs' four steps one is int8's */
     options.force = true;
     if (recipe == MQ_RECIPE_BEST) {
         options.refit_tokens = 8 * 64; /* the blocks' own: tests of the refit take more */

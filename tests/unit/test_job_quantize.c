@@ -102,6 +102,7 @@ static void every_option_makes_a_master(void **state) {
     }
     options[0].width_count = 1; /* int2 alone */
     options[0].widths[0] = 2;
+    options[0].periods[0] = 0;
     options[1].width_count = 2;
     options[1].widths[0] = 6;
     options[1].widths[1] = 3;
@@ -114,9 +115,10 @@ static void every_option_makes_a_master(void **state) {
     options[5].loss = MQ_LOSS_L2;
     options[6].samples = 5; /* the last batch is not full */
     options[6].batch = 2;
-    options[7].lambda[1] = options[7].lambda[2] = 0.0; /* int8 alone is learned: on every step */
+    options[7].lambda[1] = options[7].lambda[2] = 0.0; /* int8 alone is learned, */
+    options[7].periods[0] = 0;                         /* on every step */
     options[8].lambda[0] = 0.0;                        /* int8 is not: its pair is least squares */
-    options[8].int8_period = 1;                        /* (the last is as small() says) */
+    options[8].periods[0] = 0;                         /* (the last is as small() says) */
     for (size_t i = 0; i < OPTIONS; i++) {
         mq_quantize_report report = quantize(&options[i], 0);
         mq_master *master;
@@ -160,8 +162,9 @@ static void senseless_options_are_refused(void **state) {
     options.calib = CALIBRATION;
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE); /* it has no use for a text */
     options = small(MQ_RECIPE_BEST);
-    options.int8_period = 0;
+    options.periods[2] = 2; /* then some steps would learn nothing */
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
+    assert_non_null(strstr(err.message, "--periods"));
     options = small(MQ_RECIPE_BEST);
     options.epochs = (size_t)1 << 63; /* steps could not be counted */
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);

@@ -243,7 +243,7 @@ static void a_narrow_width_comes_closer_to_its_teacher(void **state) {
 static void a_teacher_that_is_passed_over_is_still_there(void **state) {
     (void)state;
     mq_quantize_options options = options_with(0.0, 1.0, 0.0);
-    options.int8_period = 4;
+    options.periods[0] = 4;
     case_ c;
     open_case(&c, &options);
     learner_fixture *f = &c.f;

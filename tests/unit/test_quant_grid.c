@@ -4,49 +4,12 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <cmocka.h>
 
-#include "base/machine.h"
-#include "quant/clip.h"
-#include "quant/nested.h"
-#include "tensor/dtype.h"
-#include "tensor/safetensors.h"
-
-static const unsigned widths[3] = {8, 4, 2};
-
-typedef struct fixture {
-    mq_tensors *golden;
-    mq_grid_options options;
-    mq_grid grid;
-    mq_slab slab;
-    size_t out, in, groups;
-    float *gram;
-    mq_values values[3];
-    float *cotangent[3];
-} fixture;
-
-static float *golden(fixture *f, const char *name, size_t *count) {
-    const mq_tensor_info *info = mq_tensors_find(f->golden, name);
-    if (info == NULL) {
-        fail_msg("the golden has no tensor %s", name);
-    }
-    float *values = mq_alloc(info->elements, sizeof(float));
-    assert_non_null(values);
-    assert_int_equal(mq_tensor_read_f32(values, info, 0, info->elements, NULL), MQ_OK);
-    if (count != NULL) {
-        *count = info->elements;
-    }
-    return values;
-}
-
-static float *golden_of(fixture *f, const char *prefix, unsigned width) {
-    char name[64];
-    snprintf(name, sizeof name, "%s.%u", prefix, width);
-    return golden(f, name, NULL);
-}
+#include "grid_fixture.h"
 
 static void close_to(const char *what, const float *actual, const float *expected, size_t count,
                      double tolerance) {
@@ -60,47 +23,6 @@ static void close_to(const char *what, const float *actual, const float *expecte
                      (double)expected[i], largest);
         }
     }
-}
-
-static void open_fixture(fixture *f, const char *file, const mq_grid_class *class_, size_t group) {
-    char path[512];
-    mq_error err;
-    *f = (fixture){.options = {.width_count = 3, .lambda = {10.0, 3.0, 1.0}}};
-    memcpy(f->options.widths, widths, sizeof widths);
-    f->options.slice_rule = class_ == &mq_clip_grid ? MQ_SLICE_ROUND : MQ_SLICE_TOP;
-    snprintf(path, sizeof path, "%s/quant/%s", MATQUANT_GOLDEN_DIR, file);
-    if (mq_tensors_open_file(&f->golden, path, &err) != MQ_OK) {
-        fail_msg("%s: %s", path, err.message);
-    }
-    const mq_tensor_info *weight = mq_tensors_find(f->golden, "weight");
-    assert_non_null(weight);
-    f->out = weight->shape[0];
-    f->in = weight->shape[1];
-    f->groups = group == 0 ? 1 : f->in / group;
-    mq_grid_carve(&f->grid, class_, &f->options, f->out, f->in, f->groups, &f->slab);
-    assert_int_equal(mq_slab_allocate(&f->slab, "the test's grid", &err), MQ_OK);
-    mq_grid_carve(&f->grid, class_, &f->options, f->out, f->in, f->groups, &f->slab);
-    assert_false(f->slab.overflow);
-    if (class_ == &mq_nested_grid) {
-        f->gram = golden(f, "gram", NULL);
-    }
-    for (size_t k = 0; k < 3; k++) {
-        f->values[k].f32 = mq_alloc(f->out * f->in, sizeof(float));
-        assert_non_null(f->values[k].f32);
-        f->cotangent[k] = golden_of(f, "cotangent", widths[k]);
-    }
-    class_->start(&f->grid, golden(f, "weight", NULL), f->gram);
-}
-
-static void close_fixture(fixture *f) {
-    mq_free((void *)(uintptr_t)f->grid.weight);
-    mq_free(f->gram);
-    for (size_t k = 0; k < 3; k++) {
-        mq_free(f->values[k].f32);
-        mq_free(f->cotangent[k]);
-    }
-    mq_slab_free(&f->slab);
-    mq_tensors_close(f->golden);
 }
 
 /* Writes one golden array of [out, groups] into every stride-th float of params from first on. */
@@ -270,99 +192,6 @@ static void clip_matches(void **state) {
     close_fixture(&f);
 }
 
-/* values: in both forms and in each alone, row by row as tasks may have it. */
-static void check_values(const mq_nested_kernels *kernels, fixture *f, const mq_values expected[]) {
-    const size_t count = f->out * f->in;
-    for (size_t form = 0; form < 3; form++) {
-        mq_values wanted[3];
-        for (size_t k = 0; k < 3; k++) {
-            wanted[k].f32 = form == 1 ? NULL : f->values[k].f32;
-            wanted[k].bf16 = form == 2 ? NULL : f->values[k].bf16;
-            memset(f->values[k].f32, 0xff, count * sizeof(float));
-            memset(f->values[k].bf16, 0xff, count * sizeof(mq_bf16));
-        }
-        for (size_t row = 0; row < f->out; row++) {
-            kernels->values(&f->grid, wanted, row, row + 1);
-        }
-        for (size_t k = 0; k < 3; k++) {
-            if (wanted[k].f32 != NULL) {
-                assert_memory_equal(wanted[k].f32, expected[k].f32, count * sizeof(float));
-            }
-            for (size_t i = 0; wanted[k].bf16 != NULL && i < count; i++) {
-                assert_int_equal(wanted[k].bf16[i], mq_f32_to_bf16(expected[k].f32[i]));
-            }
-        }
-    }
-}
-
-/* Every instruction set gives the bytes of the reference, over several steps that move everything.
- */
-static void check_kernels(const mq_nested_kernels *kernels, size_t group, bool symmetric) {
-    fixture f;
-    open_fixture(&f, group == 0 ? "nested-row.safetensors" : "nested-64.safetensors",
-                 &mq_nested_grid, group);
-    mq_nested *nested = f.grid.state;
-    nested->symmetric = symmetric;
-    const size_t count = f.out * f.in;
-    const float *cotangents[3] = {f.cotangent[0], NULL, f.cotangent[2]};
-    mq_values kept[3] = {{NULL, NULL}};
-    unsigned char *before = mq_alloc(f.slab.size, 1);
-    unsigned char *after = mq_alloc(f.slab.size, 1);
-    assert_non_null(before);
-    assert_non_null(after);
-    mq_nested_kernels_base.start(&f.grid, f.gram, 0, f.out);
-    memcpy(before, f.slab.base, f.slab.size);
-    for (size_t k = 0; k < 3; k++) {
-        kept[k].f32 = mq_alloc(count, sizeof(float));
-        f.values[k].bf16 = mq_alloc(count, sizeof(mq_bf16));
-        assert_non_null(kept[k].f32);
-        assert_non_null(f.values[k].bf16);
-    }
-    for (size_t step = 0; step < 5; step++) {
-        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-1f, step, 5);
-        mq_nested_kernels_base.step(&f.grid, cotangents, kept, &adam, 0, f.out);
-    }
-    memcpy(after, f.slab.base, f.slab.size);
-    assert_memory_not_equal(after, before, f.slab.size);
-    memcpy(f.slab.base, before, f.slab.size);
-    kernels->start(&f.grid, f.gram, 0, f.out);
-    assert_memory_equal(f.slab.base, before, f.slab.size);
-    for (size_t step = 0; step < 5; step++) {
-        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-1f, step, 5);
-        kernels->step(&f.grid, cotangents, f.values, &adam, 0, f.out);
-    }
-    assert_memory_equal(f.slab.base, after, f.slab.size);
-    for (size_t k = 0; k < 3; k++) {
-        assert_memory_equal(f.values[k].f32, kept[k].f32, count * sizeof(float));
-        for (size_t i = 0; i < count; i++) {
-            assert_int_equal(f.values[k].bf16[i], mq_f32_to_bf16(kept[k].f32[i]));
-        }
-    }
-    check_values(&mq_nested_kernels_base, &f, kept);
-    check_values(kernels, &f, kept);
-    for (size_t k = 0; k < 3; k++) {
-        mq_free(kept[k].f32);
-        mq_free(f.values[k].bf16);
-    }
-    mq_free(before);
-    mq_free(after);
-    close_fixture(&f);
-}
-
-static void kernels_agree(void **state) {
-    (void)state;
-    const mq_nested_kernels *all[2] = {mq_nested_kernels_best()};
-    size_t count = 1;
-#if defined(__x86_64__)
-    if (mq_simd_best() >= MQ_SIMD_AVX2) {
-        all[count++] = &mq_nested_kernels_avx2;
-    }
-#endif
-    for (size_t i = 0; i < 4 * count; i++) { /* a row is more than a chunk */
-        check_kernels(all[i / 4], i % 2 == 0 ? 64 : 0, i / 2 % 2 == 1);
-    }
-}
-
 /* Widths that do not end at 8 bits, one alone and all seven: slices of the codes are what values
  * says they are. */
 static void any_widths(void **state) {
@@ -485,7 +314,8 @@ static void degenerate_groups(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nested_groups_of_64), cmocka_unit_test(nested_one_group_a_row),
-        cmocka_unit_test(clip_matches),        cmocka_unit_test(kernels_agree),
+        cmocka_unit_test(clip_matches),
+
         cmocka_unit_test(any_widths),          cmocka_unit_test(degenerate_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,7 +18,7 @@
  * before it. */
 static void open_case(learner_fixture *f, double early_stop, size_t epochs) {
     mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
-    options.int8_period = 1;
+    options.periods[0] = options.periods[1] = 1;
     options.early_stop = early_stop;
     open_learner(f, "llama", &options, epochs);
 }
@@ -103,7 +103,7 @@ static void batches_of_int8_are_not_compared(void **state) {
     (void)state;
     const learner_text text = {11, 1};
     mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
-    options.int8_period = 4;
+    options.periods[0] = 4;
     size_t batch[2];
     find_batches_of_int8(batch, &options, text);
     options.early_stop = 50.0;
@@ -142,7 +142,7 @@ static void the_values_are_those_of_its_last_step(void **state) {
 /* What the loop can be asked for. */
 static void set_variant(mq_quantize_options *options, size_t variant) {
     *options = mq_quantize_defaults(variant == 0 || variant > 4 ? MQ_RECIPE_BEST : MQ_RECIPE_PAPER);
-    options->int8_period = variant == 0 ? 1 : options->int8_period;
+    options->periods[0] = variant == 0 ? 1 : 0;
     options->let = variant == 2;
     if (variant == 3) {
         options->codistill[0] = (mq_codistill){.teacher = 8, .student = 2, .lambda = 1.0};
@@ -281,7 +281,7 @@ static stored_pairs finished(learner_fixture *f) {
 static void widths_without_a_step(void **state) {
     (void)state;
     mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
-    options.int8_period = 4;
+    options.periods[0] = 4;
     options.compensate = false;
     for (size_t epochs = 4; epochs >= 3; epochs--) {
         learner_fixture f;
@@ -325,7 +325,7 @@ static void int8_is_visited_beside_the_others(void **state) {
     for (size_t period = 2; period <= 3; period++) {
         marker m = {.steps = 0};
         mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
-        options.int8_period = period;
+        options.periods[0] = period;
         open_learner(&m.f, "llama", &options, 2);
         const mq_context_options settings = {.threads = 1,
                                              .sink = {.user = &m, .progress = mark_gradients}};

@@ -34,11 +34,12 @@ static void step_all_values(mq_grid *grid, const float *const gradients[], const
 
 static void set_variant(mq_quantize_options *options, size_t variant) {
     *options = mq_quantize_defaults(variant < 2 ? MQ_RECIPE_BEST : MQ_RECIPE_PAPER);
-    options->int8_period = variant == 0 ? 3 : 1;
+    options->periods[0] = variant == 0 ? 3 : 1;
+    options->periods[1] = 1;
     options->sampled = variant == 1 || variant == 2 || variant == 4;
     options->let = variant == 2;
     if (variant == 3) { /* int8 teaches in steps that do not visit it */
-        options->int8_period = 4;
+        options->periods[0] = 4;
         options->codistill[0] = (mq_codistill){.teacher = 8, .student = 2, .lambda = 1.0};
         options->codistill_count = 1;
     }

@@ -26,19 +26,25 @@ no_use() { # WITHOUT OPTION LINE...
     expect_one_error "^matquant quantize: $1 has no use for $2 \\(see matquant quantize --help\\)\$"
 }
 for option in "--samples 64" "--seq-len 32" --no-bos "--bits 8,4,2" "--lambda 10,3,1" "--loss relative" "--epochs 4" \
-    "--batch 2" "--int8-period 8" "--seed 0" "--rate 1" "--early-stop 0" --sampled; do
+    "--batch 2" "--periods 8,2,1" "--seed 0" "--rate 1" "--early-stop 0" --sampled; do
     no_use 'recipe rtn, which learns nothing,' "${option%% *}" "--recipe rtn $option"
 done
 for option in "--refit-batch 1" --extend; do
     no_use 'a run without the refit and --qat' "${option%% *}" "$rest --no-refit $option"
     run 0 matquant quantize "$model" -o out $rest --no-refit --qat $option
 done
-no_use '--sampled, which draws the widths,' --int8-period "$rest --sampled --int8-period 4"
-run 0 matquant quantize "$model" -o out $rest --sampled --int8-period 4 --qat
+no_use '--sampled, which draws the widths,' --periods "$rest --sampled --periods 4,1,1"
+run 0 matquant quantize "$model" -o out $rest --sampled --periods 4,1,1 --qat
 no_use 'a run without 8 among --bits' --compensate "$rest --bits 4,2 --compensate"
-for bits in "--bits 4,2" "--bits 8" "--bits 8,4 --lambda 0,1" "--bits 8,4 --lambda 1,0"; do
-    no_use 'a run without 8 and others among --bits' --int8-period "$rest $bits --int8-period 3"
+no_use 'a run that learns one width' --periods "$rest --bits 8 --periods 3"
+for bits in "0,1" "1,0"; do
+    no_use 'a run that learns one width' --periods "$rest --bits 8,4 --lambda $bits --periods 3,1"
 done
+# As many as there are widths, and pairs have none; the recipe's own numbers, and those of the line, are what is recorded.
+run 2 matquant quantize "$model" -o out $rest --bits 8,4,2,8:2 --periods 8,2,1,1
+expect_one_error '^matquant quantize: --periods has 4 numbers, but --bits 3 widths .*'
+run 2 matquant quantize "$model" -o out $rest --periods 8,2,2
+expect_one_error '^matquant: --periods: one width that has a weight must be visited on every step$'
 no_use 'recipe rtn, which learns nothing,' --bits "--recipe rtn --embeddings 8 --bits 8,2"
 no_use '--group-size 0, a row a group,' --group-fallback "--recipe rtn --group-fallback 32 --group-size 0"
 # Embeddings are weighed by the widths, whatever the recipe.
@@ -98,6 +104,20 @@ run 0 matquant quantize "$model" -o out $small --no-refit --preset wide -q
 [ "$(recorded)" = "wide [40, 6, 1]" ] || fail "not in the provenance"
 run 0 matquant quantize "$model" -o out $small --no-refit --lambda 40,6,1 --force -q
 [ "$(recorded)" = "None [40, 6, 1]" ] || fail "a --lambda of one's own has a name in the provenance"
+# The widths' periods: the recipe's, where the narrowest that learns is visited on every step, or the line's.
+periods() { # EXPECTED OPTION...
+    wanted=$1
+    shift
+    run 0 matquant quantize "$model" -o out $small --no-refit "$@" --force -q
+    said=$(python3 -c 'import json; print(json.load(open("out/matquant.json"))["recipe"]["periods"])')
+    [ "$said" = "$wanted" ] || fail "periods of $*: $said"
+}
+periods '[8, 2, 1]'
+periods '[8, 1]' --bits 8,4
+periods '[8, 2, 1, 1]' --bits 8,5,3,2
+periods '[8, 1, 1]' --lambda 10,3,0
+periods '[3, 1, 2]' --bits 4,8,2 --periods 1,3,2
+periods '[1, 1, 1]' --recipe paper
 # A block that stops early says after how many of its epochs; one that could not is not asked.
 epochs() { python3 -c 'import json
 made = json.load(open("out/matquant.json"))

@@ -2,7 +2,7 @@
 # timeout: 900
 . "$CLI/shared.sh"
 model=$short_model
-quantize="matquant quantize $model --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 64 --epochs 2 --int8-period 2 --group-size 32
+quantize="matquant quantize $model --calib $DATA/demo-calib.jsonl.gz --samples 4 --seq-len 64 --epochs 2 --periods 2,1,1 --group-size 32
     --gemm openblas"
 run 0 $quantize -o plain --threads 1
 run 0 $quantize -o out --state state --threads 2

@@ -24,7 +24,7 @@ wrong quantize "M -o out --lambda 1,2" "--lambda has 2 numbers, but --bits 3 wid
 wrong quantize "M -o out --lambda 1,2,-3" "option '--lambda' takes numbers, .*, not '1,2,-3'"
 wrong quantize "M -o out --group-size -1" "option '--group-size' takes a whole number, not '-1'"
 wrong quantize "M -o out --epochs 0" "option '--epochs' takes a whole number of at least 1, not '0'"
-wrong quantize "M -o out --int8-period 0" "option '--int8-period' takes a whole number of at least 1, not '0'"
+wrong quantize "M -o out --periods 8,0,1" "option '--periods' takes whole numbers, separated by commas, from 1 to 1000000, not '8,0,1'"
 wrong quantize "M -o out --seq-len 1" "option '--seq-len' takes a whole number of at least 2, not '1'"
 wrong quantize "M -o out --max-shard-size 1T" "option '--max-shard-size' takes bytes .*, not '1T'"
 wrong quantize "M -o out --loss l1" "option '--loss' takes relative or l2, not 'l1'"

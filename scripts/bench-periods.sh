@@ -1,7 +1,8 @@
 #!/bin/sh
-# The trial behind --int8-period's default: time and perplexity when int8's loss is visited on every step, or more rarely.
+# The trial behind the default of --periods: time and perplexity when int8's loss, and int4's, is visited on every step, or more
+# rarely.
 #
-#   scripts/bench-int8-period.sh [MODEL CALIB TEXT]     default: the demo model and its texts
+#   scripts/bench-periods.sh [MODEL CALIB TEXT]     default: the demo model and its texts
 #
 # Prints a table for tests/bench/RESULTS.md.
 set -eu
@@ -22,12 +23,12 @@ number() {
     python3 -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"
 }
 
-printf '| int8 visited | seed | seconds | int8 | int4 | int2 |\n|---|---|---|---|---|---|\n'
+printf '| periods of 8, 4, 2 bits | seed | seconds | int8 | int4 | int2 |\n|---|---|---|---|---|---|\n'
 for seed in 0 1 2; do
-    for period in 1 2 4 8; do
+    for periods in 1,1,1 4,1,1 8,1,1 8,2,1 8,4,1; do
         "$matquant" quantize "$model" -o "$work/master" --force --no-refit --gemm openblas --calib "$calib" \
-            --group-size 64 --samples 64 --seq-len 256 --seed $seed --int8-period $period --json >"$work/run.json" 2>/dev/null
-        row="| every ${period} step(s) | $seed | $(printf '%.1f' "$(number seconds "$work/run.json")")"
+            --group-size 64 --samples 64 --seq-len 256 --seed $seed --periods $periods --json >"$work/run.json" 2>/dev/null
+        row="| $periods | $seed | $(printf '%.1f' "$(number seconds "$work/run.json")")"
         for width in 8 4 2; do
             "$matquant" eval "$work/master" --bits $width --text "$text" --seq-len 256 --json \
                 >"$work/eval.json" 2>/dev/null
