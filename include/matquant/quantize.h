@@ -135,7 +135,7 @@ typedef struct mq_quantize_options {
                             of it */
     size_t refit_tokens; /* to train on, rounded down to whole sequences; 0: seven times as many as
                             the blocks learn from. 2 bits get all of them, 3 to 5 bits half, wider
-                            widths an eighth. A sixteenth as many again are read to decide when to
+                            widths a sixteenth. A sixteenth as many again are read to decide when to
                             stop. If the text has fewer, and extend is not set, they get what there
                             is */
     /* If calib has fewer sequences than the refit or qat can use, the model writes the rest by

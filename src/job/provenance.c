@@ -255,6 +255,7 @@ static void put_refits(mq_json *json, const mq_quantize_plan *plan, const mq_ref
     if (plan->refit_width_count == 0) {
         return;
     }
+    const mq_refit_setup setup = mq_quantize_end_to_end(plan, plan->refit_train);
     const size_t length = plan->calibration.length;
     cJSON *refit = mq_json_put_object(json, json->root, "refit");
     mq_json_put_size(json, refit, "epochs", plan->refit_epochs);
@@ -268,6 +269,8 @@ static void put_refits(mq_json *json, const mq_quantize_plan *plan, const mq_ref
         cJSON *width = mq_json_put_object(json, array, NULL);
         mq_json_put_size(json, width, "bits", plan->refit_widths[i]);
         mq_json_put_number(json, width, "rate", mq_refit_rate(plan->refit_widths[i]));
+        mq_json_put_size(json, width, "measured_tokens",
+                         mq_refit_measured(&setup, plan->refit_widths[i]) * length);
         if (refits != NULL) {
             mq_json_put_size(json, width, "trained_tokens", refits[i].tokens);
             mq_json_put_number(json, width, "kl_before", refits[i].kl_before);

@@ -90,16 +90,26 @@ size_t mq_refit_batch(const mq_refit_setup *setup) {
 /* The narrower a width, the more it gains from more text (SmolLM2, tests/bench/RESULTS.md, "The
  * refit": KL of int8 0.0053 to 0.0051, of int4 0.088 to 0.079, of int2 1.15 to 0.69), and a step of
  * each costs the same: where there is plenty, 2 bits get all of it, 3 to 5 bits a half, wider ones
- * an eighth. Whole steps only. Those are the last: of text that was read, what blocks have not
+ * a sixteenth. Whole steps only. Those are the last: of text that was read, what blocks have not
  * learned from; where the model has written some, what was read (job/job.h). */
 size_t mq_refit_share(const mq_refit_setup *setup, unsigned width) {
     const bool wide = mq_refit_is_wide(width);
-    const size_t part = width <= 2 ? 1 : wide ? 8 : 2;
+    const size_t part = width <= 2 ? 1 : wide ? 16 : 2;
     const size_t least = wide ? setup->least / 4 : setup->least;
     size_t share = setup->train / part > least ? setup->train / part : least;
     share = share < setup->train ? share : setup->train;
     const size_t batch = mq_refit_batch(setup), steps = share / batch;
     return batch * (steps > 1 ? steps : 1);
+}
+
+/* Of wide widths a token says more, before and after being nearly the same, and costs more, since
+ * they are measured with float32 products. */
+size_t mq_refit_measured(const mq_refit_setup *setup, unsigned width) {
+    enum { PART = 4, LEAST = 8 };
+    if (setup->codes_move || !mq_refit_is_wide(width)) {
+        return setup->validation;
+    }
+    return mq_smaller(mq_larger(setup->validation / PART, LEAST), setup->validation);
 }
 
 /* Sequences whose targets are made with bfloat16 products: all of train but the last, which wide
@@ -195,11 +205,12 @@ mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
 
 mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *student, mq_error *err) {
     const mq_refit_setup *setup = &distill->setup;
-    const size_t at = setup->train * setup->length, tokens = setup->validation * setup->length;
+    const size_t measured = mq_refit_measured(setup, student->width);
+    const size_t at = setup->train * setup->length, tokens = measured * setup->length;
     const mq_context quiet = mq_context_inner(distill->context, NULL);
     student->rounded = true;
     mq_status status = mq_model_forward_bf16(
-        distill->hidden, &student->model, setup->ids + at, setup->validation, setup->length,
+        distill->hidden, &student->model, setup->ids + at, measured, setup->length,
         setup->pass_batch, measuring_gemm(setup, student->width), "measure", &quiet, err);
     if (status == MQ_OK) {
         const mq_head_side mine = {&student->model, distill->hidden};

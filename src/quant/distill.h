@@ -55,9 +55,9 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err);
  * gemm over those that only narrow widths train on. */
 mq_status mq_distill_teach(mq_distill *distill, mq_error *err);
 
-/* Mean KL(full precision ‖ student) of the validation sequences, nats a token, with the student's
- * numbers as they would be stored. Products are float32, but for those of narrow widths with
- * setup's gemm where codes stand still. */
+/* Mean KL(full precision ‖ student) of the width's validation sequences, nats a token, with the
+ * student's numbers as they would be stored. Products are float32, but for those of narrow widths
+ * with setup's gemm where codes stand still. */
 mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *student, mq_error *err);
 
 /* The sequences from `first` on in the order of the epoch become those of the step. */

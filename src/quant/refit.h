@@ -39,7 +39,7 @@ typedef struct mq_refit_setup {
     mq_slice_rule slice_rule;
     mq_zero_point zero_point; /* symmetric: biases follow their scales */
     /* ids[train + validation, length]: the sequences to train on, of which some widths get only the
-     * last ones, and then those to measure on. */
+     * last ones, and then those to measure on, of which some get only the first ones. */
     const int32_t *ids;
     size_t train, validation, length;
     size_t least; /* widths up to 5 bits train on at least this many sequences, and wider ones on at
@@ -88,6 +88,9 @@ size_t mq_refit_batch(const mq_refit_setup *setup);
 
 /* The sequences that a width trains on, the last of setup->train; whole steps only. */
 size_t mq_refit_share(const mq_refit_setup *setup, unsigned width);
+
+/* The first so many of the validation sequences are what a width is measured on. */
+size_t mq_refit_measured(const mq_refit_setup *setup, unsigned width);
 
 /* Makes setup's gemm, if it has one, ready for all products of the refit. */
 mq_status mq_refit_prepare(const mq_refit_setup *setup, mq_error *err);

@@ -21,7 +21,7 @@ print(recipe["samples"], recipe["epochs"], recipe.get("fold", False), recipe.get
 made "4 1 False True wide 1 2:1280"
 verified out
 made "6 1 True True wide 1 4:640" --samples 6 --fold --bits 8,4 # int4's share of the tokens is a half
-made "4 2 False False narrow 1 8:64 3:256" --epochs 2 --preset narrow --no-compensate --refit-tokens 512 --refit-bits 8,3
+made "4 2 False False narrow 1 8:32 3:256" --epochs 2 --preset narrow --no-compensate --refit-tokens 512 --refit-bits 8,3
 made "4 1 False True None 0" --lambda 7,2,1 --no-refit
 
 run 2 matquant quantize "$model" -o other $fast --recipe paper
