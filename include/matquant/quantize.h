@@ -112,8 +112,8 @@ typedef struct mq_quantize_options {
                           mean loss by at least this much compared with the epoch before (only
                           widths that every step visits count); 0: never */
     /* The loss of widths[i] is visited only on every periods[i]-th step, with that many times the
-     * weight; 0: as often as the recipe does (docs/method.md, 6). A width that has a loss must be
-     * visited on every step. */
+     * weight; 0: as often as the recipe does (docs/method.md, 6). Unless sampled, at least one
+     * width that has a weight must be visited on every step. qat takes int8's number alone. */
     size_t periods[MQ_MAX_WIDTHS];
     /* Each step learns only one width instead of all. It is drawn with its lambda as odds (plus
      * that of its terms of co-distillation). The expected loss is the same, and a step costs the
@@ -225,7 +225,8 @@ typedef struct mq_block_loss {
 typedef struct mq_refit_report {
     unsigned width;
     double kl_before, kl_after; /* KL(full precision ‖ this width) in nats per token, on calibration
-                                   text that the refit is not trained on */
+                                   text that the refit is not trained on, with
+                                   products of the backend up to 5 bits, else float32 */
     size_t kept_epoch; /* the epoch whose numbers are stored; 0: those from before the refit */
     size_t tokens; /* tokens trained on (the width's share of the text), each counted as often as
                       it was trained on */

@@ -74,7 +74,6 @@ static void add_width(mq_quantize_options *options, unsigned width, double lambd
     options->width_count++;
 }
 
-/* The terms of one width each. */
 static size_t singles(const cli_terms *bits) {
     size_t count = 0;
     for (size_t i = 0; i < bits->count; i++) {
@@ -102,7 +101,7 @@ static mq_status set_widths(quantize_line *line) {
     if (line->preset_given || (options->recipe == MQ_RECIPE_BEST && !line->lambda_given)) {
         options->preset = preset;
     }
-    if (line->periods_given && line->periods.count != singles(bits)) {
+    if (line->periods_given && line->periods.count != singles(bits)) { /* pairs have none */
         return cli_usage_error("quantize", "--periods has %zu numbers, but --bits %zu widths",
                                line->periods.count, singles(bits));
     }
@@ -159,13 +158,28 @@ static void set_refit(quantize_line *line) {
     }
 }
 
-/* Whether the learning can visit a width less often than another, which --periods is about. */
-static bool visits_several(const mq_quantize_options *options) {
-    size_t learned = options->codistill_count;
+/* Whether a width has a weight, its own or that of a pair. */
+static bool is_learned(const mq_quantize_options *options, size_t index) {
+    bool learned = options->lambda[index] > 0.0;
+    for (size_t i = 0; i < options->codistill_count; i++) {
+        learned = learned || options->codistill[i].student == options->widths[index];
+    }
+    return learned;
+}
+
+static bool learns_several(const mq_quantize_options *options) {
+    size_t learned = 0;
     for (size_t i = 0; i < options->width_count; i++) {
-        learned += options->lambda[i] > 0.0 ? 1 : 0;
+        learned += is_learned(options, i) ? 1 : 0;
     }
     return learned > 1;
+}
+
+/* Whether one of the widths can be visited less often than another, which --periods is about: of
+ * --qat int8 can. */
+static bool has_periods(const mq_quantize_options *options) {
+    const bool qat8 = options->qat && options->widths[0] == MQ_MAX_WIDTH && is_learned(options, 0);
+    return learns_several(options) && (!options->sampled || qat8);
 }
 
 /* Whether the trained widths matter without learning, too: they weigh the embeddings' widths, where
@@ -189,10 +203,10 @@ static mq_status check_parts(const quantize_line *line) {
                             "recipe rtn, which learns nothing,"},
         [INT8] = {!learns || options->widths[0] == MQ_MAX_WIDTH, /* of rtn the library says it */
                   "a run without 8 among --bits"},
-        [VISITS] = {learns && visits_several(options) && (!options->sampled || options->qat),
-                    !learns                   ? "recipe rtn, which learns nothing,"
-                    : visits_several(options) ? "--sampled, which draws the widths,"
-                                              : "a run that learns one width"},
+        [VISITS] = {learns && has_periods(options), !learns ? "recipe rtn, which learns nothing,"
+                                                    : learns_several(options)
+                                                        ? "--sampled, which draws the widths,"
+                                                        : "a run that learns one width"},
         [END_TO_END] = {options->refit || options->qat, "a run without the refit and --qat"},
         [GROUPS] = {options->group_size > 0, "--group-size 0, a row a group,"},
     };
@@ -373,7 +387,9 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "multiply the recipe's learning rates for the blocks by this factor", .min = 1e-3,
          .max = 1e3, .part = LEARNING},
         {CLI_NUMBER, 0, "early-stop", &options->early_stop, "PERCENT",
-         "end a block after an epoch that lowered no width's loss by this many percent; 0: never",
+         "end a block after an epoch that lowered the loss of no width that every step visits by "
+         "this "
+         "many percent; 0: never",
          .min = 0, .max = 100, .part = LEARNING},
         {CLI_COUNTS, 0, "periods", &line.periods, "LIST",
          "visit the loss of each width of --bits only on every so many steps, with that many times "

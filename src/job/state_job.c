@@ -12,8 +12,9 @@
  * the place of int2's step, attention's products were float32, what is measured on was among what a
  * shorter refit's blocks learn from, rows of .npy gave one sequence each; 3: bfloat16 products of
  * small models were made in tiles, and none of what the refit learns from, nor of what wide widths
- * do in it, was of bfloat16. */
-#define STATE_VERSION 5
+ * do in it, was of bfloat16; 4: narrow widths were measured in float32; 5: the head's gradient took
+ * larger chunks of the vocabulary with bfloat16. */
+#define STATE_VERSION 6
 
 /* --- reading and writing ---------------------------------------------------------------------- */
 

@@ -44,6 +44,21 @@ typedef struct mq_block_shape {
     const mq_packed *packed;
 } mq_block_shape;
 
+/* The rotary tables of positions [0, length): of global layers, and of local ones, which have those
+ * of global ones where the architecture rotates both alike. */
+typedef struct mq_rotations {
+    float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] */
+} mq_rotations;
+
+void mq_rotations_carve(mq_rotations *rotations, mq_slab *slab, const mq_config *config,
+                        size_t length);
+/* After carving on the real slab, with the same length. */
+void mq_rotations_fill(const mq_rotations *rotations, const mq_config *config, size_t length);
+
+/* A layer's shape, with the tables that it rotates by, for sequences of equal length. */
+mq_block_shape mq_block_shape_of(const mq_config *config, size_t layer,
+                                 const mq_rotations *rotations, size_t sequences, size_t length);
+
 /* Everything the block keeps between forward and backward, and its scratch; carved from one slab.
  */
 typedef struct mq_activations mq_activations;

@@ -9,7 +9,7 @@ typedef struct forward {
     mq_block_params params;
     mq_bf16 *rounded[MQ_LINEAR_COUNT]; /* params.linear, with gemm */
     mq_activations *activations;
-    float *cos_table[2], *sin_table[2]; /* of global and of local layers */
+    mq_rotations rotations;
     mq_slab memory;
 } forward;
 
@@ -20,21 +20,13 @@ typedef struct forward_size {
 
 static void forward_carve(forward *f, mq_slab *slab, const mq_config *config,
                           const forward_size *size, const mq_context *context) {
-    size_t angles = 0;
-    if (!mq_mul_size(&angles, size->positions, config->head_dim / 2)) {
-        slab->overflow = true;
-    }
     mq_block_params_carve(&f->params, slab, config);
     for (int i = 0; f->gemm != NULL && i < MQ_LINEAR_COUNT; i++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, (mq_linear)i);
         f->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
     }
-    for (size_t i = 0; i < 2; i++) {
-        const bool shared = i == 1 && !config->arch->local_rope;
-        f->cos_table[i] = shared ? f->cos_table[0] : mq_carve(slab, angles, sizeof(float));
-        f->sin_table[i] = shared ? f->sin_table[0] : mq_carve(slab, angles, sizeof(float));
-    }
+    mq_rotations_carve(&f->rotations, slab, config, size->positions);
     f->activations = mq_activations_carve_bf16(slab, config, size->sequences, size->length, false,
                                                f->gemm, context);
 }
@@ -47,21 +39,8 @@ static mq_status forward_open(forward *f, const mq_config *config, const forward
         return status;
     }
     forward_carve(f, &f->memory, config, size, context);
-    for (size_t i = 0; i < (config->arch->local_rope ? 2u : 1u); i++) {
-        mq_rope_tables(f->cos_table[i], f->sin_table[i], &config->rope[i], config, size->positions);
-    }
+    mq_rotations_fill(&f->rotations, config, size->positions);
     return MQ_OK;
-}
-
-/* What a block of the model gets, but for the sequences. */
-static mq_block_shape shape_of(const forward *f, const mq_model *model, size_t layer) {
-    const size_t local = model->config.layer_is_local[layer] ? 1 : 0;
-    return (mq_block_shape){
-        .config = &model->config,
-        .layer = layer,
-        .cos_table = f->cos_table[local],
-        .sin_table = f->sin_table[local],
-    };
 }
 
 static void report(const char *phase, double done, size_t layers, double begin,
@@ -113,9 +92,8 @@ static mq_status forward_block(float *hidden, forward *f, const mq_model *model,
     for (size_t first = 0; status == MQ_OK && first < sequences; first += batch) {
         status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {
-            mq_block_shape shape = shape_of(f, model, layer);
-            shape.sequences = sequences - first < batch ? sequences - first : batch;
-            shape.length = length;
+            const mq_block_shape shape = mq_block_shape_of(
+                &model->config, layer, &f->rotations, mq_smaller(sequences - first, batch), length);
             float *rows = hidden + first * stride;
             mq_block_forward(rows, rows, &weights, &shape, f->activations, context);
         }
@@ -219,9 +197,8 @@ mq_status mq_packed_forward(float *hidden, const mq_model *model, const mq_packe
         for (size_t i = 0; status == MQ_OK && i < count; i++) {
             status = mq_check_interrupt(context, err);
             if (status == MQ_OK) {
-                mq_block_shape shape = shape_of(&f, model, layer);
-                shape.sequences = 1;
-                shape.length = batches[i].rows;
+                mq_block_shape shape =
+                    mq_block_shape_of(&model->config, layer, &f.rotations, 1, batches[i].rows);
                 shape.packed = &batches[i];
                 float *rows = hidden + done * model->config.hidden_size;
                 mq_block_forward(rows, rows, &weights, &shape, f.activations, context);

@@ -110,8 +110,8 @@ static void turn_heads(const mq_generator *g, float *x, float *inv_rms, size_t h
     if (norm != NULL) {
         g->kernels->rmsnorm(x, inv_rms, x, norm, heads, dim, (float)config->rms_norm_eps);
     }
-    g->kernels->rope(x, g->cos_table[table] + position * half,
-                     g->sin_table[table] + position * half, heads, half, false);
+    g->kernels->rope(x, g->rotations.cos_table[table] + position * half,
+                     g->rotations.sin_table[table] + position * half, heads, half, false);
 }
 
 /* Where the cache has a sequence's keys or values for a key head, in floats. */

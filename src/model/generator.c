@@ -88,10 +88,7 @@ static void carve_model(mq_generator *g, mq_slab *slab, const mq_config *config)
     }
     g->head = carve_matrix(g, slab, config->vocab_size, config->hidden_size);
     g->final_norm = carve_floats(slab, config->hidden_size, 1);
-    for (size_t i = 0; i < 2; i++) {
-        g->cos_table[i] = carve_floats(slab, g->length, config->head_dim / 2);
-        g->sin_table[i] = carve_floats(slab, g->length, config->head_dim / 2);
-    }
+    mq_rotations_carve(&g->rotations, slab, config, g->length);
 }
 
 static void carve_batch(mq_generator *g, mq_slab *slab, const mq_config *config) {
@@ -208,9 +205,7 @@ mq_status mq_generator_open(mq_generator *g, const mq_generate_setup *setup, mq_
         return status;
     }
     generator_carve(g);
-    for (size_t i = 0; i < 2; i++) {
-        mq_rope_tables(g->cos_table[i], g->sin_table[i], &config->rope[i], config, g->length);
-    }
+    mq_rotations_fill(&g->rotations, config, g->length);
     status = read_model(g, err);
     if (status != MQ_OK) {
         mq_generator_close(g);

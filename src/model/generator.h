@@ -26,7 +26,7 @@ typedef struct mq_generator {
     mq_generator_matrix (*linears)[MQ_LINEAR_COUNT]; /* [L] */
     mq_generator_matrix head;                        /* [V, H] */
     float *final_norm;                               /* [H] */
-    float *cos_table[2], *sin_table[2];
+    mq_rotations rotations;
     /* [L, B, num_key_value_heads, head_dim, length] and [.., length, head_dim]: as the products of
      * a few queries read them without packing. */
     float *keys, *values;

@@ -3,7 +3,8 @@
  * to float where it does. */
 #include <math.h>
 
-#include "model/config.h"
+#include "base/alloc.h"
+#include "model/block.h"
 
 static const double two_pi = 6.283185307179586476925286766559;
 
@@ -118,4 +119,39 @@ void mq_rope_tables(float *cos_table, float *sin_table, const mq_rope *rope,
             sin_table[position * half + i] = (float)sin((double)angle) * factor;
         }
     }
+}
+
+/* --- both kinds ------------------------------------------------------------------------------- */
+
+static size_t kinds(const mq_config *config) { return config->arch->local_rope ? 2 : 1; }
+
+void mq_rotations_carve(mq_rotations *rotations, mq_slab *slab, const mq_config *config,
+                        size_t length) {
+    const size_t row = config->head_dim / 2 * sizeof(float);
+    for (size_t i = 0; i < kinds(config); i++) {
+        rotations->cos_table[i] = mq_carve(slab, length, row);
+        rotations->sin_table[i] = mq_carve(slab, length, row);
+    }
+    if (kinds(config) == 1) {
+        rotations->cos_table[1] = rotations->cos_table[0];
+        rotations->sin_table[1] = rotations->sin_table[0];
+    }
+}
+
+void mq_rotations_fill(const mq_rotations *rotations, const mq_config *config, size_t length) {
+    for (size_t i = 0; i < kinds(config); i++) {
+        mq_rope_tables(rotations->cos_table[i], rotations->sin_table[i], &config->rope[i], config,
+                       length);
+    }
+}
+
+mq_block_shape mq_block_shape_of(const mq_config *config, size_t layer,
+                                 const mq_rotations *rotations, size_t sequences, size_t length) {
+    const size_t kind = config->layer_is_local != NULL && config->layer_is_local[layer] ? 1 : 0;
+    return (mq_block_shape){.config = config,
+                            .layer = layer,
+                            .sequences = sequences,
+                            .length = length,
+                            .cos_table = rotations->cos_table[kind],
+                            .sin_table = rotations->sin_table[kind]};
 }

@@ -18,11 +18,7 @@ static void carve_block(mq_distill *distill, mq_slab *slab) {
             distill->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
         }
     }
-    for (size_t i = 0; i < 2; i++) {
-        const size_t row = config->head_dim / 2 * sizeof(float);
-        distill->cos_table[i] = mq_carve(slab, distill->setup.length, row);
-        distill->sin_table[i] = mq_carve(slab, distill->setup.length, row);
-    }
+    mq_rotations_carve(&distill->rotations, slab, config, distill->setup.length);
 }
 
 static mq_activations *carve_beside(mq_slab *slab, const mq_activations *first,
@@ -183,10 +179,7 @@ size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context)
 mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
     const mq_refit_setup *setup = &distill->setup;
     const mq_config *config = &setup->model->config;
-    for (size_t i = 0; i < 2; i++) {
-        mq_rope_tables(distill->cos_table[i], distill->sin_table[i], &config->rope[i], config,
-                       setup->length);
-    }
+    mq_rotations_fill(&distill->rotations, config, setup->length);
     const size_t rounded = rounded_targets(setup), length = setup->length;
     mq_status status = mq_model_forward_bf16(distill->teacher_hidden, setup->model, setup->ids,
                                              rounded, length, setup->pass_batch, setup->gemm,
@@ -242,14 +235,8 @@ void mq_distill_gather(mq_distill *distill, size_t first) {
 }
 
 static mq_block_shape shape_of(const mq_distill *distill, size_t layer) {
-    const mq_config *config = &distill->setup.model->config;
-    const size_t rope = config->layer_is_local != NULL && config->layer_is_local[layer] ? 1 : 0;
-    return (mq_block_shape){.config = config,
-                            .layer = layer,
-                            .sequences = distill->batch,
-                            .length = distill->setup.length,
-                            .cos_table = distill->cos_table[rope],
-                            .sin_table = distill->sin_table[rope]};
+    return mq_block_shape_of(&distill->setup.model->config, layer, &distill->rotations,
+                             distill->batch, distill->setup.length);
 }
 
 static float *boundary_of(const mq_distill *distill, size_t index, size_t layer) {

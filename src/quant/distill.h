@@ -37,10 +37,10 @@ typedef struct mq_distill {
     size_t inside_count;
     size_t loaded_student, loaded_layer; /* whose params, rounded and codes are */
     mq_head_gradient *head;
-    float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
-    size_t *order;                      /* [train]: sequences in the order of the epoch */
-    int32_t *ids;                       /* [batch, length]: of the step */
-    float *targets;                     /* [batch·length, hidden_size]: the teacher's of them */
+    mq_rotations rotations;
+    size_t *order;  /* [train]: sequences in the order of the epoch */
+    int32_t *ids;   /* [batch, length]: of the step */
+    float *targets; /* [batch·length, hidden_size]: the teacher's of them */
 } mq_distill;
 
 /* Sets up the struct; setup is copied, what it points at must stay. */

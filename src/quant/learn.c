@@ -30,16 +30,8 @@ static batch batch_at(const mq_learner *learner, size_t index) {
 }
 
 static mq_block_shape shape_of(const mq_learner *learner, size_t layer, size_t sequences) {
-    const mq_config *config = &learner->model->config;
-    const size_t rope = config->layer_is_local != NULL && config->layer_is_local[layer] ? 1 : 0;
-    return (mq_block_shape){
-        .config = config,
-        .layer = layer,
-        .sequences = sequences,
-        .length = learner->chains.length,
-        .cos_table = learner->cos_table[rope],
-        .sin_table = learner->sin_table[rope],
-    };
+    return mq_block_shape_of(&learner->model->config, layer, &learner->rotations, sequences,
+                             learner->chains.length);
 }
 
 /* The block's weights with trained width k's values in place of the quantized linears.
@@ -300,10 +292,10 @@ static void train_step(mq_learner *learner, size_t layer, batch part, size_t ste
 }
 
 /* Whether the epoch that has just ended lowered no width's mean loss by options->early_stop
- * percent. Only widths that all batches of the epoch visited count (int8 sees other batches in
- * every epoch, so its means cannot be compared). previous: the mean losses of the epoch before, 0:
- * there is none; it is updated to those of this epoch. A width that learns by co-distillation only
- * still counts, by its distance from full precision. */
+ * percent. Only widths that all batches of the epoch visited count (int8, for one, sees other
+ * batches in every epoch, so its means cannot be compared). previous: the mean losses of the epoch
+ * before, 0: there is none; it is updated to those of this epoch. A width that learns by
+ * co-distillation only still counts, by its distance from full precision. */
 static bool epoch_was_idle(double previous[MQ_MAX_WIDTHS], mq_learner *learner) {
     const double kept = 1.0 - learner->options->early_stop / 100.0;
     size_t compared = 0, idle = 0, most = 1;
@@ -375,31 +367,42 @@ static size_t measured_batches(const mq_learner *learner) {
     return wanted < batch_count(learner) ? wanted : batch_count(learner);
 }
 
-mq_status mq_learner_measure(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,
-                             mq_error *err) {
+/* A width's chain through the block with the values as they are: the first `batches` of it, into
+ * chains.student if it is to advance. loss: the mean over the first `measured` of them. */
+static mq_status pass_chain(double *loss, mq_learner *learner, size_t layer, size_t k,
+                            size_t batches, size_t measured, bool advance, mq_error *err) {
     const mq_chains *chains = &learner->chains;
-    const size_t batches = measured_batches(learner);
-    for (size_t k = 0; k < learner->grid_options.width_count; k++) {
-        const mq_block_weights weights = weights_of(learner, k);
-        double sum = 0.0;
-        size_t tokens = 0;
-        for (size_t index = 0; index < batches; index++) {
-            const mq_status status = check(learner, err);
-            if (status != MQ_OK) {
-                return status;
-            }
-            const batch part = batch_at(learner, index);
-            const mq_block_shape shape = shape_of(learner, layer, part.count);
-            mq_block_forward(learner->output, chains->student[k] + part.offset, &weights, &shape,
-                             learner->activations, learner->context);
+    const mq_block_weights weights = weights_of(learner, k);
+    double sum = 0.0;
+    size_t tokens = 0;
+    for (size_t index = 0; index < batches; index++) {
+        const mq_status status = check(learner, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        const batch part = batch_at(learner, index);
+        const mq_block_shape shape = shape_of(learner, layer, part.count);
+        float *x = chains->student[k] + part.offset, *y = advance ? x : learner->output;
+        mq_block_forward(y, x, &weights, &shape, learner->activations, learner->context);
+        if (index < measured) {
             sum += (double)part.tokens *
-                   mq_block_loss_value(learner->output, chains->target + part.offset, part.tokens,
+                   mq_block_loss_value(y, chains->target + part.offset, part.tokens,
                                        learner->model->config.hidden_size, learner->options->loss);
             tokens += part.tokens;
         }
-        loss[k] = sum / (double)tokens;
     }
+    *loss = sum / (double)tokens;
     return MQ_OK;
+}
+
+mq_status mq_learner_measure(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,
+                             mq_error *err) {
+    const size_t batches = measured_batches(learner);
+    mq_status status = MQ_OK;
+    for (size_t k = 0; status == MQ_OK && k < learner->grid_options.width_count; k++) {
+        status = pass_chain(&loss[k], learner, layer, k, batches, batches, false, err);
+    }
+    return status;
 }
 
 mq_status mq_learner_advance(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,
@@ -409,27 +412,11 @@ mq_status mq_learner_advance(double loss[MQ_MAX_WIDTHS], mq_learner *learner, si
     const bool last = layer + 1 == learner->selection->blocks; /* nobody reads the chains then */
     const size_t batches = last ? measured : batch_count(learner);
     for (size_t k = 0; k < learner->grid_options.width_count; k++) {
-        const mq_block_weights weights = weights_of(learner, k);
-        double sum = 0.0;
-        size_t tokens = 0;
-        for (size_t index = 0; index < batches; index++) {
-            const mq_status status = check(learner, err);
-            if (status != MQ_OK) {
-                return status;
-            }
-            const batch part = batch_at(learner, index);
-            const mq_block_shape shape = shape_of(learner, layer, part.count);
-            float *x = chains->student[k] + part.offset;
-            mq_block_forward(x, x, &weights, &shape, learner->activations, learner->context);
-            if (index < measured) {
-                sum += (double)part.tokens * mq_block_loss_value(x, chains->target + part.offset,
-                                                                 part.tokens,
-                                                                 learner->model->config.hidden_size,
-                                                                 learner->options->loss);
-                tokens += part.tokens;
-            }
+        const mq_status status =
+            pass_chain(&loss[k], learner, layer, k, batches, measured, true, err);
+        if (status != MQ_OK) {
+            return status;
         }
-        loss[k] = sum / (double)tokens;
     }
     float *next = chains->target;
     chains->target = chains->teacher;

@@ -125,12 +125,7 @@ static void carve_chains(mq_learner *learner, mq_slab *slab) {
                                 ? mq_carve(slab, learner->batch * chains->length, row)
                                 : NULL;
     }
-    for (size_t i = 0; i < 2; i++) {
-        learner->cos_table[i] =
-            mq_carve(slab, chains->length, config->head_dim / 2 * sizeof(float));
-        learner->sin_table[i] =
-            mq_carve(slab, chains->length, config->head_dim / 2 * sizeof(float));
-    }
+    mq_rotations_carve(&learner->rotations, slab, config, chains->length);
     learner->order =
         mq_carve(slab, (chains->sequences + learner->batch - 1) / learner->batch, sizeof(size_t));
     learner->activations = mq_activations_carve_bf16(slab, config, learner->batch, chains->length,
@@ -162,10 +157,7 @@ void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size
         mq_let_carve(&learner->let, slab, &learner->model->config, &learner->params, learner->grid);
     }
     if (learn && slab->base != NULL && !slab->overflow) {
-        for (size_t i = 0; i < 2; i++) {
-            mq_rope_tables(learner->cos_table[i], learner->sin_table[i],
-                           &learner->model->config.rope[i], &learner->model->config, length);
-        }
+        mq_rotations_fill(&learner->rotations, &learner->model->config, length);
     }
 }
 

@@ -48,13 +48,13 @@ typedef struct mq_learner {
     mq_quantized quantized[MQ_LINEAR_COUNT];
     mq_finish_scratch finish[MQ_LINEAR_COUNT];
     mq_activations *activations;
-    float *output;                      /* y [batch·length, hidden_size] */
-    float *guide[MQ_MAX_WIDTHS];        /* the same of a width that narrower ones learn from in
-                                           co-distillation; NULL: none does */
-    float *cos_table[2], *sin_table[2]; /* [length, head_dim/2] for each rotary kind */
-    size_t *order;                      /* batches in the order of the epoch */
-    bool visited[MQ_MAX_WIDTHS];        /* by any step of the block so far */
-    mq_random draws;                    /* of widths, with options->sampled */
+    float *output;               /* y [batch·length, hidden_size] */
+    float *guide[MQ_MAX_WIDTHS]; /* the same of a width that narrower ones learn from in
+                                    co-distillation; NULL: none does */
+    mq_rotations rotations;
+    size_t *order;               /* batches in the order of the epoch */
+    bool visited[MQ_MAX_WIDTHS]; /* by any step of the block so far */
+    mq_random draws;             /* of widths, with options->sampled */
     /* With options->early_stop: of the epoch under way, weighted by tokens. */
     double loss_sum[MQ_MAX_WIDTHS];
     size_t loss_tokens[MQ_MAX_WIDTHS];

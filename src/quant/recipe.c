@@ -147,8 +147,8 @@ static double lambda_of(const mq_quantize_options *options, size_t i) {
 
 /* A step of int8 costs as much as one of int2 and moves little: its loss is small from the start,
  * and what it asks of the narrower widths' rounding changes slowly. int4 ends as good with half as
- * many steps; the narrowest width has use for all. The trials are in tests/bench/RESULTS.md ("How
- * often int8 is visited", "Widths in the loss, visits, and text"). */
+ * many steps; the narrowest width has use for all. The trials are in tests/bench/RESULTS.md
+ * ("Widths in the loss, visits, and text"). */
 size_t mq_recipe_period(const mq_quantize_options *options, size_t index) {
     bool narrowest = true; /* of those that learn */
     for (size_t i = index + 1; i < options->width_count; i++) {

@@ -43,7 +43,7 @@ typedef struct mq_refit_setup {
     const int32_t *ids;
     size_t train, validation, length;
     size_t least; /* widths up to 5 bits train on at least this many sequences, and wider ones on at
-                     least a quarter as many, even if their share of train (train_share in refit.c)
+                     least a quarter as many, even if their share of train (mq_refit_share)
                      is smaller */
     size_t batch; /* sequences per step */
     size_t pass_batch; /* sequences at once where nothing is trained */

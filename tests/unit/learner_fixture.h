@@ -122,14 +122,8 @@ static inline void learner_block(mq_block_weights *weights, mq_block_shape *shap
             weights->linear[i] = f->learner.values[i][k].f32;
         }
     }
-    const mq_config *config = &f->model->config;
-    const size_t rope = config->layer_is_local != NULL && config->layer_is_local[0] ? 1 : 0;
-    *shape = (mq_block_shape){.config = config,
-                              .layer = 0,
-                              .sequences = f->learner.chains.sequences,
-                              .length = f->learner.chains.length,
-                              .cos_table = f->learner.cos_table[rope],
-                              .sin_table = f->learner.sin_table[rope]};
+    *shape = mq_block_shape_of(&f->model->config, 0, &f->learner.rotations,
+                               f->learner.chains.sequences, f->learner.chains.length);
 }
 
 /* y: the block's output at trained width k. */

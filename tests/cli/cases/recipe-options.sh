@@ -36,7 +36,9 @@ done
 no_use '--sampled, which draws the widths,' --periods "$rest --sampled --periods 4,1,1"
 run 0 matquant quantize "$model" -o out $rest --sampled --periods 4,1,1 --qat
 no_use 'a run without 8 among --bits' --compensate "$rest --bits 4,2 --compensate"
+no_use '--sampled, which draws the widths,' --periods "$rest --sampled --qat --bits 4,2 --periods 2,1"
 no_use 'a run that learns one width' --periods "$rest --bits 8 --periods 3"
+no_use 'a run that learns one width' --periods "$rest --bits 8,2,8:2 --lambda 0,1,1 --periods 4,1"
 for bits in "0,1" "1,0"; do
     no_use 'a run that learns one width' --periods "$rest --bits 8,4 --lambda $bits --periods 3,1"
 done
