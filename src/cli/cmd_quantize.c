@@ -138,13 +138,12 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .max = 1e3, .part = LEARNING},
         {CLI_NUMBER, 0, "early-stop", &options->early_stop, "PERCENT",
          "end a block after an epoch that lowered the loss of no width that every step visits by "
-         "this "
-         "many percent; 0: never",
+         "this many percent; 0: never",
          .min = 0, .max = 100, .part = LEARNING},
         {CLI_COUNTS, 0, "periods", &line.periods, "LIST",
          "visit the loss of each width of --bits only on every so many steps, with that many times "
-         "the weight: a wide one's costs as much as the others' and changes less (default: 8 for "
-         "8 bits, 2 for 4 to 7, but 1 for the narrowest; recipe paper: 1)",
+         "the weight: a step of each costs the same. Default: every step, but every 8th for 8 bits "
+         "if recipe best trains others, too",
          .min = 1, .max = 1e6, .repeats = true, .hide_default = true, .given = &line.periods_given,
          .part = VISITS},
         {CLI_FLAG, 0, "sampled", &options->sampled,

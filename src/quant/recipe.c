@@ -146,9 +146,10 @@ static double lambda_of(const mq_quantize_options *options, size_t i) {
 }
 
 /* A step of int8 costs as much as one of int2 and moves little: its loss is small from the start,
- * and what it asks of the narrower widths' rounding changes slowly. int4 ends as good with half as
- * many steps; the narrowest width has use for all. The trials are in tests/bench/RESULTS.md
- * ("Widths in the loss, visits, and text"). */
+ * and what it asks of the narrower widths' rounding changes slowly. int4 has use for all of its
+ * steps: with half of them it is as good in the first blocks and an eighth further from full
+ * precision in the whole model. The trials are in tests/bench/RESULTS.md ("Widths in the loss,
+ * visits, and text"). */
 size_t mq_recipe_period(const mq_quantize_options *options, size_t index) {
     bool narrowest = true; /* of those that learn */
     for (size_t i = index + 1; i < options->width_count; i++) {
@@ -157,10 +158,8 @@ size_t mq_recipe_period(const mq_quantize_options *options, size_t index) {
     if (options->periods[index] > 0) {
         return options->periods[index];
     }
-    if (options->recipe != MQ_RECIPE_BEST || narrowest || options->widths[index] < 4) {
-        return 1;
-    }
-    return options->widths[index] == MQ_MAX_WIDTH ? 8 : 2;
+    const bool wide = options->widths[index] == MQ_MAX_WIDTH && !narrowest;
+    return options->recipe == MQ_RECIPE_BEST && wide ? 8 : 1;
 }
 
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {

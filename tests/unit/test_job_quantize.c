@@ -162,7 +162,7 @@ static void senseless_options_are_refused(void **state) {
     options.calib = CALIBRATION;
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE); /* it has no use for a text */
     options = small(MQ_RECIPE_BEST);
-    options.periods[2] = 2; /* then some steps would learn nothing */
+    options.periods[1] = options.periods[2] = 2; /* then some steps would learn nothing */
     assert_int_equal(refused(&options, &err), MQ_ERR_USAGE);
     assert_non_null(strstr(err.message, "--periods"));
     options = small(MQ_RECIPE_BEST);

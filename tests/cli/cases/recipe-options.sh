@@ -114,10 +114,10 @@ periods() { # EXPECTED OPTION...
     said=$(python3 -c 'import json; print(json.load(open("out/matquant.json"))["recipe"]["periods"])')
     [ "$said" = "$wanted" ] || fail "periods of $*: $said"
 }
-periods '[8, 2, 1]'
+periods '[8, 1, 1]'
 periods '[8, 1]' --bits 8,4
-periods '[8, 2, 1, 1]' --bits 8,5,3,2
-periods '[8, 1, 1]' --lambda 10,3,0
+periods '[8, 1, 1, 1]' --bits 8,5,3,2
+periods '[1, 1, 1]' --lambda 10,0,0
 periods '[3, 1, 2]' --bits 4,8,2 --periods 1,3,2
 periods '[1, 1, 1]' --recipe paper
 # A block that stops early says after how many of its epochs; one that could not is not asked.
