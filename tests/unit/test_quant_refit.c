@@ -38,9 +38,13 @@ static double kl_of_stored(fixture *f) {
     }
     mq_gemm_bf16 *gemm = mq_refit_is_wide(student->width) ? NULL : f->gemm;
     const double kl = kl_with(gemm, f, student, TRAIN, VALIDATION);
-    if (gemm != NULL) { /* what rounding the operands does to it is little, and it is done */
+    /* Rounding is done, and its part is little: of logits about as large as what is between student
+     * and teacher, a hundredth or two, and twice that of the square which KL is. */
+    if (gemm != NULL) {
         const double exact = kl_of(f, student, TRAIN, VALIDATION);
-        assert_true(kl != exact && fabs(kl - exact) < 0.01 * exact);
+        if (kl == exact || !(fabs(kl - exact) < 0.05 * exact)) {
+            fail_msg("int%u: KL %g with rounded operands, %g without", student->width, kl, exact);
+        }
     }
     mq_refit_close(run);
     return kl;
