@@ -1,5 +1,7 @@
 #include "signals.h"
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -9,7 +11,11 @@
 #define SAME_REQUEST_MS 500
 
 static volatile sig_atomic_t interrupted; /* by the signal of this number; 0: not */
-static volatile sig_atomic_t interrupted_at;
+
+/* The first signal and when it came, in one number, since two threads may each have one in hand at
+ * the same time, and both would be the first: now() << NUMBER_BITS | number; 0: none came. */
+#define NUMBER_BITS 5
+static atomic_uint first_signal;
 
 const volatile sig_atomic_t *cli_interrupted(void) { return &interrupted; }
 
@@ -23,13 +29,15 @@ static int now(void) {
 /* The first signal asks the library to stop and clean up; the second one kills. The same signal at
  * the same time is the first one still: timeout(1) sends it to its child and to the group. */
 static void on_signal(int number) {
-    if (!interrupted) {
-        interrupted_at = now();
+    unsigned first = 0;
+    const unsigned mine = (unsigned)now() << NUMBER_BITS | (unsigned)number;
+    if (atomic_compare_exchange_strong(&first_signal, &first, mine)) {
         interrupted = number;
         return;
     }
-    const int later = now() - interrupted_at;
-    if (number != interrupted || later < 0 || later > SAME_REQUEST_MS) {
+    const bool same = (first ^ mine) % (1u << NUMBER_BITS) == 0;
+    const int later = (int)(mine >> NUMBER_BITS) - (int)(first >> NUMBER_BITS);
+    if (!same || later < 0 || later > SAME_REQUEST_MS) {
         signal(number, SIG_DFL);
         raise(number);
     }
