@@ -1,21 +1,9 @@
-/* What the tests of output folders write, and how they begin and end. */
+/* What the tests of output folders write. */
 #ifndef OUTPUT_FIXTURE_H
 #define OUTPUT_FIXTURE_H
 
-#include "base/fault.h"
 #include "base/file.h"
-#include "temporary.h"
-
-static inline int setup(void **state) {
-    mq_fault_configure(NULL);
-    return temporary_setup(state);
-}
-
-static inline int teardown(void **state) {
-    mq_fault_configure(NULL);
-    mq_alloc_fail_after(0);
-    return temporary_teardown(state);
-}
+#include "faulty_folder.h"
 
 static inline void assert_file(const char *path, const char *expected) {
     char *text = NULL;

@@ -2,20 +2,8 @@
 #ifndef SAFETENSORS_TEXT_H
 #define SAFETENSORS_TEXT_H
 
-#include "base/fault.h"
-#include "temporary.h"
+#include "faulty_folder.h"
 #include "tensor/safetensors.h"
-
-static inline int setup(void **state) {
-    mq_fault_configure(NULL);
-    return temporary_setup(state);
-}
-
-static inline int teardown(void **state) {
-    mq_fault_configure(NULL);
-    mq_alloc_fail_after(0);
-    return temporary_teardown(state);
-}
 
 /* Writes a safetensors file of this header (not padded) and `size` bytes 0, 1, 2, ... of data. */
 static inline const char *write_tensors(temporary *folder, const char *name, const char *header,
