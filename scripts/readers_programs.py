@@ -103,6 +103,12 @@ def mlx(folder, exact):
                   lambda ids: np.array(model(mx.array([ids]))[0].astype(mx.float32)), generate, model)
 
 
+def multiplies_in_tiles(binding):
+    """Whether this llama.cpp rearranges matrices for AMX, where its products read memory that is not theirs: it crashes on
+    files of every type and maker (its issue 20824, open in 2026)."""
+    return b"AMX_INT8 = 1" in binding.llama_print_system_info()
+
+
 @contextlib.contextmanager
 def no_repacking(binding):
     """Models that are loaded herein keep their matrices as they are in the file: llama.cpp otherwise rearranges those of
@@ -124,11 +130,12 @@ BLAS_BATCH = 32  # ggml-blas.cpp, min_batch: products with fewer tokens at a tim
 
 
 def llama_cpp(path, length, exact, float32_cache=False):
-    """As it comes, with its own kernels (batches too small for BLAS); exact: in float32, matrices unpacked and multiplied
-    by BLAS, which takes BLAS_BATCH tokens at a time, so that generate() only drafts one by one and then runs the whole."""
+    """As it comes, with its own kernels (batches too small for BLAS), but for AMX's; exact: in float32, matrices unpacked
+    and multiplied by BLAS, which takes BLAS_BATCH tokens at a time, so that generate() only drafts one by one and then runs
+    the whole."""
     import llama_cpp as binding
     cache = {"type_k": 0, "type_v": 0} if exact or float32_cache else {}  # instead of float16
-    with no_repacking(binding) if exact else contextlib.nullcontext():
+    with no_repacking(binding) if exact or multiplies_in_tiles(binding) else contextlib.nullcontext():
         model = binding.Llama(path, logits_all=True, n_ctx=length, n_batch=length,
                               n_ubatch=length if exact else BLAS_BATCH // 2, verbose=False, **cache)
 

@@ -32,6 +32,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 build=${BUILD:-$root/build/release}
 venv=${MATQUANT_READERS_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/matquant/readers-venv}
 export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY=passive
+export PYTHONFAULTHANDLER=1 # a reader that crashes says where
 
 only_install=
 [ "${1:-}" != --install ] || only_install=1
@@ -123,8 +124,9 @@ for reader in ${READERS:-safetensors mlx gguf compressed-tensors gptq}; do
     "$venv/bin/python" "$root/scripts/test_readers.py" "$reader" "$@" --build "$build" --work "$work" \
         --text "${TEXT:-$root/data/demo-eval.txt}" --rows "${ROWS:-$work/rows}" \
         --windows "${WINDOWS:-4}" --tokens "${TOKENS:-256}" 2>"$work/log" || {
+        echo "test-readers: $reader ended with $?; its last words:"
         failed=1
-        tail -n 5 "$work/log"
+        tail -n 25 "$work/log"
     }
 done
 if [ -n "${RESULTS:-}" ]; then
