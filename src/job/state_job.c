@@ -13,8 +13,9 @@
  * shorter refit's blocks learn from, rows of .npy gave one sequence each; 3: bfloat16 products of
  * small models were made in tiles, and none of what the refit learns from, nor of what wide widths
  * do in it, was of bfloat16; 4: narrow widths were measured in float32; 5: the head's gradient took
- * larger chunks of the vocabulary with bfloat16. */
-#define STATE_VERSION 6
+ * larger chunks of the vocabulary with bfloat16; 6: of narrow widths the head was measured in
+ * float32. */
+#define STATE_VERSION 7
 
 /* --- reading and writing ---------------------------------------------------------------------- */
 

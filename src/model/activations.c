@@ -112,6 +112,11 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
             a->d_turned[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
         }
     }
+    if (a->backward && in_runs) {
+        a->d_weight_size = mq_block_piece_floats(config);
+        a->d_weight =
+            mq_carve(slab, mq_context_threads(context), a->d_weight_size * sizeof *a->d_weight);
+    }
     a->rounding_width = w->hidden > w->ffn ? w->hidden : w->ffn;
     a->rounding = mq_carve(slab, mq_context_threads(context) * MQ_ROW_CHUNK,
                            a->rounding_width * sizeof(float));

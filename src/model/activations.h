@@ -44,6 +44,8 @@ struct mq_activations {
     /* With mq_block_in_runs: the weights packed, for forward or for backward, and, with backward,
      * the gradients once more [out, tokens of the call]. */
     mq_bf16 *packed[MQ_LINEAR_COUNT], *d_turned[MQ_LINEAR_COUNT];
+    float *d_weight; /* the same: [threads, d_weight_size], pieces of gradients to be taken */
+    size_t d_weight_size;
     float *rounding; /* [threads, MQ_ROW_CHUNK, rounding_width]: rows until they are rounded */
     size_t rounding_width;
     mq_bf16 *k_bf16, *v_bf16; /* [T, K]: by mq_attention_round_keys */
@@ -167,9 +169,12 @@ size_t mq_block_packed_size(const mq_gemm_bf16 *gemm, const mq_config *config, m
 /* In runs: packs the weights for the products that a forward or a backward makes of them. */
 void mq_block_pack_weights(const mq_block_pass *pass);
 
-/* A linear's weight gradient over all tokens is made in so many pieces. */
+/* A linear's weight gradient over all tokens is made in so many pieces. In runs they are rows,
+ * which grads->take gets at once where there is one. */
 size_t mq_block_pieces(const mq_block_pass *pass, mq_linear linear);
 void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece);
+/* Floats of the largest piece in runs. */
+size_t mq_block_piece_floats(const mq_config *config);
 
 /* kernels->rmsnorm_backward for MQ_ROW_CHUNK tokens at most, with `heads` rows of n each; arrays
  * begin at the first of them. The weight's gradient goes into norm_sums where it is wanted. */

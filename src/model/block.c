@@ -189,6 +189,21 @@ static void norm_gradients(const mq_block_pass *pass) {
     }
 }
 
+/* By the threads of a team. */
+static void give_rows(const mq_block_pass *pass, mq_linear linear) {
+    const mq_block_grads *grads = pass->grads;
+    if (!grads->linear[linear]) {
+        return;
+    }
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, pass->config, linear);
+#pragma omp for schedule(static) nowait
+    for (size_t row = 0; row < out; row += MQ_ROW_CHUNK) {
+        grads->take(grads->user, linear, row, mq_smaller(MQ_ROW_CHUNK, out - row),
+                    grads->linear[linear] + row * in);
+    }
+}
+
 /* All wanted gradients of weights, biases and norms, in pieces for all threads, the largest first.
  */
 static void weight_gradients(const mq_block_pass *pass, const mq_context *context) {
@@ -209,6 +224,12 @@ static void weight_gradients(const mq_block_pass *pass, const mq_context *contex
             }
             const size_t begin = ends[i] - piece_count(pass, order[i]);
             mq_block_weight_gradient(pass, order[i], task - begin);
+        }
+        if (pass->grads->take && !mq_block_pass_in_runs(pass)) { /* some pieces are columns */
+#pragma omp barrier
+            for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
+                give_rows(pass, order[i]);
+            }
         }
 #pragma omp for schedule(dynamic, 1) nowait
         for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {

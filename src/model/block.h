@@ -32,6 +32,11 @@ typedef struct mq_block_grads {
     float *bias[MQ_LINEAR_COUNT];
     float *norm[MQ_NORM_COUNT];
     float *input; /* [tokens, hidden_size] */
+    /* Not NULL: is called for every row of every wanted linear, once, by several threads at a time,
+     * as soon as its gradient is there and while it is in the cache: dw[count, in] of rows [first,
+     * first + count). What `linear` points at is then only room for it. */
+    void (*take)(void *user, mq_linear linear, size_t first, size_t count, const float *dw);
+    void *user;
 } mq_block_grads;
 
 typedef struct mq_block_shape {

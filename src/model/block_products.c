@@ -443,9 +443,26 @@ void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_
     const size_t tokens = mq_block_tokens(pass);
     const bool turned = mq_block_pass_in_runs(pass);
     const piece_view view = piece_of(pass->config, linear, piece, tokens, turned);
-    float *dw = pass->grads->linear[linear] + view.row * view.shape.ldc + view.column;
+    const bool taken = turned && pass->grads->take;
+    float *dw = taken ? pass->activations->d_weight +
+                            (size_t)omp_get_thread_num() * pass->activations->d_weight_size
+                      : pass->grads->linear[linear] + view.row * view.shape.ldc + view.column;
     const mq_operand d = turned ? (mq_operand){.bf16 = pass->activations->d_turned[linear]}
                                 : gradient_of(pass, linear);
     mq_product(dw, mq_operand_at(d, turned ? view.row * tokens : view.row),
                mq_operand_at(input_of(pass, linear), view.column), &view.shape, pass->bf16);
+    if (taken) {
+        pass->grads->take(pass->grads->user, linear, view.row, view.shape.m, dw);
+    }
+}
+
+size_t mq_block_piece_floats(const mq_config *config) {
+    size_t most = 0;
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        for (size_t piece = 0; piece < piece_count(config, linear, true); piece++) {
+            const piece_view view = piece_of(config, linear, piece, 0, true);
+            most = mq_larger(most, view.shape.m * view.shape.n);
+        }
+    }
+    return most;
 }

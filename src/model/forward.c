@@ -88,6 +88,9 @@ static mq_status forward_block(float *hidden, forward *f, const mq_model *model,
                                const mq_context *context, mq_error *err) {
     const size_t stride = length * model->config.hidden_size;
     mq_status status = mq_block_params_load(&f->params, model, layer, err);
+    if (status != MQ_OK) {
+        return status;
+    }
     const mq_block_weights weights = weights_of(f, &model->config);
     for (size_t first = 0; status == MQ_OK && first < sequences; first += batch) {
         status = mq_check_interrupt(context, err);

@@ -179,9 +179,9 @@ static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_
     return status;
 }
 
-mq_status mq_head_gradient_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t max_tokens,
+mq_status mq_head_gradient_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t tokens,
                                    mq_error *err) {
-    const size_t slab = slab_tokens(config, max_tokens), rest = max_tokens % slab;
+    const size_t slab = slab_tokens(config, tokens), rest = tokens % slab;
     mq_status status = prepare_slab(gemm, config, slab, err);
     if (status == MQ_OK && rest > 0) {
         status = prepare_slab(gemm, config, rest, err);
@@ -284,7 +284,10 @@ static mq_status begin_chunk(const pass *p, const chunk *c, mq_operand rows, mq_
     return MQ_OK;
 }
 
-/* The model's logits become gradients, and these go on to the normed hidden states. */
+static bool wants_gradient(const pass *p) { return p->of->d_hidden != NULL; }
+
+/* The model's logits become gradients, and these, if they are wanted, go on to the normed hidden
+ * states. */
 static void end_chunk(const pass *p, const chunk *c, mq_operand rows) {
     const mq_head_gradient *m = p->memory;
     const size_t at = c->piece * m->slab;
@@ -295,8 +298,10 @@ static void end_chunk(const pass *p, const chunk *c, mq_operand rows) {
             m->lse[1][t], p->of->weight, p->softcap);
         m->kl[at + t] = c->begins ? kl : m->kl[at + t] + kl;
     }
-    gradient_product(m->d_normed + at * p->model->config.hidden_size, p, logits, rows, c->count,
-                     c->begins);
+    if (wants_gradient(p)) {
+        gradient_product(m->d_normed + at * p->model->config.hidden_size, p, logits, rows, c->count,
+                         c->begins);
+    }
 }
 
 static mq_status run_piece(const pass *p, size_t piece, mq_error *err) {
@@ -305,8 +310,10 @@ static mq_status run_piece(const pass *p, size_t piece, mq_error *err) {
     const bool bf16 = p->bf16 != NULL;
     chunk c = chunk_at(config, piece, piece_begin(config, piece), bf16);
     for (; status == MQ_OK && c.count > 0; c = chunk_at(config, piece, c.first + c.count, bf16)) {
-        mq_operand rows;
-        status = read_rows(&rows, p, p->head, &c, err);
+        mq_operand rows = {0};
+        if (p->beginning > 0 || wants_gradient(p)) {
+            status = read_rows(&rows, p, p->head, &c, err);
+        }
         if (status == MQ_OK && p->ending > 0) {
             end_chunk(p, &c, rows);
         }
@@ -360,9 +367,8 @@ static void merge_sums(const pass *p) {
     }
 }
 
-static void merge_gradients(float *kl, const pass *p) {
-    mq_head_gradient *m = p->memory;
-    const size_t width = p->model->config.hidden_size;
+static void merge_kl(float *kl, const pass *p) {
+    const mq_head_gradient *m = p->memory;
     for (size_t t = 0; t < p->ending; t++) {
         double total = (double)m->lse[0][t] - (double)m->lse[1][t];
         for (size_t piece = 0; piece < PIECES; piece++) {
@@ -370,6 +376,11 @@ static void merge_gradients(float *kl, const pass *p) {
         }
         kl[t] = total > 0.0 ? (float)total : 0.0F; /* not negative but for rounding */
     }
+}
+
+static void merge_gradients(const pass *p) {
+    mq_head_gradient *m = p->memory;
+    const size_t width = p->model->config.hidden_size;
     if (is_empty(p, 0)) { /* a vocabulary smaller than the number of pieces */
         memset(m->d_normed, 0, p->ending * width * sizeof(float));
     }
@@ -400,12 +411,16 @@ static void norm_slab(const pass *p, size_t first, float *inv_rms) {
     }
 }
 
-/* Tokens [first, first + p->ending), whose gradients have been summed piece by piece. */
+/* Tokens [first, first + p->ending), whose kl and gradients have been summed piece by piece. */
 static void give_slab(const pass *p, size_t first, const float *inv_rms) {
     const mq_head_kl *of = p->of;
     mq_head_gradient *m = p->memory;
     const size_t width = p->model->config.hidden_size;
-    merge_gradients(of->kl + first, p);
+    merge_kl(of->kl + first, p);
+    if (!wants_gradient(p)) {
+        return;
+    }
+    merge_gradients(p);
     mq_rmsnorm_backward(of->d_hidden + first * width, m->d_norm, m->d_normed,
                         of->model.hidden + first * width, inv_rms, of->norm, p->ending, width,
                         false, m->norm_scratch);
@@ -452,7 +467,9 @@ mq_status mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory, mq
               .kernels = mq_head_kernels_get(),
               .elementwise = mq_kernels_get(),
               .softcap = (float)config->final_logit_softcapping};
-    memset(of->d_norm, 0, config->hidden_size * sizeof *of->d_norm);
+    if (of->d_norm != NULL) {
+        memset(of->d_norm, 0, config->hidden_size * sizeof *of->d_norm);
+    }
     mq_status status = mq_model_norm(memory->reference_norm, reference, config->arch->final_norm,
                                      config->hidden_size, err);
     if (status == MQ_OK && of->count > 0) {

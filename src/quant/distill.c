@@ -74,6 +74,7 @@ void mq_distill_carve(mq_distill *distill, mq_slab *slab) {
     distill->ids = mq_carve(slab, step, sizeof(int32_t));
     distill->order = mq_carve(slab, setup->train, sizeof(size_t));
     distill->final_norm = mq_carve(slab, 1, row);
+    distill->stored_norm = mq_carve(slab, 1, row);
     carve_block(distill, slab);
     carve_inside(distill, slab);
     distill->head = mq_head_gradient_carve(slab, config, step, setup->gemm, distill->context);
@@ -119,9 +120,10 @@ static size_t rounded_targets(const mq_refit_setup *setup) {
     return setup->train - (setup->only_narrow ? 0 : mq_refit_share(setup, MQ_MAX_WIDTH));
 }
 
-/* What a width is measured with; NULL: float32. A narrow one as it is trained: before and after are
- * off by the same rounding, which is little beside what the width itself is off by
- * (tests/bench/RESULTS.md, "Products of bfloat16"), and it takes half the time. */
+/* What a width is measured with, through the blocks and at the head; NULL: float32. A narrow one as
+ * it is trained: before and after are off by the same rounding, which is little beside what the
+ * width itself is off by (tests/bench/RESULTS.md, "Products of bfloat16"), and it takes half the
+ * time. */
 static const mq_gemm_bf16 *measuring_gemm(const mq_refit_setup *setup, unsigned width) {
     return setup->codes_move || mq_refit_is_wide(width) ? NULL : setup->gemm;
 }
@@ -139,7 +141,7 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
         return MQ_OK;
     }
     const mq_config *config = &setup->model->config;
-    const size_t batch = mq_refit_batch(setup);
+    const size_t batch = mq_refit_batch(setup), rest = setup->validation % batch;
     mq_status status = mq_block_prepare(setup->gemm, config, batch, setup->length, true, err);
     if (status == MQ_OK) {
         status = mq_model_forward_prepare(setup->gemm, config, rounded_targets(setup),
@@ -149,9 +151,13 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
         status = mq_model_forward_prepare(setup->gemm, config, setup->validation, setup->length,
                                           setup->pass_batch, err);
     }
-    return status == MQ_OK
-               ? mq_head_gradient_prepare(setup->gemm, config, batch * setup->length, err)
-               : status;
+    if (status == MQ_OK) {
+        status = mq_head_gradient_prepare(setup->gemm, config, batch * setup->length, err);
+    }
+    if (status == MQ_OK && rest > 0) { /* the last that are measured */
+        status = mq_head_gradient_prepare(setup->gemm, config, rest * setup->length, err);
+    }
+    return status;
 }
 
 /* Full precision's pass over all sequences, a student's over those of the validation, with either
@@ -194,23 +200,58 @@ mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
     return status;
 }
 
+/* The head that makes a student's logits: the same model's as full precision's where it is the same
+ * head, which is read once for both then. */
+static const mq_model *head_of(const mq_distill *distill, const mq_student *student) {
+    const bool own = distill->setup.embeddings[student->width] != NULL;
+    return own ? &student->model : distill->setup.model;
+}
+
 /* --- measuring -------------------------------------------------------------------------------- */
+
+/* kl[tokens] of hidden states and those of full precision, as in a step: of a step's tokens at a
+ * time. */
+static mq_status measure_narrow(mq_distill *distill, const mq_student *student,
+                                const float *targets, size_t tokens, mq_error *err) {
+    const mq_config *config = &distill->setup.model->config;
+    const size_t step = distill->batch * distill->setup.length, width = config->hidden_size;
+    mq_status status =
+        mq_model_norm(distill->stored_norm, &student->model, config->arch->final_norm, width, err);
+    for (size_t first = 0; status == MQ_OK && first < tokens; first += step) {
+        const mq_head_kl of = {
+            .model = {head_of(distill, student), distill->hidden + first * width},
+            .reference = {distill->setup.model, targets + first * width},
+            .norm = distill->stored_norm,
+            .count = mq_smaller(step, tokens - first),
+            .bf16 = true,
+            .kl = distill->kl + first};
+        status = mq_head_kl_gradient(&of, distill->head, err);
+    }
+    return status;
+}
+
+static mq_status measure_wide(mq_distill *distill, const mq_student *student, const float *targets,
+                              size_t tokens, const mq_context *context, mq_error *err) {
+    const mq_head_side mine = {&student->model, distill->hidden};
+    const mq_head_side teachers = {distill->setup.model, targets};
+    const mq_head_scores scores = {.kl = distill->kl};
+    return mq_head_score(&scores, &mine, &teachers, NULL, tokens, context, err);
+}
 
 mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *student, mq_error *err) {
     const mq_refit_setup *setup = &distill->setup;
+    const mq_gemm_bf16 *gemm = measuring_gemm(setup, student->width);
     const size_t measured = mq_refit_measured(setup, student->width);
     const size_t at = setup->train * setup->length, tokens = measured * setup->length;
+    const float *targets = distill->teacher_hidden + at * setup->model->config.hidden_size;
     const mq_context quiet = mq_context_inner(distill->context, NULL);
     student->rounded = true;
-    mq_status status = mq_model_forward_bf16(
-        distill->hidden, &student->model, setup->ids + at, measured, setup->length,
-        setup->pass_batch, measuring_gemm(setup, student->width), "measure", &quiet, err);
+    mq_status status =
+        mq_model_forward_bf16(distill->hidden, &student->model, setup->ids + at, measured,
+                              setup->length, setup->pass_batch, gemm, "measure", &quiet, err);
     if (status == MQ_OK) {
-        const mq_head_side mine = {&student->model, distill->hidden};
-        const mq_head_side teachers = {setup->model, distill->teacher_hidden +
-                                                         at * setup->model->config.hidden_size};
-        const mq_head_scores scores = {.kl = distill->kl};
-        status = mq_head_score(&scores, &mine, &teachers, NULL, tokens, &quiet, err);
+        status = gemm != NULL ? measure_narrow(distill, student, targets, tokens, err)
+                              : measure_wide(distill, student, targets, tokens, &quiet, err);
     }
     student->rounded = false;
     double sum = 0.0;
@@ -312,9 +353,8 @@ mq_status mq_distill_forward(mq_distill *distill, const mq_student *student, siz
     if (status != MQ_OK) {
         return status;
     }
-    const bool same_head = setup->embeddings[student->width] == NULL;
     const mq_head_kl of = {
-        .model = {same_head ? setup->model : &student->model, boundary_of(distill, index, layers)},
+        .model = {head_of(distill, student), boundary_of(distill, index, layers)},
         .reference = {setup->model, distill->targets},
         .norm = student->final_norm.value,
         .count = tokens,

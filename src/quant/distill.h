@@ -33,6 +33,7 @@ typedef struct mq_distill {
     mq_bf16 *rounded[MQ_LINEAR_COUNT];  /* params.linear, for products of bfloat16 operands */
     uint8_t *codes[MQ_LINEAR_COUNT];    /* of that block */
     float *final_norm;                  /* [hidden_size]: gradient */
+    float *stored_norm;                 /* [hidden_size]: a student's final norm as it is stored */
     mq_distill_inside *inside;          /* [inside_count] */
     size_t inside_count;
     size_t loaded_student, loaded_layer; /* whose params, rounded and codes are */

@@ -88,18 +88,28 @@ void mq_refit_close(mq_refit *refit) {
 
 /* --- a step ----------------------------------------------------------------------------------- */
 
-/* Through the layer; its numbers take their step at once: no other block's gradient depends on them
- * any more. */
+/* A layer's step: what mq_block_grads.take needs. */
+typedef struct layer_step {
+    mq_refit *refit;
+    size_t layer;
+    const mq_adam *adam;
+} layer_step;
+
+static void take_rows(void *user, mq_linear linear, size_t first, size_t count, const float *dw) {
+    const layer_step *step = user;
+    mq_student_step_rows(&step->refit->student, step->layer, linear, first, count, dw,
+                         step->refit->distill.codes[linear], step->adam);
+}
+
+/* Through the layer; its numbers take their step at once, as soon as a row's gradient is there: no
+ * other gradient depends on them any more. */
 static mq_status step_block(mq_refit *refit, size_t layer, const mq_adam *adam, mq_error *err) {
     mq_student *student = &refit->student;
+    layer_step step = {refit, layer, adam};
     mq_block_grads grads = mq_distill_grads(&refit->distill, &refit->grads, layer);
+    grads.take = take_rows;
+    grads.user = &step;
     const mq_status status = mq_distill_backward(&grads, &refit->distill, student, 0, layer, err);
-    for (int i = 0; status == MQ_OK && i < MQ_LINEAR_COUNT; i++) {
-        if (grads.linear[i] != NULL) {
-            mq_student_step_pairs(student, layer, (mq_linear)i, grads.linear[i],
-                                  refit->distill.codes[i], adam);
-        }
-    }
     for (int i = 0; status == MQ_OK && i < MQ_NORM_COUNT; i++) {
         if (grads.norm[i] != NULL) {
             mq_student_step_norm(&student->norms[layer][i], grads.norm[i], adam);

@@ -387,8 +387,9 @@ mq_status mq_student_start(mq_student *student, unsigned width, const mq_refit_s
     return status;
 }
 
-void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
-                           const float *gradient, const uint8_t *codes, const mq_adam *adam) {
+void mq_student_step_rows(mq_student *student, size_t layer, mq_linear linear, size_t first,
+                          size_t rows, const float *gradient, const uint8_t *codes,
+                          const mq_adam *adam) {
     mq_student_pairs *pairs = &student->pairs[layer][linear];
     const size_t count = pairs->in / pairs->groups;
     const unsigned width = student->width;
@@ -396,10 +397,10 @@ void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
     const mq_slice_rule rule = student->setup->slice_rule;
     const bool symmetric = is_symmetric(student);
     const mq_refit_kernels *kernels = mq_refit_kernels_best();
-#pragma omp parallel for schedule(static)
-    for (size_t g = 0; g < pairs->out * pairs->groups; g++) {
+    for (size_t i = 0; i < rows * pairs->groups; i++) {
+        const size_t g = first * pairs->groups + i;
         float sum, sum_s;
-        kernels->sums(&sum, &sum_s, gradient + g * count, codes + g * count, count,
+        kernels->sums(&sum, &sum_s, gradient + i * count, codes + g * count, count,
                       centre_of(width), width, rule);
         const float scale = pairs->scale[g], unit = fabsf(scale) * half;
         float *m = pairs->m + 2 * g, *v = pairs->v + 2 * g;
@@ -416,6 +417,16 @@ void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
             mq_adam_update(&m[1], &v[1], adam, adam->rate_group, 0.0f, unit * sum);
         pairs->scale[g] = scale * expf(log_step);
         pairs->middle[g] += unit * middle_step;
+    }
+}
+
+void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
+                           const float *gradient, const uint8_t *codes, const mq_adam *adam) {
+    const mq_student_pairs *pairs = &student->pairs[layer][linear];
+#pragma omp parallel for schedule(static)
+    for (size_t row = 0; row < pairs->out; row++) {
+        mq_student_step_rows(student, layer, linear, row, 1, gradient + row * pairs->in, codes,
+                             adam);
     }
 }
 

@@ -78,7 +78,12 @@ static inline mq_adam mq_refit_adam(double rate, double rate_rounding, size_t st
 mq_status mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,
                           uint8_t *const codes[MQ_LINEAR_COUNT], const mq_student *student,
                           size_t layer, mq_error *err);
-/* One step of Adam on a linear's pairs for gradient[out, in] of the loss by its weights. */
+/* One step of Adam on the pairs of a linear's rows [first, first + rows) for gradient[rows, in] of
+ * the loss by their weights, on the calling thread; codes[out, in] are the linear's. */
+void mq_student_step_rows(mq_student *student, size_t layer, mq_linear linear, size_t first,
+                          size_t rows, const float *gradient, const uint8_t *codes,
+                          const mq_adam *adam);
+/* The same of all rows, gradient[out, in]. */
 void mq_student_step_pairs(mq_student *student, size_t layer, mq_linear linear,
                            const float *gradient, const uint8_t *codes, const mq_adam *adam);
 void mq_student_step_norm(mq_student_norm *norm, const float *gradient, const mq_adam *adam);

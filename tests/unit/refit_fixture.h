@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "base/random.h"
+#include "model/head_gradient.h"
 #include "model_test.h"
 #include "quant/refit_student.h"
 
@@ -211,8 +212,33 @@ static inline mq_refit *refit(mq_refit_result *result, fixture *f, size_t epochs
     return out;
 }
 
-/* Mean KL of sequences [first, first + count) with the student's numbers as they are; gemm: of the
- * student's products (NULL: float32). */
+/* kl[tokens] with products of bfloat16 at the head. */
+static inline void rounded_kl(float *kl, mq_gemm_bf16 *gemm, const fixture *f,
+                              const mq_student *student, const float *mine, const float *theirs,
+                              size_t tokens) {
+    const mq_config *config = &f->model->config;
+    float norm[64];
+    mq_slab slab = {0};
+    assert_true(config->hidden_size <= 64);
+    assert_int_equal(
+        mq_model_norm(norm, &student->model, config->arch->final_norm, config->hidden_size, NULL),
+        MQ_OK);
+    assert_int_equal(mq_head_gradient_prepare(gemm, config, tokens, NULL), MQ_OK);
+    mq_head_gradient_carve(&slab, config, tokens, gemm, f->context);
+    assert_int_equal(mq_slab_allocate(&slab, "the test", NULL), MQ_OK);
+    const mq_head_kl of = {.model = {&student->model, mine},
+                           .reference = {f->model, theirs},
+                           .norm = norm,
+                           .count = tokens,
+                           .bf16 = true,
+                           .kl = kl};
+    mq_head_gradient *memory = mq_head_gradient_carve(&slab, config, tokens, gemm, f->context);
+    assert_int_equal(mq_head_kl_gradient(&of, memory, NULL), MQ_OK);
+    mq_slab_free(&slab);
+}
+
+/* Mean KL of sequences [first, first + count) with the student's numbers as they are; gemm: of its
+ * products and the head's (NULL: float32). */
 static inline double kl_with(mq_gemm_bf16 *gemm, const fixture *f, const mq_student *student,
                              size_t first, size_t count) {
     const size_t tokens = count * LENGTH, width = f->model->config.hidden_size;
@@ -233,8 +259,12 @@ static inline double kl_with(mq_gemm_bf16 *gemm, const fixture *f, const mq_stud
         MQ_OK);
     const mq_head_side model = {&student->model, mine}, reference = {f->model, theirs};
     const mq_head_scores scores = {.kl = kl};
-    assert_int_equal(mq_head_score(&scores, &model, &reference, NULL, tokens, f->context, NULL),
-                     MQ_OK);
+    if (gemm != NULL) {
+        rounded_kl(kl, gemm, f, student, mine, theirs, tokens);
+    } else {
+        assert_int_equal(mq_head_score(&scores, &model, &reference, NULL, tokens, f->context, NULL),
+                         MQ_OK);
+    }
     double sum = 0.0;
     for (size_t t = 0; t < tokens; t++) {
         sum += (double)kl[t];

@@ -112,10 +112,11 @@ static void close_fixture(fixture *f) {
     mq_context_free(f->context);
 }
 
-/* Forward and the gradients of everything, for one dy. */
-static void run(fixture *f, bool bf16) {
+/* Forward and the gradients of everything, for one dy; the linears' to `take` if it is not NULL. */
+static void run_taken(fixture *f, bool bf16,
+                      void (*take)(void *, mq_linear, size_t, size_t, const float *), void *user) {
     mq_block_weights weights = mq_block_params_view(&f->params);
-    mq_block_grads grads = {.input = f->dx};
+    mq_block_grads grads = {.input = f->dx, .take = take, .user = user};
     for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
         weights.linear_bf16[l] = bf16 ? f->rounded[l] : NULL;
         weights.linear[l] = bf16 ? NULL : weights.linear[l];
@@ -131,6 +132,8 @@ static void run(fixture *f, bool bf16) {
     mq_block_backward(&grads, f->dy, f->x, &weights, &f->shape, f->activations, f->context);
     assert_int_equal(mq_gemm_bf16_check(f->gemm, NULL), MQ_OK);
 }
+
+static void run(fixture *f, bool bf16) { run_taken(f, bf16, NULL, NULL); }
 
 /* Copies of all results: the output, the input's gradient, then those of linears and norms. */
 enum { RESULTS = 2 + MQ_LINEAR_COUNT + MQ_NORM_COUNT };
@@ -240,10 +243,59 @@ static void threads_give_the_same_bytes(void **state) {
     check_threads("LlamaForCausalLM", IN_SLABS);
 }
 
+/* Rows of the linears' gradients as they were given away, and how often each was. */
+typedef struct taken {
+    float *rows[MQ_LINEAR_COUNT];
+    size_t in[MQ_LINEAR_COUNT];
+    int *times[MQ_LINEAR_COUNT];
+} taken;
+
+static void take(void *user, mq_linear linear, size_t first, size_t count, const float *dw) {
+    taken *self = user;
+    const size_t in = self->in[linear];
+    memcpy(self->rows[linear] + first * in, dw, count * in * sizeof *dw);
+    for (size_t row = first; row < first + count; row++) {
+        self->times[linear][row]++;
+    }
+}
+
+static void check_taken(size_t intermediate_size, bool bf16) {
+    fixture f;
+    taken given;
+    size_t out[MQ_LINEAR_COUNT];
+    open_fixture(&f, "LlamaForCausalLM", intermediate_size, 3);
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        mq_config_linear_shape(&out[l], &given.in[l], &f.config, l);
+        given.rows[l] = mq_calloc(out[l], given.in[l] * sizeof(float));
+        given.times[l] = mq_calloc(out[l], sizeof(int));
+        assert_true(given.rows[l] != NULL && given.times[l] != NULL);
+    }
+    run_taken(&f, bf16, take, &given);
+    run(&f, bf16);
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        for (size_t row = 0; row < out[l]; row++) {
+            assert_int_equal(given.times[l][row], 1);
+        }
+        assert_memory_equal(given.rows[l], f.grads.linear[l], out[l] * given.in[l] * sizeof(float));
+        mq_free(given.rows[l]);
+        mq_free(given.times[l]);
+    }
+    close_fixture(&f);
+}
+
+static void gradients_given_away_are_the_same(void **state) {
+    (void)state;
+    check_taken(IN_RUNS, true);
+    check_taken(600, true); /* in several pieces */
+    check_taken(IN_SLABS, true);
+    check_taken(IN_RUNS, false);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bf16_is_close_to_float32),
         cmocka_unit_test(threads_give_the_same_bytes),
+        cmocka_unit_test(gradients_given_away_are_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,8 +73,9 @@ typedef struct result {
     float *kl, *d_hidden, *d_norm;
 } result;
 
-static result compute_with(const sides *m, const shape *s, float weight, size_t threads,
-                           bool bf16) {
+/* only_kl: without the gradients, which are then not touched. */
+static result compute_with(const sides *m, const shape *s, float weight, size_t threads, bool bf16,
+                           bool only_kl) {
     const mq_context_options options = {.threads = threads};
     mq_context *context;
     mq_error err;
@@ -100,8 +101,8 @@ static result compute_with(const sides *m, const shape *s, float weight, size_t 
                            .weight = weight,
                            .bf16 = bf16,
                            .kl = r.kl,
-                           .d_hidden = r.d_hidden,
-                           .d_norm = r.d_norm};
+                           .d_hidden = only_kl ? NULL : r.d_hidden,
+                           .d_norm = only_kl ? NULL : r.d_norm};
     assert_int_equal(mq_head_kl_gradient(&of, memory, &err), MQ_OK);
     mq_slab_free(&slab);
     mq_gemm_bf16_free(gemm);
@@ -110,7 +111,7 @@ static result compute_with(const sides *m, const shape *s, float weight, size_t 
 }
 
 static result compute(const sides *m, const shape *s, float weight, size_t threads) {
-    return compute_with(m, s, weight, threads, false);
+    return compute_with(m, s, weight, threads, false, false);
 }
 
 static void free_result(result *r) {
@@ -197,8 +198,9 @@ static void bf16_is_float32_with_rounded_operands(void **state) {
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         const shape *s = &shapes[i];
         sides m = make_sides(s);
-        result exact = compute(&m, s, 0.25f, 2), rounded = compute_with(&m, s, 0.25f, 2, true);
-        result again = compute_with(&m, s, 0.25f, 3, true);
+        result exact = compute(&m, s, 0.25f, 2),
+               rounded = compute_with(&m, s, 0.25f, 2, true, false);
+        result again = compute_with(&m, s, 0.25f, 3, true, false);
         const size_t values = s->count * s->width;
         assert_true(difference(rounded.kl, exact.kl, s->count) < 0x1p-6);
         assert_true(difference(rounded.d_hidden, exact.d_hidden, values) < 0x1p-6);
@@ -209,6 +211,23 @@ static void bf16_is_float32_with_rounded_operands(void **state) {
         free_result(&rounded);
         free_result(&again);
         free_sides(&m);
+    }
+}
+
+static void the_divergence_alone_is_the_same(void **state) {
+    (void)state;
+    for (int bf16 = 0; bf16 <= (mq_gemm_bf16_usable() ? 1 : 0); bf16++) {
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+            const shape *s = &shapes[i];
+            sides m = make_sides(s);
+            result both = compute_with(&m, s, 0.25f, 2, bf16, false);
+            result alone = compute_with(&m, s, 0.0f, 2, bf16, true);
+            assert_true(both.kl[0] > 0.0f);
+            assert_memory_equal(alone.kl, both.kl, s->count * sizeof(float));
+            free_result(&both);
+            free_result(&alone);
+            free_sides(&m);
+        }
     }
 }
 
@@ -339,6 +358,7 @@ int main(void) {
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(bf16_is_float32_with_rounded_operands),
         cmocka_unit_test(slabs_share_nothing),
+        cmocka_unit_test(the_divergence_alone_is_the_same),
         cmocka_unit_test(equal_sides_have_no_gradient),
         cmocka_unit_test(a_broken_row_is_reported),
         cmocka_unit_test(memory_does_not_grow_with_tokens),
