@@ -130,7 +130,8 @@ static mq_status check_replaceable(const char *path, const char *magic, mq_error
     closedir(stream);
     if (others || (files > 0 && ours < 2)) {
         return mq_fail_file(err, MQ_ERR_USAGE, path,
-                            "is not replaced: it holds what no run of matquant has written");
+                            "is not replaced: it holds what no run of matquant has written; "
+                            "use another name, or remove it yourself");
     }
     return MQ_OK;
 }

@@ -159,7 +159,8 @@ mq_status cmd_eval(int count, char *const *argv) {
     cli_texts tasks = {.count = 0};
     cli_counts bits = {.count = 0};
     const cli_argument arguments[] = {
-        {"FOLDER", "plain model, master checkpoint, or slice in MLX's or matquant's format",
+        {"FOLDER",
+         "plain model, master checkpoint, or slice in the format mlx, safetensors or matquant",
          &options.model},
         {NULL, NULL, NULL}};
     const cli_option specs[] = {

@@ -109,8 +109,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
          "weight of each width's (and each pair's) loss, in the order of --bits", .max = 1e9,
          .given = &line.lambda_given, .part = TRAINED_WIDTHS},
         {CLI_CHOICE, 0, "preset", &options->preset, "NAME",
-         "shorthand for a --lambda (recipe best): narrow favours 2 bits, wide 8 and 4; default "
-         "balanced, or wide if a group is a whole row",
+         "shorthand for a --lambda (recipe best): narrow gives 2 bits more weight, wide 8 and 4; "
+         "default balanced, or wide if a group is a whole row",
          .min = MQ_PRESET_BALANCED, .choices = mq_preset_names() + MQ_PRESET_BALANCED,
          .hide_default = true, .given = &line.preset_given},
         {CLI_CHOICE, 0, "loss", &options->loss, "NAME",

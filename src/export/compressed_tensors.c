@@ -1,4 +1,4 @@
-/* compressed-tensors' pack-quantized format, for transformers and vLLM.
+/* compressed-tensors' pack-quantized format, for transformers (vLLM reads it, too: not tried).
  *
  * P.weight_packed I32 [out, words], each row an LSB-first bit stream of t; P.weight_scale [out,
  * groups]; P.weight_zero_point I32 [words of out, groups], packed along out; P.weight_shape I64
@@ -110,11 +110,10 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
 }
 
 const mq_export_format mq_export_compressed_tensors = {
-    .info =
-        {"compressed-tensors",
-         "packed words with whole zero points, for transformers and vLLM: fitted, but exact from a "
-         "master with a symmetric zero point",
-         "2 to 8"},
+    .info = {"compressed-tensors",
+             "packed words with whole zero points, for transformers (vLLM: not tried): fitted, but "
+             "exact from a master with a symmetric zero point",
+             "2 to 8"},
     .library = "transformers",
     .usage = "    from transformers import AutoModelForCausalLM, AutoTokenizer  # and "
              "compressed-tensors\n"

@@ -5,7 +5,9 @@
 #include "store/master.h"
 #include "store/readers.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* MLX's affine format writes "quantization": {"group_size", "bits", ...}, and the same as
  * "quantization_config". */
@@ -66,12 +68,29 @@ static mq_status kind_of_provenance(mq_status status, const char *folder, mq_err
     return status;
 }
 
+static mq_status no_folder(const char *path, mq_error *err) {
+    struct stat about;
+    if (stat(path, &about) != 0 && errno != ENOENT && errno != ENOTDIR) {
+        return mq_fail_errno(err, errno, path, "open");
+    }
+    if (!mq_path_exists(path)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, path,
+                            "there is no such folder; a model is a folder on this machine, and "
+                            "nothing is downloaded");
+    }
+    const char *dot = strrchr(path, '.');
+    if (dot != NULL && strcmp(dot, ".gguf") == 0) {
+        return mq_fail_file(err, MQ_ERR_INPUT, path,
+                            "is a GGUF file, which matquant writes and does not read; eval "
+                            "measures the master that it was cut from, with --bits");
+    }
+    return mq_fail_file(err, MQ_ERR_INPUT, path,
+                        "is a file; a model is a folder with a " MQ_CONFIG_FILE);
+}
+
 mq_status mq_folder_check(const char *folder, mq_error *err) {
     if (!mq_is_folder(folder)) {
-        return mq_path_exists(folder)
-                   ? mq_fail_file(err, MQ_ERR_INPUT, folder,
-                                  "is a file; a model is a folder with a " MQ_CONFIG_FILE)
-                   : MQ_OK;
+        return no_folder(folder, err);
     }
     char *path = mq_path_join(folder, MQ_CONFIG_FILE);
     if (path == NULL) {

@@ -123,8 +123,8 @@ const mq_master_view *mq_master_find(const mq_master *master,
 
 /* --- running ---------------------------------------------------------------------------------- */
 
-/* Fails with a clear message if something exists at this path but is not the folder of a model. If
- * nothing exists there, it succeeds, and opening the folder reports that. */
+/* MQ_ERR_INPUT, with a clear message, if this is no folder of a model, as far as can be told
+ * without opening its files. */
 mq_status mq_folder_check(const char *folder, mq_error *err);
 /* What a folder is, from its config.json: MQ_KIND_PLAIN, _MASTER or _SLICE (matquant/inspect.h).
  * Quantized by another tool: MQ_ERR_INPUT saying which quant_method. */

@@ -253,7 +253,8 @@ mq_status mq_tensors_open(mq_tensors **out, const char *folder, mq_error *err) {
         status = open_index(out, folder, index, err);
     } else if (mq_is_folder(folder)) {
         status = mq_fail_file(err, MQ_ERR_INPUT, single,
-                              "is not there, and neither is model.safetensors.index.json");
+                              "is not there, and neither is model.safetensors.index.json; "
+                              "weights in other formats are not read");
     } else {
         status = mq_fail_file(err, MQ_ERR_INPUT, folder, "is not a folder");
     }

@@ -136,8 +136,8 @@ static mq_status too_short(const mq_token_rows *rows, size_t needed, const char 
         tokens = SIZE_MAX;
     }
     return mq_fail_file(err, MQ_ERR_INPUT, path,
-                        "too short: %zu tokens give %zu sequences of %zu, and %zu sequences (%zu "
-                        "tokens) are needed",
+                        "too short: %zu tokens give %zu sequences of %zu, and %zu (%zu tokens) "
+                        "are needed; use more text, or fewer or shorter sequences",
                         rows->tokens, rows->count, rows->length, needed, tokens);
 }
 

@@ -140,7 +140,8 @@ static void what_is_not_ours_is_not_replaced(void **state) {
     home = temporary_path(folder, "home");
     assert_int_equal(run(home, source, true, &err), MQ_ERR_USAGE);
     assert_string_equal(err.message,
-                        "is not replaced: it holds what no run of matquant has written");
+                        "is not replaced: it holds what no run of matquant has written; "
+                        "use another name, or remove it yourself");
     assert_int_equal(temporary_entries(home), 4);
     const char *file = temporary_path(folder, "source");
     assert_int_equal(run(file, file, true, &err), MQ_ERR_USAGE);

@@ -15,6 +15,7 @@ static pid_t start_writing(const char *path) {
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
+        alarm(60); /* should the test fail meanwhile */
         mq_output *output = NULL;
         char said = mq_output_begin(&output, path, false, NULL) == MQ_OK &&
                             mq_write_file(output, "config.json", "{", 1, NULL) == MQ_OK
@@ -79,7 +80,8 @@ static void what_killed_runs_left_inside_is_replaced(void **state) {
     assert_int_equal(temporary_entries(path), 4);
     assert_int_equal(run(path, source, true, &err), MQ_ERR_USAGE);
     assert_string_equal(err.message,
-                        "is not replaced: it holds what no run of matquant has written");
+                        "is not replaced: it holds what no run of matquant has written; "
+                        "use another name, or remove it yourself");
     kill(alive, SIGKILL);
     assert_int_equal(waitpid(alive, NULL, 0), alive);
     assert_int_equal(run(path, source, true, &err), MQ_OK);

@@ -155,7 +155,7 @@ static void kinds_of_folders(void **state) {
     expect_error(mq_folder_kind(&kind, plain, &err), MQ_ERR_INPUT, &err, "config.json", "",
                  "neither");
     expect_error(mq_folder_kind(&kind, "/nowhere/at/all", &err), MQ_ERR_INPUT, &err,
-                 "/nowhere/at/all/config.json", "", "");
+                 "/nowhere/at/all", "", "");
     mq_free(master);
     mq_free(plain);
 }

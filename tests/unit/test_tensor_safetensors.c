@@ -153,7 +153,8 @@ static void shards_are_one_checkpoint(void **state) {
 static void an_index_that_lies_is_refused(void **state) {
     temporary *folder = *state;
     assert_folder_rejected(folder, "model.safetensors", "",
-                           "is not there, and neither is model.safetensors.index.json");
+                           "is not there, and neither is model.safetensors.index.json; weights "
+                           "in other formats are not read");
     write_tensors(folder, "s1", "{" ENTRY("b", 2, 0, 2) "," ENTRY("c", 2, 2, 4) "}", 4);
     write_tensors(folder, "s2", "{" ENTRY("a", 3, 0, 3) "}", 3);
     write_tensors(folder, "s3", "{" ENTRY("a", 3, 0, 3) "}", 3);

@@ -166,7 +166,7 @@ static void test_sampling(void **state) {
     assert_int_equal(seen, (1U << 13) - 1);
     assert_false(in_order);
     check_refused(path, t, OPTIONS(.length = 2, .sample = true, .max_count = 14), MQ_ERR_INPUT,
-                  "26 tokens give 13 sequences of 2, and 14 sequences (28 tokens) are needed", -1);
+                  "26 tokens give 13 sequences of 2, and 14 (28 tokens) are needed", -1);
     mq_sequences_free(&all);
     mq_sequences_free(&again);
     mq_sequences_free(&few);

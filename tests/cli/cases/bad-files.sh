@@ -1,7 +1,7 @@
 # Files that are missing, cut or not what their name says.
 . "$CLI/shared.sh"
 refused no-config 'in/config.json: is not there: the folder holds no model'
-refused no-weights 'in/model.safetensors: is not there, and neither is model.safetensors.index.json'
+refused no-weights 'in/model.safetensors: is not there, and neither is model.safetensors.index.json; .*'
 refused no-tokenizer 'in/tokenizer.json: cannot open: No such file or directory'
 refused empty-weights 'in/model.safetensors: at byte 0: the file ends within the header length'
 refused truncated 'in/model.safetensors: tensor model\.layers\.[0-9.a-z_]*: at byte [0-9]+: .*are not within the [0-9]+ bytes of data'
@@ -18,6 +18,6 @@ rm -rf in
 for verb in "quantize nowhere -o out $small" "slice nowhere -o out --bits 4" "inspect nowhere" "verify nowhere" \
     "eval nowhere --text $DATA/demo-eval.txt"; do
     run 3 matquant $verb
-    expect_one_error '^matquant: nowhere.*: .*No such file or directory$'
+    expect_one_error '^matquant: nowhere: there is no such folder; .*$'
     expect_only
 done

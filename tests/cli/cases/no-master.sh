@@ -14,16 +14,20 @@ each() {
 }
 mkdir empty
 each empty 'empty/config\.json: is not there: the folder holds no model'
-each nowhere 'nowhere/config\.json: cannot open: No such file or directory'
+each nowhere 'nowhere: there is no such folder; a model is a folder on this machine, and nothing is downloaded'
 cp "$master/config.json" file.gguf
-each file.gguf 'file\.gguf: is a file; a model is a folder with a config\.json'
+cp "$master/config.json" file
+each file.gguf 'file\.gguf: is a GGUF file, which matquant writes and does not read; eval measures the master .*'
+each file 'file: is a file; a model is a folder with a config\.json'
 run 3 matquant quantize empty -o out --recipe rtn
 expect_one_error '^matquant: empty/config\.json: is not there: the folder holds no model$'
-run 3 matquant quantize file.gguf -o out --recipe rtn
-expect_one_error '^matquant: file\.gguf: is a file; a model is a folder with a config\.json$'
+run 3 matquant quantize nowhere/model -o out --recipe rtn
+expect_one_error '^matquant: nowhere/model: there is no such folder; .*$'
+run 3 matquant quantize file -o out --recipe rtn
+expect_one_error '^matquant: file: is a file; a model is a folder with a config\.json$'
 cp -r "$master" weightless
 rm weightless/model.safetensors
-each weightless 'weightless/model\.safetensors: is not there, and neither is model\.safetensors\.index\.json'
+each weightless 'weightless/model\.safetensors: is not there, and neither is model\.safetensors\.index\.json; .*'
 
 # A model as it was, and a slice.
 run 3 matquant slice "$model" -o out --bits 4
