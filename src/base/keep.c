@@ -38,8 +38,6 @@ static kind kind_of(int fd, const char *name, mq_keep_knows *knows) {
     return leftover ? LEFTOVER : FOREIGN;
 }
 
-static bool is_dots(const char *name) { return strcmp(name, ".") == 0 || strcmp(name, "..") == 0; }
-
 /* What is there is looked at once: asked twice, whether it exists and whether it is a folder, one
  * that another run removes in between would be something else. */
 static mq_status check_is_folder(const char *path, mq_error *err) {
@@ -57,14 +55,15 @@ static mq_status check_entries(const char *path, mq_keep_knows *knows, mq_error 
     if (stream == NULL) {
         return mq_fail_errno(err, errno, path, "list the folder");
     }
-    mq_status status = MQ_OK;
     const struct dirent *entry;
-    while (status == MQ_OK && (entry = readdir(stream)) != NULL) {
-        if (!is_dots(entry->d_name) && kind_of(dirfd(stream), entry->d_name, knows) == FOREIGN) {
+    mq_status status;
+    while ((status = mq_next_entry(&entry, stream, path, err)) == MQ_OK && entry != NULL) {
+        if (kind_of(dirfd(stream), entry->d_name, knows) == FOREIGN) {
             status = mq_fail_file(err, MQ_ERR_USAGE, path,
                                   "holds \"%.200s\", which no run of matquant keeps there; name "
                                   "another folder",
                                   entry->d_name);
+            break;
         }
     }
     closedir(stream);
@@ -175,11 +174,11 @@ mq_status mq_keep_open(mq_keep **out, const char *path, mq_keep_knows *knows, mq
 
 bool mq_keep_remove(mq_keep *keep, const char *last) {
     DIR *stream = opendir(keep->path);
-    bool removed = stream != NULL, has_last = false;
+    bool listed = stream != NULL, removed = true, has_last = false;
     const struct dirent *entry;
-    while (stream != NULL && (entry = readdir(stream)) != NULL) {
-        const kind found =
-            is_dots(entry->d_name) ? FOREIGN : kind_of(dirfd(stream), entry->d_name, keep->knows);
+    while ((listed = listed && mq_next_entry(&entry, stream, keep->path, NULL) == MQ_OK) &&
+           entry != NULL) {
+        const kind found = kind_of(dirfd(stream), entry->d_name, keep->knows);
         if (found == KNOWN_FILE && last != NULL && strcmp(entry->d_name, last) == 0) {
             has_last = true;
         } else if (found == KNOWN_FILE) {
@@ -192,6 +191,7 @@ bool mq_keep_remove(mq_keep *keep, const char *last) {
             mq_free(path);
         }
     }
+    removed = removed && listed;
     if (has_last && removed) {
         removed = unlinkat(dirfd(stream), last, 0) == 0;
     }

@@ -21,40 +21,6 @@
 
 #define MAX_TRIES 100
 
-/* --- removing a folder ------------------------------------------------------------------------ */
-
-/* Removes everything in the folder open at fd, as far as it can be; closes fd. Ours are flat; what
- * is deeper is removed all the same when the folder is known to be a temporary one. */
-static void remove_contents(int fd) {
-    DIR *stream = fdopendir(fd);
-    if (stream == NULL) {
-        close(fd);
-        return;
-    }
-    const struct dirent *entry;
-    while ((entry = readdir(stream)) != NULL) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
-            continue;
-        }
-        if (unlinkat(fd, entry->d_name, 0) != 0 && (errno == EISDIR || errno == EPERM)) {
-            int inner = openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            if (inner >= 0) {
-                remove_contents(inner);
-            }
-            unlinkat(fd, entry->d_name, AT_REMOVEDIR);
-        }
-    }
-    closedir(stream);
-}
-
-void mq_remove_folder(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0) {
-        remove_contents(fd);
-    }
-    rmdir(path);
-}
-
 /* --- begin ------------------------------------------------------------------------------------ */
 
 /* A plain file that begins with magic, which all do with "". */
@@ -114,10 +80,8 @@ static mq_status check_replaceable(const char *path, const char *magic, mq_error
     size_t ours = 0;
     bool others = false;
     const struct dirent *entry;
-    while ((entry = readdir(stream)) != NULL) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
-            continue;
-        }
+    mq_status status;
+    while ((status = mq_next_entry(&entry, stream, path, err)) == MQ_OK && entry != NULL) {
         const bool there = fstatat(dirfd(stream), entry->d_name, &about, AT_SYMLINK_NOFOLLOW) == 0;
         if (there && is_abandoned(path, entry->d_name, &about)) {
             continue;
@@ -128,12 +92,12 @@ static mq_status check_replaceable(const char *path, const char *magic, mq_error
                 strcmp(entry->d_name, MQ_PROVENANCE_FILE) == 0;
     }
     closedir(stream);
-    if (others || (files > 0 && ours < 2)) {
+    if (status == MQ_OK && (others || (files > 0 && ours < 2))) {
         return mq_fail_file(err, MQ_ERR_USAGE, path,
                             "is not replaced: it holds what no run of matquant has written; "
                             "use another name, or remove it yourself");
     }
-    return MQ_OK;
+    return status;
 }
 
 /* Whether something is mounted there; by another device alone where the system cannot say. */
@@ -375,18 +339,6 @@ const char *mq_output_folder(const mq_output *output) { return output->folder; }
 const char *mq_output_file_name(const mq_output *output) { return mq_path_base(output->path); }
 
 /* --- commit ----------------------------------------------------------------------------------- */
-
-int mq_sync_folder(const char *path) {
-    int fd = mq_sys_open(path, O_RDONLY | O_DIRECTORY, 0);
-    if (fd < 0) {
-        return -1;
-    }
-    int result = mq_sys_fsync(fd);
-    int number = errno;
-    close(fd);
-    errno = number;
-    return result != 0 && number == EINVAL ? 0 : result;
-}
 
 static bool not_supported(int number) {
     return number == EINVAL || number == ENOSYS || number == ENOTSUP;

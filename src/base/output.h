@@ -5,6 +5,7 @@
 #include <limits.h>
 
 #include "base/file.h"
+#include "base/folder.h"
 
 struct mq_output {
     char *path;        /* as the user knows it, without trailing slashes */
@@ -17,13 +18,6 @@ struct mq_output {
     bool replace;
     bool committed;
 };
-
-/* Removes a folder and everything in it, as far as that can be done. */
-void mq_remove_folder(const char *path);
-
-/* Brings a folder's entries to the disk: -1 and errno. File systems that have no such thing say
- * EINVAL, which is no failure. */
-int mq_sync_folder(const char *path);
 
 /* --- temporary folders beside an output (locks.c) --------------------------------------------- */
 

@@ -10,6 +10,7 @@
 
 #include "base/fault.h"
 #include "base/file.h"
+#include "base/folder.h"
 
 bool mq_path_exists(const char *path) {
     struct stat about;
@@ -149,13 +150,10 @@ mq_status mq_list_folder(char ***out, size_t *count, const char *folder, mq_erro
     mq_status status = MQ_OK;
     char **list = NULL;
     size_t found = 0;
+    const struct dirent *entry;
     while (status == MQ_OK) {
-        errno = 0;
-        const struct dirent *entry = readdir(stream);
-        if (entry == NULL) {
-            if (errno != 0) {
-                status = mq_fail_errno(err, errno, folder, "list the folder");
-            }
+        status = mq_next_entry(&entry, stream, folder, err);
+        if (status != MQ_OK || entry == NULL) {
             break;
         }
         struct stat about;
