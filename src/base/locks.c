@@ -42,29 +42,34 @@ bool mq_folder_is_abandoned(const char *path) {
     return abandoned;
 }
 
-static bool is_held(const char *path) {
+/* What is gone meanwhile, no folder, or another user's that nobody else may look at is not held as
+ * far as anybody can tell. */
+static mq_status is_held(bool *held, const char *path, mq_error *err) {
+    *held = false;
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    const bool held = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (fd < 0) {
+        const bool none = errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == EACCES;
+        return none ? MQ_OK : mq_fail_errno(err, errno, path, "open the folder");
+    }
+    *held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     mq_folder_unlock(fd);
-    return held;
+    return MQ_OK;
 }
 
 /* The path of the stream's next temporary folder of that output, to be freed; NULL: no more. */
-static char *next_leftover(DIR *stream, const char *parent, const char *base) {
+static mq_status next_leftover(char **out, DIR *stream, const char *parent, const char *base,
+                               mq_error *err) {
     const struct dirent *entry;
     char of[MQ_LEFTOVER_BASE];
-    while (stream != NULL && (entry = readdir(stream)) != NULL) {
+    mq_status status;
+    *out = NULL;
+    while ((status = mq_next_entry(&entry, stream, parent, err)) == MQ_OK && entry != NULL) {
         if (mq_output_leftover_base(of, entry->d_name) && strcmp(of, base) == 0) {
-            return mq_path_join(parent, entry->d_name);
+            *out = mq_path_join(parent, entry->d_name);
+            return *out != NULL ? MQ_OK : mq_fail_memory(err, "a path", strlen(parent));
         }
     }
-    return NULL;
-}
-
-static void close_stream(DIR *stream) {
-    if (stream != NULL) {
-        closedir(stream);
-    }
+    return status;
 }
 
 int mq_folder_lock(const char *path) {
@@ -85,22 +90,39 @@ void mq_folder_unlock(int lock) {
     }
 }
 
-/* Neither fails: that an earlier run's folder stays is no reason not to start. */
+/* Does not fail: that an earlier run's folder stays is no reason not to start. */
 void mq_output_remove_leftovers(const char *parent, const char *base) {
     DIR *stream = opendir(parent);
-    for (char *path; (path = next_leftover(stream, parent, base)) != NULL; mq_free(path)) {
-        remove_if_abandoned(path);
+    if (stream == NULL) {
+        return;
     }
-    close_stream(stream);
+    char *path;
+    while (next_leftover(&path, stream, parent, base, NULL) == MQ_OK && path != NULL) {
+        remove_if_abandoned(path);
+        mq_free(path);
+    }
+    closedir(stream);
 }
 
-bool mq_output_is_being_made(const char *parent, const char *base, const char *own) {
+mq_status mq_output_is_being_made(bool *held, const char *parent, const char *base, const char *own,
+                                  mq_error *err) {
+    *held = false;
     DIR *stream = opendir(parent);
-    bool held = false;
-    for (char *path; (path = next_leftover(stream, parent, base)) != NULL; mq_free(path)) {
-        const bool is_own = own != NULL && strcmp(mq_path_base(path), mq_path_base(own)) == 0;
-        held = (!is_own && is_held(path)) || held;
+    if (stream == NULL) {
+        return mq_fail_errno(err, errno, parent, "list the folder");
     }
-    close_stream(stream);
-    return held;
+    mq_status status = MQ_OK;
+    while (status == MQ_OK && !*held) {
+        char *path;
+        status = next_leftover(&path, stream, parent, base, err);
+        if (status != MQ_OK || path == NULL) {
+            break;
+        }
+        if (own == NULL || strcmp(mq_path_base(path), mq_path_base(own)) != 0) {
+            status = is_held(held, path, err);
+        }
+        mq_free(path);
+    }
+    closedir(stream);
+    return status;
 }

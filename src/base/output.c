@@ -126,9 +126,12 @@ static mq_status check_no_mount(const mq_output *output, mq_error *err) {
 /* Refuses an output folder that another run is making: in the end, one of the two runs would lose
  * its work. (Not called for files, which are made quickly: the run that finishes last wins.) */
 static mq_status check_alone(const mq_output *output, mq_error *err) {
-    return mq_output_is_being_made(output->parent, mq_path_base(output->path), output->folder)
+    bool held;
+    const mq_status status = mq_output_is_being_made(
+        &held, output->parent, mq_path_base(output->path), output->folder, err);
+    return status == MQ_OK && held
                ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "is being made by another run")
-               : MQ_OK;
+               : status;
 }
 
 /* Sets output->path and output->parent. */

@@ -37,8 +37,9 @@ void mq_output_remove_leftovers(const char *parent, const char *base);
 /* Whether no process holds that folder; false where the file system has no locks and nobody can
  * tell. */
 bool mq_folder_is_abandoned(const char *path);
-/* Whether a process holds one, apart from `own` (a path; NULL: of all). false where the file system
- * knows no locks. */
-bool mq_output_is_being_made(const char *parent, const char *base, const char *own);
+/* *held: a process holds one, apart from `own` (a path; NULL: of all); false where the file system
+ * knows no locks. An error, as of memory or of the file system, says that this is not known. */
+mq_status mq_output_is_being_made(bool *held, const char *parent, const char *base, const char *own,
+                                  mq_error *err);
 
 #endif
