@@ -108,7 +108,7 @@ mq_status mq_state_survey_again(const mq_quantize_plan *plan, mq_error *err) {
     mq_status status = survey(&now, plan, err);
     if (status == MQ_OK &&
         (memcmp(now.block, then->block, plan->selection.blocks * sizeof *now.block) != 0 ||
-         memcmp(now.width, then->width, sizeof now.width) != 0)) {
+         memcmp(now.width, then->width, sizeof now.width) != 0 || now.text != then->text)) {
         status = mq_fail_file(err, MQ_ERR_USAGE, plan->options->state,
                               "another run has been at work with it; start again");
     }
@@ -169,6 +169,7 @@ mq_status mq_state_take_text(bool *taken, mq_quantize_plan *plan, mq_error *err)
     if (no_memory) {
         return mq_fail_memory(err, "a path", strlen(folder));
     }
+    plan->kept.text = *taken; /* that it has come since the survey is no harm: it is taken */
     if (!*taken) {
         plan->kept.bytes += folder != NULL ? plan->calibration.count * plan->calibration.length *
                                                      sizeof *plan->calibration.ids +

@@ -265,6 +265,12 @@ static void what_others_do_meanwhile_is_seen(void **state) {
     begin_job(&here[1], "start again");
     assert_true(state_has("block-00000.safetensors"));
     assert_true(state_has("block-00001.safetensors"));
+    plan_job(&here[1], &options);
+    char *text = mq_path_join(state_folder, "text.safetensors");
+    assert_int_equal(mq_output_file(text, "mine", 4, false, NULL), MQ_OK);
+    begin_job(&here[1], "start again");
+    assert_int_equal(remove(text), 0);
+    mq_free(text);
     static const char *const blocks[] = {"block-00000.safetensors", "block-00001.safetensors"};
     for (size_t i = 0; i < 2; i++) {
         char *path = mq_path_join(state_folder, blocks[i]);
