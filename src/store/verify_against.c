@@ -75,19 +75,10 @@ static mq_status compare_bytes(const mq_verification *self, const mq_tensor_info
     return note(self, &problem, err);
 }
 
-/* MLX's slices have no head beside embeddings that are it, too. */
-static bool is_unused_head(const mq_verification *self, const char *name) {
-    mq_config config;
-    if (mq_config_parse(&config, self->config, MQ_CONFIG_FILE, NULL) != MQ_OK) {
-        return false;
-    }
-    const bool unused = mq_config_is_unused_head(&config, name);
-    mq_config_free(&config);
-    return unused;
-}
-
-static mq_status compare_tensor(const mq_verification *self, const mq_tensors *source,
-                                const mq_tensor_info *theirs, mq_error *err) {
+/* config: the folder's; NULL: it could not be read. */
+static mq_status compare_tensor(const mq_verification *self, const mq_config *config,
+                                const mq_tensors *source, const mq_tensor_info *theirs,
+                                mq_error *err) {
     mq_error problem = {.status = MQ_OK};
     mq_name name = mq_name_parse(theirs->name);
     size_t out = 0, in = 0;
@@ -101,8 +92,9 @@ static mq_status compare_tensor(const mq_verification *self, const mq_tensors *s
         return note(self, &problem, err);
     }
     const mq_tensor_info *ours = mq_tensors_find(self->tensors, theirs->name);
-    if (ours == NULL && self->slice != NULL && is_unused_head(self, theirs->name)) {
-        return MQ_OK;
+    if (ours == NULL && self->slice != NULL && config != NULL &&
+        mq_config_is_unused_head(config, theirs->name)) {
+        return MQ_OK; /* MLX's slices have no head beside embeddings that are it, too */
     }
     if (ours == NULL) {
         mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, theirs->name),
@@ -167,18 +159,24 @@ static bool is_respelled(const char *key) {
     return found;
 }
 
-static bool same_computation(const cJSON *a, const cJSON *b) {
-    mq_config of_a, of_b;
-    if (mq_config_parse(&of_a, a, MQ_CONFIG_FILE, NULL) != MQ_OK) {
-        return false;
+/* *known: there is something in *out, to be freed. What is wrong with a configuration is no failure
+ * of comparing it; that there is no memory to read it is. */
+static mq_status parse_config(bool *known, mq_config *out, const cJSON *json, mq_error *err) {
+    const mq_status status = mq_config_parse(out, json, MQ_CONFIG_FILE, err);
+    *known = status == MQ_OK;
+    return status == MQ_ERR_INPUT ? MQ_OK : status;
+}
+
+static mq_status same_computation(bool *same, const mq_config *ours, const cJSON *theirs,
+                                  mq_error *err) {
+    mq_config config;
+    bool known;
+    const mq_status status = parse_config(&known, &config, theirs, err);
+    *same = known && ours != NULL && mq_config_same(&config, ours);
+    if (known) {
+        mq_config_free(&config);
     }
-    bool same = mq_config_parse(&of_b, b, MQ_CONFIG_FILE, NULL) == MQ_OK;
-    if (same) {
-        same = mq_config_same(&of_a, &of_b);
-        mq_config_free(&of_b);
-    }
-    mq_config_free(&of_a);
-    return same;
+    return status;
 }
 
 /* The first member of a, our quantization and, if !all, what may be spelled otherwise apart, that b
@@ -200,17 +198,20 @@ static const char *difference_of_configs(const cJSON *a, const cJSON *b, bool al
     return key != NULL ? key : first_difference_of_objects(b, a, all);
 }
 
-static mq_status compare_configs(const mq_verification *self, const char *source, mq_error *err) {
+static mq_status compare_configs(const mq_verification *self, const mq_config *config,
+                                 const char *source, mq_error *err) {
     cJSON *theirs = NULL;
     mq_status status = mq_read_folder_json(&theirs, source, MQ_CONFIG_FILE, false, err);
     if (status != MQ_OK) {
         return status;
     }
     const char *key = difference_of_configs(theirs, self->config, false);
-    if (key == NULL && !same_computation(theirs, self->config)) {
-        key = difference_of_configs(theirs, self->config, true);
+    if (key == NULL) {
+        bool same;
+        status = same_computation(&same, config, theirs, err);
+        key = same ? NULL : difference_of_configs(theirs, self->config, true);
     }
-    if (key != NULL) {
+    if (status == MQ_OK && key != NULL) {
         mq_error problem;
         mq_fail_file_in(&problem, MQ_ERR_INPUT, self->folder, MQ_CONFIG_FILE,
                         "differs from the source's in \"%s\"", key);
@@ -222,13 +223,13 @@ static mq_status compare_configs(const mq_verification *self, const char *source
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
-static mq_status compare_with(const mq_verification *self, const mq_tensors *source,
-                              mq_error *err) {
+static mq_status compare_with(const mq_verification *self, const mq_config *config,
+                              const mq_tensors *source, mq_error *err) {
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < mq_tensors_count(source); i++) {
         status = mq_check_interrupt(self->context, err);
         if (status == MQ_OK) {
-            status = compare_tensor(self, source, mq_tensors_at(source, i), err);
+            status = compare_tensor(self, config, source, mq_tensors_at(source, i), err);
         }
     }
     for (size_t i = 0; status == MQ_OK && i < mq_tensors_count(self->tensors); i++) {
@@ -247,17 +248,26 @@ mq_status mq_verify_against(const mq_verification *self, const char *source, mq_
         return mq_fail_file_in(err, MQ_ERR_INPUT, source, MQ_CONFIG_FILE,
                                "is of a quantized model: it is not the source of %s", self->folder);
     }
+    mq_config config;
+    bool known;
+    status = parse_config(&known, &config, self->config, err);
+    const mq_config *ours = known ? &config : NULL;
     mq_tensors *tensors = NULL;
-    status = mq_tensors_open(&tensors, source, err);
     if (status == MQ_OK) {
-        status = compare_with(self, tensors, err);
+        status = mq_tensors_open(&tensors, source, err);
     }
     if (status == MQ_OK) {
-        status = compare_configs(self, source, err);
+        status = compare_with(self, ours, tensors, err);
+    }
+    if (status == MQ_OK) {
+        status = compare_configs(self, ours, source, err);
     }
     if (status == MQ_OK) {
         status = mq_verify_files_against(self, source, err);
     }
     mq_tensors_close(tensors);
+    if (known) {
+        mq_config_free(&config);
+    }
     return status;
 }
