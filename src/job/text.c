@@ -119,7 +119,7 @@ static size_t give_pieces(int32_t *out, size_t written, const int32_t *from, siz
     const size_t share = (length - alike) / PIECE_SHARE;
     const size_t piece = share > 0 ? share : 1;
     mq_random random;
-    mq_random_seed(&random, seed, UINT64_MAX);
+    mq_random_seed(&random, seed, MQ_STREAM_PIECES);
     for (size_t i = 0; i < written; i++) {
         const int32_t *row = from + i % count * length;
         const size_t at = alike + (size_t)mq_random_below(&random, length - alike - piece + 1);

@@ -113,7 +113,7 @@ static mq_status next_tokens(int32_t *ids, mq_generator *g, const job *j, size_t
 static mq_status run_batch(int32_t *ids, mq_generator *g, const job *j, size_t first, size_t rows,
                            mq_error *err) {
     for (size_t b = 0; b < rows; b++) {
-        mq_random_seed(&g->random[b], j->setup->seed, first + b);
+        mq_random_seed(&g->random[b], j->setup->seed, MQ_STREAM_SAMPLE + first + b);
     }
     for (size_t position = 0; position + 1 < j->setup->length; position++) {
         const mq_status status = next_tokens(ids, g, j, position, rows, err);
@@ -125,8 +125,6 @@ static mq_status run_batch(int32_t *ids, mq_generator *g, const job *j, size_t f
     return MQ_OK;
 }
 
-/* The first token of each sequence comes from streams of random numbers that no sequence samples
- * from. */
 mq_status mq_generate_first(int32_t *ids, const mq_generate_setup *setup, int32_t first_id,
                             mq_error *err) {
     const size_t vocab = setup->model->config.vocab_size;
@@ -136,7 +134,7 @@ mq_status mq_generate_first(int32_t *ids, const mq_generate_setup *setup, int32_
     }
     for (size_t i = 0; i < setup->sequences && setup->length > 0; i++) {
         mq_random random;
-        mq_random_seed(&random, setup->seed, UINT64_MAX - i);
+        mq_random_seed(&random, setup->seed, MQ_STREAM_FIRST(i));
         ids[i * setup->length] =
             first_id >= 0 ? first_id : (int32_t)mq_random_below(&random, vocab);
     }

@@ -321,8 +321,8 @@ mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq
     const size_t batches = batch_count(learner);
     const size_t steps = batches * learner->options->epochs;
     mq_random random;
-    mq_random_seed(&random, learner->options->seed, 1 + layer);
-    mq_random_seed(&learner->draws, learner->options->seed, 0x6472617773ULL + layer); /* "draws" */
+    mq_random_seed(&random, learner->options->seed, MQ_STREAM_ORDER + layer);
+    mq_random_seed(&learner->draws, learner->options->seed, MQ_STREAM_DRAWS + layer);
     for (size_t i = 0; i < batches; i++) {
         learner->order[i] = i;
     }

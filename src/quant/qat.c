@@ -297,7 +297,7 @@ static mq_status train(qat *self, mq_qat_result *result, mq_error *err) {
     const mq_refit_setup *setup = &self->distill.setup;
     const size_t batch = self->distill.batch, used = setup->train / batch * batch;
     mq_random random;
-    mq_random_seed(&random, setup->seed, 0x716174ULL); /* "qat" */
+    mq_random_seed(&random, setup->seed, MQ_STREAM_QAT);
     for (size_t i = 0; i < setup->train; i++) {
         self->distill.order[i] = i;
     }

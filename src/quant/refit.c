@@ -195,7 +195,7 @@ static mq_status train_epoch(mq_refit *refit, width_run *run, mq_random *random,
 
 static mq_status train(mq_refit_result *result, mq_refit *refit, width_run *run, mq_error *err) {
     mq_random random;
-    mq_random_seed(&random, refit->distill.setup.seed, 0x7265666974ULL + run->width); /* "refit" */
+    mq_random_seed(&random, refit->distill.setup.seed, MQ_STREAM_REFIT + run->width);
     for (size_t i = 0; i < run->train; i++) { /* the last ones: mq_refit_share */
         refit->distill.order[i] = refit->distill.setup.train - run->train + i;
     }

@@ -8,8 +8,6 @@
 #include "text/tok_internal.h"
 #include "text/utf8.h"
 
-#define SHUFFLE_STREAM 0x636f72707573ULL /* "corpus": apart from other uses of the seed */
-
 /* --- text ------------------------------------------------------------------------------------- */
 
 /* Whether the file's name ends in extension, or in extension and ".gz", in letters of any case. */
@@ -153,7 +151,7 @@ static mq_status choose_rows(size_t **out, const mq_token_rows *rows,
     }
     if (options->sample) {
         mq_random random;
-        mq_random_seed(&random, options->seed, SHUFFLE_STREAM);
+        mq_random_seed(&random, options->seed, MQ_STREAM_CORPUS);
         mq_random_shuffle(&random, *out, rows->count);
     }
     return MQ_OK;

@@ -92,6 +92,25 @@ static void units_are_in_range(void **state) {
     assert_true(mq_random_unit(&zero) == 0);
 }
 
+/* With as many as each use can have. */
+static void uses_of_a_seed_are_apart(void **state) {
+    (void)state;
+    const uint64_t layers = 100000, sequences = UINT64_C(1) << 32;
+    const uint64_t ranges[][2] = {
+        {MQ_STREAM_ORDER, layers},
+        {MQ_STREAM_QAT, 1},
+        {MQ_STREAM_DRAWS, layers},
+        {MQ_STREAM_REFIT, 9},
+        {MQ_STREAM_CORPUS, 1},
+        {MQ_STREAM_SAMPLE, sequences},
+        {MQ_STREAM_FIRST(sequences - 1), sequences},
+    };
+    for (size_t i = 1; i < sizeof ranges / sizeof *ranges; i++) {
+        assert_true(ranges[i][0] - ranges[i - 1][0] >= ranges[i - 1][1]);
+        assert_true(ranges[i][0] > ranges[i - 1][0]);
+    }
+}
+
 static void shuffling_permutes(void **state) {
     (void)state;
     enum { COUNT = 100 };
@@ -123,6 +142,7 @@ int main(void) {
         cmocka_unit_test(xoshiro_gives_its_published_numbers),
         cmocka_unit_test(the_seed_goes_through_splitmix),
         cmocka_unit_test(streams_differ),
+        cmocka_unit_test(uses_of_a_seed_are_apart),
         cmocka_unit_test(below_stays_below_and_reaches_all),
         cmocka_unit_test(units_are_in_range),
         cmocka_unit_test(shuffling_permutes),
