@@ -144,6 +144,24 @@ mq_status mq_error_in_tensor(mq_error *err, mq_status status, const char *tensor
     return status;
 }
 
+void mq_first_error_note(mq_first_error *first, size_t part, mq_status status,
+                         const mq_error *err) {
+    if (status == MQ_OK) {
+        return;
+    }
+#pragma omp critical(mq_first_error)
+    if (first->status == MQ_OK || part < first->part) {
+        *first = (mq_first_error){.status = status, .part = part, .err = *err};
+    }
+}
+
+mq_status mq_first_error_take(const mq_first_error *first, mq_error *err) {
+    if (first->status != MQ_OK && err != NULL) {
+        *err = first->err;
+    }
+    return first->status;
+}
+
 /* Appends at *length, counting what does not fit too. */
 static void append(char *out, size_t size, size_t *length, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

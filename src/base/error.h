@@ -33,4 +33,18 @@ mq_status mq_fail_errno(mq_error *err, int error_number, const char *file, const
 mq_status mq_error_in_file(mq_error *err, mq_status status, const char *file);
 mq_status mq_error_in_tensor(mq_error *err, mq_status status, const char *tensor);
 
+/* Of parts that threads do side by side, the error of the earliest that failed, whichever was
+ * noticed first: the same on every run. Begins as all zeros. */
+typedef struct mq_first_error {
+    mq_status status; /* MQ_OK: none */
+    size_t part;
+    mq_error err;
+} mq_first_error;
+
+/* Part number `part` ended with this status (MQ_OK: nothing to note) and, if failed, this error;
+ * safe from any thread. */
+void mq_first_error_note(mq_first_error *first, size_t part, mq_status status, const mq_error *err);
+/* When all are done: fills in *err, if one failed, and returns the status. */
+mq_status mq_first_error_take(const mq_first_error *first, mq_error *err);
+
 #endif

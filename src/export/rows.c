@@ -212,22 +212,8 @@ static mq_status fill_part(unsigned char *out, row_error *cost, float *values, c
 typedef struct filling {
     float *values;    /* [threads, rows, columns] */
     row_error *costs; /* [parts] */
-    /* the first part that failed, in the order of rows */
-    size_t part;
-    mq_status status;
-    mq_error err;
+    mq_first_error failed;
 } filling;
-
-static void note_failure(filling *self, size_t part, mq_status status, const mq_error *err) {
-#pragma omp critical(mq_fill_values)
-    {
-        if (self->status == MQ_OK || part < self->part) {
-            self->part = part;
-            self->status = status;
-            self->err = *err;
-        }
-    }
-}
 
 static void fill_parts(unsigned char *out, filling *self, const mq_plan *plan,
                        const mq_piece *piece, size_t first, size_t count, size_t rows) {
@@ -239,9 +225,7 @@ static void fill_parts(unsigned char *out, filling *self, const mq_plan *plan,
         const mq_status status =
             fill_part(out + at * piece->row_bytes, &self->costs[at / rows], values, plan, piece,
                       first + at, count - at < rows ? count - at : rows, &err);
-        if (status != MQ_OK) {
-            note_failure(self, at / rows, status, &err);
-        }
+        mq_first_error_note(&self->failed, at / rows, status, &err);
     }
 }
 
@@ -250,7 +234,7 @@ mq_status mq_fill_values(unsigned char *out, mq_plan *plan, mq_piece *piece, siz
     const size_t columns = piece->row_bytes / mq_dtype_size(piece->spec.dtype);
     const size_t rows = columns > 0 && columns < AT_ONCE ? AT_ONCE / columns : 1;
     const size_t parts = (count + rows - 1) / rows;
-    filling self = {.status = MQ_OK};
+    filling self = {.values = NULL};
     mq_status status = mq_new(&self.costs, parts, sizeof *self.costs, "the errors of rows", err);
     if (status == MQ_OK) {
         status = mq_new(&self.values, (size_t)omp_get_num_threads() * rows * columns,
@@ -258,10 +242,7 @@ mq_status mq_fill_values(unsigned char *out, mq_plan *plan, mq_piece *piece, siz
     }
     if (status == MQ_OK) {
         fill_parts(out, &self, plan, piece, first, count, rows);
-        status = self.status;
-        if (status != MQ_OK && err != NULL) {
-            *err = self.err;
-        }
+        status = mq_first_error_take(&self.failed, err);
     }
     for (size_t part = 0; status == MQ_OK && part < parts; part++) {
         piece->error += self.costs[part].error;

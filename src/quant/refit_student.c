@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "quant/grid.h"
 #include "quant/refit_kernels.h"
 #include "tensor/dtype.h"
@@ -281,7 +282,7 @@ static mq_status load_linear(float *weights, mq_bf16 *rounded, uint8_t *codes,
     const mq_refit_store *store = student->store;
     const mq_student_pairs *pairs = &student->pairs[layer][linear];
     const size_t in = pairs->in;
-    mq_status status = MQ_OK;
+    mq_first_error failed = {.status = MQ_OK};
 #pragma omp parallel for schedule(static)
     for (size_t first = 0; first < pairs->out; first += ROWS_AT_ONCE) {
         const size_t rows = pairs->out - first < ROWS_AT_ONCE ? pairs->out - first : ROWS_AT_ONCE;
@@ -292,17 +293,9 @@ static mq_status load_linear(float *weights, mq_bf16 *rounded, uint8_t *codes,
             make_row(weights ? weights + row * in : NULL, rounded ? rounded + row * in : NULL,
                      codes + row * in, student, pairs, row);
         }
-        if (read != MQ_OK) {
-#pragma omp critical(mq_student_load)
-            {
-                status = read;
-                if (err != NULL) {
-                    *err = own;
-                }
-            }
-        }
+        mq_first_error_note(&failed, first, read, &own);
     }
-    return status;
+    return mq_first_error_take(&failed, err);
 }
 
 mq_status mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,

@@ -127,6 +127,24 @@ static void file_and_tensor_are_added_once(void **state) {
     assert_string_equal(untouched.file, "");
 }
 
+static void the_first_error_is_that_of_the_first_part(void **state) {
+    (void)state;
+    mq_first_error first = {.status = MQ_OK};
+    mq_error err = {.status = MQ_OK};
+    mq_first_error_note(&first, 0, MQ_OK, &err);
+    assert_int_equal(mq_first_error_take(&first, &err), MQ_OK);
+    static const size_t order[] = {5, 7, 2, 3};
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+        mq_error own;
+        const mq_status status =
+            mq_fail(&own, order[i] == 2 ? MQ_ERR_INPUT : MQ_ERR_MACHINE, "part %zu", order[i]);
+        mq_first_error_note(&first, order[i], status, &own);
+    }
+    assert_int_equal(mq_first_error_take(&first, NULL), MQ_ERR_INPUT);
+    assert_int_equal(mq_first_error_take(&first, &err), MQ_ERR_INPUT);
+    assert_string_equal(err.message, "part 2");
+}
+
 static void nobody_needs_to_listen(void **state) {
     (void)state;
     assert_int_equal(mq_fail_offset(NULL, MQ_ERR_INPUT, "f", "t", 1, "x"), MQ_ERR_INPUT);
@@ -197,6 +215,7 @@ int main(void) {
         cmocka_unit_test(arguments_may_point_into_the_error),
         cmocka_unit_test(system_errors_blame_input_or_machine),
         cmocka_unit_test(file_and_tensor_are_added_once),
+        cmocka_unit_test(the_first_error_is_that_of_the_first_part),
         cmocka_unit_test(nobody_needs_to_listen),
         cmocka_unit_test(context_passes_on_messages_progress_and_interrupts),
         cmocka_unit_test(without_a_context_nothing_happens),
