@@ -7,9 +7,7 @@
 #include "base/error.h"
 #include "model/config_parts.h"
 
-/* The BLAS counts in int; layers are bounded so that a hostile file cannot make us allocate by the
- * gigabyte. */
-static const size_t max_dimension = 2147483647;
+/* Bounded so that a hostile file cannot make us allocate by the gigabyte. */
 static const size_t max_layers = 100000;
 
 static mq_status unknown_architecture(const char *name, const char *file, mq_error *err) {
@@ -83,7 +81,7 @@ static mq_status parse_heads(mq_config *out, const cJSON *json, const char *file
         out->num_key_value_heads = out->num_attention_heads;
     }
     mq_status status = get_dimension(&out->num_key_value_heads, json, "num_key_value_heads", false,
-                                     max_dimension, file, err);
+                                     MQ_MAX_DIMENSION, file, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -101,7 +99,7 @@ static mq_status parse_heads(mq_config *out, const cJSON *json, const char *file
         }
         out->head_dim = out->hidden_size / out->num_attention_heads;
     }
-    status = get_dimension(&out->head_dim, json, "head_dim", false, max_dimension, file, err);
+    status = get_dimension(&out->head_dim, json, "head_dim", false, MQ_MAX_DIMENSION, file, err);
     if (status == MQ_OK && out->head_dim % 2 != 0) {
         status =
             mq_fail_file(err, MQ_ERR_INPUT, file,
@@ -116,11 +114,11 @@ static mq_status parse_sizes(mq_config *out, const cJSON *json, const char *file
         const char *key;
         size_t *value, max;
     } required[] = {
-        {"hidden_size", &out->hidden_size, max_dimension},
-        {"intermediate_size", &out->intermediate_size, max_dimension},
+        {"hidden_size", &out->hidden_size, MQ_MAX_DIMENSION},
+        {"intermediate_size", &out->intermediate_size, MQ_MAX_DIMENSION},
         {"num_hidden_layers", &out->num_hidden_layers, max_layers},
-        {"num_attention_heads", &out->num_attention_heads, max_dimension},
-        {"vocab_size", &out->vocab_size, max_dimension},
+        {"num_attention_heads", &out->num_attention_heads, MQ_MAX_DIMENSION},
+        {"vocab_size", &out->vocab_size, MQ_MAX_DIMENSION},
     };
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < sizeof required / sizeof required[0]; i++) {
@@ -129,7 +127,7 @@ static mq_status parse_sizes(mq_config *out, const cJSON *json, const char *file
     }
     if (status == MQ_OK) {
         status = get_dimension(&out->max_position_embeddings, json, "max_position_embeddings",
-                               false, max_dimension, file, err);
+                               false, MQ_MAX_DIMENSION, file, err);
     }
     return status == MQ_OK ? parse_heads(out, json, file, err) : status;
 }
@@ -143,7 +141,7 @@ static bool matrix_fits(size_t rows, size_t columns) {
 static mq_status check_products(const mq_config *config, const char *file, mq_error *err) {
     size_t heads;
     if (!mq_mul_size(&heads, config->num_attention_heads, config->head_dim) ||
-        heads > max_dimension) {
+        heads > MQ_MAX_DIMENSION) {
         return mq_fail_file(err, MQ_ERR_INPUT, file,
                             "num_attention_heads times head_dim is too large");
     }
@@ -271,11 +269,11 @@ static mq_status parse_window_pattern(mq_config *out, const cJSON *json, const c
                                       mq_error *err) {
     size_t pattern = out->arch->default_sliding_window_pattern;
     mq_status status =
-        get_dimension(&pattern, json, "sliding_window_pattern", false, max_dimension, file, err);
+        get_dimension(&pattern, json, "sliding_window_pattern", false, MQ_MAX_DIMENSION, file, err);
     size_t written_back = pattern;
     if (status == MQ_OK) {
-        status = get_dimension(&written_back, json, "_sliding_window_pattern", false, max_dimension,
-                               file, err);
+        status = get_dimension(&written_back, json, "_sliding_window_pattern", false,
+                               MQ_MAX_DIMENSION, file, err);
     }
     if (status != MQ_OK) {
         return status;
@@ -339,8 +337,8 @@ static mq_status parse_windows(mq_config *out, const cJSON *json, const char *fi
                             "sliding_window is null, but there are local layers");
     }
     out->sliding_window = out->arch->default_sliding_window;
-    return get_dimension(&out->sliding_window, json, "sliding_window", false, max_dimension, file,
-                         err);
+    return get_dimension(&out->sliding_window, json, "sliding_window", false, MQ_MAX_DIMENSION,
+                         file, err);
 }
 
 static mq_status parse(mq_config *out, const cJSON *json, const char *file, mq_error *err) {

@@ -4,6 +4,10 @@
 
 #include "model/config.h"
 
+/* Of sizes, also those that nothing is allocated by: the BLAS counts in int, and the formats that
+ * slices are written in have 32 bits for them. */
+#define MQ_MAX_DIMENSION ((size_t)2147483647)
+
 /* Every member of config.json must be a field that arch reads, one known to have no influence on
  * the logits, one that has the only value which changes nothing, or null. Otherwise MQ_ERR_INPUT
  * naming it; also for a member that is there twice. */

@@ -138,8 +138,9 @@ static mq_status get_original_length(const rope_source *source) {
     if (status != MQ_OK) {
         return status;
     }
-    if (length == 0) {
-        return fail_key(source, "original_max_position_embeddings", "must be positive");
+    if (length == 0 || length > MQ_MAX_DIMENSION) {
+        return fail_key(source, "original_max_position_embeddings",
+                        "must be between 1 and 2147483647");
     }
     source->rope->original_max_position_embeddings = length;
     return MQ_OK;

@@ -346,6 +346,10 @@ static void test_rope_refusals(void **state) {
             "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":2,\"low_freq_factor\":1,\"high_"
             "freq_factor\":4,\"original_max_position_embeddings\":0}",
             "original_max_position_embeddings");
+    refused(LLAMA,
+            "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"original_max_position_"
+            "embeddings\":2147483648}",
+            "original_max_position_embeddings must be between 1 and 2147483647");
     refused(LLAMA, "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"beta_slow\":-1}",
             "beta_slow");
     refused(LLAMA, "\"rope_theta\":1,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}",
