@@ -60,9 +60,30 @@ static mq_status check_bytes(const char *text, size_t size, const char *file, mq
     return MQ_OK;
 }
 
+/* cJSON keeps strings as C strings and would cut them at the character U+0000: two names could then
+ * become one. */
+static mq_status check_escapes(const char *text, size_t size, const char *file, mq_error *err) {
+    static const char escape[] = "\\u0000";
+    const char *end = text + size;
+    for (const char *at = text; (at = memmem(at, (size_t)(end - at), escape, 6)) != NULL; at++) {
+        const char *before = at; /* an even number of backslashes before it are escaped ones */
+        while (before > text && before[-1] == '\\') {
+            before--;
+        }
+        if ((at - before) % 2 == 0) {
+            return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, (uint64_t)(at - text),
+                                  "a string that holds the character U+0000 is not supported");
+        }
+    }
+    return MQ_OK;
+}
+
 mq_status mq_json_parse(cJSON **out, const char *text, size_t size, const char *file,
                         mq_error *err) {
     mq_status status = check_bytes(text, size, file, err);
+    if (status == MQ_OK) {
+        status = check_escapes(text, size, file, err);
+    }
     if (status != MQ_OK) {
         return status;
     }

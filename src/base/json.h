@@ -7,8 +7,8 @@
 #include "base/file.h"
 
 /* Parses size bytes; on failure MQ_ERR_INPUT with file and the byte offset (within a byte of it).
- * Nothing but white space may follow the value; a NUL byte inside is an error; nesting is limited
- * by cJSON. *out is the caller's (cJSON_Delete).
+ * Nothing but white space may follow the value; a NUL byte inside is an error, as is the escape
+ * of one; nesting is limited by cJSON. *out is the caller's (cJSON_Delete).
  *
  * cJSON keeps numbers as double: integers above 2^53 are refused by mq_json_size. */
 mq_status mq_json_parse(cJSON **out, const char *text, size_t size, const char *file,

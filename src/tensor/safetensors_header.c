@@ -206,20 +206,6 @@ static mq_status read_entries(const header_reader *r, mq_shard *shard, const cJS
 
 /* --- the file --------------------------------------------------------------------------------- */
 
-/* cJSON ends a string at the character \u0000: two names could then become one. Offset of the
- * first, or size. */
-static size_t find_escaped_nul(const char *text, size_t size) {
-    for (size_t i = 0; i + 6 <= size; i++) {
-        if (text[i] == '\\') {
-            if (memcmp(text + i + 1, "u0000", 5) == 0) {
-                return i;
-            }
-            i++; /* the escaped character is no beginning of another escape */
-        }
-    }
-    return size;
-}
-
 /* Errors of the JSON parser count from the header's beginning. */
 static mq_status in_file_offsets(mq_error *err, mq_status status) {
     if (err != NULL && err->has_offset) {
@@ -233,11 +219,6 @@ static mq_status parse_header(const header_reader *r, mq_shard *shard, const cha
     if (size == 0 || text[0] != '{') {
         return mq_fail_offset(r->err, MQ_ERR_INPUT, r->path, NULL, LENGTH_BYTES,
                               "the header does not begin with '{'");
-    }
-    size_t nul = find_escaped_nul(text, size);
-    if (nul < size) {
-        return mq_fail_offset(r->err, MQ_ERR_INPUT, r->path, NULL, LENGTH_BYTES + nul,
-                              "the header holds the character \\u0000");
     }
     cJSON *header = NULL;
     mq_status status = mq_json_parse(&header, text, size, r->path, r->err);

@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "text/utf8.h"
-
 static bool is_blank(const mq_line *line) {
     for (size_t i = 0; i < line->size; i++) {
         if (line->text[i] != ' ' && line->text[i] != '\t' && line->text[i] != '\r') {
@@ -29,18 +27,12 @@ bool mq_next_line(mq_line *line, const char *text, size_t size) {
 }
 
 mq_status mq_line_parse(cJSON **out, const mq_line *line, const char *path, mq_error *err) {
-    size_t offset;
-    if (mq_json_has_nul(&offset, line->text, line->size)) {
-        return mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, line->offset + offset,
-                              "line %zu: a string that holds the character U+0000 is not supported",
-                              line->number);
-    }
     mq_error inner;
     mq_status status = mq_json_parse(out, line->text, line->size, path, &inner);
     if (status == MQ_ERR_INPUT) {
         return mq_fail_offset(err, status, path, NULL,
-                              line->offset + (inner.has_offset ? inner.offset : 0),
-                              "line %zu is not JSON", line->number);
+                              line->offset + (inner.has_offset ? inner.offset : 0), "line %zu: %s",
+                              line->number, inner.message);
     }
     if (status && err) {
         *err = inner;

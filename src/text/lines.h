@@ -14,8 +14,8 @@ typedef struct mq_line {
 /* The next line of text[size] that is not blank; false when there is none. Begin with {0}. */
 bool mq_next_line(mq_line *line, const char *text, size_t size);
 
-/* The value on a line, the caller's (cJSON_Delete). MQ_ERR_INPUT naming file, line and offset: not
- * JSON, or a string that holds U+0000 (cJSON would cut it there). */
+/* The value on a line, the caller's (cJSON_Delete). MQ_ERR_INPUT naming file, line and offset, as
+ * of mq_json_parse. */
 mq_status mq_line_parse(cJSON **out, const mq_line *line, const char *path, mq_error *err);
 
 #endif

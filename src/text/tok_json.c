@@ -225,12 +225,8 @@ static mq_status load_bos(mq_tokenizer *t, const char *folder, mq_error *err) {
 
 static mq_status read_root(cJSON **out, const char *path, mq_error *err) {
     char *text = NULL;
-    size_t size = 0, offset;
+    size_t size = 0;
     mq_status status = mq_read_file(&text, &size, path, MAX_FILE, err);
-    if (!status && mq_json_has_nul(&offset, text, size)) {
-        status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, offset,
-                                "a string that holds the character U+0000 is not supported");
-    }
     if (!status) {
         status = mq_json_parse(out, text, size, path, err);
     }

@@ -73,22 +73,6 @@ bool mq_utf8_valid(size_t *offset, const char *text, size_t size) {
     return true;
 }
 
-bool mq_json_has_nul(size_t *offset, const char *text, size_t size) {
-    static const char escape[] = "\\u0000";
-    const char *end = text + size;
-    for (const char *at = text; (at = memmem(at, (size_t)(end - at), escape, 6)) != NULL; at++) {
-        const char *before = at; /* an even number of backslashes before it are escaped ones */
-        while (before > text && before[-1] == '\\') {
-            before--;
-        }
-        if ((at - before) % 2 == 0) {
-            *offset = (size_t)(at - text);
-            return true;
-        }
-    }
-    return false;
-}
-
 bool mq_is_white_space(uint32_t c) {
     return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
            (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||

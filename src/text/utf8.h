@@ -20,10 +20,6 @@ size_t mq_utf8_encode(char out[4], uint32_t code_point);
  * byte. */
 bool mq_utf8_valid(size_t *offset, const char *text, size_t size);
 
-/* Whether JSON text holds the escape \u0000, and where: cJSON keeps strings as C strings and would
- * cut them there. */
-bool mq_json_has_nul(size_t *offset, const char *text, size_t size);
-
 /* The property White_Space. */
 bool mq_is_white_space(uint32_t code_point);
 

@@ -8,6 +8,8 @@ static mq_status parse(cJSON **out, const char *text, mq_error *err) {
     return mq_json_parse(out, text, strlen(text), "f.json", err);
 }
 
+#define NUL "a string that holds the character U+0000 is not supported"
+
 static void malformed_text_is_refused_with_its_offset(void **state) {
     (void)state;
     static const struct {
@@ -23,6 +25,8 @@ static void malformed_text_is_refused_with_its_offset(void **state) {
         {"{}{}", 4, 2, "something follows the JSON value"},
         {"{\"a\0\":1}", 8, 3, "JSON holds a NUL byte"},
         {"{}\0", 3, 2, "JSON holds a NUL byte"},
+        {"{\"a\\u0000b\":1}", 14, 3, NUL},
+        {"\"\\\\\\u0000\"", 10, 3, NUL}, /* after an escaped backslash */
         {"{\"a\":\"\xff\"}", 9, 6, "JSON is not valid UTF-8"},
         {"\"\xc0\x80\"", 4, 1, "JSON is not valid UTF-8"},     /* overlong */
         {"\"\xe0\x80\x80\"", 5, 1, "JSON is not valid UTF-8"}, /* overlong */
@@ -63,9 +67,12 @@ static void nesting_is_limited(void **state) {
 static void good_text_is_parsed(void **state) {
     (void)state;
     cJSON *json = NULL;
-    assert_int_equal(parse(&json, " {\"a\": [1, \"\xe2\x82\xac\"]}\n\t ", NULL), MQ_OK);
+    assert_int_equal(parse(&json, " {\"a\": [1, \"\xe2\x82\xac\", \"\\\\u0000\"]}\n\t ", NULL),
+                     MQ_OK);
     assert_string_equal(cJSON_GetArrayItem(cJSON_GetObjectItem(json, "a"), 1)->valuestring,
                         "\xe2\x82\xac");
+    assert_string_equal(cJSON_GetArrayItem(cJSON_GetObjectItem(json, "a"), 2)->valuestring,
+                        "\\u0000");
     cJSON_Delete(json);
 }
 

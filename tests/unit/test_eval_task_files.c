@@ -202,9 +202,9 @@ static void test_what_is_refused(void **state) {
     static const char *const cases[][2] = {
         {"", "there is no item in it"},
         {"\n  \n", "there is no item in it"},
-        {GOOD "{\"id\": \"b\"", "line 2 is not JSON"},
-        {GOOD "\n" GOOD "nonsense\n", "line 4 is not JSON"},
-        {GOOD "{} {}\n", "line 2 is not JSON"},
+        {GOOD "{\"id\": \"b\"", "line 2: JSON is malformed"},
+        {GOOD "\n" GOOD "nonsense\n", "line 4: JSON is malformed"},
+        {GOOD "{} {}\n", "line 2: something follows the JSON value"},
         {"[1]", "line 1: not an object"},
         {GOOD "{\"id\": \"\\u0000\"}", "line 2: a string that holds the character U+0000"},
         {"{\"choices\": [" CHOICE("Q", "a") "], \"gold\": 0}", "line 1: no string \"id\""},
@@ -230,7 +230,7 @@ static void test_what_is_refused(void **state) {
         {ITEM("a", "0", CHOICE("x", "y")), "line 1: a continuation that adds no token"},
         {GOOD ITEM("a", "0", CHOICE("", "b")), "line 2: an empty context"},
         {GOOD ITEM("a", "0", CHOICE(" \\n", "b")), "line 2: an empty context"},
-        {"{\"id\": \"\xff\"}", "line 1 is not JSON"},
+        {"{\"id\": \"\xff\"}", "line 1: JSON is not valid UTF-8"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         refuses(*state, cases[i][0], none, cases[i][1]);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "config_text.h"
+#include "temporary.h"
 
 /* {base,extra} must be refused as bad input, in the file's name, with every one of the words. */
 static void refused(const char *base, const char *extra, const char *words) {
@@ -388,14 +389,34 @@ static void test_missing_file(void **state) {
     mq_config_free(&config);
 }
 
+/* cJSON would cut the string there, and the architecture be another one. */
+static void test_escaped_nul(void **state) {
+    temporary *folder = *state;
+    static const char text[] = "{\"architectures\":[\"LlamaForCausalLM\\u0000b\"]}";
+    temporary_write(folder, "config.json", text, strlen(text));
+    mq_config config;
+    mq_error err = {0};
+    assert_int_equal(mq_config_read(&config, folder->path, &err), MQ_ERR_INPUT);
+    assert_non_null(strstr(err.file, "config.json"));
+    assert_string_equal(err.message, "a string that holds the character U+0000 is not supported");
+    assert_true(err.has_offset);
+    assert_int_equal(err.offset, strstr(text, "\\u0000") - text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_llama_defaults), cmocka_unit_test(test_gemma_defaults),
-        cmocka_unit_test(test_layer_types),    cmocka_unit_test(test_other_families),
-        cmocka_unit_test(test_architecture),   cmocka_unit_test(test_unknown_fields),
-        cmocka_unit_test(test_sizes),          cmocka_unit_test(test_rope_spellings),
-        cmocka_unit_test(test_rope_refusals),  cmocka_unit_test(test_names),
+        cmocka_unit_test(test_llama_defaults),
+        cmocka_unit_test(test_gemma_defaults),
+        cmocka_unit_test(test_layer_types),
+        cmocka_unit_test(test_other_families),
+        cmocka_unit_test(test_architecture),
+        cmocka_unit_test(test_unknown_fields),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_rope_spellings),
+        cmocka_unit_test(test_rope_refusals),
+        cmocka_unit_test(test_names),
         cmocka_unit_test(test_missing_file),
+        cmocka_unit_test_setup_teardown(test_escaped_nul, temporary_setup, temporary_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,7 +101,7 @@ static void test_documents(void **state) {
     check_rows(write_gzip(*state, "c.txt.gz", "hello"), t, OPTIONS(.length = 5), "hello");
     check_rows(write_text(*state, "d", "{\"text\": 1}"), t, OPTIONS(.length = 11), "{\"text\": 1}");
     check_refused(write_text(*state, "e.jsonl", "{\"text\":\"a\"}\nnot json\n"), t,
-                  OPTIONS(.length = 1), MQ_ERR_INPUT, "not JSON", 13);
+                  OPTIONS(.length = 1), MQ_ERR_INPUT, "JSON is malformed", 13);
     check_refused(write_text(*state, "f.jsonl", "{\"text\":\"a\"}\n{\"texts\":\"b\"}\n"), t,
                   OPTIONS(.length = 1), MQ_ERR_INPUT, "without a string \"text\"", 13);
     check_refused(write_text(*state, "g.jsonl", "{\"text\":7}"), t, OPTIONS(.length = 1),

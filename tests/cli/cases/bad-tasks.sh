@@ -12,7 +12,7 @@ refused_task() {
     expect_one_error "^matquant: t\.jsonl\.gz: $2\$"
     expect_only t.jsonl t.jsonl.gz
 }
-refused_task 'not json' 'at byte [0-9]+: line 2 is not JSON'
+refused_task 'not json' 'at byte [0-9]+: line 2: JSON is malformed'
 refused_task '[]' 'line 2: not an object'
 refused_task '{"choices": [], "gold": 0}' 'line 2: no string "id"'
 refused_task '{"id": "2", "gold": 0}' 'line 2: no "choices"'

@@ -36,7 +36,7 @@ refused_text number.ndjson 'at byte 0: line 1 is without a string "text"'
 printf '{"text": "one"}\n' >texts/text.json # would be read with its brackets
 refused_text text.json 'is JSON by its name: text is read from \.jsonl, .*'
 printf '{"text": "one"}\n{"text": "tw\n' >texts/broken.jsonl
-refused_text broken.jsonl 'at byte 26: line 2 is not JSON' # in it, a string that does not end
+refused_text broken.jsonl 'at byte 26: line 2: JSON is malformed' # in it, a string that does not end
 printf 'not an array' >texts/ids.npy
 refused_text ids.npy 'at byte 0: not a NumPy array file'
 mkdir texts/folder.txt
