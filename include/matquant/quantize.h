@@ -48,6 +48,8 @@ typedef enum mq_preset {
  */
 #define MQ_REFIT_BETWEEN 4
 #define MQ_MAX_CODISTILL 7
+/* 2^53, up to which JSON numbers are exact. */
+#define MQ_LARGEST_SEED (1ULL << 53)
 
 /* A term of co-distillation (MatQuant, arXiv 2502.06786: "teacher -> student"): the loss of the
  * student's output against the teacher's output on the same batch, instead of against the
@@ -164,7 +166,7 @@ typedef struct mq_quantize_options {
     /* --- machine, and what a run depends on --- */
 
     mq_gemm_choice gemm;
-    uint64_t seed; /* for all random choices; at most 2^53, up to which JSON numbers are exact */
+    uint64_t seed; /* for all random choices; at most MQ_LARGEST_SEED */
     bool bos;      /* begin calibration sequences with the template's beginning-of-sequence token */
 
     /* --- output --- */

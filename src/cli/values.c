@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "matquant/names.h"
+#include "matquant/quantize.h"
 
 /* A whole number in decimal without sign; false when text is anything else or does not fit. *end is
  * what follows. */
@@ -74,14 +75,11 @@ static const char *read_bytes(char *expected, size_t size, const cli_option *opt
     return NULL;
 }
 
-/* The largest that JSON can say (matquant/quantize.h). */
-#define LARGEST_SEED (1ULL << 53)
-
 static const char *read_seed(char *expected, size_t size, const cli_option *option,
                              const char *text) {
     uint64_t value;
     const char *end;
-    if (!read_digits(&value, text, &end) || *end != 0 || value > LARGEST_SEED) {
+    if (!read_digits(&value, text, &end) || *end != 0 || value > MQ_LARGEST_SEED) {
         snprintf(expected, size, "a whole number up to 2^53");
         return expected;
     }

@@ -5,8 +5,6 @@
 #include "quant/recipe.h"
 #include "tensor/gemm_bf16.h"
 
-#define LARGEST_SEED (1ULL << 53)
-
 static mq_status no_use(const char *what, mq_error *err) {
     return mq_fail(err, MQ_ERR_USAGE, "recipe rtn learns nothing: it has no use for %s", what);
 }
@@ -248,9 +246,9 @@ static mq_status check_numbers(const mq_quantize_options *options, mq_error *err
                        "--early-stop compares a width's epochs, which --sampled leaves to chance: "
                        "choose one");
     }
-    if (options->seed > LARGEST_SEED) {
+    if (options->seed > MQ_LARGEST_SEED) {
         return mq_fail(err, MQ_ERR_USAGE, "--seed is at most %llu, the largest that JSON can say",
-                       LARGEST_SEED);
+                       MQ_LARGEST_SEED);
     }
     return MQ_OK;
 }
