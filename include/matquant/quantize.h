@@ -105,9 +105,9 @@ typedef struct mq_quantize_options {
 
     /* --- blocks --- */
 
-    size_t samples;    /* calibration sequences */
-    size_t seq_len;    /* tokens per sequence */
-    size_t epochs;     /* passes over the sequences for each block */
+    size_t samples;    /* calibration sequences, at most 10^8 */
+    size_t seq_len;    /* tokens per sequence, at most 2^31 - 1 */
+    size_t epochs;     /* passes over the sequences for each block, at most 10^6 */
     size_t batch;      /* sequences per step */
     double rate;       /* factor, positive: multiplies the recipe's learning rates for the blocks */
     double early_stop; /* percent: a block's learning ends after an epoch that lowered no width's

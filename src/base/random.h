@@ -11,7 +11,8 @@ typedef struct mq_random {
 
 /* Streams of the user's seed. Each use that says "+" has as many from here on, so that no two uses
  * of one run draw the same numbers: layers are at most 100000 (model/config.c), sequences fewer
- * than 2^32. Their values decide what is learned (STATE_VERSION, job/state_job.c). */
+ * than 2^40 (quant/recipe_check.c). Their values decide what is learned (STATE_VERSION,
+ * job/state_job.c). */
 #define MQ_STREAM_ORDER UINT64_C(1)               /* + layer: of a block's batches */
 #define MQ_STREAM_QAT UINT64_C(0x716174)          /* "qat": the order of its sequences */
 #define MQ_STREAM_DRAWS UINT64_C(0x6472617773)    /* "draws" + layer: of widths */

@@ -113,8 +113,12 @@ static mq_status check_codistill(const mq_quantize_options *options, mq_error *e
     return MQ_OK;
 }
 
-/* More passes than anybody wants, and few enough that steps can be counted. */
+/* More than anybody wants, and few enough that sequences, tokens and steps can be counted: products
+ * of two of them, several times over, fit in 64 bits. */
 #define MOST_EPOCHS 1000000
+#define MOST_SAMPLES 100000000
+#define MOST_LENGTH 2147483647 /* positions, which the BLAS counts in int, too */
+#define MOST_TOKENS ((size_t)1 << 40)
 
 static mq_status check_refit(const mq_quantize_options *options, mq_error *err) {
     if (!options->refit && (options->refit_epochs > 0 || options->refit_tokens > 0 ||
@@ -275,6 +279,26 @@ static mq_status check_rounding(const mq_quantize_options *options, mq_error *er
     return MQ_OK;
 }
 
+static mq_status check_amounts(const mq_quantize_options *options, mq_error *err) {
+    const struct {
+        const char *option;
+        size_t value, most;
+    } amounts[] = {
+        {"--samples", options->samples, MOST_SAMPLES},
+        {"--seq-len", options->seq_len, MOST_LENGTH},
+        {"--epochs", options->epochs, MOST_EPOCHS},
+        {"--refit-tokens", options->refit_tokens, MOST_TOKENS},
+        {"--qat-tokens", options->qat_tokens, MOST_TOKENS},
+    };
+    for (size_t i = 0; i < sizeof amounts / sizeof *amounts; i++) {
+        if (amounts[i].value > amounts[i].most) {
+            return mq_fail(err, MQ_ERR_USAGE, "%s is at most %zu", amounts[i].option,
+                           amounts[i].most);
+        }
+    }
+    return MQ_OK;
+}
+
 static mq_status check_learning(const mq_quantize_options *options, mq_error *err) {
     if (options->gemm == MQ_GEMM_ONEDNN_BF16 && !mq_gemm_bf16_built()) {
         return mq_fail(err, MQ_ERR_USAGE,
@@ -299,10 +323,7 @@ static mq_status check_learning(const mq_quantize_options *options, mq_error *er
         return mq_fail(err, MQ_ERR_USAGE,
                        "--periods: one width that has a weight must be visited on every step");
     }
-    if (options->epochs > MOST_EPOCHS) {
-        return mq_fail(err, MQ_ERR_USAGE, "--epochs is at most %d", MOST_EPOCHS);
-    }
-    return MQ_OK;
+    return check_amounts(options, err);
 }
 
 mq_status mq_recipe_check(const mq_quantize_options *options, mq_error *err) {

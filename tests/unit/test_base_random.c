@@ -95,7 +95,7 @@ static void units_are_in_range(void **state) {
 /* With as many as each use can have. */
 static void uses_of_a_seed_are_apart(void **state) {
     (void)state;
-    const uint64_t layers = 100000, sequences = UINT64_C(1) << 32;
+    const uint64_t layers = 100000, sequences = UINT64_C(1) << 40;
     const uint64_t ranges[][2] = {
         {MQ_STREAM_ORDER, layers},
         {MQ_STREAM_QAT, 1},

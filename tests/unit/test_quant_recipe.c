@@ -74,6 +74,32 @@ static void enums_are_checked(void **state) {
     }
 }
 
+/* What would overflow where it is multiplied is refused by name, and no less than that. */
+static void amounts_are_bounded(void **state) {
+    (void)state;
+    static const char *const messages[] = {
+        "--samples is at most 100000000", "--seq-len is at most 2147483647",
+        "--epochs is at most 1000000", "--refit-tokens is at most 1099511627776",
+        "--qat-tokens is at most 1099511627776"};
+    static const size_t most[] = {100000000, 2147483647, 1000000, (size_t)1 << 40, (size_t)1 << 40};
+    for (size_t i = 0; i < 5; i++) {
+        mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+        options.calib = "text";
+        options.qat = true;
+        size_t *const amounts[] = {&options.samples, &options.seq_len, &options.epochs,
+                                   &options.refit_tokens, &options.qat_tokens};
+        mq_error err;
+        *amounts[i] = most[i];
+        assert_int_equal(mq_recipe_check(&options, &err), MQ_OK);
+        const size_t more[] = {most[i] + 1, (size_t)1 << 63, SIZE_MAX};
+        for (size_t j = 0; j < sizeof more / sizeof *more; j++) {
+            *amounts[i] = more[j];
+            assert_int_equal(mq_recipe_check(&options, &err), MQ_ERR_USAGE);
+            assert_string_equal(err.message, messages[i]);
+        }
+    }
+}
+
 /* Presets are recipe best's. */
 static void presets_want_recipe_best(void **state) {
     (void)state;
@@ -153,6 +179,7 @@ static void in_a_hurry(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(enums_are_checked),
+        cmocka_unit_test(amounts_are_bounded),
         cmocka_unit_test(weights_of_the_recipes),
         cmocka_unit_test(presets_favour_what_they_say),
         cmocka_unit_test(presets_want_recipe_best),
