@@ -10,7 +10,7 @@
  * Nothing but white space may follow the value; a NUL byte inside is an error, as is the escape
  * of one; nesting is limited by cJSON. *out is the caller's (cJSON_Delete).
  *
- * cJSON keeps numbers as double: integers above 2^53 are refused by mq_json_size. */
+ * cJSON keeps numbers as double: integers above 2^53 are refused by mq_json_get_size. */
 mq_status mq_json_parse(cJSON **out, const char *text, size_t size, const char *file,
                         mq_error *err);
 /* The same of a file of at most 256 MiB. A whole number that is not written as an integer (30.0,

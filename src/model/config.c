@@ -188,7 +188,7 @@ static mq_status parse_activation(mq_config *out, const cJSON *json, const char 
     return MQ_OK;
 }
 
-/* A finite number above `above`; when absent, *out stays. */
+/* A finite number above 0, or, where zero_allowed, not below it; when absent, *out stays. */
 static mq_status get_positive(double *out, const cJSON *json, const char *key, bool zero_allowed,
                               const char *file, mq_error *err) {
     mq_status status = mq_json_get_double(out, json, key, false, file, err);
