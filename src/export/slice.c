@@ -84,7 +84,7 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
         return mq_fail_file(err, MQ_ERR_USAGE, options->output,
                             "is the master itself; name another output folder");
     }
-    int kind = MQ_KIND_PLAIN;
+    mq_kind kind = MQ_KIND_PLAIN;
     status = mq_folder_kind(&kind, options->master, err);
     if (status == MQ_OK && kind != MQ_KIND_MASTER) {
         status = mq_fail_file_in(

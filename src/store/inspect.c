@@ -195,7 +195,7 @@ static mq_status inspect_plain(mq_inspection *out, const char *folder, mq_error 
 
 mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err) {
     *out = (mq_inspection){0};
-    int kind = MQ_KIND_PLAIN;
+    mq_kind kind = MQ_KIND_PLAIN;
     mq_config config;
     mq_status status = mq_folder_kind(&kind, folder, err);
     if (status == MQ_OK) {
@@ -205,7 +205,7 @@ mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err) {
         return status;
     }
     take_shape(out, &config);
-    out->kind = (mq_kind)kind;
+    out->kind = kind;
     status = kind == MQ_KIND_PLAIN    ? inspect_plain(out, folder, err)
              : kind == MQ_KIND_MASTER ? inspect_master(out, folder, &config, err)
                                       : inspect_slice(out, folder, err);

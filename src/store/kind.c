@@ -1,4 +1,3 @@
-#include "matquant/inspect.h"
 #include "matquant/names.h"
 #include "matquant/quantize.h"
 #include "store/folder.h"
@@ -16,7 +15,8 @@ static bool is_mlx(const cJSON *quantization) {
            cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(quantization, "group_size"));
 }
 
-static mq_status kind_of_config(int *kind, const cJSON *config, const char *path, mq_error *err) {
+static mq_status kind_of_config(mq_kind *kind, const cJSON *config, const char *path,
+                                mq_error *err) {
     const cJSON *quantization = cJSON_GetObjectItemCaseSensitive(config, "quantization");
     const cJSON *legacy = cJSON_GetObjectItemCaseSensitive(config, "quantization_config");
     if ((quantization == NULL || cJSON_IsNull(quantization)) &&
@@ -104,7 +104,7 @@ mq_status mq_folder_check(const char *folder, mq_error *err) {
     return status;
 }
 
-mq_status mq_folder_kind(int *kind, const char *folder, mq_error *err) {
+mq_status mq_folder_kind(mq_kind *kind, const char *folder, mq_error *err) {
     char *path = mq_path_join(folder, MQ_CONFIG_FILE);
     if (path == NULL) {
         return mq_fail_memory(err, "a path", strlen(folder));

@@ -2,6 +2,7 @@
 #ifndef MQ_STORE_MASTER_H
 #define MQ_STORE_MASTER_H
 
+#include "matquant/inspect.h"
 #include "model/weights.h"
 #include "quant/quantized.h"
 
@@ -126,9 +127,9 @@ const mq_master_view *mq_master_find(const mq_master *master,
 /* MQ_ERR_INPUT, with a clear message, if this is no folder of a model, as far as can be told
  * without opening its files. */
 mq_status mq_folder_check(const char *folder, mq_error *err);
-/* What a folder is, from its config.json: MQ_KIND_PLAIN, _MASTER or _SLICE (matquant/inspect.h).
+/* What a folder is, from its config.json: MQ_KIND_PLAIN, _MASTER or _SLICE.
  * Quantized by another tool: MQ_ERR_INPUT saying which quant_method. */
-mq_status mq_folder_kind(int *kind, const char *folder, mq_error *err);
+mq_status mq_folder_kind(mq_kind *kind, const char *folder, mq_error *err);
 
 /* A model to run from any kind of folder: plain (width must be 0), a master at a width (0: the
  * widest that it serves, which is 8 unless it is a slice in the master's format; MQ_ERR_USAGE when

@@ -42,7 +42,7 @@ static mq_status open_slice(mq_model *model, const char *folder, unsigned width,
     return mq_slice_weights(&model->weights, slice, err);
 }
 
-static mq_status open_quantized(mq_model *model, int kind, const char *folder, unsigned width,
+static mq_status open_quantized(mq_model *model, mq_kind kind, const char *folder, unsigned width,
                                 mq_error *err) {
     model->folder = mq_strdup(folder);
     if (model->folder == NULL) {
@@ -57,7 +57,7 @@ static mq_status open_quantized(mq_model *model, int kind, const char *folder, u
 }
 
 mq_status mq_model_open_any(mq_model **out, const char *folder, unsigned width, mq_error *err) {
-    int kind = MQ_KIND_PLAIN;
+    mq_kind kind = MQ_KIND_PLAIN;
     mq_status status = mq_folder_kind(&kind, folder, err);
     if (status != MQ_OK) {
         return status;

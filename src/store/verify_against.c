@@ -239,7 +239,7 @@ static mq_status compare_with(const mq_verification *self, const mq_config *conf
 }
 
 mq_status mq_verify_against(const mq_verification *self, const char *source, mq_error *err) {
-    int kind = MQ_KIND_PLAIN;
+    mq_kind kind = MQ_KIND_PLAIN;
     mq_status status = mq_folder_kind(&kind, source, err);
     if (status != MQ_OK) {
         return status;

@@ -127,7 +127,7 @@ static void a_scale_that_is_not_finite_stops_reading(void **state) {
 
 static void expect_kind(const char *folder, mq_kind wanted) {
     mq_error err;
-    int kind = -1;
+    mq_kind kind = wanted == MQ_KIND_PLAIN ? MQ_KIND_SLICE : MQ_KIND_PLAIN;
     must(mq_folder_kind(&kind, folder, &err), &err);
     assert_int_equal(kind, wanted);
 }
@@ -137,7 +137,7 @@ static void kinds_of_folders(void **state) {
     const fixture_master_options options = {.group_size = 32, .no_private = true};
     char *plain = fixture_plain(), *master = fixture_master(plain, &options);
     mq_error err;
-    int kind = -1;
+    mq_kind kind = MQ_KIND_PLAIN;
     expect_kind(plain, MQ_KIND_PLAIN);
     expect_kind(master, MQ_KIND_MASTER);
     fixture_set_json(plain, "config.json", NULL, "quantization_config", "null");
