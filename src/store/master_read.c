@@ -1,9 +1,11 @@
 #include "store/folder.h"
+#include "store/layer_list.h"
 #include "store/master_config.h"
 #include "store/names.h"
 #include "store/readers.h"
 
-#include <stdlib.h>
+#include <assert.h>
+#include <stddef.h>
 #include <string.h>
 
 struct mq_master {
@@ -11,9 +13,7 @@ struct mq_master {
     cJSON *config, *provenance;
     char *config_path;
     mq_master_settings settings;
-    mq_master_view *linears;       /* in the order of the files */
-    const mq_master_view **sorted; /* by prefix */
-    size_t linear_count;
+    mq_layer_list linears; /* of mq_master_view */
 };
 
 /* --- one linear layer ------------------------------------------------------------------------- */
@@ -70,17 +70,22 @@ static mq_status find_affine(const mq_tensor_info **out, mq_master_view *view,
     return MQ_OK;
 }
 
-/* view->prefix is set already. */
-static mq_status read_linear(mq_master_view *view, const mq_master *master,
-                             const mq_tensor_info *codes, mq_error *err) {
-    mq_status status = check_codes(master, codes, view->prefix, err);
+/* Of mq_layer_reader; user: the master. */
+static mq_status read_linear(void *out, const char *prefix, const mq_tensor_info *codes,
+                             const void *user, mq_error *err) {
+    const mq_master *master = user;
+    mq_master_view *view = out;
+    mq_status status = check_codes(master, codes, prefix, err);
     if (status != MQ_OK) {
         return status;
     }
-    view->codes = codes;
-    view->out = codes->shape[0];
-    view->in = codes->shape[1];
-    view->min_width = mq_layer_min_width(&master->settings, view->prefix);
+    *view = (mq_master_view){
+        .prefix = prefix,
+        .codes = codes,
+        .out = codes->shape[0],
+        .in = codes->shape[1],
+        .min_width = mq_layer_min_width(&master->settings, prefix),
+    };
     unsigned widths[7];
     const size_t count = mq_layer_widths(widths, master->settings.widths,
                                          master->settings.width_count, view->min_width);
@@ -98,45 +103,19 @@ static mq_status read_linear(mq_master_view *view, const mq_master *master,
 
 /* --- all of them ------------------------------------------------------------------------------ */
 
-static int compare_prefixes(const void *a, const void *b) {
-    return strcmp((*(mq_master_view *const *)a)->prefix, (*(mq_master_view *const *)b)->prefix);
+/* The length of P when name is P.codes, else 0. */
+static size_t codes_stem(const char *name) {
+    const mq_name parsed = mq_name_parse(name);
+    return parsed.form == MQ_NAME_CODES ? strlen(parsed.stem) : 0;
 }
 
 static mq_status read_linears(mq_master *master, mq_problems *problems, mq_error *err) {
-    size_t count = mq_tensors_count(master->tensors), upper = 0;
-    for (size_t i = 0; i < count; i++) {
-        upper += mq_name_parse(mq_tensors_at(master->tensors, i)->name).form == MQ_NAME_CODES;
-    }
-    mq_status status =
-        mq_new(&master->linears, upper, sizeof *master->linears, "the list of layers", err);
-    if (status == MQ_OK) {
-        status = mq_new(&master->sorted, upper, sizeof *master->sorted, "the list of layers", err);
-    }
-    for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        const mq_tensor_info *info = mq_tensors_at(master->tensors, i);
-        mq_name name = mq_name_parse(info->name);
-        if (name.form != MQ_NAME_CODES) {
-            continue;
-        }
-        mq_master_view view = {.prefix = mq_strdup(name.stem)};
-        mq_error problem = {.status = MQ_OK};
-        if (view.prefix == NULL) {
-            return mq_fail_memory(err, "the list of layers", strlen(name.stem));
-        }
-        if (read_linear(&view, master, info, &problem) == MQ_OK) {
-            master->linears[master->linear_count++] = view;
-        } else {
-            mq_free((void *)view.prefix);
-            status = mq_problem(problems, &problem, err);
-        }
-    }
-    for (size_t i = 0; status == MQ_OK && i < master->linear_count; i++) {
-        master->sorted[i] = &master->linears[i];
-    }
-    if (status == MQ_OK && master->linear_count > 0) {
-        qsort(master->sorted, master->linear_count, sizeof *master->sorted, compare_prefixes);
-    }
-    return status;
+    static_assert(offsetof(mq_master_view, prefix) == 0, "mq_layer_list reads it there");
+    const mq_layer_reader reader = {.view_size = sizeof(mq_master_view),
+                                    .stem = codes_stem,
+                                    .read = read_linear,
+                                    .user = master};
+    return mq_layer_list_read(&master->linears, &reader, master->tensors, problems, err);
 }
 
 /* Every layer that "embeddings" names is one. */
@@ -252,11 +231,7 @@ void mq_master_close(mq_master *master) {
     if (master == NULL) {
         return;
     }
-    for (size_t i = 0; i < master->linear_count; i++) {
-        mq_free((void *)master->linears[i].prefix);
-    }
-    mq_free(master->linears);
-    mq_free(master->sorted);
+    mq_layer_list_free(&master->linears);
     mq_tensors_close(master->tensors);
     cJSON_Delete(master->config);
     cJSON_Delete(master->provenance);
@@ -285,20 +260,14 @@ bool mq_master_serves(const mq_master *master, unsigned width) {
     return mq_serves(&master->settings, width);
 }
 
-size_t mq_master_linear_count(const mq_master *master) { return master->linear_count; }
+size_t mq_master_linear_count(const mq_master *master) { return master->linears.count; }
 
 const mq_master_view *mq_master_linear_at(const mq_master *master, size_t index) {
-    return &master->linears[index];
+    return mq_layer_list_at(&master->linears, index);
 }
 
 const mq_master_view *mq_master_find(const mq_master *master, const char *prefix) {
-    const mq_master_view key = {.prefix = prefix}, *key_pointer = &key;
-    if (master->linear_count == 0) {
-        return NULL;
-    }
-    const mq_master_view **found = bsearch(&key_pointer, master->sorted, master->linear_count,
-                                           sizeof *master->sorted, compare_prefixes);
-    return found == NULL ? NULL : *found;
+    return mq_layer_list_find(&master->linears, prefix);
 }
 
 const mq_tensor_info *mq_master_private(const mq_master *master, const char *name, unsigned width) {

@@ -1,8 +1,10 @@
 #include "store/folder.h"
+#include "store/layer_list.h"
 #include "store/names.h"
 #include "store/readers.h"
 
-#include <stdlib.h>
+#include <assert.h>
+#include <stddef.h>
 #include <string.h>
 
 struct mq_slice_reader {
@@ -11,9 +13,7 @@ struct mq_slice_reader {
     const cJSON *quantization; /* in config */
     char *config_path;
     size_t width, group_size; /* of layers that have no entry of their own */
-    mq_slice_view *linears;   /* in the order of the files */
-    const mq_slice_view **sorted;
-    size_t linear_count;
+    mq_layer_list linears;    /* of mq_slice_view */
 };
 
 /* --- config.json ------------------------------------------------------------------------------ */
@@ -122,15 +122,19 @@ static mq_status check_shapes(const mq_slice_view *view, size_t group_size, mq_e
     return MQ_OK;
 }
 
-/* view->prefix and view->scales are set already. */
-static mq_status read_linear(mq_slice_view *view, const mq_slice_reader *slice, mq_error *err) {
+/* Of mq_layer_reader; user: the slice. */
+static mq_status read_linear(void *out, const char *prefix, const mq_tensor_info *scales,
+                             const void *user, mq_error *err) {
+    const mq_slice_reader *slice = user;
+    mq_slice_view *view = out;
     size_t width = 0, group_size = 0;
-    mq_status status = find_part(&view->weight, slice, view->scales, view->prefix, "weight", err);
+    *view = (mq_slice_view){.prefix = prefix, .scales = scales};
+    mq_status status = find_part(&view->weight, slice, scales, prefix, "weight", err);
     if (status == MQ_OK) {
-        status = find_part(&view->biases, slice, view->scales, view->prefix, "biases", err);
+        status = find_part(&view->biases, slice, scales, prefix, "biases", err);
     }
     if (status == MQ_OK) {
-        status = layer_format(&width, &group_size, slice, view->prefix, err);
+        status = layer_format(&width, &group_size, slice, prefix, err);
     }
     if (status != MQ_OK) {
         return status;
@@ -156,51 +160,13 @@ static size_t scales_stem(const char *name) {
     return is_scales ? length - end_length : 0;
 }
 
-static int compare_prefixes(const void *a, const void *b) {
-    return strcmp((*(mq_slice_view *const *)a)->prefix, (*(mq_slice_view *const *)b)->prefix);
-}
-
-static mq_status add_linear(mq_slice_reader *slice, const mq_tensor_info *scales,
-                            mq_problems *problems, mq_error *err) {
-    size_t length = scales_stem(scales->name);
-    char *prefix = mq_strdup(scales->name);
-    if (prefix == NULL) {
-        return mq_fail_memory(err, "the list of layers", length);
-    }
-    prefix[length] = '\0';
-    mq_slice_view view = {.prefix = prefix, .scales = scales};
-    mq_error problem = {.status = MQ_OK};
-    if (read_linear(&view, slice, &problem) == MQ_OK) {
-        slice->linears[slice->linear_count++] = view;
-        return MQ_OK;
-    }
-    mq_free(prefix);
-    return mq_problem(problems, &problem, err);
-}
-
 static mq_status read_linears(mq_slice_reader *slice, mq_problems *problems, mq_error *err) {
-    size_t count = mq_tensors_count(slice->tensors), upper = 0;
-    for (size_t i = 0; i < count; i++) {
-        upper += scales_stem(mq_tensors_at(slice->tensors, i)->name) != 0;
-    }
-    mq_status status =
-        mq_new(&slice->linears, upper, sizeof *slice->linears, "the list of layers", err);
-    if (status == MQ_OK) {
-        status = mq_new(&slice->sorted, upper, sizeof *slice->sorted, "the list of layers", err);
-    }
-    for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        const mq_tensor_info *info = mq_tensors_at(slice->tensors, i);
-        if (scales_stem(info->name) != 0) {
-            status = add_linear(slice, info, problems, err);
-        }
-    }
-    for (size_t i = 0; status == MQ_OK && i < slice->linear_count; i++) {
-        slice->sorted[i] = &slice->linears[i];
-    }
-    if (status == MQ_OK && slice->linear_count > 0) {
-        qsort(slice->sorted, slice->linear_count, sizeof *slice->sorted, compare_prefixes);
-    }
-    return status;
+    static_assert(offsetof(mq_slice_view, prefix) == 0, "mq_layer_list reads it there");
+    const mq_layer_reader reader = {.view_size = sizeof(mq_slice_view),
+                                    .stem = scales_stem,
+                                    .read = read_linear,
+                                    .user = slice};
+    return mq_layer_list_read(&slice->linears, &reader, slice->tensors, problems, err);
 }
 
 static mq_status open_folder(mq_slice_reader *slice, const char *folder, mq_problems *problems,
@@ -241,11 +207,7 @@ void mq_slice_reader_close(mq_slice_reader *slice) {
     if (slice == NULL) {
         return;
     }
-    for (size_t i = 0; i < slice->linear_count; i++) {
-        mq_free((void *)slice->linears[i].prefix);
-    }
-    mq_free(slice->linears);
-    mq_free(slice->sorted);
+    mq_layer_list_free(&slice->linears);
     mq_tensors_close(slice->tensors);
     cJSON_Delete(slice->config);
     cJSON_Delete(slice->provenance);
@@ -258,20 +220,14 @@ const cJSON *mq_slice_reader_config(const mq_slice_reader *slice) { return slice
 const cJSON *mq_slice_reader_provenance(const mq_slice_reader *slice) { return slice->provenance; }
 unsigned mq_slice_reader_width(const mq_slice_reader *slice) { return (unsigned)slice->width; }
 size_t mq_slice_reader_group_size(const mq_slice_reader *slice) { return slice->group_size; }
-size_t mq_slice_reader_count(const mq_slice_reader *slice) { return slice->linear_count; }
+size_t mq_slice_reader_count(const mq_slice_reader *slice) { return slice->linears.count; }
 
 const mq_slice_view *mq_slice_reader_at(const mq_slice_reader *slice, size_t index) {
-    return &slice->linears[index];
+    return mq_layer_list_at(&slice->linears, index);
 }
 
 const mq_slice_view *mq_slice_reader_find(const mq_slice_reader *slice, const char *prefix) {
-    const mq_slice_view key = {.prefix = prefix}, *key_pointer = &key;
-    if (slice->linear_count == 0) {
-        return NULL;
-    }
-    const mq_slice_view **found = bsearch(&key_pointer, slice->sorted, slice->linear_count,
-                                          sizeof *slice->sorted, compare_prefixes);
-    return found == NULL ? NULL : *found;
+    return mq_layer_list_find(&slice->linears, prefix);
 }
 
 bool mq_slice_reader_is_linear(const mq_slice_reader *slice, const mq_tensor_info *info) {
