@@ -158,9 +158,14 @@ static mq_status score_batch(scorer *self, const batch_place *at, mq_error *err)
 static mq_status forward(scorer *self, float *hidden, const mq_model *model, double share,
                          mq_error *err) {
     self->share_now = share;
-    mq_status status = mq_model_forward(
-        hidden, model, self->windows->ids + self->group_first * self->windows->length,
-        self->group_count, self->windows->length, self->batch, "evaluate", &self->inner, err);
+    const size_t length = self->windows->length;
+    const mq_forward_run run = {.model = model,
+                                .ids = self->windows->ids + self->group_first * length,
+                                .sequences = self->group_count,
+                                .length = length,
+                                .batch = self->batch,
+                                .phase = "evaluate"};
+    mq_status status = mq_model_forward(hidden, &run, &self->inner, err);
     self->share_done += share;
     self->share_now = 0;
     return status;

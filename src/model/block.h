@@ -137,24 +137,26 @@ void mq_block_params_round(mq_bf16 *rounded, const mq_block_params *params, cons
 
 /* --- a whole model, block by block ------------------------------------------------------------ */
 
-/* hidden[sequences·length, hidden_size] of the last block for sequences of token ids, holding one
- * block's weights at a time: all sequences pass block after block, `batch` sequences at once.
- * Progress is reported as `phase`, unit "block". */
-mq_status mq_model_forward(float *hidden, const mq_model *model, const int32_t *ids,
-                           size_t sequences, size_t length, size_t batch, const char *phase,
-                           const mq_context *context, mq_error *err);
+/* Sequences of one length for a whole model, and how they pass through it. What it points at stays
+ * the caller's. */
+typedef struct mq_forward_run {
+    const mq_model *model;
+    const int32_t *ids; /* [sequences, length]: token ids */
+    size_t sequences, length;
+    size_t batch; /* sequences that pass a block at once; 0: one */
+    /* For products of bfloat16 operands, and then it has been through mq_model_forward_prepare with
+     * this run; NULL: float32. */
+    const mq_gemm_bf16 *gemm;
+    const char *phase; /* what progress is reported as, unit "block" */
+} mq_forward_run;
 
-/* The same with products of bfloat16 operands, for which gemm has been through
- * mq_model_forward_prepare with these sequences, length and batch, which is not 0. NULL: float32.
- */
-mq_status mq_model_forward_bf16(float *hidden, const mq_model *model, const int32_t *ids,
-                                size_t sequences, size_t length, size_t batch,
-                                const mq_gemm_bf16 *gemm, const char *phase,
-                                const mq_context *context, mq_error *err);
-mq_status mq_model_forward_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t sequences,
-                                   size_t length, size_t batch, mq_error *err);
-/* Bytes that either takes; gemm as there. */
-size_t mq_model_forward_memory(const mq_config *config, size_t sequences, size_t length,
-                               size_t batch, const mq_gemm_bf16 *gemm, const mq_context *context);
+/* hidden[sequences·length, hidden_size] of the last block, holding one block's weights at a time:
+ * all sequences pass block after block. */
+mq_status mq_model_forward(float *hidden, const mq_forward_run *run, const mq_context *context,
+                           mq_error *err);
+/* Makes gemm ready for the run, whatever run->gemm is; ids and phase are not read. */
+mq_status mq_model_forward_prepare(mq_gemm_bf16 *gemm, const mq_forward_run *run, mq_error *err);
+/* Bytes that mq_model_forward takes; ids and phase are not read. */
+size_t mq_model_forward_memory(const mq_forward_run *run, const mq_context *context);
 
 #endif

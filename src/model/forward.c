@@ -57,16 +57,17 @@ static void report(const char *phase, double done, size_t layers, double begin,
 
 /* --- sequences of one length ------------------------------------------------------------------ */
 
-static forward_size equal_size(size_t sequences, size_t length, size_t batch) {
-    return (forward_size){batch < sequences ? batch : sequences, length, length};
+static size_t batch_of(const mq_forward_run *run) { return run->batch == 0 ? 1 : run->batch; }
+
+static forward_size equal_size(const mq_forward_run *run) {
+    return (forward_size){mq_smaller(batch_of(run), run->sequences), run->length, run->length};
 }
 
-size_t mq_model_forward_memory(const mq_config *config, size_t sequences, size_t length,
-                               size_t batch, const mq_gemm_bf16 *gemm, const mq_context *context) {
-    forward f = {.gemm = gemm};
+size_t mq_model_forward_memory(const mq_forward_run *run, const mq_context *context) {
+    forward f = {.gemm = run->gemm};
     mq_slab slab = {0};
-    const forward_size size = equal_size(sequences, length, batch);
-    forward_carve(&f, &slab, config, &size, context);
+    const forward_size size = equal_size(run);
+    forward_carve(&f, &slab, &run->model->config, &size, context);
     return slab.overflow ? SIZE_MAX : slab.used;
 }
 
@@ -83,20 +84,21 @@ static mq_block_weights weights_of(const forward *f, const mq_config *config) {
     return weights;
 }
 
-static mq_status forward_block(float *hidden, forward *f, const mq_model *model, size_t layer,
-                               size_t sequences, size_t length, size_t batch,
+static mq_status forward_block(float *hidden, forward *f, const mq_forward_run *run, size_t layer,
                                const mq_context *context, mq_error *err) {
-    const size_t stride = length * model->config.hidden_size;
-    mq_status status = mq_block_params_load(&f->params, model, layer, err);
+    const mq_config *config = &run->model->config;
+    const size_t stride = run->length * config->hidden_size, batch = batch_of(run);
+    mq_status status = mq_block_params_load(&f->params, run->model, layer, err);
     if (status != MQ_OK) {
         return status;
     }
-    const mq_block_weights weights = weights_of(f, &model->config);
-    for (size_t first = 0; status == MQ_OK && first < sequences; first += batch) {
+    const mq_block_weights weights = weights_of(f, config);
+    for (size_t first = 0; status == MQ_OK && first < run->sequences; first += batch) {
         status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {
-            const mq_block_shape shape = mq_block_shape_of(
-                &model->config, layer, &f->rotations, mq_smaller(sequences - first, batch), length);
+            const size_t count = mq_smaller(run->sequences - first, batch);
+            const mq_block_shape shape =
+                mq_block_shape_of(config, layer, &f->rotations, count, run->length);
             float *rows = hidden + first * stride;
             mq_block_forward(rows, rows, &weights, &shape, f->activations, context);
         }
@@ -104,48 +106,42 @@ static mq_status forward_block(float *hidden, forward *f, const mq_model *model,
     return status;
 }
 
-mq_status mq_model_forward_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t sequences,
-                                   size_t length, size_t batch, mq_error *err) {
-    const size_t full = sequences / batch, rest = sequences % batch;
+mq_status mq_model_forward_prepare(mq_gemm_bf16 *gemm, const mq_forward_run *run, mq_error *err) {
+    const mq_config *config = &run->model->config;
+    const size_t batch = batch_of(run), rest = run->sequences % batch;
     mq_status status = MQ_OK;
-    if (full > 0) {
-        status = mq_block_prepare(gemm, config, batch, length, false, err);
+    if (run->sequences >= batch) {
+        status = mq_block_prepare(gemm, config, batch, run->length, false, err);
     }
-    return status == MQ_OK && rest > 0 ? mq_block_prepare(gemm, config, rest, length, false, err)
-                                       : status;
+    if (status == MQ_OK && rest > 0) {
+        status = mq_block_prepare(gemm, config, rest, run->length, false, err);
+    }
+    return status;
 }
 
-mq_status mq_model_forward(float *hidden, const mq_model *model, const int32_t *ids,
-                           size_t sequences, size_t length, size_t batch, const char *phase,
-                           const mq_context *context, mq_error *err) {
-    return mq_model_forward_bf16(hidden, model, ids, sequences, length, batch, NULL, phase, context,
-                                 err);
-}
-
-mq_status mq_model_forward_bf16(float *hidden, const mq_model *model, const int32_t *ids,
-                                size_t sequences, size_t length, size_t batch,
-                                const mq_gemm_bf16 *gemm, const char *phase,
-                                const mq_context *context, mq_error *err) {
-    const size_t layers = model->config.num_hidden_layers;
+mq_status mq_model_forward(float *hidden, const mq_forward_run *run, const mq_context *context,
+                           mq_error *err) {
+    const mq_config *config = &run->model->config;
+    const size_t layers = config->num_hidden_layers;
     const double begin = mq_seconds();
-    if (sequences == 0 || length == 0) {
+    if (run->sequences == 0 || run->length == 0) {
         return MQ_OK;
     }
-    batch = batch == 0 ? 1 : batch;
-    mq_status status = mq_model_embed(hidden, model, ids, sequences * length, err);
-    forward f = {.gemm = gemm};
+    mq_status status =
+        mq_model_embed(hidden, run->model, run->ids, run->sequences * run->length, err);
+    forward f = {.gemm = run->gemm};
     if (status == MQ_OK) {
-        const forward_size size = equal_size(sequences, length, batch);
-        status = forward_open(&f, &model->config, &size, context, err);
+        const forward_size size = equal_size(run);
+        status = forward_open(&f, config, &size, context, err);
     }
     for (size_t layer = 0; status == MQ_OK && layer < layers; layer++) {
-        status = forward_block(hidden, &f, model, layer, sequences, length, batch, context, err);
+        status = forward_block(hidden, &f, run, layer, context, err);
         if (status == MQ_OK) {
-            report(phase, (double)(layer + 1), layers, begin, context);
+            report(run->phase, (double)(layer + 1), layers, begin, context);
         }
     }
     mq_slab_free(&f.memory);
-    return status == MQ_OK && gemm != NULL ? mq_gemm_bf16_check(gemm, err) : status;
+    return status == MQ_OK && run->gemm != NULL ? mq_gemm_bf16_check(run->gemm, err) : status;
 }
 
 /* --- packed batches --------------------------------------------------------------------------- */

@@ -128,6 +128,39 @@ static const mq_gemm_bf16 *measuring_gemm(const mq_refit_setup *setup, unsigned 
     return setup->codes_move || mq_refit_is_wide(width) ? NULL : setup->gemm;
 }
 
+/* --- passes in which nothing is trained ------------------------------------------------------- */
+
+/* Full precision's, over the sequences whose targets are rounded. Like the others that follow it
+ * has no ids: memory is predicted before there are any. */
+static mq_forward_run rounded_run(const mq_refit_setup *setup) {
+    return (mq_forward_run){.model = setup->model,
+                            .sequences = rounded_targets(setup),
+                            .length = setup->length,
+                            .batch = setup->pass_batch,
+                            .gemm = setup->gemm,
+                            .phase = "full precision, bfloat16"};
+}
+
+/* Full precision's, over all others. */
+static mq_forward_run exact_run(const mq_refit_setup *setup) {
+    return (mq_forward_run){.model = setup->model,
+                            .sequences = setup->train + setup->validation - rounded_targets(setup),
+                            .length = setup->length,
+                            .batch = setup->pass_batch,
+                            .phase = "full precision"};
+}
+
+/* A student's, over so many sequences of the validation; gemm: its measuring_gemm. */
+static mq_forward_run measuring_run(const mq_refit_setup *setup, const mq_model *model,
+                                    size_t measured, const mq_gemm_bf16 *gemm) {
+    return (mq_forward_run){.model = model,
+                            .sequences = measured,
+                            .length = setup->length,
+                            .batch = setup->pass_batch,
+                            .gemm = gemm,
+                            .phase = "measure"};
+}
+
 mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq_context *context) {
     return (mq_distill){.setup = *setup,
                         .context = context,
@@ -144,12 +177,13 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
     const size_t batch = mq_refit_batch(setup), rest = setup->validation % batch;
     mq_status status = mq_block_prepare(setup->gemm, config, batch, setup->length, true, err);
     if (status == MQ_OK) {
-        status = mq_model_forward_prepare(setup->gemm, config, rounded_targets(setup),
-                                          setup->length, setup->pass_batch, err);
+        const mq_forward_run run = rounded_run(setup);
+        status = mq_model_forward_prepare(setup->gemm, &run, err);
     }
-    if (status == MQ_OK && measuring_gemm(setup, MQ_MIN_WIDTH) != NULL) {
-        status = mq_model_forward_prepare(setup->gemm, config, setup->validation, setup->length,
-                                          setup->pass_batch, err);
+    const mq_gemm_bf16 *narrow = measuring_gemm(setup, MQ_MIN_WIDTH);
+    if (status == MQ_OK && narrow != NULL) {
+        const mq_forward_run run = measuring_run(setup, setup->model, setup->validation, narrow);
+        status = mq_model_forward_prepare(setup->gemm, &run, err);
     }
     if (status == MQ_OK) {
         status = mq_head_gradient_prepare(setup->gemm, config, batch * setup->length, err);
@@ -164,19 +198,14 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
  * kind of products, and their head. */
 size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context) {
     const mq_config *config = &setup->model->config;
-    const size_t rounded = rounded_targets(setup);
-    const size_t in_bf16 = rounded > 0
-                               ? mq_model_forward_memory(config, rounded, setup->length,
-                                                         setup->pass_batch, setup->gemm, context)
-                               : 0;
-    const size_t full = mq_larger(
-        in_bf16, mq_model_forward_memory(config, setup->train + setup->validation - rounded,
-                                         setup->length, setup->pass_batch, NULL, context));
-    const size_t student = mq_larger(
-        mq_model_forward_memory(config, setup->validation, setup->length, setup->pass_batch, NULL,
-                                context),
-        mq_model_forward_memory(config, setup->validation, setup->length, setup->pass_batch,
-                                measuring_gemm(setup, MQ_MIN_WIDTH), context));
+    const mq_forward_run rounded = rounded_run(setup), exact = exact_run(setup);
+    const size_t in_bf16 = rounded.sequences > 0 ? mq_model_forward_memory(&rounded, context) : 0;
+    const size_t full = mq_larger(in_bf16, mq_model_forward_memory(&exact, context));
+    const mq_forward_run wide = measuring_run(setup, setup->model, setup->validation, NULL);
+    const mq_forward_run narrow =
+        measuring_run(setup, setup->model, setup->validation, measuring_gemm(setup, MQ_MIN_WIDTH));
+    const size_t student = mq_larger(mq_model_forward_memory(&wide, context),
+                                     mq_model_forward_memory(&narrow, context));
     const size_t measured = mq_sum_capped(student, mq_student_read_memory(config));
     const size_t head = mq_head_memory(config, setup->validation * setup->length);
     return mq_larger(full, mq_larger(measured, head));
@@ -186,15 +215,14 @@ mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
     const mq_refit_setup *setup = &distill->setup;
     const mq_config *config = &setup->model->config;
     mq_rotations_fill(&distill->rotations, config, setup->length);
-    const size_t rounded = rounded_targets(setup), length = setup->length;
-    mq_status status = mq_model_forward_bf16(distill->teacher_hidden, setup->model, setup->ids,
-                                             rounded, length, setup->pass_batch, setup->gemm,
-                                             "full precision, bfloat16", distill->context, err);
+    mq_forward_run rounded = rounded_run(setup), exact = exact_run(setup);
+    const size_t done = rounded.sequences * setup->length;
+    rounded.ids = setup->ids;
+    exact.ids = setup->ids + done;
+    mq_status status = mq_model_forward(distill->teacher_hidden, &rounded, distill->context, err);
     if (status == MQ_OK) {
-        status = mq_model_forward(distill->teacher_hidden + rounded * length * config->hidden_size,
-                                  setup->model, setup->ids + rounded * length,
-                                  setup->train + setup->validation - rounded, length,
-                                  setup->pass_batch, "full precision", distill->context, err);
+        status = mq_model_forward(distill->teacher_hidden + done * config->hidden_size, &exact,
+                                  distill->context, err);
     }
     distill->started = mq_seconds();
     return status;
@@ -245,10 +273,10 @@ mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *studen
     const size_t at = setup->train * setup->length, tokens = measured * setup->length;
     const float *targets = distill->teacher_hidden + at * setup->model->config.hidden_size;
     const mq_context quiet = mq_context_inner(distill->context, NULL);
+    mq_forward_run run = measuring_run(setup, &student->model, measured, gemm);
+    run.ids = setup->ids + at;
     student->rounded = true;
-    mq_status status =
-        mq_model_forward_bf16(distill->hidden, &student->model, setup->ids + at, measured,
-                              setup->length, setup->pass_batch, gemm, "measure", &quiet, err);
+    mq_status status = mq_model_forward(distill->hidden, &run, &quiet, err);
     if (status == MQ_OK) {
         status = gemm != NULL ? measure_narrow(distill, student, targets, tokens, err)
                               : measure_wide(distill, student, targets, tokens, &quiet, err);

@@ -36,7 +36,13 @@ static mq_status run(const char *folder, unsigned width, const int32_t *ids, siz
     }
     const double begin = mq_seconds();
     if (status == MQ_OK) {
-        status = mq_model_forward(hidden, model, ids, 1, length, 1, "logits", context, err);
+        const mq_forward_run pass = {.model = model,
+                                     .ids = ids,
+                                     .sequences = 1,
+                                     .length = length,
+                                     .batch = 1,
+                                     .phase = "logits"};
+        status = mq_model_forward(hidden, &pass, context, err);
     }
     const double middle = mq_seconds();
     if (status == MQ_OK) {

@@ -245,18 +245,21 @@ static inline double kl_with(mq_gemm_bf16 *gemm, const fixture *f, const mq_stud
     float *mine = mq_alloc(tokens, width * sizeof(float));
     float *theirs = mq_alloc(tokens, width * sizeof(float));
     float *kl = mq_alloc(tokens, sizeof(float));
-    const int32_t *ids = f->ids + first * LENGTH;
+    const mq_forward_run teacher_run = {.model = f->model,
+                                        .ids = f->ids + first * LENGTH,
+                                        .sequences = count,
+                                        .length = LENGTH,
+                                        .batch = count,
+                                        .phase = "test"};
+    mq_forward_run student_run = teacher_run;
+    student_run.model = &student->model;
+    student_run.gemm = gemm;
     assert_true(mine && theirs && kl);
     if (gemm != NULL) {
-        assert_int_equal(
-            mq_model_forward_prepare(gemm, &f->model->config, count, LENGTH, count, NULL), MQ_OK);
+        assert_int_equal(mq_model_forward_prepare(gemm, &student_run, NULL), MQ_OK);
     }
-    assert_int_equal(mq_model_forward_bf16(mine, &student->model, ids, count, LENGTH, count, gemm,
-                                           "test", f->context, NULL),
-                     MQ_OK);
-    assert_int_equal(
-        mq_model_forward(theirs, f->model, ids, count, LENGTH, count, "test", f->context, NULL),
-        MQ_OK);
+    assert_int_equal(mq_model_forward(mine, &student_run, f->context, NULL), MQ_OK);
+    assert_int_equal(mq_model_forward(theirs, &teacher_run, f->context, NULL), MQ_OK);
     const mq_head_side model = {&student->model, mine}, reference = {f->model, theirs};
     const mq_head_scores scores = {.kl = kl};
     if (gemm != NULL) {

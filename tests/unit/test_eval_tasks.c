@@ -102,10 +102,11 @@ static double plain_loglikelihood(const mq_model *model, const mq_task_set *set,
     const mq_task_choice *choice = &set->choices[c];
     const int32_t *ids = set->ids + choice->first;
     const size_t input = choice->length - 1, width = model->config.hidden_size;
+    const mq_forward_run run = {
+        .model = model, .ids = ids, .sequences = 1, .length = input, .batch = 1, .phase = "test"};
     const size_t count = choice->length - choice->context;
     float *hidden = malloc(input * width * sizeof *hidden), *nll = malloc(count * sizeof *nll);
-    assert_int_equal(mq_model_forward(hidden, model, ids, 1, input, 1, "test", context, NULL),
-                     MQ_OK);
+    assert_int_equal(mq_model_forward(hidden, &run, context, NULL), MQ_OK);
     const mq_head_side side = {model, hidden + (choice->context - 1) * width};
     const mq_head_scores scores = {.nll = nll};
     assert_int_equal(

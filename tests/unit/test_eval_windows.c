@@ -90,9 +90,13 @@ static float *all_logits(const mq_model *model, const mq_sequences *windows) {
     float *logits = malloc(rows * model->config.vocab_size * sizeof *logits);
     mq_context *context = NULL;
     assert_int_equal(mq_context_new(&context, NULL, NULL), MQ_OK);
-    assert_int_equal(mq_model_forward(hidden, model, windows->ids, windows->count, windows->length,
-                                      windows->count, "test", context, NULL),
-                     MQ_OK);
+    const mq_forward_run run = {.model = model,
+                                .ids = windows->ids,
+                                .sequences = windows->count,
+                                .length = windows->length,
+                                .batch = windows->count,
+                                .phase = "test"};
+    assert_int_equal(mq_model_forward(hidden, &run, context, NULL), MQ_OK);
     assert_int_equal(mq_head_logits(logits, model, hidden, rows, context, NULL), MQ_OK);
     mq_context_free(context);
     free(hidden);

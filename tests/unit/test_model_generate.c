@@ -44,8 +44,13 @@ static float *forward_logits(const mq_model *model, const int32_t *ids, size_t s
     float *hidden = mq_alloc(tokens * model->config.hidden_size, sizeof *hidden);
     float *logits = mq_alloc(tokens * model->config.vocab_size, sizeof *logits);
     assert_true(hidden != NULL && logits != NULL);
-    assert_int_equal(
-        mq_model_forward(hidden, model, ids, sequences, length, 4, "test", context, NULL), MQ_OK);
+    const mq_forward_run run = {.model = model,
+                                .ids = ids,
+                                .sequences = sequences,
+                                .length = length,
+                                .batch = 4,
+                                .phase = "test"};
+    assert_int_equal(mq_model_forward(hidden, &run, context, NULL), MQ_OK);
     assert_int_equal(mq_head_logits(logits, model, hidden, tokens, context, NULL), MQ_OK);
     mq_free(hidden);
     return logits;

@@ -41,17 +41,24 @@ static void golden_close(golden *g) {
     mq_model_free(g->model);
 }
 
+static mq_forward_run pass_of(const golden *g, size_t batch) {
+    return (mq_forward_run){.model = g->model,
+                            .ids = g->ids,
+                            .sequences = g->sequences,
+                            .length = g->length,
+                            .batch = batch,
+                            .phase = "test"};
+}
+
 static void run(golden *g, size_t batch, const mq_context *context) {
     mq_error err = {0};
+    const mq_forward_run pass = pass_of(g, batch);
     const size_t before = mq_alloc_current();
     mq_alloc_reset_peak();
-    if (mq_model_forward(g->hidden, g->model, g->ids, g->sequences, g->length, batch, "test",
-                         context, &err) != MQ_OK) {
+    if (mq_model_forward(g->hidden, &pass, context, &err) != MQ_OK) {
         fail_with("forward", &err);
     }
-    assert_true(mq_alloc_peak() - before <= mq_model_forward_memory(&g->model->config, g->sequences,
-                                                                    g->length, batch, NULL,
-                                                                    context));
+    assert_true(mq_alloc_peak() - before <= mq_model_forward_memory(&pass, context));
     assert_int_equal(mq_alloc_current(), before);
     if (mq_head_logits(g->mine, g->model, g->hidden, g->sequences * g->length, context, &err) !=
         MQ_OK) {
@@ -162,9 +169,8 @@ static void test_bad_ids(void **state) {
     g.ids[5] = -1;
     mq_context *context;
     assert_int_equal(mq_context_new(&context, NULL, NULL), MQ_OK);
-    assert_int_equal(
-        mq_model_forward(g.hidden, g.model, g.ids, g.sequences, g.length, 1, "test", context, &err),
-        MQ_ERR_INPUT);
+    const mq_forward_run pass = pass_of(&g, 1);
+    assert_int_equal(mq_model_forward(g.hidden, &pass, context, &err), MQ_ERR_INPUT);
     mq_context_free(context);
     golden_close(&g);
 }
@@ -196,9 +202,8 @@ static void test_progress_and_interrupt(void **state) {
     assert_int_equal(r.count, 3);
     interrupted = 1;
     const size_t before = mq_alloc_current();
-    assert_int_equal(
-        mq_model_forward(g.hidden, g.model, g.ids, g.sequences, g.length, 1, "test", context, NULL),
-        MQ_ERR_INTERRUPTED);
+    const mq_forward_run pass = pass_of(&g, 1);
+    assert_int_equal(mq_model_forward(g.hidden, &pass, context, NULL), MQ_ERR_INTERRUPTED);
     assert_int_equal(mq_head_logits(g.mine, g.model, g.hidden, 2, context, NULL),
                      MQ_ERR_INTERRUPTED);
     assert_int_equal(mq_alloc_current(), before);

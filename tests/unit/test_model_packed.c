@@ -88,8 +88,13 @@ static double worst_difference(const mq_model *model, const packing *batches, si
             for (size_t i = 0; i < length; i++) {
                 ids[i] = batches[b].ids[batches[b].row_of[s][i]];
             }
-            assert_int_equal(
-                mq_model_forward(alone, model, ids, 1, length, 1, "test", context, NULL), MQ_OK);
+            const mq_forward_run run = {.model = model,
+                                        .ids = ids,
+                                        .sequences = 1,
+                                        .length = length,
+                                        .batch = 1,
+                                        .phase = "test"};
+            assert_int_equal(mq_model_forward(alone, &run, context, NULL), MQ_OK);
             for (size_t i = 0; i < length * n; i++) {
                 const size_t row = first + batches[b].row_of[s][i / n];
                 const double expected = (double)alone[i];
