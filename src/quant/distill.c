@@ -109,15 +109,16 @@ size_t mq_refit_measured(const mq_refit_setup *setup, unsigned width) {
     return mq_smaller(mq_larger(setup->validation / PART, LEAST), setup->validation);
 }
 
-/* Sequences whose targets are made with bfloat16 products: all of train but the last, which wide
- * widths train on. For narrow ones a target's rounding is little beside what they are off by (KL of
- * all three is the same, tests/bench/RESULTS.md), and full precision's pass takes a third of the
- * time. */
+/* Sequences whose targets are made with bfloat16 products: of those of train that are read all but
+ * the last, which wide widths train on. For narrow ones a target's rounding is little beside what
+ * they are off by (KL of all three is the same, tests/bench/RESULTS.md), and full precision's pass
+ * takes a third of the time. */
 static size_t rounded_targets(const mq_refit_setup *setup) {
     if (setup->gemm == NULL || setup->codes_move) {
         return 0;
     }
-    return setup->train - (setup->only_narrow ? 0 : mq_refit_share(setup, MQ_MAX_WIDTH));
+    const size_t wide = setup->only_narrow ? 0 : mq_refit_share(setup, MQ_MAX_WIDTH);
+    return setup->train - setup->unread - wide;
 }
 
 /* What a width is measured with, through the blocks and at the head; NULL: float32. A narrow one as
@@ -144,7 +145,8 @@ static mq_forward_run rounded_run(const mq_refit_setup *setup) {
 /* Full precision's, over all others. */
 static mq_forward_run exact_run(const mq_refit_setup *setup) {
     return (mq_forward_run){.model = setup->model,
-                            .sequences = setup->train + setup->validation - rounded_targets(setup),
+                            .sequences = setup->train - setup->unread + setup->validation -
+                                         rounded_targets(setup),
                             .length = setup->length,
                             .batch = setup->pass_batch,
                             .phase = "full precision"};
@@ -194,8 +196,8 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
     return status;
 }
 
-/* Full precision's pass over all sequences, a student's over those of the validation, with either
- * kind of products, and their head. */
+/* Full precision's pass over all sequences that are read, a student's over those of the validation,
+ * with either kind of products, and their head. */
 size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context) {
     const mq_config *config = &setup->model->config;
     const mq_forward_run rounded = rounded_run(setup), exact = exact_run(setup);
@@ -216,12 +218,14 @@ mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
     const mq_config *config = &setup->model->config;
     mq_rotations_fill(&distill->rotations, config, setup->length);
     mq_forward_run rounded = rounded_run(setup), exact = exact_run(setup);
-    const size_t done = rounded.sequences * setup->length;
-    rounded.ids = setup->ids;
-    exact.ids = setup->ids + done;
-    mq_status status = mq_model_forward(distill->teacher_hidden, &rounded, distill->context, err);
+    const size_t first = setup->unread * setup->length;
+    const size_t rest = first + rounded.sequences * setup->length;
+    rounded.ids = setup->ids + first;
+    exact.ids = setup->ids + rest;
+    mq_status status = mq_model_forward(distill->teacher_hidden + first * config->hidden_size,
+                                        &rounded, distill->context, err);
     if (status == MQ_OK) {
-        status = mq_model_forward(distill->teacher_hidden + done * config->hidden_size, &exact,
+        status = mq_model_forward(distill->teacher_hidden + rest * config->hidden_size, &exact,
                                   distill->context, err);
     }
     distill->started = mq_seconds();

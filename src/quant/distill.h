@@ -52,8 +52,8 @@ size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context)
 /* Makes setup's gemm, if it has one, ready for all products. */
 mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err);
 
-/* After carving on the real slab: runs the full-precision model over all sequences, with setup's
- * gemm over those that only narrow widths train on. */
+/* After carving on the real slab: runs the full-precision model over all sequences that are read,
+ * with setup's gemm over those that only narrow widths train on. */
 mq_status mq_distill_teach(mq_distill *distill, mq_error *err);
 
 /* Mean KL(full precision ‖ student) of the width's validation sequences, nats a token, with the

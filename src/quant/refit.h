@@ -45,7 +45,8 @@ typedef struct mq_refit_setup {
     size_t least; /* widths up to 5 bits train on at least this many sequences, and wider ones on at
                      least a quarter as many, even if their share of train (mq_refit_share)
                      is smaller */
-    size_t batch; /* sequences per step */
+    size_t unread; /* of train, the first ones, which no width's share has: they need no targets */
+    size_t batch;  /* sequences per step */
     size_t pass_batch; /* sequences at once where nothing is trained */
     size_t kept_bytes; /* for blocks' insides kept between forward and backward; at least one
                           block's are always kept */

@@ -14,9 +14,11 @@
 #include "quant/distill.h"
 #include "refit_fixture.h"
 
-/* What leaves the last block of full precision, sequence after sequence, as a refit keeps it. */
-static float *targets_of(const fixture *f, bool codes_move, bool only_narrow) {
+/* What leaves the last block of full precision, sequence after sequence, as a refit keeps it; of
+ * those that are not read nothing. */
+static float *targets_of(const fixture *f, bool codes_move, bool only_narrow, size_t unread) {
     mq_refit_setup setup = setup_of(f, 1, 1e-3);
+    setup.unread = unread;
     setup.codes_move = codes_move;
     setup.only_narrow = only_narrow;
     mq_distill distill = mq_distill_for(&setup, 1, f->context);
@@ -25,8 +27,9 @@ static float *targets_of(const fixture *f, bool codes_move, bool only_narrow) {
     mq_distill_carve(&distill, &slab);
     assert_int_equal(mq_slab_allocate(&slab, "the test", NULL), MQ_OK);
     mq_distill_carve(&distill, &slab);
-    assert_int_equal(mq_distill_teach(&distill, NULL), MQ_OK);
     const size_t count = (TRAIN + VALIDATION) * LENGTH * f->model->config.hidden_size;
+    memset(distill.teacher_hidden, 0, count * sizeof *distill.teacher_hidden);
+    assert_int_equal(mq_distill_teach(&distill, NULL), MQ_OK);
     float *copy = mq_alloc(count, sizeof *copy);
     assert_non_null(copy);
     memcpy(copy, distill.teacher_hidden, count * sizeof *copy);
@@ -60,11 +63,11 @@ static void fine_widths_have_exact_targets(void **state) {
     fixture f = make_fixture("llama", 2);
     f.batch = 1;
     const size_t size = LENGTH * f.model->config.hidden_size;
-    float *exact = targets_of(&f, false, false);
+    float *exact = targets_of(&f, false, false, 0);
     if (mq_gemm_bf16_usable()) {
         assert_int_equal(mq_gemm_bf16_new(&f.gemm, 2, NULL), MQ_OK);
-        float *targets = targets_of(&f, false, false), *moving = targets_of(&f, true, true);
-        float *narrow = targets_of(&f, false, true);
+        float *targets = targets_of(&f, false, false, 0), *moving = targets_of(&f, true, true, 0);
+        float *narrow = targets_of(&f, false, true, 0);
         assert_int_equal(rounded_targets(targets, exact, size), TRAIN - 1);
         assert_int_equal(rounded_targets(moving, exact, size), 0);
         assert_int_equal(rounded_targets(narrow, exact, size), TRAIN);
@@ -74,6 +77,34 @@ static void fine_widths_have_exact_targets(void **state) {
         mq_gemm_bf16_free(f.gemm);
     }
     mq_free(exact);
+    free_fixture(&f);
+}
+
+/* What no width's share has is not run through the model, and the rest is what it was. */
+static void what_is_not_read_has_no_targets(void **state) {
+    (void)state;
+    fixture f = make_fixture("llama", 2);
+    f.batch = 1;
+    for (int bf16 = 0; bf16 <= (mq_gemm_bf16_usable() ? 1 : 0); bf16++) {
+        if (bf16) {
+            assert_int_equal(mq_gemm_bf16_new(&f.gemm, 2, NULL), MQ_OK);
+        }
+        const size_t size = LENGTH * f.model->config.hidden_size;
+        float *all = targets_of(&f, false, false, 0), *some = targets_of(&f, false, false, 3);
+        float *few = targets_of(&f, false, true, 1);
+        for (size_t i = 0; i < 3 * size; i++) {
+            assert_true(all[i] != 0.0f && some[i] == 0.0f);
+        }
+        assert_memory_equal(some + 3 * size, all + 3 * size,
+                            (TRAIN + VALIDATION - 3) * size * sizeof *all);
+        for (size_t i = 0; i < size; i++) {
+            assert_true(few[i] == 0.0f && few[size + i] != 0.0f);
+        }
+        mq_free(all);
+        mq_free(some);
+        mq_free(few);
+    }
+    mq_gemm_bf16_free(f.gemm);
     free_fixture(&f);
 }
 
@@ -171,6 +202,7 @@ static void runs_of_tokens_change_nothing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fine_widths_have_exact_targets),
+        cmocka_unit_test(what_is_not_read_has_no_targets),
         cmocka_unit_test(only_narrow_widths_are_measured_rounded),
         cmocka_unit_test(runs_of_tokens_change_nothing),
     };

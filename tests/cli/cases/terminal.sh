@@ -7,7 +7,7 @@ stdout | sed 's/^\\r//; s/\\e\[K$//' | awk 'length > 39 { exit 1 }' || fail "a l
 [ "$(stdout | tail -n 1)" = '\r\e[K' ] || fail "the line is still there at the end"
 if stdout | sed '/block 3\/3/d; /int2  KL/d; /^\\rfull precision/d' | grep -q '100\.0 %'; then fail "100 % before the end"; fi
 # The pass of full precision over so much text takes long enough to be shown; nothing of it follows its end.
-run 0 python3 "$tools/on_terminal.py" 80 matquant quantize "$model" -o long $small --threads 1 --refit-bits 8 \
+run 0 python3 "$tools/on_terminal.py" 80 matquant quantize "$model" -o long $small --threads 1 --refit-bits 2 \
     --refit-tokens 12000 --refit-epochs 1
 expect_out '^\\rfull precision [0-9.]+ %, then refit'
 stdout | awk '/full precision/ { if (ended) exit 1; if (/ 100\.0 %/) ended = 1 }' || fail "100 % before the end of the pass"
