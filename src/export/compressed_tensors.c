@@ -1,4 +1,4 @@
-/* compressed-tensors' pack-quantized format, for transformers (vLLM reads it, too: not tried).
+/* compressed-tensors' pack-quantized format, for transformers (vLLM: not tried).
  *
  * P.weight_packed I32 [out, words], each row an LSB-first bit stream of t; P.weight_scale [out,
  * groups]; P.weight_zero_point I32 [words of out, groups], packed along out; P.weight_shape I64

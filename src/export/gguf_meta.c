@@ -1,6 +1,6 @@
 #include "export/gguf_meta.h"
 
-#include <stdio.h>
+#include <assert.h>
 #include <string.h>
 
 void mq_gguf_put_u32(mq_buffer *buffer, uint32_t value) {
@@ -38,9 +38,7 @@ static mq_buffer *begin(mq_gguf_meta *meta, const char *key, uint32_t type) {
 }
 
 void mq_gguf_u32(mq_gguf_meta *meta, const char *key, size_t value) {
-    if (value > UINT32_MAX) {
-        snprintf(meta->too_large, sizeof meta->too_large, "%s", key);
-    }
+    assert(value <= UINT32_MAX);
     mq_gguf_put_u32(begin(meta, key, MQ_GGUF_U32), (uint32_t)value);
 }
 

@@ -6,14 +6,13 @@
 #include "base/buffer.h"
 #include "export/plan.h"
 
-/* Starts as {0}. A lack of memory is remembered in bytes.failed, the key of a number that is too
- * large for its type in too_large; look once, at the end. */
+/* Starts as {0}. A lack of memory is remembered in bytes.failed; look once, at the end. */
 typedef struct mq_gguf_meta {
     mq_buffer bytes; /* keys and values as they stand in the file; mq_free(bytes.text) */
     uint64_t count;
-    char too_large[96]; /* "": none */
 } mq_gguf_meta;
 
+/* value fits in 32 bits, as all sizes of a config.json do (MQ_MAX_DIMENSION). */
 void mq_gguf_u32(mq_gguf_meta *meta, const char *key, size_t value);
 void mq_gguf_f32(mq_gguf_meta *meta, const char *key, double value);
 void mq_gguf_bool(mq_gguf_meta *meta, const char *key, bool value);

@@ -194,9 +194,6 @@ mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *e
     if (status == MQ_OK) {
         status = put_provenance(meta, plan, err);
     }
-    if (status == MQ_OK && meta->too_large[0] != '\0') {
-        status = mq_fail(err, MQ_ERR_USAGE, "%s is too large for GGUF", meta->too_large);
-    }
     return status == MQ_OK && meta->bytes.failed
                ? mq_fail_memory(err, "the metadata", meta->bytes.capacity)
                : status;

@@ -112,11 +112,6 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
             a->d_turned[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
         }
     }
-    if (a->backward && in_runs) {
-        a->d_weight_size = mq_block_piece_floats(config);
-        a->d_weight =
-            mq_carve(slab, mq_context_threads(context), a->d_weight_size * sizeof *a->d_weight);
-    }
     a->rounding_width = w->hidden > w->ffn ? w->hidden : w->ffn;
     a->rounding = mq_carve(slab, mq_context_threads(context) * MQ_ROW_CHUNK,
                            a->rounding_width * sizeof(float));
@@ -130,7 +125,8 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
                  mq_attention_bf16_product(&attention) * sizeof *a->attention.product);
 }
 
-/* Attention's tiles and what the other parts do not keep are never in use at the same time. */
+/* Attention's tiles, what the other parts do not keep, and pieces of weight gradients that are
+ * taken are never in use at the same time. */
 static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *config,
                           const widths *w, const mq_block_shape *largest,
                           const mq_context *context) {
@@ -138,10 +134,13 @@ static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *con
     const mq_attention_shape attention = attention_of(config, largest);
     const size_t for_attention = mq_attention_scratch(&attention, a->backward, context);
     const size_t for_slab = mq_block_slab_floats(config, tokens, a->backward);
-    const size_t for_runs =
-        a->products.gemm && mq_block_in_runs(config)
-            ? mq_context_threads(context) * mq_block_slab_floats(config, MQ_RUN_ROWS, a->backward)
-            : 0;
+    size_t for_runs = 0;
+    if (a->products.gemm && mq_block_in_runs(config)) {
+        a->piece_floats = a->backward ? mq_block_piece_floats(config) : 0;
+        for_runs =
+            mq_context_threads(context) *
+            mq_larger(a->piece_floats, mq_block_slab_floats(config, MQ_RUN_ROWS, a->backward));
+    }
     const size_t for_parts = for_slab > for_runs ? for_slab : for_runs;
     a->scratch =
         mq_carve(slab, for_parts > for_attention ? for_parts : for_attention, sizeof(float));

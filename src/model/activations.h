@@ -33,9 +33,10 @@ struct mq_activations {
         *d_v; /* [T, Q], [T, K], [T, K]: by attention's input, then by the linear's output */
     float *norm_sums[MQ_NORM_COUNT]; /* [mq_rmsnorm_chunks(T), n]: dweight of each chunk */
 
-    /* What is not kept, mq_block_pass.slab_*, and attention's, which is never in use at the same
-     * time. */
+    /* What is not kept, mq_block_pass.slab_*, and, never in use at the same time, attention's, and
+     * with backward in runs [threads, piece_floats]: pieces of weight gradients to be taken. */
     float *scratch;
+    size_t piece_floats;
 
     /* Of products of bfloat16 operands; NULL where there is no such backend. */
     mq_products products;
@@ -44,8 +45,6 @@ struct mq_activations {
     /* With mq_block_in_runs: the weights packed, for forward or for backward, and, with backward,
      * the gradients once more [out, tokens of the call]. */
     mq_bf16 *packed[MQ_LINEAR_COUNT], *d_turned[MQ_LINEAR_COUNT];
-    float *d_weight; /* the same: [threads, d_weight_size], pieces of gradients to be taken */
-    size_t d_weight_size;
     float *rounding; /* [threads, MQ_ROW_CHUNK, rounding_width]: rows until they are rounded */
     size_t rounding_width;
     mq_bf16 *k_bf16, *v_bf16; /* [T, K]: by mq_attention_round_keys */

@@ -444,8 +444,8 @@ void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_
     const bool turned = mq_block_pass_in_runs(pass);
     const piece_view view = piece_of(pass->config, linear, piece, tokens, turned);
     const bool taken = turned && pass->grads->take;
-    float *dw = taken ? pass->activations->d_weight +
-                            (size_t)omp_get_thread_num() * pass->activations->d_weight_size
+    float *dw = taken ? pass->activations->scratch +
+                            (size_t)omp_get_thread_num() * pass->activations->piece_floats
                       : pass->grads->linear[linear] + view.row * view.shape.ldc + view.column;
     const mq_operand d = turned ? (mq_operand){.bf16 = pass->activations->d_turned[linear]}
                                 : gradient_of(pass, linear);

@@ -70,13 +70,12 @@ static mq_status kind_of_provenance(mq_status status, const char *folder, mq_err
 
 static mq_status no_folder(const char *path, mq_error *err) {
     struct stat about;
-    if (stat(path, &about) != 0 && errno != ENOENT && errno != ENOTDIR) {
-        return mq_fail_errno(err, errno, path, "open");
-    }
-    if (!mq_path_exists(path)) {
-        return mq_fail_file(err, MQ_ERR_INPUT, path,
-                            "there is no such folder; a model is a folder on this machine, and "
-                            "nothing is downloaded");
+    if (stat(path, &about) != 0) {
+        return errno != ENOENT && errno != ENOTDIR
+                   ? mq_fail_errno(err, errno, path, "open")
+                   : mq_fail_file(err, MQ_ERR_INPUT, path,
+                                  "there is no such folder; a model is a folder on this machine, "
+                                  "and nothing is downloaded");
     }
     const char *dot = strrchr(path, '.');
     if (dot != NULL && strcmp(dot, ".gguf") == 0) {

@@ -7,8 +7,6 @@
 #include "base/json.h"
 #include "text/tok_internal.h"
 
-#define MAX_FILE ((size_t)256 << 20)
-
 /* --- what the parts share --------------------------------------------------------------------- */
 
 mq_status mq_tok_refuse(mq_tok_loader *loader, const char *where, const char *format, ...) {
@@ -223,17 +221,6 @@ static mq_status load_bos(mq_tokenizer *t, const char *folder, mq_error *err) {
 
 /* --- the file --------------------------------------------------------------------------------- */
 
-static mq_status read_root(cJSON **out, const char *path, mq_error *err) {
-    char *text = NULL;
-    size_t size = 0;
-    mq_status status = mq_read_file(&text, &size, path, MAX_FILE, err);
-    if (!status) {
-        status = mq_json_parse(out, text, size, path, err);
-    }
-    mq_free(text);
-    return status;
-}
-
 /* "truncation" and "padding" shape batches and change no ids of a text that is encoded whole;
  * transformers sets them anew at every call, whatever the file says, and so they are not looked at
  * here. */
@@ -280,7 +267,7 @@ mq_status mq_tok_load(mq_tokenizer *tokenizer, const char *folder, mq_error *err
     }
     cJSON *root = NULL;
     mq_tok_loader loader = {tokenizer, path, err};
-    mq_status status = read_root(&root, path, err);
+    mq_status status = mq_json_read(&root, path, err);
     if (!status) {
         status = load_root(&loader, root);
     }
