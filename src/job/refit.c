@@ -144,16 +144,8 @@ mq_refit_setup mq_quantize_end_to_end(const mq_quantize_plan *plan, size_t train
 static mq_refit_setup setup_of(const mq_quantize_plan *plan) {
     mq_refit_setup setup = mq_quantize_end_to_end(plan, plan->refit_train);
     setup.epochs = plan->refit_epochs;
-    setup.only_narrow = true;
-    size_t most = 0;
-    for (size_t i = 0; i < plan->refit_width_count; i++) {
-        const unsigned width = plan->refit_widths[i];
-        setup.only_narrow = setup.only_narrow && !mq_refit_is_wide(width);
-        if (setup.train > 0) {
-            most = mq_larger(most, mq_refit_share(&setup, width));
-        }
-    }
-    setup.unread = setup.train - most;
+    setup.widths = plan->refit_widths;
+    setup.width_count = plan->refit_width_count;
     return setup;
 }
 

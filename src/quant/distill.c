@@ -109,6 +109,25 @@ size_t mq_refit_measured(const mq_refit_setup *setup, unsigned width) {
     return mq_smaller(mq_larger(setup->validation / PART, LEAST), setup->validation);
 }
 
+/* The largest share of train that any refitted width has, or any wide one (0: there is none). */
+static size_t largest_share(const mq_refit_setup *setup, bool only_wide) {
+    size_t most = 0;
+    for (size_t i = 0; i < setup->width_count; i++) {
+        if (!only_wide || mq_refit_is_wide(setup->widths[i])) {
+            most = mq_larger(most, mq_refit_share(setup, setup->widths[i]));
+        }
+    }
+    if (setup->width_count == 0) {
+        most = only_wide ? mq_refit_share(setup, MQ_MAX_WIDTH) : setup->train;
+    }
+    return most;
+}
+
+/* Sequences at the start of train that no width trains on: they get no targets. */
+static size_t unread(const mq_refit_setup *setup) {
+    return setup->train - largest_share(setup, false);
+}
+
 /* Sequences whose targets are made with bfloat16 products: of those of train that are read all but
  * the last, which wide widths train on. For narrow ones a target's rounding is little beside what
  * they are off by (KL of all three is the same, tests/bench/RESULTS.md), and full precision's pass
@@ -117,8 +136,7 @@ static size_t rounded_targets(const mq_refit_setup *setup) {
     if (setup->gemm == NULL || setup->codes_move) {
         return 0;
     }
-    const size_t wide = setup->only_narrow ? 0 : mq_refit_share(setup, MQ_MAX_WIDTH);
-    return setup->train - setup->unread - wide;
+    return largest_share(setup, false) - largest_share(setup, true);
 }
 
 /* What a width is measured with, through the blocks and at the head; NULL: float32. A narrow one as
@@ -145,7 +163,7 @@ static mq_forward_run rounded_run(const mq_refit_setup *setup) {
 /* Full precision's, over all others. */
 static mq_forward_run exact_run(const mq_refit_setup *setup) {
     return (mq_forward_run){.model = setup->model,
-                            .sequences = setup->train - setup->unread + setup->validation -
+                            .sequences = setup->train - unread(setup) + setup->validation -
                                          rounded_targets(setup),
                             .length = setup->length,
                             .batch = setup->pass_batch,
@@ -218,7 +236,7 @@ mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
     const mq_config *config = &setup->model->config;
     mq_rotations_fill(&distill->rotations, config, setup->length);
     mq_forward_run rounded = rounded_run(setup), exact = exact_run(setup);
-    const size_t first = setup->unread * setup->length;
+    const size_t first = unread(setup) * setup->length;
     const size_t rest = first + rounded.sequences * setup->length;
     rounded.ids = setup->ids + first;
     exact.ids = setup->ids + rest;

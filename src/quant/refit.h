@@ -45,8 +45,7 @@ typedef struct mq_refit_setup {
     size_t least; /* widths up to 5 bits train on at least this many sequences, and wider ones on at
                      least a quarter as many, even if their share of train (mq_refit_share)
                      is smaller */
-    size_t unread; /* of train, the first ones, which no width's share has: they need no targets */
-    size_t batch;  /* sequences per step */
+    size_t batch; /* sequences per step */
     size_t pass_batch; /* sequences at once where nothing is trained */
     size_t kept_bytes; /* for blocks' insides kept between forward and backward; at least one
                           block's are always kept */
@@ -55,10 +54,13 @@ typedef struct mq_refit_setup {
     mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products. The targets
                            that wide widths train on, and what they are measured with, are float32
                            in either case */
-    bool only_narrow; /* no wide width is refitted (mq_refit_is_wide): all targets may be rounded */
-    bool codes_move;  /* qat.h's: then targets, and products of wide widths, are float32 in either
-                         case, since what rounding them does to codes has not been tried */
-    double rate;      /* of Adam; negative: mq_refit_rate of the width */
+    /* That are refitted: they decide which sequences of train need targets, and which of those may
+     * be rounded. None: any width may be. */
+    const unsigned *widths;
+    size_t width_count;
+    bool codes_move; /* qat.h's: then targets, and products of wide widths, are float32 in either
+                        case, since what rounding them does to codes has not been tried */
+    double rate;     /* of Adam; negative: mq_refit_rate of the width */
 } mq_refit_setup;
 
 /* Adam's rate at the top of the schedule, for log scale, for the centre in halves of the range and

@@ -14,13 +14,13 @@
 #include "quant/distill.h"
 #include "refit_fixture.h"
 
-/* What leaves the last block of full precision, sequence after sequence, as a refit keeps it; of
- * those that are not read nothing. */
-static float *targets_of(const fixture *f, bool codes_move, bool only_narrow, size_t unread) {
+/* What leaves the last block of full precision, sequence after sequence, as a refit of this width
+ * (0: of any) keeps it; of those that are not read nothing. */
+static float *targets_of(const fixture *f, bool codes_move, unsigned width) {
     mq_refit_setup setup = setup_of(f, 1, 1e-3);
-    setup.unread = unread;
     setup.codes_move = codes_move;
-    setup.only_narrow = only_narrow;
+    setup.widths = &width;
+    setup.width_count = width > 0;
     mq_distill distill = mq_distill_for(&setup, 1, f->context);
     mq_slab slab = {0};
     assert_int_equal(mq_distill_prepare(&setup, NULL), MQ_OK);
@@ -63,11 +63,11 @@ static void fine_widths_have_exact_targets(void **state) {
     fixture f = make_fixture("llama", 2);
     f.batch = 1;
     const size_t size = LENGTH * f.model->config.hidden_size;
-    float *exact = targets_of(&f, false, false, 0);
+    float *exact = targets_of(&f, false, 0);
     if (mq_gemm_bf16_usable()) {
         assert_int_equal(mq_gemm_bf16_new(&f.gemm, 2, NULL), MQ_OK);
-        float *targets = targets_of(&f, false, false, 0), *moving = targets_of(&f, true, true, 0);
-        float *narrow = targets_of(&f, false, true, 0);
+        float *targets = targets_of(&f, false, 0), *moving = targets_of(&f, true, 2);
+        float *narrow = targets_of(&f, false, 2);
         assert_int_equal(rounded_targets(targets, exact, size), TRAIN - 1);
         assert_int_equal(rounded_targets(moving, exact, size), 0);
         assert_int_equal(rounded_targets(narrow, exact, size), TRAIN);
@@ -90,19 +90,19 @@ static void what_is_not_read_has_no_targets(void **state) {
             assert_int_equal(mq_gemm_bf16_new(&f.gemm, 2, NULL), MQ_OK);
         }
         const size_t size = LENGTH * f.model->config.hidden_size;
-        float *all = targets_of(&f, false, false, 0), *some = targets_of(&f, false, false, 3);
-        float *few = targets_of(&f, false, true, 1);
+        float *all = targets_of(&f, false, 0), *some = targets_of(&f, false, 8);
+        float *half = targets_of(&f, false, 4);
         for (size_t i = 0; i < 3 * size; i++) {
             assert_true(all[i] != 0.0f && some[i] == 0.0f);
         }
         assert_memory_equal(some + 3 * size, all + 3 * size,
                             (TRAIN + VALIDATION - 3) * size * sizeof *all);
-        for (size_t i = 0; i < size; i++) {
-            assert_true(few[i] == 0.0f && few[size + i] != 0.0f);
+        for (size_t i = 0; i < 2 * size; i++) {
+            assert_true(half[i] == 0.0f && half[2 * size + i] != 0.0f);
         }
         mq_free(all);
         mq_free(some);
-        mq_free(few);
+        mq_free(half);
     }
     mq_gemm_bf16_free(f.gemm);
     free_fixture(&f);
