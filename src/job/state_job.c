@@ -15,7 +15,7 @@
  * do in it, was of bfloat16; 4: narrow widths were measured in float32; 5: the head's gradient took
  * larger chunks of the vocabulary with bfloat16; 6: of narrow widths the head was measured in
  * float32, and sequences that the model writes drew the numbers of the blocks' orders. */
-#define STATE_VERSION 7
+#define STATE_VERSION 8
 
 /* --- reading and writing ---------------------------------------------------------------------- */
 

@@ -2,22 +2,40 @@
 #include "model/activations.h"
 #include "base/alloc.h"
 
+mq_activations_use mq_activations_only(const mq_config *config, size_t sequences, size_t length,
+                                       mq_passes passes, const mq_gemm_bf16 *gemm) {
+    return (mq_activations_use){.config = config,
+                                .sequences = sequences,
+                                .length = length,
+                                .f32 = gemm ? MQ_PASS_NONE : passes,
+                                .bf16 = gemm ? passes : MQ_PASS_NONE,
+                                .gemm = gemm};
+}
+
 /* Sizes of a token's arrays, in floats. */
 typedef struct widths {
     size_t tokens, hidden, q, kv, ffn;
 } widths;
 
+static bool has_backward(const mq_activations *a) {
+    return a->f32 == MQ_PASS_BACKWARD || a->bf16 == MQ_PASS_BACKWARD;
+}
+
+/* Operands that products of float32 read. */
+static void carve_inputs_f32(mq_activations *a, mq_slab *slab, const widths *w) {
+    a->attn_in = mq_carve(slab, w->tokens * w->hidden, sizeof(float));
+    a->ffn_in = mq_carve(slab, w->tokens * w->hidden, sizeof(float));
+    a->act = mq_carve(slab, w->tokens * w->ffn, sizeof(float));
+}
+
 static void carve_forward(mq_activations *a, mq_slab *slab, const mq_config *config,
                           const widths *w) {
     const size_t size = sizeof(float);
-    a->attn_in = mq_carve(slab, w->tokens * w->hidden, size);
     a->q = mq_carve(slab, w->tokens * w->q, size);
     a->k = mq_carve(slab, w->tokens * w->kv, size);
     a->v = mq_carve(slab, w->tokens * w->kv, size);
     a->attn = mq_carve(slab, w->tokens * w->q, size);
     a->lse = mq_carve(slab, w->tokens * config->num_attention_heads, size);
-    a->ffn_in = mq_carve(slab, w->tokens * w->hidden, size);
-    a->act = mq_carve(slab, w->tokens * w->ffn, size);
     a->q_raw = a->q;
     a->k_raw = a->k;
     for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
@@ -34,8 +52,14 @@ static void carve_forward(mq_activations *a, mq_slab *slab, const mq_config *con
 static void carve_kept(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w) {
     const size_t size = sizeof(float);
     a->h = mq_carve(slab, w->tokens * w->hidden, size);
-    a->gate = mq_carve(slab, w->tokens * w->ffn, size);
-    a->up = mq_carve(slab, w->tokens * w->ffn, size);
+    if (a->f32 == MQ_PASS_BACKWARD) {
+        a->gate = mq_carve(slab, w->tokens * w->ffn, size);
+        a->up = mq_carve(slab, w->tokens * w->ffn, size);
+    }
+    if (a->bf16 == MQ_PASS_BACKWARD) {
+        a->gate_bf16 = mq_carve(slab, w->tokens * w->ffn, sizeof(mq_bf16));
+        a->up_bf16 = mq_carve(slab, w->tokens * w->ffn, sizeof(mq_bf16));
+    }
     if (mq_config_norm_size(config, MQ_NORM_Q) > 0) {
         a->q_raw = mq_carve(slab, w->tokens * w->q, size);
     }
@@ -77,9 +101,9 @@ static mq_attention_shape attention_of(const mq_config *config, const mq_block_s
     return attention;
 }
 
-/* Operands of products that are kept. */
-static void carve_inputs(mq_activations *a, mq_slab *slab, const mq_config *config,
-                         const widths *w) {
+/* Operands that products of bfloat16 read. */
+static void carve_inputs_bf16(mq_activations *a, mq_slab *slab, const mq_config *config,
+                              const widths *w) {
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, linear);
@@ -96,19 +120,18 @@ static void carve_inputs(mq_activations *a, mq_slab *slab, const mq_config *conf
 static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w,
                        const mq_block_shape *largest, const mq_context *context) {
     const mq_attention_shape attention = attention_of(config, largest);
-    carve_inputs(a, slab, config, w);
-    const bool in_runs = mq_block_in_runs(config);
+    const bool in_runs = mq_block_in_runs(config), backward = a->bf16 == MQ_PASS_BACKWARD;
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, linear);
         if (in_runs && w->tokens >= MQ_RUN_ROWS) {
-            a->packed[linear] = mq_carve(
-                slab, mq_block_packed_size(a->products.gemm, config, linear, a->backward), 1);
+            a->packed[linear] =
+                mq_carve(slab, mq_block_packed_size(a->products.gemm, config, linear, backward), 1);
         }
-        if (a->backward) {
+        if (backward) {
             a->d_bf16[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
         }
-        if (a->backward && in_runs) {
+        if (backward && in_runs) {
             a->d_turned[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
         }
     }
@@ -132,14 +155,13 @@ static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *con
                           const mq_context *context) {
     const size_t tokens = mq_block_slab(config, w->tokens);
     const mq_attention_shape attention = attention_of(config, largest);
-    const size_t for_attention = mq_attention_scratch(&attention, a->backward, context);
-    const size_t for_slab = mq_block_slab_floats(config, tokens, a->backward);
+    const size_t for_attention = mq_attention_scratch(&attention, has_backward(a), context);
+    const size_t for_slab = mq_block_slab_floats(config, tokens);
     size_t for_runs = 0;
     if (a->products.gemm && mq_block_in_runs(config)) {
-        a->piece_floats = a->backward ? mq_block_piece_floats(config) : 0;
-        for_runs =
-            mq_context_threads(context) *
-            mq_larger(a->piece_floats, mq_block_slab_floats(config, MQ_RUN_ROWS, a->backward));
+        a->piece_floats = a->bf16 == MQ_PASS_BACKWARD ? mq_block_piece_floats(config) : 0;
+        for_runs = mq_context_threads(context) *
+                   mq_larger(a->piece_floats, mq_block_slab_floats(config, MQ_RUN_ROWS));
     }
     const size_t for_parts = for_slab > for_runs ? for_slab : for_runs;
     a->scratch =
@@ -154,38 +176,46 @@ static bool countable(const widths *w, const mq_context *context) {
            mq_mul3_size(&floats, floats, 64, mq_context_threads(context));
 }
 
-static bool count_widths(widths *w, const mq_config *config, size_t max_sequences,
-                         size_t max_length, const mq_context *context) {
+static bool count_widths(widths *w, const mq_activations_use *use, const mq_context *context) {
+    const mq_config *config = use->config;
     *w = (widths){.hidden = config->hidden_size,
                   .q = config->num_attention_heads * config->head_dim,
                   .kv = config->num_key_value_heads * config->head_dim,
                   .ffn = config->intermediate_size};
-    return mq_mul_size(&w->tokens, max_sequences, max_length) && countable(w, context);
+    return mq_mul_size(&w->tokens, use->sequences, use->length) && countable(w, context);
 }
 
-mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, size_t max_sequences,
-                                     size_t max_length, bool backward, const mq_context *context) {
-    return mq_activations_carve_bf16(slab, config, max_sequences, max_length, backward, NULL,
-                                     context);
+/* What every block has of its own. */
+static void carve_own(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w) {
+    carve_forward(a, slab, config, w);
+    if (a->f32 != MQ_PASS_NONE) {
+        carve_inputs_f32(a, slab, w);
+    }
+    if (a->bf16 != MQ_PASS_NONE) {
+        carve_inputs_bf16(a, slab, config, w);
+    }
+    if (has_backward(a)) {
+        carve_kept(a, slab, config, w);
+    }
 }
 
-mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config,
-                                          size_t max_sequences, size_t max_length, bool backward,
-                                          const mq_gemm_bf16 *gemm, const mq_context *context) {
+mq_activations *mq_activations_carve(mq_slab *slab, const mq_activations_use *use,
+                                     const mq_context *context) {
+    const mq_config *config = use->config;
     widths w;
-    if (!count_widths(&w, config, max_sequences, max_length, context)) {
+    if (!count_widths(&w, use, context)) {
         slab->overflow = true;
         return NULL;
     }
     mq_activations *out = mq_carve(slab, 1, sizeof *out);
-    mq_activations a = {.max_tokens = w.tokens, .backward = backward, .products.gemm = gemm};
-    const mq_block_shape largest = {.sequences = max_sequences, .length = max_length};
-    carve_forward(&a, slab, config, &w);
-    if (backward) {
-        carve_kept(&a, slab, config, &w);
+    mq_activations a = {
+        .max_tokens = w.tokens, .f32 = use->f32, .bf16 = use->bf16, .products.gemm = use->gemm};
+    const mq_block_shape largest = {.sequences = use->sequences, .length = use->length};
+    carve_own(&a, slab, config, &w);
+    if (has_backward(&a)) {
         carve_gradients(&a, slab, config, &w);
     }
-    if (gemm) {
+    if (a.bf16 != MQ_PASS_NONE) {
         carve_bf16(&a, slab, config, &w, &largest, context);
     }
     carve_scratch(&a, slab, config, &w, &largest, context);
@@ -196,21 +226,16 @@ mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config
 }
 
 mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations *first,
-                                            const mq_config *config, size_t max_sequences,
-                                            size_t max_length, bool bf16,
+                                            const mq_activations_use *use,
                                             const mq_context *context) {
     widths w;
-    if (!count_widths(&w, config, max_sequences, max_length, context)) {
+    if (!count_widths(&w, use, context)) {
         slab->overflow = true;
         return NULL;
     }
     mq_activations *out = mq_carve(slab, 1, sizeof *out);
-    mq_activations a = first ? *first : (mq_activations){0};
-    carve_forward(&a, slab, config, &w);
-    carve_kept(&a, slab, config, &w);
-    if (bf16) {
-        carve_inputs(&a, slab, config, &w);
-    }
+    mq_activations a = first ? *first : (mq_activations){.f32 = use->f32, .bf16 = use->bf16};
+    carve_own(&a, slab, use->config, &w);
     if (out) {
         *out = a;
     }

@@ -11,9 +11,9 @@
 
 struct mq_activations {
     size_t max_tokens;
-    bool backward;
+    mq_passes f32, bf16;
 
-    float *attn_in; /* [T, H]: normed, input of q, k, v */
+    float *attn_in; /* [T, H]: normed, input of q, k, v; of float32 passes, like ffn_in and act */
     float *q_raw,
         *k_raw; /* [T, Q], [T, K]: before their norm; the same as q, k where nothing needs them */
     float *q, *k, *v;  /* [T, Q], [T, K], [T, K]: what attention gets */
@@ -21,9 +21,9 @@ struct mq_activations {
     float *o;          /* [T, H]: output of o; NULL where no norm follows */
     float *h;      /* [T, H]: residual stream after attention; NULL without backward (y holds it) */
     float *ffn_in; /* [T, H]: normed, input of gate and up */
-    float *gate, *up,
-        *act;    /* [T, I]; gate and up NULL without backward; then they are their gradients */
-    float *down; /* [T, H]; NULL where no norm follows */
+    float *act;    /* [T, I] */
+    float *gate, *up; /* [T, I]: of float32 passes with backward, then their gradients; else NULL */
+    float *down;      /* [T, H]; NULL where no norm follows */
     float *inv_rms[MQ_NORM_COUNT]; /* [T], or [T, heads] */
 
     /* With backward only: gradients of the above. */
@@ -42,6 +42,9 @@ struct mq_activations {
     mq_products products;
     mq_bf16 *input_bf16[MQ_LINEAR_COUNT]; /* [T, in]; q, k, v share theirs, and gate and up */
     mq_bf16 *d_bf16[MQ_LINEAR_COUNT];     /* [T, out]: with backward only */
+    /* [T, I]: what backward is told of gate and up, which is half of what it has to read, and to
+     * keep; their gradients are rounded, too. With backward only. */
+    mq_bf16 *gate_bf16, *up_bf16;
     /* With mq_block_in_runs: the weights packed, for forward or for backward, and, with backward,
      * the gradients once more [out, tokens of the call]. */
     mq_bf16 *packed[MQ_LINEAR_COUNT], *d_turned[MQ_LINEAR_COUNT];
@@ -60,7 +63,7 @@ typedef struct mq_block_pass {
     bool alone;              /* one thread has these tokens to itself: mq_block_in_runs */
     /* Of the slab or run of tokens at hand (S), not kept. */
     float *slab_hidden; /* [S, H]: output of o or down; gradient of a norm's output */
-    float *slab_ffn[2]; /* [S, I]: gate and up without backward; gradient of act (the first) with */
+    float *slab_ffn[2]; /* [S, I]: gate and up if they are not kept; gradient of act (the first) */
     const mq_block_shape *shape;
     mq_activations *activations;
     const float *x;
@@ -104,7 +107,7 @@ static inline bool mq_block_pass_in_runs(const mq_block_pass *pass) {
 }
 
 /* Floats of mq_block_pass.slab_* for a slab or run of so many tokens, and where they are. */
-size_t mq_block_slab_floats(const mq_config *config, size_t tokens, bool backward);
+size_t mq_block_slab_floats(const mq_config *config, size_t tokens);
 void mq_block_place_slab(mq_block_pass *pass, float *scratch, size_t tokens);
 
 /* The tiles in which threads compute c[rows, columns] of a product. The tiles at the right and

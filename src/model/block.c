@@ -71,8 +71,7 @@ typedef void block_part(const mq_block_pass *, const mq_rows *);
 /* part for all runs of tokens, each by one thread. */
 static void for_runs(block_part *part, const mq_block_pass *pass) {
     const size_t tokens = mq_block_tokens(pass);
-    const size_t floats =
-        mq_block_slab_floats(pass->config, MQ_RUN_ROWS, pass->activations->backward);
+    const size_t floats = mq_block_slab_floats(pass->config, MQ_RUN_ROWS);
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(pass->context))
     for (size_t first = 0; first < tokens; first += MQ_RUN_ROWS) {
         const size_t rest = tokens - first;
@@ -133,6 +132,7 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
                                 .x = x,
                                 .y = y,
                                 .context = context};
+    assert((pass.bf16 ? activations->bf16 : activations->f32) != MQ_PASS_NONE);
     const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
     const mq_attention_inputs inputs = attention_inputs(activations);
     const mq_attention_run run = attention_run(&pass, &attention);
@@ -148,33 +148,21 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
 
 /* --- backward --------------------------------------------------------------------------------- */
 
-static bool wants_linear(const mq_block_grads *grads, mq_linear linear) {
-    return grads->linear[linear] || grads->bias[linear];
-}
-
 /* From the input upwards: a part is passed through if it, or anything before it, is wanted. */
 static void find_wanted(mq_block_pass *pass) {
     const mq_block_grads *grads = pass->grads;
     pass->through_input = grads->input || grads->norm[MQ_NORM_INPUT];
     pass->through_attention = pass->through_input || grads->norm[MQ_NORM_Q] ||
-                              grads->norm[MQ_NORM_K] || wants_linear(grads, MQ_Q) ||
-                              wants_linear(grads, MQ_K) || wants_linear(grads, MQ_V);
+                              grads->norm[MQ_NORM_K] || grads->linear[MQ_Q] ||
+                              grads->linear[MQ_K] || grads->linear[MQ_V];
     pass->through_o =
-        pass->through_attention || wants_linear(grads, MQ_O) || grads->norm[MQ_NORM_POST_ATTN];
-    pass->through_ffn = pass->through_o || grads->norm[MQ_NORM_PRE_FFN] ||
-                        wants_linear(grads, MQ_GATE) || wants_linear(grads, MQ_UP);
+        pass->through_attention || grads->linear[MQ_O] || grads->norm[MQ_NORM_POST_ATTN];
+    pass->through_ffn = pass->through_o || grads->norm[MQ_NORM_PRE_FFN] || grads->linear[MQ_GATE] ||
+                        grads->linear[MQ_UP];
 }
 
 static size_t piece_count(const mq_block_pass *pass, mq_linear linear) {
     return pass->grads->linear[linear] ? mq_block_pieces(pass, linear) : 0;
-}
-
-static void bias_gradient(const mq_block_pass *pass, mq_linear linear) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, pass->config, linear);
-    float *sum = pass->grads->bias[linear];
-    memset(sum, 0, out * sizeof *sum);
-    pass->kernels->column_sum(sum, pass->d_linear[linear], mq_block_tokens(pass), out);
 }
 
 static void norm_gradients(const mq_block_pass *pass) {
@@ -204,8 +192,7 @@ static void give_rows(const mq_block_pass *pass, mq_linear linear) {
     }
 }
 
-/* All wanted gradients of weights, biases and norms, in pieces for all threads, the largest first.
- */
+/* All wanted gradients of weights and norms, in pieces for all threads, the largest first. */
 static void weight_gradients(const mq_block_pass *pass, const mq_context *context) {
     static const mq_linear order[MQ_LINEAR_COUNT] = {MQ_DOWN, MQ_GATE, MQ_UP, MQ_Q,
                                                      MQ_O,    MQ_K,    MQ_V};
@@ -231,12 +218,6 @@ static void weight_gradients(const mq_block_pass *pass, const mq_context *contex
                 give_rows(pass, order[i]);
             }
         }
-#pragma omp for schedule(dynamic, 1) nowait
-        for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
-            if (pass->grads->bias[order[i]]) {
-                bias_gradient(pass, order[i]);
-            }
-        }
 #pragma omp single
         norm_gradients(pass);
     }
@@ -247,7 +228,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
                        const mq_block_weights *weights, const mq_block_shape *shape,
                        mq_activations *activations, const mq_context *context) {
     mq_activations *a = activations;
-    assert(a->backward && !shape->packed && shape->sequences * shape->length <= a->max_tokens);
+    assert(!shape->packed && shape->sequences * shape->length <= a->max_tokens);
     mq_block_pass pass = {.kernels = mq_kernels_get(),
                           .config = shape->config,
                           .weights = weights,
@@ -265,6 +246,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
                                        [MQ_GATE] = a->gate,
                                        [MQ_UP] = a->up,
                                        [MQ_DOWN] = a->d_down ? a->d_down : dy}};
+    assert((pass.bf16 ? a->bf16 : a->f32) == MQ_PASS_BACKWARD);
     find_wanted(&pass);
     mq_block_pack_weights(&pass);
     for_tokens(mq_block_ffn_backward, &pass);

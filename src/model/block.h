@@ -29,7 +29,6 @@ typedef struct mq_block_weights {
  */
 typedef struct mq_block_grads {
     float *linear[MQ_LINEAR_COUNT];
-    float *bias[MQ_LINEAR_COUNT];
     float *norm[MQ_NORM_COUNT];
     float *input; /* [tokens, hidden_size] */
     /* Not NULL: is called for every row of every wanted linear, once, by several threads at a time,
@@ -68,25 +67,36 @@ mq_block_shape mq_block_shape_of(const mq_config *config, size_t layer,
  */
 typedef struct mq_activations mq_activations;
 
-/* Carves for blocks of config with at most max_tokens tokens; `backward`: also what backward needs.
- * The struct itself is carved too: while measuring (slab->base NULL) the result is NULL. */
-mq_activations *mq_activations_carve(mq_slab *slab, const mq_config *config, size_t max_sequences,
-                                     size_t max_length, bool backward, const mq_context *context);
+typedef enum mq_passes {
+    MQ_PASS_NONE,
+    MQ_PASS_FORWARD,
+    MQ_PASS_BACKWARD /* and forward */
+} mq_passes;
 
-/* The same with what products of bfloat16 operands take. gemm stays the caller's, outlives the
- * activations, and has been through mq_block_prepare for each number of sequences, and each length,
- * that they will be used with, and for the largest before this is called, with the same `backward`;
- * NULL: as mq_activations_carve. */
-mq_activations *mq_activations_carve_bf16(mq_slab *slab, const mq_config *config,
-                                          size_t max_sequences, size_t max_length, bool backward,
-                                          const mq_gemm_bf16 *gemm, const mq_context *context);
+/* What activations are for. */
+typedef struct mq_activations_use {
+    const mq_config *config;
+    size_t sequences, length; /* the most of a call */
+    mq_passes f32, bf16;      /* by the kind of products: which passes there are */
+    /* Of bf16: stays the caller's, outlives the activations, and has been through mq_block_prepare
+     * for each number of sequences, and each length, that they will be used with, and for the most
+     * before this is called, with a backward if bf16 has. */
+    const mq_gemm_bf16 *gemm;
+} mq_activations_use;
+
+/* Passes of one kind: with gemm of bfloat16 operands, without it (NULL) of float32. */
+mq_activations_use mq_activations_only(const mq_config *config, size_t sequences, size_t length,
+                                       mq_passes passes, const mq_gemm_bf16 *gemm);
+
+/* The struct itself is carved too: while measuring (slab->base NULL) the result is NULL. */
+mq_activations *mq_activations_carve(mq_slab *slab, const mq_activations_use *use,
+                                     const mq_context *context);
 
 /* More for another block at the same time, with backward: what is kept between forward and backward
- * is its own, gradients and scratch are those of `first`, which was carved for the same arguments.
- * bf16: first has a gemm. While measuring, first is NULL. */
+ * is its own, gradients and scratch are those of `first`, which was carved for the same use. While
+ * measuring, first is NULL. */
 mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations *first,
-                                            const mq_config *config, size_t max_sequences,
-                                            size_t max_length, bool bf16,
+                                            const mq_activations_use *use,
                                             const mq_context *context);
 
 /* Rows of the largest products that a thread makes at a time, for blocks of so many tokens, of

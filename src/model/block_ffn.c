@@ -35,11 +35,18 @@ static void after_attention(const mq_block_pass *pass, const mq_rows *rows) {
 }
 
 static void gated_input(const mq_block_pass *pass, const mq_rows *rows) {
-    float *act = mq_block_input_rows(pass, MQ_DOWN, rows);
-    pass->kernels->glu[pass->config->activation](act, mq_block_output(pass, MQ_GATE, rows),
-                                                 mq_block_output(pass, MQ_UP, rows),
-                                                 rows->count * pass->config->intermediate_size);
-    mq_block_round_input(pass, MQ_DOWN, rows, act);
+    const mq_activations *a = pass->activations;
+    const size_t n = pass->config->intermediate_size, at = rows->first * n;
+    const float *gate = mq_block_output(pass, MQ_GATE, rows);
+    const float *up = mq_block_output(pass, MQ_UP, rows);
+    if (pass->bf16) {
+        const bool keep = a->bf16 == MQ_PASS_BACKWARD;
+        pass->kernels->glu_bf16[pass->config->activation](
+            a->input_bf16[MQ_DOWN] + at, keep ? a->gate_bf16 + at : NULL,
+            keep ? a->up_bf16 + at : NULL, gate, up, rows->count * n);
+    } else {
+        pass->kernels->glu[pass->config->activation](a->act + at, gate, up, rows->count * n);
+    }
 }
 
 /* y = h + n_post_ffn(down). */
@@ -80,18 +87,23 @@ static void after_ffn_backward(const mq_block_pass *pass, const mq_rows *rows) {
     mq_block_round_gradient(pass, MQ_DOWN, rows, mq_block_gradient_rows(pass, MQ_DOWN, rows));
 }
 
-/* Gradients of gate and up: in place of themselves, or, where they are only to be rounded, in what
- * the cache holds. */
+/* Gradients of gate and up: in place of themselves, or, where they are to be rounded, in what the
+ * cache holds. */
 static void gated_input_backward(const mq_block_pass *pass, const mq_rows *rows) {
-    float *gate = mq_block_output(pass, MQ_GATE, rows), *up = mq_block_output(pass, MQ_UP, rows);
+    const mq_activations *a = pass->activations;
+    const mq_activation activation = pass->config->activation;
+    const size_t n = pass->config->intermediate_size, at = rows->first * n;
     float *d_act = mq_block_input_gradient(pass, MQ_DOWN, rows);
-    const bool kept = pass->bf16 == NULL || pass->grads->bias[MQ_GATE] || pass->grads->bias[MQ_UP];
-    float *d_gate = kept ? gate : d_act;
-    float *d_up = kept ? up : mq_block_input_rows(pass, MQ_DOWN, rows);
-    pass->kernels->glu_backward[pass->config->activation](
-        d_gate, d_up, d_act, gate, up, rows->count * pass->config->intermediate_size);
-    mq_block_round_gradient(pass, MQ_GATE, rows, d_gate);
-    mq_block_round_gradient(pass, MQ_UP, rows, d_up);
+    if (pass->bf16) {
+        float *d_up = mq_block_input_rows(pass, MQ_DOWN, rows);
+        pass->kernels->glu_backward_bf16[activation](d_act, d_up, d_act, a->gate_bf16 + at,
+                                                     a->up_bf16 + at, rows->count * n);
+        mq_block_round_gradient(pass, MQ_GATE, rows, d_act);
+        mq_block_round_gradient(pass, MQ_UP, rows, d_up);
+    } else {
+        float *gate = a->gate + at, *up = a->up + at;
+        pass->kernels->glu_backward[activation](gate, up, d_act, gate, up, rows->count * n);
+    }
 }
 
 /* d_h, then d_o where it is wanted. */

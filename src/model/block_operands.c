@@ -23,9 +23,13 @@ bool mq_block_passes_on(const mq_block_pass *pass, mq_linear linear) {
 
 float *mq_block_output(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
-    float *const kept[MQ_LINEAR_COUNT] = {
-        [MQ_Q] = a->q_raw,   [MQ_K] = a->k_raw, [MQ_V] = a->v,      [MQ_O] = a->o,
-        [MQ_GATE] = a->gate, [MQ_UP] = a->up,   [MQ_DOWN] = a->down};
+    float *const kept[MQ_LINEAR_COUNT] = {[MQ_Q] = a->q_raw,
+                                          [MQ_K] = a->k_raw,
+                                          [MQ_V] = a->v,
+                                          [MQ_O] = a->o,
+                                          [MQ_GATE] = pass->bf16 ? NULL : a->gate,
+                                          [MQ_UP] = pass->bf16 ? NULL : a->up,
+                                          [MQ_DOWN] = a->down};
     float *const scratch[MQ_LINEAR_COUNT] = {[MQ_O] = pass->slab_hidden,
                                              [MQ_GATE] = pass->slab_ffn[0],
                                              [MQ_UP] = pass->slab_ffn[1],

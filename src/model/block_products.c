@@ -45,18 +45,18 @@ size_t mq_block_slab(const mq_config *config, size_t tokens) {
 bool mq_block_in_runs(const mq_config *config) {
     /* 4 MiB. The second-level cache of the processors with AMX has 2; SmolLM2-135M's 1.8 and Gemma
      * 3 270M's 2.3 gain (tests/bench/RESULTS.md, "Speed"), larger ones have not been measured. */
-    return mq_block_slab_floats(config, MQ_RUN_ROWS, false) <= (size_t)1 << 20;
+    return mq_block_slab_floats(config, MQ_RUN_ROWS) <= (size_t)1 << 20;
 }
 
-size_t mq_block_slab_floats(const mq_config *config, size_t tokens, bool backward) {
-    return tokens * (config->hidden_size + (backward ? 1 : 2) * config->intermediate_size);
+size_t mq_block_slab_floats(const mq_config *config, size_t tokens) {
+    return tokens * (config->hidden_size + 2 * config->intermediate_size);
 }
 
 void mq_block_place_slab(mq_block_pass *pass, float *scratch, size_t tokens) {
     const size_t ffn = tokens * pass->config->intermediate_size;
     pass->slab_hidden = scratch;
     pass->slab_ffn[0] = scratch + tokens * pass->config->hidden_size;
-    pass->slab_ffn[1] = pass->activations->backward ? NULL : pass->slab_ffn[0] + ffn;
+    pass->slab_ffn[1] = pass->slab_ffn[0] + ffn;
 }
 
 size_t mq_block_tile_rows(size_t tokens) { return tokens < TILE_ROWS ? tokens : TILE_ROWS; }

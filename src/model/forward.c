@@ -27,8 +27,9 @@ static void forward_carve(forward *f, mq_slab *slab, const mq_config *config,
         f->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
     }
     mq_rotations_carve(&f->rotations, slab, config, size->positions);
-    f->activations = mq_activations_carve_bf16(slab, config, size->sequences, size->length, false,
-                                               f->gemm, context);
+    const mq_activations_use use =
+        mq_activations_only(config, size->sequences, size->length, MQ_PASS_FORWARD, f->gemm);
+    f->activations = mq_activations_carve(slab, &use, context);
 }
 
 static mq_status forward_open(forward *f, const mq_config *config, const forward_size *size,

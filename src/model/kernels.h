@@ -60,6 +60,12 @@ typedef struct mq_kernels {
     void (*glu[2])(float *h, const float *gate, const float *up, size_t count);
     void (*glu_backward[2])(float *dgate, float *dup, const float *dh, const float *gate,
                             const float *up, size_t count);
+    /* The same of rounded numbers. h, and gate_kept and up_kept unless they are NULL, become h,
+     * gate and up rounded; the gradient is that at what was kept. */
+    void (*glu_bf16[2])(mq_bf16 *h, mq_bf16 *gate_kept, mq_bf16 *up_kept, const float *gate,
+                        const float *up, size_t count);
+    void (*glu_backward_bf16[2])(float *dgate, float *dup, const float *dh, const mq_bf16 *gate,
+                                 const mq_bf16 *up, size_t count);
 
     /* In place on scores s[count]: s <- exp(s' - max), with s' = softcap·tanh(s/softcap) if softcap
      * > 0. *max and *sum (of the exponentials) are given out; the caller divides. */

@@ -185,22 +185,12 @@ static void rope(float *x, const float *cos_row, const float *sin_row, size_t he
 }
 
 /* silu(x) = x·σ(x); silu'(x) = σ(x)·(1 + x·(1 - σ(x))). */
-static void silu_glu(float *h, const float *gate, const float *up, size_t count) {
-#pragma omp simd
-    for (size_t i = 0; i < count; i++) {
-        h[i] = gate[i] * mq_sigmoid_inline(gate[i]) * up[i];
-    }
-}
+static inline float silu(float x) { return x * mq_sigmoid_inline(x); }
 
-static void silu_glu_backward(float *dgate, float *dup, const float *dh, const float *gate,
-                              const float *up, size_t count) {
-#pragma omp simd
-    for (size_t i = 0; i < count; i++) {
-        const float x = gate[i], u = up[i], d = dh[i];
-        const float sigmoid = mq_sigmoid_inline(x);
-        dup[i] = d * x * sigmoid;
-        dgate[i] = d * u * sigmoid * (1.0F + x * (1.0F - sigmoid));
-    }
+static inline void silu_gradient(float *dgate, float *dup, float d, float x, float u) {
+    const float sigmoid = mq_sigmoid_inline(x);
+    *dup = d * x * sigmoid;
+    *dgate = d * u * sigmoid * (1.0F + x * (1.0F - sigmoid));
 }
 
 /* gelu(x) = x/2·(1 + tanh(z)), z = sqrt(2/π)·(x + 0.044715·x³) (Hendrycks & Gimpel 2016), which is
@@ -208,25 +198,57 @@ static void silu_glu_backward(float *dgate, float *dup, const float *dh, const f
 #define MQ_GELU_FACTOR 1.5957691216F /* 2·sqrt(2/π) */
 #define MQ_GELU_CUBE 0.044715F
 
-static void gelu_glu(float *h, const float *gate, const float *up, size_t count) {
-#pragma omp simd
-    for (size_t i = 0; i < count; i++) {
-        const float x = gate[i];
-        h[i] = x * mq_sigmoid_inline(MQ_GELU_FACTOR * (x + MQ_GELU_CUBE * x * x * x)) * up[i];
-    }
+static inline float gelu_sigmoid(float x) {
+    return mq_sigmoid_inline(MQ_GELU_FACTOR * (x + MQ_GELU_CUBE * x * x * x));
 }
 
-static void gelu_glu_backward(float *dgate, float *dup, const float *dh, const float *gate,
-                              const float *up, size_t count) {
-#pragma omp simd
-    for (size_t i = 0; i < count; i++) {
-        const float x = gate[i], u = up[i], d = dh[i];
-        const float sigmoid = mq_sigmoid_inline(MQ_GELU_FACTOR * (x + MQ_GELU_CUBE * x * x * x));
-        const float slope = MQ_GELU_FACTOR * (1.0F + 3.0F * MQ_GELU_CUBE * x * x);
-        dup[i] = d * x * sigmoid;
-        dgate[i] = d * u * sigmoid * (1.0F + x * (1.0F - sigmoid) * slope);
-    }
+static inline float gelu(float x) { return x * gelu_sigmoid(x); }
+
+static inline void gelu_gradient(float *dgate, float *dup, float d, float x, float u) {
+    const float sigmoid = gelu_sigmoid(x);
+    const float slope = MQ_GELU_FACTOR * (1.0F + 3.0F * MQ_GELU_CUBE * x * x);
+    *dup = d * x * sigmoid;
+    *dgate = d * u * sigmoid * (1.0F + x * (1.0F - sigmoid) * slope);
 }
+
+/* The loops of an activation `act` with act_gradient. */
+#define MQ_GLU_LOOPS(act)                                                                          \
+    static void act##_glu(float *h, const float *gate, const float *up, size_t count) {            \
+        _Pragma("omp simd") for (size_t i = 0; i < count; i++) { h[i] = act(gate[i]) * up[i]; }    \
+    }                                                                                              \
+                                                                                                   \
+    static void act##_glu_backward(float *dgate, float *dup, const float *dh, const float *gate,   \
+                                   const float *up, size_t count) {                                \
+        _Pragma("omp simd") for (size_t i = 0; i < count; i++) {                                   \
+            act##_gradient(&dgate[i], &dup[i], dh[i], gate[i], up[i]);                             \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    static void act##_glu_bf16(mq_bf16 *h, mq_bf16 *gate_kept, mq_bf16 *up_kept,                   \
+                               const float *gate, const float *up, size_t count) {                 \
+        if (gate_kept == NULL) {                                                                   \
+            _Pragma("omp simd") for (size_t i = 0; i < count; i++) {                               \
+                h[i] = mq_bf16_round(act(gate[i]) * up[i]);                                        \
+            }                                                                                      \
+            return;                                                                                \
+        }                                                                                          \
+        _Pragma("omp simd") for (size_t i = 0; i < count; i++) {                                   \
+            h[i] = mq_bf16_round(act(gate[i]) * up[i]);                                            \
+            gate_kept[i] = mq_bf16_round(gate[i]);                                                 \
+            up_kept[i] = mq_bf16_round(up[i]);                                                     \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    static void act##_glu_backward_bf16(float *dgate, float *dup, const float *dh,                 \
+                                        const mq_bf16 *gate, const mq_bf16 *up, size_t count) {    \
+        _Pragma("omp simd") for (size_t i = 0; i < count; i++) {                                   \
+            act##_gradient(&dgate[i], &dup[i], dh[i], mq_bf16_value(gate[i]),                      \
+                           mq_bf16_value(up[i]));                                                  \
+        }                                                                                          \
+    }
+
+MQ_GLU_LOOPS(silu)
+MQ_GLU_LOOPS(gelu)
 
 static void cap(float *s, size_t count, float softcap) {
     const float inverse = 1.0F / softcap;
@@ -314,6 +336,9 @@ const mq_kernels MQ_KERNELS_TABLE = {
     .to_bf16_turned = to_bf16_turned,
     .glu = {[MQ_SILU] = silu_glu, [MQ_GELU_TANH] = gelu_glu},
     .glu_backward = {[MQ_SILU] = silu_glu_backward, [MQ_GELU_TANH] = gelu_glu_backward},
+    .glu_bf16 = {[MQ_SILU] = silu_glu_bf16, [MQ_GELU_TANH] = gelu_glu_bf16},
+    .glu_backward_bf16 =
+        {[MQ_SILU] = silu_glu_backward_bf16, [MQ_GELU_TANH] = gelu_glu_backward_bf16},
     .softmax = softmax,
     .softmax_backward = softmax_backward,
 };

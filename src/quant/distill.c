@@ -21,17 +21,15 @@ static void carve_block(mq_distill *distill, mq_slab *slab) {
     mq_rotations_carve(&distill->rotations, slab, config, distill->setup.length);
 }
 
-static mq_activations *carve_beside(mq_slab *slab, const mq_activations *first,
-                                    const mq_distill *distill) {
-    return mq_activations_carve_beside(slab, first, &distill->setup.model->config, distill->batch,
-                                       distill->setup.length, distill->setup.gemm != NULL,
-                                       distill->context);
-}
-
 static void carve_inside(mq_distill *distill, mq_slab *slab) {
     const mq_config *config = &distill->setup.model->config;
+    mq_activations_use use = mq_activations_only(config, distill->batch, distill->setup.length,
+                                                 MQ_PASS_BACKWARD, distill->setup.gemm);
+    if (distill->setup.codes_move) {
+        use.f32 = MQ_PASS_BACKWARD; /* wide widths' (wants_bf16) */
+    }
     mq_slab one = {0};
-    carve_beside(&one, NULL, distill);
+    mq_activations_carve_beside(&one, NULL, &use, distill->context);
     if (one.overflow) {
         slab->overflow = true;
         return;
@@ -40,11 +38,10 @@ static void carve_inside(mq_distill *distill, mq_slab *slab) {
     const size_t kept = distill->setup.kept_bytes / one.used;
     distill->inside_count = kept < most ? (kept > 0 ? kept : 1) : most;
     distill->inside = mq_carve(slab, distill->inside_count, sizeof *distill->inside);
-    mq_activations *first =
-        mq_activations_carve_bf16(slab, config, distill->batch, distill->setup.length, true,
-                                  distill->setup.gemm, distill->context);
+    mq_activations *first = mq_activations_carve(slab, &use, distill->context);
     for (size_t i = 0; i < distill->inside_count; i++) {
-        mq_activations *own = i == 0 ? first : carve_beside(slab, first, distill);
+        mq_activations *own =
+            i == 0 ? first : mq_activations_carve_beside(slab, first, &use, distill->context);
         if (distill->inside != NULL) {
             distill->inside[i] = (mq_distill_inside){own, NOWHERE, NOWHERE};
         }

@@ -128,8 +128,12 @@ static void carve_chains(mq_learner *learner, mq_slab *slab) {
     mq_rotations_carve(&learner->rotations, slab, config, chains->length);
     learner->order =
         mq_carve(slab, (chains->sequences + learner->batch - 1) / learner->batch, sizeof(size_t));
-    learner->activations = mq_activations_carve_bf16(slab, config, learner->batch, chains->length,
-                                                     true, learner->gemm, learner->context);
+    mq_activations_use use = mq_activations_only(config, learner->batch, chains->length,
+                                                 MQ_PASS_BACKWARD, learner->gemm);
+    if (learner->gemm != NULL) {
+        use.f32 = MQ_PASS_FORWARD; /* the teacher's */
+    }
+    learner->activations = mq_activations_carve(slab, &use, learner->context);
 }
 
 void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size_t length) {

@@ -18,6 +18,14 @@ static inline mq_bf16 mq_bf16_round(float value) {
     return (mq_bf16)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
+/* The float32 that it stands for. */
+static inline float mq_bf16_value(mq_bf16 rounded) {
+    const uint32_t bits = (uint32_t)rounded << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 static inline void mq_bf16_round_all(mq_bf16 *out, const float *values, size_t count) {
     for (size_t i = 0; i < count; i++) {
         out[i] = mq_bf16_round(values[i]);

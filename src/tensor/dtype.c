@@ -84,7 +84,7 @@ uint16_t mq_f32_to_f16(float value) {
     return (uint16_t)(sign | half);
 }
 
-float mq_bf16_to_f32(uint16_t bits) { return float_of_bits((uint32_t)bits << 16); }
+float mq_bf16_to_f32(uint16_t bits) { return mq_bf16_value(bits); }
 
 uint16_t mq_f32_to_bf16(float value) { return mq_bf16_round(value); }
 
@@ -114,7 +114,7 @@ static void bf16_to_f32(float *out, const void *data, size_t count) {
     for (size_t i = 0; i < count; i++) {
         uint16_t bits;
         memcpy(&bits, bytes + 2 * i, sizeof bits);
-        out[i] = float_of_bits((uint32_t)bits << 16);
+        out[i] = mq_bf16_value(bits);
     }
 }
 

@@ -59,8 +59,10 @@ static void carve(bench *b) {
         mq_config_linear_shape(&out, &in, config, linear);
         b->rounded[linear] = mq_carve(slab, out * in, sizeof(mq_bf16));
     }
-    b->activations =
-        mq_activations_carve_bf16(slab, config, SEQUENCES, LENGTH, true, b->gemm, b->context);
+    mq_activations_use use =
+        mq_activations_only(config, SEQUENCES, LENGTH, MQ_PASS_BACKWARD, b->gemm);
+    use.f32 = MQ_PASS_BACKWARD; /* both kinds are timed */
+    b->activations = mq_activations_carve(slab, &use, b->context);
     b->x = carve_floats(slab, TOKENS * config->hidden_size);
     b->y = carve_floats(slab, TOKENS * config->hidden_size);
     b->dy = carve_floats(slab, TOKENS * config->hidden_size);
@@ -155,7 +157,7 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
     mq_block_pack_weights(&pass);
     const bool runs = mq_block_in_runs(&b->config);
     const size_t most = runs ? MQ_RUN_ROWS : mq_block_slab(&b->config, TOKENS);
-    const size_t floats = mq_block_slab_floats(&b->config, most, true);
+    const size_t floats = mq_block_slab_floats(&b->config, most);
 #pragma omp parallel for schedule(dynamic, 1) if (runs)
     for (size_t first = 0; first < TOKENS; first += most) {
         const mq_rows rows = {

@@ -34,8 +34,10 @@ static inline size_t fixture_tokens(const fixture *f) {
 static inline void carve_fixture(fixture *f, bool backward) {
     const size_t tokens = fixture_tokens(f), size = sizeof(float);
     mq_slab *slab = &f->slab;
-    f->activations = mq_activations_carve(slab, &f->config, f->shape.sequences, f->shape.length,
-                                          backward, f->context);
+    const mq_activations_use use =
+        mq_activations_only(&f->config, f->shape.sequences, f->shape.length,
+                            backward ? MQ_PASS_BACKWARD : MQ_PASS_FORWARD, NULL);
+    f->activations = mq_activations_carve(slab, &use, f->context);
     f->values = mq_carve(slab, f->layout.count, size);
     f->grads = mq_carve(slab, f->layout.count, size);
     f->y = mq_carve(slab, tokens * f->config.hidden_size, size);
@@ -60,6 +62,7 @@ static inline void fill_fixture(fixture *f) {
     }
     randomize(f->values + f->layout.input, f->layout.input_size, 0.0F, 2.0F, &random);
     randomize(f->dy, f->layout.input_size, 0.0F, 1.0F, &random);
+    memset(f->grads, 0, f->layout.count * sizeof *f->grads); /* biases have none */
     const size_t half = f->config.head_dim / 2;
     for (size_t i = 0; i < f->shape.length * half; i++) {
         const double angle = (double)(i / half) * pow(10000.0, -(double)(i % half) / (double)half);
@@ -110,7 +113,6 @@ static inline mq_block_grads all_grads(const fixture *f) {
     mq_block_grads g = {.input = f->grads + f->layout.input};
     for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
         g.linear[l] = f->grads + f->layout.linear[l];
-        g.bias[l] = f->layout.bias_size[l] > 0 ? f->grads + f->layout.bias[l] : NULL;
     }
     for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
         g.norm[n] = f->layout.norm_size[n] > 0 ? f->grads + f->layout.norm[n] : NULL;
@@ -148,7 +150,8 @@ static inline void check_close(const char *what, const float *a, const float *b,
     }
 }
 
-/* Calls check_close for every part of a and b, laid out as f->layout. */
+/* Calls check_close for every part of a and b, laid out as f->layout, but for biases, which have no
+ * gradients. */
 static inline void check_parts(const fixture *f, const float *a, const float *b, double tolerance) {
     static const char *const linear[] = {"q", "k", "v", "o", "gate", "up", "down"};
     static const char *const norm[] = {
@@ -156,7 +159,6 @@ static inline void check_parts(const fixture *f, const float *a, const float *b,
     const double_params *p = &f->layout;
     for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
         check_close(linear[l], a + p->linear[l], b + p->linear[l], p->linear_size[l], tolerance);
-        check_close("bias", a + p->bias[l], b + p->bias[l], p->bias_size[l], tolerance);
     }
     for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
         check_close(norm[n], a + p->norm[n], b + p->norm[n], p->norm_size[n], tolerance);

@@ -42,8 +42,10 @@ static void carve(fixture *f) {
         mq_config_linear_shape(&out, &in, &f->config, l);
         f->rounded[l] = mq_carve(&f->slab, out * in, sizeof(mq_bf16));
     }
-    f->activations = mq_activations_carve_bf16(&f->slab, &f->config, SEQUENCES, LENGTH, true,
-                                               f->gemm, f->context);
+    mq_activations_use use =
+        mq_activations_only(&f->config, SEQUENCES, LENGTH, MQ_PASS_BACKWARD, f->gemm);
+    use.f32 = MQ_PASS_BACKWARD;
+    f->activations = mq_activations_carve(&f->slab, &use, f->context);
     float **arrays[] = {&f->x, &f->y, &f->dy, &f->dx, &f->cos_table, &f->sin_table};
     for (size_t i = 0; i < 6; i++) {
         *arrays[i] = mq_carve(&f->slab, i < 4 ? hidden : angles, size);

@@ -81,8 +81,35 @@ static void check_softmax(const mq_kernels *kernels, size_t count, float softcap
     free_all(all, sizeof all / sizeof *all);
 }
 
+enum { COUNT = 1003 };
+
+/* What it does with rounded numbers, against the reference with the same numbers: kept ones are
+ * those of mq_bf16_round; h is rounded to 8 bits, and off by what glu may be off by. */
+static void check_glu_bf16(const mq_kernels *kernels, mq_activation activation, const float *gate,
+                           const float *up, const float *dh) {
+    mq_bf16 h[COUNT], unkept[COUNT], kept[2][COUNT];
+    float values[COUNT], rounded[2][COUNT], dgate[COUNT], dup[COUNT], dup2[COUNT];
+    const float *const given[2] = {gate, up};
+    kernels->glu_bf16[activation](unkept, NULL, NULL, gate, up, COUNT);
+    kernels->glu_bf16[activation](h, kept[0], kept[1], gate, up, COUNT);
+    assert_memory_equal(h, unkept, sizeof h);
+    mq_glu_forward_reference(values, gate, up, COUNT, activation);
+    for (size_t i = 0; i < COUNT; i++) {
+        const double error = fabs((double)mq_bf16_value(h[i]) - (double)values[i]);
+        assert_true(error <= 0x1.01p-8 * fabs((double)values[i]) + 4e-6);
+        for (size_t which = 0; which < 2; which++) {
+            assert_int_equal(kept[which][i], mq_bf16_round(given[which][i]));
+            rounded[which][i] = mq_bf16_value(kept[which][i]);
+        }
+    }
+    memcpy(dgate, dh, sizeof dgate); /* in place, as it is used */
+    kernels->glu_backward_bf16[activation](dgate, dup, dgate, kept[0], kept[1], COUNT);
+    mq_glu_backward_reference(values, dup2, dh, rounded[0], rounded[1], COUNT, activation);
+    check_close("dgate of rounded numbers", dgate, values, COUNT, 2e-6);
+    check_close("dup of rounded numbers", dup, dup2, COUNT, 3e-7);
+}
+
 static void check_kernels(const mq_kernels *kernels) {
-    enum { COUNT = 1003 };
     float *gate = random_floats(COUNT, 12.0), *up = random_floats(COUNT, 1.0),
           *dh = random_floats(COUNT, 1.0);
     float *h = new_floats(COUNT), *h2 = new_floats(COUNT), *dup = new_floats(COUNT),
@@ -95,6 +122,7 @@ static void check_kernels(const mq_kernels *kernels) {
         mq_glu_backward_reference(h2, dup2, dh, gate, up, COUNT, activation);
         check_close("dgate", h, h2, COUNT, 2e-6);
         check_close("dup", dup, dup2, COUNT, 3e-7);
+        check_glu_bf16(kernels, activation, gate, up, dh);
     }
     double exact = 0.0;
     for (size_t i = 0; i < COUNT; i++) {
@@ -293,17 +321,17 @@ static float float_of(uint32_t bits) {
 /* Every upper half: zeros, subnormals, infinities and NaN among them. The lower halves are a tie,
  * its neighbours, the ends, and what makes a NaN of an infinity. */
 static void check_to_bf16(const mq_kernels *kernels) {
-    enum { COUNT = 1 << 16 };
+    enum { PATTERNS = 1 << 16 };
     static const uint32_t lower[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
-    float *x = new_floats(COUNT);
-    mq_bf16 *y = mq_calloc(COUNT, sizeof *y);
+    float *x = new_floats(PATTERNS);
+    mq_bf16 *y = mq_calloc(PATTERNS, sizeof *y);
     assert_non_null(y);
     for (size_t l = 0; l < sizeof lower / sizeof *lower; l++) {
-        for (uint32_t i = 0; i < COUNT; i++) {
+        for (uint32_t i = 0; i < PATTERNS; i++) {
             x[i] = float_of(i << 16 | lower[l]);
         }
-        kernels->to_bf16(y, x, COUNT);
-        for (uint32_t i = 0; i < COUNT; i++) {
+        kernels->to_bf16(y, x, PATTERNS);
+        for (uint32_t i = 0; i < PATTERNS; i++) {
             if (y[i] != mq_f32_to_bf16(x[i])) {
                 fail_msg("%08x is rounded to %04x", i << 16 | lower[l], (unsigned)y[i]);
             }
@@ -311,7 +339,7 @@ static void check_to_bf16(const mq_kernels *kernels) {
     }
     for (size_t n = 0; n < 70; n++) { /* x ends in NaNs, whose bits are not 0 */
         memset(y, 0, 100 * sizeof *y);
-        kernels->to_bf16(y, x + COUNT - n, n);
+        kernels->to_bf16(y, x + PATTERNS - n, n);
         for (size_t i = 0; i < 100; i++) {
             assert_int_equal(y[i] != 0, i < n);
         }
