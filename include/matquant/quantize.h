@@ -22,9 +22,9 @@ typedef enum mq_scope { MQ_SCOPE_ALL, MQ_SCOPE_FFN } mq_scope;
 typedef enum mq_gemm_choice {
     MQ_GEMM_AUTO,
     MQ_GEMM_OPENBLAS,   /* float32 */
-    MQ_GEMM_ONEDNN_BF16 /* operands rounded to bfloat16, sums and everything else float32;
-                           MQ_ERR_USAGE if it is not built in, MQ_ERR_MACHINE if the processor
-                           lacks the instructions */
+    MQ_GEMM_ONEDNN_BF16 /* operands, and what a block's backward reads of gate and up, rounded to
+                           bfloat16, sums and everything else float32; MQ_ERR_USAGE if it is not
+                           built in, MQ_ERR_MACHINE if the processor lacks the instructions */
 } mq_gemm_choice;
 
 /* The embedding matrix and the head: they stay as they are; they have 8 bits at every width; or

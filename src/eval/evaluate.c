@@ -312,6 +312,7 @@ void mq_eval_result_free(mq_eval_result *result) {
 mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
                       const mq_context *context, mq_error *err) {
     const double start = mq_seconds();
+    mq_context_use(context);
     eval_inputs inputs = {.count = options->width_count > 0 ? options->width_count : 1};
     for (size_t i = 0; i < inputs.count; i++) {
         results[i] = (mq_eval_result){0};

@@ -312,6 +312,7 @@ static mq_status slice_master(mq_slice_report *report, const mq_export_format *f
 mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
                    const mq_context *context, mq_error *err) {
     double start = mq_seconds();
+    mq_context_use(context);
     *report = (mq_slice_report){0};
     const mq_export_format *format = NULL;
     mq_status status = check_options(&format, options, err);

@@ -204,6 +204,7 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
 mq_status mq_quantize(mq_quantize_report *report, const mq_quantize_options *options,
                       const mq_context *context, mq_error *err) {
     const double started = mq_seconds();
+    mq_context_use(context);
     job work = {0};
     *report = (mq_quantize_report){0};
     mq_alloc_reset_peak();

@@ -12,7 +12,7 @@
 #define SHORT_VALIDATION_SHARE 8
 /* Sequences for each that the blocks learn from. Text that was not seen before teaches more than
  * the same text again (the trial is in tests/bench/RESULTS.md), and the narrowest width has use for
- * the most (train_share of quant/refit.c). Seven: SmolLM2 with the defaults, text enough and
+ * the most (mq_refit_share of quant/refit.h). Seven: SmolLM2 with the defaults, text enough and
  * products of float32 is to be done in 40 minutes on two cores. Where there is less, it is visited
  * several times, until there are LEAST_VISITS for each that the blocks learn from. */
 #define REFIT_SEQUENCES 7

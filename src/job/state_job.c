@@ -14,7 +14,8 @@
  * small models were made in tiles, and none of what the refit learns from, nor of what wide widths
  * do in it, was of bfloat16; 4: narrow widths were measured in float32; 5: the head's gradient took
  * larger chunks of the vocabulary with bfloat16; 6: of narrow widths the head was measured in
- * float32, and sequences that the model writes drew the numbers of the blocks' orders. */
+ * float32, and sequences that the model writes drew the numbers of the blocks' orders; 7: gate and
+ * up were not rounded for backward with bfloat16. */
 #define STATE_VERSION 8
 
 /* --- reading and writing ---------------------------------------------------------------------- */
@@ -196,7 +197,8 @@ static const char *shown(char out[SHOWN_SIZE], const cJSON *value) {
         snprintf(out, SHOWN_SIZE, "more than can be shown");
     } else {
         const bool cut = strlen(whole) >= SHOWN_SIZE;
-        snprintf(out, SHOWN_SIZE, "%.*s%s", SHOWN_SIZE - 4, whole, cut ? "..." : "");
+        snprintf(out, SHOWN_SIZE, "%.*s%s", cut ? SHOWN_SIZE - 4 : SHOWN_SIZE - 1, whole,
+                 cut ? "..." : "");
     }
     return out;
 }

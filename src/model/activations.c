@@ -2,16 +2,6 @@
 #include "model/activations.h"
 #include "base/alloc.h"
 
-mq_activations_use mq_activations_only(const mq_config *config, size_t sequences, size_t length,
-                                       mq_passes passes, const mq_gemm_bf16 *gemm) {
-    return (mq_activations_use){.config = config,
-                                .sequences = sequences,
-                                .length = length,
-                                .f32 = gemm ? MQ_PASS_NONE : passes,
-                                .bf16 = gemm ? passes : MQ_PASS_NONE,
-                                .gemm = gemm};
-}
-
 /* Sizes of a token's arrays, in floats. */
 typedef struct widths {
     size_t tokens, hidden, q, kv, ffn;

@@ -159,6 +159,8 @@ void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *gro
  *   mq_block_round_input(pass, linear, rows, x);
  * In float32, x is the place in the activations and rounding does nothing. */
 float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows);
+/* This thread's room for MQ_ROW_CHUNK rows that are about to be rounded. */
+float *mq_block_rounding_rows(const mq_activations *activations);
 void mq_block_round_input(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
                           const float *x);
 /* Rounds d, the rows of the gradient by a linear's output, which in float32 are in pass->d_linear.

@@ -15,8 +15,9 @@
 
 /* Pointers to arrays that the caller owns. All products, the linear layers' and attention's, are of
  * float32 operands, or, if linear_bf16 has all of the weights, of bfloat16 ones (gemm_bf16.h):
- * those, and activations, probabilities and gradients rounded when they are made. Everything else,
- * the sums inside a product and what comes out of it, is float32 in either case. */
+ * those, and activations, probabilities and gradients rounded when they are made, and what backward
+ * is told of gate and up. Everything else, the sums inside a product and what comes out of it, is
+ * float32 in either case. */
 typedef struct mq_block_weights {
     const float *linear[MQ_LINEAR_COUNT];        /* [out, in]; not read if there is linear_bf16 */
     const mq_bf16 *linear_bf16[MQ_LINEAR_COUNT]; /* [out, in]; all of them or none (NULL) */
@@ -83,10 +84,6 @@ typedef struct mq_activations_use {
      * before this is called, with a backward if bf16 has. */
     const mq_gemm_bf16 *gemm;
 } mq_activations_use;
-
-/* Passes of one kind: with gemm of bfloat16 operands, without it (NULL) of float32. */
-mq_activations_use mq_activations_only(const mq_config *config, size_t sequences, size_t length,
-                                       mq_passes passes, const mq_gemm_bf16 *gemm);
 
 /* The struct itself is carved too: while measuring (slab->base NULL) the result is NULL. */
 mq_activations *mq_activations_carve(mq_slab *slab, const mq_activations_use *use,

@@ -95,7 +95,7 @@ static void gated_input_backward(const mq_block_pass *pass, const mq_rows *rows)
     const size_t n = pass->config->intermediate_size, at = rows->first * n;
     float *d_act = mq_block_input_gradient(pass, MQ_DOWN, rows);
     if (pass->bf16) {
-        float *d_up = mq_block_input_rows(pass, MQ_DOWN, rows);
+        float *d_up = mq_block_rounding_rows(a);
         pass->kernels->glu_backward_bf16[activation](d_act, d_up, d_act, a->gate_bf16 + at,
                                                      a->up_bf16 + at, rows->count * n);
         mq_block_round_gradient(pass, MQ_GATE, rows, d_act);

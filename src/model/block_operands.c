@@ -51,10 +51,14 @@ float *mq_block_input_gradient(const mq_block_pass *pass, mq_linear linear, cons
            (rows->first - rows->slab) * in;
 }
 
+float *mq_block_rounding_rows(const mq_activations *a) {
+    return a->rounding + (size_t)omp_get_thread_num() * MQ_ROW_CHUNK * a->rounding_width;
+}
+
 float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
     if (pass->bf16) {
-        return a->rounding + (size_t)omp_get_thread_num() * MQ_ROW_CHUNK * a->rounding_width;
+        return mq_block_rounding_rows(a);
     }
     const size_t n = pass->config->hidden_size, ffn = pass->config->intermediate_size;
     return linear == MQ_DOWN ? a->act + rows->first * ffn

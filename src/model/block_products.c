@@ -255,7 +255,7 @@ mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t s
                            size_t length, bool backward, mq_error *err) {
     const size_t tokens = sequences * length;
     const bool turned = mq_block_in_runs(config);
-    const size_t most = mq_block_in_runs(config) ? MQ_RUN_ROWS : tokens;
+    const size_t most = turned ? MQ_RUN_ROWS : tokens;
     const size_t slab = mq_block_slab(config, tokens < most ? tokens : most), rest = tokens % slab;
     mq_status status = prepare_attention(gemm, config, length, backward, err);
     if (status == MQ_OK) {

@@ -27,8 +27,12 @@ static void forward_carve(forward *f, mq_slab *slab, const mq_config *config,
         f->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
     }
     mq_rotations_carve(&f->rotations, slab, config, size->positions);
-    const mq_activations_use use =
-        mq_activations_only(config, size->sequences, size->length, MQ_PASS_FORWARD, f->gemm);
+    const mq_activations_use use = {.config = config,
+                                    .sequences = size->sequences,
+                                    .length = size->length,
+                                    .f32 = f->gemm ? MQ_PASS_NONE : MQ_PASS_FORWARD,
+                                    .bf16 = f->gemm ? MQ_PASS_FORWARD : MQ_PASS_NONE,
+                                    .gemm = f->gemm};
     f->activations = mq_activations_carve(slab, &use, context);
 }
 

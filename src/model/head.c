@@ -355,7 +355,7 @@ mq_status mq_head_score(const mq_head_scores *out, const mq_head_side *model,
             give_results(out, &h, first, tokens);
         }
     }
-    mq_gemm_set_threads((size_t)omp_get_max_threads());
+    mq_gemm_leave_single(context);
     mq_slab_free(&h.memory);
     return status;
 }
@@ -395,7 +395,7 @@ mq_status mq_head_logits(float *logits, const mq_model *model, const float *hidd
         status = group_logits(logits + first * model->config.vocab_size, &h, first,
                               mq_smaller(h.group, count - first), context, err);
     }
-    mq_gemm_set_threads((size_t)omp_get_max_threads());
+    mq_gemm_leave_single(context);
     mq_slab_free(&h.memory);
     return status;
 }

@@ -374,7 +374,8 @@ static void merge_kl(float *kl, const pass *p) {
         for (size_t piece = 0; piece < PIECES; piece++) {
             total += is_empty(p, piece) ? 0.0 : (double)m->kl[piece * m->slab + t];
         }
-        kl[t] = total > 0.0 ? (float)total : 0.0F; /* not negative but for rounding */
+        /* not negative but for rounding; a NaN stays one */
+        kl[t] = total < 0.0 ? 0.0F : (float)total;
     }
 }
 

@@ -1,6 +1,6 @@
 /* The loops of a block that are not matrix products, for one thread and a few rows, compiled once
  * for every instruction set (kernels_body.h) and chosen at run time. ops.h and block.c split them
- * over threads. All arrays float32;
+ * over threads. Arrays are float32 unless their type says otherwise;
  * results depend on the instruction set, never on how rows are distributed over calls (but
  * rmsnorm_backward's and column_sum's sums, which their callers make over fixed runs). */
 #ifndef MQ_MODEL_KERNELS_H
@@ -61,7 +61,8 @@ typedef struct mq_kernels {
     void (*glu_backward[2])(float *dgate, float *dup, const float *dh, const float *gate,
                             const float *up, size_t count);
     /* The same of rounded numbers. h, and gate_kept and up_kept unless they are NULL, become h,
-     * gate and up rounded; the gradient is that at what was kept. */
+     * gate and up rounded; the gradient is that at what was kept. Only dgate may be another array,
+     * dh. */
     void (*glu_bf16[2])(mq_bf16 *h, mq_bf16 *gate_kept, mq_bf16 *up_kept, const float *gate,
                         const float *up, size_t count);
     void (*glu_backward_bf16[2])(float *dgate, float *dup, const float *dh, const mq_bf16 *gate,

@@ -23,11 +23,14 @@ static void carve_block(mq_distill *distill, mq_slab *slab) {
 
 static void carve_inside(mq_distill *distill, mq_slab *slab) {
     const mq_config *config = &distill->setup.model->config;
-    mq_activations_use use = mq_activations_only(config, distill->batch, distill->setup.length,
-                                                 MQ_PASS_BACKWARD, distill->setup.gemm);
-    if (distill->setup.codes_move) {
-        use.f32 = MQ_PASS_BACKWARD; /* wide widths' (wants_bf16) */
-    }
+    const bool rounds = distill->setup.gemm != NULL; /* but for wide widths whose codes move */
+    const mq_activations_use use = {.config = config,
+                                    .sequences = distill->batch,
+                                    .length = distill->setup.length,
+                                    .f32 = rounds && !distill->setup.codes_move ? MQ_PASS_NONE
+                                                                                : MQ_PASS_BACKWARD,
+                                    .bf16 = rounds ? MQ_PASS_BACKWARD : MQ_PASS_NONE,
+                                    .gemm = distill->setup.gemm};
     mq_slab one = {0};
     mq_activations_carve_beside(&one, NULL, &use, distill->context);
     if (one.overflow) {

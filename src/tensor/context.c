@@ -31,11 +31,17 @@ mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq
         return status;
     }
     *context = (mq_context){.options = resolved, .threads = threads};
-    omp_set_num_threads((int)threads);
-    mq_gemm_set_threads(threads);
+    mq_context_use(context);
     mq_gemm_describe(context->blas, sizeof context->blas);
     *out = context;
     return MQ_OK;
+}
+
+void mq_context_use(const mq_context *context) {
+    if (context != NULL) {
+        omp_set_num_threads((int)context->threads); /* libgomp's number is each thread's own */
+        mq_gemm_set_threads(context->threads);
+    }
 }
 
 void mq_context_free(mq_context *context) { mq_free(context); }

@@ -59,9 +59,12 @@ static void carve(bench *b) {
         mq_config_linear_shape(&out, &in, config, linear);
         b->rounded[linear] = mq_carve(slab, out * in, sizeof(mq_bf16));
     }
-    mq_activations_use use =
-        mq_activations_only(config, SEQUENCES, LENGTH, MQ_PASS_BACKWARD, b->gemm);
-    use.f32 = MQ_PASS_BACKWARD; /* both kinds are timed */
+    const mq_activations_use use = {.config = config,
+                                    .sequences = SEQUENCES,
+                                    .length = LENGTH,
+                                    .f32 = MQ_PASS_BACKWARD,
+                                    .bf16 = b->gemm ? MQ_PASS_BACKWARD : MQ_PASS_NONE,
+                                    .gemm = b->gemm};
     b->activations = mq_activations_carve(slab, &use, b->context);
     b->x = carve_floats(slab, TOKENS * config->hidden_size);
     b->y = carve_floats(slab, TOKENS * config->hidden_size);

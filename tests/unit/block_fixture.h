@@ -34,9 +34,10 @@ static inline size_t fixture_tokens(const fixture *f) {
 static inline void carve_fixture(fixture *f, bool backward) {
     const size_t tokens = fixture_tokens(f), size = sizeof(float);
     mq_slab *slab = &f->slab;
-    const mq_activations_use use =
-        mq_activations_only(&f->config, f->shape.sequences, f->shape.length,
-                            backward ? MQ_PASS_BACKWARD : MQ_PASS_FORWARD, NULL);
+    const mq_activations_use use = {.config = &f->config,
+                                    .sequences = f->shape.sequences,
+                                    .length = f->shape.length,
+                                    .f32 = backward ? MQ_PASS_BACKWARD : MQ_PASS_FORWARD};
     f->activations = mq_activations_carve(slab, &use, f->context);
     f->values = mq_carve(slab, f->layout.count, size);
     f->grads = mq_carve(slab, f->layout.count, size);

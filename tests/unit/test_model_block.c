@@ -306,8 +306,8 @@ static void test_absurd_sizes(void **state) {
     fixture f = small_fixture("LlamaForCausalLM");
     assert_int_equal(mq_context_new(&f.context, NULL, NULL), MQ_OK);
     mq_slab slab = {0};
-    const mq_activations_use use =
-        mq_activations_only(&f.config, SIZE_MAX / 8, 4, MQ_PASS_BACKWARD, NULL);
+    const mq_activations_use use = {
+        .config = &f.config, .sequences = SIZE_MAX / 8, .length = 4, .f32 = MQ_PASS_BACKWARD};
     assert_null(mq_activations_carve(&slab, &use, f.context));
     assert_true(slab.overflow);
     mq_context_free(f.context);

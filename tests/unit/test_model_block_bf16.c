@@ -42,9 +42,12 @@ static void carve(fixture *f) {
         mq_config_linear_shape(&out, &in, &f->config, l);
         f->rounded[l] = mq_carve(&f->slab, out * in, sizeof(mq_bf16));
     }
-    mq_activations_use use =
-        mq_activations_only(&f->config, SEQUENCES, LENGTH, MQ_PASS_BACKWARD, f->gemm);
-    use.f32 = MQ_PASS_BACKWARD;
+    const mq_activations_use use = {.config = &f->config,
+                                    .sequences = SEQUENCES,
+                                    .length = LENGTH,
+                                    .f32 = MQ_PASS_BACKWARD,
+                                    .bf16 = MQ_PASS_BACKWARD,
+                                    .gemm = f->gemm};
     f->activations = mq_activations_carve(&f->slab, &use, f->context);
     float **arrays[] = {&f->x, &f->y, &f->dy, &f->dx, &f->cos_table, &f->sin_table};
     for (size_t i = 0; i < 6; i++) {

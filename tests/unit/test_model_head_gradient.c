@@ -311,6 +311,21 @@ static void a_broken_row_is_reported(void **state) {
     check_broken_row(true);
 }
 
+/* The divergence of a hidden state that is not a number is none either, and not 0: a width that
+ * came out like that must not look better than all others. */
+static void what_is_no_number_stays_none(void **state) {
+    (void)state;
+    const shape s = {33, 8, 5, 3.0, false};
+    sides m = make_sides(&s);
+    m.hidden[2 * s.width] = NAN;
+    result r = compute(&m, &s, 1.0f, 2);
+    for (size_t t = 0; t < s.count; t++) {
+        assert_int_equal(isnan(r.kl[t]) != 0, t == 2);
+    }
+    free_result(&r);
+    free_sides(&m);
+}
+
 /* Bytes of the working memory for so many tokens. */
 static size_t carved(size_t vocab, size_t tokens, bool bf16) {
     const mq_config config = {.hidden_size = 16, .vocab_size = vocab};
@@ -361,6 +376,7 @@ int main(void) {
         cmocka_unit_test(the_divergence_alone_is_the_same),
         cmocka_unit_test(equal_sides_have_no_gradient),
         cmocka_unit_test(a_broken_row_is_reported),
+        cmocka_unit_test(what_is_no_number_stays_none),
         cmocka_unit_test(memory_does_not_grow_with_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
