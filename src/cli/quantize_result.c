@@ -133,6 +133,11 @@ void cli_print_quantize_table(const mq_quantize_report *report,
                         cli_show_bytes(b, report->disk_free));
         cli_print_field(stdout, "memory", "%s predicted",
                         cli_show_bytes(a, report->memory_predicted));
+        if (report->operations > 0.0 && report->gflops > 0.0) {
+            cli_print_field(stdout, "time", "at least %s (products alone, at %.0f GFLOP/s)",
+                            cli_show_seconds(a, report->operations / (1e9 * report->gflops)),
+                            report->gflops);
+        }
         return;
     }
     cli_print_field(stdout, "disk", "%s", cli_show_bytes(a, report->output_bytes));
@@ -277,6 +282,12 @@ mq_status cli_print_quantize_json(const mq_quantize_report *report,
         cli_json_null(&json, json.root, "memory_peak");
     } else {
         cli_json_size(&json, json.root, "memory_peak", report->memory_peak);
+    }
+    cli_json_number(&json, json.root, "operations", report->operations);
+    if (report->gflops > 0.0) {
+        cli_json_number(&json, json.root, "gflops", report->gflops);
+    } else {
+        cli_json_null(&json, json.root, "gflops");
     }
     cli_json_number(&json, json.root, "seconds", report->seconds);
     add_blocks(&json, report, options);

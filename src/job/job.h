@@ -149,6 +149,11 @@ mq_status mq_quantize_qat(mq_qat_report *report, const mq_quantize_plan *plan,
                           mq_weights *const embeddings[MQ_MAX_WIDTH + 1], mq_master_writer *writer,
                           mq_error *err);
 
+/* Floating-point operations of the linear layers' and the head's products that are still to be made
+ * (work.c). A job takes at least their time; what comes on top are attention, full precision's pass
+ * before the end-to-end stages, measuring, the writing of text, and all that is no product. */
+double mq_quantize_work(const mq_quantize_plan *plan);
+
 /* plan->digests, unless they are there: reads all of the source. */
 mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err);
 

@@ -176,6 +176,8 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
                                                            plan->model->config.hidden_size,
         .other_tensors = mq_tensors_count(plan->source) - plan->layout.linear_count,
         .memory_predicted = plan->memory,
+        .operations = mq_quantize_work(plan),
+        .gflops = mq_backend_rate(&plan->backend),
         .output_bytes = plan->output_bytes,
         .disk_free = plan->disk_free,
         .calibration_tokens = plan->read * plan->calibration.length,

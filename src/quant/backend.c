@@ -88,7 +88,8 @@ static double product_seconds(const trial *t, const mq_products *bf16, size_t ki
     return best / (double)t->threads;
 }
 
-/* Adds one linear's floating-point operations and seconds a thread, float32 and bfloat16. */
+/* Adds one linear's floating-point operations and seconds a thread, float32 and, if there is a
+ * gemm, bfloat16. */
 static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 *gemm,
                             const mq_config *config, mq_linear linear, size_t rows,
                             const mq_context *context, mq_error *err) {
@@ -104,7 +105,7 @@ static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 
     for (size_t kind = 0; status == MQ_OK && kind < 3; kind++) {
         const size_t count = t.shapes[kind].m * t.shapes[kind].n;
         t.largest = count > t.largest ? count : t.largest;
-        status = mq_gemm_bf16_prepare(gemm, &t.shapes[kind], err);
+        status = gemm != NULL ? mq_gemm_bf16_prepare(gemm, &t.shapes[kind], err) : MQ_OK;
     }
     mq_slab slab = {0};
     trial_carve(&t, &slab);
@@ -121,27 +122,31 @@ static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 
     for (size_t kind = 0; kind < 3; kind++) {
         *operations += 2.0 * (double)rows * (double)out * (double)in;
         seconds[0] += product_seconds(&t, NULL, kind, context);
-        seconds[1] += product_seconds(&t, &t.products, kind, context);
+        seconds[1] += gemm != NULL ? product_seconds(&t, &t.products, kind, context) : 0.0;
     }
     mq_slab_free(&slab);
-    return mq_gemm_bf16_check(gemm, err);
+    return gemm != NULL ? mq_gemm_bf16_check(gemm, err) : MQ_OK;
 }
 
-/* GFLOP/s of all threads: float32 and bfloat16, over products of a square-like and of an oblong
- * layer. A gemm of its own, so that what the run keeps does not depend on having measured. */
+/* GFLOP/s of all threads: float32 and, where there is that, bfloat16 (else 0), over products of a
+ * square-like and of an oblong layer. A gemm of its own, so that what the run keeps does not depend
+ * on having measured. */
 static mq_status measure(double rate[2], const mq_config *config, size_t tokens,
                          const mq_context *context, mq_error *err) {
     static const mq_linear linears[] = {MQ_Q, MQ_DOWN};
     const size_t rows = mq_block_tile_rows(tokens);
     double operations = 0.0, seconds[2] = {0.0, 0.0};
-    mq_gemm_bf16 *gemm;
-    mq_status status = mq_gemm_bf16_new(&gemm, mq_context_threads(context), err);
+    mq_gemm_bf16 *gemm = NULL;
+    mq_status status =
+        mq_gemm_bf16_usable() ? mq_gemm_bf16_new(&gemm, mq_context_threads(context), err) : MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < sizeof linears / sizeof *linears; i++) {
         status = try_linear(&operations, seconds, gemm, config, linears[i], rows, context, err);
     }
     mq_gemm_bf16_free(gemm);
     for (size_t i = 0; status == MQ_OK && i < 2; i++) {
-        rate[i] = 1e-9 * operations * (double)mq_context_threads(context) / seconds[i];
+        rate[i] = seconds[i] > 0.0
+                      ? 1e-9 * operations * (double)mq_context_threads(context) / seconds[i]
+                      : 0.0;
     }
     return status;
 }
@@ -152,16 +157,21 @@ static mq_status choose(bool *bf16, mq_backend *backend, const mq_quantize_optio
                         const mq_config *config, size_t tokens, const mq_context *context,
                         mq_error *err) {
     *bf16 = options->gemm == MQ_GEMM_ONEDNN_BF16;
-    if (options->gemm != MQ_GEMM_AUTO || !mq_gemm_bf16_usable()) {
+    backend->automatic = options->gemm == MQ_GEMM_AUTO && mq_gemm_bf16_usable();
+    if (!backend->automatic && !options->dry_run) {
         return MQ_OK;
     }
     const mq_status status = measure(backend->rate, config, tokens, context, err);
-    *bf16 = status == MQ_OK && backend->rate[1] >= MQ_BACKEND_MARGIN * backend->rate[0];
+    if (backend->automatic) {
+        *bf16 = status == MQ_OK && backend->rate[1] >= MQ_BACKEND_MARGIN * backend->rate[0];
+    }
     return status;
 }
 
+double mq_backend_rate(const mq_backend *backend) { return backend->rate[backend->bf16 != NULL]; }
+
 void mq_backend_report(const mq_backend *backend, const mq_context *context) {
-    if (backend->rate[0] > 0.0) {
+    if (backend->automatic) {
         mq_log(context, MQ_LOG_INFO,
                "products: openblas %.0f GFLOP/s, onednn-bf16 %.0f GFLOP/s; --gemm auto takes %s",
                backend->rate[0], backend->rate[1], backend->name);
