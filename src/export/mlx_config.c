@@ -42,15 +42,20 @@ static void warn(const mq_plan *plan, bool lacking, const char *what) {
     }
 }
 
+static void warn_of_refusal(const mq_plan *plan, bool lacking, const char *what) {
+    if (lacking) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "mlx-lm has no %s for %s, and will not load this slice", what,
+               plan->job->config->arch->architecture);
+    }
+}
+
 void mq_mlx_warn_of_reader(const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     const mq_arch *arch = config->arch;
-    const bool biased = config->attention_bias && arch->norm[MQ_NORM_Q] != NULL;
-    if (biased || has_own_head_dim(config)) {
-        mq_log(plan->job->context, MQ_LOG_WARNING,
-               "mlx-lm has no %s for %s, and will not load this slice",
-               biased ? "biases" : "head_dim", arch->architecture);
-    }
+    warn_of_refusal(plan, config->attention_bias && arch->norm[MQ_NORM_Q] != NULL, "biases");
+    warn_of_refusal(plan, has_own_head_dim(config), "head_dim");
+    warn_of_refusal(plan, config->rope[0].type == MQ_ROPE_DYNAMIC, "dynamic rotary scaling");
     warn(plan, config->activation != arch->default_activation, "this activation");
     warn(plan, config->attn_logit_softcapping > 0, "attn_logit_softcapping");
     warn(plan, config->final_logit_softcapping > 0, "final_logit_softcapping");

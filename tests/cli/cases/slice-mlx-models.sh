@@ -42,6 +42,11 @@ expect_err 'config.json: differs from the source.s in "rope_parameters"'
 run 0 matquant quantize "$GOLDEN/models/qwen3-biases" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
 run 0 matquant slice master -o slice --bits 4 --force
 expect_err '^matquant: warning: mlx-lm has no biases for Qwen3ForCausalLM, and will not load this slice$'
+for model in rope-dynamic gemma3-dynamic; do
+    run 0 matquant quantize "$GOLDEN/models/$model" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
+    run 0 matquant slice master -o slice --bits 4 --force
+    expect_err '^matquant: warning: mlx-lm has no dynamic rotary scaling for (Llama|Gemma3)ForCausalLM, and will not load this slice$'
+done
 run 0 matquant quantize "$GOLDEN/models/mistral" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
 run 0 matquant slice master -o slice --bits 4 --force
 expect_err '^matquant: warning: mlx-lm computes MistralForCausalLM without its windows: .* more than 5 tokens .*'
