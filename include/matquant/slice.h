@@ -12,7 +12,8 @@ extern "C" {
  * read it. */
 typedef enum mq_slice_format {
     MQ_SLICE_FORMAT_MLX,
-    MQ_SLICE_FORMAT_GGUF, /* the only one that is a file; its name must end in .gguf */
+    MQ_SLICE_FORMAT_GGUF, /* the only one that is a file; its name must end in .gguf, in any case,
+                             and no folder's may */
     MQ_SLICE_FORMAT_COMPRESSED_TENSORS,
     MQ_SLICE_FORMAT_GPTQ,
     MQ_SLICE_FORMAT_SAFETENSORS,

@@ -1,5 +1,6 @@
 #include <assert.h>
 #include <string.h>
+#include <strings.h>
 
 #include "command.h"
 #include "matquant/names.h"
@@ -138,7 +139,7 @@ static mq_status slice(const mq_slice_options *options, const cli_common *common
 
 static mq_slice_format format_by_name(const char *output) {
     const size_t length = strlen(output);
-    const bool gguf = length > 5 && strcmp(output + length - 5, ".gguf") == 0;
+    const bool gguf = length > 5 && strcasecmp(output + length - 5, ".gguf") == 0;
     return gguf ? MQ_SLICE_FORMAT_GGUF : MQ_SLICE_FORMAT_MLX;
 }
 
@@ -158,7 +159,8 @@ mq_status cmd_slice(int count, char *const *argv) {
         {CLI_COUNT, 0, "bits", &bits, "R", "the width of the slice, 2 to 8", .min = 2, .max = 8,
          .required = true, .hide_default = true},
         {CLI_CHOICE, 0, "format", &options.format, "NAME",
-         "the format to write, see below (default: gguf if OUT ends in .gguf, otherwise mlx)",
+         "the format to write, see below (default: gguf if OUT ends in .gguf or .GGUF, otherwise "
+         "mlx)",
          .choices = formats, .hide_default = true, .given = &has_format},
         {CLI_CHOICE, 0, "dtype", &options.dtype, "TYPE",
          "element type of plain weights, bf16, f16 or f32: for --format safetensors (default: that "

@@ -371,7 +371,8 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
 
 const mq_export_format mq_export_gguf = {
     .info = {"gguf",
-             "one file for llama.cpp, whose name must end in .gguf: 4 and 5 bits are exact, and 2, "
+             "one file for llama.cpp, whose name must end in .gguf or .GGUF: 4 and 5 bits are "
+             "exact, and 2, "
              "3, 6 "
              "and 8 are fitted to llama.cpp's types; some of these are exact, too, if a group is a "
              "whole "

@@ -1,6 +1,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/context.h"
 #include "export/export.h"
@@ -40,17 +41,31 @@ static mq_status check_enums(const mq_slice_options *options, mq_error *err) {
                          options->dtype);
 }
 
-/* A format that is one file says so by its name: a folder is expected elsewhere. */
+/* Whether a file of the format may have this name; false: the format is a folder. */
+static bool is_file_of(const mq_export_format *format, const char *output) {
+    const size_t length = strlen(output), end = format->suffix == NULL ? 0 : strlen(format->suffix);
+    return end > 0 && length > end && strcasecmp(output + length - end, format->suffix) == 0;
+}
+
+/* A format that is one file says so by its name: a folder is expected elsewhere, and nowhere else
+ * is one named like a file. */
 static mq_status check_name(const mq_export_format *format, const char *output, mq_error *err) {
-    if (format->suffix == NULL) {
-        return MQ_OK;
+    if (format->suffix != NULL) {
+        return is_file_of(format, output)
+                   ? MQ_OK
+                   : mq_fail_file(err, MQ_ERR_USAGE, output,
+                                  "the format %s is one file; its name must end in %s",
+                                  format->info.name, format->suffix);
     }
-    const size_t length = strlen(output), end = strlen(format->suffix);
-    return length > end && strcmp(output + length - end, format->suffix) == 0
-               ? MQ_OK
-               : mq_fail_file(err, MQ_ERR_USAGE, output,
-                              "the format %s is one file; its name must end in %s",
-                              format->info.name, format->suffix);
+    for (size_t i = 0; i < FORMATS; i++) {
+        if (is_file_of(formats[i], output)) {
+            return mq_fail_file(err, MQ_ERR_USAGE, output,
+                                "is the name of a file, but the format %s is a folder; give it "
+                                "another name, or use --format %s",
+                                format->info.name, formats[i]->info.name);
+        }
+    }
+    return MQ_OK;
 }
 
 static mq_status check_options(const mq_export_format **format, const mq_slice_options *options,

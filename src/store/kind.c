@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 /* MLX's affine format writes "quantization": {"group_size", "bits", ...}, and the same as
@@ -78,7 +79,7 @@ static mq_status no_folder(const char *path, mq_error *err) {
                                   "and nothing is downloaded");
     }
     const char *dot = strrchr(path, '.');
-    if (dot != NULL && strcmp(dot, ".gguf") == 0) {
+    if (dot != NULL && strcasecmp(dot, ".gguf") == 0) {
         return mq_fail_file(err, MQ_ERR_INPUT, path,
                             "is a GGUF file, which matquant writes and does not read; eval "
                             "measures the master that it was cut from, with --bits");

@@ -7,15 +7,17 @@ run 0 matquant quantize tall -o m --recipe rtn --group-size 64 -q
 same() {
     format=$1 bits=$2
     shift 2
+    end=
+    [ $format != gguf ] || end=.gguf
     for threads in 1 2 5; do
-        run 0 matquant slice m -o $threads.gguf --bits $bits --format $format "$@" --threads $threads --force --json -q
+        run 0 matquant slice m -o slice-$threads$end --bits $bits --format $format "$@" --threads $threads --force --json -q
         stdout | python3 -c 'import json, sys; print(json.load(sys.stdin)["relative_error"])' >$threads.error
     done
     for threads in 2 5; do
-        diff -r 1.gguf $threads.gguf || fail "$format, $bits bits: other bytes on $threads threads"
+        diff -r slice-1$end slice-$threads$end || fail "$format, $bits bits: other bytes on $threads threads"
         expect_same 1.error $threads.error
     done
-    rm -rf [125].gguf
+    rm -rf slice-*
 }
 same gptq 8
 same gptq 3
