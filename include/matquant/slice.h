@@ -20,10 +20,11 @@ typedef enum mq_slice_format {
     MQ_SLICE_FORMAT_MATQUANT
 } mq_slice_format;
 
-/* The element type of plain weights. */
+/* The element type of plain weights: in safetensors all, in GGUF all matrices, else what is not
+ * quantized. */
 typedef enum mq_slice_dtype {
-    MQ_SLICE_DTYPE_SOURCE, /* that of the source's embeddings; in GGUF: its quantized types, not
-                              plain weights */
+    MQ_SLICE_DTYPE_SOURCE, /* safetensors: that of the source's embeddings; GGUF: its quantized
+                              types, not plain weights; all others: every tensor's own */
     MQ_SLICE_DTYPE_BF16,
     MQ_SLICE_DTYPE_F16,
     MQ_SLICE_DTYPE_F32
@@ -33,7 +34,7 @@ typedef struct mq_slice_options {
     const char *master, *output; /* output: a folder, or the format's file */
     unsigned width;              /* 2 ... 8 */
     mq_slice_format format;
-    mq_slice_dtype dtype;  /* safetensors and gguf; must be SOURCE in any other format */
+    mq_slice_dtype dtype;  /* must be SOURCE in the format matquant */
     bool plain_embeddings; /* compressed-tensors and gptq: store a quantized embedding and head
                               dequantized, for readers that cannot load packed ones */
     bool force;            /* replace the output if it exists */

@@ -163,8 +163,10 @@ mq_status cmd_slice(int count, char *const *argv) {
          "mlx)",
          .choices = formats, .hide_default = true, .given = &has_format},
         {CLI_CHOICE, 0, "dtype", &options.dtype, "TYPE",
-         "element type of plain weights, bf16, f16 or f32: for --format safetensors (default: that "
-         "of the source's embeddings), and for gguf in place of its quantized types",
+         "element type of plain weights, bf16, f16 or f32: for --format mlx, gptq and "
+         "compressed-tensors that of what is not quantized (default: as in the source), for "
+         "safetensors that of everything (default: that of the source's embeddings), for gguf that "
+         "of all matrices, in place of its quantized types",
          .min = MQ_SLICE_DTYPE_BF16, .choices = mq_slice_dtype_names() + MQ_SLICE_DTYPE_BF16,
          .hide_default = true},
         {CLI_FLAG, 0, "plain-embeddings", &options.plain_embeddings,

@@ -4,7 +4,7 @@
  * groups]; P.weight_zero_point I32 [words of out, groups], packed along out; P.weight_shape I64
  * [2]; w = scale·(t - z). (The reader counts both from -2^(bits - 1) on, which cancels; of a master
  * with a symmetric zero point z is 2^(bits - 1), and the tensor is left out.) Scales have the
- * source's element type, since readers cast them to it. */
+ * element type of what is plain, since readers cast them to it. */
 #include "export/export.h"
 
 #include <string.h>
@@ -59,8 +59,8 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
 }
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
-    mq_status status = mq_integer_begin(plan, packs, mq_plan_source_dtype(plan), true, err);
-    return status == MQ_OK ? mq_plan_walk(plan, add_linear, mq_plan_add_copy, err) : status;
+    mq_status status = mq_integer_begin(plan, packs, mq_plan_dtype(plan), true, err);
+    return status == MQ_OK ? mq_plan_walk(plan, add_linear, mq_add_plain, err) : status;
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */
@@ -119,6 +119,7 @@ const mq_export_format mq_export_compressed_tensors = {
              "compressed-tensors\n"
              "    model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"
              "    tokenizer = AutoTokenizer.from_pretrained(\"path/to/this/folder\")\n",
+    .takes_dtype = true,
     .may_unpack = true,
     .exact_with = "--zero-point symmetric",
     .plan = make_plan,

@@ -33,6 +33,9 @@ extern const mq_export_format mq_export_mlx, mq_export_gguf, mq_export_compresse
  * the small files of the master, matquant.json with where the slice comes from and the CRC-32 of
  * every tensor, and README.md, the model card. */
 mq_status mq_export_folder(mq_plan *plan, const mq_export_format *format, mq_error *err);
+/* The element type that readers load plain weights in, into config.json: where it stands already
+ * ("dtype", "torch_dtype" in files that older programs wrote), else as "dtype". */
+mq_status mq_export_put_dtype(cJSON *config, mq_dtype dtype, mq_error *err);
 
 /* Where the slice comes from: format, width, the master's name and digest, its recipe and sources,
  * and the tensors that are private to the width. The caller's. */

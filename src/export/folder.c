@@ -60,6 +60,23 @@ static mq_status write_tensors(mq_plan *plan, cJSON *provenance, mq_error *err) 
     return status;
 }
 
+mq_status mq_export_put_dtype(cJSON *config, mq_dtype dtype, mq_error *err) {
+    static const char *const torch_names[] = {
+        [MQ_F32] = "float32", [MQ_F16] = "float16", [MQ_BF16] = "bfloat16"};
+    static const char *const keys[] = {"torch_dtype", "dtype"};
+    mq_json json = {.root = NULL};
+    bool said = false;
+    for (size_t i = 0; i < 2; i++) {
+        const bool is_there = cJSON_GetObjectItemCaseSensitive(config, keys[i]) != NULL;
+        if (is_there || (i == 1 && !said)) {
+            cJSON_DeleteItemFromObjectCaseSensitive(config, keys[i]);
+            mq_json_put_text(&json, config, keys[i], torch_names[dtype]);
+            said = true;
+        }
+    }
+    return mq_json_check(&json, MQ_CONFIG_FILE, err);
+}
+
 static mq_status write_config(mq_plan *plan, const mq_export_format *format, mq_error *err) {
     cJSON *config = cJSON_Duplicate(mq_master_config(plan->job->master), true);
     if (config == NULL) {
@@ -68,6 +85,9 @@ static mq_status write_config(mq_plan *plan, const mq_export_format *format, mq_
     cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization_config");
     cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization");
     mq_status status = format->config(config, plan, err);
+    if (status == MQ_OK && plan->job->options->dtype != MQ_SLICE_DTYPE_SOURCE) {
+        status = mq_export_put_dtype(config, mq_plan_dtype(plan), err);
+    }
     if (status == MQ_OK) {
         status = mq_write_json(plan->job->output, MQ_CONFIG_FILE, config, err);
     }
@@ -75,8 +95,26 @@ static mq_status write_config(mq_plan *plan, const mq_export_format *format, mq_
     return status;
 }
 
+/* Many models are saved in float32 though they were trained in 16 bits. What is copied is that
+ * large in the slice, too, and MLX computes in the type of what it reads. */
+static void warn_of_float32(const mq_plan *plan, const mq_export_format *format) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        bytes += piece->spec.dtype == MQ_F32 ? piece->rows * piece->row_bytes : 0;
+    }
+    if (format->takes_dtype && plan->job->options->dtype == MQ_SLICE_DTYPE_SOURCE &&
+        mq_plan_source_dtype(plan) == MQ_F32 && bytes > 0) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "%.3g %% of the slice's bytes are float32, as the source is; --dtype bf16 halves "
+               "them",
+               100.0 * (double)bytes / (double)plan->bytes);
+    }
+}
+
 mq_status mq_export_folder(mq_plan *plan, const mq_export_format *format, mq_error *err) {
     cJSON *provenance = NULL;
+    warn_of_float32(plan, format);
     mq_status status = mq_export_provenance(&provenance, plan, format, err);
     if (status == MQ_OK) {
         status = write_tensors(plan, provenance, err);

@@ -353,6 +353,21 @@ static mq_status write_file(mq_plan *plan, const mq_gguf_meta *meta, file *out, 
     return status;
 }
 
+/* --dtype is no remedy: it makes all matrices plain. */
+static void warn_of_float32(const mq_plan *plan) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        const bool is_copied = piece->linear == NULL && piece->spec.dims == 2;
+        bytes += is_copied && piece->type == MQ_GGML_F32 ? piece->rows * piece->row_bytes : 0;
+    }
+    if (bytes > 0) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "%.3g %% of the slice's bytes are matrices in float32, as they are in the source",
+               100.0 * (double)bytes / (double)plan->bytes);
+    }
+}
+
 static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_error *err) {
     (void)format;
     file out = {0};
@@ -362,6 +377,7 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
         const mq_gguf *own = plan->own;
         if (!own->is_plain) {
             mq_gguf_warn_of_fallbacks(plan);
+            warn_of_float32(plan);
         }
         status = write_file(plan, &own->meta, &out, err);
     }

@@ -100,7 +100,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (plan->group_size % sizes[i] == 0) {
             plan->group_size = mq_integer_of(plan)->layout.group_size = sizes[i];
-            return mq_plan_walk(plan, add_linear, mq_plan_add_copy, err);
+            return mq_plan_walk(plan, add_linear, mq_add_plain, err);
         }
     }
     return mq_fail(err, MQ_ERR_USAGE,
@@ -171,6 +171,7 @@ const mq_export_format mq_export_gptq = {
     .usage = "    from gptqmodel import GPTQModel\n"
              "    model = GPTQModel.load(\"path/to/this/folder\")\n"
              "    print(model.tokenizer.decode(model.generate(\"Once upon a time\")[0]))\n",
+    .takes_dtype = true,
     .may_unpack = true,
     .exact_with = "--zero-point symmetric",
     .plan = make_plan,

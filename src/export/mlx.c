@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "export/mlx_config.h"
+#include "export/rows.h"
 #include "store/folder.h"
 #include "store/names.h"
 #include "store/pack.h"
@@ -71,11 +72,11 @@ static bool are_bf16(const mq_tensor_info *halves) {
 
 /* MLX computes in the type that the embeddings' scales have: what follows them is float16 where
  * these are, and Gemma 3's activations do not fit in that. So their numbers, which are bfloat16's
- * as well (matquant/format.h), are stored as such, unless the model itself is of float16. The
+ * as well (matquant/format.h), are stored as such, unless what is plain is of float16. The
  * scales of linear layers decide nothing: with activations of bfloat16, MLX multiplies in float32.
  */
 static mq_dtype pair_dtype(const mq_plan *plan, const mq_master_view *view, unsigned width) {
-    const bool decides = view->min_width != 0 && mq_plan_source_dtype(plan) != MQ_F16;
+    const bool decides = view->min_width != 0 && mq_plan_dtype(plan) != MQ_F16;
     return decides && are_bf16(view->scales[width]) && are_bf16(view->biases[width]) ? MQ_BF16
                                                                                      : MQ_F16;
 }
@@ -180,7 +181,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     plan->group_size = common_group_size(plan);
     /* mlx-lm refuses a quantized one, and takes Gemma's for one that is used. */
     plan->drops_unused_head = true;
-    return mq_plan_walk(plan, add_linear, mq_plan_add_copy, err);
+    return mq_plan_walk(plan, add_linear, mq_add_plain, err);
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */
@@ -221,6 +222,7 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
 const mq_export_format mq_export_mlx = {
     .info = {"mlx", "MLX's affine format: packed words, for mlx-lm and for matquant eval",
              "2, 3, 4, 5, 6, 8"},
+    .takes_dtype = true,
     .has_extra = true,
     .library = "mlx",
     .usage = "    from mlx_lm import load, generate\n"

@@ -83,7 +83,8 @@ mq_plan_walk(mq_plan *plan,
 /* The element type of the source: that of its embeddings, or of its final norm where those are
  * quantized. */
 mq_dtype mq_plan_source_dtype(const mq_plan *plan);
-/* The element type of plain weights: --dtype, or that of the source. */
+/* The element type of plain weights, and of numbers beside packed ones that follow it: --dtype, or
+ * that of the source. */
 mq_dtype mq_plan_dtype(const mq_plan *plan);
 
 /* Codes, scales and biases of this width as sources. */

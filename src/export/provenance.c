@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "export/export.h"
+#include "matquant/names.h"
 #include "matquant/version.h"
 #include "store/folder.h"
 
@@ -111,6 +112,10 @@ mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export
     cJSON *slice = mq_json_put_object(&json, json.root, "slice");
     mq_json_put_text(&json, slice, "format", format->info.name);
     mq_json_put_size(&json, slice, "width", plan->job->width);
+    if (plan->job->options->dtype != MQ_SLICE_DTYPE_SOURCE) {
+        mq_json_put_text(&json, slice, "dtype",
+                         mq_name_at(mq_slice_dtype_names(), plan->job->options->dtype));
+    }
     const mq_status status = put_master(&json, slice, plan->job, err);
     put_refit(&json, slice, plan->job);
     put_evaluations(&json, slice, plan->job);

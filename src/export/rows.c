@@ -1,6 +1,7 @@
 #include "export/rows.h"
 
 #include <omp.h>
+#include <string.h>
 
 #include "base/context.h"
 #include "base/error.h"
@@ -263,4 +264,27 @@ mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype
     mq_piece_reads_all(&piece, plan, view);
     char name[MQ_STORED_NAME_SIZE];
     return mq_plan_add(plan, mq_name_make(name, view->prefix, "weight", 0), &piece, err);
+}
+
+mq_status mq_add_converted(mq_plan *plan, const mq_tensor_info *info, mq_dtype dtype,
+                           mq_error *err) {
+    if (info->dtype == dtype || !mq_dtype_is_weight(info->dtype) || info->dims == 0 ||
+        info->dims > 2 || info->elements == 0) {
+        return mq_plan_add_copy(plan, info, err);
+    }
+    const size_t rows = info->dims == 1 ? 1 : info->shape[0];
+    mq_piece piece = {.spec = {.dtype = dtype, .dims = info->dims},
+                      .rows = rows,
+                      .row_bytes = info->elements / rows * mq_dtype_size(dtype),
+                      .fill = mq_fill_values,
+                      .is_inexact = dtype != MQ_F32};
+    memcpy(piece.spec.shape, info->shape, info->dims * sizeof *info->shape);
+    piece.sources[0] = mq_plan_source(&piece.is_private, plan, info);
+    return mq_plan_add(plan, info->name, &piece, err);
+}
+
+mq_status mq_add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
+    return plan->job->options->dtype == MQ_SLICE_DTYPE_SOURCE
+               ? mq_plan_add_copy(plan, info, err)
+               : mq_add_converted(plan, info, mq_plan_dtype(plan), err);
 }

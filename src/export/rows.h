@@ -38,6 +38,12 @@ mq_fill_rows mq_fill_values;
 /* The piece P.weight of a quantized layer, filled so. */
 mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype dtype,
                              mq_error *err);
+/* The piece of a tensor that is not quantized, filled so where its element type is another one;
+ * what is no weight (an integer table) stays as it is. */
+mq_status mq_add_converted(mq_plan *plan, const mq_tensor_info *info, mq_dtype dtype,
+                           mq_error *err);
+/* The same in packed formats: of --dtype, or without it byte for byte the source's. */
+mq_status mq_add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err);
 /* The row of the source that stands at this place of the piece: [heads, 2, n] becomes [heads, n,
  * 2], since llama.cpp rotates neighbouring rows where Hugging Face rotates row i with row i + n. */
 size_t mq_source_row(const mq_piece *piece, size_t row);

@@ -92,7 +92,7 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
     }
     if (options->dtype != MQ_SLICE_DTYPE_SOURCE && !(*format)->takes_dtype) {
         return mq_fail(err, MQ_ERR_USAGE,
-                       "--dtype is for plain weights, not for --format %s, which has its own types",
+                       "--format %s keeps the source's element types; --dtype is for other formats",
                        (*format)->info.name);
     }
     if (mq_same_file(options->master, options->output)) {

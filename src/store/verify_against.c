@@ -1,6 +1,7 @@
 #include "store/verification.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "matquant/inspect.h"
 #include "store/folder.h"
@@ -42,6 +43,22 @@ static mq_status note(const mq_verification *self, const mq_error *problem, mq_e
     return problem->status == MQ_OK ? MQ_OK : mq_problem(self->problems, problem, err);
 }
 
+/* The element type that a slice's plain weights were converted to, as matquant.json says it; NULL:
+ * they are the source's bytes. */
+static const char *converted_to(const mq_verification *self) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(slice, "dtype"));
+}
+
+static bool is_converted(const mq_verification *self, const mq_tensor_info *ours,
+                         const mq_tensor_info *theirs) {
+    const char *dtype = converted_to(self);
+    return dtype != NULL && strcasecmp(dtype, mq_dtype_name(ours->dtype)) == 0 &&
+           mq_dtype_is_weight(ours->dtype) && mq_dtype_is_weight(theirs->dtype) &&
+           ours->dims == theirs->dims &&
+           memcmp(ours->shape, theirs->shape, ours->dims * sizeof *ours->shape) == 0;
+}
+
 static size_t first_difference(const unsigned char *a, const unsigned char *b, size_t size) {
     size_t i = 0;
     while (i < size && a[i] == b[i]) {
@@ -50,22 +67,46 @@ static size_t first_difference(const unsigned char *a, const unsigned char *b, s
     return i;
 }
 
+/* The first byte of ours that is not the source's, whose numbers are rounded to our element type;
+ * ours->bytes: none. */
+static size_t first_other_byte(const mq_tensor_info *ours, const mq_tensor_info *theirs) {
+    enum { AT_ONCE = 1024 };
+    if (ours->dtype == theirs->dtype) {
+        return memcmp(ours->data, theirs->data, ours->bytes) == 0
+                   ? ours->bytes
+                   : first_difference(ours->data, theirs->data, ours->bytes);
+    }
+    const size_t size = mq_dtype_size(ours->dtype), from = mq_dtype_size(theirs->dtype);
+    for (size_t first = 0; first < ours->elements; first += AT_ONCE) {
+        const size_t left = ours->elements - first, now = left < AT_ONCE ? left : AT_ONCE;
+        float values[AT_ONCE];
+        unsigned char rounded[AT_ONCE * sizeof(float)];
+        mq_to_f32(values, theirs->data + first * from, theirs->dtype, now);
+        mq_from_f32(rounded, ours->dtype, values, now);
+        const size_t at = first_difference(ours->data + first * size, rounded, now * size);
+        if (at < now * size) {
+            return first * size + at;
+        }
+    }
+    return ours->bytes;
+}
+
 static mq_status compare_bytes(const mq_verification *self, const mq_tensor_info *ours,
                                const mq_tensors *source, const mq_tensor_info *theirs,
                                mq_error *err) {
     mq_error problem = {.status = MQ_OK};
     char shape[128];
-    if (!mq_same_form(ours, theirs)) {
+    if (!mq_same_form(ours, theirs) && !is_converted(self, ours, theirs)) {
         mq_fail_tensor(&problem, MQ_ERR_INPUT, ours->file, ours->name, "the source's is %s %s",
                        mq_dtype_name(theirs->dtype),
                        mq_shape_text(shape, sizeof shape, theirs->shape, theirs->dims));
     } else if (!was_private(self, ours->name)) {
         mq_tensor_will_need(self->tensors, ours);
         mq_tensor_will_need(source, theirs);
-        if (memcmp(ours->data, theirs->data, ours->bytes) == 0) {
+        const size_t at = first_other_byte(ours, theirs);
+        if (at == ours->bytes) {
             self->report->compared++;
         } else {
-            size_t at = first_difference(ours->data, theirs->data, ours->bytes);
             mq_fail_offset(&problem, MQ_ERR_INPUT, ours->file, ours->name, ours->file_offset + at,
                            "differs from the source's");
         }
@@ -159,6 +200,11 @@ static bool is_respelled(const char *key) {
     return found;
 }
 
+/* What names the element type of plain weights. */
+static bool is_dtype(const char *key) {
+    return strcmp(key, "torch_dtype") == 0 || strcmp(key, "dtype") == 0;
+}
+
 /* *known: there is something in *out, to be freed. What is wrong with a configuration is no failure
  * of comparing it; that there is no memory to read it is. */
 static mq_status parse_config(bool *known, mq_config *out, const cJSON *json, mq_error *err) {
@@ -181,10 +227,12 @@ static mq_status same_computation(bool *same, const mq_config *ours, const cJSON
 
 /* The first member of a, our quantization and, if !all, what may be spelled otherwise apart, that b
  * has not or has otherwise; NULL: none. */
-static const char *first_difference_of_objects(const cJSON *a, const cJSON *b, bool all) {
+static const char *first_difference_of_objects(const cJSON *a, const cJSON *b, bool all,
+                                               bool converted) {
     for (const cJSON *item = a->child; item != NULL; item = item->next) {
         const cJSON *other = cJSON_GetObjectItemCaseSensitive(b, item->string);
         if (!is_quantization(item->string) && (all || !is_respelled(item->string)) &&
+            !(converted && is_dtype(item->string)) &&
             (other == NULL || !cJSON_Compare(item, other, true))) {
             return item->string;
         }
@@ -193,9 +241,9 @@ static const char *first_difference_of_objects(const cJSON *a, const cJSON *b, b
 }
 
 /* The same of either one. */
-static const char *difference_of_configs(const cJSON *a, const cJSON *b, bool all) {
-    const char *key = first_difference_of_objects(a, b, all);
-    return key != NULL ? key : first_difference_of_objects(b, a, all);
+static const char *difference_of_configs(const cJSON *a, const cJSON *b, bool all, bool converted) {
+    const char *key = first_difference_of_objects(a, b, all, converted);
+    return key != NULL ? key : first_difference_of_objects(b, a, all, converted);
 }
 
 static mq_status compare_configs(const mq_verification *self, const mq_config *config,
@@ -205,11 +253,12 @@ static mq_status compare_configs(const mq_verification *self, const mq_config *c
     if (status != MQ_OK) {
         return status;
     }
-    const char *key = difference_of_configs(theirs, self->config, false);
+    const bool converted = converted_to(self) != NULL;
+    const char *key = difference_of_configs(theirs, self->config, false, converted);
     if (key == NULL) {
         bool same;
         status = same_computation(&same, config, theirs, err);
-        key = same ? NULL : difference_of_configs(theirs, self->config, true);
+        key = same ? NULL : difference_of_configs(theirs, self->config, true, converted);
     }
     if (status == MQ_OK && key != NULL) {
         mq_error problem;

@@ -116,18 +116,26 @@ class Master:
             values.extend(scale * s + bias for s in slices[group * size:(group + 1) * size])
         return float32(values)
 
-    def plain(self):
-        """{name: tensor} of what is not quantized: a width's own in place of the common one."""
+    def plain(self, dtype=None):
+        """{name: tensor} of what is not quantized: a width's own in place of the common one; in this element type."""
         result = {}
         for name in self.tensors:
             _, _, end = name.rpartition(".")
             if end != "codes" and not (len(end) == 2 and end[0] == "w" and end[1] in "2345678"):
-                result[name] = self.tensors.get("%s.w%d" % (name, self.width), self.tensors[name])
+                tensor = self.tensors.get("%s.w%d" % (name, self.width), self.tensors[name])
+                result[name] = tensor if dtype is None else (dtype, tensor[1], rounded(numbers(tensor), dtype))
         return result
 
 
-def check_config(master, config, added):
-    """config.json is the master's but for its quantization and the members in added."""
+TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+def check_config(master, config, added, dtype=None):
+    """config.json is the master's but for its quantization and the members in added, and says this dtype."""
+    if dtype is not None:
+        key = "torch_dtype" if "torch_dtype" in master.config else "dtype"
+        check(config[key] == TORCH_NAMES[dtype], "config.json: other dtype")
+        added = tuple(added) + (key,)
     wanted = {key: value for key, value in master.config.items() if key != "quantization_config"}
     check({key: value for key, value in config.items() if key not in added} ==
           {key: value for key, value in wanted.items() if key not in added}, "config.json has something else changed")

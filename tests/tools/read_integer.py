@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""read_integer.py MASTER SLICE WIDTH [plain]: is SLICE (GPTQ version 2, or compressed-tensors' pack-quantized) close to the
+"""read_integer.py MASTER SLICE WIDTH [plain] [DTYPE]: is SLICE (GPTQ version 2, or compressed-tensors' pack-quantized) close to the
 WIDTH-bit model of MASTER, and everything that is not quantized the same?
 
-"plain": neither embedding nor head may be packed.
+"plain": neither embedding nor head may be packed. DTYPE (BF16, F16, F32): what is not packed is in that type, and so are
+compressed-tensors' scales; by default the source's.
 
 Prints the relative squared error of the weights, which these formats' whole zero points cost, and ends with 0; or names
 what is wrong and ends with 1.
@@ -85,6 +86,8 @@ def main():
     master, tensors = Master(sys.argv[1], int(sys.argv[3])), read_tensors(sys.argv[2])
     width, config = master.width, read_json(sys.argv[2], "config.json")
     quantization, extra = config["quantization_config"], ()
+    wanted_dtype = ([word for word in sys.argv[4:] if word != "plain"] or [None])[0]
+    of_plain = wanted_dtype or master.tensors["model.norm.weight"][0]
     if quantization["quant_method"] == "gptq":
         check(quantization["checkpoint_format"] == "gptq_v2" and quantization["bits"] == width, "other settings")
         check(read_json(sys.argv[2], "quantize_config.json") == quantization, "quantize_config.json differs")
@@ -93,14 +96,14 @@ def main():
         settings = quantization["config_groups"]["group_0"]["weights"]
         check(settings["num_bits"] == width and quantization["format"] == "pack-quantized", "other settings")
         read, parts = compressed, 3 if settings["symmetric"] else 4
-    check_config(master, config, ("quantization_config",))
+    check_config(master, config, ("quantization_config",), wanted_dtype)
     check_small_files(master, sys.argv[2], extra)
 
     error = power = 0.0
-    plain = check_embeddings(master, quantization, sys.argv[4:] != ["plain"])
+    plain = check_embeddings(master, quantization, "plain" not in sys.argv[4:])
     for prefix in plain:
         dtype, values = tensors[prefix + ".weight"][0], master.weights(prefix)
-        check(dtype == master.tensors["model.norm.weight"][0], prefix + ".weight is not of the source's type")
+        check(dtype == of_plain, prefix + ".weight is of another type")
         check(tensors[prefix + ".weight"][2] == rounded(values, dtype), prefix + ".weight differs")
     linears = [prefix for prefix in master.prefixes if prefix not in plain]
     for prefix in linears:
@@ -112,7 +115,8 @@ def main():
                 w = wanted[row * shape[1] + i]
                 error += (scales[row][i // size] * (code - zeros[row][i // size]) - w) ** 2
                 power += w * w
-    others = master.plain()
+        check(read == gptq or tensors[prefix + ".weight_scale"][0] == of_plain, prefix + ": scales of another type")
+    others = master.plain(wanted_dtype)
     for name, tensor in others.items():
         check(tensors.get(name) == tensor, name + " differs")
     check(len(tensors) == len(others) + len(plain) + parts * len(linears), "tensors that do not belong there")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""read_mlx.py MASTER SLICE WIDTH: is SLICE (MLX's affine format) the WIDTH-bit model of MASTER, bit for bit?
+"""read_mlx.py MASTER SLICE WIDTH [DTYPE]: is SLICE (MLX's affine format) the WIDTH-bit model of MASTER, bit for bit? With
+DTYPE (BF16, F16, F32) what is not quantized is in that type.
 
 Prints what it compared and ends with 0, or names the first difference and ends with 1.
 """
@@ -8,23 +9,23 @@ import sys
 from checkpoint import Master, check, check_config, check_small_files, float32, numbers, read_json, read_tensors
 
 
-def pair_dtype(prefix, master):
-    """BF16 for embeddings and head where bfloat16 has their numbers, unless the model is of float16."""
-    plain = {name: tensor[0] for name, tensor in master.tensors.items() if name.endswith("norm.weight")}
-    if prefix not in master.embeddings or "F16" in plain.values():
+def pair_dtype(prefix, master, dtype):
+    """BF16 for embeddings and head where bfloat16 has their numbers, unless what is plain is of float16."""
+    plain = {dtype or tensor[0] for name, tensor in master.tensors.items() if name.endswith("norm.weight")}
+    if prefix not in master.embeddings or "F16" in plain:
         return "F16"
     values = [value for part in master.linear(prefix)[4:] for value in part]
     return "BF16" if all(word & 0xffff == 0 for word in memoryview(float32(values)).cast("B").cast("I")) else "F16"
 
 
-def compare_linear(prefix, master, cut_out, group_size):
+def compare_linear(prefix, master, cut_out, group_size, plain_dtype):
     rows, columns, groups, slices, _, _ = master.linear(prefix)
     width = master.bits_of(master.width_of(prefix))
     dtype, shape, words = cut_out[prefix + ".weight"]
     check(dtype == "U32" and shape == [rows, columns * width // 32], prefix + ".weight has another form")
     their_scales, their_biases = (cut_out[prefix + "." + part] for part in ("scales", "biases"))
     for part, tensor in (("scales", their_scales), ("biases", their_biases)):
-        check(tensor[0] == pair_dtype(prefix, master) and tensor[1] == [rows, columns // group_size], prefix + "." + part)
+        check(tensor[:2] == (pair_dtype(prefix, master, plain_dtype), [rows, columns // group_size]), prefix + "." + part)
     their_scales, their_biases = numbers(their_scales), numbers(their_biases)
     wanted, row_bytes = master.weights(prefix), columns * width // 8
     for row in range(rows):
@@ -66,20 +67,20 @@ def check_defaults(original, config):
 
 def main():
     master, cut_out = Master(sys.argv[1], int(sys.argv[3])), read_tensors(sys.argv[2])
-    config = read_json(sys.argv[2], "config.json")
+    config, plain_dtype = read_json(sys.argv[2], "config.json"), (sys.argv[4:] or [None])[0]
     quantization = config["quantization"]
     check(config["quantization_config"] == quantization, "the two quantization objects differ")
     check(quantization["bits"] == master.slice_bits, "bits are not the width (and one for an extra level)")
     check_config(master, config, ("quantization", "quantization_config") + check_rope(master.config, config) +
-                 check_defaults(master.config, config))
+                 check_defaults(master.config, config), plain_dtype)
     check_small_files(master, sys.argv[2])
 
-    weights, others = 0, master.plain()
+    weights, others = 0, master.plain(plain_dtype)
     expected = set(others)
     for prefix in master.prefixes:
         own = quantization.get(prefix, quantization)
         check(own["bits"] == master.bits_of(master.width_of(prefix)), prefix + ": other bits in config.json")
-        weights += compare_linear(prefix, master, cut_out, own["group_size"])
+        weights += compare_linear(prefix, master, cut_out, own["group_size"], plain_dtype)
         expected.update(prefix + part for part in (".weight", ".scales", ".biases"))
     for name, tensor in others.items():
         check(cut_out.get(name) == tensor, name + " differs")

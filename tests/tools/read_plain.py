@@ -6,24 +6,23 @@ Prints what it compared and ends with 0, or names the first difference and ends 
 """
 import sys
 
-from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_tensors, rounded
+from checkpoint import Master, check, check_config, check_small_files, read_json, read_tensors, rounded
 
 
 def main():
     master, cut_out, dtype = Master(sys.argv[1], int(sys.argv[3])), read_tensors(sys.argv[2]), sys.argv[4]
     config = read_json(sys.argv[2], "config.json")
-    check(config["dtype"] == {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[dtype], "config.json: other dtype")
     check("quantization_config" not in config, "config.json says that it is quantized")
-    check_config(master, config, ("dtype",))
+    check_config(master, config, (), dtype)
     check_small_files(master, sys.argv[2])
-    weights, others = 0, master.plain()
+    weights, others = 0, master.plain(dtype)
     for prefix in master.prefixes:
         values = master.weights(prefix)
         wanted = (dtype, master.tensors[prefix + ".codes"][1], rounded(values, dtype))
         check(cut_out.get(prefix + ".weight") == wanted, prefix + ".weight differs")
         weights += len(values)
     for name, tensor in others.items():
-        check(cut_out.get(name) == (dtype, tensor[1], rounded(numbers(tensor), dtype)), name + " differs")
+        check(cut_out.get(name) == tensor, name + " differs")
     check(len(cut_out) == len(others) + len(master.prefixes), "tensors that do not belong there")
     check(weights > 0, "no quantized tensor")
     print("%d weights and %d other tensors are the same" % (weights, len(others)))

@@ -313,6 +313,32 @@ static void values_that_are_none(void **state) {
     assert_string_equal(err.message, "dtype is 4, which is none of its values");
 }
 
+/* A file's name is no folder's, in whatever case, and a format's own types are no option. */
+static void options_that_contradict(void **state) {
+    (void)state;
+    const struct {
+        const char *output;
+        mq_slice_format format;
+        mq_slice_dtype dtype;
+        const char *words;
+    } cases[] = {
+        {"x.gguf", MQ_SLICE_FORMAT_MLX, MQ_SLICE_DTYPE_SOURCE, "use --format gguf"},
+        {"x.GgUf", MQ_SLICE_FORMAT_GPTQ, MQ_SLICE_DTYPE_SOURCE, "use --format gguf"},
+        {"xgguf", MQ_SLICE_FORMAT_GGUF, MQ_SLICE_DTYPE_SOURCE, "must end in .gguf"},
+        {".GGUF", MQ_SLICE_FORMAT_GGUF, MQ_SLICE_DTYPE_SOURCE, "must end in .gguf"},
+        {"x", MQ_SLICE_FORMAT_MATQUANT, MQ_SLICE_DTYPE_BF16, "--dtype is for other formats"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mq_slice_options options = options_of("in", cases[i].output, 4);
+        options.format = cases[i].format;
+        options.dtype = cases[i].dtype;
+        mq_slice_report report;
+        mq_error err;
+        assert_int_equal(mq_slice(&report, &options, NULL, &err), MQ_ERR_USAGE);
+        assert_non_null(strstr(err.message, cases[i].words));
+    }
+}
+
 static void formats_are_listed(void **state) {
     (void)state;
     static const char *const names[] = {[MQ_SLICE_FORMAT_MLX] = "mlx",
@@ -339,6 +365,7 @@ int main(void) {
         cmocka_unit_test(outputs_that_are_there),
         cmocka_unit_test(nothing_is_no_folder),
         cmocka_unit_test(values_that_are_none),
+        cmocka_unit_test(options_that_contradict),
         cmocka_unit_test(formats_are_listed),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

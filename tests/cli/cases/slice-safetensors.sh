@@ -25,7 +25,7 @@ run 0 matquant eval own --text "$DATA/demo-eval.txt" --seq-len 64 --windows 4 --
 stdout | number perplexity nll nll_stderr >of-slice
 expect_same of-master of-slice
 
-# An element type is nothing for a packed format.
-run 2 matquant slice "$master" -o no --bits 4 --format mlx --dtype f16
-expect_one_error '^matquant: .*--dtype.*--format mlx'
+# The master's own format keeps what it has.
+run 2 matquant slice "$master" -o no --bits 4 --format matquant --dtype f16
+expect_one_error "^matquant: --format matquant keeps the source's element types; --dtype is for other formats\$"
 expect_only bf16 f16 f32 own of-master of-slice
