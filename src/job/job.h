@@ -67,6 +67,9 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
                                 const mq_context *context, mq_error *err);
 void mq_quantize_plan_free(mq_quantize_plan *plan);
 
+/* Warns of what can be quantized, but is hardly what was meant (warnings.c). */
+mq_status mq_quantize_warn_of_source(const mq_quantize_plan *plan, mq_error *err);
+
 /* Adds the file to an error about a tensor of the source that came without one. */
 mq_status mq_quantize_in_source(const mq_quantize_plan *plan, mq_status status, mq_error *err);
 

@@ -312,53 +312,6 @@ static void warn_of_length(const mq_quantize_plan *plan) {
     }
 }
 
-static mq_status has_file(bool *out, const char *folder, const char *name, mq_error *err) {
-    char *path = mq_path_join(folder, name);
-    if (path == NULL) {
-        return mq_fail_memory(err, "a path", strlen(folder));
-    }
-    *out = mq_path_exists(path);
-    mq_free(path);
-    return MQ_OK;
-}
-
-/* Where transformers 5 saves a tokenizer's chat templates apart from the default one. */
-#define MORE_TEMPLATES "additional_chat_templates"
-
-/* What can be quantized, but is hardly what was meant. */
-static mq_status warn_of_source(const mq_quantize_plan *plan, mq_error *err) {
-    const char *folder = plan->options->model;
-    bool tokenizer = false, slice = false, templates = false;
-    mq_status status = has_file(&tokenizer, folder, "tokenizer.json", err);
-    if (status == MQ_OK) {
-        status = has_file(&slice, folder, MQ_PROVENANCE_FILE, err);
-    }
-    if (status == MQ_OK) {
-        status = has_file(&templates, folder, MORE_TEMPLATES, err);
-    }
-    if (status != MQ_OK) {
-        return status;
-    }
-    if (!tokenizer) {
-        mq_log(plan->context, MQ_LOG_WARNING,
-               "%s has no tokenizer.json: eval will take no text but token ids (.npy) with the "
-               "master, and it "
-               "has no slices in GGUF",
-               folder);
-    }
-    if (slice) {
-        mq_log(plan->context, MQ_LOG_WARNING,
-               "%s is a slice (it has a %s): weights that were rounded once are rounded again",
-               folder, MQ_PROVENANCE_FILE);
-    }
-    if (templates) {
-        mq_log(plan->context, MQ_LOG_WARNING,
-               "%s/%s is not copied: of its chat templates the master has only the default one",
-               folder, MORE_TEMPLATES);
-    }
-    return MQ_OK;
-}
-
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
                                 const mq_context *context, mq_error *err) {
     *plan = (mq_quantize_plan){.options = options, .context = context};
@@ -412,7 +365,7 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = make_text(plan, err);
     }
     if (status == MQ_OK) { /* when there is no error to say the same */
-        status = warn_of_source(plan, err);
+        status = mq_quantize_warn_of_source(plan, err);
     }
     if (status == MQ_OK) {
         predict_memory(plan);

@@ -33,9 +33,10 @@ bool mq_is_small_file(const char *name) {
             return false;
         }
     }
-    /* What we write ourselves, and what says of other weights how they were quantized. */
+    /* What we write ourselves, and what is about other weights than ours: how they were quantized,
+     * or what adapter they are. */
     static const char *const others[] = {MQ_CONFIG_FILE, MQ_PROVENANCE_FILE, "quantize_config.json",
-                                         "hf_quant_config.json"};
+                                         "hf_quant_config.json", MQ_ADAPTER_FILE};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         if (strcmp(name, others[i]) == 0) {
             return false;

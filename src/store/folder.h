@@ -9,13 +9,16 @@
 #include "tensor/safetensors.h"
 
 #define MQ_CONFIG_FILE "config.json"
+/* With peft installed, transformers loads the adapter's base model in place of a folder's own
+ * weights if this is there. */
+#define MQ_ADAPTER_FILE "adapter_config.json"
 
 /* Bytes of a tensor that are read, worked on and written at once. */
 #define MQ_STREAM_BYTES ((size_t)4 << 20)
 
 /* Copies the tokenizer and whatever else stands in folder beside the tensors: all plain files but
  * hidden ones, README, weights in any of the usual containers, config.json and matquant.json, which
- * are written anew, and files that say how other weights were quantized. */
+ * are written anew, and files that describe other weights than ours. */
 mq_status mq_copy_small_files(mq_output *output, const char *folder, mq_error *err);
 /* Whether a file of that name is one of those. */
 bool mq_is_small_file(const char *name);

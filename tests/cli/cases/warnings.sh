@@ -17,6 +17,20 @@ run 0 matquant quantize more -o fewer --recipe rtn --group-size 64 -q
 expect_err '^matquant: warning: more/additional_chat_templates is not copied: .*'
 [ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
 
+# An adapter that lies beside the weights: with peft installed, transformers would load its base model in the slice's place.
+cp -r "$model" adapted
+echo '{"base_model_name_or_path": "someone/a-model"}' >adapted/adapter_config.json
+cp adapted/model.safetensors adapted/adapter_model.safetensors
+run 0 matquant quantize adapted -o merged --recipe rtn --group-size 64 -q
+expect_err '^matquant: warning: adapted has a LoRA adapter \(adapter_config\.json\), which is not applied: merge it .*'
+[ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
+[ "$(ls -A merged)" = "$(ls -A rounded)" ] || fail "the adapter came along: $(ls -A merged)"
+run 0 matquant verify merged --against adapted -q
+# Masters that earlier programs made have the file; their slices do not.
+cp adapted/adapter_config.json merged
+run 0 matquant slice merged -o unadapted --bits 4 -q
+[ ! -e unadapted/adapter_config.json ] || fail "the adapter came along from the master"
+
 # Weights that were rounded before.
 run 0 matquant slice rounded -o plain --bits 4 --format safetensors -q
 run 0 matquant quantize plain -o twice --recipe rtn --group-size 64 -q

@@ -1,0 +1,51 @@
+/* Sources that can be quantized, but are hardly what was meant. */
+#include <string.h>
+
+#include "job/job.h"
+#include "store/folder.h"
+
+/* What is said of a source where a file (or folder) is there, or is missing. The text goes on from
+ * the source's path. */
+typedef struct file_warning {
+    const char *name;
+    bool there;
+    const char *text;
+} file_warning;
+
+static const file_warning file_warnings[] = {
+    {"tokenizer.json", false,
+     " has no tokenizer.json: eval will take no text but token ids (.npy) with the master, and it "
+     "has no slices in GGUF"},
+    {MQ_PROVENANCE_FILE, true,
+     " is a slice (it has a " MQ_PROVENANCE_FILE "): weights that were rounded once are rounded "
+     "again"},
+    /* Where transformers 5 saves a tokenizer's chat templates apart from the default one. */
+    {"additional_chat_templates", true,
+     "/additional_chat_templates is not copied: of its chat templates the master has only the "
+     "default one"},
+    {MQ_ADAPTER_FILE, true,
+     " has a LoRA adapter (" MQ_ADAPTER_FILE "), which is not applied: merge it into the weights "
+     "first, unless they have it already"},
+};
+
+static mq_status warn_of_file(const mq_quantize_plan *plan, const file_warning *warning,
+                              mq_error *err) {
+    const char *folder = plan->options->model;
+    char *path = mq_path_join(folder, warning->name);
+    if (path == NULL) {
+        return mq_fail_memory(err, "a path", strlen(folder));
+    }
+    if (mq_path_exists(path) == warning->there) {
+        mq_log(plan->context, MQ_LOG_WARNING, "%s%s", folder, warning->text);
+    }
+    mq_free(path);
+    return MQ_OK;
+}
+
+mq_status mq_quantize_warn_of_source(const mq_quantize_plan *plan, mq_error *err) {
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < sizeof file_warnings / sizeof *file_warnings; i++) {
+        status = warn_of_file(plan, &file_warnings[i], err);
+    }
+    return status;
+}
