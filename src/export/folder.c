@@ -123,7 +123,8 @@ mq_status mq_export_folder(mq_plan *plan, const mq_export_format *format, mq_err
         status = write_config(plan, format, err);
     }
     if (status == MQ_OK) {
-        status = mq_copy_small_files(plan->job->output, plan->job->options->master, err);
+        status = mq_copy_small_files(plan->job->output, plan->job->options->master,
+                                     plan->job->context, err);
     }
     if (status == MQ_OK) {
         status = mq_export_card(plan, format, provenance, err);

@@ -42,10 +42,19 @@ static mq_status warn_of_file(const mq_quantize_plan *plan, const file_warning *
     return MQ_OK;
 }
 
+static mq_status warn_of_large_files(const mq_quantize_plan *plan, mq_error *err) {
+    char **names = NULL;
+    size_t count = 0;
+    const mq_status status =
+        mq_list_small_files(&names, &count, plan->options->model, plan->context, err);
+    mq_free_list(names, count);
+    return status;
+}
+
 mq_status mq_quantize_warn_of_source(const mq_quantize_plan *plan, mq_error *err) {
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < sizeof file_warnings / sizeof *file_warnings; i++) {
         status = warn_of_file(plan, &file_warnings[i], err);
     }
-    return status;
+    return status == MQ_OK ? warn_of_large_files(plan, err) : status;
 }

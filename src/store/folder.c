@@ -17,48 +17,120 @@ static bool ends_with(const char *text, const char *end) {
     return length >= end_length && strcasecmp(text + length - end_length, end) == 0;
 }
 
-bool mq_is_small_file(const char *name) {
-    /* A folder of the hub may hold the same weights once more; none of that belongs to what we
-     * write. */
-    static const char *const weights[] = {
-        ".safetensors", ".safetensors.index.json",
-        ".bin",         ".bin.index.json",
-        ".pt",          ".pth",
-        ".ckpt",        ".gguf",
-        ".ggml",        ".h5",
-        ".onnx",        ".msgpack",
-    };
-    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
-        if (ends_with(name, weights[i])) {
-            return false;
+static bool begins_with(const char *text, const char *begin) {
+    return strncasecmp(text, begin, strlen(begin)) == 0;
+}
+
+typedef bool match(const char *name, const char *pattern);
+
+static bool matches_one(const char *name, match *matches, const char *const *patterns,
+                        size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (matches(name, patterns[i])) {
+            return true;
         }
     }
+    return false;
+}
+
+#define COUNT(list) (sizeof(list) / sizeof *(list))
+
+/* A folder of the hub may hold the same weights once more. */
+static bool is_weights(const char *name) {
+    static const char *const ends[] = {
+        ".index.json", ".bin",   ".pt",   ".pth",    ".ckpt",   ".gguf", ".ggml",      ".h5",
+        ".hdf5",       ".keras", ".onnx", ".npz",    ".npy",    ".ot",   ".onnx_data", ".onnx.data",
+        ".msgpack",    ".pkl",   ".pb",   ".tflite", ".distcp", ".nemo", ".mlmodel",   ".llamafile",
+    };
+    return strcasestr(name, ".safetensors") != NULL ||
+           matches_one(name, ends_with, ends, COUNT(ends));
+}
+
+/* What a training run, an editor or a download left behind. */
+static bool is_leftover(const char *name) {
+    static const char *const begins[] = {
+        "events.out.tfevents", "trainer_state", "trainer_log", "training_args",
+        "optimizer",           "scheduler",     "rng_state"};
+    static const char *const ends[] = {".bak",  ".backup", ".old",        ".orig", "~",
+                                       ".lock", ".part",   ".incomplete", ".tmp"};
+    return matches_one(name, begins_with, begins, COUNT(begins)) ||
+           matches_one(name, ends_with, ends, COUNT(ends));
+}
+
+static bool same_name(const char *name, const char *other) { return strcmp(name, other) == 0; }
+
+bool mq_is_small_file(const char *name) {
     /* What we write ourselves, and what is about other weights than ours: how they were quantized,
      * or what adapter they are. */
     static const char *const others[] = {MQ_CONFIG_FILE, MQ_PROVENANCE_FILE, "quantize_config.json",
                                          "hf_quant_config.json", MQ_ADAPTER_FILE};
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        if (strcmp(name, others[i]) == 0) {
-            return false;
-        }
-    }
-    return name[0] != '.' && strncasecmp(name, "README", 6) != 0;
+    return name[0] != '.' && !begins_with(name, "README") && !is_weights(name) &&
+           !is_leftover(name) && !matches_one(name, same_name, others, COUNT(others));
+}
+
+/* A vocabulary may be large, and no reader does without it. */
+static bool is_tokenizer_file(const char *name) {
+    static const char *const begins[] = {"tokenizer", "vocab", "merges", "tekken"};
+    static const char *const ends[] = {".model", ".tiktoken"}; /* ".model": SentencePiece */
+    return matches_one(name, begins_with, begins, COUNT(begins)) ||
+           matches_one(name, ends_with, ends, COUNT(ends));
 }
 
 static mq_status no_memory_for_path(mq_error *err, const char *name) {
     return mq_fail_memory(err, "a path", strlen(name));
 }
 
+static mq_status is_too_large(bool *out, const char *folder, const char *name, mq_error *err) {
+    *out = false;
+    if (is_tokenizer_file(name)) {
+        return MQ_OK;
+    }
+    char *path = mq_path_join(folder, name);
+    size_t size = 0;
+    const mq_status status =
+        path == NULL ? no_memory_for_path(err, name) : mq_file_size(&size, path, err);
+    *out = size > MQ_SMALL_FILE_BYTES;
+    mq_free(path);
+    return status;
+}
+
+mq_status mq_list_small_files(char ***out, size_t *count, const char *folder,
+                              const mq_context *context, mq_error *err) {
+    char **names = NULL;
+    size_t all = 0, kept = 0;
+    mq_status status = mq_list_folder(&names, &all, folder, err);
+    for (size_t i = 0; i < all; i++) {
+        bool wanted = status == MQ_OK && mq_is_small_file(names[i]), too_large = false;
+        if (wanted) {
+            status = is_too_large(&too_large, folder, names[i], err);
+        }
+        if (too_large) {
+            mq_log(context, MQ_LOG_WARNING,
+                   "%s/%s is not copied: it is larger than %zu MiB and no file of a tokenizer",
+                   folder, names[i], MQ_SMALL_FILE_BYTES >> 20);
+        }
+        if (wanted && !too_large) {
+            names[kept++] = names[i];
+        } else {
+            mq_free(names[i]);
+        }
+    }
+    if (status != MQ_OK) {
+        mq_free_list(names, kept);
+        return status;
+    }
+    *out = names;
+    *count = kept;
+    return MQ_OK;
+}
+
 /* Copies (output != NULL) or adds up the small files. */
 static mq_status walk_small_files(mq_output *output, size_t *total, const char *folder,
-                                  mq_error *err) {
+                                  const mq_context *context, mq_error *err) {
     char **names = NULL;
     size_t count = 0;
-    mq_status status = mq_list_folder(&names, &count, folder, err);
+    mq_status status = mq_list_small_files(&names, &count, folder, context, err);
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        if (!mq_is_small_file(names[i])) {
-            continue;
-        }
         char *path = mq_path_join(folder, names[i]);
         size_t size = 0;
         if (path == NULL) {
@@ -78,13 +150,14 @@ static mq_status walk_small_files(mq_output *output, size_t *total, const char *
     return status;
 }
 
-mq_status mq_copy_small_files(mq_output *output, const char *folder, mq_error *err) {
-    return walk_small_files(output, NULL, folder, err);
+mq_status mq_copy_small_files(mq_output *output, const char *folder, const mq_context *context,
+                              mq_error *err) {
+    return walk_small_files(output, NULL, folder, context, err);
 }
 
 mq_status mq_small_files_size(size_t *out, const char *folder, mq_error *err) {
     *out = 0;
-    return walk_small_files(NULL, out, folder, err);
+    return walk_small_files(NULL, out, folder, NULL, err);
 }
 
 /* --- JSON ------------------------------------------------------------------------------------- */

@@ -16,12 +16,21 @@
 /* Bytes of a tensor that are read, worked on and written at once. */
 #define MQ_STREAM_BYTES ((size_t)4 << 20)
 
-/* Copies the tokenizer and whatever else stands in folder beside the tensors: all plain files but
- * hidden ones, README, weights in any of the usual containers, config.json and matquant.json, which
- * are written anew, and files that describe other weights than ours. */
-mq_status mq_copy_small_files(mq_output *output, const char *folder, mq_error *err);
-/* Whether a file of that name is one of those. */
+/* The largest file that is copied, unless it is one of a tokenizer. */
+#define MQ_SMALL_FILE_BYTES ((size_t)64 << 20)
+
+/* Whether files of that name are copied: the tokenizer and whatever else stands in a folder beside
+ * the tensors, but not hidden files, README, weights in any of the usual containers, what a
+ * training run, an editor or a download left behind, config.json and matquant.json, which are
+ * written anew, and files that describe other weights than ours. */
 bool mq_is_small_file(const char *name);
+/* The names of those plain files in folder that are not too large, sorted by byte value;
+ * mq_free_list. With a context, warns of each that is too large. */
+mq_status mq_list_small_files(char ***out, size_t *count, const char *folder,
+                              const mq_context *context, mq_error *err);
+/* Copies these files; warnings as above. */
+mq_status mq_copy_small_files(mq_output *output, const char *folder, const mq_context *context,
+                              mq_error *err);
 mq_status mq_small_files_size(size_t *out, const char *folder, mq_error *err);
 
 /* FOLDER/NAME as a JSON object; its absence is MQ_ERR_INPUT, or *out = NULL when it is optional. */

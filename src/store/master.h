@@ -73,8 +73,8 @@ mq_status mq_master_writer_get_codes(uint8_t *codes, const mq_master_writer *wri
  * its dtype. */
 mq_status mq_master_writer_put_private(mq_master_writer *writer, const char *name, unsigned width,
                                        const float *values, size_t size, mq_error *err);
-/* Copies all other tensors, writes config.json and the tokenizer and other small files (everything
- * in the source folder that is no tensor file, except README and hidden files), and matquant.json:
+/* Copies all other tensors, writes config.json and the tokenizer and other small files of the
+ * source's folder (mq_copy_small_files), and matquant.json:
  * provenance is a JSON object (recipe, source digests, calibration, blas, blocks …) to which
  * "format_version", "tool" and "tensors" are added; it stays the caller's. Frees the writer in
  * every case; committing the output is the caller's. Checks for an interrupt. */

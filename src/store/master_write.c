@@ -290,7 +290,8 @@ static mq_status finish(mq_master_writer *writer, const cJSON *provenance,
         status = mq_write_json(writer->output, MQ_CONFIG_FILE, writer->config, err);
     }
     if (status == MQ_OK) {
-        status = mq_copy_small_files(writer->output, writer->folder, err);
+        /* what is too large was named when the job began */
+        status = mq_copy_small_files(writer->output, writer->folder, NULL, err);
     }
     if (status == MQ_OK) {
         status = write_provenance(writer, &json, context, err);

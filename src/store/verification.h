@@ -35,7 +35,7 @@ mq_status mq_verify_settings(const mq_verification *self, mq_error *err);
 mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err);
 /* That config.json and the files that were copied are as they were written, by their digests in
  * matquant.json. Those that something else has looked at are left out: the tokenizer, and when they
- * were `compared` with the source's all but config.json. */
+ * were `compared` with the source's all that are copied. */
 mq_status mq_verify_written(const mq_verification *self, bool compared, mq_error *err);
 /* All files that are copied (mq_copy_small_files) against the source's. */
 mq_status mq_verify_files_against(const mq_verification *self, const char *source, mq_error *err);

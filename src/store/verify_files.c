@@ -90,7 +90,7 @@ mq_status mq_verify_written(const mq_verification *self, bool compared, mq_error
     mq_status status = MQ_OK;
     cJSON_ArrayForEach(item, files) {
         const bool done = (tokenizer_done && strcmp(item->string, TOKENIZER_FILE) == 0) ||
-                          (compared && strcmp(item->string, MQ_CONFIG_FILE) != 0);
+                          (compared && mq_is_small_file(item->string));
         if (status == MQ_OK && !done) {
             status = check_written(self, item, err);
         }
@@ -119,10 +119,10 @@ static mq_status compare_file(const mq_verification *self, const char *source, c
 mq_status mq_verify_files_against(const mq_verification *self, const char *source, mq_error *err) {
     char **names = NULL;
     size_t count = 0;
-    mq_status status = mq_list_folder(&names, &count, source, err);
+    mq_status status = mq_list_small_files(&names, &count, source, NULL, err);
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
         status = mq_check_interrupt(self->context, err);
-        if (status == MQ_OK && mq_is_small_file(names[i])) {
+        if (status == MQ_OK) {
             status = compare_file(self, source, names[i], err);
         }
     }

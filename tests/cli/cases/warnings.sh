@@ -31,6 +31,22 @@ cp adapted/adapter_config.json merged
 run 0 matquant slice merged -o unadapted --bits 4 -q
 [ ! -e unadapted/adapter_config.json ] || fail "the adapter came along from the master"
 
+# What a training run left behind is not copied, nor is what is large and no tokenizer; that is named.
+cp -r "$model" trained
+echo x | tee trained/model.safetensors.bak trained/optimizer.pt trained/trainer_state.json >trained/kept.txt
+truncate -s 65M trained/data.txt
+run 0 matquant quantize trained -o nothing --recipe rtn --group-size 64 -q --dry-run
+expect_err '^matquant: warning: trained/data\.txt is not copied: it is larger than 64 MiB and no file of a tokenizer$'
+[ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
+run 0 matquant quantize trained -o clean --recipe rtn --group-size 64 -q
+[ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
+[ "$(ls -A clean)" = "$( (ls -A rounded && echo kept.txt) | sort)" ] || fail "what was copied: $(ls -A clean)"
+run 0 matquant verify clean --against trained -q
+cp trained/data.txt clean # as an earlier program would have
+run 0 matquant slice clean -o slim --bits 4 -q
+expect_err '^matquant: warning: clean/data\.txt is not copied: .*'
+[ ! -e slim/data.txt ] || fail "the large file came along"
+
 # Weights that were rounded before.
 run 0 matquant slice rounded -o plain --bits 4 --format safetensors -q
 run 0 matquant quantize plain -o twice --recipe rtn --group-size 64 -q
