@@ -6,6 +6,7 @@
  * levels as one of 3 bits. A layer is taken for quantized when its scales are there, so that layers
  * without (ignored ones) need no entry. config.json names group size and bits once, and a layer
  * whose own differ (an embedding's may) by its own entry, under the layer's path beside the two.
+ * Tensors that the model does not have, or does not use, are left out.
  * The safetensors header's "format" may stay "pt": MLX does not look at it and transformers accepts
  * it. */
 #include "export/export.h"
@@ -165,6 +166,12 @@ static size_t common_group_size(const mq_plan *plan) {
     return best;
 }
 
+/* mlx-lm refuses a folder with a tensor that the model does not have. */
+static mq_status add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
+    return mq_config_has_tensor(plan->job->config, info->name) ? mq_add_plain(plan, info, err)
+                                                               : MQ_OK;
+}
+
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
     if (bits_of(plan) == 0) {
         if (plan->job->width == 7) {
@@ -181,7 +188,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     plan->group_size = common_group_size(plan);
     /* mlx-lm refuses a quantized one, and takes Gemma's for one that is used. */
     plan->drops_unused_head = true;
-    return mq_plan_walk(plan, add_linear, mq_add_plain, err);
+    return mq_plan_walk(plan, add_linear, add_plain, err);
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */

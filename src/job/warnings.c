@@ -4,6 +4,8 @@
 #include "job/job.h"
 #include "store/folder.h"
 
+/* --- files ------------------------------------------------------------------------------------ */
+
 /* What is said of a source where a file (or folder) is there, or is missing. The text goes on from
  * the source's path. */
 typedef struct file_warning {
@@ -51,8 +53,55 @@ static mq_status warn_of_large_files(const mq_quantize_plan *plan, mq_error *err
     return status;
 }
 
+/* --- tensors ---------------------------------------------------------------------------------- */
+
+static bool ends_with(const char *text, const char *end) {
+    const size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+/* Rotary frequencies, which old checkpoints of Llama store and nobody reads, are no loss. */
+static bool is_foreign(const mq_quantize_plan *plan, const char *name) {
+    return !mq_config_has_tensor(&plan->model->config, name) &&
+           !ends_with(name, ".rotary_emb.inv_freq");
+}
+
+static bool is_of_adapter(const char *name) {
+    return strstr(name, "lora_A") != NULL || strstr(name, "lora_B") != NULL ||
+           strstr(name, "base_layer") != NULL;
+}
+
+static void warn_of_foreign_tensors(const mq_quantize_plan *plan) {
+    enum { NAMED = 3 };
+    const char *names[NAMED] = {"", "", ""};
+    size_t count = 0;
+    bool adapter = false;
+    for (size_t i = 0; i < mq_tensors_count(plan->source); i++) {
+        const char *name = mq_tensors_at(plan->source, i)->name;
+        if (is_foreign(plan, name)) {
+            if (count < NAMED) {
+                names[count] = name;
+            }
+            count++;
+            adapter = adapter || is_of_adapter(name);
+        }
+    }
+    if (count > 0) {
+        mq_log(plan->context, MQ_LOG_WARNING,
+               "%s has tensors that %s does not have, %zu in all, which are copied as they are: "
+               "%.150s%s%.150s%s%.150s%s%s",
+               plan->options->model, plan->model->config.arch->architecture, count, names[0],
+               count > 1 ? ", " : "", names[1], count > 2 ? ", " : "", names[2],
+               count > NAMED ? ", ..." : "",
+               adapter ? "; lora_A, lora_B and base_layer are names of an adapter that was not "
+                         "merged: merge it into the weights first"
+                       : "");
+    }
+}
+
 mq_status mq_quantize_warn_of_source(const mq_quantize_plan *plan, mq_error *err) {
     mq_status status = MQ_OK;
+    warn_of_foreign_tensors(plan);
     for (size_t i = 0; status == MQ_OK && i < sizeof file_warnings / sizeof *file_warnings; i++) {
         status = warn_of_file(plan, &file_warnings[i], err);
     }

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -440,4 +441,39 @@ void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, siz
 void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
                          mq_norm norm) {
     block_name(name, config, layer, config->arch->norm[norm], "weight");
+}
+
+static bool is_of_block(const mq_config *config, size_t layer, const char *name) {
+    char known[MQ_NAME_SIZE];
+    bool found = false;
+    for (int i = 0; !found && i < MQ_LINEAR_COUNT; i++) {
+        mq_config_linear_name(known, config, layer, (mq_linear)i, "weight");
+        found = strcmp(name, known) == 0;
+        if (!found && mq_config_has_bias(config, (mq_linear)i)) {
+            mq_config_linear_name(known, config, layer, (mq_linear)i, "bias");
+            found = strcmp(name, known) == 0;
+        }
+    }
+    for (int i = 0; !found && i < MQ_NORM_COUNT; i++) {
+        if (mq_config_norm_size(config, (mq_norm)i) != 0) {
+            mq_config_norm_name(known, config, layer, (mq_norm)i);
+            found = strcmp(name, known) == 0;
+        }
+    }
+    return found;
+}
+
+bool mq_config_has_tensor(const mq_config *config, const char *name) {
+    const mq_arch *arch = config->arch;
+    if (strcmp(name, arch->embedding) == 0 || strcmp(name, arch->final_norm) == 0 ||
+        strcmp(name, arch->head) == 0) {
+        return true;
+    }
+    const size_t before = strcspn(arch->block_prefix, "%");
+    if (strncmp(name, arch->block_prefix, before) != 0) {
+        return false;
+    }
+    /* What is no number gives a block whose names are none of this one. */
+    const unsigned long layer = strtoul(name + before, NULL, 10);
+    return layer < config->num_hidden_layers && is_of_block(config, layer, name);
 }

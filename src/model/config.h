@@ -59,6 +59,9 @@ bool mq_config_same(const mq_config *a, const mq_config *b);
  * beside embeddings which are its head. */
 bool mq_config_is_unused_head(const mq_config *config, const char *name);
 
+/* Whether the model has a tensor of that name. It need not use it: see above. */
+bool mq_config_has_tensor(const mq_config *config, const char *name);
+
 /* Rows and columns of a linear layer's weight [out, in]. */
 void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear);
 bool mq_config_has_bias(const mq_config *config, mq_linear linear);

@@ -106,13 +106,32 @@ static mq_status check_shape(const mq_model *model, const char *name, size_t row
     return status;
 }
 
+/* Where peft has put an adapter on a layer, the layer's own weight is called otherwise. */
+static mq_status refuse_adapter(const mq_model *model, size_t layer, mq_linear linear,
+                                mq_error *err) {
+    char name[MQ_NAME_SIZE];
+    mq_config_linear_name(name, &model->config, layer, linear, "weight");
+    if (model->weights->class_->has(model->weights, name)) {
+        return MQ_OK;
+    }
+    mq_config_linear_name(name, &model->config, layer, linear, "base_layer.weight");
+    return model->weights->class_->has(model->weights, name)
+               ? mq_fail_tensor(err, MQ_ERR_INPUT, where(model, name), name,
+                                "has an adapter beside it that was not merged: merge it into the "
+                                "weights first")
+               : MQ_OK;
+}
+
 static mq_status check_linear(const mq_model *model, size_t layer, mq_linear linear,
                               mq_error *err) {
     char name[MQ_NAME_SIZE];
     size_t rows, columns;
     mq_config_linear_shape(&rows, &columns, &model->config, linear);
     mq_config_linear_name(name, &model->config, layer, linear, "weight");
-    mq_status status = check_shape(model, name, rows, columns, err);
+    mq_status status = refuse_adapter(model, layer, linear, err);
+    if (status == MQ_OK) {
+        status = check_shape(model, name, rows, columns, err);
+    }
     if (status != MQ_OK) {
         return status;
     }

@@ -41,6 +41,11 @@ static bool mlx_holds(const mq_master *master, const mq_config *config, unsigned
     return holds;
 }
 
+/* export/mlx.c leaves out what the model does not use. */
+static bool is_in_mlx(const mq_config *config, const char *name) {
+    return mq_config_has_tensor(config, name) && !mq_config_is_unused_head(config, name);
+}
+
 mq_slice_size mq_slice_size_of(const mq_master *master, const mq_config *config, unsigned width) {
     mq_slice_size size = {0};
     const bool mlx = mlx_holds(master, config, width);
@@ -61,7 +66,7 @@ mq_slice_size mq_slice_size_of(const mq_master *master, const mq_config *config,
     for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
         const mq_tensor_info *info = mq_tensors_at(tensors, i);
         if (mq_master_role(NULL, master, info) == MQ_ROLE_PLAIN &&
-            !(mlx && mq_config_is_unused_head(config, info->name))) {
+            (!mlx || is_in_mlx(config, info->name))) {
             size.bytes += info->bytes; /* that of a width's own tensor in its place is the same */
         }
     }

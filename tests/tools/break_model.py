@@ -113,6 +113,25 @@ def put(end, index, value):
     return header(lambda checkpoint: checkpoint.put(end, index, value))
 
 
+def add(*names):
+    """Tensors of these names, two numbers each."""
+    def change(checkpoint):
+        for name in names:
+            at = len(checkpoint.data)
+            checkpoint.header[name] = {"dtype": "BF16", "shape": [2], "data_offsets": [at, at + 4]}
+            checkpoint.data.extend(b"\0\x3f\0\x3f")
+
+    return header(change)
+
+
+def rename(end, name_end):
+    def change(checkpoint):
+        name = checkpoint.name(end)
+        checkpoint.header[name[: -len(end)] + name_end] = checkpoint.header.pop(name)
+
+    return header(change)
+
+
 def duplicate(folder):
     checkpoint = Checkpoint(folder)
     text = json.dumps(checkpoint.header)
@@ -219,6 +238,9 @@ DEFECTS = {
     "missing-tensor": header(lambda c: c.remove(WEIGHT)),
     "missing-norm": header(lambda c: c.remove("layers.2.input_layernorm.weight")),
     "integer-weight": set_field(WEIGHT, "dtype", "I16"),
+    "foreign-tensors": add("score.weight", "vision.a", "vision.b", "model.layers.99.mlp.up_proj.bias"),
+    "adapter-beside": add("model." + LINEAR + "lora_A.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"),
+    "adapter-around": rename(WEIGHT, LINEAR + "base_layer.weight"),
     "missing-in-shards": both(header(lambda c: c.remove(WEIGHT)), index_of(None)),
     "shard-truncated": both(index_of(None), lambda folder: shorten(folder, SHARD, 0.7)),
     "index-not-json": both(index_of(None), lambda folder: shorten(folder, INDEX, 0.5)),

@@ -378,6 +378,41 @@ static void test_names(void **state) {
     mq_config_free(&config);
 }
 
+static void test_tensors_of_a_model(void **state) {
+    (void)state;
+    mq_config config = parse_good("{" GEMMA "}");
+    assert_true(mq_config_has_tensor(&config, "model.embed_tokens.weight"));
+    assert_true(mq_config_has_tensor(&config, "model.norm.weight"));
+    assert_true(mq_config_has_tensor(&config, "lm_head.weight")); /* which it does not use */
+    assert_true(mq_config_has_tensor(&config, "model.layers.0.self_attn.q_proj.weight"));
+    assert_true(mq_config_has_tensor(&config, "model.layers.0.self_attn.q_norm.weight"));
+    assert_true(mq_config_has_tensor(&config, "model.layers.0.pre_feedforward_layernorm.weight"));
+    static const char *const foreign[] = {"score.weight",
+                                          "",
+                                          "model.layers.",
+                                          "model.layers.x.mlp.up_proj.weight",
+                                          "model.layers.00.mlp.up_proj.weight",
+                                          "model.layers.-1.mlp.up_proj.weight",
+                                          "model.layers.+0.mlp.up_proj.weight",
+                                          "model.layers.99.mlp.up_proj.weight",
+                                          "model.layers.99999999999999999999.mlp.up_proj.weight",
+                                          "model.layers.0.mlp.up_proj.weight.w4",
+                                          "model.layers.0.mlp.up_proj.bias",
+                                          "model.layers.0.mlp.up_proj.lora_A.weight",
+                                          "base_model.model.layers.0.mlp.up_proj.weight"};
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        if (mq_config_has_tensor(&config, foreign[i])) {
+            fail_msg("%s", foreign[i]);
+        }
+    }
+    mq_config_free(&config);
+    config = parse_good("{" LLAMA ", \"attention_bias\": true}");
+    assert_true(mq_config_has_tensor(&config, "model.layers.0.self_attn.q_proj.bias"));
+    assert_false(mq_config_has_tensor(&config, "model.layers.0.mlp.up_proj.bias"));
+    assert_false(mq_config_has_tensor(&config, "model.layers.0.self_attn.q_norm.weight"));
+    mq_config_free(&config);
+}
+
 static void test_missing_file(void **state) {
     (void)state;
     mq_config config;
@@ -415,6 +450,7 @@ int main(void) {
         cmocka_unit_test(test_rope_spellings),
         cmocka_unit_test(test_rope_refusals),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_tensors_of_a_model),
         cmocka_unit_test(test_missing_file),
         cmocka_unit_test_setup_teardown(test_escaped_nul, temporary_setup, temporary_teardown),
     };

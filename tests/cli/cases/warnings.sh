@@ -47,6 +47,37 @@ run 0 matquant slice clean -o slim --bits 4 -q
 expect_err '^matquant: warning: clean/data\.txt is not copied: .*'
 [ ! -e slim/data.txt ] || fail "the large file came along"
 
+# Tensors that the architecture does not have: copied into the master, but mlx-lm would not load a slice with them.
+names() { python3 -c 'import sys
+sys.path.append(sys.argv[1])
+from checkpoint import read_tensors
+print("\n".join(read_tensors(sys.argv[2])))' "$tools" "$1"; }
+broken foreign-tensors
+for mode in --dry-run --force; do
+    run 0 matquant quantize in -o foreign --recipe rtn --group-size 64 -q $mode
+    expect_err '^matquant: warning: in has tensors that LlamaForCausalLM .*, 4 in all, which .*: [^,]*, [^,]*, [^,]*, \.\.\.$'
+    [ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
+done
+run 0 matquant verify foreign --against in -q
+foreign='^(score\.weight|vision\.[ab]|model\.layers\.99\..*)$'
+[ "$(names foreign | grep -Ec "$foreign")" = 4 ] || fail "not all are in the master"
+run 0 matquant slice foreign -o whole --bits 4 --format safetensors -q
+[ "$(names whole | grep -Ec "$foreign")" = 4 ] || fail "not all are in the plain slice"
+run 0 matquant slice foreign -o own --bits 4 -q
+[ "$(names own | grep -Ec "$foreign")" = 0 ] || fail "the slice has some"
+run 0 matquant verify own --against in -q
+run 0 matquant slice rounded -o usual --bits 4 -q
+expect_same own/model.safetensors usual/model.safetensors
+for folder in foreign own; do # inspect of the master foretells it
+    run 0 matquant inspect $folder --json
+    stdout | python3 -c 'import json, sys
+print(*((w["bits_per_weight"], w["bytes"]) for w in json.load(sys.stdin)["widths"] if w["bits"] == 4))' >$folder.size
+done
+expect_same foreign.size own.size
+broken adapter-beside # and frequencies, of which nothing is said
+run 0 matquant quantize in -o dry --recipe rtn --group-size 64 -q --dry-run
+expect_err '^matquant: warning: in has tensors .*, 1 in all, .*: model\.layers\.1\.mlp\.up_proj\.lora_A\.weight; .* not merged: .*'
+
 # Weights that were rounded before.
 run 0 matquant slice rounded -o plain --bits 4 --format safetensors -q
 run 0 matquant quantize plain -o twice --recipe rtn --group-size 64 -q
