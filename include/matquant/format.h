@@ -52,9 +52,11 @@
  *
  * matquant.json is the provenance (MQ_PROVENANCE_FILE): "format_version", "tool", "recipe",
  * "source", "calibration", "blas", "blocks" (losses), "tensors": {NAME: {"crc32": "8
- * hexadecimal digits"}} for every tensor of the folder, and "files": {NAME: {"sha256": DIGEST}} for
- * config.json and the files that were copied (absent if an earlier program wrote it). `eval
- * --record` adds
+ * hexadecimal digits"}} for every tensor of the folder, "files": {NAME: {"sha256": DIGEST}} for
+ * config.json and the files that were copied (absent if an earlier program wrote it), and
+ * "model_card" (absent if there is none of it): what the front matter of the source's README.md
+ * says under "license", "license_name", "license_link", "language" and "base_model", each a string
+ * or a list of strings. `eval --record` adds
  *
  *   "evaluations": [{"bits": R, "text": {"file": NAME, "sha256": DIGEST}, "windows": N,
  *                    "seq_len": N, "bos_added": true | false, "perplexity": X, "nll": X,

@@ -209,31 +209,10 @@ void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_f
     mq_buffer_put_text(card, format->usage);
 }
 
-/* base_model of the card's header, if what config.json calls itself looks like the hub's name,
- * "owner/name". (A folder in a folder does, too.) */
-static void put_hub_name(mq_buffer *card, const mq_plan *plan) {
-    const char *name = text_of(mq_master_config(plan->job->master), "_name_or_path");
-    if (name == NULL) {
-        return;
-    }
-    const size_t owner = strcspn(name, "/");
-    const char *allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
-    if (owner > 0 && name[0] != '.' && name[owner] == '/' && name[owner + 1] != '\0' &&
-        strspn(name, allowed) == owner &&
-        name[owner + 1 + strspn(name + owner + 1, allowed)] == '\0') {
-        mq_buffer_put_text(card, "base_model: ");
-        mq_buffer_put_text(card, name);
-        mq_buffer_put_text(card, "\nbase_model_relation: quantized\n");
-    }
-}
-
 mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance, mq_error *err) {
     mq_buffer card = {0};
-    mq_buffer_printf(&card, "---\nlibrary_name: %s\npipeline_tag: text-generation\n",
-                     format->library);
-    put_hub_name(&card, plan);
-    mq_buffer_put_text(&card, "tags:\n- matquant\n- quantized\n---\n\n");
+    mq_export_front_matter(&card, plan, format, provenance);
     mq_export_card_text(&card, plan, format, provenance);
     mq_status status =
         card.failed ? mq_fail_memory(err, "the model card", card.capacity)

@@ -45,7 +45,11 @@ mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export
  * job->output is NULL it says that numbers may be inexact, but not how much. */
 void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance);
-/* The same as README.md, after everything else was written. */
+/* That header: how the format is loaded, and of "model_card" in the provenance licence, languages
+ * and base model; the base model is otherwise what config.json calls itself. */
+void mq_export_front_matter(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
+                            const cJSON *provenance);
+/* Both as README.md, after everything else was written. */
 mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance, mq_error *err);
 

@@ -34,6 +34,9 @@ void mq_gguf_put_u64(mq_buffer *buffer, uint64_t value);
 void mq_gguf_put_f32(mq_buffer *buffer, float value);
 void mq_gguf_put_string(mq_buffer *buffer, const char *text, size_t length);
 
+/* Licence, languages and base models, of "model_card" in a slice's provenance; NULL: of none. */
+void mq_gguf_put_card(mq_gguf_meta *meta, const cJSON *card);
+
 /* The tokenizer of the master's folder, and its chat template. MQ_ERR_USAGE for one that GGUF has
  * no name for. */
 mq_status mq_gguf_put_tokenizer(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);

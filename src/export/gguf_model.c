@@ -161,6 +161,8 @@ static mq_status put_provenance(mq_gguf_meta *meta, const mq_plan *plan, mq_erro
     if (status != MQ_OK) {
         return status;
     }
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    mq_gguf_put_card(meta, cJSON_GetObjectItemCaseSensitive(slice, "model_card"));
     mq_buffer card = {0};
     mq_export_card_text(&card, plan, &mq_export_gguf, provenance);
     mq_buffer_put(&card, "", 1);

@@ -37,7 +37,8 @@ static mq_status put_master(mq_json *json, cJSON *slice, const mq_export_job *jo
     static const char *const kept[][2] = {{"tool", "master_tool"},
                                           {"recipe", "recipe"},
                                           {"source", "source"},
-                                          {"calibration", "calibration"}};
+                                          {"calibration", "calibration"},
+                                          {"model_card", "model_card"}};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         const cJSON *item = origin(job->master, kept[i][0], kept[i][1]);
         if (item != NULL) {

@@ -58,6 +58,7 @@ typedef struct mq_quantize_plan {
     size_t memory; /* predicted peak of allocated bytes */
     size_t output_bytes, disk_free;
     cJSON *digests;        /* of the source's files, once they are known */
+    cJSON *card;           /* of the source's model card, the front matter; NULL: there is none */
     mq_quantize_kept kept; /* of options->state */
 } mq_quantize_plan;
 
@@ -69,6 +70,9 @@ void mq_quantize_plan_free(mq_quantize_plan *plan);
 
 /* Warns of what can be quantized, but is hardly what was meant (warnings.c). */
 mq_status mq_quantize_warn_of_source(const mq_quantize_plan *plan, mq_error *err);
+
+/* Reads plan->card; a card that says nothing, or none, is no error (card.c). */
+mq_status mq_quantize_read_card(mq_quantize_plan *plan, mq_error *err);
 
 /* Adds the file to an error about a tensor of the source that came without one. */
 mq_status mq_quantize_in_source(const mq_quantize_plan *plan, mq_status status, mq_error *err);

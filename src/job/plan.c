@@ -368,6 +368,9 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_quantize_warn_of_source(plan, err);
     }
     if (status == MQ_OK) {
+        status = mq_quantize_read_card(plan, err);
+    }
+    if (status == MQ_OK) {
         predict_memory(plan);
         mq_backend_report(&plan->backend, context);
     }
@@ -381,6 +384,7 @@ void mq_quantize_plan_free(mq_quantize_plan *plan) {
     mq_free(plan->ignored);
     mq_free(plan->kept.block);
     cJSON_Delete(plan->digests);
+    cJSON_Delete(plan->card);
     mq_free(plan->norm_names);
     mq_free(plan->norms);
     mq_free(plan->linears);

@@ -321,6 +321,9 @@ mq_status mq_quantize_provenance(cJSON **out, const mq_quantize_plan *plan,
     mq_json json = mq_json_begin(cJSON_CreateObject());
     put_recipe(&json, plan);
     const mq_status status = put_inputs(&json, plan, err);
+    if (cJSON_GetArraySize(plan->card) > 0) {
+        mq_json_put_copy(&json, json.root, "model_card", plan->card);
+    }
     put_blocks(&json, plan, blocks);
     put_qat(&json, plan, qat);
     put_refits(&json, plan, refits);

@@ -1,0 +1,94 @@
+/* The header of the model card, YAML that the hub reads: how the slice is loaded, and what the
+ * source's own card says of licence, languages and base model. */
+#include <string.h>
+
+#include "export/export.h"
+#include "text/front_matter.h"
+#include "text/utf8.h"
+
+/* --- YAML ------------------------------------------------------------------------------------- */
+
+/* What YAML takes for a line's end, or lets nobody write as it is. */
+static bool is_escaped(uint32_t c) {
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 || c == 0xfeff ||
+           c == 0xfffe || c == 0xffff;
+}
+
+/* A scalar in double quotes, which may hold anything (YAML 1.2, 7.3.1). */
+static void put_scalar(mq_buffer *card, const char *text) {
+    size_t left = strlen(text);
+    mq_buffer_put_text(card, "\"");
+    while (left > 0) {
+        uint32_t c;
+        const size_t length = mq_utf8_decode(&c, text, left);
+        if (c == MQ_UTF8_BAD || is_escaped(c)) {
+            mq_buffer_printf(card, "\\u%04x",
+                             (unsigned)(c == MQ_UTF8_BAD ? MQ_UTF8_REPLACEMENT : c));
+        } else {
+            mq_buffer_put_text(card, c == '"' || c == '\\' ? "\\" : "");
+            mq_buffer_put(card, text, length);
+        }
+        text += length;
+        left -= length;
+    }
+    mq_buffer_put_text(card, "\"");
+}
+
+/* key with a string, or a list of strings; anything else is left out. */
+static void put_value(mq_buffer *card, const char *key, const cJSON *value) {
+    if (cJSON_IsString(value)) {
+        mq_buffer_printf(card, "%s: ", key);
+        put_scalar(card, value->valuestring);
+        mq_buffer_put_text(card, "\n");
+    }
+    const bool is_list = cJSON_IsArray(value);
+    bool begun = false;
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, value) {
+        if (is_list && cJSON_IsString(item)) {
+            if (!begun) {
+                mq_buffer_printf(card, "%s:\n", key);
+            }
+            mq_buffer_put_text(card, "- ");
+            put_scalar(card, item->valuestring);
+            mq_buffer_put_text(card, "\n");
+            begun = true;
+        }
+    }
+}
+
+/* --- the header ------------------------------------------------------------------------------- */
+
+/* base_model of the card's header, if what config.json calls itself looks like the hub's name,
+ * "owner/name". (A folder in a folder does, too.) */
+static void put_hub_name(mq_buffer *card, const mq_plan *plan) {
+    const char *name = cJSON_GetStringValue(
+        cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master), "_name_or_path"));
+    if (name == NULL) {
+        return;
+    }
+    const size_t owner = strcspn(name, "/");
+    const char *allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
+    if (owner > 0 && name[0] != '.' && name[owner] == '/' && name[owner + 1] != '\0' &&
+        strspn(name, allowed) == owner &&
+        name[owner + 1 + strspn(name + owner + 1, allowed)] == '\0') {
+        mq_buffer_put_text(card, "base_model: ");
+        mq_buffer_put_text(card, name);
+        mq_buffer_put_text(card, "\nbase_model_relation: quantized\n");
+    }
+}
+
+void mq_export_front_matter(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
+                            const cJSON *provenance) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    const cJSON *source = cJSON_GetObjectItemCaseSensitive(slice, "model_card");
+    mq_buffer_printf(card, "---\nlibrary_name: %s\npipeline_tag: text-generation\n",
+                     format->library);
+    for (const char *const *key = mq_front_matter_keys(); *key != NULL; key++) {
+        put_value(card, *key, cJSON_GetObjectItemCaseSensitive(source, *key));
+    }
+    if (cJSON_GetObjectItemCaseSensitive(source, "base_model") == NULL) {
+        put_hub_name(card, plan);
+    }
+    mq_buffer_put_text(card, "tags:\n- matquant\n- quantized\n---\n\n");
+}
