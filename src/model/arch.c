@@ -12,7 +12,6 @@ static const char *const gemma3_fields[] = {
     "sliding_window",
     "sliding_window_pattern",
     "_sliding_window_pattern",
-    "layer_types",
     "rope_local_base_freq",
     "attn_logit_softcapping",
     "final_logit_softcapping",
@@ -20,10 +19,8 @@ static const char *const gemma3_fields[] = {
     NULL,
 };
 
-/* use_sliding_window is false (config_fields.c), and then the other two have no influence. */
-static const char *const qwen_fields[] = {
-    "hidden_act", "sliding_window", "max_window_layers", "layer_types", NULL,
-};
+/* use_sliding_window is false (config_fields.c), and then sliding_window has no influence. */
+static const char *const qwen_fields[] = {"hidden_act", "sliding_window", NULL};
 
 static const char *const mistral_fields[] = {"hidden_act", "sliding_window", NULL};
 

@@ -11,7 +11,16 @@
 /* Bounded so that a hostile file cannot make us allocate by the gigabyte. */
 static const size_t max_layers = 100000;
 
-static mq_status unknown_architecture(const char *name, const char *file, mq_error *err) {
+/* Encoders with decoders are named so, too, but say that they are. */
+static bool has_images(const char *name, const cJSON *json) {
+    static const char end[] = "ForConditionalGeneration";
+    const size_t length = strlen(name), end_length = sizeof end - 1;
+    return length >= end_length && strcmp(name + length - end_length, end) == 0 &&
+           !cJSON_IsTrue(mq_config_member(json, "is_encoder_decoder"));
+}
+
+static mq_status unknown_architecture(const char *name, const cJSON *json, const char *file,
+                                      mq_error *err) {
     char known[256] = "";
     size_t count, used = 0;
     const mq_arch *rows = mq_arch_table(&count);
@@ -19,8 +28,12 @@ static mq_status unknown_architecture(const char *name, const char *file, mq_err
         used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i == 0 ? "" : ", ",
                                  rows[i].architecture);
     }
-    return mq_fail_file(err, MQ_ERR_INPUT, file, "unknown architecture \"%.100s\" (known: %s)",
-                        name, known);
+    return mq_fail_file(err, MQ_ERR_INPUT, file, "unknown architecture \"%.100s\" (known: %s)%s",
+                        name, known,
+                        has_images(name, json)
+                            ? "; models with images are not read, but the language model alone is, "
+                              "saved as its ...ForCausalLM"
+                            : "");
 }
 
 static const mq_arch *find_model_type(const char *model_type) {
@@ -43,7 +56,7 @@ static mq_status parse_arch(mq_config *out, const cJSON *json, const char *file,
     }
     if (list == NULL) {
         out->arch = find_model_type(model_type);
-        return out->arch != NULL ? MQ_OK : unknown_architecture(model_type, file, err);
+        return out->arch != NULL ? MQ_OK : unknown_architecture(model_type, json, file, err);
     }
     const cJSON *first = cJSON_IsArray(list) ? list->child : NULL;
     if (first == NULL || first->next != NULL || !cJSON_IsString(first)) {
@@ -51,7 +64,7 @@ static mq_status parse_arch(mq_config *out, const cJSON *json, const char *file,
     }
     out->arch = mq_arch_find(first->valuestring);
     if (out->arch == NULL) {
-        return unknown_architecture(first->valuestring, file, err);
+        return unknown_architecture(first->valuestring, json, file, err);
     }
     if (model_type != NULL && strcmp(model_type, out->arch->model_type) != 0) {
         return mq_fail_file(err, MQ_ERR_INPUT, file,
@@ -291,17 +304,6 @@ static mq_status parse_window_pattern(mq_config *out, const cJSON *json, const c
     return MQ_OK;
 }
 
-/* Which layers have a window, from layer_types or, where the family has one, a pattern. */
-static mq_status parse_local_layers(mq_config *out, const cJSON *json, const char *file,
-                                    mq_error *err) {
-    const cJSON *layer_types = mq_config_member(json, "layer_types");
-    if (layer_types != NULL) {
-        return parse_layer_types(out, layer_types, file, err);
-    }
-    return out->arch->windows == MQ_WINDOWS_SOME ? parse_window_pattern(out, json, file, err)
-                                                 : MQ_OK;
-}
-
 static bool any_local(const mq_config *config) {
     bool any = false;
     for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
@@ -310,28 +312,56 @@ static bool any_local(const mq_config *config) {
     return any;
 }
 
+/* In a family whose windows are not a layer's own, layer_types may only say that there are none.
+ * (transformers' Mistral does not look there: sliding_window decides.) */
+static mq_status check_no_windows(const mq_config *config, bool all, const char *file,
+                                  mq_error *err) {
+    if (any_local(config)) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "layer_types has sliding_attention, which is not supported for %s",
+                            config->arch->architecture);
+    }
+    return all ? mq_fail_file(err, MQ_ERR_INPUT, file,
+                              "layer_types has only full_attention, but sliding_window, which "
+                              "decides for %s, is not null",
+                              config->arch->architecture)
+               : MQ_OK;
+}
+
+/* Which layers have a window, from layer_types or, where the family has one, a pattern; else all
+ * or none. */
+static mq_status parse_local_layers(mq_config *out, const cJSON *json, bool all, const char *file,
+                                    mq_error *err) {
+    const bool some = out->arch->windows == MQ_WINDOWS_SOME;
+    const cJSON *layer_types = mq_config_member(json, "layer_types");
+    if (layer_types == NULL && some) {
+        return parse_window_pattern(out, json, file, err);
+    }
+    if (layer_types == NULL) {
+        for (size_t layer = 0; layer < out->num_hidden_layers; layer++) {
+            out->layer_is_local[layer] = all;
+        }
+        return MQ_OK;
+    }
+    const mq_status status = parse_layer_types(out, layer_types, file, err);
+    return status == MQ_OK && !some ? check_no_windows(out, all, file, err) : status;
+}
+
 static mq_status parse_windows(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
     mq_status status =
         mq_new(&out->layer_is_local, out->num_hidden_layers, sizeof(bool), "the layer types", err);
     if (status != MQ_OK) {
         return status;
     }
-    const mq_windows windows = out->arch->windows;
     const cJSON *window = cJSON_GetObjectItemCaseSensitive(json, "sliding_window");
-    const bool all = windows == MQ_WINDOWS_ALL && !cJSON_IsNull(window);
-    for (size_t layer = 0; layer < out->num_hidden_layers; layer++) {
-        out->layer_is_local[layer] = all;
-    }
-    if (windows == MQ_WINDOWS_SOME || windows == MQ_WINDOWS_REFUSED) {
-        status = parse_local_layers(out, json, file, err);
-    }
+    const bool all = out->arch->windows == MQ_WINDOWS_ALL && !cJSON_IsNull(window);
+    status = parse_local_layers(out, json, all, file, err);
     if (status != MQ_OK || !any_local(out)) {
         return status;
     }
-    if (windows == MQ_WINDOWS_REFUSED) {
+    if (mq_config_member(json, "max_window_layers") != NULL) { /* Qwen's, which has none here */
         return mq_fail_file(err, MQ_ERR_INPUT, file,
-                            "layer_types has sliding_attention, which is not supported for %s",
-                            out->arch->architecture);
+                            "max_window_layers is not supported where layers have a window");
     }
     if (cJSON_IsNull(window)) {
         return mq_fail_file(err, MQ_ERR_INPUT, file,

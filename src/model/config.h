@@ -47,7 +47,8 @@ typedef struct mq_config {
  * initializer_range, use_cache, ...) nor represented here (by name), a value out of range, a
  * contradiction between fields. "quantization_config"/"quantization" are left to the caller. Both
  * spellings of rotary settings are read: rope_theta + rope_scaling (+ rope_local_base_freq), and
- * transformers 5's rope_parameters (flat, or one per layer type). */
+ * transformers 5's rope_parameters (flat, or one per layer type); where both are there, they must
+ * say the same. */
 mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err);
 mq_status mq_config_parse(mq_config *out, const cJSON *json, const char *file, mq_error *err);
 void mq_config_free(mq_config *config);

@@ -18,6 +18,8 @@ static const char *const common_fields[] = {
     "rms_norm_eps",
     "tie_word_embeddings",
     "attention_bias",
+    "layer_types",
+    "max_window_layers",
     "rope_theta",
     "rope_scaling",
     "rope_parameters",
@@ -113,11 +115,17 @@ typedef struct fixed_field {
 } fixed_field;
 
 static const fixed_field fixed_fields[] = {
-    {"partial_rotary_factor", FIXED_ONE}, {"pretraining_tp", FIXED_ONE},
-    {"rope_interleaved", FIXED_FALSE},    {"use_bidirectional_attention", FIXED_FALSE},
-    {"use_sliding_window", FIXED_FALSE},  {"use_mrope", FIXED_FALSE},
-    {"is_encoder_decoder", FIXED_FALSE},  {"add_cross_attention", FIXED_FALSE},
-    {"tie_encoder_decoder", FIXED_FALSE}, {"pruned_heads", FIXED_EMPTY},
+    {"partial_rotary_factor", FIXED_ONE},
+    {"pretraining_tp", FIXED_ONE},
+    {"rope_interleaved", FIXED_FALSE},
+    {"use_bidirectional_attention", FIXED_FALSE},
+    {"use_sliding_window", FIXED_FALSE},
+    {"use_mrope", FIXED_FALSE},
+    {"is_encoder_decoder", FIXED_FALSE},
+    {"add_cross_attention", FIXED_FALSE},
+    {"tie_encoder_decoder", FIXED_FALSE},
+    {"pruned_heads", FIXED_EMPTY},
+    {"auto_map", FIXED_EMPTY},
 };
 
 static const char *const fixed_names[] = {"false", "1", "empty"};
@@ -176,7 +184,9 @@ mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const c
             }
         } else if (!listed(common_fields, name) && !listed(fields_without_influence, name) &&
                    !listed(arch->fields, name)) {
-            return mq_fail_file(err, MQ_ERR_INPUT, file, "the field \"%s\" is not supported for %s",
+            return mq_fail_file(err, MQ_ERR_INPUT, file,
+                                "the field \"%s\" is not supported for %s; it may be removed from "
+                                "config.json if it does not change what the model computes",
                                 name, arch->architecture);
         }
     }

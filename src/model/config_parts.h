@@ -18,6 +18,9 @@ mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const c
 mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
                                mq_error *err);
 
+/* Whether two rotations are the same. */
+bool mq_rope_same(const mq_rope *a, const mq_rope *b);
+
 /* A member that is there and not null, or NULL. */
 const cJSON *mq_config_member(const cJSON *json, const char *key);
 

@@ -1,4 +1,4 @@
-/* Rotary settings of config.json, in both spellings:
+/* Rotary settings of config.json, in either spelling, or in both if they say the same:
  *   transformers 4: rope_theta, rope_scaling (object or null), and for families whose local
  * layers have a base of their own rope_local_base_freq; transformers 5: rope_parameters, one
  * object, or for such families one a layer type. */
@@ -22,8 +22,8 @@ static const struct {
     mq_rope_type type;
     const char *keys[8]; /* that this type reads, beyond those of every type */
 } rope_types[] = {
-    {"default", MQ_ROPE_NONE, {NULL}},
-    {"linear", MQ_ROPE_LINEAR, {"factor", NULL}},
+    {"default", MQ_ROPE_NONE, {"factor", "original_max_position_embeddings", NULL}},
+    {"linear", MQ_ROPE_LINEAR, {"factor", "original_max_position_embeddings", NULL}},
     {"dynamic", MQ_ROPE_DYNAMIC, {"factor", "original_max_position_embeddings", NULL}},
     {"llama3",
      MQ_ROPE_LLAMA3,
@@ -129,6 +129,17 @@ static mq_status get_factor(const rope_source *source, bool required) {
         return fail_key(source, "factor", "must be at least 1");
     }
     return status;
+}
+
+/* transformers reads neither of the two here. An original length alone scales nothing, but a factor
+ * looks as if something were meant to be scaled. */
+static mq_status read_default(const rope_source *source) {
+    double factor = 1.0;
+    if (get_number(&factor, source, "factor") != MQ_OK || factor != 1.0) {
+        return fail_key(source, "factor",
+                        "has a value that is not supported with rope_type \"default\" (only 1 is)");
+    }
+    return MQ_OK;
 }
 
 static mq_status get_original_length(const rope_source *source) {
@@ -262,7 +273,7 @@ static mq_status read_rope(const rope_source *source) {
     case MQ_ROPE_YARN:
         return read_yarn(source);
     default:
-        return MQ_OK;
+        return read_default(source);
     }
 }
 
@@ -296,41 +307,28 @@ static mq_status split_layer_types(const cJSON *objects[2], const cJSON *paramet
     return MQ_OK;
 }
 
-mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
-                               mq_error *err) {
+/* Fills config->rope as one spelling says: rope_parameters if is_new, else rope_scaling, which is
+ * for global layers only. object NULL: no scaling. theta: the bases beside it, of global and of
+ * local layers. */
+static mq_status read_spelling(mq_config *config, const cJSON *object, bool is_new,
+                               const double theta[2], const char *file, mq_error *err) {
     const bool layered = config->arch->local_rope;
-    double theta = config->arch->default_rope_theta,
-           local_theta = config->arch->default_rope_local_base_freq;
-    mq_status status = mq_json_get_double(&theta, json, "rope_theta", false, file, err);
-    if (status == MQ_OK && layered) {
-        status = mq_json_get_double(&local_theta, json, "rope_local_base_freq", false, file, err);
-    }
-    if (status != MQ_OK) {
-        return status;
-    }
-    const cJSON *scaling = mq_config_member(json, "rope_scaling");
-    const cJSON *parameters = mq_config_member(json, "rope_parameters");
-    if (scaling != NULL && parameters != NULL) {
-        return mq_fail_file(
-            err, MQ_ERR_INPUT, file,
-            "rope_scaling and rope_parameters are both there; one says what the other should");
-    }
-    /* rope_scaling is for global layers only. */
-    const cJSON *objects[2] = {scaling != NULL ? scaling : parameters, NULL};
-    const char *names[2] = {scaling != NULL ? "rope_scaling" : "rope_parameters", ""};
-    if (layered && parameters != NULL) {
-        status = split_layer_types(objects, parameters, file, err);
+    const cJSON *objects[2] = {object, NULL};
+    const char *names[2] = {is_new ? "rope_parameters" : "rope_scaling", ""};
+    if (layered && is_new) {
+        const mq_status status = split_layer_types(objects, object, file, err);
         if (status != MQ_OK) {
             return status;
         }
         names[0] = "rope_parameters.full_attention";
         names[1] = "rope_parameters.sliding_attention";
     }
-    config->rope[0] = default_rope(theta);
-    config->rope[1] = default_rope(layered ? local_theta : theta);
+    for (size_t i = 0; i < 2; i++) {
+        config->rope[i] = default_rope(theta[i]);
+    }
     for (size_t i = 0; i < (layered ? 2u : 1u); i++) {
         const rope_source source = {&config->rope[i], objects[i], names[i], config, file, err};
-        status = read_rope(&source);
+        const mq_status status = read_rope(&source);
         if (status != MQ_OK) {
             return status;
         }
@@ -339,4 +337,41 @@ mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char 
         config->rope[1] = config->rope[0];
     }
     return MQ_OK;
+}
+
+/* Where both spellings are there, transformers goes by rope_scaling, and Gemma 3 by a mixture. */
+static mq_status read_both(mq_config *config, const cJSON *scaling, const cJSON *parameters,
+                           const double theta[2], const char *file, mq_error *err) {
+    mq_status status = read_spelling(config, parameters, true, theta, file, err);
+    const mq_rope newer[2] = {config->rope[0], config->rope[1]};
+    if (status == MQ_OK) {
+        status = read_spelling(config, scaling, false, theta, file, err);
+    }
+    if (status == MQ_OK &&
+        !(mq_rope_same(&newer[0], &config->rope[0]) && mq_rope_same(&newer[1], &config->rope[1]))) {
+        status = mq_fail_file(err, MQ_ERR_INPUT, file,
+                              "rope_scaling and rope_parameters contradict each other");
+    }
+    return status;
+}
+
+mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
+                               mq_error *err) {
+    const bool layered = config->arch->local_rope;
+    double theta[2] = {config->arch->default_rope_theta,
+                       config->arch->default_rope_local_base_freq};
+    mq_status status = mq_json_get_double(&theta[0], json, "rope_theta", false, file, err);
+    if (status == MQ_OK && layered) {
+        status = mq_json_get_double(&theta[1], json, "rope_local_base_freq", false, file, err);
+    }
+    if (status != MQ_OK) {
+        return status;
+    }
+    const cJSON *scaling = mq_config_member(json, "rope_scaling");
+    const cJSON *parameters = mq_config_member(json, "rope_parameters");
+    if (scaling != NULL && parameters != NULL) {
+        return read_both(config, scaling, parameters, theta, file, err);
+    }
+    return parameters != NULL ? read_spelling(config, parameters, true, theta, file, err)
+                              : read_spelling(config, scaling, false, theta, file, err);
 }

@@ -1,4 +1,4 @@
-#include "model/config.h"
+#include "model/config_parts.h"
 
 #include <string.h>
 
@@ -17,7 +17,7 @@ static bool same_numbers(const double *a, const double *b, size_t count) {
             (r)->beta_slow, (r)->attention_factor, (r)->mscale, (r)->mscale_all_dim                \
     }
 
-static bool same_rope(const mq_rope *a, const mq_rope *b) {
+bool mq_rope_same(const mq_rope *a, const mq_rope *b) {
     const double of_a[] = ROPE_NUMBERS(a), of_b[] = ROPE_NUMBERS(b);
     return a->type == b->type && a->truncate == b->truncate &&
            a->original_max_position_embeddings == b->original_max_position_embeddings &&
@@ -45,5 +45,5 @@ bool mq_config_same(const mq_config *a, const mq_config *b) {
            a->activation == b->activation && same_numbers(of_a, of_b, sizeof of_a / sizeof *of_a) &&
            memcmp(a->layer_is_local, b->layer_is_local,
                   a->num_hidden_layers * sizeof *a->layer_is_local) == 0 &&
-           same_rope(&a->rope[0], &b->rope[0]) && same_rope(&a->rope[1], &b->rope[1]);
+           mq_rope_same(&a->rope[0], &b->rope[0]) && mq_rope_same(&a->rope[1], &b->rope[1]);
 }

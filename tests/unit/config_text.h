@@ -31,4 +31,21 @@ static inline mq_config parse_good(const char *text) {
     return config;
 }
 
+/* {base,extra} must be refused as bad input, in the file's name, with every one of the words. */
+static inline void refused(const char *base, const char *extra, const char *words) {
+    char text[4096], word[256];
+    snprintf(text, sizeof text, "{%s%s%s}", base, extra[0] != '\0' ? "," : "", extra);
+    mq_config config;
+    mq_error err = {0};
+    assert_int_equal(parse(&config, text, &err), MQ_ERR_INPUT);
+    assert_string_equal(err.file, "config.json");
+    assert_null(config.layer_is_local);
+    for (const char *at = words; *at != '\0'; at += strcspn(at, "|"), at += *at == '|') {
+        snprintf(word, sizeof word, "%.*s", (int)strcspn(at, "|"), at);
+        if (strstr(err.message, word) == NULL) {
+            fail_msg("\"%s\" does not say \"%s\" (%s)", err.message, word, extra);
+        }
+    }
+}
+
 #endif
