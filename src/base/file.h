@@ -31,6 +31,11 @@ mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_si
 mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const char *path,
                               size_t max_size, mq_error *err);
 
+/* Whether a file that begins so is what Git LFS leaves in the place of a large file that was not
+ * fetched, and the error of finding one. */
+bool mq_is_lfs_pointer(const void *data, size_t size);
+mq_status mq_fail_lfs_pointer(mq_error *err, const char *path);
+
 bool mq_path_exists(const char *path); /* also a broken link */
 bool mq_is_folder(const char *path);
 bool mq_same_file(const char *a, const char *b); /* both exist and are the same inode */

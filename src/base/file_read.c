@@ -327,6 +327,17 @@ mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const c
     return MQ_OK;
 }
 
+bool mq_is_lfs_pointer(const void *data, size_t size) {
+    static const char begin[] = "version https://git-lfs";
+    const size_t length = sizeof begin - 1;
+    return size >= length && memcmp(data, begin, length) == 0;
+}
+
+mq_status mq_fail_lfs_pointer(mq_error *err, const char *path) {
+    return mq_fail_file(err, MQ_ERR_INPUT, path,
+                        "is a Git LFS pointer, not the file: run git lfs pull, or hf download");
+}
+
 /* --- digests ---------------------------------------------------------------------------------- */
 
 uint32_t mq_crc32(uint32_t crc, const void *data, size_t size) {

@@ -167,7 +167,8 @@ mq_status mq_json_read(cJSON **out, const char *path, mq_error *err) {
     size_t size = 0;
     mq_status status = mq_read_file(&text, &size, path, MAX_JSON_FILE, err);
     if (status == MQ_OK) {
-        status = mq_json_parse(out, text, size, path, err);
+        status = mq_is_lfs_pointer(text, size) ? mq_fail_lfs_pointer(err, path)
+                                               : mq_json_parse(out, text, size, path, err);
     }
     const char *at = text;
     if (status == MQ_OK && !keep_points(*out, &at, text + size)) {

@@ -456,6 +456,10 @@ static void block_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t 
     snprintf(name, MQ_NAME_SIZE, "%s%s.%s", prefix, part, suffix);
 }
 
+const char *mq_config_unused_head(const mq_config *config) {
+    return config->tie_word_embeddings ? config->arch->head : NULL;
+}
+
 bool mq_config_is_unused_head(const mq_config *config, const char *name) {
     const char *head = config->arch->head;
     const size_t length = strlen(head) - strlen(".weight");

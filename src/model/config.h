@@ -59,6 +59,8 @@ bool mq_config_same(const mq_config *a, const mq_config *b);
 /* Whether a tensor, or a layer's prefix, is a head that the model does not use: one that stands
  * beside embeddings which are its head. */
 bool mq_config_is_unused_head(const mq_config *config, const char *name);
+/* The name of that head's tensor, which a checkpoint need not have; NULL: it must. */
+const char *mq_config_unused_head(const mq_config *config);
 
 /* Whether the model has a tensor of that name. It need not use it: see above. */
 bool mq_config_has_tensor(const mq_config *config, const char *name);

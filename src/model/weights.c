@@ -214,11 +214,16 @@ mq_status mq_model_check(const mq_model *model, mq_error *err) {
                               "config.json says that there are %zu blocks only",
                               config->num_hidden_layers);
     }
+    const bool has_head = model->weights->class_->has(model->weights, arch->head);
+    if (!config->tie_word_embeddings && !has_head) {
+        return mq_fail_tensor(err, MQ_ERR_INPUT, where(model, arch->head), arch->head,
+                              "missing; if head and embeddings are one matrix, "
+                              "tie_word_embeddings must be true in config.json");
+    }
     if (!config->tie_word_embeddings) {
         return check_shape(model, arch->head, config->vocab_size, config->hidden_size, err);
     }
-    return model->weights->class_->has(model->weights, arch->head) ? check_tied_head(model, err)
-                                                                   : MQ_OK;
+    return has_head ? check_tied_head(model, err) : MQ_OK;
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -256,6 +261,28 @@ static mq_status read_plain_config(mq_config *config, const char *folder, mq_err
     return status;
 }
 
+/* Names what stands in the embeddings' place when all names begin otherwise: those of a model with
+ * images or one that was compiled have another prefix, and those of a model without its head
+ * none. */
+static mq_status check_prefix(const mq_tensors *tensors, const mq_arch *arch, mq_error *err) {
+    const char *name = arch->embedding, *end = strchr(name, '.') + 1;
+    const size_t end_length = strlen(end);
+    if (mq_tensors_find(tensors, name) != NULL) {
+        return MQ_OK;
+    }
+    for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
+        const char *other = mq_tensors_at(tensors, i)->name;
+        const size_t length = strlen(other), before = length - end_length;
+        if (length >= end_length && strcmp(other + before, end) == 0 &&
+            (before == 0 || other[before - 1] == '.')) {
+            return mq_fail_tensor(err, MQ_ERR_INPUT, mq_tensors_where(tensors, name), name,
+                                  "missing; there is %.200s, but names with%s prefix are not read",
+                                  other, before == 0 ? "out a" : " this");
+        }
+    }
+    return MQ_OK;
+}
+
 static void release_tensors(void *tensors) { mq_tensors_close(tensors); }
 
 static mq_status open_plain(mq_model *model, const char *folder, mq_error *err) {
@@ -266,7 +293,8 @@ static mq_status open_plain(mq_model *model, const char *folder, mq_error *err) 
     mq_status status = read_plain_config(&model->config, folder, err);
     mq_tensors *tensors = NULL;
     if (status == MQ_OK) {
-        status = mq_tensors_open(&tensors, folder, err);
+        status =
+            mq_tensors_open_without(&tensors, folder, mq_config_unused_head(&model->config), err);
     }
     if (status != MQ_OK) {
         return status;
@@ -274,6 +302,9 @@ static mq_status open_plain(mq_model *model, const char *folder, mq_error *err) 
     model->keep = tensors;
     model->release_keep = release_tensors;
     status = mq_plain_weights(&model->weights, tensors, err);
+    if (status == MQ_OK) {
+        status = check_prefix(tensors, model->config.arch, err);
+    }
     return status == MQ_OK ? mq_model_check(model, err) : status;
 }
 

@@ -180,9 +180,11 @@ static mq_status inspect_slice(mq_inspection *out, const char *folder, mq_error 
 
 /* --- plain checkpoints, and the choice -------------------------------------------------------- */
 
-static mq_status inspect_plain(mq_inspection *out, const char *folder, mq_error *err) {
+static mq_status inspect_plain(mq_inspection *out, const char *folder, const mq_config *config,
+                               mq_error *err) {
     mq_tensors *tensors = NULL;
-    mq_status status = mq_tensors_open(&tensors, folder, err);
+    mq_status status =
+        mq_tensors_open_without(&tensors, folder, mq_config_unused_head(config), err);
     if (status == MQ_OK) {
         for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
             count_plain(out, mq_tensors_at(tensors, i));
@@ -206,7 +208,7 @@ mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err) {
     }
     take_shape(out, &config);
     out->kind = kind;
-    status = kind == MQ_KIND_PLAIN    ? inspect_plain(out, folder, err)
+    status = kind == MQ_KIND_PLAIN    ? inspect_plain(out, folder, &config, err)
              : kind == MQ_KIND_MASTER ? inspect_master(out, folder, &config, err)
                                       : inspect_slice(out, folder, err);
     mq_config_free(&config);

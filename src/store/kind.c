@@ -88,6 +88,28 @@ static mq_status no_folder(const char *path, mq_error *err) {
                         "is a file; a model is a folder with a " MQ_CONFIG_FILE);
 }
 
+static mq_status no_model(const char *folder, const char *config, mq_error *err) {
+    char *adapter = mq_path_join(folder, "adapter_config.json");
+    char *snapshots = mq_path_join(folder, "snapshots"); /* of models--OWNER--NAME */
+    mq_status status;
+    if (adapter == NULL || snapshots == NULL) {
+        status = mq_fail_memory(err, "a path", strlen(folder));
+    } else if (mq_path_exists(adapter)) {
+        status = mq_fail_file(err, MQ_ERR_INPUT, folder,
+                              "holds a LoRA adapter, not a model: merge it into its base first "
+                              "(peft: merge_and_unload(), then save_pretrained) and quantize that");
+    } else if (mq_is_folder(snapshots)) {
+        status = mq_fail_file(err, MQ_ERR_INPUT, folder,
+                              "is a folder of the hub's cache: the model is in snapshots/REVISION "
+                              "below it");
+    } else {
+        status = mq_fail_file(err, MQ_ERR_INPUT, config, "is not there: the folder holds no model");
+    }
+    mq_free(adapter);
+    mq_free(snapshots);
+    return status;
+}
+
 mq_status mq_folder_check(const char *folder, mq_error *err) {
     if (!mq_is_folder(folder)) {
         return no_folder(folder, err);
@@ -96,10 +118,7 @@ mq_status mq_folder_check(const char *folder, mq_error *err) {
     if (path == NULL) {
         return mq_fail_memory(err, "a path", strlen(folder));
     }
-    const mq_status status =
-        mq_path_exists(path)
-            ? MQ_OK
-            : mq_fail_file(err, MQ_ERR_INPUT, path, "is not there: the folder holds no model");
+    const mq_status status = mq_path_exists(path) ? MQ_OK : no_model(folder, path, err);
     mq_free(path);
     return status;
 }

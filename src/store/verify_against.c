@@ -304,7 +304,8 @@ mq_status mq_verify_against(const mq_verification *self, const char *source, mq_
     const mq_config *ours = known ? &config : NULL;
     mq_tensors *tensors = NULL;
     if (status == MQ_OK) {
-        status = mq_tensors_open(&tensors, source, err);
+        status = mq_tensors_open_without(&tensors, source,
+                                         known ? mq_config_unused_head(&config) : NULL, err);
     }
     if (status == MQ_OK) {
         status = compare_with(self, ours, tensors, err);

@@ -33,6 +33,10 @@ typedef struct mq_tensor_info {
 typedef struct mq_tensors mq_tensors;
 
 mq_status mq_tensors_open(mq_tensors **out, const char *folder, mq_error *err);
+/* The same, but an index may name `unneeded` (NULL: none), and the file that it names have no such
+ * tensor. */
+mq_status mq_tensors_open_without(mq_tensors **out, const char *folder, const char *unneeded,
+                                  mq_error *err);
 /* One file. */
 mq_status mq_tensors_open_file(mq_tensors **out, const char *path, mq_error *err);
 /* One file that mq_tensor_writer_open_sealed wrote; any byte of it that is another is MQ_ERR_INPUT.

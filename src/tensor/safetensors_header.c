@@ -236,6 +236,9 @@ static mq_status read_header(mq_shard *shard, mq_error *err) {
         return mq_fail_offset(err, MQ_ERR_INPUT, shard->path, NULL, mapping->size,
                               "the file ends within the header length");
     }
+    if (mq_is_lfs_pointer(mapping->data, mapping->size)) { /* they begin with no length */
+        return mq_fail_lfs_pointer(err, shard->path);
+    }
     uint64_t length = 0;
     for (int i = LENGTH_BYTES - 1; i >= 0; i--) {
         length = length << 8 | mapping->data[i];

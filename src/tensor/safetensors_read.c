@@ -137,14 +137,22 @@ static int compare_texts(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* The name of a file beside the index that an entry of weight_map gives, or NULL: none. */
+static const char *file_name(const cJSON *entry) {
+    const char *name = cJSON_IsString(entry) ? entry->valuestring : "";
+    if (strncmp(name, "./", 2) == 0) {
+        name += 2;
+    }
+    return name[0] == '\0' || strchr(name, '/') != NULL || strcmp(name, "..") == 0 ? NULL : name;
+}
+
 /* Checks that every entry of weight_map is the name of a file beside the index, and collects those
  * names, sorted, each once; they point into the JSON. */
 static mq_status collect_files(const char ***out, size_t *count, const cJSON *weight_map,
                                const char *index, mq_error *err) {
     size_t entries = 0;
     for (const cJSON *entry = weight_map->child; entry != NULL; entry = entry->next) {
-        const char *name = cJSON_IsString(entry) ? entry->valuestring : "";
-        if (name[0] == '\0' || strchr(name, '/') != NULL || strcmp(name, "..") == 0) {
+        if (file_name(entry) == NULL) {
             return mq_fail_tensor(err, MQ_ERR_INPUT, index, entry->string,
                                   "\"weight_map\" does not give the name of a file beside it");
         }
@@ -160,7 +168,7 @@ static mq_status collect_files(const char ***out, size_t *count, const cJSON *we
     }
     size_t next = 0;
     for (const cJSON *entry = weight_map->child; entry != NULL; entry = entry->next) {
-        files[next++] = entry->valuestring;
+        files[next++] = file_name(entry);
     }
     qsort(files, entries, sizeof *files, compare_texts);
     size_t distinct = 1;
@@ -174,22 +182,25 @@ static mq_status collect_files(const char ***out, size_t *count, const cJSON *we
     return MQ_OK;
 }
 
-/* Every tensor of the index must be in the file that it names. A name that the index holds twice is
- * in one file and, if the entries differ, not in the other. */
+/* Every tensor of the index must be in the file that it names, or be nowhere if it is unneeded. A
+ * name that the index holds twice is in one file and, if the entries differ, not in the other. */
 static mq_status check_index(const mq_tensors *tensors, const cJSON *weight_map, const char *index,
-                             mq_error *err) {
+                             const char *unneeded, mq_error *err) {
     for (const cJSON *entry = weight_map->child; entry != NULL; entry = entry->next) {
         const mq_tensor_info *info = mq_tensors_find(tensors, entry->string);
-        if (info == NULL || strcmp(mq_path_base(info->file), entry->valuestring) != 0) {
+        if (info == NULL && unneeded != NULL && strcmp(entry->string, unneeded) == 0) {
+            continue;
+        }
+        if (info == NULL || strcmp(mq_path_base(info->file), file_name(entry)) != 0) {
             return mq_fail_tensor(err, MQ_ERR_INPUT, index, entry->string, "is not in %s",
-                                  entry->valuestring);
+                                  file_name(entry));
         }
     }
     return MQ_OK;
 }
 
 static mq_status open_weight_map(mq_tensors **out, const char *folder, const cJSON *weight_map,
-                                 const char *index, mq_error *err) {
+                                 const char *index, const char *unneeded, mq_error *err) {
     const char **names = NULL;
     size_t count = 0;
     mq_status status = collect_files(&names, &count, weight_map, index, err);
@@ -211,7 +222,7 @@ static mq_status open_weight_map(mq_tensors **out, const char *folder, const cJS
         status = open_paths(&tensors, paths, count, index, err);
     }
     if (status == MQ_OK) {
-        status = check_index(tensors, weight_map, index, err);
+        status = check_index(tensors, weight_map, index, unneeded, err);
     }
     if (paths != NULL) {
         mq_free_list(paths, count);
@@ -226,7 +237,7 @@ static mq_status open_weight_map(mq_tensors **out, const char *folder, const cJS
 }
 
 static mq_status open_index(mq_tensors **out, const char *folder, const char *index,
-                            mq_error *err) {
+                            const char *unneeded, mq_error *err) {
     cJSON *json = NULL;
     mq_status status = mq_json_read(&json, index, err);
     if (status != MQ_OK) {
@@ -235,13 +246,18 @@ static mq_status open_index(mq_tensors **out, const char *folder, const char *in
     const cJSON *weight_map = cJSON_GetObjectItemCaseSensitive(json, "weight_map");
     status =
         cJSON_IsObject(weight_map)
-            ? open_weight_map(out, folder, weight_map, index, err)
+            ? open_weight_map(out, folder, weight_map, index, unneeded, err)
             : mq_fail_file(err, MQ_ERR_INPUT, index, "\"weight_map\" is missing or not an object");
     cJSON_Delete(json);
     return status;
 }
 
 mq_status mq_tensors_open(mq_tensors **out, const char *folder, mq_error *err) {
+    return mq_tensors_open_without(out, folder, NULL, err);
+}
+
+mq_status mq_tensors_open_without(mq_tensors **out, const char *folder, const char *unneeded,
+                                  mq_error *err) {
     char *single = mq_path_join(folder, "model.safetensors");
     char *index = mq_path_join(folder, "model.safetensors.index.json");
     mq_status status;
@@ -250,7 +266,7 @@ mq_status mq_tensors_open(mq_tensors **out, const char *folder, mq_error *err) {
     } else if (mq_path_exists(single)) {
         status = mq_tensors_open_file(out, single, err);
     } else if (mq_path_exists(index)) {
-        status = open_index(out, folder, index, err);
+        status = open_index(out, folder, index, unneeded, err);
     } else if (mq_is_folder(folder)) {
         status = mq_fail_file(err, MQ_ERR_INPUT, single,
                               "is not there, and neither is model.safetensors.index.json; "

@@ -260,6 +260,21 @@ static mq_status load_root(mq_tok_loader *loader, const cJSON *root) {
     return status;
 }
 
+/* The older form of some tokenizers, of which tokenizer.json can be made. */
+static mq_status check_sentencepiece(const char *folder, const char *path, mq_error *err) {
+    char *other = mq_path_join(folder, "tokenizer.model");
+    if (!other) {
+        return mq_fail_memory(err, "a path", strlen(folder));
+    }
+    const bool alone = !mq_path_exists(path) && mq_path_exists(other);
+    mq_free(other);
+    return alone ? mq_fail_file(err, MQ_ERR_INPUT, path,
+                                "is not there, and a tokenizer.model is not read: in Python, "
+                                "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of "
+                                "transformers writes tokenizer.json")
+                 : MQ_OK;
+}
+
 mq_status mq_tok_load(mq_tokenizer *tokenizer, const char *folder, mq_error *err) {
     char *path = mq_path_join(folder, "tokenizer.json");
     if (!path) {
@@ -267,7 +282,8 @@ mq_status mq_tok_load(mq_tokenizer *tokenizer, const char *folder, mq_error *err
     }
     cJSON *root = NULL;
     mq_tok_loader loader = {tokenizer, path, err};
-    mq_status status = mq_json_read(&root, path, err);
+    mq_status status = check_sentencepiece(folder, path, err);
+    status = status ? status : mq_json_read(&root, path, err);
     if (!status) {
         status = load_root(&loader, root);
     }

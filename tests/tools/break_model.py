@@ -184,6 +184,33 @@ def raw_header(text):
     return lambda folder: Checkpoint(folder).save(raw=text)
 
 
+def pointer(name):
+    """What Git leaves in a file's place where it was not told to fetch large ones."""
+    text = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+    return lambda folder: write(folder, name, text)
+
+
+def rename(change):
+    """A defect of the tensors' names."""
+
+    def apply(checkpoint):
+        checkpoint.header = {change(name): tensor for name, tensor in checkpoint.header.items()}
+
+    return header(apply)
+
+
+def change_index(change):
+    """A shard, and an index that says nearly the truth."""
+    return both(index_of(None), lambda folder: rewrite(folder, INDEX, lambda index: change(index["weight_map"])))
+
+
+def untie(folder):
+    """The head is not in the file, though it is not the embeddings."""
+    rewrite(folder, "config.json", lambda value: value.update(tie_word_embeddings=False))
+    if "lm_head.weight" in Checkpoint(folder).header:
+        header(lambda checkpoint: checkpoint.remove("lm_head.weight"))(folder)
+
+
 def remove_file(name):
     return lambda folder: os.remove(os.path.join(folder, name))
 
@@ -211,6 +238,11 @@ DEFECTS = {
     "empty-weights": lambda folder: write(folder, WEIGHTS, b""),
     "truncated": lambda folder: shorten(folder, WEIGHTS, 0.7),
     "truncated-header": lambda folder: os.truncate(os.path.join(folder, WEIGHTS), 100),
+    "lfs-weights": pointer(WEIGHTS),
+    "lfs-shard": both(index_of(None), pointer(SHARD)),
+    "lfs-tokenizer": pointer("tokenizer.json"),
+    "old-tokenizer": lambda folder: os.rename(os.path.join(folder, "tokenizer.json"), os.path.join(folder, "tokenizer.model")),
+    "adapter": lambda folder: os.rename(os.path.join(folder, "config.json"), os.path.join(folder, "adapter_config.json")),
     "config-not-json": lambda folder: shorten(folder, "config.json", 0.5),
     "tokenizer-not-json": lambda folder: shorten(folder, "tokenizer.json", 0.5),
     # the header of model.safetensors
@@ -247,12 +279,20 @@ DEFECTS = {
     "index-empty": index_of({}),
     "missing-shard": index_of({"model.norm.weight": "model-00007-of-00009.safetensors"}),
     "index-lies": index_of({"no.such.tensor": SHARD}),
+    "index-dots": change_index(lambda names: names.update({name: "./" + SHARD for name in names})),
+    "index-dots-out": change_index(lambda names: names.update({"model.norm.weight": "./../" + SHARD})),
+    "index-head": change_index(lambda names: names.update({"lm_head.weight": SHARD})),
+    # names
+    "prefix-more": rename(lambda name: name if name == "__metadata__" else "_orig_mod." + name),
+    "prefix-none": rename(lambda name: name.removeprefix("model.")),
+    "untied": untie,
     # config.json
     "config-shape": config(intermediate_size=320),
     "config-vocabulary": config(vocab_size=999),
     "config-heads": config(num_attention_heads=5),
     "config-negative": config(hidden_size=-128),
     "unknown-architecture": config(architectures=["GPTNeoXForCausalLM"]),
+    "images": config(architectures=["Gemma3ForConditionalGeneration"]),
     "unknown-field": config(router_aux_loss_coef=0.5),
     "unknown-activation": config(hidden_act="relu6"),
     "other-quantization": config(quantization_config={"quant_method": "gptq", "bits": 4}),

@@ -73,27 +73,26 @@ static void test_rope_oddities(void **state) {
     assert_int_equal(config.rope[0].type, MQ_ROPE_LINEAR);
     assert_true(config.rope[0].factor == 2.0 && config.rope[1].rope_theta == 5e5);
     mq_config_free(&config);
-    static const char layered[] = "{" GEMMA ",\"rope_local_base_freq\":7,\"rope_scaling\":" LINEAR(
-        "") ","
-            "\"rope_parameters\":{\"full_attention\":" LINEAR(
-                "") ","
-                    "\"sliding_attention\":{\"rope_theta\":7}}}";
+#define TWICE "{\"rope_type\":\"linear\",\"factor\":2}"
+    static const char layered[] =
+        "{" GEMMA ",\"rope_local_base_freq\":7,\"rope_scaling\":" TWICE ",\"rope_parameters\":"
+        "{\"full_attention\":" TWICE ",\"sliding_attention\":{\"rope_theta\":7}}}";
     config = parse_good(layered);
     assert_true(config.rope[0].factor == 2.0 && config.rope[1].rope_theta == 7.0);
     mq_config_free(&config);
 
 #define CONTRADICT "rope_scaling and rope_parameters contradict each other"
-    refused(LLAMA, "\"rope_scaling\":{},\"rope_parameters\":" LINEAR(""), CONTRADICT);
-    refused(LLAMA,
-            "\"rope_scaling\":" LINEAR("") ",\"rope_parameters\":" LINEAR(",\"rope_theta\":5e5"),
+    refused(LLAMA, "\"rope_scaling\":{},\"rope_parameters\":" TWICE, CONTRADICT);
+    refused(LLAMA, "\"rope_scaling\":" TWICE ",\"rope_parameters\":" LINEAR(",\"rope_theta\":5e5"),
             CONTRADICT);
-    refused(GEMMA, "\"rope_scaling\":{},\"rope_parameters\":{\"sliding_attention\":" LINEAR("") "}",
+    refused(GEMMA, "\"rope_scaling\":{},\"rope_parameters\":{\"sliding_attention\":" TWICE "}",
             CONTRADICT);
     refused(GEMMA, "\"rope_scaling\":{},\"rope_parameters\":[]",
             "rope_parameters is not an object");
     refused(LLAMA, "\"rope_parameters\":{\"rope_type\":\"default\",\"factor\":\"1\"}",
             "rope_parameters.factor");
 #undef CONTRADICT
+#undef TWICE
 #undef LINEAR
 #undef LENGTH
 }

@@ -173,7 +173,8 @@ static void an_index_that_lies_is_refused(void **state) {
     assert_string_equal(err.tensor, "a");
     assert_true(strcmp(err.message, "is also in s2") == 0 ||
                 strcmp(err.message, "is also in s3") == 0);
-    const char *no_files[] = {"1", "\"\"", "\"../s1\"", "\"/s1\"", "\"..\"", "null"};
+    const char *no_files[] = {"1",    "\"\"",   "\"../s1\"",   "\"/s1\"",    "\"..\"",
+                              "null", "\"./\"", "\"./../s1\"", "\"././s1\"", "\"./..\""};
     for (size_t i = 0; i < sizeof no_files / sizeof *no_files; i++) {
         char map[64];
         snprintf(map, sizeof map, "{\"b\":%s}", no_files[i]);
@@ -190,6 +191,41 @@ static void an_index_that_lies_is_refused(void **state) {
     assert_int_equal(mq_tensors_open(&tensors, temporary_path(folder, "none"), &err), MQ_ERR_INPUT);
     assert_string_equal(err.message, "is not a folder");
     assert_string_equal(err.file, temporary_path(folder, "none"));
+}
+
+/* Of an index: a file's name may begin with "./", and one tensor may be listed in vain. */
+static void odd_indexes_are_read(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    mq_tensors *tensors = NULL;
+    write_tensors(folder, "s1", "{" ENTRY("b", 2, 0, 2) "," ENTRY("c", 2, 2, 4) "}", 4);
+    write_tensors(folder, "s2", "{" ENTRY("a", 3, 0, 3) "}", 3);
+    write_index(folder, "{\"a\":\"./s2\",\"b\":\"./s1\",\"c\":\"s1\"}");
+    assert_int_equal(mq_tensors_open(&tensors, folder->path, &err), MQ_OK);
+    assert_int_equal(mq_tensors_file_count(tensors), 2);
+    assert_string_equal(mq_tensors_find(tensors, "b")->file, temporary_path(folder, "s1"));
+    mq_tensors_close(tensors);
+    tensors = NULL;
+    write_index(folder, "{\"a\":\"./s1\",\"b\":\"s1\"}");
+    assert_folder_rejected(folder, INDEX, "a", "is not in s1");
+
+    write_index(folder, "{\"a\":\"s2\",\"d\":\"s2\"}");
+    assert_folder_rejected(folder, INDEX, "d", "is not in s2");
+    assert_int_equal(mq_tensors_open_without(&tensors, folder->path, "d", &err), MQ_OK);
+    assert_int_equal(mq_tensors_count(tensors), 1);
+    assert_null(mq_tensors_find(tensors, "d"));
+    mq_tensors_close(tensors);
+    tensors = NULL;
+    static const char *const others[] = {"{\"a\":\"s2\",\"e\":\"s2\"}",   /* another tensor */
+                                         "{\"a\":\"s2\",\"d\":\"none\"}", /* no such file */
+                                         "{\"a\":\"s1\",\"d\":\"s2\"}"};  /* in the wrong one */
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        write_index(folder, others[i]);
+        assert_int_equal(mq_tensors_open_without(&tensors, folder->path, "d", &err), MQ_ERR_INPUT);
+        assert_null(tensors);
+    }
+    write_index(folder, "{\"a\":\"s1\",\"b\":\"s1\",\"c\":\"s2\"}");
+    assert_int_equal(mq_tensors_open_without(&tensors, folder->path, "a", &err), MQ_ERR_INPUT);
 }
 
 /* --- the machine fails ------------------------------------------------------------------------ */
@@ -266,6 +302,7 @@ int main(void) {
         TEST(values_are_read_and_checked),
         TEST(shards_are_one_checkpoint),
         TEST(an_index_that_lies_is_refused),
+        TEST(odd_indexes_are_read),
         TEST(opening_survives_lack_of_memory_and_faults),
         TEST(thousands_of_tensors_are_found),
     };

@@ -8,6 +8,10 @@ refused missing-tensor "in/model.safetensors: tensor $tensor: missing"
 refused adapter-around 'in/model.safetensors: tensor model\.layers\.1\.mlp\.up_proj\.base_layer\.weight: .* not merged: .*'
 refused missing-norm 'in/model.safetensors: tensor model\.layers\.2\.input_layernorm\.weight: missing'
 refused missing-in-shards "in/model.safetensors.index.json: tensor $tensor: missing"
+embeddings='in/model.safetensors: tensor model\.embed_tokens\.weight: missing; there is'
+refused prefix-more "$embeddings _orig_mod\.model\.embed_tokens\.weight, but names with this prefix are not read"
+refused prefix-none "$embeddings embed_tokens\.weight, but names without a prefix are not read"
+refused untied 'in/model.safetensors: tensor lm_head\.weight: missing; if head and embeddings are one matrix, .*'
 refused integer-weight "in/model.safetensors: tensor $tensor: its type I16 is none of F32, F16 and BF16"
 
 # The offset is that of the value itself.
