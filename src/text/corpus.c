@@ -29,7 +29,12 @@ static mq_status append_document(mq_bytes *out, const mq_line *line, bool first,
         return status;
     }
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(object, "text");
-    if (!cJSON_IsString(text)) {
+    if (!text && cJSON_GetObjectItemCaseSensitive(object, "messages")) {
+        status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, line->offset,
+                                "line %zu has \"messages\" and no \"text\": each conversation, as "
+                                "the chat template renders it, belongs into \"text\"",
+                                line->number);
+    } else if (!cJSON_IsString(text)) {
         status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, line->offset,
                                 "line %zu is without a string \"text\"", line->number);
     }
@@ -63,11 +68,36 @@ static mq_status refuse_json(char *data, const char *path, mq_error *err) {
                         "key \"text\", or from .txt");
 }
 
+/* What some editors begin UTF-8 with; U+FEFF. */
+#define BYTE_ORDER_MARK "\xef\xbb\xbf"
+#define MARK_SIZE (sizeof BYTE_ORDER_MARK - 1)
+
+static bool has_mark(const char *data, size_t size) {
+    return size >= MARK_SIZE && memcmp(data, BYTE_ORDER_MARK, MARK_SIZE) == 0;
+}
+
+/* The text of a .jsonl file, in which the mark becomes white space: offsets stay the file's. */
+static mq_status read_documents(mq_bytes *out, char *data, size_t size, const char *path,
+                                const mq_context *context, mq_error *err) {
+    if (has_mark(data, size)) {
+        memset(data, ' ', MARK_SIZE);
+    }
+    return join_documents(out, data, size, path, context, err);
+}
+
+static mq_status refuse_dash(mq_error *err) {
+    return mq_fail_file(err, MQ_ERR_INPUT, "-",
+                        "there is no such file; the name of standard input is /dev/stdin");
+}
+
 /* The whole text of the file; *out is the caller's. */
 static mq_status read_text(mq_bytes *out, char sha256[65], const char *path,
                            const mq_context *context, mq_error *err) {
     char *data = NULL;
     size_t size = 0, offset;
+    if (strcmp(path, "-") == 0 && !mq_path_exists(path)) {
+        return refuse_dash(err);
+    }
     mq_status status = mq_read_file_digest(&data, &size, sha256, path, MQ_CORPUS_MAX_SIZE, err);
     if (!status && !mq_utf8_valid(&offset, data, size)) {
         status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, offset, "the text is not UTF-8");
@@ -76,9 +106,11 @@ static mq_status read_text(mq_bytes *out, char sha256[65], const char *path,
         return refuse_json(data, path, err);
     }
     if (!status && (has_extension(path, ".jsonl") || has_extension(path, ".ndjson"))) {
-        status = join_documents(out, data, size, path, context, err);
+        status = read_documents(out, data, size, path, context, err);
     } else if (!status) {
-        *out = (mq_bytes){data, size, size};
+        const size_t mark = has_mark(data, size) ? MARK_SIZE : 0;
+        memmove(data, data + mark, size - mark);
+        *out = (mq_bytes){data, size - mark, size};
         data = NULL;
     }
     mq_free(data);

@@ -106,6 +106,11 @@ static void test_documents(void **state) {
                   OPTIONS(.length = 1), MQ_ERR_INPUT, "without a string \"text\"", 13);
     check_refused(write_text(*state, "g.jsonl", "{\"text\":7}"), t, OPTIONS(.length = 1),
                   MQ_ERR_INPUT, "without a string \"text\"", 0);
+    check_refused(write_text(*state, "k.jsonl", "{\"text\":\"a\"}\n{\"messages\":[]}\n"), t,
+                  OPTIONS(.length = 1), MQ_ERR_INPUT, "line 2 has \"messages\" and no \"text\"",
+                  13);
+    check_refused(write_text(*state, "l.jsonl", "{\"text\":7,\"messages\":[]}"), t,
+                  OPTIONS(.length = 1), MQ_ERR_INPUT, "without a string \"text\"", 0);
     check_refused(write_text(*state, "h.jsonl", "[\"text\"]"), t, OPTIONS(.length = 1),
                   MQ_ERR_INPUT, "without a string \"text\"", 0);
     check_refused(write_text(*state, "j.jsonl", "{\"text\":\"\\\\u0000 \\u0000\"}"), t,
@@ -113,6 +118,26 @@ static void test_documents(void **state) {
     check_refused(write_text(*state, "i.jsonl", "\n \n"), t, OPTIONS(.length = 1), MQ_ERR_INPUT,
                   "no text", -1);
     mq_tokenizer_free(t);
+}
+
+/* The mark is no text where it begins a file, and is text anywhere else. */
+static void test_byte_order_mark(void **state) {
+#define MARK "\xef\xbb\xbf"
+    mq_tokenizer *t = byte_tokenizer(*state, false, false);
+    check_rows(write_text(*state, "a.txt", MARK "abc"), t, OPTIONS(.length = 3), "abc");
+    check_rows(write_text(*state, "b.txt", "a" MARK "b" MARK), t, OPTIONS(.length = 8),
+               "a" MARK "b" MARK);
+    check_rows(write_text(*state, "c.txt", MARK MARK), t, OPTIONS(.length = 3), MARK);
+    check_rows(write_gzip(*state, "d.jsonl.gz", MARK "{\"text\":\"abc\"}"), t, OPTIONS(.length = 3),
+               "abc");
+    check_rows(write_text(*state, "e.jsonl", MARK "\n{\"text\":\"abc\"}"), t, OPTIONS(.length = 3),
+               "abc");
+    check_refused(write_text(*state, "f.jsonl", MARK "{\"text\":\"a\"}\n[]"), t,
+                  OPTIONS(.length = 1), MQ_ERR_INPUT, "line 2", 16);
+    check_refused(write_text(*state, "g.txt", MARK), t, OPTIONS(.length = 1), MQ_ERR_INPUT,
+                  "no text", -1);
+    mq_tokenizer_free(t);
+#undef MARK
 }
 
 static void test_refused_text(void **state) {
@@ -350,10 +375,10 @@ static void test_interrupted(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_windows),     TEST(test_documents),   TEST(test_refused_text),
-        TEST(test_sampling),    TEST(test_npy_types),   TEST(test_npy_rows),
-        TEST(test_npy_refused), TEST(test_npy_ids),     TEST(test_npy_truncated),
-        TEST(test_no_memory),   TEST(test_interrupted),
+        TEST(test_windows),       TEST(test_documents),   TEST(test_byte_order_mark),
+        TEST(test_refused_text),  TEST(test_sampling),    TEST(test_npy_types),
+        TEST(test_npy_rows),      TEST(test_npy_refused), TEST(test_npy_ids),
+        TEST(test_npy_truncated), TEST(test_no_memory),   TEST(test_interrupted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

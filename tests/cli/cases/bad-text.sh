@@ -33,6 +33,8 @@ printf '{"text": 2}\n' >texts/NUMBER.JSONL # a name's letters may be of either c
 refused_text NUMBER.JSONL 'at byte 0: line 1 is without a string "text"'
 printf '{"text": 2}\n' >texts/number.ndjson
 refused_text number.ndjson 'at byte 0: line 1 is without a string "text"'
+printf '{"messages": []}\n' >texts/chat.jsonl
+refused_text chat.jsonl 'at byte 0: line 1 has "messages" and no "text": each conversation, as the chat template .*'
 printf '{"text": "one"}\n' >texts/text.json # would be read with its brackets
 refused_text text.json 'is JSON by its name: text is read from \.jsonl, .*'
 printf '{"text": "one"}\n{"text": "tw\n' >texts/broken.jsonl
@@ -41,3 +43,9 @@ printf 'not an array' >texts/ids.npy
 refused_text ids.npy 'at byte 0: not a NumPy array file'
 mkdir texts/folder.txt
 refused_text folder.txt 'cannot read: Is a directory'
+
+# Standard input has a name, which is not that of many programs.
+run 3 matquant quantize "$model" -o out --calib - --samples 4 --seq-len 32 --epochs 1 --group-size 32
+expect_one_error '^matquant: -: there is no such file; the name of standard input is /dev/stdin$'
+run 3 matquant eval "$model" --text - -q
+expect_one_error '^matquant: -: there is no such file; .*$'
