@@ -198,6 +198,14 @@ static mq_status lock_folder(mq_output *output, bool *taken, mq_error *err) {
     return MQ_OK;
 }
 
+static mq_status no_room(const mq_output *output, int number, mq_error *err) {
+    return number == ENOENT
+               ? mq_fail_file(
+                     err, MQ_ERR_INPUT, output->parent,
+                     "cannot make a folder in it: it is not there and has to be made first")
+               : mq_fail_errno(err, number, output->parent, "make a folder in it");
+}
+
 /* Makes, opens and locks output->folder. mkdtemp(3) would make it private for good: 0777 leaves
  * that to the umask. */
 static mq_status make_folder(mq_output *output, mq_error *err) {
@@ -217,7 +225,7 @@ static mq_status make_folder(mq_output *output, mq_error *err) {
             if (errno == EEXIST) {
                 continue;
             }
-            return mq_fail_errno(err, errno, output->parent, "make a folder in it");
+            return no_room(output, errno, err);
         }
         bool taken;
         mq_status status = lock_folder(output, &taken, err);
@@ -288,7 +296,7 @@ static mq_status check(const char *path, const char *magic, bool replace, mq_err
         return status;
     }
     if (access(output->parent, W_OK | X_OK) != 0) {
-        status = mq_fail_errno(err, errno, output->parent, "make a folder in it");
+        status = no_room(output, errno, err);
     }
     status = status == MQ_OK && magic == NULL ? check_alone(output, err) : status;
     free_output(output);
