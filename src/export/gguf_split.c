@@ -35,6 +35,7 @@ static const known_split splits[] = {
      "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}"
      "," BYTE_LEVEL("true") "]}"},
     {"llama-bpe", true, false, SPLIT_THEN_BYTES("\\\\p{N}{1,3}")},
+    {"smaug-bpe", false, false, SPLIT_THEN_BYTES("\\\\p{N}{1,3}")},
     {"qwen2", false, true, SPLIT_THEN_BYTES("\\\\p{N}")},
 };
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """add_tokenizer.py KIND FOLDER: gives a model a small tokenizer of that kind, with as many tokens as its config.json says, and
-a chat template. Kinds are GGUF's names of what splits a text: gpt-2, smollm, llama-bpe, qwen2; llama2 and gemma stand for
-SentencePiece's two, and llama-v5 for llama2 as transformers 5 writes it."""
+a chat template. Kinds are GGUF's names of what splits a text: gpt-2, smollm, llama-bpe, smaug-bpe, qwen2; llama2 and gemma
+stand for SentencePiece's two, and llama-v5 for llama2 as transformers 5 writes it."""
 import json
 import pathlib
 import sys
@@ -22,6 +22,7 @@ PRE_TOKENIZERS = {
     "gpt-2": byte_level(True),
     "smollm": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level(True)]},
     "llama-bpe": split_then_bytes(r"\p{N}{1,3}"),
+    "smaug-bpe": split_then_bytes(r"\p{N}{1,3}"),
     "qwen2": split_then_bytes(r"\p{N}"),
     "llama2": None,
     "llama-v5": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False},

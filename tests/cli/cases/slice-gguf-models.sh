@@ -18,6 +18,7 @@ converts 'llama, tokenizer llama default, rope default' llama llama2
 converts 'llama, tokenizer gpt2 qwen2, rope default' llama-biases qwen2
 converts 'llama, tokenizer gpt2 smollm, rope default' llama-tied-bf16 smollm
 converts 'llama, tokenizer gpt2 llama-bpe, rope llama3' rope-llama3 llama-bpe
+converts 'llama, tokenizer gpt2 smaug-bpe, rope default' llama smaug-bpe
 converts 'llama, tokenizer llama default, rope linear' rope-linear llama2
 converts 'llama, tokenizer gpt2 gpt-2, rope yarn' rope-yarn gpt-2
 converts 'llama, tokenizer llama default, rope default' mistral-no-window llama2

@@ -39,7 +39,7 @@ tokenizer() {
 }
 tokenizer 'no pre_tokenizer' llama gpt-2 't["pre_tokenizer"] = None'
 tokenizer 'this pre_tokenizer' llama gpt-2 't["pre_tokenizer"]["add_prefix_space"] = True'
-tokenizer 'this pre_tokenizer' llama llama-bpe 't["model"]["ignore_merges"] = False'
+tokenizer 'this pre_tokenizer' llama gpt-2 't["model"]["ignore_merges"] = True'
 tokenizer 'this pre_tokenizer' llama llama2 't["pre_tokenizer"] = {"type": "Whitespace"}'
 tokenizer 'this pre_tokenizer' llama llama-v5 't["pre_tokenizer"]["split"] = True'
 tokenizer 'this pre_tokenizer' llama llama-v5 't["pre_tokenizer"]["replacement"] = "_"'
