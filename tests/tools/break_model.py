@@ -190,7 +190,7 @@ def pointer(name):
     return lambda folder: write(folder, name, text)
 
 
-def rename(change):
+def rename_all(change):
     """A defect of the tensors' names."""
 
     def apply(checkpoint):
@@ -283,8 +283,8 @@ DEFECTS = {
     "index-dots-out": change_index(lambda names: names.update({"model.norm.weight": "./../" + SHARD})),
     "index-head": change_index(lambda names: names.update({"lm_head.weight": SHARD})),
     # names
-    "prefix-more": rename(lambda name: name if name == "__metadata__" else "_orig_mod." + name),
-    "prefix-none": rename(lambda name: name.removeprefix("model.")),
+    "prefix-more": rename_all(lambda name: name if name == "__metadata__" else "_orig_mod." + name),
+    "prefix-none": rename_all(lambda name: name.removeprefix("model.")),
     "untied": untie,
     # config.json
     "config-shape": config(intermediate_size=320),

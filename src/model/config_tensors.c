@@ -1,0 +1,99 @@
+/* The tensors that a model of a configuration has: their names, shapes, and which there are. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/config.h"
+
+void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear) {
+    const size_t queries = config->num_attention_heads * config->head_dim;
+    const size_t keys = config->num_key_value_heads * config->head_dim;
+    const size_t shapes[MQ_LINEAR_COUNT][2] = {
+        [MQ_Q] = {queries, config->hidden_size},
+        [MQ_K] = {keys, config->hidden_size},
+        [MQ_V] = {keys, config->hidden_size},
+        [MQ_O] = {config->hidden_size, queries},
+        [MQ_GATE] = {config->intermediate_size, config->hidden_size},
+        [MQ_UP] = {config->intermediate_size, config->hidden_size},
+        [MQ_DOWN] = {config->hidden_size, config->intermediate_size},
+    };
+    *out = shapes[linear][0];
+    *in = shapes[linear][1];
+}
+
+bool mq_config_has_bias(const mq_config *config, mq_linear linear) {
+    if (linear == MQ_GATE || linear == MQ_UP || linear == MQ_DOWN) {
+        return config->mlp_bias;
+    }
+    return config->attention_bias || (config->arch->qkv_bias && linear != MQ_O);
+}
+
+size_t mq_config_norm_size(const mq_config *config, mq_norm norm) {
+    if (config->arch->norm[norm] == NULL) {
+        return 0;
+    }
+    return norm == MQ_NORM_Q || norm == MQ_NORM_K ? config->head_dim : config->hidden_size;
+}
+
+static void block_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
+                       const char *part, const char *suffix) {
+    char prefix[MQ_NAME_SIZE / 2];
+    snprintf(prefix, sizeof prefix, config->arch->block_prefix, layer);
+    snprintf(name, MQ_NAME_SIZE, "%s%s.%s", prefix, part, suffix);
+}
+
+const char *mq_config_unused_head(const mq_config *config) {
+    return config->tie_word_embeddings ? config->arch->head : NULL;
+}
+
+bool mq_config_is_unused_head(const mq_config *config, const char *name) {
+    const char *head = config->arch->head;
+    const size_t length = strlen(head) - strlen(".weight");
+    return config->tie_word_embeddings && strncmp(name, head, length) == 0 &&
+           (name[length] == '\0' || strcmp(name + length, ".weight") == 0);
+}
+
+void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
+                           mq_linear linear, const char *suffix) {
+    block_name(name, config, layer, config->arch->linear[linear], suffix);
+}
+
+void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
+                         mq_norm norm) {
+    block_name(name, config, layer, config->arch->norm[norm], "weight");
+}
+
+static bool is_of_block(const mq_config *config, size_t layer, const char *name) {
+    char known[MQ_NAME_SIZE];
+    bool found = false;
+    for (int i = 0; !found && i < MQ_LINEAR_COUNT; i++) {
+        mq_config_linear_name(known, config, layer, (mq_linear)i, "weight");
+        found = strcmp(name, known) == 0;
+        if (!found && mq_config_has_bias(config, (mq_linear)i)) {
+            mq_config_linear_name(known, config, layer, (mq_linear)i, "bias");
+            found = strcmp(name, known) == 0;
+        }
+    }
+    for (int i = 0; !found && i < MQ_NORM_COUNT; i++) {
+        if (mq_config_norm_size(config, (mq_norm)i) != 0) {
+            mq_config_norm_name(known, config, layer, (mq_norm)i);
+            found = strcmp(name, known) == 0;
+        }
+    }
+    return found;
+}
+
+bool mq_config_has_tensor(const mq_config *config, const char *name) {
+    const mq_arch *arch = config->arch;
+    if (strcmp(name, arch->embedding) == 0 || strcmp(name, arch->final_norm) == 0 ||
+        strcmp(name, arch->head) == 0) {
+        return true;
+    }
+    const size_t before = strcspn(arch->block_prefix, "%");
+    if (strncmp(name, arch->block_prefix, before) != 0) {
+        return false;
+    }
+    /* What is no number gives a block whose names are none of this one. */
+    const unsigned long layer = strtoul(name + before, NULL, 10);
+    return layer < config->num_hidden_layers && is_of_block(config, layer, name);
+}
