@@ -264,9 +264,9 @@ typedef struct mq_quantize_report {
     char gemm[128]; /* the backend: "onednn-bf16 (oneDNN 2.6.3 avx512_core_bf16)"; empty for recipe
                        rtn */
     /* Floating-point operations that the linear layers' and the head's products of the job take (of
-     * a resumed one, what is left), and the GFLOP/s that such products were measured to have here;
-     * the second is 0 if nothing was measured, as it is with dry_run, and with MQ_GEMM_AUTO where
-     * there is a choice. The job takes at least operations / (1e9 gflops) seconds. */
+     * a resumed one, those that were left at its start), and the GFLOP/s that such products were
+     * measured to have here. The second is measured with dry_run, and with MQ_GEMM_AUTO where there
+     * is a choice; otherwise it is 0. The job takes at least operations / (1e9 gflops) seconds. */
     double operations, gflops;
     double seconds;
 } mq_quantize_report;

@@ -70,8 +70,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .required = true},
         {CLI_FLAG, 0, "force", &options->force, .help = "replace it if it exists"},
         {CLI_FLAG, 0, "dry-run", &options->dry_run,
-         .help = "check everything, print what would be done, how much memory and disk it would "
-                 "take, and the least time, and stop"},
+         .help = "check everything, print what would be done and the memory, disk and minimum "
+                 "time it would take, and stop"},
         {CLI_TEXT, 0, "state", &options->state, "FOLDER",
          "keep finished blocks and refitted widths in FOLDER, and resume from those that are "
          "already there: an interrupted run loses at most one of them. The folder is removed when "

@@ -3,11 +3,10 @@
 #include "quant/recipe.h"
 #include "quant/refit.h"
 
-/* Multiply-adds of one token, times two, through the linear layers of a block: all of them, and
- * those whose weights are learned. */
+/* Multiply-adds of one token, times two, through the linear layers of a block: all of them, those
+ * whose weights are learned, and the first, queries, keys and values, before which nothing is. */
 typedef struct layer_work {
-    double all, learned,
-        first; /* first: queries, keys and values, behind which nothing is learned */
+    double all, learned, first;
 } layer_work;
 
 static layer_work work_of(const mq_quantize_plan *plan, size_t layer) {
@@ -46,8 +45,9 @@ static double block_work(const mq_quantize_plan *plan, size_t layer) {
     const layer_work work = work_of(plan, layer);
     const bool last = layer + 1 == plan->selection.blocks;
     const double inputs = work.learned == work.all ? work.all - work.first : 0.0;
+    const double step = work.learned > 0.0 ? work.all + work.learned + inputs : 0.0;
     return (double)options->samples * (double)options->seq_len *
-           (work.all + passes(options) * (work.all + work.learned + inputs) +
+           (work.all + passes(options) * step +
             (last ? 0.0 : (double)options->width_count * work.all));
 }
 
@@ -63,6 +63,19 @@ static double end_to_end_work(const mq_quantize_plan *plan) {
     return work;
 }
 
+/* Sequences that --qat trains on, at all widths, as often as it does: int8 on some steps only. */
+static double qat_sequences(const mq_quantize_plan *plan) {
+    const mq_quantize_options *options = plan->options;
+    const size_t batch = mq_smaller(options->refit_batch, plan->qat_train);
+    const size_t steps = batch > 0 ? plan->qat_train / batch * plan->qat_epochs : 0;
+    size_t visits = 0;
+    for (size_t i = 0; i < options->width_count; i++) {
+        const bool seldom = options->widths[i] == MQ_MAX_WIDTH;
+        visits += seldom ? steps / mq_recipe_period(options, i) : steps;
+    }
+    return (double)visits * (double)batch;
+}
+
 double mq_quantize_work(const mq_quantize_plan *plan) {
     const mq_quantize_options *options = plan->options;
     if (options->recipe == MQ_RECIPE_RTN) {
@@ -73,15 +86,12 @@ double mq_quantize_work(const mq_quantize_plan *plan) {
         work += plan->kept.block != NULL && plan->kept.block[layer] ? 0.0 : block_work(plan, layer);
     }
     const mq_refit_setup setup = mq_quantize_end_to_end(plan, plan->refit_train);
-    double tokens = 0.0; /* that are trained on, as often as they are */
+    double sequences = options->qat ? qat_sequences(plan) : 0.0;
     for (size_t i = 0; i < plan->refit_width_count; i++) {
         const unsigned width = plan->refit_widths[i];
-        tokens += plan->kept.width[width]
-                      ? 0.0
-                      : (double)mq_refit_share(&setup, width) * (double)plan->refit_epochs;
+        sequences += plan->kept.width[width]
+                         ? 0.0
+                         : (double)mq_refit_share(&setup, width) * (double)plan->refit_epochs;
     }
-    if (options->qat) {
-        tokens += (double)options->width_count * (double)plan->qat_train * (double)plan->qat_epochs;
-    }
-    return work + tokens * (double)options->seq_len * end_to_end_work(plan);
+    return work + sequences * (double)options->seq_len * end_to_end_work(plan);
 }

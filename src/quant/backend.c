@@ -128,17 +128,16 @@ static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 
     return gemm != NULL ? mq_gemm_bf16_check(gemm, err) : MQ_OK;
 }
 
-/* GFLOP/s of all threads: float32 and, where there is that, bfloat16 (else 0), over products of a
- * square-like and of an oblong layer. A gemm of its own, so that what the run keeps does not depend
- * on having measured. */
-static mq_status measure(double rate[2], const mq_config *config, size_t tokens,
+/* GFLOP/s of all threads: float32 and, if wanted, bfloat16 (else 0), over products of a square-like
+ * and of an oblong layer. A gemm of its own, so that what the run keeps does not depend on having
+ * measured. */
+static mq_status measure(double rate[2], bool bf16, const mq_config *config, size_t tokens,
                          const mq_context *context, mq_error *err) {
     static const mq_linear linears[] = {MQ_Q, MQ_DOWN};
     const size_t rows = mq_block_tile_rows(tokens);
     double operations = 0.0, seconds[2] = {0.0, 0.0};
     mq_gemm_bf16 *gemm = NULL;
-    mq_status status =
-        mq_gemm_bf16_usable() ? mq_gemm_bf16_new(&gemm, mq_context_threads(context), err) : MQ_OK;
+    mq_status status = bf16 ? mq_gemm_bf16_new(&gemm, mq_context_threads(context), err) : MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < sizeof linears / sizeof *linears; i++) {
         status = try_linear(&operations, seconds, gemm, config, linears[i], rows, context, err);
     }
@@ -161,7 +160,8 @@ static mq_status choose(bool *bf16, mq_backend *backend, const mq_quantize_optio
     if (!backend->automatic && !options->dry_run) {
         return MQ_OK;
     }
-    const mq_status status = measure(backend->rate, config, tokens, context, err);
+    const bool both = backend->automatic || *bf16;
+    const mq_status status = measure(backend->rate, both, config, tokens, context, err);
     if (backend->automatic) {
         *bf16 = status == MQ_OK && backend->rate[1] >= MQ_BACKEND_MARGIN * backend->rate[0];
     }

@@ -103,6 +103,23 @@ static void arithmetic_is_predicted(void **state) {
     report = quantize(&options, 1);
     assert_true(report.operations == learned);
     mq_quantize_report_free(&report);
+
+    const char *const second[] = {"layers\\.1\\."}; /* passed, but nothing is trained in it */
+    options.exclude = second;
+    options.exclude_count = 1;
+    report = quantize(&options, 1);
+    assert_true(report.operations == learned - tokens * training * visits / batches);
+    mq_quantize_report_free(&report);
+
+    options.exclude_count = 0;
+    options.qat = true; /* four steps of two sequences: one with int8, all with int4 and int2 */
+    options.qat_tokens = 8 * 64;
+    options.qat_epochs = 1;
+    report = quantize(&options, 1);
+    assert_true(report.operations ==
+                learned + 64 * 2 * (1 + 4 + 4) * 6 * (blocks * weights + 1024 * 128));
+    mq_quantize_report_free(&report);
+
     options = small(MQ_RECIPE_RTN);
     options.dry_run = true;
     report = quantize(&options, 1);
