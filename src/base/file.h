@@ -44,6 +44,9 @@ mq_status mq_same_place(bool *same, const char *a, const char *b, mq_error *err)
 mq_status mq_file_size(size_t *out, const char *path, mq_error *err);
 char *mq_path_join(const char *folder, const char *name); /* the caller's; NULL: no memory */
 const char *mq_path_base(const char *path);               /* after the last '/' */
+/* Whether a name, or any other text, ends so; also if all of it is that. */
+bool mq_ends_with(const char *text, const char *end);
+bool mq_ends_with_any_case(const char *text, const char *end); /* ASCII letters of either case */
 /* The last name: "int4" of "/models/int4/"; the caller's; NULL: no memory. */
 char *mq_path_name(const char *path);
 /* The folder that it stands in, by name: "." of "a//", "/" of "/a"; the caller's; NULL: no memory.

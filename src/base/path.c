@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -50,6 +51,22 @@ char *mq_path_join(const char *folder, const char *name) {
 const char *mq_path_base(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash == NULL ? path : slash + 1;
+}
+
+/* The last characters of text, as many as end has; NULL: it is shorter. */
+static const char *tail(const char *text, const char *end) {
+    const size_t length = strlen(text), end_length = strlen(end);
+    return length < end_length ? NULL : text + length - end_length;
+}
+
+bool mq_ends_with(const char *text, const char *end) {
+    const char *at = tail(text, end);
+    return at != NULL && strcmp(at, end) == 0;
+}
+
+bool mq_ends_with_any_case(const char *text, const char *end) {
+    const char *at = tail(text, end);
+    return at != NULL && strcasecmp(at, end) == 0;
 }
 
 /* Cuts path to its parent, in place; false when there is none above. */

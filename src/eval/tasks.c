@@ -25,16 +25,22 @@ size_t mq_task_answer(const mq_task_set *set, const mq_task_item *item, bool nor
     return best;
 }
 
-static bool ends_with(const char *text, size_t size, const char *end) {
-    const size_t length = strlen(end);
-    return size > length && memcmp(text + size - length, end, length) == 0;
+/* The length of a file's name without what says how it is stored, unless that is all of it. */
+static size_t stem_length(const char *base) {
+    static const char *const ends[] = {".jsonl.gz", ".jsonl", ".gz"};
+    const size_t length = strlen(base);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        const size_t end_length = strlen(ends[i]);
+        if (length > end_length && mq_ends_with(base, ends[i])) {
+            return length - end_length;
+        }
+    }
+    return length;
 }
 
 void mq_task_name(char *name, size_t size, const char *path) {
     const char *base = mq_path_base(path);
-    size_t length = strlen(base);
-    length -= ends_with(base, length, ".gz") ? 3 : 0;
-    length -= ends_with(base, length, ".jsonl") ? 6 : 0;
+    const size_t length = stem_length(base);
     size_t used = 0;
     for (size_t at = 0; at < length;) {
         uint32_t code_point;

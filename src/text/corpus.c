@@ -1,7 +1,7 @@
 #include "text/corpus.h"
 
+#include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "text/corpus_internal.h"
 #include "text/lines.h"
@@ -12,12 +12,9 @@
 
 /* Whether the file's name ends in extension, or in extension and ".gz", in letters of any case. */
 static bool has_extension(const char *path, const char *extension) {
-    const char *name = mq_path_base(path);
-    size_t size = strlen(name), length = strlen(extension);
-    if (size > 3 && strcasecmp(name + size - 3, ".gz") == 0) {
-        size -= 3;
-    }
-    return size >= length && strncasecmp(name + size - length, extension, length) == 0;
+    char zipped[16];
+    snprintf(zipped, sizeof zipped, "%s.gz", extension);
+    return mq_ends_with_any_case(path, extension) || mq_ends_with_any_case(path, zipped);
 }
 
 /* Appends the "text" of one line. */
@@ -31,8 +28,8 @@ static mq_status append_document(mq_bytes *out, const mq_line *line, bool first,
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(object, "text");
     if (!text && cJSON_GetObjectItemCaseSensitive(object, "messages")) {
         status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, line->offset,
-                                "line %zu has \"messages\" and no \"text\": each conversation, as "
-                                "the chat template renders it, belongs into \"text\"",
+                                "line %zu has \"messages\" and no \"text\": put each conversation "
+                                "into \"text\", rendered with the chat template",
                                 line->number);
     } else if (!cJSON_IsString(text)) {
         status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, line->offset,
@@ -68,26 +65,10 @@ static mq_status refuse_json(char *data, const char *path, mq_error *err) {
                         "key \"text\", or from .txt");
 }
 
-/* What some editors begin UTF-8 with; U+FEFF. */
-#define BYTE_ORDER_MARK "\xef\xbb\xbf"
-#define MARK_SIZE (sizeof BYTE_ORDER_MARK - 1)
-
-static bool has_mark(const char *data, size_t size) {
-    return size >= MARK_SIZE && memcmp(data, BYTE_ORDER_MARK, MARK_SIZE) == 0;
-}
-
-/* The text of a .jsonl file, in which the mark becomes white space: offsets stay the file's. */
-static mq_status read_documents(mq_bytes *out, char *data, size_t size, const char *path,
-                                const mq_context *context, mq_error *err) {
-    if (has_mark(data, size)) {
-        memset(data, ' ', MARK_SIZE);
-    }
-    return join_documents(out, data, size, path, context, err);
-}
-
 static mq_status refuse_dash(mq_error *err) {
     return mq_fail_file(err, MQ_ERR_INPUT, "-",
-                        "there is no such file; the name of standard input is /dev/stdin");
+                        "there is no such file; standard input is /dev/stdin, which is read as "
+                        "plain text, not as .jsonl");
 }
 
 /* The whole text of the file; *out is the caller's. */
@@ -105,11 +86,14 @@ static mq_status read_text(mq_bytes *out, char sha256[65], const char *path,
     if (!status && has_extension(path, ".json")) {
         return refuse_json(data, path, err);
     }
+    const size_t mark = mq_utf8_mark(data, size);
     if (!status && (has_extension(path, ".jsonl") || has_extension(path, ".ndjson"))) {
-        status = read_documents(out, data, size, path, context, err);
+        memset(data, ' ', mark); /* a line of it alone is blank; offsets stay the file's */
+        status = join_documents(out, data, size, path, context, err);
     } else if (!status) {
-        const size_t mark = has_mark(data, size) ? MARK_SIZE : 0;
-        memmove(data, data + mark, size - mark);
+        if (mark > 0) {
+            memmove(data, data + mark, size - mark);
+        }
         *out = (mq_bytes){data, size - mark, size};
         data = NULL;
     }

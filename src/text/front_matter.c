@@ -250,11 +250,9 @@ static bool find(mq_line *first, const char *text, size_t size) {
 }
 
 mq_status mq_front_matter_read(cJSON **out, const char *text, size_t size, mq_error *err) {
-    static const char byte_order_mark[] = "\xef\xbb\xbf";
-    if (size >= 3 && memcmp(text, byte_order_mark, 3) == 0) {
-        text += 3;
-        size -= 3;
-    }
+    const size_t mark = mq_utf8_mark(text, size);
+    text += mark;
+    size -= mark;
     reader self = {.json = mq_json_begin(cJSON_CreateObject())};
     mq_line line = {0};
     if (find(&line, text, size)) {

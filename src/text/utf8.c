@@ -73,6 +73,12 @@ bool mq_utf8_valid(size_t *offset, const char *text, size_t size) {
     return true;
 }
 
+size_t mq_utf8_mark(const char *text, size_t size) {
+    static const char mark[] = "\xef\xbb\xbf";
+    const size_t length = sizeof mark - 1;
+    return size >= length && memcmp(text, mark, length) == 0 ? length : 0;
+}
+
 bool mq_is_white_space(uint32_t c) {
     return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
            (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||

@@ -20,6 +20,10 @@ size_t mq_utf8_encode(char out[4], uint32_t code_point);
  * byte. */
 bool mq_utf8_valid(size_t *offset, const char *text, size_t size);
 
+/* The length of the byte order mark (U+FEFF) with which some editors begin UTF-8: 3, or 0 if text
+ * does not begin with one. */
+size_t mq_utf8_mark(const char *text, size_t size);
+
 /* The property White_Space. */
 bool mq_is_white_space(uint32_t code_point);
 

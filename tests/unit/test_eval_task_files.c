@@ -171,13 +171,15 @@ static void test_names(void **state) {
                                            {"/x/a.gz", "a"},
                                            {"a.b.json", "a.b.json"},
                                            {".jsonl", ".jsonl"},
+                                           {".jsonl.gz", ".jsonl"},
+                                           {".gz", ".gz"},
                                            {"123456789.jsonl", "1234567"},
                                            {"12345\xc3\xa9", "12345\xc3\xa9"},
                                            {"123456\xc3\xa9", "123456"},
                                            {"12\xff", "12\xef\xbf\xbd"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char name[16];
-        mq_task_name(name, i >= 5 ? 8 : sizeof name, names[i][0]);
+        mq_task_name(name, i >= 7 ? 8 : sizeof name, names[i][0]);
         assert_string_equal(name, names[i][1]);
     }
 }

@@ -98,6 +98,8 @@ static void test_documents(void **state) {
     check_rows(write_text(*state, "a.jsonl", lines), t, OPTIONS(.length = 13), "abc\n\ndef\n\nghi");
     check_rows(write_gzip(*state, "b.jsonl.gz", lines), t, OPTIONS(.length = 13),
                "abc\n\ndef\n\nghi");
+    check_rows(write_gzip(*state, "m.JsonL.GZ", lines), t, OPTIONS(.length = 13),
+               "abc\n\ndef\n\nghi");
     check_rows(write_gzip(*state, "c.txt.gz", "hello"), t, OPTIONS(.length = 5), "hello");
     check_rows(write_text(*state, "d", "{\"text\": 1}"), t, OPTIONS(.length = 11), "{\"text\": 1}");
     check_refused(write_text(*state, "e.jsonl", "{\"text\":\"a\"}\nnot json\n"), t,

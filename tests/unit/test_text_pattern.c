@@ -223,12 +223,23 @@ static void test_utf8_offset(void **state) {
     assert_int_equal(offset, 3);
 }
 
+static void test_utf8_mark(void **state) {
+    (void)state;
+    static const char mark[] = "\xef\xbb\xbf";
+    assert_int_equal(mq_utf8_mark(mark, 3), 3);
+    assert_int_equal(mq_utf8_mark(mark, 2), 0);
+    assert_int_equal(mq_utf8_mark("\xef\xbb\xbe", 3), 0);
+    assert_int_equal(mq_utf8_mark("a\xef\xbb\xbf", 4), 0);
+    assert_int_equal(mq_utf8_mark(NULL, 0), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_translated),      cmocka_unit_test(test_refused),
         cmocka_unit_test(test_matches),         cmocka_unit_test(test_plain_patterns),
         cmocka_unit_test(test_new_characters),  cmocka_unit_test(test_long_match),
         cmocka_unit_test(test_utf8_round_trip), cmocka_unit_test(test_utf8_offset),
+        cmocka_unit_test(test_utf8_mark),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,7 +34,7 @@ refused_text NUMBER.JSONL 'at byte 0: line 1 is without a string "text"'
 printf '{"text": 2}\n' >texts/number.ndjson
 refused_text number.ndjson 'at byte 0: line 1 is without a string "text"'
 printf '{"messages": []}\n' >texts/chat.jsonl
-refused_text chat.jsonl 'at byte 0: line 1 has "messages" and no "text": each conversation, as the chat template .*'
+refused_text chat.jsonl 'at byte 0: line 1 has "messages" and no "text": put each conversation into "text", rendered .*'
 printf '{"text": "one"}\n' >texts/text.json # would be read with its brackets
 refused_text text.json 'is JSON by its name: text is read from \.jsonl, .*'
 printf '{"text": "one"}\n{"text": "tw\n' >texts/broken.jsonl
@@ -46,6 +46,6 @@ refused_text folder.txt 'cannot read: Is a directory'
 
 # Standard input has a name, which is not that of many programs.
 run 3 matquant quantize "$model" -o out --calib - --samples 4 --seq-len 32 --epochs 1 --group-size 32
-expect_one_error '^matquant: -: there is no such file; the name of standard input is /dev/stdin$'
+expect_one_error '^matquant: -: there is no such file; standard input is /dev/stdin, which is read as plain text, not as \.jsonl$'
 run 3 matquant eval "$model" --text - -q
 expect_one_error '^matquant: -: there is no such file; .*$'
