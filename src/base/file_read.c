@@ -3,7 +3,6 @@
 #include <limits.h>
 #include <sha2.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -262,10 +261,7 @@ static mq_status first_piece(reader *r, mq_error *err) {
 
 /* A name is a promise: what ends in .gz and is something else was cut off in front, or is not the
  * file that was meant. */
-static bool is_named_gzip(const char *path) {
-    const size_t length = strlen(path);
-    return length > 3 && strcasecmp(path + length - 3, ".gz") == 0;
-}
+static bool is_named_gzip(const char *path) { return mq_ends_with_any_case(path, ".gz"); }
 
 static mq_status read_contents(contents *c, reader *r, size_t expected, mq_error *err) {
     mq_status status = first_piece(r, err);
@@ -335,7 +331,8 @@ bool mq_is_lfs_pointer(const void *data, size_t size) {
 
 mq_status mq_fail_lfs_pointer(mq_error *err, const char *path) {
     return mq_fail_file(err, MQ_ERR_INPUT, path,
-                        "is a Git LFS pointer, not the file: run git lfs pull, or hf download");
+                        "is a Git LFS pointer in place of the file; fetch it with git lfs pull or "
+                        "hf download");
 }
 
 /* --- digests ---------------------------------------------------------------------------------- */

@@ -29,25 +29,6 @@ static mq_status check_calibration(const mq_quantize_options *options, mq_error 
                   : MQ_OK;
 }
 
-/* Without a text nothing reads the tokenizer, and what stands in its place would be copied. */
-static mq_status check_tokenizer(const char *model, mq_error *err) {
-    char *path = mq_path_join(model, "tokenizer.json");
-    if (path == NULL) {
-        return mq_fail_memory(err, "a path", strlen(model));
-    }
-    mq_mapping file = {0};
-    mq_status status = mq_map_file(&file, path, err);
-    if (status == MQ_ERR_INPUT) { /* a model may have none */
-        status = MQ_OK;
-    }
-    if (mq_is_lfs_pointer(file.data, file.size)) {
-        status = mq_fail_lfs_pointer(err, path);
-    }
-    mq_unmap_file(&file);
-    mq_free(path);
-    return status;
-}
-
 static mq_status check_paths(const mq_quantize_options *options, mq_error *err) {
     if (options->model == NULL || options->output == NULL) {
         return mq_fail(err, MQ_ERR_USAGE, "a model folder and -o OUT are needed");
@@ -343,9 +324,6 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     }
     if (status == MQ_OK) {
         status = mq_folder_check(options->model, err);
-    }
-    if (status == MQ_OK) {
-        status = check_tokenizer(options->model, err);
     }
     if (status == MQ_OK) {
         status = mq_model_open_plain(&plan->model, options->model, err);

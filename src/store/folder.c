@@ -12,11 +12,6 @@
 
 /* --- small files ------------------------------------------------------------------------------ */
 
-static bool ends_with(const char *text, const char *end) {
-    size_t length = strlen(text), end_length = strlen(end);
-    return length >= end_length && strcasecmp(text + length - end_length, end) == 0;
-}
-
 static bool begins_with(const char *text, const char *begin) {
     return strncasecmp(text, begin, strlen(begin)) == 0;
 }
@@ -35,6 +30,9 @@ static bool matches_one(const char *name, match *matches, const char *const *pat
 
 #define COUNT(list) (sizeof(list) / sizeof *(list))
 
+/* Pointers of Git LFS are smaller, by its specification. */
+#define POINTER_BYTES ((size_t)1024)
+
 /* A folder of the hub may hold the same weights once more. */
 static bool is_weights(const char *name) {
     static const char *const ends[] = {
@@ -43,7 +41,7 @@ static bool is_weights(const char *name) {
         ".msgpack",    ".pkl",   ".pb",   ".tflite", ".distcp", ".nemo", ".mlmodel",   ".llamafile",
     };
     return strcasestr(name, ".safetensors") != NULL ||
-           matches_one(name, ends_with, ends, COUNT(ends));
+           matches_one(name, mq_ends_with_any_case, ends, COUNT(ends));
 }
 
 /* What a training run, an editor or a download left behind. */
@@ -54,7 +52,7 @@ static bool is_leftover(const char *name) {
     static const char *const ends[] = {".bak",  ".backup", ".old",        ".orig", "~",
                                        ".lock", ".part",   ".incomplete", ".tmp"};
     return matches_one(name, begins_with, begins, COUNT(begins)) ||
-           matches_one(name, ends_with, ends, COUNT(ends));
+           matches_one(name, mq_ends_with_any_case, ends, COUNT(ends));
 }
 
 static bool same_name(const char *name, const char *other) { return strcmp(name, other) == 0; }
@@ -73,23 +71,44 @@ static bool is_tokenizer_file(const char *name) {
     static const char *const begins[] = {"tokenizer", "vocab", "merges", "tekken"};
     static const char *const ends[] = {".model", ".tiktoken"}; /* ".model": SentencePiece */
     return matches_one(name, begins_with, begins, COUNT(begins)) ||
-           matches_one(name, ends_with, ends, COUNT(ends));
+           matches_one(name, mq_ends_with_any_case, ends, COUNT(ends));
 }
 
 static mq_status no_memory_for_path(mq_error *err, const char *name) {
     return mq_fail_memory(err, "a path", strlen(name));
 }
 
-static mq_status is_too_large(bool *out, const char *folder, const char *name, mq_error *err) {
-    *out = false;
-    if (is_tokenizer_file(name)) {
-        return MQ_OK;
+/* Copied, it would stand in the file's place for good. */
+static mq_status refuse_pointer(const char *path, mq_error *err) {
+    mq_mapping file = {0};
+    mq_status status = mq_map_file(&file, path, err);
+    if (status == MQ_OK && mq_is_lfs_pointer(file.data, file.size)) {
+        status = mq_fail_lfs_pointer(err, path);
     }
+    mq_unmap_file(&file);
+    return status;
+}
+
+/* Whether a file with the name of one that is copied is one. */
+static mq_status check_small_file(bool *copied, const char *folder, const char *name,
+                                  const mq_context *context, mq_error *err) {
+    *copied = false;
     char *path = mq_path_join(folder, name);
+    if (path == NULL) {
+        return no_memory_for_path(err, name);
+    }
     size_t size = 0;
-    const mq_status status =
-        path == NULL ? no_memory_for_path(err, name) : mq_file_size(&size, path, err);
-    *out = size > MQ_SMALL_FILE_BYTES;
+    mq_status status = mq_file_size(&size, path, err);
+    const bool too_large = size > MQ_SMALL_FILE_BYTES && !is_tokenizer_file(name);
+    if (too_large) {
+        mq_log(context, MQ_LOG_WARNING,
+               "%s is not copied: it is larger than %zu MiB and no file of a tokenizer", path,
+               MQ_SMALL_FILE_BYTES >> 20);
+    }
+    if (status == MQ_OK && size < POINTER_BYTES) {
+        status = refuse_pointer(path, err);
+    }
+    *copied = status == MQ_OK && !too_large;
     mq_free(path);
     return status;
 }
@@ -100,16 +119,11 @@ mq_status mq_list_small_files(char ***out, size_t *count, const char *folder,
     size_t all = 0, kept = 0;
     mq_status status = mq_list_folder(&names, &all, folder, err);
     for (size_t i = 0; i < all; i++) {
-        bool wanted = status == MQ_OK && mq_is_small_file(names[i]), too_large = false;
-        if (wanted) {
-            status = is_too_large(&too_large, folder, names[i], err);
+        bool copied = status == MQ_OK && mq_is_small_file(names[i]);
+        if (copied) {
+            status = check_small_file(&copied, folder, names[i], context, err);
         }
-        if (too_large) {
-            mq_log(context, MQ_LOG_WARNING,
-                   "%s/%s is not copied: it is larger than %zu MiB and no file of a tokenizer",
-                   folder, names[i], MQ_SMALL_FILE_BYTES >> 20);
-        }
-        if (wanted && !too_large) {
+        if (copied) {
             names[kept++] = names[i];
         } else {
             mq_free(names[i]);

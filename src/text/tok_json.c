@@ -269,9 +269,9 @@ static mq_status check_sentencepiece(const char *folder, const char *path, mq_er
     const bool alone = !mq_path_exists(path) && mq_path_exists(other);
     mq_free(other);
     return alone ? mq_fail_file(err, MQ_ERR_INPUT, path,
-                                "is not there, and a tokenizer.model is not read: in Python, "
-                                "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of "
-                                "transformers writes tokenizer.json")
+                                "is not there, and tokenizer.model is not read; transformers makes "
+                                "tokenizer.json of it: AutoTokenizer.from_pretrained(FOLDER)"
+                                ".save_pretrained(FOLDER)")
                  : MQ_OK;
 }
 

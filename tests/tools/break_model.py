@@ -241,6 +241,7 @@ DEFECTS = {
     "lfs-weights": pointer(WEIGHTS),
     "lfs-shard": both(index_of(None), pointer(SHARD)),
     "lfs-tokenizer": pointer("tokenizer.json"),
+    "lfs-template": pointer("chat_template.jinja"),
     "old-tokenizer": lambda folder: os.rename(os.path.join(folder, "tokenizer.json"), os.path.join(folder, "tokenizer.model")),
     "adapter": lambda folder: os.rename(os.path.join(folder, "config.json"), os.path.join(folder, "adapter_config.json")),
     "config-not-json": lambda folder: shorten(folder, "config.json", 0.5),

@@ -90,6 +90,33 @@ static void large_files_are_left_out(void **state) {
     mq_context_free(context);
 }
 
+/* Whatever the file is for; only what is copied is looked at. */
+static void pointers_of_git_lfs_are_refused(void **state) {
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
+    static const char *const refused[] = {"tokenizer.model", "chat_template.jinja", "LICENSE"};
+    static const char *const others[] = {"README.md", "pytorch_model.bin"};
+    const char *folder = ((temporary *)*state)->path;
+    char **names = NULL;
+    size_t count = 0, total = 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        temporary_write(*state, others[i], pointer, strlen(pointer));
+    }
+    temporary_write(*state, "a.txt", pointer, strlen("version https://git"));
+    temporary_write(*state, "empty.txt", "", 0);
+    assert_int_equal(mq_list_small_files(&names, &count, folder, NULL, NULL), MQ_OK);
+    assert_int_equal(count, 2);
+    mq_free_list(names, count);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        mq_error err = {0};
+        const char *path = temporary_write(*state, refused[i], pointer, strlen(pointer));
+        assert_int_equal(mq_list_small_files(&names, &count, folder, NULL, &err), MQ_ERR_INPUT);
+        assert_string_equal(err.file, path);
+        assert_non_null(strstr(err.message, "Git LFS pointer"));
+        assert_int_equal(mq_small_files_size(&total, folder, &err), MQ_ERR_INPUT);
+        remove(path);
+    }
+}
+
 static void empty_folders_have_none(void **state) {
     char **names = NULL;
     size_t count = 1;
@@ -105,6 +132,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_say_what_is_copied),
         cmocka_unit_test_setup_teardown(large_files_are_left_out, temporary_setup,
+                                        temporary_teardown),
+        cmocka_unit_test_setup_teardown(pointers_of_git_lfs_are_refused, temporary_setup,
                                         temporary_teardown),
         cmocka_unit_test_setup_teardown(empty_folders_have_none, temporary_setup,
                                         temporary_teardown),

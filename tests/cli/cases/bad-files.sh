@@ -3,14 +3,17 @@
 refused no-config 'in/config.json: is not there: the folder holds no model'
 refused no-weights 'in/model.safetensors: is not there, and neither is model.safetensors.index.json; .*'
 refused adapter 'in: holds a LoRA adapter, not a model: merge it into its base first .*'
-lfs='is a Git LFS pointer, not the file: run git lfs pull, or hf download'
+lfs='is a Git LFS pointer in place of the file; fetch it with git lfs pull or hf download'
 refused lfs-weights "in/model.safetensors: $lfs"
 refused lfs-shard "in/model-00001-of-00001.safetensors: $lfs"
 refused lfs-tokenizer "in/tokenizer.json: $lfs"
-run 3 matquant quantize in -o out --recipe rtn # which would only copy it
-expect_one_error "^matquant: in/tokenizer.json: $lfs\$"
-expect_only in
-refused old-tokenizer 'in/tokenizer.json: is not there, and a tokenizer\.model is not read: .*AutoTokenizer.*writes tokenizer\.json'
+for copied in 'lfs-tokenizer tokenizer.json' 'lfs-template chat_template.jinja'; do
+    broken "${copied% *}"
+    run 3 matquant quantize in -o out --recipe rtn # which would only copy it
+    expect_one_error "^matquant: in/${copied#* }: $lfs\$"
+    expect_only in
+done
+refused old-tokenizer 'in/tokenizer.json: is not there, and tokenizer\.model is not read; transformers makes tokenizer\.json of it: AutoTokenizer.*'
 refused no-tokenizer 'in/tokenizer.json: cannot open: No such file or directory'
 refused empty-weights 'in/model.safetensors: at byte 0: the file ends within the header length'
 refused truncated 'in/model.safetensors: tensor model\.layers\.[0-9.a-z_]*: at byte [0-9]+: .*are not within the [0-9]+ bytes of data'
