@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -11,11 +10,9 @@
 /* Bounded so that a hostile file cannot make us allocate by the gigabyte. */
 static const size_t max_layers = 100000;
 
-/* Encoders with decoders are named so, too, but say that they are. */
-static bool has_images(const char *name, const cJSON *json) {
-    static const char end[] = "ForConditionalGeneration";
-    const size_t length = strlen(name), end_length = sizeof end - 1;
-    return length >= end_length && strcmp(name + length - end_length, end) == 0 &&
+/* Models with images or sound. Encoders with decoders are named so, too, but say that they are. */
+static bool reads_more_than_text(const char *name, const cJSON *json) {
+    return mq_ends_with(name, "ForConditionalGeneration") &&
            !cJSON_IsTrue(mq_config_member(json, "is_encoder_decoder"));
 }
 
@@ -30,9 +27,10 @@ static mq_status unknown_architecture(const char *name, const cJSON *json, const
     }
     return mq_fail_file(err, MQ_ERR_INPUT, file, "unknown architecture \"%.100s\" (known: %s)%s",
                         name, known,
-                        has_images(name, json)
-                            ? "; models with images are not read, but the language model alone is, "
-                              "saved as its ...ForCausalLM"
+                        reads_more_than_text(name, json)
+                            ? "; of a model with images or sound only the language model can be "
+                              "read, saved by itself as a ...ForCausalLM, and only if it is one of "
+                              "these"
                             : "");
 }
 
@@ -322,9 +320,9 @@ static mq_status check_no_windows(const mq_config *config, bool all, const char 
                             config->arch->architecture);
     }
     return all ? mq_fail_file(err, MQ_ERR_INPUT, file,
-                              "layer_types has only full_attention, but sliding_window, which "
-                              "decides for %s, is not null",
-                              config->arch->architecture)
+                              "layer_types has only full_attention, but %s goes by sliding_window "
+                              "(%zu if absent); set it to null if there are no windows",
+                              config->arch->architecture, config->arch->default_sliding_window)
                : MQ_OK;
 }
 
@@ -358,10 +356,6 @@ static mq_status parse_windows(mq_config *out, const cJSON *json, const char *fi
     status = parse_local_layers(out, json, all, file, err);
     if (status != MQ_OK || !any_local(out)) {
         return status;
-    }
-    if (mq_config_member(json, "max_window_layers") != NULL) { /* Qwen's, which has none here */
-        return mq_fail_file(err, MQ_ERR_INPUT, file,
-                            "max_window_layers is not supported where layers have a window");
     }
     if (cJSON_IsNull(window)) {
         return mq_fail_file(err, MQ_ERR_INPUT, file,

@@ -19,12 +19,11 @@ static const char *const common_fields[] = {
     "tie_word_embeddings",
     "attention_bias",
     "layer_types",
-    "max_window_layers",
     "rope_theta",
     "rope_scaling",
     "rope_parameters",
     "quantization_config",
-    "quantization",
+    "quantization", /* as mlx_lm names it */
     NULL,
 };
 
@@ -45,6 +44,7 @@ static const char *const fields_without_influence[] = {
     "tokenizer_class",
     "is_llama_config",
     "is_decoder",
+    "max_window_layers", /* read for Qwen only, and there windows are refused */
     "_attn_implementation",
     "attn_implementation",
     "_attn_implementation_autoset",
@@ -111,24 +111,24 @@ static const char *const fields_without_influence[] = {
 /* Fields that would change the result and for which only one value is implemented. */
 typedef struct fixed_field {
     const char *name;
-    enum { FIXED_FALSE, FIXED_ONE, FIXED_EMPTY } value;
+    enum { FIXED_FALSE, FIXED_ONE, FIXED_EMPTY, FIXED_NO_CODE } value;
 } fixed_field;
 
 static const fixed_field fixed_fields[] = {
-    {"partial_rotary_factor", FIXED_ONE},
-    {"pretraining_tp", FIXED_ONE},
-    {"rope_interleaved", FIXED_FALSE},
-    {"use_bidirectional_attention", FIXED_FALSE},
-    {"use_sliding_window", FIXED_FALSE},
-    {"use_mrope", FIXED_FALSE},
-    {"is_encoder_decoder", FIXED_FALSE},
-    {"add_cross_attention", FIXED_FALSE},
-    {"tie_encoder_decoder", FIXED_FALSE},
-    {"pruned_heads", FIXED_EMPTY},
-    {"auto_map", FIXED_EMPTY},
+    {"partial_rotary_factor", FIXED_ONE}, {"pretraining_tp", FIXED_ONE},
+    {"rope_interleaved", FIXED_FALSE},    {"use_bidirectional_attention", FIXED_FALSE},
+    {"use_sliding_window", FIXED_FALSE},  {"use_mrope", FIXED_FALSE},
+    {"is_encoder_decoder", FIXED_FALSE},  {"add_cross_attention", FIXED_FALSE},
+    {"tie_encoder_decoder", FIXED_FALSE}, {"pruned_heads", FIXED_EMPTY},
+    {"auto_map", FIXED_NO_CODE}, /* names Python files that come with the model */
 };
 
-static const char *const fixed_names[] = {"false", "1", "empty"};
+static const char *const fixed_names[] = {"false", "1", "empty", "empty"};
+
+/* The user may know what we do not: what a field is for, or that code which comes with a model
+ * computes what the family's own does. */
+#define REMOVAL_HINT                                                                               \
+    "; it may be removed from config.json if it does not change what the model computes"
 
 static bool listed(const char *const *names, const char *name) {
     for (; *names != NULL; names++) {
@@ -179,15 +179,14 @@ mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const c
             if (!has_fixed_value(fixed, item)) {
                 return mq_fail_file(
                     err, MQ_ERR_INPUT, file,
-                    "the field \"%s\" has a value that is not supported (only %s is)", name,
-                    fixed_names[fixed->value]);
+                    "the field \"%s\" has a value that is not supported (only %s is)%s", name,
+                    fixed_names[fixed->value], fixed->value == FIXED_NO_CODE ? REMOVAL_HINT : "");
             }
         } else if (!listed(common_fields, name) && !listed(fields_without_influence, name) &&
                    !listed(arch->fields, name)) {
             return mq_fail_file(err, MQ_ERR_INPUT, file,
-                                "the field \"%s\" is not supported for %s; it may be removed from "
-                                "config.json if it does not change what the model computes",
-                                name, arch->architecture);
+                                "the field \"%s\" is not supported for %s" REMOVAL_HINT, name,
+                                arch->architecture);
         }
     }
     return MQ_OK;

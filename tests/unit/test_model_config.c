@@ -98,20 +98,28 @@ static void test_no_windows(void **state) {
         "{" MISTRAL ",\"sliding_window\":null,\"max_window_layers\":2," ALL_FULL "}",
         "{" GEMMA ",\"max_window_layers\":2," ALL_FULL "}",
     };
+    static const char *const with_windows[] = {/* the field says nothing of them but in Qwen's */
+                                               "{" MISTRAL ",\"max_window_layers\":4}",
+                                               "{" GEMMA ",\"max_window_layers\":4}"};
     for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++) {
         mq_config config = parse_good(accepted[i]);
         assert_int_equal(config.sliding_window, 0);
         assert_false(config.layer_is_local[0] || config.layer_is_local[3]);
         mq_config_free(&config);
     }
+    for (size_t i = 0; i < sizeof with_windows / sizeof *with_windows; i++) {
+        mq_config config = parse_good(with_windows[i]);
+        assert_int_equal(config.sliding_window, 4096);
+        assert_true(config.layer_is_local[0]);
+        mq_config_free(&config);
+    }
     refused(LLAMA, "\"layer_types\":[\"full_attention\"]", "layer_types|num_hidden_layers (4)");
     refused(LLAMA, ONE_LOCAL, "sliding_attention|not supported for LlamaForCausalLM");
     refused(MISTRAL, ONE_LOCAL, "sliding_attention|not supported for MistralForCausalLM");
     refused(MISTRAL, "\"sliding_window\":null," ONE_LOCAL, "sliding_attention");
-    refused(MISTRAL, ALL_FULL, "only full_attention|sliding_window|MistralForCausalLM");
-    refused(MISTRAL, "\"max_window_layers\":4", "max_window_layers is not supported");
-    refused(GEMMA, "\"sliding_window_pattern\":2,\"max_window_layers\":4",
-            "max_window_layers is not supported");
+    refused(MISTRAL, ALL_FULL,
+            "only full_attention|MistralForCausalLM goes by sliding_window (4096 if absent)");
+    refused(MISTRAL, "\"sliding_window\":7," ALL_FULL, "set it to null if there are no windows");
 #undef MISTRAL
 #undef ONE_LOCAL
 #undef ALL_FULL
@@ -172,8 +180,8 @@ static void test_architecture(void **state) {
     (void)state;
     refused("\"architectures\":[\"MambaForCausalLM\"]," SIZES, "",
             "unknown architecture \"MambaForCausalLM\"|LlamaForCausalLM, Gemma3ForCausalLM");
-    /* Models with images; encoders with decoders have the same kind of name. */
-#define IMAGES "models with images are not read, but the language model alone is|...ForCausalLM"
+    /* Models with images or sound; encoders with decoders have the same kind of name. */
+#define IMAGES "of a model with images or sound only the language model can be read|if it is one of"
     refused("\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"text_config\":{}", "",
             "\"Gemma3ForConditionalGeneration\" (known: LlamaForCausalLM|" IMAGES);
     mq_config other;
@@ -210,7 +218,8 @@ static void test_unknown_fields(void **state) {
     refused(LLAMA, "\"num_experts\":8",
             "\"num_experts\" is not supported for LlamaForCausalLM; it may be removed from "
             "config.json if it does not change what the model computes");
-    refused(LLAMA, "\"auto_map\":{\"AutoConfig\":\"configuration_x.X\"}", "auto_map|only empty");
+    refused(LLAMA, "\"auto_map\":{\"AutoConfig\":\"configuration_x.X\"}",
+            "auto_map|(only empty is); it may be removed from config.json");
     refused(LLAMA, "\"query_pre_attn_scalar\":8", "\"query_pre_attn_scalar\"");
     refused(LLAMA, "\"original_max_position_embeddings\":8", "original_max_position_embeddings");
     refused(GEMMA, "\"mlp_bias\":true", "\"mlp_bias\"|Gemma3ForCausalLM");
