@@ -200,9 +200,7 @@ static mq_status lock_folder(mq_output *output, bool *taken, mq_error *err) {
 
 static mq_status no_room(const mq_output *output, int number, mq_error *err) {
     return number == ENOENT
-               ? mq_fail_file(
-                     err, MQ_ERR_INPUT, output->parent,
-                     "cannot make a folder in it: it is not there and has to be made first")
+               ? mq_fail_file(err, MQ_ERR_INPUT, output->parent, "does not exist; create it first")
                : mq_fail_errno(err, number, output->parent, "make a folder in it");
 }
 

@@ -117,7 +117,7 @@ static mq_status refuse_adapter(const mq_model *model, size_t layer, mq_linear l
     mq_config_linear_name(name, &model->config, layer, linear, "base_layer.weight");
     return model->weights->class_->has(model->weights, name)
                ? mq_fail_tensor(err, MQ_ERR_INPUT, where(model, name), name,
-                                "has an adapter beside it that was not merged: merge it into the "
+                                "belongs to an adapter that was not merged; merge it into the "
                                 "weights first")
                : MQ_OK;
 }

@@ -207,7 +207,7 @@ static void test_what_is_refused(void **state) {
     refuses(&bad, MQ_ERR_USAGE, "a task's file");
     bad = good;
     bad.items = temporary_path(folder, "none/items");
-    refuses(&bad, MQ_ERR_INPUT, "make a folder in it");
+    refuses(&bad, MQ_ERR_INPUT, "does not exist; create it first");
     /* A text that is no good is found before the tasks run, and the other way round. */
     bad = good;
     bad.text = "no-such-text";

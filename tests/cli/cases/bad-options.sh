@@ -53,7 +53,7 @@ rm -r in link
 
 # An output where nothing can be made.
 run 3 matquant quantize "$model" -o nowhere/out $small
-expect_one_error '^matquant: nowhere/: cannot make a folder in it: it is not there and has to be made first$'
+expect_one_error '^matquant: nowhere/: does not exist; create it first$'
 expect_only
 
 # Patterns that are none, and that leave nothing to do.

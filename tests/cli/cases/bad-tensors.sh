@@ -5,7 +5,7 @@ refused nan "in/model.safetensors: tensor $tensor: at byte [0-9]+: .*not finite"
 refused infinity "in/model.safetensors: tensor $tensor: at byte [0-9]+: .*not finite"
 refused nan-norm 'in/model.safetensors: tensor model\.norm\.weight: at byte [0-9]+: .*not finite'
 refused missing-tensor "in/model.safetensors: tensor $tensor: missing"
-refused adapter-around 'in/model.safetensors: tensor model\.layers\.1\.mlp\.up_proj\.base_layer\.weight: .* not merged: .*'
+refused adapter-around 'in/model.safetensors: tensor model\.layers\.1\.mlp\.up_proj\.base_layer\.weight: belongs to an adapter that was not merged; .*'
 refused missing-norm 'in/model.safetensors: tensor model\.layers\.2\.input_layernorm\.weight: missing'
 refused missing-in-shards "in/model.safetensors.index.json: tensor $tensor: missing"
 embeddings='in/model.safetensors: tensor model\.embed_tokens\.weight: missing; there is'
