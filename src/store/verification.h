@@ -34,9 +34,10 @@ mq_status mq_verify_settings(const mq_verification *self, mq_error *err);
 /* That tokenizer.json is the source's, by the digest that matquant.json has of that. */
 mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err);
 /* That config.json and the files that were copied are as they were written, by their digests in
- * matquant.json. Those that something else has looked at are left out: the tokenizer, and when they
- * were `compared` with the source's all that are copied. */
-mq_status mq_verify_written(const mq_verification *self, bool compared, mq_error *err);
+ * matquant.json. Those that something else has looked at are left out: the tokenizer, and with a
+ * `source` (else NULL) the files that mq_verify_files_against compares with it. What that does not
+ * compare, such as a large file that an earlier program copied, is held to its digest. */
+mq_status mq_verify_written(const mq_verification *self, const char *source, mq_error *err);
 /* All files that are copied (mq_copy_small_files) against the source's. */
 mq_status mq_verify_files_against(const mq_verification *self, const char *source, mq_error *err);
 /* Everything that is not quantized against the source; MQ_ERR_INPUT when that is no plain

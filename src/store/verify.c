@@ -198,7 +198,7 @@ static mq_status verify_open(const mq_verification *self, const char *against, m
         status = mq_verify_against(self, against, err);
     }
     /* Last: what of config.json is wrong says more than that something is. */
-    return status == MQ_OK ? mq_verify_written(self, against != NULL, err) : status;
+    return status == MQ_OK ? mq_verify_written(self, against, err) : status;
 }
 
 static mq_status verify_master(mq_verification *self, const char *against, mq_error *err) {

@@ -80,21 +80,44 @@ static mq_status check_written(const mq_verification *self, const cJSON *entry, 
                       err);
 }
 
-mq_status mq_verify_written(const mq_verification *self, bool compared, mq_error *err) {
-    const bool tokenizer_done = listed_digest(self, TOKENIZER_FILE) != NULL;
-    const cJSON *files = cJSON_GetObjectItemCaseSensitive(self->provenance, "files");
-    if (files != NULL && !cJSON_IsObject(files)) {
-        return note_file(self, MQ_PROVENANCE_FILE, "its \"files\" are no object", err);
+static bool is_among(const char *name, char *const *names, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(names[i], name) == 0) {
+            return true;
+        }
     }
+    return false;
+}
+
+/* compared [count]: the files that mq_verify_files_against has looked at. */
+static mq_status check_all_written(const mq_verification *self, const cJSON *files,
+                                   char *const *compared, size_t count, mq_error *err) {
+    const bool tokenizer_done = listed_digest(self, TOKENIZER_FILE) != NULL;
     const cJSON *item = NULL;
     mq_status status = MQ_OK;
     cJSON_ArrayForEach(item, files) {
         const bool done = (tokenizer_done && strcmp(item->string, TOKENIZER_FILE) == 0) ||
-                          (compared && mq_is_small_file(item->string));
+                          is_among(item->string, compared, count);
         if (status == MQ_OK && !done) {
             status = check_written(self, item, err);
         }
     }
+    return status;
+}
+
+mq_status mq_verify_written(const mq_verification *self, const char *source, mq_error *err) {
+    const cJSON *files = cJSON_GetObjectItemCaseSensitive(self->provenance, "files");
+    if (files != NULL && !cJSON_IsObject(files)) {
+        return note_file(self, MQ_PROVENANCE_FILE, "its \"files\" are no object", err);
+    }
+    char **compared = NULL;
+    size_t count = 0;
+    mq_status status =
+        source == NULL ? MQ_OK : mq_list_small_files(&compared, &count, source, NULL, err);
+    if (status == MQ_OK) {
+        status = check_all_written(self, files, compared, count, err);
+    }
+    mq_free_list(compared, count);
     return status;
 }
 

@@ -25,6 +25,28 @@ problem 'generation_config\.json: differs from the source.s$' --against "$model"
 rm m/generation_config.json
 problem 'generation_config\.json: is missing; it was written with the tensors$'
 problem 'generation_config\.json: is missing; the source has it$' --against "$model"
+# What an earlier program copied and today's would not, or the source has no longer: held to its digest, with a source as well.
+fresh
+cp -rL "$model" large
+truncate -s 65M m/data.txt large/data.txt
+echo notes >m/notes.txt
+python3 - <<'PY'
+import hashlib, json
+value = json.load(open("m/matquant.json"))
+for name in ("data.txt", "notes.txt"):
+    value["files"][name] = {"sha256": hashlib.sha256(open("m/" + name, "rb").read()).hexdigest()}
+json.dump(value, open("m/matquant.json", "w"))
+PY
+run 0 matquant verify m -q --against large
+for name in data notes; do
+    echo x >>m/$name.txt
+    problem "$name\.txt: is not as it was written: .*" --against large
+    problem "$name\.txt: is not as it was written: .*"
+    truncate -s -2 m/$name.txt
+done
+rm m/data.txt
+problem 'data\.txt: is missing; it was written with the tensors$' --against large
+rm -r large
 run 0 matquant slice "$master" -o s --bits 4 -q
 run 0 matquant verify s -q --against "$model"
 rm s/tokenizer.json
