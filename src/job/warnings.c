@@ -26,7 +26,7 @@ static const file_warning file_warnings[] = {
      "/additional_chat_templates is not copied: of its chat templates the master has only the "
      "default one"},
     {MQ_ADAPTER_FILE, true,
-     " has a LoRA adapter (" MQ_ADAPTER_FILE "), which is not applied: merge it into the weights "
+     " has an adapter (" MQ_ADAPTER_FILE "), which is not applied: merge it into the weights "
      "first, unless they have it already"},
 };
 
@@ -88,11 +88,12 @@ static void warn_of_foreign_tensors(const mq_quantize_plan *plan) {
     }
     if (count > 0) {
         mq_log(plan->context, MQ_LOG_WARNING,
-               "%s has tensors that %s does not have, %zu in all, which are copied as they are: "
+               "%s: %zu %s not part of %s, copied as %s (slices in MLX and GGUF leave %s out): "
                "%.150s%s%.150s%s%.150s%s%s",
-               plan->options->model, plan->model->config.arch->architecture, count, names[0],
-               count > 1 ? ", " : "", names[1], count > 2 ? ", " : "", names[2],
-               count > NAMED ? ", ..." : "",
+               plan->options->model, count, count > 1 ? "tensors are" : "tensor is",
+               plan->model->config.arch->architecture, count > 1 ? "they are" : "it is",
+               count > 1 ? "them" : "it", names[0], count > 1 ? ", " : "", names[1],
+               count > 2 ? ", " : "", names[2], count > NAMED ? ", ..." : "",
                adapter ? "; lora_A, lora_B and base_layer are names of an adapter that was not "
                          "merged: merge it into the weights first"
                        : "");

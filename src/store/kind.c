@@ -89,14 +89,14 @@ static mq_status no_folder(const char *path, mq_error *err) {
 }
 
 static mq_status no_model(const char *folder, const char *config, mq_error *err) {
-    char *adapter = mq_path_join(folder, "adapter_config.json");
+    char *adapter = mq_path_join(folder, MQ_ADAPTER_FILE);
     char *snapshots = mq_path_join(folder, "snapshots"); /* of models--OWNER--NAME */
     mq_status status;
     if (adapter == NULL || snapshots == NULL) {
         status = mq_fail_memory(err, "a path", strlen(folder));
     } else if (mq_path_exists(adapter)) {
         status = mq_fail_file(err, MQ_ERR_INPUT, folder,
-                              "holds a LoRA adapter, not a model: merge it into its base first "
+                              "holds an adapter, not a model: merge it into its base first "
                               "(peft: merge_and_unload(), then save_pretrained) and quantize that");
     } else if (mq_is_folder(snapshots)) {
         status = mq_fail_file(err, MQ_ERR_INPUT, folder,

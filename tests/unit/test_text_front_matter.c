@@ -115,6 +115,9 @@ static void any_beginning(void **state) {
             cJSON *found = NULL;
             assert_int_equal(mq_front_matter_read(&found, exact, end, NULL), MQ_OK);
             assert_true(cJSON_IsObject(found));
+            if (end == size) { /* an unfinished header says nothing; the last line needs no end */
+                assert_int_equal(cJSON_GetArraySize(found), size < sizeof text - 2 ? 0 : 3);
+            }
             cJSON_Delete(found);
             free(exact);
         }

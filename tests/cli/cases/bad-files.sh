@@ -2,7 +2,7 @@
 . "$CLI/shared.sh"
 refused no-config 'in/config.json: is not there: the folder holds no model'
 refused no-weights 'in/model.safetensors: is not there, and neither is model.safetensors.index.json; .*'
-refused adapter 'in: holds a LoRA adapter, not a model: merge it into its base first .*'
+refused adapter 'in: holds an adapter, not a model: merge it into its base first .*'
 lfs='is a Git LFS pointer in place of the file; fetch it with git lfs pull or hf download'
 refused lfs-weights "in/model.safetensors: $lfs"
 refused lfs-shard "in/model-00001-of-00001.safetensors: $lfs"

@@ -22,7 +22,7 @@ cp -r "$model" adapted
 echo '{"base_model_name_or_path": "someone/a-model"}' >adapted/adapter_config.json
 cp adapted/model.safetensors adapted/adapter_model.safetensors
 run 0 matquant quantize adapted -o merged --recipe rtn --group-size 64 -q
-expect_err '^matquant: warning: adapted has a LoRA adapter \(adapter_config\.json\), which is not applied: merge it .*'
+expect_err '^matquant: warning: adapted has an adapter \(adapter_config\.json\), which is not applied: merge it .*'
 [ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
 [ "$(ls -A merged)" = "$(ls -A rounded)" ] || fail "the adapter came along: $(ls -A merged)"
 run 0 matquant verify merged --against adapted -q
@@ -55,7 +55,7 @@ print("\n".join(read_tensors(sys.argv[2])))' "$tools" "$1"; }
 broken foreign-tensors
 for mode in --dry-run --force; do
     run 0 matquant quantize in -o foreign --recipe rtn --group-size 64 -q $mode
-    expect_err '^matquant: warning: in has tensors that LlamaForCausalLM .*, 4 in all, which .*: [^,]*, [^,]*, [^,]*, \.\.\.$'
+    expect_err '^matquant: warning: in: 4 tensors are not part of LlamaForCausalLM, copied as they are \(.* leave them out\): [^,]*, [^,]*, [^,]*, \.\.\.$'
     [ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
 done
 run 0 matquant verify foreign --against in -q
@@ -76,7 +76,7 @@ done
 expect_same foreign.size own.size
 broken adapter-beside # and frequencies, of which nothing is said
 run 0 matquant quantize in -o dry --recipe rtn --group-size 64 -q --dry-run
-expect_err '^matquant: warning: in has tensors .*, 1 in all, .*: model\.layers\.1\.mlp\.up_proj\.lora_A\.weight; .* not merged: .*'
+expect_err '^matquant: warning: in: 1 tensor is not part of LlamaForCausalLM, copied as it is \(.* leave it out\): model\.layers\.1\.mlp\.up_proj\.lora_A\.weight; .* not merged: .*'
 
 # Weights that were rounded before.
 run 0 matquant slice rounded -o plain --bits 4 --format safetensors -q
