@@ -48,20 +48,22 @@ static void put_files(mq_buffer *card, const cJSON *files) {
     }
 }
 
-static void put_base(mq_buffer *card, const mq_plan *plan, const cJSON *slice) {
+static void put_source(mq_buffer *card, const mq_plan *plan, const cJSON *slice) {
     const char *name = text_of(mq_master_config(plan->job->master), "_name_or_path");
-    mq_buffer_put_text(card, "- base model: ");
-    mq_buffer_put_text(card, plan->job->config->arch->architecture);
+    const cJSON *files = cJSON_GetObjectItemCaseSensitive(slice, "source");
     char *last = name == NULL ? NULL : mq_path_name(name);
     card->failed = card->failed || (name != NULL && last == NULL);
-    if (last != NULL && last[0] != '\0') {
-        mq_buffer_put_text(card, ", ");
+    const bool has_name = last != NULL && last[0] != '\0', has_files = cJSON_IsArray(files);
+    mq_buffer_put_text(card, "- architecture: ");
+    mq_buffer_put_text(card, plan->job->config->arch->architecture);
+    mq_buffer_put_text(card, has_name || has_files ? ", quantized from" : "");
+    if (has_name) {
+        mq_buffer_put_text(card, " ");
         put_code(card, last);
     }
     mq_free(last);
-    const cJSON *source = cJSON_GetObjectItemCaseSensitive(slice, "source");
-    mq_buffer_put_text(card, cJSON_IsArray(source) ? ", made from\n" : "\n");
-    put_files(card, source);
+    mq_buffer_put_text(card, has_files ? ":\n" : "\n");
+    put_files(card, files);
 }
 
 static const cJSON *number_of(const cJSON *object, const char *key) {
@@ -138,9 +140,34 @@ static void put_making(mq_buffer *card, const cJSON *slice) {
     }
 }
 
+/* How the slice has other numbers than the master's: it has none, has them in the element type that
+ * --dtype names, or as the format can hold them. */
+typedef enum rounding { NOT_ROUNDED, ROUNDED_TO_DTYPE, ROUNDED_BY_FORMAT } rounding;
+
+/* Of what is quantized in the master, or of all; before anything is written, how it may have. */
+static rounding rounding_of(const mq_plan *plan, bool quantized) {
+    rounding found = NOT_ROUNDED;
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        const bool differs = plan->job->output == NULL ? piece->is_inexact : piece->error > 0;
+        if (differs && (piece->linear != NULL || !quantized)) {
+            /* With --dtype, a piece of plain numbers is of that type, in GGUF as well. */
+            const bool is_plain = plan->job->options->dtype != MQ_SLICE_DTYPE_SOURCE &&
+                                  mq_dtype_is_weight(piece->spec.dtype);
+            const rounding how = is_plain ? ROUNDED_TO_DTYPE : ROUNDED_BY_FORMAT;
+            found = how > found ? how : found;
+        }
+    }
+    return found;
+}
+
+static const char *dtype_name(const mq_plan *plan) {
+    return mq_name_at(mq_slice_dtype_names(), plan->job->options->dtype);
+}
+
 /* One measurement of the master at this width (matquant/format.h); what is not whole is left out.
  */
-static void put_evaluation(mq_buffer *card, const cJSON *item, bool inexact) {
+static void put_evaluation(mq_buffer *card, const cJSON *item, const mq_plan *plan) {
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(item, "text");
     const cJSON *reference = cJSON_GetObjectItemCaseSensitive(item, "reference");
     const char *file = text_of(text, "file"), *digest = text_of(text, "sha256");
@@ -165,29 +192,26 @@ static void put_evaluation(mq_buffer *card, const cJSON *item, bool inexact) {
             kl->valuedouble, full->valuedouble);
     }
     mq_buffer_put_text(card, ", measured by `matquant eval`");
-    mq_buffer_put_text(card, inexact ? " before this format's rounding\n" : "\n");
-}
-
-/* Whether the format has numbers of its own; before anything is written, whether it may have. */
-static bool is_inexact(const mq_plan *plan) {
-    bool may_be = mq_plan_relative_error(plan) > 0;
-    for (size_t i = 0; plan->job->output == NULL && i < plan->count; i++) {
-        may_be = may_be || plan->pieces[i].is_inexact;
-    }
-    return may_be;
+    const rounding how = rounding_of(plan, false);
+    mq_buffer_put_text(card, how == ROUNDED_TO_DTYPE ? " before rounding to " : "");
+    mq_buffer_put_text(card, how == ROUNDED_TO_DTYPE ? dtype_name(plan) : "");
+    mq_buffer_put_text(card, how == ROUNDED_BY_FORMAT ? " before this format's rounding\n" : "\n");
 }
 
 static void put_format(mq_buffer *card, const mq_plan *plan) {
     mq_buffer_printf(card, "- %.3f bits a quantized weight, scales and zero points counted\n",
                      mq_plan_bits_per_weight(plan));
-    if (is_inexact(plan)) {
+    const rounding how = rounding_of(plan, true);
+    if (how == ROUNDED_TO_DTYPE) {
+        mq_buffer_printf(card, "- the slice's numbers are rounded (--dtype %s)", dtype_name(plan));
+    } else if (how == ROUNDED_BY_FORMAT) {
         mq_buffer_put_text(card, "- this format cannot hold the slice's numbers exactly");
-        if (plan->job->output != NULL) {
-            mq_buffer_printf(card, ": relative squared error of the weights %.3g",
-                             mq_plan_relative_error(plan));
-        }
-        mq_buffer_put_text(card, "\n");
     }
+    if (how != NOT_ROUNDED && plan->job->output != NULL) {
+        mq_buffer_printf(card, ": relative squared error of the quantized weights %.3g",
+                         mq_plan_relative_error(plan));
+    }
+    mq_buffer_put_text(card, how != NOT_ROUNDED ? "\n" : "");
 }
 
 void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
@@ -198,12 +222,12 @@ void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_f
     mq_buffer_printf(card, ", %u bits\n", plan->job->width);
     mq_buffer_printf(card, "\nA slice of %u bits, in the format `%s`, made by %s.\n\n",
                      plan->job->width, format->info.name, text_of(provenance, "tool"));
-    put_base(card, plan, slice);
+    put_source(card, plan, slice);
     put_making(card, slice);
     put_format(card, plan);
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(slice, "evaluations")) {
-        put_evaluation(card, item, is_inexact(plan));
+        put_evaluation(card, item, plan);
     }
     mq_buffer_put_text(card, "\n## Loading it\n\n");
     mq_buffer_put_text(card, format->usage);
@@ -212,7 +236,7 @@ void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_f
 mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance, mq_error *err) {
     mq_buffer card = {0};
-    mq_export_front_matter(&card, plan, format, provenance);
+    mq_export_card_header(&card, plan, format, provenance);
     mq_export_card_text(&card, plan, format, provenance);
     mq_status status =
         card.failed ? mq_fail_memory(err, "the model card", card.capacity)

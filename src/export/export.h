@@ -46,9 +46,9 @@ mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export
 void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance);
 /* That header: how the format is loaded, and of "model_card" in the provenance licence, languages
- * and base model; the base model is otherwise what config.json calls itself. */
-void mq_export_front_matter(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
-                            const cJSON *provenance);
+ * and base model; the base model is what config.json calls itself, if that is a name on the hub. */
+void mq_export_card_header(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
+                           const cJSON *provenance);
 /* Both as README.md, after everything else was written. */
 mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance, mq_error *err);

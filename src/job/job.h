@@ -71,7 +71,7 @@ void mq_quantize_plan_free(mq_quantize_plan *plan);
 /* Warns of what can be quantized, but is hardly what was meant (warnings.c). */
 mq_status mq_quantize_warn_of_source(const mq_quantize_plan *plan, mq_error *err);
 
-/* Reads plan->card; a card that says nothing, or none, is no error (card.c). */
+/* Reads plan->card; a card that says nothing, or none, is no error (source_card.c). */
 mq_status mq_quantize_read_card(mq_quantize_plan *plan, mq_error *err);
 
 /* Adds the file to an error about a tensor of the source that came without one. */

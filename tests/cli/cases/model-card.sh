@@ -1,4 +1,5 @@
-# Licence, languages and base model of the source's README.md: kept in the master, and in its slices.
+# Licence, languages and base model of the source's README.md: kept in the master, and in its slices. A source whose config.json
+# has another name than that base model was made from it, and is itself what the slice was quantized from.
 . "$CLI/shared.sh"
 cp -r "$short_model" source
 cat >source/README.md <<'END'
@@ -27,6 +28,14 @@ PY
     run 0 matquant quantize source -o master --recipe rtn --group-size 32 --force -q
     expect_no_err
 }
+# rename_master NAME: that of its config.json.
+rename_master() {
+    python3 - "$1" <<'PY'
+import json, sys
+config = json.load(open("master/config.json"))
+json.dump({**config, "_name_or_path": sys.argv[1]}, open("master/config.json", "w"))
+PY
+}
 quantized someone/a-model
 python3 - <<'PY' || fail "the provenance"
 import json
@@ -43,12 +52,14 @@ license_link: "LICENSE"
 language:
 - "en"
 - "no"
-base_model: "someone/a-base"
+base_model: someone/a-model
+base_model_relation: quantized
 tags:
 - matquant
 - quantized
 END
 run 0 matquant slice master -o mlx --bits 4 -q
+grep -qx -- '- architecture: LlamaForCausalLM, quantized from `a-model`:' mlx/README.md || fail "another name in the text"
 header mlx >found
 expect_same found wanted
 run 0 matquant verify mlx --against source -q
@@ -58,7 +69,17 @@ run 0 matquant slice own -o again --bits 4 -q
 header again >found
 expect_same found wanted
 
-# GGUF has them under its own names.
+# Names that are no other model's on the hub: the base's own, and those of folders.
+grep -v ^base_model_relation wanted | sed 's/^base_model: .*/base_model: "someone\/a-base"/' >wanted.base
+for name in someone/a-base a-model ./a/model /a/model a/b/c ../model a/ ''; do
+    rename_master "$name"
+    run 0 matquant slice master -o based --bits 4 -q --force
+    header based >found
+    expect_same found wanted.base
+done
+rename_master someone/a-model
+
+# GGUF has them under its own names, and the base model is the card's.
 meta() { python3 - "$@" <<'PY'
 import os, sys
 sys.path.append(os.environ["TOOLS"])
@@ -95,6 +116,7 @@ value["model_card"] = {"license": ["mit", "apache-2.0"], "language": "de", "lice
                        "base_model": ["a/b", "c", 5, "d/e/f"], "license_link": {"a": "b"}}
 json.dump(value, open("master/matquant.json", "w"))
 PY
+rename_master a/b # one of the list
 run 0 matquant slice master -o odd --bits 4 -q
 cat >wanted <<'END'
 library_name: mlx

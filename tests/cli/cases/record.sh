@@ -66,7 +66,7 @@ json.dump({**config, "_name_or_path": "someone/a-model"}, open("with-name/config
 PY
 run 0 matquant slice with-name -o named --bits 4 -q
 grep -qx 'base_model: someone/a-model' named/README.md || fail "the card's header has no base model"
-grep -qx -- '- base model: LlamaForCausalLM, `a-model`, made from' named/README.md || fail "the base model's name"
+grep -qx -- '- architecture: LlamaForCausalLM, quantized from `a-model`:' named/README.md || fail "the base model's name"
 
 # Names out of others' files are names in a card and on a terminal, whatever is in them.
 python3 - <<'PY'
@@ -82,7 +82,7 @@ changed("with-name/matquant.json", lambda value: value.update({"k\x1b[2J": "v\x9
 PY
 run 0 matquant slice with-name -o odd --bits 4 -q
 grep -q '^# Heading' odd/README.md && fail "a name makes a heading"
-grep -qx -- '- base model: LlamaForCausalLM, `a# Heading\[b\](c)`, made from' odd/README.md || fail "the odd name"
+grep -qx -- '- architecture: LlamaForCausalLM, quantized from `a# Heading\[b\](c)`:' odd/README.md || fail "the odd name"
 grep -q ', preset `p# Heading`' odd/README.md || fail "the odd preset"
 run 0 matquant inspect with-name
 expect_out ' tokens of t\?\[2J\?$'

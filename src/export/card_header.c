@@ -59,36 +59,58 @@ static void put_value(mq_buffer *card, const char *key, const cJSON *value) {
 
 /* --- the header ------------------------------------------------------------------------------- */
 
-/* base_model of the card's header, if what config.json calls itself looks like the hub's name,
- * "owner/name". (A folder in a folder does, too.) */
-static void put_hub_name(mq_buffer *card, const mq_plan *plan) {
+/* What config.json calls itself, if that looks like the hub's name of a model, "owner/name"; else
+ * NULL. (A folder in a folder looks like one, too.) */
+static const char *hub_name(const mq_plan *plan) {
     const char *name = cJSON_GetStringValue(
         cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master), "_name_or_path"));
     if (name == NULL) {
-        return;
+        return NULL;
     }
     const size_t owner = strcspn(name, "/");
     const char *allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
-    if (owner > 0 && name[0] != '.' && name[owner] == '/' && name[owner + 1] != '\0' &&
-        strspn(name, allowed) == owner &&
-        name[owner + 1 + strspn(name + owner + 1, allowed)] == '\0') {
+    const bool is_one = owner > 0 && name[0] != '.' && name[owner] == '/' &&
+                        name[owner + 1] != '\0' && strspn(name, allowed) == owner &&
+                        name[owner + 1 + strspn(name + owner + 1, allowed)] == '\0';
+    return is_one ? name : NULL;
+}
+
+/* Whether a string, or a list of strings, is or has this one. */
+static bool names(const cJSON *value, const char *name) {
+    const bool is_list = cJSON_IsArray(value);
+    bool found = cJSON_IsString(value) && strcmp(value->valuestring, name) == 0;
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, value) {
+        found = found || (is_list && cJSON_IsString(item) && strcmp(item->valuestring, name) == 0);
+    }
+    return found;
+}
+
+/* A source with a name of its own is what the slice was quantized from: of a fine-tune, that and
+ * not the model that its card calls its base. One that has the base's name was saved by a program
+ * that did not give it another. */
+static void put_base_model(mq_buffer *card, const mq_plan *plan, const cJSON *of_source) {
+    const char *name = hub_name(plan);
+    if (name == NULL || names(of_source, name)) {
+        put_value(card, "base_model", of_source);
+    } else {
         mq_buffer_put_text(card, "base_model: ");
         mq_buffer_put_text(card, name);
         mq_buffer_put_text(card, "\nbase_model_relation: quantized\n");
     }
 }
 
-void mq_export_front_matter(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
-                            const cJSON *provenance) {
+void mq_export_card_header(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
+                           const cJSON *provenance) {
     const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
     const cJSON *source = cJSON_GetObjectItemCaseSensitive(slice, "model_card");
     mq_buffer_printf(card, "---\nlibrary_name: %s\npipeline_tag: text-generation\n",
                      format->library);
     for (const char *const *key = mq_front_matter_keys(); *key != NULL; key++) {
-        put_value(card, *key, cJSON_GetObjectItemCaseSensitive(source, *key));
+        if (strcmp(*key, "base_model") != 0) {
+            put_value(card, *key, cJSON_GetObjectItemCaseSensitive(source, *key));
+        }
     }
-    if (cJSON_GetObjectItemCaseSensitive(source, "base_model") == NULL) {
-        put_hub_name(card, plan);
-    }
+    put_base_model(card, plan, cJSON_GetObjectItemCaseSensitive(source, "base_model"));
     mq_buffer_put_text(card, "tags:\n- matquant\n- quantized\n---\n\n");
 }
