@@ -35,8 +35,8 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
     const mq_integer_layout *layout = &mq_integer_of(plan)->layout;
     const size_t groups = view->in / layout->group_size;
     if (!mq_integer_is_packed(plan, view)) {
-        return mq_integer_add_plain(plan, view,
-                                    "readers of compressed-tensors know one width in a model", err);
+        return mq_integer_add_dequantized(
+            plan, view, "readers of compressed-tensors know one width in a model", err);
     }
     mq_status status = mq_integer_add(plan, view, "weight_packed", MQ_I32, view->out,
                                       mq_packed_words(view->in, width), mq_fill_codes, err);
@@ -60,7 +60,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
     mq_status status = mq_integer_begin(plan, packs, mq_plan_dtype(plan), true, err);
-    return status == MQ_OK ? mq_plan_walk(plan, add_linear, mq_add_plain, err) : status;
+    return status == MQ_OK ? mq_plan_walk(plan, add_linear, mq_add_unquantized, err) : status;
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */

@@ -45,8 +45,8 @@ static bool packs(const mq_plan *plan, const mq_master_view *view) {
            has_width(mq_view_width(view, plan->job->width));
 }
 
-static mq_status add_plain(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    return mq_integer_add_plain(
+static mq_status add_dequantized(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+    return mq_integer_add_dequantized(
         plan, view,
         is_head(plan, view) ? "GPTQ packs multiples of 32 numbers both ways, of 2, 3, 4 or 8 bits"
                             : "GPTQ has groups of tokens in embeddings, and none along their rows",
@@ -57,7 +57,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
     const unsigned width = mq_view_width(view, plan->job->width);
     const size_t groups = view->in / plan->group_size;
     if (!mq_integer_is_packed(plan, view)) {
-        return add_plain(plan, view, err);
+        return add_dequantized(plan, view, err);
     }
     if (!can_pack(view)) {
         return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
@@ -100,7 +100,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (plan->group_size % sizes[i] == 0) {
             plan->group_size = mq_integer_of(plan)->layout.group_size = sizes[i];
-            return mq_plan_walk(plan, add_linear, mq_add_plain, err);
+            return mq_plan_walk(plan, add_linear, mq_add_unquantized, err);
         }
     }
     return mq_fail(err, MQ_ERR_USAGE,

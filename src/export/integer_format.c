@@ -18,8 +18,8 @@ bool mq_integer_is_packed(const mq_plan *plan, const mq_master_view *view) {
            (!plan->job->options->plain_embeddings && mq_integer_of(plan)->packs(plan, view));
 }
 
-mq_status mq_integer_add_plain(mq_plan *plan, const mq_master_view *view, const char *why,
-                               mq_error *err) {
+mq_status mq_integer_add_dequantized(mq_plan *plan, const mq_master_view *view, const char *why,
+                                     mq_error *err) {
     const mq_dtype dtype = mq_plan_dtype(plan);
     if (!plan->job->options->plain_embeddings) {
         mq_log(plan->job->context, MQ_LOG_WARNING, "%s: %s.weight is stored dequantized, in %s",

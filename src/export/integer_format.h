@@ -23,8 +23,8 @@ static inline mq_integer_own *mq_integer_of(const mq_plan *plan) { return plan->
  * job->options do not want them plain. */
 bool mq_integer_is_packed(const mq_plan *plan, const mq_master_view *view);
 /* The piece of one that is not, dequantized; why: what the format has against it, for a warning. */
-mq_status mq_integer_add_plain(mq_plan *plan, const mq_master_view *view, const char *why,
-                               mq_error *err);
+mq_status mq_integer_add_dequantized(mq_plan *plan, const mq_master_view *view, const char *why,
+                                     mq_error *err);
 /* The embedding or head that is packed, or NULL. */
 const mq_master_view *mq_integer_embedding(const mq_plan *plan);
 const mq_master_view *mq_integer_head(const mq_plan *plan);

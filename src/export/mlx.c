@@ -84,21 +84,6 @@ static mq_dtype pair_dtype(const mq_plan *plan, const mq_master_view *view, unsi
 
 /* --- the plan --------------------------------------------------------------------------------- */
 
-static mq_status check_linear(const mq_master *master, const mq_master_view *view, mq_error *err) {
-    if (mq_mlx_group_size(view) == 0) {
-        return mq_fail_tensor(
-            err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
-            "groups of %zu are no multiple of 32, 64 or 128, the only ones in MLX's format; use "
-            "--format matquant",
-            view->in / view->groups);
-    }
-    const mq_tensor_info *other = mq_mlx_name_clash(master, view);
-    return other == NULL
-               ? MQ_OK
-               : mq_fail_tensor(err, MQ_ERR_USAGE, other->file, other->name,
-                                "has a name that MLX's format needs; use --format matquant");
-}
-
 static unsigned bits_of(const mq_plan *plan) {
     return mq_mlx_bits(plan->job->width, mq_master_slice_rule(plan->job->master));
 }
@@ -117,9 +102,12 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
                               "matquant",
                               width);
     }
-    mq_status status = check_linear(plan->job->master, view, err);
-    if (status != MQ_OK) {
-        return status;
+    if (mq_mlx_group_size(view) == 0) {
+        return mq_fail_tensor(
+            err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
+            "groups of %zu are no multiple of 32, 64 or 128, the only ones in MLX's format; use "
+            "--format matquant",
+            view->in / view->groups);
     }
     char name[MQ_STORED_NAME_SIZE];
     const size_t words = view->in / 32 * bits;
@@ -129,7 +117,8 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
                       .fill = fill_codes,
                       .sources = {view->codes},
                       .linear = view};
-    status = mq_plan_add(plan, mq_name_make(name, view->prefix, "weight", 0), &piece, err);
+    mq_status status =
+        mq_plan_add(plan, mq_name_make(name, view->prefix, "weight", 0), &piece, err);
     const size_t groups = view->in / mq_mlx_group_size(view);
     piece = (mq_piece){
         .spec = {.dtype = pair_dtype(plan, view, width), .dims = 2, .shape = {view->out, groups}},
@@ -166,12 +155,6 @@ static size_t common_group_size(const mq_plan *plan) {
     return best;
 }
 
-/* mlx-lm refuses a folder with a tensor that the model does not have. */
-static mq_status add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
-    return mq_config_has_tensor(plan->job->config, info->name) ? mq_add_plain(plan, info, err)
-                                                               : MQ_OK;
-}
-
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
     if (bits_of(plan) == 0) {
         if (plan->job->width == 7) {
@@ -186,9 +169,8 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     }
     mq_mlx_warn_of_reader(plan);
     plan->group_size = common_group_size(plan);
-    /* mlx-lm refuses a quantized one, and takes Gemma's for one that is used. */
-    plan->drops_unused_head = true;
-    return mq_plan_walk(plan, add_linear, add_plain, err);
+    plan->has = mq_mlx_has;
+    return mq_plan_walk(plan, add_linear, mq_add_unquantized, err);
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */

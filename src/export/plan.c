@@ -71,14 +71,19 @@ mq_status mq_plan_add_copy(mq_plan *plan, const mq_tensor_info *info, mq_error *
     return mq_plan_add(plan, info->name, &piece, err);
 }
 
-static bool is_dropped(const mq_plan *plan, const char *name) {
-    return plan->drops_unused_head && mq_config_is_unused_head(plan->job->config, name);
+static bool has(const mq_plan *plan, const char *name) {
+    return plan->has == NULL || plan->has(plan->job->config, name);
+}
+
+static bool has_layer(const mq_plan *plan, const mq_master_view *view) {
+    char name[MQ_STORED_NAME_SIZE];
+    return has(plan, mq_name_make(name, view->prefix, "weight", 0));
 }
 
 mq_status
 mq_plan_walk(mq_plan *plan,
              mq_status (*add_linear)(mq_plan *plan, const mq_master_view *view, mq_error *err),
-             mq_status (*add_plain)(mq_plan *plan, const mq_tensor_info *info, mq_error *err),
+             mq_status (*add_unquantized)(mq_plan *plan, const mq_tensor_info *info, mq_error *err),
              mq_error *err) {
     const mq_master *master = plan->job->master;
     const mq_tensors *tensors = mq_master_tensors(master);
@@ -86,14 +91,13 @@ mq_plan_walk(mq_plan *plan,
     for (size_t i = 0; status == MQ_OK && i < mq_tensors_count(tensors); i++) {
         const mq_tensor_info *info = mq_tensors_at(tensors, i);
         const mq_role role = mq_master_role(NULL, master, info);
-        if (role == MQ_ROLE_PLAIN && !is_dropped(plan, info->name)) {
-            status = add_plain(plan, info, err);
+        if (role == MQ_ROLE_PLAIN && has(plan, info->name)) {
+            status = add_unquantized(plan, info, err);
         } else if (role == MQ_ROLE_LINEAR) {
             mq_name name = mq_name_parse(info->name);
             const mq_master_view *view =
                 name.form == MQ_NAME_CODES ? mq_master_find(master, name.stem) : NULL;
-            if (view != NULL &&
-                !is_dropped(plan, view->prefix)) { /* its scales and biases come with it */
+            if (view != NULL && has_layer(plan, view)) { /* its scales and biases come with it */
                 plan->quantized_weights += view->out * view->in;
                 status = add_linear(plan, view, err);
             }
@@ -117,7 +121,7 @@ bool mq_plan_is_symmetric(const mq_plan *plan) {
 double mq_plan_relative_error(const mq_plan *plan) {
     double error = 0, power = 0;
     for (size_t i = 0; i < plan->count; i++) {
-        if (plan->pieces[i].is_inexact) {
+        if (plan->pieces[i].is_inexact && plan->pieces[i].linear != NULL) {
             error += plan->pieces[i].error;
             power += plan->pieces[i].power;
         }

@@ -48,13 +48,15 @@ struct mq_plan {
     const mq_export_job *job;
     mq_piece *pieces; /* [count], in the order of the output */
     size_t count, capacity;
-    bool drops_unused_head;   /* mq_config_is_unused_head: mq_plan_walk passes it over */
     size_t group_size;        /* what config.json says of most layers */
     size_t quantized_weights; /* elements */
     size_t quantized_bytes;   /* of pieces with a linear */
     size_t bytes;             /* of all pieces, headers not counted */
     size_t bytes_read;        /* of their sources, each time one is read */
-    void *own;                /* the format's */
+    /* Which of the master's tensors mq_plan_walk takes, a quantized layer by the name of its
+     * weight; NULL: all. */
+    bool (*has)(const mq_config *config, const char *name);
+    void *own; /* the format's */
     void (*free_own)(void *own);
 };
 
@@ -72,12 +74,12 @@ mq_status mq_plan_add_copy(mq_plan *plan, const mq_tensor_info *info, mq_error *
 const mq_tensor_info *mq_plan_source(bool *is_private, const mq_plan *plan,
                                      const mq_tensor_info *info);
 
-/* Calls add_linear for every quantized linear and add_plain for every tensor that is not quantized,
- * in the order of the master's files. */
+/* Calls add_linear for every quantized linear and add_unquantized for every tensor that is not
+ * quantized, in the order of the master's files. */
 mq_status
 mq_plan_walk(mq_plan *plan,
              mq_status (*add_linear)(mq_plan *plan, const mq_master_view *view, mq_error *err),
-             mq_status (*add_plain)(mq_plan *plan, const mq_tensor_info *info, mq_error *err),
+             mq_status (*add_unquantized)(mq_plan *plan, const mq_tensor_info *info, mq_error *err),
              mq_error *err);
 
 /* The element type of the source: that of its embeddings, or of its final norm where those are
@@ -90,7 +92,8 @@ mq_dtype mq_plan_dtype(const mq_plan *plan);
 /* Codes, scales and biases of this width as sources. */
 void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_view *view);
 
-/* Σ error / Σ power over the pieces that are inexact; 0 when none is. */
+/* Σ error / Σ power over the pieces that are quantized in the master and inexact; 0 when none is.
+ * What is not quantized and only converted would make a fitted format look better than it is. */
 double mq_plan_relative_error(const mq_plan *plan);
 double mq_plan_bits_per_weight(const mq_plan *plan);
 /* Whether the master's zero point is symmetric, so that grids without an offset hold its slices. */

@@ -283,7 +283,7 @@ mq_status mq_add_converted(mq_plan *plan, const mq_tensor_info *info, mq_dtype d
     return mq_plan_add(plan, info->name, &piece, err);
 }
 
-mq_status mq_add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
+mq_status mq_add_unquantized(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
     return plan->job->options->dtype == MQ_SLICE_DTYPE_SOURCE
                ? mq_plan_add_copy(plan, info, err)
                : mq_add_converted(plan, info, mq_plan_dtype(plan), err);

@@ -43,7 +43,7 @@ mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype
 mq_status mq_add_converted(mq_plan *plan, const mq_tensor_info *info, mq_dtype dtype,
                            mq_error *err);
 /* The same in packed formats: of --dtype, or without it byte for byte the source's. */
-mq_status mq_add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err);
+mq_status mq_add_unquantized(mq_plan *plan, const mq_tensor_info *info, mq_error *err);
 /* The row of the source that stands at this place of the piece: [heads, 2, n] becomes [heads, n,
  * 2], since llama.cpp rotates neighbouring rows where Hugging Face rotates row i with row i + n. */
 size_t mq_source_row(const mq_piece *piece, size_t row);

@@ -3,39 +3,28 @@
 #include "export/export.h"
 #include "export/rows.h"
 
-/* Settled when the plan is made: --dtype, or that of the source's embeddings. */
-typedef struct plain {
-    mq_dtype dtype;
-} plain;
-
-static mq_dtype dtype_of(const mq_plan *plan) { return ((const plain *)plan->own)->dtype; }
-
 /* --- the plan --------------------------------------------------------------------------------- */
 
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    return mq_add_dequantized(plan, view, dtype_of(plan), err);
+    return mq_add_dequantized(plan, view, mq_plan_dtype(plan), err);
 }
 
 /* Weights that are not quantized are converted, too, so that the folder is of one type. */
-static mq_status add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
-    return mq_add_converted(plan, info, dtype_of(plan), err);
+static mq_status add_unquantized(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
+    return mq_add_converted(plan, info, mq_plan_dtype(plan), err);
 }
 
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
-    plain *own = mq_calloc(1, sizeof *own);
-    if (own == NULL) {
-        return mq_fail_memory(err, "the plan", sizeof *own);
-    }
-    plan->own = own;
-    plan->free_own = mq_free;
-    own->dtype = mq_plan_dtype(plan);
-    return mq_plan_walk(plan, add_linear, add_plain, err);
+    return mq_plan_walk(plan, add_linear, add_unquantized, err);
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */
 
+/* The type that nobody named; that of --dtype folder.c puts there for every format. */
 static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
-    return mq_export_put_dtype(config, dtype_of(plan), err);
+    return plan->job->options->dtype == MQ_SLICE_DTYPE_SOURCE
+               ? mq_export_put_dtype(config, mq_plan_dtype(plan), err)
+               : MQ_OK;
 }
 
 const mq_export_format mq_export_safetensors = {

@@ -19,15 +19,8 @@ unsigned mq_mlx_bits(unsigned width, mq_slice_rule rule) {
     return bits == 7 ? 0 : bits;
 }
 
-const mq_tensor_info *mq_mlx_name_clash(const mq_master *master, const mq_master_view *view) {
-    static const char *const parts[] = {"scales", "biases"};
-    const mq_tensor_info *found = NULL;
-    for (size_t i = 0; found == NULL && i < 2; i++) {
-        char name[MQ_STORED_NAME_SIZE];
-        found = mq_tensors_find(mq_master_tensors(master),
-                                mq_name_make(name, view->prefix, parts[i], 0));
-    }
-    return found;
+bool mq_mlx_has(const mq_config *config, const char *name) {
+    return mq_config_has_tensor(config, name) && !mq_config_is_unused_head(config, name);
 }
 
 static bool mlx_holds(const mq_master *master, const mq_config *config, unsigned width) {
@@ -36,14 +29,9 @@ static bool mlx_holds(const mq_master *master, const mq_config *config, unsigned
         const mq_master_view *view = mq_master_linear_at(master, i);
         holds = mq_config_is_unused_head(config, view->prefix) ||
                 (mq_mlx_bits(mq_view_width(view, width), mq_master_slice_rule(master)) != 0 &&
-                 mq_mlx_group_size(view) != 0 && mq_mlx_name_clash(master, view) == NULL);
+                 mq_mlx_group_size(view) != 0);
     }
     return holds;
-}
-
-/* export/mlx.c leaves out what the model does not use. */
-static bool is_in_mlx(const mq_config *config, const char *name) {
-    return mq_config_has_tensor(config, name) && !mq_config_is_unused_head(config, name);
 }
 
 mq_slice_size mq_slice_size_of(const mq_master *master, const mq_config *config, unsigned width) {
@@ -66,7 +54,7 @@ mq_slice_size mq_slice_size_of(const mq_master *master, const mq_config *config,
     for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
         const mq_tensor_info *info = mq_tensors_at(tensors, i);
         if (mq_master_role(NULL, master, info) == MQ_ROLE_PLAIN &&
-            (!mlx || is_in_mlx(config, info->name))) {
+            (!mlx || mq_mlx_has(config, info->name))) {
             size.bytes += info->bytes; /* that of a width's own tensor in its place is the same */
         }
     }

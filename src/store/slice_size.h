@@ -10,8 +10,11 @@
 size_t mq_mlx_group_size(const mq_master_view *view);
 /* Bits of MLX's format that hold a width's slices as they are; 0: it has none such. */
 unsigned mq_mlx_bits(unsigned width, mq_slice_rule rule);
-/* A tensor that already has a name that a packed layer needs, P.scales or P.biases; NULL: none. */
-const mq_tensor_info *mq_mlx_name_clash(const mq_master *master, const mq_master_view *view);
+/* Whether a slice in MLX's format has the master's tensor of that name, or for a quantized layer's
+ * weight what stands for it. mlx-lm refuses a folder with a tensor that the model does not have,
+ * and of a head that is not used a quantized one; Gemma's it would take for one that is. A tensor
+ * P.scales of the source's own is therefore in no slice's way. */
+bool mq_mlx_has(const mq_config *config, const char *name);
 
 typedef struct mq_slice_size {
     size_t quantized_weights; /* elements */

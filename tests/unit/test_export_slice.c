@@ -177,6 +177,38 @@ static void slices_verify(void **state) {
     mq_free(plain);
 }
 
+/* Tensors that the source calls as MLX calls a packed layer's: MLX's slice has its own in their
+ * place, and is the source's slice all the same. */
+static void names_that_mlx_needs(void **state) {
+    (void)state;
+    const fixture_edit edits[] = {
+        {"model.layers.0.mlp.up_proj.biases", false, MQ_F32, 1, {3, 0}, 0},
+        {"model.layers.0.mlp.up_proj.scales", false, MQ_F32, 1, {3, 0}, 0}};
+    char *plain = fixture_plain(), *source = fixture_rewrite(plain, edits, 2),
+         *master = good_master(source, &group32), *usual = good_master(plain, &group32),
+         *cut = slice(master, 4, MQ_SLICE_FORMAT_MLX), *own = slice(usual, 4, MQ_SLICE_FORMAT_MLX);
+    expect_same_model(master, 4, cut, 4);
+    assert_int_equal(tensor_bytes(cut), tensor_bytes(own));
+    mq_error err;
+    mq_verify_report report;
+    must(mq_verify(&report, master, source, NULL, &err), &err);
+    must(mq_verify(&report, cut, source, NULL, &err), &err);
+    mq_inspection found;
+    must(mq_inspect(&found, master, &err), &err);
+    for (size_t i = 0; i < found.width_count; i++) {
+        if (found.widths[i].width == 4) {
+            assert_int_equal(found.widths[i].bytes, tensor_bytes(cut));
+        }
+    }
+    mq_inspection_free(&found);
+    mq_free(own);
+    mq_free(cut);
+    mq_free(usual);
+    mq_free(master);
+    mq_free(source);
+    mq_free(plain);
+}
+
 static void same_bytes_whatever_the_threads(void **state) {
     (void)state;
     char *plain = fixture_plain(), *master = good_master(plain, &group32), *outputs[2];
@@ -235,10 +267,6 @@ static void what_a_format_cannot_hold(void **state) {
     char *mixed = good_master(plain, &fallback);
     expect_refused(mixed, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "model.safetensors",
                    "model.layers.0.mlp.down_proj.codes", "groups of 8");
-    const fixture_edit clash = {"model.layers.0.mlp.up_proj.biases", false, MQ_F32, 1, {3, 0}, 0};
-    char *clashing = fixture_rewrite(master, &clash, 1);
-    expect_refused(clashing, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "model.safetensors", clash.name,
-                   "--format matquant");
     const fixture_master_options extra_level = {.group_size = 32, .rule = MQ_SLICE_ROUND_EXTRA};
     char *extra = good_master(plain, &extra_level);
     expect_refused(extra, 6, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "", "",
@@ -255,7 +283,6 @@ static void what_a_format_cannot_hold(void **state) {
         mq_free(output);
     }
     mq_free(extra);
-    mq_free(clashing);
     mq_free(mixed);
     mq_free(grouped);
     mq_free(own);
@@ -360,6 +387,7 @@ int main(void) {
         cmocka_unit_test(pairs_are_repeated),
         cmocka_unit_test(inspect_predicts_slices),
         cmocka_unit_test(slices_verify),
+        cmocka_unit_test(names_that_mlx_needs),
         cmocka_unit_test(same_bytes_whatever_the_threads),
         cmocka_unit_test(what_a_format_cannot_hold),
         cmocka_unit_test(outputs_that_are_there),
