@@ -12,8 +12,8 @@ extern "C" {
  * read it. */
 typedef enum mq_slice_format {
     MQ_SLICE_FORMAT_MLX,
-    MQ_SLICE_FORMAT_GGUF, /* the only one that is a file; its name must end in .gguf, in any case,
-                             and no folder's may */
+    MQ_SLICE_FORMAT_GGUF, /* the only one that is a file; its name must end in .gguf, in upper or
+                             lower case, and no folder's may */
     MQ_SLICE_FORMAT_COMPRESSED_TENSORS,
     MQ_SLICE_FORMAT_GPTQ,
     MQ_SLICE_FORMAT_SAFETENSORS,
@@ -55,7 +55,8 @@ typedef struct mq_slice_report {
     size_t tensors, bytes_read, bytes_written;
     double bits_per_weight; /* of the quantized weights, including scales and biases */
     double seconds;
-    double relative_error; /* of all tensors in costs together; 0 if the slice is exact */
+    double relative_error; /* of those in costs that are quantized in the master, together; 0 if
+                              these are exactly the slice's */
     mq_slice_cost *costs;  /* [cost_count], in the order of the output */
     size_t cost_count;
 } mq_slice_report;
@@ -76,6 +77,10 @@ typedef struct mq_format_info {
 /* The description of an mq_slice_format, which may be any number; NULL: there is no such format.
  * The values have no gaps, so counting from 0 up to NULL lists all formats. */
 const mq_format_info *mq_format_at(size_t format);
+
+/* The format that an output's name says, slashes at its end apart: GGUF for one that ends in .gguf,
+ * in upper or lower case, else MLX. */
+mq_slice_format mq_slice_format_of(const char *output);
 
 #ifdef __cplusplus
 }

@@ -10,7 +10,7 @@ extern "C" {
 
 typedef struct mq_verify_report {
     size_t tensors, bytes; /* checked */
-    size_t compared;       /* tensors found byte for byte equal to the source's, with against */
+    size_t compared;       /* tensors found equal to the source's, with against */
     size_t problems; /* all are counted, and each is sent to the context's sink as a warning of one
                         line */
 } mq_verify_report;
@@ -19,9 +19,10 @@ typedef struct mq_verify_report {
  * provenance goes). Compares its tokenizer, and the group sizes, slice rule and zero point in
  * config.json, with the provenance, and config.json and the files that were copied with their
  * digests there, if it has any. If against is not NULL, also checks that every tensor that is
- * not quantized, and every small file that is copied, is byte for byte the one in that source.
- * Problems found: MQ_ERR_CHECK, with the first in err. A folder that cannot be read at all:
- * MQ_ERR_INPUT. *report owns nothing that would have to be freed. */
+ * not quantized, and every small file that is copied, is byte for byte the one in that source
+ * (after slice --dtype: rounded to that type). Problems found: MQ_ERR_CHECK, with the first in err.
+ * A folder that cannot be read at all: MQ_ERR_INPUT. *report owns nothing that would have to be
+ * freed. */
 mq_status mq_verify(mq_verify_report *report, const char *folder, const char *against,
                     const mq_context *context, mq_error *err);
 

@@ -1,6 +1,4 @@
 #include <assert.h>
-#include <string.h>
-#include <strings.h>
 
 #include "command.h"
 #include "matquant/names.h"
@@ -106,12 +104,17 @@ static void print_table(const mq_slice_report *report, const mq_slice_options *o
     cli_print_field(stdout, "bytes", "%s, out of %s", cli_show_bytes(a, report->bytes_written),
                     cli_show_bytes(b, report->bytes_read));
     cli_print_field(stdout, "time", "%s", cli_show_seconds(a, report->seconds));
-    if (report->relative_error == 0) {
+    if (report->cost_count == 0) {
         cli_print_field(stdout, "format's error", "none: the weights are exactly the slice's");
         return;
     }
-    cli_print_field(stdout, "format's error", "%.2g %% of the weights' squares",
-                    100.0 * report->relative_error);
+    if (report->relative_error == 0) {
+        cli_print_field(stdout, "format's error",
+                        "none in what is quantized, but --dtype rounds the rest");
+    } else {
+        cli_print_field(stdout, "format's error", "%.2g %% of the quantized weights' squares",
+                        100.0 * report->relative_error);
+    }
     print_costs(report, verbose);
 }
 
@@ -137,12 +140,6 @@ static mq_status slice(const mq_slice_options *options, const cli_common *common
     return status;
 }
 
-static mq_slice_format format_by_name(const char *output) {
-    const size_t length = strlen(output);
-    const bool gguf = length > 5 && strcasecmp(output + length - 5, ".gguf") == 0;
-    return gguf ? MQ_SLICE_FORMAT_GGUF : MQ_SLICE_FORMAT_MLX;
-}
-
 mq_status cmd_slice(int count, char *const *argv) {
     const char *formats[FORMATS_SIZE + 1] = {NULL};
     for (size_t i = 0; i < FORMATS_SIZE && mq_format_at(i); i++) {
@@ -159,8 +156,8 @@ mq_status cmd_slice(int count, char *const *argv) {
         {CLI_COUNT, 0, "bits", &bits, "R", "the width of the slice, 2 to 8", .min = 2, .max = 8,
          .required = true, .hide_default = true},
         {CLI_CHOICE, 0, "format", &options.format, "NAME",
-         "the format to write, see below (default: gguf if OUT ends in .gguf or .GGUF, otherwise "
-         "mlx)",
+         "the format to write, see below (default: gguf if OUT ends in .gguf (upper or lower "
+         "case), otherwise mlx)",
          .choices = formats, .hide_default = true, .given = &has_format},
         {CLI_CHOICE, 0, "dtype", &options.dtype, "TYPE",
          "element type of plain weights, bf16, f16 or f32: for --format mlx, gptq and "
@@ -191,7 +188,7 @@ mq_status cmd_slice(int count, char *const *argv) {
     }
     options.width = (unsigned)bits;
     if (!has_format) {
-        options.format = format_by_name(options.output);
+        options.format = mq_slice_format_of(options.output);
     }
     return slice(&options, &common);
 }

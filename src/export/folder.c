@@ -95,8 +95,11 @@ static mq_status write_config(mq_plan *plan, const mq_export_format *format, mq_
     return status;
 }
 
+/* Less than this share of the slice is not worth a word. */
+#define WORTH_A_WARNING 0.05
+
 /* Many models are saved in float32 though they were trained in 16 bits. What is copied is that
- * large in the slice, too, and MLX computes in the type of what it reads. */
+ * large in the slice, too, and MLX computes in the type that the embeddings have. */
 static void warn_of_float32(const mq_plan *plan, const mq_export_format *format) {
     size_t bytes = 0;
     for (size_t i = 0; i < plan->count; i++) {
@@ -104,17 +107,30 @@ static void warn_of_float32(const mq_plan *plan, const mq_export_format *format)
         bytes += piece->spec.dtype == MQ_F32 ? piece->rows * piece->row_bytes : 0;
     }
     if (format->takes_dtype && plan->job->options->dtype == MQ_SLICE_DTYPE_SOURCE &&
-        mq_plan_source_dtype(plan) == MQ_F32 && bytes > 0) {
+        mq_plan_source_dtype(plan) == MQ_F32 &&
+        (double)bytes > WORTH_A_WARNING * (double)plan->bytes) {
         mq_log(plan->job->context, MQ_LOG_WARNING,
                "%.3g %% of the slice's bytes are float32, as the source is; --dtype bf16 halves "
-               "them",
-               100.0 * (double)bytes / (double)plan->bytes);
+               "them%s",
+               100.0 * (double)bytes / (double)plan->bytes,
+               format == &mq_export_safetensors ? ", and rounds the weights" : "");
+    }
+}
+
+/* Readers compute in the type that config.json names, or in that of the weights. */
+static void warn_of_float16(const mq_plan *plan, const mq_export_format *format) {
+    const mq_arch *arch = plan->job->config->arch;
+    if (format->takes_dtype && arch->overflows_f16 && mq_plan_dtype(plan) == MQ_F16) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "programs that compute in float16 overflow on %s; use --dtype bf16",
+               arch->architecture);
     }
 }
 
 mq_status mq_export_folder(mq_plan *plan, const mq_export_format *format, mq_error *err) {
     cJSON *provenance = NULL;
     warn_of_float32(plan, format);
+    warn_of_float16(plan, format);
     mq_status status = mq_export_provenance(&provenance, plan, format, err);
     if (status == MQ_OK) {
         status = write_tensors(plan, provenance, err);

@@ -29,6 +29,9 @@
 
 enum { GGUF_VERSION = 3 };
 
+#define EMBEDDING "token_embd.weight"
+#define HEAD "output.weight"
+
 static const char *const linear_names[MQ_LINEAR_COUNT] = {
     [MQ_Q] = "attn_q",      [MQ_K] = "attn_k",  [MQ_V] = "attn_v",      [MQ_O] = "attn_output",
     [MQ_GATE] = "ffn_gate", [MQ_UP] = "ffn_up", [MQ_DOWN] = "ffn_down",
@@ -219,7 +222,7 @@ static mq_status add_layer(mq_plan *plan, size_t layer, mq_error *err) {
 
 static mq_status add_tensors(mq_plan *plan, mq_error *err) {
     const mq_config *config = plan->job->config;
-    mq_status status = add_weight(plan, config->arch->embedding, "token_embd.weight", 0, err);
+    mq_status status = add_weight(plan, config->arch->embedding, EMBEDDING, 0, err);
     for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
         status = add_layer(plan, layer, err);
     }
@@ -228,7 +231,7 @@ static mq_status add_tensors(mq_plan *plan, mq_error *err) {
                             config->arch->norm_plus_one, err);
     }
     if (status == MQ_OK && !config->tie_word_embeddings) {
-        status = add_weight(plan, config->arch->head, "output.weight", 0, err);
+        status = add_weight(plan, config->arch->head, HEAD, 0, err);
     }
     if (status == MQ_OK && config->rope[0].type == MQ_ROPE_LLAMA3) {
         const size_t count = config->head_dim / 2;
@@ -353,18 +356,27 @@ static mq_status write_file(mq_plan *plan, const mq_gguf_meta *meta, file *out, 
     return status;
 }
 
+static bool is_embedding_or_head(const mq_piece *piece) {
+    return strcmp(piece->spec.name, EMBEDDING) == 0 || strcmp(piece->spec.name, HEAD) == 0;
+}
+
 /* --dtype is no remedy: it makes all matrices plain. */
-static void warn_of_float32(const mq_plan *plan) {
+static void warn_of_float32_matrices(const mq_plan *plan) {
     size_t bytes = 0;
+    bool embeddings = false;
     for (size_t i = 0; i < plan->count; i++) {
         const mq_piece *piece = &plan->pieces[i];
         const bool is_copied = piece->linear == NULL && piece->spec.dims == 2;
-        bytes += is_copied && piece->type == MQ_GGML_F32 ? piece->rows * piece->row_bytes : 0;
+        if (is_copied && piece->type == MQ_GGML_F32) {
+            bytes += piece->rows * piece->row_bytes;
+            embeddings = embeddings || is_embedding_or_head(piece);
+        }
     }
     if (bytes > 0) {
         mq_log(plan->job->context, MQ_LOG_WARNING,
-               "%.3g %% of the slice's bytes are matrices in float32, as they are in the source",
-               100.0 * (double)bytes / (double)plan->bytes);
+               "%.3g %% of the slice's bytes are matrices in float32, as they are in the source%s",
+               100.0 * (double)bytes / (double)plan->bytes,
+               embeddings ? "; quantize --embeddings 8 or nested makes embeddings smaller" : "");
     }
 }
 
@@ -377,7 +389,7 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
         const mq_gguf *own = plan->own;
         if (!own->is_plain) {
             mq_gguf_warn_of_fallbacks(plan);
-            warn_of_float32(plan);
+            warn_of_float32_matrices(plan);
         }
         status = write_file(plan, &own->meta, &out, err);
     }
@@ -387,14 +399,10 @@ static mq_status write_slice(mq_plan *plan, const mq_export_format *format, mq_e
 
 const mq_export_format mq_export_gguf = {
     .info = {"gguf",
-             "one file for llama.cpp, whose name must end in .gguf or .GGUF: 4 and 5 bits are "
-             "exact, and 2, "
-             "3, 6 "
-             "and 8 are fitted to llama.cpp's types; some of these are exact, too, if a group is a "
-             "whole "
-             "row or the zero point is symmetric (see the manual); with --dtype plain weights of 2 "
-             "to 8 "
-             "bits",
+             "one file for llama.cpp, whose name must end in .gguf (upper or lower case): 4 and 5 "
+             "bits are exact, and 2, 3, 6 and 8 are fitted to llama.cpp's types; some of these are "
+             "exact, too, if a group is a whole row or the zero point is symmetric (see the "
+             "manual); with --dtype plain weights of 2 to 8 bits",
              "2, 3, 4, 5, 6, 8"},
     .takes_dtype = true,
     .library = "llama.cpp",

@@ -41,10 +41,28 @@ static mq_status check_enums(const mq_slice_options *options, mq_error *err) {
                          options->dtype);
 }
 
-/* Whether a file of the format may have this name; false: the format is a folder. */
+/* Whether a file of the format may have this name, whatever slashes follow it; false: the format is
+ * a folder. */
 static bool is_file_of(const mq_export_format *format, const char *output) {
-    const size_t length = strlen(output), end = format->suffix == NULL ? 0 : strlen(format->suffix);
-    return end > 0 && length > end && strcasecmp(output + length - end, format->suffix) == 0;
+    const size_t end = format->suffix == NULL ? 0 : strlen(format->suffix);
+    size_t past = strlen(output);
+    while (past > 0 && output[past - 1] == '/') {
+        past--;
+    }
+    size_t length = 0; /* of the last name */
+    while (length < past && output[past - length - 1] != '/') {
+        length++;
+    }
+    return end > 0 && length > end && strncasecmp(output + past - end, format->suffix, end) == 0;
+}
+
+mq_slice_format mq_slice_format_of(const char *output) {
+    for (size_t i = 0; i < FORMATS; i++) {
+        if (is_file_of(formats[i], output)) {
+            return (mq_slice_format)i;
+        }
+    }
+    return mq_slice_defaults().format;
 }
 
 /* A format that is one file says so by its name: a folder is expected elsewhere, and nowhere else
@@ -92,7 +110,7 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
     }
     if (options->dtype != MQ_SLICE_DTYPE_SOURCE && !(*format)->takes_dtype) {
         return mq_fail(err, MQ_ERR_USAGE,
-                       "--format %s keeps the source's element types; --dtype is for other formats",
+                       "--dtype is not for --format %s, which keeps the source's element types",
                        (*format)->info.name);
     }
     if (mq_same_file(options->master, options->output)) {

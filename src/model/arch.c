@@ -72,6 +72,7 @@ static const mq_arch table[] = {
         .activation_field = "hidden_activation",
         .norm_plus_one = true,
         .scale_embeddings = true,
+        .overflows_f16 = true,
         .query_pre_attn_scalar = true,
         .local_rope = true,
         .attention_bias = true,

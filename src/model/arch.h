@@ -55,6 +55,7 @@ typedef struct mq_arch {
     bool scale_embeddings;        /* by sqrt(hidden_size), in float32 */
     bool query_pre_attn_scalar;   /* attention scale from that field instead of head_dim */
     bool local_rope;              /* layers with a window rotate by a base of their own */
+    bool overflows_f16;           /* some activations are larger than float16's numbers */
     bool attention_bias;          /* the field says whether q, k, v and o have a bias */
     bool qkv_bias;                /* q, k and v have one, whatever the file says */
     mq_windows windows;

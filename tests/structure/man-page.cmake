@@ -49,6 +49,8 @@ foreach(verb IN ITEMS quantize slice eval inspect verify)
     list(APPEND documented ${common})
 
     string(REGEX REPLACE "[];[]" " " help " ${help}")
+    # "slice --dtype" is the other verb's.
+    string(REGEX REPLACE "[ (\n](quantize|slice|eval|inspect|verify)[ \n]+--[a-z-]+" " " help "${help}")
     string(REGEX MATCHALL "[ \n]--?[a-z][a-z0-9-]*" options "${help}")
     list(TRANSFORM options STRIP)
     list(REMOVE_DUPLICATES options)

@@ -351,9 +351,12 @@ static void options_that_contradict(void **state) {
     } cases[] = {
         {"x.gguf", MQ_SLICE_FORMAT_MLX, MQ_SLICE_DTYPE_SOURCE, "use --format gguf"},
         {"x.GgUf", MQ_SLICE_FORMAT_GPTQ, MQ_SLICE_DTYPE_SOURCE, "use --format gguf"},
+        {"x.gguf//", MQ_SLICE_FORMAT_MLX, MQ_SLICE_DTYPE_SOURCE, "use --format gguf"},
+        {"x.gguf/.gguf", MQ_SLICE_FORMAT_GGUF, MQ_SLICE_DTYPE_SOURCE, "must end in .gguf"},
         {"xgguf", MQ_SLICE_FORMAT_GGUF, MQ_SLICE_DTYPE_SOURCE, "must end in .gguf"},
         {".GGUF", MQ_SLICE_FORMAT_GGUF, MQ_SLICE_DTYPE_SOURCE, "must end in .gguf"},
-        {"x", MQ_SLICE_FORMAT_MATQUANT, MQ_SLICE_DTYPE_BF16, "--dtype is for other formats"},
+        {"x", MQ_SLICE_FORMAT_MATQUANT, MQ_SLICE_DTYPE_BF16,
+         "--dtype is not for --format matquant"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         mq_slice_options options = options_of("in", cases[i].output, 4);
@@ -363,6 +366,18 @@ static void options_that_contradict(void **state) {
         mq_error err;
         assert_int_equal(mq_slice(&report, &options, NULL, &err), MQ_ERR_USAGE);
         assert_non_null(strstr(err.message, cases[i].words));
+    }
+}
+
+static void names_say_the_format(void **state) {
+    (void)state;
+    static const char *const files[] = {"x.gguf", "x.GGUF", "a/x.gguf/", "x.Gguf//"};
+    static const char *const folders[] = {"x", "", ".gguf", "x.gguf/y", "a/.gguf", "x.gguf2", "/"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        assert_int_equal(mq_slice_format_of(files[i]), MQ_SLICE_FORMAT_GGUF);
+    }
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        assert_int_equal(mq_slice_format_of(folders[i]), MQ_SLICE_FORMAT_MLX);
     }
 }
 
@@ -394,6 +409,7 @@ int main(void) {
         cmocka_unit_test(nothing_is_no_folder),
         cmocka_unit_test(values_that_are_none),
         cmocka_unit_test(options_that_contradict),
+        cmocka_unit_test(names_say_the_format),
         cmocka_unit_test(formats_are_listed),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

@@ -27,5 +27,5 @@ expect_same of-master of-slice
 
 # The master's own format keeps what it has.
 run 2 matquant slice "$master" -o no --bits 4 --format matquant --dtype f16
-expect_one_error "^matquant: --format matquant keeps the source's element types; --dtype is for other formats\$"
+expect_one_error "^matquant: --dtype is not for --format matquant, which keeps the source's element types\$"
 expect_only bf16 f16 f32 own of-master of-slice

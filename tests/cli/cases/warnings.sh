@@ -104,13 +104,16 @@ expect_out '^format +gguf, 4 bits$'
 run 0 matquant slice rounded -o Four.Gguf --bits 4 --format gguf
 expect_same FOUR.GGUF four.gguf
 expect_same Four.Gguf four.gguf
+run 0 matquant slice rounded -o slash.gguf/ --bits 4
+expect_out '^format +gguf, 4 bits$'
+expect_same slash.gguf four.gguf
 run 3 matquant eval FOUR.GGUF --text "$DATA/demo-eval.txt"
 expect_one_error '^matquant: FOUR\.GGUF: is a GGUF file, .*'
 run 2 matquant slice rounded -o other.gguf --bits 4 --format gguf --dtype f64
 [ ! -e other.gguf ] || fail "other.gguf is there"
 # A folder is not named like that file.
 for format in mlx gptq compressed-tensors safetensors matquant; do
-    for name in other.gguf other.GGUF; do
+    for name in other.gguf other.GGUF other.gguf/ other.Gguf//; do
         run 2 matquant slice rounded -o $name --bits 4 --format $format
         expect_one_error "^matquant: $name: is the name of a file, but the format $format is a folder; give it another name, or use --format gguf\$"
         [ ! -e $name ] || fail "$name is there"
