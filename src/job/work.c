@@ -29,10 +29,9 @@ static double passes(const mq_quantize_options *options) {
     const size_t epochs =
         options->early_stop > 0.0 ? mq_smaller(options->epochs, 2) : options->epochs;
     const size_t steps = batches * epochs;
-    const mq_grid_options grid = mq_recipe_grid(options); /* whose weights are the defaults, too */
     size_t visits = options->sampled ? steps : 0;
     for (size_t i = 0; !options->sampled && i < options->width_count; i++) {
-        visits += grid.lambda[i] > 0.0 ? steps / mq_recipe_period(options, i) : 0;
+        visits += mq_recipe_visits(options, i, steps);
     }
     return (double)visits / (double)batches;
 }

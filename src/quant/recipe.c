@@ -162,6 +162,10 @@ size_t mq_recipe_period(const mq_quantize_options *options, size_t index) {
     return options->recipe == MQ_RECIPE_BEST && wide ? 8 : 1;
 }
 
+size_t mq_recipe_visits(const mq_quantize_options *options, size_t index, size_t steps) {
+    return lambda_of(options, index) > 0.0 ? steps / mq_recipe_period(options, index) : 0;
+}
+
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options) {
     mq_grid_options grid = {
         .width_count = options->width_count,

@@ -21,6 +21,8 @@ bool mq_recipe_is_teacher(const mq_quantize_options *options, unsigned width);
 /* The loss of widths[index] is visited on every so many steps: as the options say, or the recipe.
  */
 size_t mq_recipe_period(const mq_quantize_options *options, size_t index);
+/* How many of a block's steps visit it (quant/visit.h), unless options->sampled. */
+size_t mq_recipe_visits(const mq_quantize_options *options, size_t index, size_t steps);
 /* A width's lambda for the grid is the sum of all its terms, co-distillation's too. */
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options);
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options);
