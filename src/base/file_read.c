@@ -324,9 +324,10 @@ mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const c
 }
 
 bool mq_is_lfs_pointer(const void *data, size_t size) {
-    static const char begin[] = "version https://git-lfs";
+    static const char begin[] = "version https://git-lfs", oid[] = "\noid ";
     const size_t length = sizeof begin - 1;
-    return size >= length && memcmp(data, begin, length) == 0;
+    return size >= length && memcmp(data, begin, length) == 0 &&
+           memmem(data, size, oid, sizeof oid - 1) != NULL;
 }
 
 mq_status mq_fail_lfs_pointer(mq_error *err, const char *path) {

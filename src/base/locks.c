@@ -109,7 +109,9 @@ mq_status mq_output_is_being_made(bool *held, const char *parent, const char *ba
     *held = false;
     DIR *stream = opendir(parent);
     if (stream == NULL) {
-        return mq_fail_errno(err, errno, parent, "list the folder");
+        return errno == ENOENT
+                   ? mq_fail_file(err, MQ_ERR_INPUT, parent, "does not exist; create it first")
+                   : mq_fail_errno(err, errno, parent, "list the folder");
     }
     mq_status status = MQ_OK;
     while (status == MQ_OK && !*held) {

@@ -110,7 +110,7 @@ static void print_table(const mq_slice_report *report, const mq_slice_options *o
     }
     if (report->relative_error == 0) {
         cli_print_field(stdout, "format's error",
-                        "none in what is quantized, but --dtype rounds the rest");
+                        "none in what is quantized; other tensors are rounded");
     } else {
         cli_print_field(stdout, "format's error", "%.2g %% of the quantized weights' squares",
                         100.0 * report->relative_error);

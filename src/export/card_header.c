@@ -75,25 +75,13 @@ static const char *hub_name(const mq_plan *plan) {
     return is_one ? name : NULL;
 }
 
-/* Whether a string, or a list of strings, is or has this one. */
-static bool names(const cJSON *value, const char *name) {
-    const bool is_list = cJSON_IsArray(value);
-    bool found = cJSON_IsString(value) && strcmp(value->valuestring, name) == 0;
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, value) {
-        found = found || (is_list && cJSON_IsString(item) && strcmp(item->valuestring, name) == 0);
-    }
-    return found;
-}
-
-/* A source with a name of its own is what the slice was quantized from: of a fine-tune, that and
- * not the model that its card calls its base. One that has the base's name was saved by a program
- * that did not give it another. */
+/* The one that the source's own card names. What config.json calls itself is a second best: it may
+ * be the name under which the source's parent was loaded, or a folder. */
 static void put_base_model(mq_buffer *card, const mq_plan *plan, const cJSON *of_source) {
     const char *name = hub_name(plan);
-    if (name == NULL || names(of_source, name)) {
+    if (of_source != NULL) {
         put_value(card, "base_model", of_source);
-    } else {
+    } else if (name != NULL) {
         mq_buffer_put_text(card, "base_model: ");
         mq_buffer_put_text(card, name);
         mq_buffer_put_text(card, "\nbase_model_relation: quantized\n");

@@ -8,6 +8,7 @@
 #include "job/state.h"
 #include "quant/embedding.h"
 #include "quant/recipe.h"
+#include "store/folder.h"
 #include "store/master_config.h"
 
 /* --force removes what the output's folder holds. */
@@ -324,6 +325,9 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
     }
     if (status == MQ_OK) {
         status = mq_folder_check(options->model, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_refuse_pointers(options->model, err);
     }
     if (status == MQ_OK) {
         status = mq_model_open_plain(&plan->model, options->model, err);

@@ -78,17 +78,6 @@ static mq_status no_memory_for_path(mq_error *err, const char *name) {
     return mq_fail_memory(err, "a path", strlen(name));
 }
 
-/* Copied, it would stand in the file's place for good. */
-static mq_status refuse_pointer(const char *path, mq_error *err) {
-    mq_mapping file = {0};
-    mq_status status = mq_map_file(&file, path, err);
-    if (status == MQ_OK && mq_is_lfs_pointer(file.data, file.size)) {
-        status = mq_fail_lfs_pointer(err, path);
-    }
-    mq_unmap_file(&file);
-    return status;
-}
-
 /* Whether a file with the name of one that is copied is one. */
 static mq_status check_small_file(bool *copied, const char *folder, const char *name,
                                   const mq_context *context, mq_error *err) {
@@ -104,9 +93,6 @@ static mq_status check_small_file(bool *copied, const char *folder, const char *
         mq_log(context, MQ_LOG_WARNING,
                "%s is not copied: it is larger than %zu MiB and no file of a tokenizer", path,
                MQ_SMALL_FILE_BYTES >> 20);
-    }
-    if (status == MQ_OK && size < POINTER_BYTES) {
-        status = refuse_pointer(path, err);
     }
     *copied = status == MQ_OK && !too_large;
     mq_free(path);
@@ -136,6 +122,36 @@ mq_status mq_list_small_files(char ***out, size_t *count, const char *folder,
     *out = names;
     *count = kept;
     return MQ_OK;
+}
+
+static mq_status refuse_pointer(const char *folder, const char *name, mq_error *err) {
+    char *path = mq_path_join(folder, name);
+    if (path == NULL) {
+        return no_memory_for_path(err, name);
+    }
+    mq_mapping file = {0};
+    size_t size = 0;
+    mq_status status = mq_file_size(&size, path, err);
+    if (status == MQ_OK && size < POINTER_BYTES) {
+        status = mq_map_file(&file, path, err);
+    }
+    if (status == MQ_OK && mq_is_lfs_pointer(file.data, file.size)) {
+        status = mq_fail_lfs_pointer(err, path);
+    }
+    mq_unmap_file(&file);
+    mq_free(path);
+    return status;
+}
+
+mq_status mq_refuse_pointers(const char *folder, mq_error *err) {
+    char **names = NULL;
+    size_t count = 0;
+    mq_status status = mq_list_small_files(&names, &count, folder, NULL, err);
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        status = refuse_pointer(folder, names[i], err);
+    }
+    mq_free_list(names, count);
+    return status;
 }
 
 /* Copies (output != NULL) or adds up the small files. */

@@ -25,11 +25,13 @@
  * written anew, and files that describe other weights than ours. */
 bool mq_is_small_file(const char *name);
 /* The names of those plain files in folder that are not too large, sorted by byte value;
- * mq_free_list. With a context, warns of each that is too large. A pointer of Git LFS in the place
- * of one is MQ_ERR_INPUT. */
+ * mq_free_list. With a context, warns of each that is too large. */
 mq_status mq_list_small_files(char ***out, size_t *count, const char *folder,
                               const mq_context *context, mq_error *err);
-/* Copies these files; warnings and errors as above. */
+/* MQ_ERR_INPUT if one of them is a pointer of Git LFS: for folders that something is made of.
+ * Copied, it would stand in the file's place for good. */
+mq_status mq_refuse_pointers(const char *folder, mq_error *err);
+/* Copies these files; warnings as above. */
 mq_status mq_copy_small_files(mq_output *output, const char *folder, const mq_context *context,
                               mq_error *err);
 mq_status mq_small_files_size(size_t *out, const char *folder, mq_error *err);
