@@ -327,7 +327,7 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_folder_check(options->model, err);
     }
     if (status == MQ_OK) {
-        status = mq_refuse_pointers(options->model, err);
+        status = mq_check_small_files(options->model, context, err);
     }
     if (status == MQ_OK) {
         status = mq_model_open_plain(&plan->model, options->model, err);

@@ -44,26 +44,12 @@ static mq_status warn_of_file(const mq_quantize_plan *plan, const file_warning *
     return MQ_OK;
 }
 
-static mq_status warn_of_large_files(const mq_quantize_plan *plan, mq_error *err) {
-    char **names = NULL;
-    size_t count = 0;
-    const mq_status status =
-        mq_list_small_files(&names, &count, plan->options->model, plan->context, err);
-    mq_free_list(names, count);
-    return status;
-}
-
 /* --- tensors ---------------------------------------------------------------------------------- */
-
-static bool ends_with(const char *text, const char *end) {
-    const size_t length = strlen(text), end_length = strlen(end);
-    return length >= end_length && strcmp(text + length - end_length, end) == 0;
-}
 
 /* Rotary frequencies, which old checkpoints of Llama store and nobody reads, are no loss. */
 static bool is_foreign(const mq_quantize_plan *plan, const char *name) {
     return !mq_config_has_tensor(&plan->model->config, name) &&
-           !ends_with(name, ".rotary_emb.inv_freq");
+           !mq_ends_with(name, ".rotary_emb.inv_freq");
 }
 
 static bool is_of_adapter(const char *name) {
@@ -106,5 +92,5 @@ mq_status mq_quantize_warn_of_source(const mq_quantize_plan *plan, mq_error *err
     for (size_t i = 0; status == MQ_OK && i < sizeof file_warnings / sizeof *file_warnings; i++) {
         status = warn_of_file(plan, &file_warnings[i], err);
     }
-    return status == MQ_OK ? warn_of_large_files(plan, err) : status;
+    return status;
 }

@@ -143,10 +143,10 @@ static mq_status refuse_pointer(const char *folder, const char *name, mq_error *
     return status;
 }
 
-mq_status mq_refuse_pointers(const char *folder, mq_error *err) {
+mq_status mq_check_small_files(const char *folder, const mq_context *context, mq_error *err) {
     char **names = NULL;
     size_t count = 0;
-    mq_status status = mq_list_small_files(&names, &count, folder, NULL, err);
+    mq_status status = mq_list_small_files(&names, &count, folder, context, err);
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
         status = refuse_pointer(folder, names[i], err);
     }

@@ -28,9 +28,9 @@ bool mq_is_small_file(const char *name);
  * mq_free_list. With a context, warns of each that is too large. */
 mq_status mq_list_small_files(char ***out, size_t *count, const char *folder,
                               const mq_context *context, mq_error *err);
-/* MQ_ERR_INPUT if one of them is a pointer of Git LFS: for folders that something is made of.
- * Copied, it would stand in the file's place for good. */
-mq_status mq_refuse_pointers(const char *folder, mq_error *err);
+/* For folders that something is made of: the same warnings, and MQ_ERR_INPUT if one of the files is
+ * a pointer of Git LFS, which, copied, would stand in the file's place for good. */
+mq_status mq_check_small_files(const char *folder, const mq_context *context, mq_error *err);
 /* Copies these files; warnings as above. */
 mq_status mq_copy_small_files(mq_output *output, const char *folder, const mq_context *context,
                               mq_error *err);

@@ -92,7 +92,7 @@ static mq_status read_text(mq_bytes *out, char sha256[65], const char *path,
         status = join_documents(out, data, size, path, context, err);
     } else if (!status) {
         if (mark > 0) {
-            memmove(data, data + mark, size - mark);
+            memmove(data, data + mark, size - mark + 1); /* with the end that reading puts there */
         }
         *out = (mq_bytes){data, size - mark, size};
         data = NULL;

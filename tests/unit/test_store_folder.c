@@ -103,11 +103,11 @@ static void pointers_of_git_lfs_are_refused(void **state) {
     temporary_write(*state, "empty.txt", "", 0);
     const char *about = "version https://git-lfs.github.com/spec/v1 begins a pointer.\n";
     temporary_write(*state, "notes.txt", about, strlen(about));
-    assert_int_equal(mq_refuse_pointers(folder, NULL), MQ_OK);
+    assert_int_equal(mq_check_small_files(folder, NULL, NULL), MQ_OK);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         mq_error err = {0};
         const char *path = temporary_write(*state, refused[i], pointer, strlen(pointer));
-        assert_int_equal(mq_refuse_pointers(folder, &err), MQ_ERR_INPUT);
+        assert_int_equal(mq_check_small_files(folder, NULL, &err), MQ_ERR_INPUT);
         assert_string_equal(err.file, path);
         assert_non_null(strstr(err.message, "Git LFS pointer"));
         remove(path);

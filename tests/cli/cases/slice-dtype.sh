@@ -16,6 +16,18 @@ says_nothing() {
     ! grep -q 'float32' "$TMPDIR/stderr" || fail "a warning without a reason"
 }
 
+# put_number FOLDER TENSOR NUMBER: in place of the float32 tensor's first.
+put_number() {
+    python3 - "$@" <<'PY'
+import json, struct, sys
+with open(sys.argv[1] + "/model.safetensors", "r+b") as file:
+    (length,) = struct.unpack("<Q", file.read(8))
+    begin, _ = json.loads(file.read(length))[sys.argv[2]]["data_offsets"]
+    file.seek(8 + length + begin)
+    file.write(struct.pack("<f", float(sys.argv[3])))
+PY
+}
+
 # MLX: the source's bytes, or numbers rounded once, config.json saying so; verify knows them.
 run 0 matquant quantize "$source" -o mlx --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q
 run 0 matquant slice mlx -o mlx-own --bits 4
@@ -51,14 +63,7 @@ PY
 
 # Another source is found, and so is one that differs in what the element type keeps.
 cp -rL "$source" other
-python3 - <<'PY'
-import json, struct
-with open("other/model.safetensors", "r+b") as file:
-    (length,) = struct.unpack("<Q", file.read(8))
-    begin, _ = json.loads(file.read(length))["model.norm.weight"]["data_offsets"]
-    file.seek(8 + length + begin)
-    file.write(struct.pack("<f", 3.0))
-PY
+put_number other model.norm.weight 3.0
 run 1 matquant verify mlx-bf16 --against other
 expect_err 'tensor model\.norm\.weight: at byte [0-9]+: differs from the source.s$'
 run 1 matquant verify mlx-own --against other
@@ -183,14 +188,7 @@ says_no_overflow
 
 # A number that float16 cannot hold.
 cp -r mlx far
-python3 - <<'PY'
-import json, struct
-with open("far/model.safetensors", "r+b") as file:
-    (length,) = struct.unpack("<Q", file.read(8))
-    begin, _ = json.loads(file.read(length))["model.embed_tokens.weight"]["data_offsets"]
-    file.seek(8 + length + begin)
-    file.write(struct.pack("<f", 70000.0))
-PY
+put_number far model.embed_tokens.weight 70000.0
 for format in mlx safetensors; do
     run 2 matquant slice far -o no --bits 4 --format $format --dtype f16
     expect_one_error '^matquant: .*model\.embed_tokens\.weight: holds 70000, which F16 cannot; use --dtype bf16 or f32$'
