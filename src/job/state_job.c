@@ -16,7 +16,7 @@
  * larger chunks of the vocabulary with bfloat16; 6: of narrow widths the head was measured in
  * float32, and sequences that the model writes drew the numbers of the blocks' orders; 7: gate and
  * up were not rounded for backward with bfloat16. */
-#define STATE_VERSION 8
+#define STATE_VERSION 9
 
 /* --- reading and writing ---------------------------------------------------------------------- */
 

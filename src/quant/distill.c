@@ -128,17 +128,6 @@ static size_t unread(const mq_refit_setup *setup) {
     return setup->train - largest_share(setup, false);
 }
 
-/* Sequences whose targets are made with bfloat16 products: of those of train that are read all but
- * the last, which wide widths train on. For narrow ones a target's rounding is little beside what
- * they are off by (KL of all three is the same, tests/bench/RESULTS.md), and full precision's pass
- * takes a third of the time. */
-static size_t rounded_targets(const mq_refit_setup *setup) {
-    if (setup->gemm == NULL || setup->codes_move) {
-        return 0;
-    }
-    return largest_share(setup, false) - largest_share(setup, true);
-}
-
 /* What a width is measured with, through the blocks and at the head; NULL: float32. A narrow one as
  * it is trained: before and after are off by the same rounding, which is little beside what the
  * width itself is off by (tests/bench/RESULTS.md, "Products of bfloat16"), and it takes half the
@@ -149,25 +138,41 @@ static const mq_gemm_bf16 *measuring_gemm(const mq_refit_setup *setup, unsigned 
 
 /* --- passes in which nothing is trained ------------------------------------------------------- */
 
-/* Full precision's, over the sequences whose targets are rounded. Like the others that follow it
+/* Full precision's, over some of the sequences of train and validation. Like those that follow it
  * has no ids: memory is predicted before there are any. */
-static mq_forward_run rounded_run(const mq_refit_setup *setup) {
-    return (mq_forward_run){.model = setup->model,
-                            .sequences = rounded_targets(setup),
-                            .length = setup->length,
-                            .batch = setup->pass_batch,
-                            .gemm = setup->gemm,
-                            .phase = "full precision, bfloat16"};
+typedef struct teaching {
+    size_t first; /* sequence */
+    mq_forward_run run;
+} teaching;
+
+enum { TEACHINGS = 3 };
+
+static teaching teaching_of(const mq_refit_setup *setup, size_t first, size_t end, bool rounds) {
+    return (teaching){first,
+                      {.model = setup->model,
+                       .sequences = end - first,
+                       .length = setup->length,
+                       .batch = setup->pass_batch,
+                       .gemm = rounds ? setup->gemm : NULL,
+                       .phase = rounds ? "full precision, bfloat16" : "full precision"}};
 }
 
-/* Full precision's, over all others. */
-static mq_forward_run exact_run(const mq_refit_setup *setup) {
-    return (mq_forward_run){.model = setup->model,
-                            .sequences = setup->train - unread(setup) + setup->validation -
-                                         rounded_targets(setup),
-                            .length = setup->length,
-                            .batch = setup->pass_batch,
-                            .phase = "full precision"};
+/* All that are read. Float32 are the targets in the middle: the last of train and the first of the
+ * validation, which wide widths are trained and measured on. For narrow ones a target's rounding is
+ * little beside what they are off by (KL of all three is the same, tests/bench/RESULTS.md), and
+ * full precision's pass takes a third of the time. Without such products, and where codes move, all
+ * are in the middle. */
+static void plan_teaching(teaching out[TEACHINGS], const mq_refit_setup *setup) {
+    const size_t begin = unread(setup), end = setup->train + setup->validation;
+    size_t exact = begin, rounded = end; /* where the middle begins, and where it has ended */
+    if (setup->gemm != NULL && !setup->codes_move) {
+        const size_t wide = largest_share(setup, true);
+        exact = setup->train - wide;
+        rounded = setup->train + (wide > 0 ? mq_refit_measured(setup, MQ_MAX_WIDTH) : 0);
+    }
+    out[0] = teaching_of(setup, begin, exact, true);
+    out[1] = teaching_of(setup, exact, rounded, false);
+    out[2] = teaching_of(setup, rounded, end, true);
 }
 
 /* A student's, over so many sequences of the validation; gemm: its measuring_gemm. */
@@ -196,9 +201,12 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
     const mq_config *config = &setup->model->config;
     const size_t batch = mq_refit_batch(setup), rest = setup->validation % batch;
     mq_status status = mq_block_prepare(setup->gemm, config, batch, setup->length, true, err);
-    if (status == MQ_OK) {
-        const mq_forward_run run = rounded_run(setup);
-        status = mq_model_forward_prepare(setup->gemm, &run, err);
+    teaching parts[TEACHINGS];
+    plan_teaching(parts, setup);
+    for (size_t i = 0; status == MQ_OK && i < TEACHINGS; i++) {
+        if (parts[i].run.gemm != NULL) {
+            status = mq_model_forward_prepare(setup->gemm, &parts[i].run, err);
+        }
     }
     const mq_gemm_bf16 *narrow = measuring_gemm(setup, MQ_MIN_WIDTH);
     if (status == MQ_OK && narrow != NULL) {
@@ -218,9 +226,14 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err) {
  * with either kind of products, and their head. */
 size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context) {
     const mq_config *config = &setup->model->config;
-    const mq_forward_run rounded = rounded_run(setup), exact = exact_run(setup);
-    const size_t in_bf16 = rounded.sequences > 0 ? mq_model_forward_memory(&rounded, context) : 0;
-    const size_t full = mq_larger(in_bf16, mq_model_forward_memory(&exact, context));
+    teaching parts[TEACHINGS];
+    plan_teaching(parts, setup);
+    size_t full = 0;
+    for (size_t i = 0; i < TEACHINGS; i++) {
+        if (parts[i].run.sequences > 0) {
+            full = mq_larger(full, mq_model_forward_memory(&parts[i].run, context));
+        }
+    }
     const mq_forward_run wide = measuring_run(setup, setup->model, setup->validation, NULL);
     const mq_forward_run narrow =
         measuring_run(setup, setup->model, setup->validation, measuring_gemm(setup, MQ_MIN_WIDTH));
@@ -235,16 +248,14 @@ mq_status mq_distill_teach(mq_distill *distill, mq_error *err) {
     const mq_refit_setup *setup = &distill->setup;
     const mq_config *config = &setup->model->config;
     mq_rotations_fill(&distill->rotations, config, setup->length);
-    mq_forward_run rounded = rounded_run(setup), exact = exact_run(setup);
-    const size_t first = unread(setup) * setup->length;
-    const size_t rest = first + rounded.sequences * setup->length;
-    rounded.ids = setup->ids + first;
-    exact.ids = setup->ids + rest;
-    mq_status status = mq_model_forward(distill->teacher_hidden + first * config->hidden_size,
-                                        &rounded, distill->context, err);
-    if (status == MQ_OK) {
-        status = mq_model_forward(distill->teacher_hidden + rest * config->hidden_size, &exact,
-                                  distill->context, err);
+    teaching parts[TEACHINGS];
+    plan_teaching(parts, setup);
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < TEACHINGS; i++) {
+        const size_t first = parts[i].first * setup->length;
+        parts[i].run.ids = setup->ids + first;
+        status = mq_model_forward(distill->teacher_hidden + first * config->hidden_size,
+                                  &parts[i].run, distill->context, err);
     }
     distill->started = mq_seconds();
     return status;

@@ -53,7 +53,7 @@ size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context)
 mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err);
 
 /* After carving on the real slab: runs the full-precision model over all sequences that are read,
- * with setup's gemm over those that only narrow widths train on. */
+ * with setup's gemm over those that only narrow widths are trained or measured on. */
 mq_status mq_distill_teach(mq_distill *distill, mq_error *err);
 
 /* Mean KL(full precision ‖ student) of the width's validation sequences, nats a token, with the

@@ -52,8 +52,8 @@ typedef struct mq_refit_setup {
     size_t epochs;
     uint64_t seed;
     mq_gemm_bf16 *gemm; /* been through mq_refit_prepare; NULL: float32 products. The targets
-                           that wide widths train on, and what they are measured with, are float32
-                           in either case */
+                           that wide widths are trained and measured on, and what they are measured
+                           with, are float32 in either case */
     /* That are refitted: they decide which sequences of train need targets, and which of those may
      * be rounded. None: any width may be. */
     const unsigned *widths;
