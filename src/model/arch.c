@@ -3,7 +3,7 @@
 #include <string.h>
 
 static const char *const llama_fields[] = {
-    "hidden_act", "mlp_bias", "pretraining_tp", "rope_interleaved", "is_llama_config", NULL,
+    "hidden_act", "mlp_bias", "rope_interleaved", "is_llama_config", NULL,
 };
 
 static const char *const gemma3_fields[] = {

@@ -69,6 +69,7 @@ static const char *const fields_without_influence[] = {
     /* training */
     "initializer_range",
     "attention_dropout",
+    "pretraining_tp", /* in how many parts products were summed */
     /* other heads and tasks */
     "finetuning_task",
     "task_specific_params",
@@ -115,11 +116,15 @@ typedef struct fixed_field {
 } fixed_field;
 
 static const fixed_field fixed_fields[] = {
-    {"partial_rotary_factor", FIXED_ONE}, {"pretraining_tp", FIXED_ONE},
-    {"rope_interleaved", FIXED_FALSE},    {"use_bidirectional_attention", FIXED_FALSE},
-    {"use_sliding_window", FIXED_FALSE},  {"use_mrope", FIXED_FALSE},
-    {"is_encoder_decoder", FIXED_FALSE},  {"add_cross_attention", FIXED_FALSE},
-    {"tie_encoder_decoder", FIXED_FALSE}, {"pruned_heads", FIXED_EMPTY},
+    {"partial_rotary_factor", FIXED_ONE},
+    {"rope_interleaved", FIXED_FALSE},
+    {"use_bidirectional_attention", FIXED_FALSE},
+    {"use_sliding_window", FIXED_FALSE},
+    {"use_mrope", FIXED_FALSE},
+    {"is_encoder_decoder", FIXED_FALSE},
+    {"add_cross_attention", FIXED_FALSE},
+    {"tie_encoder_decoder", FIXED_FALSE},
+    {"pruned_heads", FIXED_EMPTY},
     {"auto_map", FIXED_NO_CODE}, /* names Python files that come with the model */
 };
 

@@ -226,7 +226,6 @@ static void test_unknown_fields(void **state) {
     refused(GEMMA, "\"hidden_act\":\"silu\"", "\"hidden_act\"");
     refused(GEMMA, "\"use_bidirectional_attention\":true",
             "use_bidirectional_attention|only false");
-    refused(LLAMA, "\"pretraining_tp\":2", "pretraining_tp|only 1");
     refused(LLAMA, "\"partial_rotary_factor\":0.5", "partial_rotary_factor|only 1");
     refused(LLAMA, "\"rope_interleaved\":true", "rope_interleaved|only false");
     refused(LLAMA, "\"is_encoder_decoder\":true", "is_encoder_decoder|only false");
@@ -234,7 +233,7 @@ static void test_unknown_fields(void **state) {
     refused(LLAMA, "\"hidden_size\":32", "\"hidden_size\" is there twice");
 
     mq_config config = parse_good(
-        "{" LLAMA ",\"num_experts\":null,\"use_bidirectional_attention\":null,\"pretraining_tp\":1,"
+        "{" LLAMA ",\"num_experts\":null,\"use_bidirectional_attention\":null,\"pretraining_tp\":2,"
         "\"torch_dtype\":\"bfloat16\",\"eos_token_id\":[1,2],\"initializer_range\":0.5,"
         "\"use_cache\":true,\"transformers_version\":\"5.0\",\"rope_interleaved\":false,"
         "\"is_llama_config\":true,\"unsloth_fixed\":true,\"max_sequence_length\":2048,"
