@@ -15,9 +15,10 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import Gemma3TextConfig, LlamaConfig
+from transformers import Gemma3TextConfig, LlamaConfig, SmolLM3Config
 from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.smollm3.modeling_smollm3 import SmolLM3DecoderLayer
 
 CONFIG = ["hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
           "rms_norm_eps", "attention_scale", "softcap", "window", "sequences", "length"]  # fmt: skip
@@ -32,6 +33,9 @@ CASES = {
     # Global, with a soft cap low enough to bend the scores.
     "gemma3-global": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2,
                           head_dim=8, softcap=2.0, window=0, sequences=2, length=48),  # fmt: skip
+    # A layer that does not rotate.
+    "smollm3": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+                    softcap=0.0, window=0, sequences=2, length=24),  # fmt: skip
 }
 EPS = 1e-5
 SCALE = 0.4  # of queries times keys: the random ones are small
@@ -53,8 +57,10 @@ def make_layer(name, case):
     sizes = {key: case[key] for key in CONFIG[:5]}
     common = dict(sizes, rms_norm_eps=EPS, num_hidden_layers=1, attn_implementation="eager",
                   max_position_embeddings=512, vocab_size=8)  # fmt: skip
-    if name.startswith("llama"):
+    if name == "llama":
         layer = LlamaDecoderLayer(LlamaConfig(**common, attention_bias=case["bias"], mlp_bias=case["bias"]), 0)
+    elif name == "smollm3":
+        layer = SmolLM3DecoderLayer(SmolLM3Config(**common, no_rope_layers=[0]), 0)
     else:
         config = Gemma3TextConfig(**common, layer_types=["full_attention"])
         layer = Gemma3DecoderLayer(config, 0)
@@ -62,7 +68,7 @@ def make_layer(name, case):
     layer.eval()
     with torch.no_grad():
         for parameter_name, parameter in layer.named_parameters():
-            one = 1.0 if "norm" in parameter_name and name.startswith("llama") else 0.0
+            one = 1.0 if "norm" in parameter_name and not name.startswith("gemma") else 0.0
             parameter.copy_(one + 0.3 * torch.randn_like(parameter))
     return layer
 
@@ -90,7 +96,7 @@ def make(name, case, folder):
     tensors = {"config": torch.tensor([float(numbers[key]) for key in CONFIG], dtype=torch.float64),
                "x": x, "y": y, "dy": dy, "dx": x.grad, "cos": cos, "sin": sin}  # fmt: skip
     for parameter_name, parameter in layer.named_parameters():
-        plus = 1.0 if "norm" in parameter_name and not name.startswith("llama") else 0.0
+        plus = 1.0 if "norm" in parameter_name and name.startswith("gemma") else 0.0
         tensors["weight." + parameter_name] = plus + parameter
         tensors["grad." + parameter_name] = parameter.grad
     save_file({key: value.detach().clone().contiguous() for key, value in tensors.items()},

@@ -180,6 +180,24 @@ CASES.update({
     "mistral-no-window": (change(MISTRAL, sliding_window=None), "BF16", "mistral", "mistral", False),
 })
 
+# As transformers writes it: the interval stands beside a list that says something else.
+SMOLLM3 = change(QWEN2, architectures=["SmolLM3ForCausalLM"], model_type="smollm3", num_hidden_layers=4,
+                 layer_types=["full_attention"] * 4, max_window_layers=28, sliding_window=None, attention_bias=False, mlp_bias=False,
+                 no_rope_layers=[1, 1, 1, 1], no_rope_layer_interval=4, pretraining_tp=2)
+CASES.update({
+    "smollm3-all-rotate": (SMOLLM3, "BF16", None, None, False),
+    "smollm3": (change(SMOLLM3, no_rope_layers=[0, 1, 1, 0]), "BF16", "smollm3-all-rotate", "smollm3-all-rotate", False),
+    "smollm3-interval": (
+        change(SMOLLM3, ["no_rope_layer_interval", "layer_types"], no_rope_layers=None),
+        "BF16", "smollm3-all-rotate", "smollm3-all-rotate", False,
+    ),
+    "smollm3-biases": (
+        change(SMOLLM3, ["no_rope_layers", "rope_theta"], no_rope_layer_interval=2, attention_bias=True, mlp_bias=True,
+               tie_word_embeddings=False, num_hidden_layers=2, layer_types=None),
+        "BF16", None, None, False,
+    ),
+})
+
 
 def hand_over_attention_softcap():
     """transformers reads attn_logit_softcapping for Gemma 3 but does not hand it to its attention function (which has

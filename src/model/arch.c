@@ -19,10 +19,15 @@ static const char *const gemma3_fields[] = {
     NULL,
 };
 
-/* use_sliding_window is false (config_fields.c), and then sliding_window has no influence. */
+/* Of these and of SmolLM3: use_sliding_window is false (config_fields.c), and then sliding_window
+ * has no influence. */
 static const char *const qwen_fields[] = {"hidden_act", "sliding_window", NULL};
 
 static const char *const mistral_fields[] = {"hidden_act", "sliding_window", NULL};
+
+static const char *const smollm3_fields[] = {
+    "hidden_act", "mlp_bias", "sliding_window", "no_rope_layers", "no_rope_layer_interval", NULL,
+};
 
 #define LINEAR_NAMES                                                                               \
     {                                                                                              \
@@ -134,6 +139,24 @@ static const mq_arch table[] = {
         .default_max_position_embeddings = 131072,
         .default_num_key_value_heads = 8,
         .default_sliding_window = 4096,
+    },
+    {
+        .architecture = "SmolLM3ForCausalLM",
+        .model_type = "smollm3",
+        PLAIN_NAMES,
+        .norm = {LLAMA_NORMS},
+        .fields = smollm3_fields,
+        .activation_field = "hidden_act",
+        .no_rope = true,
+        .attention_bias = true,
+        .windows = MQ_WINDOWS_REFUSED,
+        .default_tie_word_embeddings = true,
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 2000000.0,
+        .default_rms_norm_eps = 1e-6,
+        .default_max_position_embeddings = 32768,
+        .default_num_key_value_heads = 4,
+        .default_no_rope_layer_interval = 4,
     },
 };
 

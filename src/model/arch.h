@@ -55,6 +55,7 @@ typedef struct mq_arch {
     bool scale_embeddings;        /* by sqrt(hidden_size), in float32 */
     bool query_pre_attn_scalar;   /* attention scale from that field instead of head_dim */
     bool local_rope;              /* layers with a window rotate by a base of their own */
+    bool no_rope;                 /* some layers do not rotate, as no_rope_layers says */
     bool overflows_f16;           /* some activations are larger than float16's numbers */
     bool attention_bias;          /* the field says whether q, k, v and o have a bias */
     bool qkv_bias;                /* q, k and v have one, whatever the file says */
@@ -68,6 +69,7 @@ typedef struct mq_arch {
     size_t default_head_dim;            /* 0: hidden_size / num_attention_heads */
     size_t default_num_key_value_heads; /* 0: num_attention_heads */
     size_t default_sliding_window, default_sliding_window_pattern;
+    size_t default_no_rope_layer_interval; /* where no_rope */
 } mq_arch;
 
 /* The rows; *count of them. */

@@ -2,11 +2,14 @@
  * rotation. */
 #include "model/activations.h"
 
-/* The rotation of some tokens, x[rows, heads, head_dim]. */
+/* The rotation of some tokens, x[rows, heads, head_dim], if the layer has one. */
 static void rotate(float *x, const mq_block_pass *pass, const mq_rows *rows, size_t heads,
                    bool inverse) {
     const size_t half = pass->config->head_dim / 2;
     const mq_packed *packed = pass->shape->packed;
+    if (pass->shape->cos_table == NULL) {
+        return;
+    }
     for (size_t r = 0; r < rows->count; r++) {
         const size_t row = rows->first + r;
         const size_t position = packed ? packed->positions[row] : row % pass->shape->length;

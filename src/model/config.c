@@ -368,7 +368,8 @@ static mq_status parse_windows(mq_config *out, const cJSON *json, const char *fi
 
 static mq_status parse(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
     static mq_status (*const parts[])(mq_config *, const cJSON *, const char *, mq_error *) = {
-        parse_sizes, parse_activation, parse_numbers, parse_windows, mq_config_parse_rope,
+        parse_sizes,   parse_activation,          parse_numbers,
+        parse_windows, mq_config_parse_rotations, mq_config_parse_rope,
     };
     if (!cJSON_IsObject(json)) {
         return mq_fail_file(err, MQ_ERR_INPUT, file, "not a JSON object");
@@ -410,5 +411,7 @@ mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err) {
 
 void mq_config_free(mq_config *config) {
     mq_free(config->layer_is_local);
+    mq_free(config->layer_rotation);
     config->layer_is_local = NULL;
+    config->layer_rotation = NULL;
 }

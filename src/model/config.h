@@ -25,6 +25,14 @@ typedef struct mq_rope {
     size_t original_max_position_embeddings;       /* 0: not given */
 } mq_rope;
 
+/* Which way of rotating a layer has. */
+typedef enum mq_rotation {
+    MQ_ROTATION_GLOBAL, /* by rope[0] */
+    MQ_ROTATION_LOCAL,  /* by rope[1]: layers with a window, where the family tells them apart */
+    MQ_ROTATION_NONE,   /* queries and keys stay as they are */
+    MQ_ROTATION_COUNT
+} mq_rotation;
+
 typedef struct mq_config {
     const mq_arch *arch;
     size_t hidden_size, intermediate_size, num_hidden_layers;
@@ -39,7 +47,8 @@ typedef struct mq_config {
     size_t sliding_window; /* tokens that a local layer sees, itself included; 0: every layer is
                               global */
     bool *layer_is_local;  /* [num_hidden_layers] */
-    mq_rope rope[2];       /* 0: global layers, 1: local layers */
+    mq_rotation *layer_rotation; /* [num_hidden_layers] */
+    mq_rope rope[2];             /* 0: global layers, 1: local layers */
 } mq_config;
 
 /* Reads FOLDER/config.json. MQ_ERR_INPUT: an architecture that the table has not (names the known

@@ -18,6 +18,10 @@ mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const c
 mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
                                mq_error *err);
 
+/* Makes config->layer_rotation. Needs arch, num_hidden_layers and layer_is_local. */
+mq_status mq_config_parse_rotations(mq_config *config, const cJSON *json, const char *file,
+                                    mq_error *err);
+
 /* Whether two rotations are the same. */
 bool mq_rope_same(const mq_rope *a, const mq_rope *b);
 

@@ -1,7 +1,8 @@
 /* Rotary settings of config.json, in either spelling, or in both if they say the same:
  *   transformers 4: rope_theta, rope_scaling (object or null), and for families whose local
  * layers have a base of their own rope_local_base_freq; transformers 5: rope_parameters, one
- * object, or for such families one a layer type. */
+ * object, or for such families one a layer type.
+ * And which layers rotate at all. */
 #include <math.h>
 #include <string.h>
 
@@ -374,4 +375,65 @@ mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char 
     }
     return parameters != NULL ? read_spelling(config, parameters, true, theta, file, err)
                               : read_spelling(config, scaling, false, theta, file, err);
+}
+
+/* --- which layers rotate, and how ------------------------------------------------------------- */
+
+static mq_status read_no_rope_layers(mq_config *config, const cJSON *list, const char *file,
+                                     mq_error *err) {
+    if (!cJSON_IsArray(list) || (size_t)cJSON_GetArraySize(list) != config->num_hidden_layers) {
+        return mq_fail_file(err, MQ_ERR_INPUT, file,
+                            "no_rope_layers is not a list of num_hidden_layers (%zu) numbers",
+                            config->num_hidden_layers);
+    }
+    size_t layer = 0;
+    for (const cJSON *item = list->child; item != NULL; item = item->next, layer++) {
+        const double rotates = cJSON_IsNumber(item) ? item->valuedouble : -1.0;
+        if (rotates == 0.0) {
+            config->layer_rotation[layer] = MQ_ROTATION_NONE;
+        } else if (rotates != 1.0) {
+            return mq_fail_file(err, MQ_ERR_INPUT, file,
+                                "no_rope_layers[%zu] is neither 1 nor 0 (that layer does not "
+                                "rotate)",
+                                layer);
+        }
+    }
+    return MQ_OK;
+}
+
+/* Every interval-th layer does not rotate. */
+static mq_status read_no_rope_interval(mq_config *config, const cJSON *json, const char *file,
+                                       mq_error *err) {
+    size_t interval = config->arch->default_no_rope_layer_interval;
+    mq_status status =
+        mq_json_get_size(&interval, json, "no_rope_layer_interval", false, file, err);
+    if (status == MQ_OK && interval == 0) {
+        status = mq_fail_file(err, MQ_ERR_INPUT, file, "no_rope_layer_interval is 0");
+    }
+    for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
+        if ((layer + 1) % interval == 0) {
+            config->layer_rotation[layer] = MQ_ROTATION_NONE;
+        }
+    }
+    return status;
+}
+
+/* transformers writes its default interval even beside a list that says something else: the list
+ * decides. */
+mq_status mq_config_parse_rotations(mq_config *config, const cJSON *json, const char *file,
+                                    mq_error *err) {
+    const mq_arch *arch = config->arch;
+    mq_status status = mq_new(&config->layer_rotation, config->num_hidden_layers,
+                              sizeof *config->layer_rotation, "the layers' rotations", err);
+    for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
+        config->layer_rotation[layer] = arch->local_rope && config->layer_is_local[layer]
+                                            ? MQ_ROTATION_LOCAL
+                                            : MQ_ROTATION_GLOBAL;
+    }
+    if (status != MQ_OK || !arch->no_rope) {
+        return status;
+    }
+    const cJSON *list = mq_config_member(json, "no_rope_layers");
+    return list != NULL ? read_no_rope_layers(config, list, file, err)
+                        : read_no_rope_interval(config, json, file, err);
 }

@@ -45,5 +45,7 @@ bool mq_config_same(const mq_config *a, const mq_config *b) {
            a->activation == b->activation && same_numbers(of_a, of_b, sizeof of_a / sizeof *of_a) &&
            memcmp(a->layer_is_local, b->layer_is_local,
                   a->num_hidden_layers * sizeof *a->layer_is_local) == 0 &&
+           memcmp(a->layer_rotation, b->layer_rotation,
+                  a->num_hidden_layers * sizeof *a->layer_rotation) == 0 &&
            mq_rope_same(&a->rope[0], &b->rope[0]) && mq_rope_same(&a->rope[1], &b->rope[1]);
 }

@@ -104,14 +104,18 @@ static void norm_for_product(const mq_generator *g, const float *weight, size_t 
 /* Norms and rotates heads of one sequence's query or key, x[heads, head_dim], at a position. The
  * norms' scratch is inv_rms[heads]. */
 static void turn_heads(const mq_generator *g, float *x, float *inv_rms, size_t heads,
-                       const float *norm, size_t table, size_t position) {
+                       const float *norm, mq_rotation rotation, size_t position) {
     const mq_config *config = &g->model->config;
+    const float *cos_table = g->rotations.cos_table[rotation];
+    const float *sin_table = g->rotations.sin_table[rotation];
     const size_t dim = config->head_dim, half = dim / 2;
     if (norm != NULL) {
         g->kernels->rmsnorm(x, inv_rms, x, norm, heads, dim, (float)config->rms_norm_eps);
     }
-    g->kernels->rope(x, g->rotations.cos_table[table] + position * half,
-                     g->rotations.sin_table[table] + position * half, heads, half, false);
+    if (cos_table != NULL) {
+        g->kernels->rope(x, cos_table + position * half, sin_table + position * half, heads, half,
+                         false);
+    }
 }
 
 /* Where the cache has a sequence's keys or values for a key head, in floats. */
@@ -156,17 +160,17 @@ static void look_back(const mq_generator *g, float *y, const float *q, size_t ca
 static void attend(const mq_generator *g, size_t layer, size_t b, size_t head, size_t position) {
     const mq_config *config = &g->model->config;
     const mq_block_params *params = &g->params[layer];
-    const size_t local = config->layer_is_local[layer] ? 1 : 0;
-    const size_t window = local ? config->sliding_window : 0;
+    const mq_rotation rotation = config->layer_rotation[layer];
+    const size_t window = config->layer_is_local[layer] ? config->sliding_window : 0;
     const size_t first = window != 0 && position + 1 > window ? position + 1 - window : 0;
     const size_t dim = config->head_dim;
     const size_t shared = config->num_attention_heads / config->num_key_value_heads;
     const size_t key = (b * config->num_key_value_heads + head) * dim;
     const size_t query = b * config->num_attention_heads + head * shared; /* of all heads */
     const size_t cache = cache_at(g, layer, b, head);
-    turn_heads(g, g->q + query * dim, g->inv_rms + query, shared, params->norm[MQ_NORM_Q], local,
+    turn_heads(g, g->q + query * dim, g->inv_rms + query, shared, params->norm[MQ_NORM_Q], rotation,
                position);
-    turn_heads(g, g->k + key, g->inv_rms + query, 1, params->norm[MQ_NORM_K], local, position);
+    turn_heads(g, g->k + key, g->inv_rms + query, 1, params->norm[MQ_NORM_K], rotation, position);
     remember(g, cache, g->k + key, g->v + key, position);
     look_back(g, g->attended + query * dim, g->q + query * dim, cache, shared, first, position);
     round_operand(g, g->attended + query * dim, query * dim, shared * dim);

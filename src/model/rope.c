@@ -121,37 +121,42 @@ void mq_rope_tables(float *cos_table, float *sin_table, const mq_rope *rope,
     }
 }
 
-/* --- both kinds ------------------------------------------------------------------------------- */
+/* --- all of a model's ------------------------------------------------------------------------- */
 
-static size_t kinds(const mq_config *config) { return config->arch->local_rope ? 2 : 1; }
+static bool has_tables(const mq_config *config, mq_rotation rotation) {
+    bool found = false;
+    for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
+        found = found || config->layer_rotation[layer] == rotation;
+    }
+    return found && rotation != MQ_ROTATION_NONE;
+}
 
 void mq_rotations_carve(mq_rotations *rotations, mq_slab *slab, const mq_config *config,
                         size_t length) {
     const size_t row = config->head_dim / 2 * sizeof(float);
-    for (size_t i = 0; i < kinds(config); i++) {
-        rotations->cos_table[i] = mq_carve(slab, length, row);
-        rotations->sin_table[i] = mq_carve(slab, length, row);
-    }
-    if (kinds(config) == 1) {
-        rotations->cos_table[1] = rotations->cos_table[0];
-        rotations->sin_table[1] = rotations->sin_table[0];
+    for (mq_rotation i = 0; i < MQ_ROTATION_COUNT; i++) {
+        const bool has = has_tables(config, i);
+        rotations->cos_table[i] = has ? mq_carve(slab, length, row) : NULL;
+        rotations->sin_table[i] = has ? mq_carve(slab, length, row) : NULL;
     }
 }
 
 void mq_rotations_fill(const mq_rotations *rotations, const mq_config *config, size_t length) {
-    for (size_t i = 0; i < kinds(config); i++) {
-        mq_rope_tables(rotations->cos_table[i], rotations->sin_table[i], &config->rope[i], config,
-                       length);
+    for (mq_rotation i = 0; i < MQ_ROTATION_NONE; i++) {
+        if (rotations->cos_table[i] != NULL) {
+            mq_rope_tables(rotations->cos_table[i], rotations->sin_table[i], &config->rope[i],
+                           config, length);
+        }
     }
 }
 
 mq_block_shape mq_block_shape_of(const mq_config *config, size_t layer,
                                  const mq_rotations *rotations, size_t sequences, size_t length) {
-    const size_t kind = config->layer_is_local != NULL && config->layer_is_local[layer] ? 1 : 0;
+    const mq_rotation rotation = config->layer_rotation[layer];
     return (mq_block_shape){.config = config,
                             .layer = layer,
                             .sequences = sequences,
                             .length = length,
-                            .cos_table = rotations->cos_table[kind],
-                            .sin_table = rotations->sin_table[kind]};
+                            .cos_table = rotations->cos_table[rotation],
+                            .sin_table = rotations->sin_table[rotation]};
 }

@@ -70,8 +70,9 @@ static inline void fill_fixture(fixture *f) {
         f->cos_table[i] = (float)cos(angle);
         f->sin_table[i] = (float)sin(angle);
     }
-    f->shape.cos_table = f->cos_table;
-    f->shape.sin_table = f->sin_table;
+    const bool rotates = !f->config.arch->no_rope; /* where some layers do not, this one does not */
+    f->shape.cos_table = rotates ? f->cos_table : NULL;
+    f->shape.sin_table = rotates ? f->sin_table : NULL;
     f->shape.config = &f->config;
 }
 

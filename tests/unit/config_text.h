@@ -40,6 +40,7 @@ static inline void refused(const char *base, const char *extra, const char *word
     assert_int_equal(parse(&config, text, &err), MQ_ERR_INPUT);
     assert_string_equal(err.file, "config.json");
     assert_null(config.layer_is_local);
+    assert_null(config.layer_rotation);
     for (const char *at = words; *at != '\0'; at += strcspn(at, "|"), at += *at == '|') {
         snprintf(word, sizeof word, "%.*s", (int)strcspn(at, "|"), at);
         if (strstr(err.message, word) == NULL) {

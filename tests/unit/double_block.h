@@ -33,10 +33,11 @@ static inline void double_rmsnorm(double *y, const double *x, const double *weig
     }
 }
 
+/* cos_table NULL: no rotation. */
 static inline void double_rope(double *x, const float *cos_table, const float *sin_table,
                                size_t tokens, size_t length, size_t heads, size_t head_dim) {
     const size_t half = head_dim / 2;
-    for (size_t t = 0; t < tokens; t++) {
+    for (size_t t = 0; cos_table != NULL && t < tokens; t++) {
         for (size_t h = 0; h < heads; h++) {
             double *head = x + (t * heads + h) * head_dim;
             for (size_t i = 0; i < half; i++) {

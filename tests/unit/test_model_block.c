@@ -72,10 +72,11 @@ static fixture small_fixture(const char *architecture) {
 
 static void test_llama_differences(void **state) {
     (void)state;
-    for (int biases = 0; biases < 2; biases++) {
-        fixture f = small_fixture("LlamaForCausalLM");
+    static const char *const architectures[] = {"LlamaForCausalLM", "SmolLM3ForCausalLM"};
+    for (size_t i = 0; i < 4; i++) {
+        fixture f = small_fixture(architectures[i / 2]);
         f.config.activation = MQ_SILU;
-        open_fixture(&f, 2, biases == 1, true);
+        open_fixture(&f, 2, i % 2 == 1, true);
         check_differences(&f);
         close_fixture(&f);
     }
@@ -187,6 +188,12 @@ static void check_golden(const char *name, const char *architecture, bool biases
 static void test_llama_golden(void **state) {
     (void)state;
     check_golden("llama", "LlamaForCausalLM", true);
+}
+
+/* Of a layer that does not rotate. */
+static void test_smollm3_golden(void **state) {
+    (void)state;
+    check_golden("smollm3", "SmolLM3ForCausalLM", false);
 }
 
 static void test_gemma_goldens(void **state) {
@@ -317,8 +324,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_llama_differences), cmocka_unit_test(test_gemma_differences),
         cmocka_unit_test(test_llama_golden),      cmocka_unit_test(test_gemma_goldens),
-        cmocka_unit_test(test_threads),           cmocka_unit_test(test_subsets),
-        cmocka_unit_test(test_forward_only),      cmocka_unit_test(test_absurd_sizes),
+        cmocka_unit_test(test_smollm3_golden),    cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_subsets),           cmocka_unit_test(test_forward_only),
+        cmocka_unit_test(test_absurd_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -176,6 +176,70 @@ static void test_other_families(void **state) {
 #undef KEYS
 }
 
+/* expected: a letter for each layer's rotation. */
+static void check_rotations(const char *text, const char *expected) {
+    static const char letters[] = {
+        [MQ_ROTATION_GLOBAL] = 'g', [MQ_ROTATION_LOCAL] = 'l', [MQ_ROTATION_NONE] = '-'};
+    mq_config config = parse_good(text);
+    assert_int_equal(config.num_hidden_layers, strlen(expected));
+    for (size_t i = 0; i < config.num_hidden_layers; i++) {
+        assert_int_equal(letters[config.layer_rotation[i]], expected[i]);
+    }
+    mq_config_free(&config);
+}
+
+/* Which layers rotate, and by which base. */
+static void test_rotations(void **state) {
+    (void)state;
+#define SMOLLM3 "\"model_type\":\"smollm3\"," SIZES
+    mq_config config = parse_good("{" SMOLLM3 "}");
+    assert_string_equal(config.arch->architecture, "SmolLM3ForCausalLM");
+    assert_true(config.rope[0].rope_theta == 2e6 && config.rms_norm_eps == 1e-6);
+    assert_int_equal(config.max_position_embeddings, 32768);
+    assert_int_equal(config.num_key_value_heads, 4);
+    assert_int_equal(config.head_dim, 8);
+    assert_true(config.tie_word_embeddings);
+    assert_int_equal(config.sliding_window, 0);
+    mq_config_free(&config);
+
+    check_rotations("{" LLAMA "}", "gggg");
+    check_rotations("{" GEMMA ",\"sliding_window_pattern\":2}", "lglg");
+    check_rotations("{\"model_type\":\"mistral\",\"num_key_value_heads\":2," SIZES "}", "gggg");
+    check_rotations("{" SMOLLM3 "}", "ggg-");
+    check_rotations("{" SMOLLM3 ",\"no_rope_layers\":null,\"no_rope_layer_interval\":2}", "g-g-");
+    check_rotations("{" SMOLLM3 ",\"no_rope_layer_interval\":1}", "----");
+    check_rotations("{" SMOLLM3 ",\"no_rope_layer_interval\":5}", "gggg");
+    check_rotations("{" SMOLLM3 ",\"no_rope_layers\":[0,1,1,0]}", "-gg-");
+    check_rotations("{" SMOLLM3 ",\"no_rope_layers\":[1,1,1,1],\"no_rope_layer_interval\":4,"
+                    "\"use_sliding_window\":false,\"sliding_window\":5,\"mlp_bias\":true,"
+                    "\"attention_bias\":true,\"max_window_layers\":28}",
+                    "gggg");
+
+    static const char *const lists[] = {"[1,1,1]", "[1,1,1,0,1]", "[]", "4", "true"};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        char field[64];
+        snprintf(field, sizeof field, "\"no_rope_layers\":%s", lists[i]);
+        refused(SMOLLM3, field, "no_rope_layers is not a list of num_hidden_layers (4) numbers");
+    }
+    static const char *const numbers[] = {"2", "-1", "0.5", "true", "null", "\"1\""};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        char field[64];
+        snprintf(field, sizeof field, "\"no_rope_layers\":[1,0,%s,1]", numbers[i]);
+        refused(SMOLLM3, field, "no_rope_layers[2] is neither 1 nor 0");
+    }
+    refused(SMOLLM3, "\"no_rope_layer_interval\":0", "no_rope_layer_interval is 0");
+    refused(SMOLLM3, "\"no_rope_layer_interval\":-4", "no_rope_layer_interval");
+    refused(SMOLLM3, "\"no_rope_layer_interval\":2.5", "no_rope_layer_interval");
+    refused(SMOLLM3, "\"use_sliding_window\":true", "use_sliding_window|only false");
+    refused(SMOLLM3,
+            "\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\","
+            "\"sliding_attention\"]",
+            "layer_types|sliding_attention|not supported for SmolLM3ForCausalLM");
+    refused(LLAMA, "\"no_rope_layers\":[1,1,1,0]",
+            "\"no_rope_layers\" is not supported for LlamaForCausalLM");
+#undef SMOLLM3
+}
+
 static void test_architecture(void **state) {
     (void)state;
     refused("\"architectures\":[\"MambaForCausalLM\"]," SIZES, "",
@@ -395,6 +459,7 @@ int main(void) {
         cmocka_unit_test(test_layer_types),
         cmocka_unit_test(test_no_windows),
         cmocka_unit_test(test_other_families),
+        cmocka_unit_test(test_rotations),
         cmocka_unit_test(test_architecture),
         cmocka_unit_test(test_unknown_fields),
         cmocka_unit_test(test_sizes),

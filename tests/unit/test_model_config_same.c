@@ -111,6 +111,12 @@ static void test_same(void **state) {
                       "\"sliding_attention\",\"sliding_attention\"]}"));
     assert_false(same("{" GEMMA ",\"sliding_window_pattern\":2}",
                       "{" GEMMA ",\"sliding_window_pattern\":2,\"sliding_window\":7}"));
+#define SMOLLM3 "{\"model_type\":\"smollm3\"," SIZES
+    assert_true(same(SMOLLM3 "}", SMOLLM3 ",\"no_rope_layers\":[1,1,1,0]}"));
+    assert_true(same(SMOLLM3 ",\"no_rope_layer_interval\":2}",
+                     SMOLLM3 ",\"no_rope_layers\":[1,0,1,0],\"no_rope_layer_interval\":4}"));
+    assert_false(same(SMOLLM3 "}", SMOLLM3 ",\"no_rope_layers\":[1,1,1,1]}"));
+#undef SMOLLM3
 }
 
 int main(void) {

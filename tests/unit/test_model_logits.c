@@ -241,6 +241,10 @@ int main(void) {
         "qwen3-biases",
         "mistral",
         "mistral-no-window",
+        "smollm3-all-rotate",
+        "smollm3",
+        "smollm3-interval",
+        "smollm3-biases",
     };
     enum { CASES = sizeof names / sizeof names[0] };
     struct CMUnitTest tests[CASES + 3];

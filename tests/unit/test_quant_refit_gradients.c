@@ -162,6 +162,7 @@ static void gradients_are_those_of_finite_differences(void **state) {
     check_gradients("qwen2", false);
     check_gradients("qwen3", false);
     check_gradients("mistral", false);
+    check_gradients("smollm3", false);
     check_gradients("gemma3", false);
     check_gradients("llama", true);  /* a head of its own */
     check_gradients("gemma3", true); /* tied: the student's head is not the teacher's */
