@@ -182,8 +182,8 @@ CASES.update({
 
 # As transformers writes it: the interval stands beside a list that says something else.
 SMOLLM3 = change(QWEN2, architectures=["SmolLM3ForCausalLM"], model_type="smollm3", num_hidden_layers=4,
-                 layer_types=["full_attention"] * 4, max_window_layers=28, sliding_window=None, attention_bias=False, mlp_bias=False,
-                 no_rope_layers=[1, 1, 1, 1], no_rope_layer_interval=4, pretraining_tp=2)
+                 layer_types=["full_attention"] * 4, max_window_layers=28, sliding_window=None, attention_bias=False,
+                 mlp_bias=False, no_rope_layers=[1, 1, 1, 1], no_rope_layer_interval=4, pretraining_tp=2)
 CASES.update({
     "smollm3-all-rotate": (SMOLLM3, "BF16", None, None, False),
     "smollm3": (change(SMOLLM3, no_rope_layers=[0, 1, 1, 0]), "BF16", "smollm3-all-rotate", "smollm3-all-rotate", False),

@@ -21,7 +21,8 @@ HEAD = """## Tables
 - llama.cpp has two rows for each file of quantized matrices. "OpenBLAS": built with it, and 32 tokens or more at a time,
   llama.cpp unpacks them and multiplies in float32; that shows what the file holds. "Its kernels": fewer tokens at a time, or
   without BLAS, it rounds activations to 8 bits a block before each product. What that alone does (emulated, in float32
-  otherwise) is the third perplexity, which has to be met to 0.5 % as the others meet matquant's.
+  otherwise) is the third perplexity, which has to be met to 0.5 % as the others meet matquant's. On a processor with AMX its
+  kernels for that are left out (matrices are not repacked): they crash on every file, others' too.
 - greedy: how many of 32 tokens that the reader generates by itself are matquant's first choice; where a word follows, the
   two best were nearer than the arithmetic resolves.
 - overflow: the model's own numbers, as float32 has them, are beyond the type's largest, 65,504."""

@@ -62,7 +62,8 @@ mq_status cmd_quantize(int count, char *const *argv) {
     cli_quantize_line line = {0};
     mq_quantize_options *options = &line.options;
     const cli_argument arguments[] = {
-        {"MODEL", "Hugging Face folder of a Llama, Mistral, Qwen 2, Qwen 3 or Gemma 3 model",
+        {"MODEL",
+         "Hugging Face folder of a Llama, Mistral, Qwen 2, Qwen 3, SmolLM3 or Gemma 3 model",
          &options->model},
         {NULL, NULL, NULL}};
     const cli_option specs[] = {

@@ -9,11 +9,25 @@
 #include "export/export.h"
 
 static const mq_gguf_arch arches[] = {
-    {.model_type = "llama", .name = "llama", .interleaved = true, .biases = true, .scaling = true},
-    {.model_type = "mistral", .name = "llama", .interleaved = true, .scaling = true},
+    {.model_type = "llama",
+     .name = "llama",
+     .interleaved = true,
+     .biases = true,
+     .scaling = true,
+     .factors = true},
+    {.model_type = "mistral",
+     .name = "llama",
+     .interleaved = true,
+     .scaling = true,
+     .factors = true},
     {.model_type = "gemma3_text", .name = "gemma3", .windows = true, .activation = MQ_GELU_TANH},
     {.model_type = "qwen2", .name = "qwen2", .scaling = true},
     {.model_type = "qwen3", .name = "qwen3", .scaling = true},
+    {.model_type = "smollm3",
+     .name = "smollm3",
+     .interleaved = true,
+     .scaling = true,
+     .no_rope_step = 4},
 };
 
 /* --- what is refused -------------------------------------------------------------------------- */
@@ -29,8 +43,8 @@ static mq_status check_rope(const mq_plan *plan, mq_error *err) {
         wrong = "dynamic";
     } else if (!arch->scaling && rope->type != MQ_ROPE_NONE && rope->type != MQ_ROPE_LINEAR) {
         wrong = "this";
-    } else if (rope->type == MQ_ROPE_LLAMA3 && !arch->interleaved) {
-        wrong = "llama3's"; /* its factors are a tensor that only Llama's loader asks for */
+    } else if (rope->type == MQ_ROPE_LLAMA3 && !arch->factors) {
+        wrong = "llama3's";
     } else if (rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || rope->mscale != 0 ||
                                               rope->mscale_all_dim != 0 || !rope->truncate)) {
         wrong = "yarn with an attention factor of its own or without truncation as";
@@ -41,6 +55,16 @@ static mq_status check_rope(const mq_plan *plan, mq_error *err) {
                ? MQ_OK
                : mq_fail(err, MQ_ERR_USAGE, "llama.cpp has not %s rotary scaling for %s; " INSTEAD,
                          wrong, arch->name);
+}
+
+/* Whether those layers rotate that llama.cpp rotates: no field of a file can say which. */
+static bool rotates_alike(const mq_config *config, const mq_gguf_arch *arch) {
+    bool alike = true;
+    for (size_t i = 0; i < config->num_hidden_layers; i++) {
+        const bool rotates = arch->no_rope_step == 0 || (i + 1) % arch->no_rope_step != 0;
+        alike = alike && rotates == (config->layer_rotation[i] != MQ_ROTATION_NONE);
+    }
+    return alike;
 }
 
 static mq_status check_config(const mq_plan *plan, mq_error *err) {
@@ -61,6 +85,8 @@ static mq_status check_config(const mq_plan *plan, mq_error *err) {
         wrong = "biases";
     } else if (!arch->windows && config->final_logit_softcapping != 0) {
         wrong = "final_logit_softcapping";
+    } else if (!rotates_alike(config, arch)) {
+        wrong = "this pattern of no_rope_layers";
     }
     return wrong == NULL ? check_rope(plan, err)
                          : mq_fail(err, MQ_ERR_USAGE, "llama.cpp has not %s for %s; " INSTEAD,

@@ -188,6 +188,18 @@ static void fill_windows(mq_json *json, cJSON *made, const mq_config *config) {
     }
 }
 
+/* SmolLM3's, where the source leaves it to the interval. */
+static void fill_no_rope(mq_json *json, cJSON *made, const mq_config *config) {
+    if (is_given(made, "no_rope_layers")) {
+        return;
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(made, "no_rope_layers");
+    cJSON *list = mq_json_put_array(json, made, "no_rope_layers");
+    for (size_t i = 0; i < config->num_hidden_layers; i++) {
+        mq_json_put_size(json, list, NULL, config->layer_rotation[i] != MQ_ROTATION_NONE);
+    }
+}
+
 void mq_mlx_spell_config(mq_json *json, cJSON *made, const mq_config *config) {
     spell_rope(json, made, config);
     fill_fields(json, made, config);
@@ -195,5 +207,8 @@ void mq_mlx_spell_config(mq_json *json, cJSON *made, const mq_config *config) {
     mq_json_put_bool(json, made, "tie_word_embeddings", config->tie_word_embeddings);
     if (config->arch->windows == MQ_WINDOWS_SOME) {
         fill_windows(json, made, config);
+    }
+    if (config->arch->no_rope) {
+        fill_no_rope(json, made, config);
     }
 }

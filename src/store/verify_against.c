@@ -200,7 +200,8 @@ static bool is_respelled(const char *key) {
                                        "model_type",
                                        "query_pre_attn_scalar",
                                        "sliding_window",
-                                       "sliding_window_pattern"};
+                                       "sliding_window_pattern",
+                                       "no_rope_layers"};
     bool found = false;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         found = found || strcmp(key, keys[i]) == 0;

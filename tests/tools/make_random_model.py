@@ -4,9 +4,9 @@
 KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND tall: one whose feed-forward network is
 worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are shorter than a text; its third and sixth block see all of it.
 KIND tiny: a Llama of some 20,000 weights beside its embeddings.
-KIND qwen2, qwen3, mistral: small ones of these families, Mistral's without windows and with rotary settings as transformers 5
-spells them; what they leave to transformers' defaults are fields for which mlx-lm has others, and other bases are none that a
-reader has by default.
+KIND qwen2, qwen3, mistral, smollm3: small ones of these families, Mistral's without windows and with rotary settings as
+transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to transformers' defaults
+are fields for which mlx-lm has others, and other bases are none that a reader has by default.
 """
 import array
 import json
@@ -76,7 +76,13 @@ def mistral(demo):
     return config
 
 
-KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "qwen2": qwen2, "qwen3": qwen3, "mistral": mistral}
+def smollm3(demo):
+    return family(demo, "SmolLM3", use_sliding_window=False, sliding_window=None, num_hidden_layers=4, attention_bias=False,
+                  mlp_bias=False)
+
+
+KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "qwen2": qwen2, "qwen3": qwen3, "mistral": mistral,
+         "smollm3": smollm3}
 
 
 def shapes_of(config):

@@ -269,7 +269,7 @@ def main():
         wanted = master.weights(linears[name]) if tensor is None else numbers(tensor)
         original = master.tensors[linears[name] + ".codes"][1] if tensor is None else tensor[1]
         check(shape == original, theirs + " has another shape")
-        if arch == "llama" and (".attn_q." in theirs or ".attn_k." in theirs):
+        if arch in ("llama", "smollm3") and (".attn_q." in theirs or ".attn_k." in theirs):
             wanted = interleave(wanted, theirs, shape[0], master.config)
         if gemma and theirs.endswith("norm.weight"):
             wanted = float32(1 + w for w in wanted)

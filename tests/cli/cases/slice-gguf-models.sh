@@ -27,6 +27,9 @@ run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --for
 expect_err 'warning: llama.cpp computes MistralForCausalLM without its windows: .* more than 5 tokens'
 converts 'qwen2, tokenizer gpt2 qwen2, rope default' qwen2 qwen2
 converts 'qwen3, tokenizer gpt2 qwen2, rope default' qwen3 qwen2
+converts 'smollm3, tokenizer gpt2 smaug-bpe, rope default' smollm3-interval smaug-bpe # what GGUF files of SmolLM3-3B have
+converts 'smollm3, tokenizer gpt2 llama-bpe, rope yarn' smollm3-interval llama-bpe 'no_rope_layers=[1,1,1,0]' rope_theta=null \
+    rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000}'
 converts 'gemma3, tokenizer llama default, rope default' gemma3 gemma query_pre_attn_scalar=16
 converts 'gemma3, tokenizer llama default, rope default' gemma3-final-softcap gemma query_pre_attn_scalar=16
 converts 'gemma3, tokenizer llama default, rope linear' gemma3-v4-bf16 gemma query_pre_attn_scalar=16

@@ -27,8 +27,13 @@ scaled() { printf '{"%s":{"rope_type":"%s","factor":4,"rope_theta":100},"%s":{"r
 model 'this rotary scaling' gemma3 gemma query_pre_attn_scalar=16 \
     rope_parameters="$(scaled full_attention yarn sliding_attention)"
 model 'biases' qwen3-biases qwen2
-model "llama3's rotary scaling" qwen3 qwen2 rope_theta=null rope_parameters='{"rope_type":"llama3","factor":8,"rope_theta":100,
-    "low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":16}'
+llama3='{"rope_type":"llama3","factor":8,"rope_theta":100,"low_freq_factor":1,"high_freq_factor":4,
+    "original_max_position_embeddings":16}'
+model "llama3's rotary scaling" qwen3 qwen2 rope_theta=null rope_parameters="$llama3"
+model "llama3's rotary scaling" smollm3-interval smaug-bpe rope_theta=null rope_parameters="$llama3"
+model 'biases' smollm3-biases smaug-bpe
+model 'this pattern of no_rope_layers' smollm3 smaug-bpe
+model 'this pattern of no_rope_layers' smollm3-all-rotate smaug-bpe
 model "the local layers' rotary scaling" gemma3 gemma query_pre_attn_scalar=16 \
     rope_parameters="$(scaled sliding_attention linear full_attention)"
 

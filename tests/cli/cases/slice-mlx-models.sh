@@ -33,6 +33,8 @@ spelled '1000 None linear 4 False' rope-linear-v4
 spelled '1000000 100 None None False' gemma3
 spelled '100 100 dynamic 4 False' gemma3-dynamic
 spelled '5000 50 linear 8 False' gemma3-v4-bf16
+spelled '1000 None None None False' smollm3
+spelled '2000000 None None None False' smollm3-biases
 spelled '1000 None yarn 4 False' qwen3-biases
 sed 's/"factor":[ \t]*4/"factor": 5/' slice/config.json >other
 cp other slice/config.json
@@ -79,6 +81,7 @@ fills '1000000 True 1e-06' gemma3 tie_word_embeddings rms_norm_eps
 [ "$(python3 -c 'import json; print(json.load(open("slice/config.json"))["sliding_window_pattern"])')" = 2 ] ||
     fail "not every second layer is a global one"
 fills '1000000 4096' gemma3 sliding_window
+fills '1000 True [1, 1, 1, 0]' smollm3-interval tie_word_embeddings no_rope_layers
 # The length that a scaling was made for.
 run 0 matquant quantize "$GOLDEN/models/rope-yarn" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
 run 0 matquant slice master -o slice --bits 4 --force
