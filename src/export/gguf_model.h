@@ -9,12 +9,12 @@
 /* Architectures by config.json's model_type. */
 typedef struct mq_gguf_arch {
     const char *model_type, *name;
-    bool interleaved;    /* rotates neighbouring rows */
-    bool biases;         /* of any linear, as config.json says */
-    bool windows;        /* of the layers that config.json names */
-    bool scaling;        /* rotary scaling of all kinds that llama.cpp has, not only linear */
-    bool factors;        /* llama3's, too, whose factors are a tensor */
-    size_t no_rope_step; /* every so-manieth layer does not rotate; 0: all do */
+    bool interleaved; /* rotates neighbouring rows */
+    bool biases;      /* of any linear, as config.json says */
+    bool windows;     /* of the layers that config.json names */
+    bool scaling;     /* rotary scaling of all kinds that llama.cpp has, not only linear */
+    bool factors;     /* llama3's, too: its factors are a tensor that only some loaders ask for */
+    size_t no_rope_step; /* every no_rope_step-th layer does not rotate; 0: all do */
     mq_activation activation;
 } mq_gguf_arch;
 

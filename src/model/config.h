@@ -48,7 +48,7 @@ typedef struct mq_config {
                               global */
     bool *layer_is_local;  /* [num_hidden_layers] */
     mq_rotation *layer_rotation; /* [num_hidden_layers] */
-    mq_rope rope[2];             /* 0: global layers, 1: local layers */
+    mq_rope rope[2];             /* by mq_rotation: global layers, local layers */
 } mq_config;
 
 /* Reads FOLDER/config.json. MQ_ERR_INPUT: an architecture that the table has not (names the known

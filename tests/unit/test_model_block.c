@@ -70,6 +70,7 @@ static fixture small_fixture(const char *architecture) {
                      .shape = {.sequences = 2, .length = 7}};
 }
 
+/* Llama's layer; SmolLM3's, which is the same but for its rotation, without one. */
 static void test_llama_differences(void **state) {
     (void)state;
     static const char *const architectures[] = {"LlamaForCausalLM", "SmolLM3ForCausalLM"};
