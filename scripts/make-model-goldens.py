@@ -2,7 +2,7 @@
 """Makes tests/golden/models/: small random checkpoints and the logits that transformers gives for them.
 
     pip install torch transformers safetensors numpy
-    scripts/make-model-goldens.py [FOLDER]
+    scripts/make-model-goldens.py [FOLDER [CASE...]]    # all, in place of what is there, or the cases that are named
 
 Each case is a folder: config.json in the spelling that the case names, model.safetensors (or shards with an index; a
 link where a case shares the weights of another), and expected.safetensors with `ids` I32 [sequences, length], `logits`
@@ -197,6 +197,41 @@ CASES.update({
         "BF16", None, None, False,
     ),
 })
+# Gemma 3 with images, of which only text is run here; the parts for images are as small as they may be.
+IMAGES = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "model_type": "gemma3",
+    "boi_token_index": VOCAB - 3,
+    "eoi_token_index": VOCAB - 2,
+    "image_token_index": VOCAB - 1,
+    "mm_tokens_per_image": 1,
+    "initializer_range": 0.02,
+    "vision_config": {
+        "model_type": "siglip_vision_model", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "image_size": 4, "patch_size": 2, "vision_use_head": False,
+    },
+}
+CASES.update({
+    # In version 4's spelling, fields left out where they are transformers' defaults, and the names of published checkpoints.
+    "gemma3-images": (
+        change(IMAGES, torch_dtype="bfloat16", eos_token_id=[1, 2], text_config={
+            "model_type": "gemma3_text", "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 6, "head_dim": 4,
+            "query_pre_attn_scalar": 6, "vocab_size": VOCAB, "sliding_window": 5,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}),
+        "BF16", None, None, False,
+    ),
+    # As transformers 5 writes it, with the names of its modules, in shards.
+    "gemma3-images-v5": (
+        change(IMAGES, dtype="bfloat16", tie_word_embeddings=False, text_config=change(
+            GEMMA, ["architectures"], tie_word_embeddings=False, dtype="bfloat16")),
+        "BF16", None, None, True,
+    ),
+})
+# What tensors are called in published checkpoints of transformers' modules.
+PUBLISHED = {
+    "gemma3-images": {"model.language_model.": "language_model.model.", "model.vision_tower.": "vision_tower.vision_model.",
+                      "model.multi_modal_projector.": "multi_modal_projector."},
+}
 
 
 def hand_over_attention_softcap():
@@ -216,7 +251,7 @@ def random_state(config, seed):
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
     state = {}
     for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight" and config["tie_word_embeddings"]:
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
         values = generator.standard_normal(tuple(tensor.shape))
         if "norm" in name:
@@ -231,8 +266,16 @@ def random_state(config, seed):
     return state
 
 
+def published(name, prefixes):
+    for own, other in prefixes.items():
+        if name.startswith(own):
+            return other + name[len(own):]
+    return name
+
+
 def write_weights(folder, state, kind, shards):
-    state = {name: tensor.to(TYPES[kind]).contiguous() for name, tensor in state.items()}
+    prefixes = PUBLISHED.get(folder.name, {})
+    state = {published(name, prefixes): tensor.to(TYPES[kind]).contiguous() for name, tensor in state.items()}
     metadata = {"format": "pt"}
     if not shards:
         save_file(state, folder / "model.safetensors", metadata)
@@ -255,9 +298,17 @@ def link_weights(folder, owner):
 def rotary_tables(model, prefix, *layer_type):
     """The first half of each row: the second is the same again."""
     x = torch.zeros(1, LENGTH, 1)
-    cos, sin = model.model.rotary_emb(x, torch.arange(LENGTH)[None], *layer_type)
+    text = getattr(model.model, "language_model", model.model)
+    cos, sin = text.rotary_emb(x, torch.arange(LENGTH)[None], *layer_type)
     half = cos.shape[-1] // 2
     return {f"{prefix}.cos": cos[0, :, :half].contiguous(), f"{prefix}.sin": sin[0, :, :half].contiguous()}
+
+
+def check_language_model(model, ids, logits):
+    """That a model with images computes of text what its language model does by itself."""
+    alone = AutoModelForCausalLM.from_config(model.config.text_config, attn_implementation="eager")
+    alone.model, alone.lm_head = model.model.language_model, model.lm_head
+    assert torch.equal(alone.eval()(ids).logits.reshape(logits.shape), logits)
 
 
 def expected_of(folder, ids):
@@ -265,17 +316,21 @@ def expected_of(folder, ids):
     model.eval()
     with torch.no_grad():
         result = {"logits": model(ids).logits.reshape(-1, VOCAB).float().contiguous()}
-        if model.config.model_type != "gemma3_text":
+        if not model.config.model_type.startswith("gemma3"):
             result.update(rotary_tables(model, "global"))
         else:
             result.update(rotary_tables(model, "global", "full_attention"))
             result.update(rotary_tables(model, "local", "sliding_attention"))
+        if hasattr(model.model, "language_model"):
+            check_language_model(model, ids, result["logits"])
     return result
 
 
-def make(root, name, seed, expected):
+def make(root, name):
     config, kind, owner, different, shards = CASES[name]
-    folder = root / name
+    seed, folder = list(CASES).index(name), root / name
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if owner is None:
@@ -285,12 +340,12 @@ def make(root, name, seed, expected):
     ids = torch.tensor(np.random.default_rng(1000 + seed if owner is None else 7).integers(0, VOCAB, (SEQUENCES, LENGTH)))
     ids = ids if owner is None else load_file(root / owner / "expected.safetensors")["ids"].long()
     result = expected_of(folder, ids)
-    logits = expected[name] = result["logits"]
+    logits = result["logits"]
     save_file({"ids": ids.to(torch.int32).contiguous(), **result}, folder / "expected.safetensors")
     largest = logits.abs().max().item()
     line = f"{name}: largest logit {largest:.2f}"
     if different is not None:
-        distance = (logits - expected[different]).abs().max().item() / largest
+        distance = (logits - load_file(root / different / "expected.safetensors")["logits"]).abs().max().item() / largest
         assert distance > 0.02, f"{name} does not differ from {different}"
         line += f", differs from {different} by {distance:.2f} of it"
     print(line)
@@ -298,13 +353,13 @@ def make(root, name, seed, expected):
 
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "tests/golden/models")
-    if root.exists():
+    names = sys.argv[2:]
+    if not names and root.exists():
         shutil.rmtree(root)
-    root.mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)
     hand_over_attention_softcap()
-    expected = {}
-    for seed, name in enumerate(CASES):
-        make(root, name, seed, expected)
+    for name in names or CASES:
+        make(root, name)
     total = sum(f.stat().st_size for f in root.rglob("*") if f.is_file() and not f.is_symlink())
     print(f"{total} bytes")
 

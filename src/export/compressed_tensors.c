@@ -7,6 +7,7 @@
  * element type of what is plain, since readers cast them to it. */
 #include "export/export.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "export/integer_format.h"
@@ -82,15 +83,26 @@ static void put_groups(mq_json *json, cJSON *quantization, const mq_plan *plan) 
     mq_json_put_bool(json, weights, "dynamic", false);
 }
 
-/* All linear layers but those that the master left alone and a head that is not packed. */
+/* Which modules are not packed, by transformers' names: layers that the master left alone, a head,
+ * and all of other parts, by a regular expression that finds them whatever stands before. */
 static void put_ignored(mq_json *json, cJSON *quantization, const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
     const cJSON *old = cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master),
                                                         "quantization_config");
-    const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored");
-    cJSON *list = ignored == NULL ? mq_json_put_array(json, quantization, "ignore")
-                                  : mq_json_put_copy(json, quantization, "ignore", ignored);
+    const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored"), *item = NULL;
+    cJSON *list = mq_json_put_array(json, quantization, "ignore");
+    char name[MQ_NAME_SIZE];
+    cJSON_ArrayForEach(item, ignored) {
+        mq_json_put_text(json, list, NULL,
+                         mq_config_rename(name, config, item->valuestring, MQ_LAYOUT_MODULES));
+    }
     if (mq_integer_head(plan) == NULL) {
         mq_json_put_text(json, list, NULL, "lm_head");
+    }
+    const char *const *parts = mq_arch_layout(config->arch, MQ_LAYOUT_PUBLISHED)->other_parts;
+    for (; parts != NULL && *parts != NULL; parts++) { /* each ends with a point */
+        snprintf(name, sizeof name, "re:.*%s*", *parts);
+        mq_json_put_text(json, list, NULL, name);
     }
 }
 

@@ -222,16 +222,17 @@ static mq_status add_layer(mq_plan *plan, size_t layer, mq_error *err) {
 
 static mq_status add_tensors(mq_plan *plan, mq_error *err) {
     const mq_config *config = plan->job->config;
-    mq_status status = add_weight(plan, config->arch->embedding, EMBEDDING, 0, err);
+    const mq_layout *layout = mq_config_layout(config);
+    mq_status status = add_weight(plan, layout->embedding, EMBEDDING, 0, err);
     for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
         status = add_layer(plan, layer, err);
     }
     if (status == MQ_OK) {
-        status = add_vector(plan, config->arch->final_norm, "output_norm.weight", 0,
+        status = add_vector(plan, layout->final_norm, "output_norm.weight", 0,
                             config->arch->norm_plus_one, err);
     }
     if (status == MQ_OK && !config->tie_word_embeddings) {
-        status = add_weight(plan, config->arch->head, HEAD, 0, err);
+        status = add_weight(plan, layout->head, HEAD, 0, err);
     }
     if (status == MQ_OK && config->rope[0].type == MQ_ROPE_LLAMA3) {
         const size_t count = config->head_dim / 2;

@@ -96,7 +96,7 @@ static mq_status check_config(const mq_plan *plan, mq_error *err) {
 static mq_status find_arch(mq_gguf *own, const mq_plan *plan, mq_error *err) {
     const mq_arch *arch = plan->job->config->arch;
     for (size_t i = 0; i < sizeof arches / sizeof *arches; i++) {
-        if (strcmp(arches[i].model_type, arch->model_type) == 0) {
+        if (strcmp(arches[i].model_type, mq_arch_text_model_type(arch)) == 0) {
             own->arch = &arches[i];
             return MQ_OK;
         }
@@ -111,6 +111,8 @@ mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err) 
     }
     if (status == MQ_OK) {
         mq_plan_warn_windows(plan, "llama.cpp");
+        mq_plan_warn_parts(plan, "llama.cpp reads images by a file of their own, which its "
+                                 "convert_hf_to_gguf.py --mmproj makes of the source");
     }
     return status;
 }

@@ -6,7 +6,7 @@
 
 #define MQ_GGUF_ALIGNMENT 32
 
-/* Architectures by config.json's model_type. */
+/* Architectures by config.json's model_type, that of the language model. */
 typedef struct mq_gguf_arch {
     const char *model_type, *name;
     bool interleaved; /* rotates neighbouring rows */

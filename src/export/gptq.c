@@ -30,7 +30,7 @@ static bool has_width(unsigned width) {
 }
 
 static bool is_head(const mq_plan *plan, const mq_master_view *view) {
-    const mq_name name = mq_name_parse(plan->job->config->arch->head);
+    const mq_name name = mq_name_parse(mq_config_layout(plan->job->config)->head);
     return strcmp(name.stem, view->prefix) == 0;
 }
 
@@ -128,6 +128,7 @@ static cJSON *put_own(mq_json *json, cJSON *dynamic, char sign, const char *laye
 
 /* Layers that the master left alone, and the head where it has another width. */
 static void put_dynamic(mq_json *json, cJSON *quantization, const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
     const cJSON *old = cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master),
                                                         "quantization_config");
     const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored"), *item = NULL;
@@ -137,9 +138,16 @@ static void put_dynamic(mq_json *json, cJSON *quantization, const mq_plan *plan)
         return;
     }
     cJSON *dynamic = mq_json_put_object(json, quantization, "dynamic");
-    cJSON_ArrayForEach(item, ignored) { put_own(json, dynamic, '-', item->valuestring); }
+    char name[MQ_NAME_SIZE]; /* of transformers' modules */
+    cJSON_ArrayForEach(item, ignored) {
+        put_own(json, dynamic, '-',
+                mq_config_rename(name, config, item->valuestring, MQ_LAYOUT_MODULES));
+    }
     if (width != plan->job->width) {
-        mq_json_put_size(json, put_own(json, dynamic, '+', head->prefix), "bits", width);
+        mq_json_put_size(json,
+                         put_own(json, dynamic, '+',
+                                 mq_config_rename(name, config, head->prefix, MQ_LAYOUT_MODULES)),
+                         "bits", width);
     }
 }
 

@@ -69,11 +69,11 @@ static const mq_master_view *packed(const mq_plan *plan, const char *weight) {
 }
 
 const mq_master_view *mq_integer_embedding(const mq_plan *plan) {
-    return packed(plan, plan->job->config->arch->embedding);
+    return packed(plan, mq_config_layout(plan->job->config)->embedding);
 }
 
 const mq_master_view *mq_integer_head(const mq_plan *plan) {
-    return packed(plan, plan->job->config->arch->head);
+    return packed(plan, mq_config_layout(plan->job->config)->head);
 }
 
 mq_status mq_integer_add(mq_plan *plan, const mq_master_view *view, const char *part,

@@ -6,7 +6,8 @@
  * levels as one of 3 bits. A layer is taken for quantized when its scales are there, so that layers
  * without (ignored ones) need no entry. config.json names group size and bits once, and a layer
  * whose own differ (an embedding's may) by its own entry, under the layer's path beside the two.
- * Tensors that the model does not have, or does not use, are left out.
+ * Tensors that the language model does not have, or does not use, are left out, and those that it
+ * has are called as published.
  * The safetensors header's "format" may stay "pt": MLX does not look at it and transformers accepts
  * it. */
 #include "export/export.h"
@@ -170,6 +171,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     mq_mlx_warn_of_reader(plan);
     plan->group_size = common_group_size(plan);
     plan->has = mq_mlx_has;
+    plan->layout = MQ_LAYOUT_PUBLISHED;
     return mq_plan_walk(plan, add_linear, mq_add_unquantized, err);
 }
 
@@ -192,7 +194,10 @@ static void put_exceptions(mq_json *json, cJSON *quantization, const mq_plan *pl
         const unsigned bits = bits_of_layer(plan, view);
         if ((group_size != plan->group_size || bits != bits_of(plan)) &&
             !mq_config_is_unused_head(plan->job->config, view->prefix)) {
-            put_quantization(json, quantization, view->prefix, group_size, bits);
+            char name[MQ_NAME_SIZE];
+            put_quantization(json, quantization,
+                             mq_config_rename(name, plan->job->config, view->prefix, plan->layout),
+                             group_size, bits);
         }
     }
 }

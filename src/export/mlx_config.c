@@ -66,6 +66,7 @@ void mq_mlx_warn_of_reader(const mq_plan *plan) {
     warn(plan, has_own_yarn(&config->rope[0]),
          "yarn with an attention factor of its own or without truncation");
     mq_plan_warn_windows(plan, "mlx-lm");
+    mq_plan_warn_parts(plan, "mlx-lm reads text only");
 }
 
 /* --- config.json ------------------------------------------------------------------------------ */
@@ -153,6 +154,18 @@ static void spell_rope(mq_json *json, cJSON *made, const mq_config *config) {
     }
 }
 
+static void fill_type(mq_json *json, cJSON *made, const char *model_type) {
+    if (!is_given(made, "model_type")) {
+        cJSON_DeleteItemFromObjectCaseSensitive(made, "model_type");
+        mq_json_put_text(json, made, "model_type", model_type);
+    }
+}
+
+static void spell_tie(mq_json *json, cJSON *made, const mq_config *config) {
+    cJSON_DeleteItemFromObjectCaseSensitive(made, "tie_word_embeddings");
+    mq_json_put_bool(json, made, "tie_word_embeddings", config->tie_word_embeddings);
+}
+
 static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
     const mq_arch *arch = config->arch;
     const struct {
@@ -160,16 +173,15 @@ static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
         bool has;
         double value;
     } fields[] = {
+        {"vocab_size", true, (double)config->vocab_size},
+        {"num_attention_heads", true, (double)config->num_attention_heads},
         {"num_key_value_heads", true, (double)config->num_key_value_heads},
         {"head_dim", true, (double)config->head_dim},
         {"max_position_embeddings", true, (double)config->max_position_embeddings},
         {"rms_norm_eps", true, config->rms_norm_eps},
         {"query_pre_attn_scalar", arch->query_pre_attn_scalar, arch->default_query_pre_attn_scalar},
     };
-    if (!is_given(made, "model_type")) {
-        cJSON_DeleteItemFromObjectCaseSensitive(made, "model_type");
-        mq_json_put_text(json, made, "model_type", arch->model_type);
-    }
+    fill_type(json, made, mq_arch_text_model_type(arch));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (fields[i].has && !is_given(made, fields[i].name)) {
             set_number(json, made, fields[i].name, fields[i].value);
@@ -200,13 +212,25 @@ static void fill_no_rope(mq_json *json, cJSON *made, const mq_config *config) {
     }
 }
 
+/* mlx-lm reads these beside what describes the language model. */
+static void fill_beside(mq_json *json, cJSON *made, const mq_config *config) {
+    fill_type(json, made, config->arch->model_type);
+    set_number(json, made, "vocab_size", (double)config->vocab_size);
+    spell_tie(json, made, config);
+}
+
 void mq_mlx_spell_config(mq_json *json, cJSON *made, const mq_config *config) {
-    spell_rope(json, made, config);
-    fill_fields(json, made, config);
-    cJSON_DeleteItemFromObjectCaseSensitive(made, "tie_word_embeddings");
-    mq_json_put_bool(json, made, "tie_word_embeddings", config->tie_word_embeddings);
-    if (config->arch->windows == MQ_WINDOWS_SOME) {
-        fill_windows(json, made, config);
+    const mq_arch *arch = config->arch;
+    cJSON *text =
+        arch->text_field == NULL ? made : cJSON_GetObjectItemCaseSensitive(made, arch->text_field);
+    spell_rope(json, text, config);
+    fill_fields(json, text, config);
+    spell_tie(json, text, config);
+    if (arch->windows == MQ_WINDOWS_SOME) {
+        fill_windows(json, text, config);
+    }
+    if (text != made) {
+        fill_beside(json, made, config);
     }
     if (config->arch->no_rope) {
         fill_no_rope(json, made, config);

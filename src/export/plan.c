@@ -6,7 +6,8 @@
 #include "store/names.h"
 
 mq_status mq_plan_begin(mq_plan *plan, const mq_export_job *job, mq_error *err) {
-    *plan = (mq_plan){.job = job, .group_size = mq_master_group_size(job->master)};
+    *plan = (mq_plan){
+        .job = job, .group_size = mq_master_group_size(job->master), .layout = job->config->layout};
     if (mq_master_serves(job->master, job->width)) {
         return MQ_OK;
     }
@@ -40,7 +41,8 @@ mq_status mq_plan_add(mq_plan *plan, const char *name, const mq_piece *piece, mq
     }
     mq_piece *added = &plan->pieces[plan->count];
     *added = *piece;
-    added->spec.name = mq_strdup(name);
+    char renamed[MQ_NAME_SIZE];
+    added->spec.name = mq_strdup(mq_config_rename(renamed, plan->job->config, name, plan->layout));
     if (added->spec.name == NULL) {
         return mq_fail_memory(err, "the list of tensors", 0);
     }
@@ -136,8 +138,8 @@ double mq_plan_bits_per_weight(const mq_plan *plan) {
 }
 
 mq_dtype mq_plan_source_dtype(const mq_plan *plan) {
-    const mq_arch *arch = plan->job->config->arch;
-    const char *const names[] = {arch->embedding, arch->final_norm};
+    const mq_layout *layout = mq_config_layout(plan->job->config);
+    const char *const names[] = {layout->embedding, layout->final_norm};
     for (size_t i = 0; i < 2; i++) {
         const mq_tensor_info *info =
             mq_tensors_find(mq_master_tensors(plan->job->master), names[i]);
@@ -176,5 +178,24 @@ void mq_plan_warn_windows(const mq_plan *plan, const char *program) {
             "%s computes %s without its windows: what it says of more than %zu tokens is not the "
             "model's",
             program, plan->job->config->arch->architecture, window);
+    }
+}
+
+void mq_plan_warn_parts(const mq_plan *plan, const char *why) {
+    const mq_tensors *tensors = mq_master_tensors(plan->job->master);
+    const char *first = NULL;
+    size_t count = 0;
+    for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
+        const char *name = mq_tensors_at(tensors, i)->name;
+        if (mq_config_is_of_other_part(plan->job->config, name)) {
+            first = first == NULL ? name : first;
+            count++;
+        }
+    }
+    if (count > 0) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "the slice is the language model alone, without %zu tensors of other parts (%.150s, "
+               "...): %s",
+               count, first, why);
     }
 }

@@ -56,7 +56,9 @@ struct mq_plan {
     /* Which of the master's tensors mq_plan_walk takes, a quantized layer by the name of its
      * weight; NULL: all. */
     bool (*has)(const mq_config *config, const char *name);
-    void *own; /* the format's */
+    mq_layout_kind layout; /* of the output's names: the master's, if a format does not set another
+                              before it adds pieces */
+    void *own;             /* the format's */
     void (*free_own)(void *own);
 };
 
@@ -64,7 +66,7 @@ struct mq_plan {
 mq_status mq_plan_begin(mq_plan *plan, const mq_export_job *job, mq_error *err);
 void mq_plan_free(mq_plan *plan);
 
-/* Appends a piece; name is copied, sources are counted. */
+/* Appends a piece; name, the master's, is copied as plan->layout has it, sources are counted. */
 mq_status mq_plan_add(mq_plan *plan, const char *name, const mq_piece *piece, mq_error *err);
 
 /* A tensor that is not quantized, under its name: the one that is private to the width in place of
@@ -104,5 +106,9 @@ bool mq_plan_is_symmetric(const mq_plan *plan);
  * so of `program`. */
 size_t mq_plan_window(const mq_plan *plan);
 void mq_plan_warn_windows(const mq_plan *plan, const char *program);
+
+/* Of a format for language models alone: warns of other parts that the master has, such as a vision
+ * tower, and says why they are left out. */
+void mq_plan_warn_parts(const mq_plan *plan, const char *why);
 
 #endif

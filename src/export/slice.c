@@ -323,6 +323,9 @@ static mq_status slice_master(mq_slice_report *report, const mq_export_format *f
     if (status == MQ_OK) {
         status = mq_config_read(&config, job->options->master, err);
     }
+    if (status == MQ_OK) {
+        mq_config_find_layout(&config, mq_master_tensors(master));
+    }
     if (status == MQ_OK && mq_master_serves(master, job->width)) {
         status = mq_master_weights(&weights, master, job->width, err);
     }

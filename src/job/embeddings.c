@@ -26,11 +26,11 @@ static void add_matrix(mq_quantize_plan *plan, const char *name) {
 
 /* A head that stands beside tied embeddings is the same once more, and stays so. */
 void mq_quantize_embedding_layout(mq_quantize_plan *plan) {
-    const mq_arch *arch = plan->model->config.arch;
+    const mq_layout *layout = mq_config_layout(&plan->model->config);
     if (plan->options->embeddings != MQ_EMBEDDINGS_KEEP) {
-        add_matrix(plan, arch->embedding);
-        if (mq_tensors_find(plan->source, arch->head) != NULL) {
-            add_matrix(plan, arch->head);
+        add_matrix(plan, layout->embedding);
+        if (mq_tensors_find(plan->source, layout->head) != NULL) {
+            add_matrix(plan, layout->head);
         }
     }
 }
@@ -49,12 +49,12 @@ static mq_status put_rows(void *user, const mq_quantized *quantized, size_t firs
 
 mq_status mq_quantize_embeddings(const mq_quantize_plan *plan, mq_master_writer *writer,
                                  mq_error *err) {
-    const mq_arch *arch = plan->model->config.arch;
+    const mq_layout *layout = mq_config_layout(&plan->model->config);
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < plan->embedding_count; i++) {
         target self = {writer, plan->selection.tensors + i};
         status = mq_embedding_quantize(
-            plan->options, plan->model, i == 0 ? arch->embedding : arch->head,
+            plan->options, plan->model, i == 0 ? layout->embedding : layout->head,
             plan->selection.embedding_groups, put_rows, &self, plan->context, err);
     }
     return status;
@@ -100,10 +100,10 @@ static const embedded *of(const mq_weights *self) { return (const embedded *)(co
 
 /* Its number among the layout's linears, or that of all. */
 static size_t index_of(const mq_quantize_plan *plan, const char *name) {
-    const mq_arch *arch = plan->model->config.arch;
+    const mq_layout *layout = mq_config_layout(&plan->model->config);
     const size_t first = plan->selection.tensors;
-    return strcmp(name, arch->embedding) == 0 ? first
-           : plan->embedding_count > 1 && strcmp(name, arch->head) == 0
+    return strcmp(name, layout->embedding) == 0 ? first
+           : plan->embedding_count > 1 && strcmp(name, layout->head) == 0
                ? first + 1
                : first + plan->embedding_count;
 }

@@ -333,9 +333,10 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_model_open_plain(&plan->model, options->model, err);
     }
     if (status == MQ_OK) {
+        const char *heads[MQ_LAYOUT_COUNT + 1];
         warn_of_length(plan);
         status = mq_tensors_open_without(&plan->source, options->model,
-                                         mq_config_unused_head(&plan->model->config), err);
+                                         mq_config_unused_heads(heads, &plan->model->config), err);
     }
     if (status == MQ_OK) {
         status = mq_quantize_in_source(

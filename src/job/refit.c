@@ -108,8 +108,8 @@ mq_status mq_quantize_private_names(mq_quantize_plan *plan, mq_error *err) {
         }
     }
     if (plan->refit_width_count > 0) {
-        memcpy(plan->norms[plan->norm_count++], config->arch->final_norm,
-               strlen(config->arch->final_norm) + 1);
+        memcpy(plan->norms[plan->norm_count++], mq_config_layout(config)->final_norm,
+               strlen(mq_config_layout(config)->final_norm) + 1);
     }
     for (size_t i = 0; i < plan->norm_count; i++) {
         plan->norm_names[i] = plan->norms[i];

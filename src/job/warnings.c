@@ -49,6 +49,7 @@ static mq_status warn_of_file(const mq_quantize_plan *plan, const file_warning *
 /* Rotary frequencies, which old checkpoints of Llama store and nobody reads, are no loss. */
 static bool is_foreign(const mq_quantize_plan *plan, const char *name) {
     return !mq_config_has_tensor(&plan->model->config, name) &&
+           !mq_config_is_of_other_part(&plan->model->config, name) &&
            !mq_ends_with(name, ".rotary_emb.inv_freq");
 }
 

@@ -19,6 +19,26 @@ static const char *const gemma3_fields[] = {
     NULL,
 };
 
+/* Of images nothing is read here: the language model computes the same of text without them. */
+static const char *const gemma3_fields_beside[] = {
+    "text_config",
+    "vision_config",
+    "mm_tokens_per_image",
+    "boi_token_index",
+    "eoi_token_index",
+    "image_token_index",
+    "boi_token_id",
+    "eoi_token_id",
+    "image_token_id",
+    "vocab_size", /* mlx-lm reads it here */
+    NULL,
+};
+
+static const char *const gemma3_parts[] = {"vision_tower.", "multi_modal_projector.", NULL};
+
+static const char *const gemma3_part_modules[] = {"model.vision_tower.",
+                                                  "model.multi_modal_projector.", NULL};
+
 /* Of these and of SmolLM3: use_sliding_window is false (config_fields.c), and then sliding_window
  * has no influence. */
 static const char *const qwen_fields[] = {"hidden_act", "sliding_window", NULL};
@@ -36,15 +56,40 @@ static const char *const smollm3_fields[] = {
         [MQ_DOWN] = "mlp.down_proj",                                                               \
     }
 
+/* The names of a language model below `prefix`, its head below `head_prefix`. */
+#define LAYOUT(prefix, head_prefix, parts)                                                         \
+    {                                                                                              \
+        .block_prefix = prefix "layers.%zu.", .embedding = prefix "embed_tokens.weight",           \
+        .final_norm = prefix "norm.weight", .head = head_prefix "lm_head.weight",                  \
+        .other_parts = (parts),                                                                    \
+    }
+
 /* What most families share. */
-#define PLAIN_NAMES                                                                                \
-    .block_prefix = "model.layers.%zu.", .linear = LINEAR_NAMES,                                   \
-    .embedding = "model.embed_tokens.weight", .final_norm = "model.norm.weight",                   \
-    .head = "lm_head.weight"
+#define PLAIN_NAMES .layouts = {LAYOUT("model.", "", NULL)}, .linear = LINEAR_NAMES
 
 #define LLAMA_NORMS                                                                                \
     [MQ_NORM_INPUT] = "input_layernorm", [MQ_NORM_PRE_FFN] = "post_attention_layernorm"
 #define HEAD_NORMS [MQ_NORM_Q] = "self_attn.q_norm", [MQ_NORM_K] = "self_attn.k_norm"
+
+/* Gemma 3's language model, by itself or in a model with images. */
+#define GEMMA3                                                                                     \
+    .norm =                                                                                        \
+        {                                                                                          \
+            [MQ_NORM_INPUT] = "input_layernorm",                                                   \
+            [MQ_NORM_POST_ATTN] = "post_attention_layernorm",                                      \
+            [MQ_NORM_PRE_FFN] = "pre_feedforward_layernorm",                                       \
+            [MQ_NORM_POST_FFN] = "post_feedforward_layernorm",                                     \
+            HEAD_NORMS,                                                                            \
+    },                                                                                             \
+    .fields = gemma3_fields, .activation_field = "hidden_activation", .norm_plus_one = true,       \
+    .scale_embeddings = true, .overflows_f16 = true, .query_pre_attn_scalar = true,                \
+    .local_rope = true, .attention_bias = true, .windows = MQ_WINDOWS_SOME,                        \
+    .default_tie_word_embeddings = true, .default_activation = MQ_GELU_TANH,                       \
+    .default_rope_theta = 1000000.0, .default_rms_norm_eps = 1e-6,                                 \
+    .default_rope_local_base_freq = 10000.0, .default_query_pre_attn_scalar = 256.0,               \
+    .default_max_position_embeddings = 131072, .default_num_attention_heads = 8,                   \
+    .default_vocab_size = 262208, .default_head_dim = 256, .default_num_key_value_heads = 4,       \
+    .default_sliding_window = 4096, .default_sliding_window_pattern = 6
 
 /* Defaults are those of transformers' configuration classes. */
 static const mq_arch table[] = {
@@ -65,34 +110,22 @@ static const mq_arch table[] = {
         .architecture = "Gemma3ForCausalLM",
         .model_type = "gemma3_text",
         PLAIN_NAMES,
-        .norm =
+        GEMMA3,
+    },
+    {
+        .architecture = "Gemma3ForConditionalGeneration",
+        .model_type = "gemma3",
+        .text_field = "text_config",
+        .text_model_type = "gemma3_text",
+        .fields_beside = gemma3_fields_beside,
+        .layouts =
             {
-                [MQ_NORM_INPUT] = "input_layernorm",
-                [MQ_NORM_POST_ATTN] = "post_attention_layernorm",
-                [MQ_NORM_PRE_FFN] = "pre_feedforward_layernorm",
-                [MQ_NORM_POST_FFN] = "post_feedforward_layernorm",
-                HEAD_NORMS,
+                [MQ_LAYOUT_PUBLISHED] =
+                    LAYOUT("language_model.model.", "language_model.", gemma3_parts),
+                [MQ_LAYOUT_MODULES] = LAYOUT("model.language_model.", "", gemma3_part_modules),
             },
-        .fields = gemma3_fields,
-        .activation_field = "hidden_activation",
-        .norm_plus_one = true,
-        .scale_embeddings = true,
-        .overflows_f16 = true,
-        .query_pre_attn_scalar = true,
-        .local_rope = true,
-        .attention_bias = true,
-        .windows = MQ_WINDOWS_SOME,
-        .default_tie_word_embeddings = true,
-        .default_activation = MQ_GELU_TANH,
-        .default_rope_theta = 1000000.0,
-        .default_rms_norm_eps = 1e-6,
-        .default_rope_local_base_freq = 10000.0,
-        .default_query_pre_attn_scalar = 256.0,
-        .default_max_position_embeddings = 131072,
-        .default_head_dim = 256,
-        .default_num_key_value_heads = 4,
-        .default_sliding_window = 4096,
-        .default_sliding_window_pattern = 6,
+        .linear = LINEAR_NAMES,
+        GEMMA3,
     },
     {
         .architecture = "Qwen2ForCausalLM",
@@ -172,4 +205,13 @@ const mq_arch *mq_arch_find(const char *architecture) {
         }
     }
     return NULL;
+}
+
+const mq_layout *mq_arch_layout(const mq_arch *arch, mq_layout_kind kind) {
+    return arch->layouts[kind].embedding != NULL ? &arch->layouts[kind]
+                                                 : &arch->layouts[MQ_LAYOUT_PUBLISHED];
+}
+
+const char *mq_arch_text_model_type(const mq_arch *arch) {
+    return arch->text_field != NULL ? arch->text_model_type : arch->model_type;
 }

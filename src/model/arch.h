@@ -40,16 +40,35 @@ typedef enum mq_windows {
 
 typedef enum mq_activation { MQ_SILU, MQ_GELU_TANH } mq_activation;
 
+/* What a checkpoint's tensors are called outside of its blocks. */
+typedef struct mq_layout {
+    const char *block_prefix;                  /* with one %zu: "model.layers.%zu." */
+    const char *embedding, *final_norm, *head; /* full tensor names with ".weight" */
+    const char *const *other_parts; /* NULL-terminated: what the names of tensors begin with that
+                                       are the model's, but not its language model's; NULL: none */
+} mq_layout;
+
+/* The layouts that a family's checkpoints may have; their tensors show which
+ * (mq_config_find_layout). */
+typedef enum mq_layout_kind {
+    MQ_LAYOUT_PUBLISHED, /* as its makers publish them; mlx-lm's modules have these names */
+    MQ_LAYOUT_MODULES,   /* the names of transformers' modules */
+    MQ_LAYOUT_COUNT
+} mq_layout_kind;
+
 typedef struct mq_arch {
-    const char *architecture; /* config.json "architectures"[0] */
-    const char *model_type;   /* config.json "model_type" */
-    const char *block_prefix; /* with one %zu: "model.layers.%zu." */
+    const char *architecture;    /* config.json "architectures"[0] */
+    const char *model_type;      /* config.json "model_type" */
+    const char *text_field;      /* the member of config.json that describes the language model:
+                                    "text_config"; NULL: config.json does */
+    const char *text_model_type; /* "model_type" in there */
+    const char *const *fields_beside;   /* NULL-terminated: of config.json, where text_field */
+    mq_layout layouts[MQ_LAYOUT_COUNT]; /* one without names is the first (mq_arch_layout) */
     const char
         *linear[MQ_LINEAR_COUNT]; /* "self_attn.q_proj", ...: tensor = prefix + this + ".weight" */
     const char *norm[MQ_NORM_COUNT]; /* "input_layernorm", ...; NULL: the family has none */
-    const char *embedding, *final_norm, *head; /* full tensor names with ".weight" */
-    const char *const *fields; /* NULL-terminated: the fields of config.json that this family reads
-                                  beyond those that every family has (config_fields.c) */
+    const char *const *fields;    /* NULL-terminated: the fields that this family reads beyond those
+                                     that every family has (config_fields.c) */
     const char *activation_field; /* "hidden_act", ... */
     bool norm_plus_one;           /* the norm multiplies by 1 + weight */
     bool scale_embeddings;        /* by sqrt(hidden_size), in float32 */
@@ -66,6 +85,7 @@ typedef struct mq_arch {
     double default_rope_local_base_freq; /* where local_rope */
     double default_query_pre_attn_scalar;
     size_t default_max_position_embeddings;
+    size_t default_num_attention_heads, default_vocab_size; /* 0: config.json must say */
     size_t default_head_dim;            /* 0: hidden_size / num_attention_heads */
     size_t default_num_key_value_heads; /* 0: num_attention_heads */
     size_t default_sliding_window, default_sliding_window_pattern;
@@ -75,5 +95,9 @@ typedef struct mq_arch {
 /* The rows; *count of them. */
 const mq_arch *mq_arch_table(size_t *count);
 const mq_arch *mq_arch_find(const char *architecture); /* NULL: unknown */
+
+const mq_layout *mq_arch_layout(const mq_arch *arch, mq_layout_kind kind);
+/* "model_type" of the language model alone. */
+const char *mq_arch_text_model_type(const mq_arch *arch);
 
 #endif

@@ -28,9 +28,9 @@ static mq_status unknown_architecture(const char *name, const cJSON *json, const
     return mq_fail_file(err, MQ_ERR_INPUT, file, "unknown architecture \"%.100s\" (known: %s)%s",
                         name, known,
                         reads_more_than_text(name, json)
-                            ? "; of a model with images or sound only the language model can be "
-                              "read, saved by itself as a ...ForCausalLM, and only if it is one of "
-                              "these"
+                            ? "; of other models with images or sound only the language model can "
+                              "be read, saved by itself as a ...ForCausalLM, and only if it is one "
+                              "of these"
                             : "");
 }
 
@@ -121,25 +121,25 @@ static mq_status parse_heads(mq_config *out, const cJSON *json, const char *file
 }
 
 static mq_status parse_sizes(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
-    out->max_position_embeddings = out->arch->default_max_position_embeddings;
+    const mq_arch *arch = out->arch;
     const struct {
         const char *key;
-        size_t *value, max;
-    } required[] = {
-        {"hidden_size", &out->hidden_size, MQ_MAX_DIMENSION},
-        {"intermediate_size", &out->intermediate_size, MQ_MAX_DIMENSION},
-        {"num_hidden_layers", &out->num_hidden_layers, max_layers},
-        {"num_attention_heads", &out->num_attention_heads, MQ_MAX_DIMENSION},
-        {"vocab_size", &out->vocab_size, MQ_MAX_DIMENSION},
+        size_t *value, by_default, max; /* by_default 0: it must be there */
+    } sizes[] = {
+        {"hidden_size", &out->hidden_size, 0, MQ_MAX_DIMENSION},
+        {"intermediate_size", &out->intermediate_size, 0, MQ_MAX_DIMENSION},
+        {"num_hidden_layers", &out->num_hidden_layers, 0, max_layers},
+        {"num_attention_heads", &out->num_attention_heads, arch->default_num_attention_heads,
+         MQ_MAX_DIMENSION},
+        {"vocab_size", &out->vocab_size, arch->default_vocab_size, MQ_MAX_DIMENSION},
+        {"max_position_embeddings", &out->max_position_embeddings,
+         arch->default_max_position_embeddings, MQ_MAX_DIMENSION},
     };
     mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < sizeof required / sizeof required[0]; i++) {
-        status = get_dimension(required[i].value, json, required[i].key, true, required[i].max,
-                               file, err);
-    }
-    if (status == MQ_OK) {
-        status = get_dimension(&out->max_position_embeddings, json, "max_position_embeddings",
-                               false, MQ_MAX_DIMENSION, file, err);
+    for (size_t i = 0; status == MQ_OK && i < sizeof sizes / sizeof sizes[0]; i++) {
+        *sizes[i].value = sizes[i].by_default;
+        status = get_dimension(sizes[i].value, json, sizes[i].key, sizes[i].by_default == 0,
+                               sizes[i].max, file, err);
     }
     return status == MQ_OK ? parse_heads(out, json, file, err) : status;
 }
@@ -366,22 +366,37 @@ static mq_status parse_windows(mq_config *out, const cJSON *json, const char *fi
                          file, err);
 }
 
-static mq_status parse(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+static mq_status parse_text(mq_config *out, const cJSON *text, const char *file, mq_error *err) {
     static mq_status (*const parts[])(mq_config *, const cJSON *, const char *, mq_error *) = {
         parse_sizes,   parse_activation,          parse_numbers,
         parse_windows, mq_config_parse_rotations, mq_config_parse_rope,
     };
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < sizeof parts / sizeof parts[0]; i++) {
+        status = parts[i](out, text, file, err);
+    }
+    if (status == MQ_OK) {
+        status = check_products(out, file, err);
+    }
+    return mq_config_in_text(err, status, out->arch);
+}
+
+static mq_status parse(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
     if (!cJSON_IsObject(json)) {
         return mq_fail_file(err, MQ_ERR_INPUT, file, "not a JSON object");
     }
+    const cJSON *text = NULL;
     mq_status status = parse_arch(out, json, file, err);
     if (status == MQ_OK) {
-        status = mq_config_check_fields(out->arch, json, file, err);
+        status = mq_config_find_text(&text, out->arch, json, file, err);
     }
-    for (size_t i = 0; status == MQ_OK && i < sizeof parts / sizeof parts[0]; i++) {
-        status = parts[i](out, json, file, err);
+    if (status == MQ_OK) {
+        status = mq_config_check_fields(out->arch, json, text, file, err);
     }
-    return status == MQ_OK ? check_products(out, file, err) : status;
+    if (status == MQ_OK) {
+        status = parse_text(out, text, file, err);
+    }
+    return status == MQ_OK ? mq_config_parse_beside(out, json, text, file, err) : status;
 }
 
 mq_status mq_config_parse(mq_config *out, const cJSON *json, const char *file, mq_error *err) {

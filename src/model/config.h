@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "model/arch.h"
+#include "tensor/safetensors.h"
 
 typedef enum mq_rope_type {
     MQ_ROPE_NONE, /* config.json "default" or no scaling */
@@ -35,6 +36,8 @@ typedef enum mq_rotation {
 
 typedef struct mq_config {
     const mq_arch *arch;
+    mq_layout_kind layout; /* of the tensors that it is of: mq_config_find_layout; before, the
+                              first */
     size_t hidden_size, intermediate_size, num_hidden_layers;
     size_t num_attention_heads, num_key_value_heads, head_dim;
     size_t vocab_size, max_position_embeddings;
@@ -57,22 +60,41 @@ typedef struct mq_config {
  * contradiction between fields. "quantization_config"/"quantization" are left to the caller. Both
  * spellings of rotary settings are read: rope_theta + rope_scaling (+ rope_local_base_freq), and
  * transformers 5's rope_parameters (flat, or one per layer type); where both are there, they must
- * say the same. */
+ * say the same. Of a model with other parts (arch->text_field) the language model's member is read
+ * like the config.json of such a model by itself; the parts' own members are not. */
 mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err);
 mq_status mq_config_parse(mq_config *out, const cJSON *json, const char *file, mq_error *err);
 void mq_config_free(mq_config *config);
 
-/* Whether two configurations are of the same computation, however their files spell it. */
+/* Whether two configurations are of the same computation, however their files spell it and their
+ * tensors are called. */
 bool mq_config_same(const mq_config *a, const mq_config *b);
+
+/* Chooses the layout whose final norm, which nothing quantizes, is among the tensors; the first
+ * where none is. */
+void mq_config_find_layout(mq_config *config, const mq_tensors *tensors);
+static inline const mq_layout *mq_config_layout(const mq_config *config) {
+    return mq_arch_layout(config->arch, config->layout);
+}
+
+/* The tensor that the model's head is: the embeddings where config.json ties them. */
+static inline const char *mq_config_head(const mq_config *config) {
+    const mq_layout *layout = mq_config_layout(config);
+    return config->tie_word_embeddings ? layout->embedding : layout->head;
+}
 
 /* Whether a tensor, or a layer's prefix, is a head that the model does not use: one that stands
  * beside embeddings which are its head. */
 bool mq_config_is_unused_head(const mq_config *config, const char *name);
-/* The name of that head's tensor, which a checkpoint need not have; NULL: it must. */
-const char *mq_config_unused_head(const mq_config *config);
+/* The names, in any layout, of that head's tensor, which a checkpoint need not have: into
+ * names[MQ_LAYOUT_COUNT + 1], NULL-terminated. None: it must. Returns names. */
+const char *const *mq_config_unused_heads(const char *names[MQ_LAYOUT_COUNT + 1],
+                                          const mq_config *config);
 
-/* Whether the model has a tensor of that name. It need not use it: see above. */
+/* Whether the language model has a tensor of that name. It need not use it: see above. */
 bool mq_config_has_tensor(const mq_config *config, const char *name);
+/* Whether the name is of another part of the model: a vision tower. */
+bool mq_config_is_of_other_part(const mq_config *config, const char *name);
 
 /* Rows and columns of a linear layer's weight [out, in]. */
 void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear);
@@ -87,6 +109,11 @@ void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, siz
                            mq_linear linear, const char *suffix); /* suffix: "weight" or "bias" */
 void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
                          mq_norm norm);
+
+/* What a tensor or layer of the language model is called in another layout: in name or, if that is
+ * how it is called already, or nothing of the language model is, `from` itself. */
+const char *mq_config_rename(char name[MQ_NAME_SIZE], const mq_config *config, const char *from,
+                             mq_layout_kind layout);
 
 /* Rotation tables for positions 0 … length-1: cos[length, head_dim/2], sin likewise, attention
  * factor multiplied in (transformers: ROPE_INIT_FUNCTIONS). `length` matters to dynamic NTK alone.

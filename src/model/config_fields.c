@@ -3,10 +3,23 @@
 #include "base/error.h"
 #include "model/config_parts.h"
 
-/* What config.c and config_rope.c read for every family, and what is left to the caller. */
-static const char *const common_fields[] = {
+/* What config.c reads of every config.json; also in the member that describes a language model. */
+static const char *const fields_of_all[] = {
     "architectures",
     "model_type",
+    "tie_word_embeddings",
+    NULL,
+};
+
+/* What is left to the caller. */
+static const char *const fields_of_files[] = {
+    "quantization_config",
+    "quantization", /* as mlx_lm names it */
+    NULL,
+};
+
+/* What config.c and config_rope.c read of every language model. */
+static const char *const fields_of_text[] = {
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -16,14 +29,11 @@ static const char *const common_fields[] = {
     "vocab_size",
     "max_position_embeddings",
     "rms_norm_eps",
-    "tie_word_embeddings",
     "attention_bias",
     "layer_types",
     "rope_theta",
     "rope_scaling",
     "rope_parameters",
-    "quantization_config",
-    "quantization", /* as mlx_lm names it */
     NULL,
 };
 
@@ -135,10 +145,15 @@ static const char *const fixed_names[] = {"false", "1", "empty", "empty"};
 #define REMOVAL_HINT                                                                               \
     "; it may be removed from config.json if it does not change what the model computes"
 
-static bool listed(const char *const *names, const char *name) {
-    for (; *names != NULL; names++) {
-        if (strcmp(*names, name) == 0) {
-            return true;
+/* Lists of fields, the last NULL. */
+enum { LISTS = 6 };
+
+static bool listed(const char *const *const lists[LISTS], const char *name) {
+    for (size_t i = 0; lists[i] != NULL; i++) {
+        for (const char *const *at = lists[i]; *at != NULL; at++) {
+            if (strcmp(*at, name) == 0) {
+                return true;
+            }
         }
     }
     return false;
@@ -169,8 +184,8 @@ const cJSON *mq_config_member(const cJSON *json, const char *key) {
     return item == NULL || cJSON_IsNull(item) ? NULL : item;
 }
 
-mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const char *file,
-                                 mq_error *err) {
+static mq_status check_fields(const char *const *const lists[LISTS], const mq_arch *arch,
+                              const cJSON *json, const char *file, mq_error *err) {
     for (const cJSON *item = json->child; item != NULL; item = item->next) {
         const char *name = item->string;
         if (cJSON_GetObjectItemCaseSensitive(json, name) != item) {
@@ -187,12 +202,28 @@ mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const c
                     "the field \"%s\" has a value that is not supported (only %s is)%s", name,
                     fixed_names[fixed->value], fixed->value == FIXED_NO_CODE ? REMOVAL_HINT : "");
             }
-        } else if (!listed(common_fields, name) && !listed(fields_without_influence, name) &&
-                   !listed(arch->fields, name)) {
+        } else if (!listed(lists, name)) {
             return mq_fail_file(err, MQ_ERR_INPUT, file,
                                 "the field \"%s\" is not supported for %s" REMOVAL_HINT, name,
                                 arch->architecture);
         }
     }
     return MQ_OK;
+}
+
+mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const cJSON *text,
+                                 const char *file, mq_error *err) {
+    const char *const *const of_file[LISTS] = {fields_of_all, fields_without_influence,
+                                               fields_of_files, arch->fields_beside};
+    const char *const *const of_text[LISTS] = {fields_of_all, fields_without_influence,
+                                               fields_of_text, arch->fields};
+    if (text == json) {
+        const char *const *const of_both[LISTS] = {fields_of_all, fields_without_influence,
+                                                   fields_of_files, fields_of_text, arch->fields};
+        return check_fields(of_both, arch, json, file, err);
+    }
+    const mq_status status = check_fields(of_file, arch, json, file, err);
+    return status == MQ_OK
+               ? mq_config_in_text(err, check_fields(of_text, arch, text, file, err), arch)
+               : status;
 }

@@ -8,11 +8,21 @@
  * slices are written in have 32 bits for them. */
 #define MQ_MAX_DIMENSION ((size_t)2147483647)
 
-/* Every member of config.json must be a field that arch reads, one known to have no influence on
- * the logits, one that has the only value which changes nothing, or null. Otherwise MQ_ERR_INPUT
- * naming it; also for a member that is there twice. */
-mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const char *file,
-                                 mq_error *err);
+/* *text: the object that describes the language model, json itself or a member of it, which must
+ * then be there. */
+mq_status mq_config_find_text(const cJSON **text, const mq_arch *arch, const cJSON *json,
+                              const char *file, mq_error *err);
+/* Says that an error is of that member, if it is one; returns status. */
+mq_status mq_config_in_text(mq_error *err, mq_status status, const mq_arch *arch);
+/* What may stand beside that member as well as in it; the latter was parsed. */
+mq_status mq_config_parse_beside(mq_config *config, const cJSON *json, const cJSON *text,
+                                 const char *file, mq_error *err);
+
+/* Every member of config.json, and of `text` in it, must be a field that arch reads, one known to
+ * have no influence on the logits, one that has the only value which changes nothing, or null.
+ * Otherwise MQ_ERR_INPUT naming it; also for a member that is there twice. */
+mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const cJSON *text,
+                                 const char *file, mq_error *err);
 
 /* Fills config->rope from either spelling. Needs arch, head_dim and max_position_embeddings. */
 mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,

@@ -38,16 +38,22 @@ size_t mq_config_norm_size(const mq_config *config, mq_norm norm) {
 static void block_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
                        const char *part, const char *suffix) {
     char prefix[MQ_NAME_SIZE / 2];
-    snprintf(prefix, sizeof prefix, config->arch->block_prefix, layer);
+    snprintf(prefix, sizeof prefix, mq_config_layout(config)->block_prefix, layer);
     snprintf(name, MQ_NAME_SIZE, "%s%s.%s", prefix, part, suffix);
 }
 
-const char *mq_config_unused_head(const mq_config *config) {
-    return config->tie_word_embeddings ? config->arch->head : NULL;
+const char *const *mq_config_unused_heads(const char *names[MQ_LAYOUT_COUNT + 1],
+                                          const mq_config *config) {
+    size_t count = 0;
+    for (int kind = 0; config->tie_word_embeddings && kind < MQ_LAYOUT_COUNT; kind++) {
+        names[count++] = mq_arch_layout(config->arch, (mq_layout_kind)kind)->head;
+    }
+    names[count] = NULL;
+    return names;
 }
 
 bool mq_config_is_unused_head(const mq_config *config, const char *name) {
-    const char *head = config->arch->head;
+    const char *head = mq_config_layout(config)->head;
     const size_t length = strlen(head) - strlen(".weight");
     return config->tie_word_embeddings && strncmp(name, head, length) == 0 &&
            (name[length] == '\0' || strcmp(name + length, ".weight") == 0);
@@ -84,16 +90,71 @@ static bool is_of_block(const mq_config *config, size_t layer, const char *name)
 }
 
 bool mq_config_has_tensor(const mq_config *config, const char *name) {
-    const mq_arch *arch = config->arch;
-    if (strcmp(name, arch->embedding) == 0 || strcmp(name, arch->final_norm) == 0 ||
-        strcmp(name, arch->head) == 0) {
+    const mq_layout *layout = mq_config_layout(config);
+    if (strcmp(name, layout->embedding) == 0 || strcmp(name, layout->final_norm) == 0 ||
+        strcmp(name, layout->head) == 0) {
         return true;
     }
-    const size_t before = strcspn(arch->block_prefix, "%");
-    if (strncmp(name, arch->block_prefix, before) != 0) {
+    const size_t before = strcspn(layout->block_prefix, "%");
+    if (strncmp(name, layout->block_prefix, before) != 0) {
         return false;
     }
     /* What is no number gives a block whose names are none of this one. */
     const unsigned long layer = strtoul(name + before, NULL, 10);
     return layer < config->num_hidden_layers && is_of_block(config, layer, name);
+}
+
+bool mq_config_is_of_other_part(const mq_config *config, const char *name) {
+    const char *const *parts = mq_config_layout(config)->other_parts;
+    for (; parts != NULL && *parts != NULL; parts++) {
+        if (strncmp(name, *parts, strlen(*parts)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- layouts ---------------------------------------------------------------------------------- */
+
+void mq_config_find_layout(mq_config *config, const mq_tensors *tensors) {
+    config->layout = MQ_LAYOUT_PUBLISHED;
+    for (int kind = 0; kind < MQ_LAYOUT_COUNT; kind++) {
+        const mq_layout *layout = mq_arch_layout(config->arch, (mq_layout_kind)kind);
+        if (mq_tensors_find(tensors, layout->final_norm) != NULL) {
+            config->layout = (mq_layout_kind)kind;
+            return;
+        }
+    }
+}
+
+/* What all names have in common that begin with a layout's name, a block's prefix or a tensor's: up
+ * to the layer's number, or to ".weight", which the name of a layer ends without. */
+static size_t stem_length(const char *own) {
+    const size_t length = strcspn(own, "%");
+    return own[length] == '%' ? length : length - strlen(".weight");
+}
+
+static bool has_stem(const char *name, const char *own) {
+    const size_t length = stem_length(own);
+    return strncmp(name, own, length) == 0 &&
+           (own[length] == '%' || name[length] == '.' || name[length] == '\0');
+}
+
+const char *mq_config_rename(char name[MQ_NAME_SIZE], const mq_config *config, const char *from,
+                             mq_layout_kind layout) {
+    const mq_layout *own = mq_config_layout(config), *to = mq_arch_layout(config->arch, layout);
+    const char *const pairs[][2] = {{own->block_prefix, to->block_prefix},
+                                    {own->embedding, to->embedding},
+                                    {own->final_norm, to->final_norm},
+                                    {own->head, to->head}};
+    for (size_t i = 0; own != to && i < sizeof pairs / sizeof *pairs; i++) {
+        if (has_stem(from, pairs[i][0])) {
+            const char *end = from + stem_length(pairs[i][0]);
+            const size_t begin = stem_length(pairs[i][1]);
+            const bool fits = begin + strlen(end) < MQ_NAME_SIZE; /* as all names of ours do */
+            snprintf(name, MQ_NAME_SIZE, "%.*s%s", (int)begin, pairs[i][1], end);
+            return fits ? name : from;
+        }
+    }
+    return from;
 }

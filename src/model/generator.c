@@ -183,12 +183,11 @@ static mq_status read_model(mq_generator *g, mq_error *err) {
         status = read_layer(g, layer, err);
     }
     if (status == MQ_OK) {
-        const char *name =
-            config->tie_word_embeddings ? config->arch->embedding : config->arch->head;
-        status = read_matrix(g, &g->head, name, config->vocab_size, config->hidden_size, err);
+        status = read_matrix(g, &g->head, mq_config_head(config), config->vocab_size,
+                             config->hidden_size, err);
     }
     if (status == MQ_OK) {
-        status = mq_model_norm(g->final_norm, g->model, config->arch->final_norm,
+        status = mq_model_norm(g->final_norm, g->model, mq_config_layout(config)->final_norm,
                                config->hidden_size, err);
     }
     return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, g->model->folder);

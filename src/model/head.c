@@ -108,8 +108,8 @@ static mq_status head_open(head *h, size_t count, mq_error *err) {
     head_carve(h, &h->memory, widths, count);
     for (size_t i = 0; status == MQ_OK && i < h->side_count; i++) {
         const mq_model *model = h->sides[i].of.model;
-        status =
-            mq_model_norm(h->sides[i].norm, model, model->config.arch->final_norm, widths[i], err);
+        status = mq_model_norm(h->sides[i].norm, model,
+                               mq_config_layout(&model->config)->final_norm, widths[i], err);
     }
     if (status != MQ_OK) {
         mq_slab_free(&h->memory);
@@ -121,7 +121,7 @@ static mq_status head_open(head *h, size_t count, mq_error *err) {
 static mq_status load_slab(head_side *side, size_t first, size_t rows, mq_error *err) {
     const mq_config *config = &side->of.model->config;
     const mq_weights *weights = side->of.model->weights;
-    const char *name = config->tie_word_embeddings ? config->arch->embedding : config->arch->head;
+    const char *name = mq_config_head(config);
     mq_status statuses[MAX_CHUNKS];
     mq_error errors[MAX_CHUNKS];
     const size_t chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS;

@@ -195,7 +195,7 @@ static mq_status read_rows(mq_operand *out, const pass *p, const mq_model *of, c
                            mq_error *err) {
     const mq_config *config = &of->config;
     const mq_weights *weights = of->weights;
-    const char *name = config->tie_word_embeddings ? config->arch->embedding : config->arch->head;
+    const char *name = mq_config_head(config);
     const size_t thread = (size_t)omp_get_thread_num();
     float *rows = p->memory->rows + thread * CHUNK_ROWS * config->hidden_size;
     *out = (mq_operand){.f32 = rows};
@@ -471,8 +471,9 @@ mq_status mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory, mq
     if (of->d_norm != NULL) {
         memset(of->d_norm, 0, config->hidden_size * sizeof *of->d_norm);
     }
-    mq_status status = mq_model_norm(memory->reference_norm, reference, config->arch->final_norm,
-                                     config->hidden_size, err);
+    mq_status status =
+        mq_model_norm(memory->reference_norm, reference, mq_config_layout(config)->final_norm,
+                      config->hidden_size, err);
     if (status == MQ_OK && of->count > 0) {
         mq_gemm_enter_single();
         status = run_passes(&p, err);

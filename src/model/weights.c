@@ -165,10 +165,11 @@ static mq_status check_block(const mq_model *model, size_t layer, mq_error *err)
 /* A head beside tied embeddings is not used: it had better say the same. */
 static mq_status check_tied_head(const mq_model *model, mq_error *err) {
     const mq_config *config = &model->config;
+    const mq_layout *layout = mq_config_layout(config);
     const size_t width = config->hidden_size, slab = 1 + 65536 / width;
     const mq_weights *weights = model->weights;
     float *rows;
-    mq_status status = check_shape(model, config->arch->head, config->vocab_size, width, err);
+    mq_status status = check_shape(model, layout->head, config->vocab_size, width, err);
     if (status == MQ_OK) {
         status = mq_new(&rows, 2 * slab, width * sizeof *rows, "rows of the head", err);
     }
@@ -177,16 +178,16 @@ static mq_status check_tied_head(const mq_model *model, mq_error *err) {
     }
     for (size_t first = 0; status == MQ_OK && first < config->vocab_size; first += slab) {
         const size_t count = config->vocab_size - first < slab ? config->vocab_size - first : slab;
-        status = weights->class_->read(rows, weights, config->arch->head, first, count, err);
+        status = weights->class_->read(rows, weights, layout->head, first, count, err);
         if (status == MQ_OK) {
-            status = weights->class_->read(rows + slab * width, weights, config->arch->embedding,
-                                           first, count, err);
+            status = weights->class_->read(rows + slab * width, weights, layout->embedding, first,
+                                           count, err);
         }
         if (status == MQ_OK &&
             memcmp(rows, rows + slab * width, count * width * sizeof *rows) != 0) {
-            status = mq_fail_tensor(
-                err, MQ_ERR_INPUT, where(model, config->arch->head), config->arch->head,
-                "differs from %s, though config.json ties them", config->arch->embedding);
+            status =
+                mq_fail_tensor(err, MQ_ERR_INPUT, where(model, layout->head), layout->head,
+                               "differs from %s, though config.json ties them", layout->embedding);
         }
     }
     mq_free(rows);
@@ -195,14 +196,14 @@ static mq_status check_tied_head(const mq_model *model, mq_error *err) {
 
 mq_status mq_model_check(const mq_model *model, mq_error *err) {
     const mq_config *config = &model->config;
-    const mq_arch *arch = config->arch;
+    const mq_layout *layout = mq_config_layout(config);
     mq_status status =
-        check_shape(model, arch->embedding, config->vocab_size, config->hidden_size, err);
+        check_shape(model, layout->embedding, config->vocab_size, config->hidden_size, err);
     for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
         status = check_block(model, layer, err);
     }
     if (status == MQ_OK) {
-        status = check_shape(model, arch->final_norm, 1, config->hidden_size, err);
+        status = check_shape(model, layout->final_norm, 1, config->hidden_size, err);
     }
     if (status != MQ_OK) {
         return status;
@@ -214,14 +215,14 @@ mq_status mq_model_check(const mq_model *model, mq_error *err) {
                               "config.json says that there are %zu blocks only",
                               config->num_hidden_layers);
     }
-    const bool has_head = model->weights->class_->has(model->weights, arch->head);
+    const bool has_head = model->weights->class_->has(model->weights, layout->head);
     if (!config->tie_word_embeddings && !has_head) {
-        return mq_fail_tensor(err, MQ_ERR_INPUT, where(model, arch->head), arch->head,
+        return mq_fail_tensor(err, MQ_ERR_INPUT, where(model, layout->head), layout->head,
                               "missing; if head and embeddings are one matrix, "
                               "tie_word_embeddings must be true in config.json");
     }
     if (!config->tie_word_embeddings) {
-        return check_shape(model, arch->head, config->vocab_size, config->hidden_size, err);
+        return check_shape(model, layout->head, config->vocab_size, config->hidden_size, err);
     }
     return has_head ? check_tied_head(model, err) : MQ_OK;
 }
@@ -264,8 +265,8 @@ static mq_status read_plain_config(mq_config *config, const char *folder, mq_err
 /* Names what stands in the embeddings' place when all names begin otherwise: those of a model with
  * images or one that was compiled have another prefix, and those of a model without its head
  * none. */
-static mq_status check_prefix(const mq_tensors *tensors, const mq_arch *arch, mq_error *err) {
-    const char *name = arch->embedding, *end = strchr(name, '.') + 1;
+static mq_status check_prefix(const mq_tensors *tensors, const mq_config *config, mq_error *err) {
+    const char *name = mq_config_layout(config)->embedding, *end = strchr(name, '.') + 1;
     const size_t end_length = strlen(end);
     if (mq_tensors_find(tensors, name) != NULL) {
         return MQ_OK;
@@ -293,17 +294,19 @@ static mq_status open_plain(mq_model *model, const char *folder, mq_error *err) 
     mq_status status = read_plain_config(&model->config, folder, err);
     mq_tensors *tensors = NULL;
     if (status == MQ_OK) {
-        status =
-            mq_tensors_open_without(&tensors, folder, mq_config_unused_head(&model->config), err);
+        const char *heads[MQ_LAYOUT_COUNT + 1];
+        status = mq_tensors_open_without(&tensors, folder,
+                                         mq_config_unused_heads(heads, &model->config), err);
     }
     if (status != MQ_OK) {
         return status;
     }
+    mq_config_find_layout(&model->config, tensors);
     model->keep = tensors;
     model->release_keep = release_tensors;
     status = mq_plain_weights(&model->weights, tensors, err);
     if (status == MQ_OK) {
-        status = check_prefix(tensors, model->config.arch, err);
+        status = check_prefix(tensors, &model->config, err);
     }
     return status == MQ_OK ? mq_model_check(model, err) : status;
 }
@@ -360,7 +363,7 @@ mq_status mq_model_embed(float *hidden, const mq_model *model, const int32_t *id
                                 config->vocab_size);
         }
         mq_status status = model->weights->class_->read(
-            row, model->weights, config->arch->embedding, (size_t)ids[i], 1, err);
+            row, model->weights, mq_config_layout(config)->embedding, (size_t)ids[i], 1, err);
         if (status != MQ_OK) {
             return mq_error_in_file(err, status, model->folder);
         }

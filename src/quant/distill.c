@@ -276,8 +276,8 @@ static mq_status measure_narrow(mq_distill *distill, const mq_student *student,
                                 const float *targets, size_t tokens, mq_error *err) {
     const mq_config *config = &distill->setup.model->config;
     const size_t step = distill->batch * distill->setup.length, width = config->hidden_size;
-    mq_status status =
-        mq_model_norm(distill->stored_norm, &student->model, config->arch->final_norm, width, err);
+    mq_status status = mq_model_norm(distill->stored_norm, &student->model,
+                                     mq_config_layout(config)->final_norm, width, err);
     for (size_t first = 0; status == MQ_OK && first < tokens; first += step) {
         const mq_head_kl of = {
             .model = {head_of(distill, student), distill->hidden + first * width},

@@ -261,9 +261,9 @@ mq_status mq_student_open(mq_student *student, const mq_refit_setup *setup, mq_e
     if (status != MQ_OK) {
         return status;
     }
+    const char *final_norm = mq_config_layout(&setup->model->config)->final_norm;
     mq_student_name *entry = add_name(student);
-    memcpy(entry->name, setup->model->config.arch->final_norm,
-           strlen(setup->model->config.arch->final_norm) + 1);
+    memcpy(entry->name, final_norm, strlen(final_norm) + 1);
     entry->layer = layers;
     entry->norm = 0;
     status = set_dtype(&student->final_norm, entry->name, student, err);

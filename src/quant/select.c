@@ -208,7 +208,7 @@ static mq_status group_all(mq_selection *out, const mq_quantize_options *options
     return options->embeddings == MQ_EMBEDDINGS_KEEP
                ? MQ_OK
                : groups_of(&out->embedding_groups, options, out->group_size, config->hidden_size,
-                           config->arch->embedding, err);
+                           mq_config_layout(config)->embedding, err);
 }
 
 mq_status mq_select(mq_selection *out, const mq_quantize_options *options, const mq_config *config,

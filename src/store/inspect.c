@@ -125,11 +125,12 @@ static mq_status inspect_open_master(mq_inspection *out, const mq_master *master
     return status == MQ_OK ? take_provenance(out, mq_master_provenance(master), err) : status;
 }
 
-static mq_status inspect_master(mq_inspection *out, const char *folder, const mq_config *config,
+static mq_status inspect_master(mq_inspection *out, const char *folder, mq_config *config,
                                 mq_error *err) {
     mq_master *master = NULL;
     mq_status status = mq_master_open(&master, folder, err);
     if (status == MQ_OK) {
+        mq_config_find_layout(config, mq_master_tensors(master));
         status = inspect_open_master(out, master, config, err);
     }
     mq_master_close(master);
@@ -183,8 +184,9 @@ static mq_status inspect_slice(mq_inspection *out, const char *folder, mq_error 
 static mq_status inspect_plain(mq_inspection *out, const char *folder, const mq_config *config,
                                mq_error *err) {
     mq_tensors *tensors = NULL;
+    const char *heads[MQ_LAYOUT_COUNT + 1];
     mq_status status =
-        mq_tensors_open_without(&tensors, folder, mq_config_unused_head(config), err);
+        mq_tensors_open_without(&tensors, folder, mq_config_unused_heads(heads, config), err);
     if (status == MQ_OK) {
         for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
             count_plain(out, mq_tensors_at(tensors, i));

@@ -22,6 +22,7 @@ static mq_status open_master(mq_model *model, const char *folder, unsigned width
         width = widths[0];
     }
     model->width = width;
+    mq_config_find_layout(&model->config, mq_master_tensors(master));
     return mq_error_in_file(err, mq_master_weights(&model->weights, master, width, err), folder);
 }
 
@@ -39,6 +40,7 @@ static mq_status open_slice(mq_model *model, const char *folder, unsigned width,
         return mq_fail_file(err, MQ_ERR_USAGE, folder, "is a slice of %u bits, not of %u", own,
                             width);
     }
+    mq_config_find_layout(&model->config, mq_slice_reader_tensors(slice));
     return mq_slice_weights(&model->weights, slice, err);
 }
 

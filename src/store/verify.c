@@ -27,6 +27,7 @@ mq_status mq_verify_shapes(const mq_verification *self, mq_error *err) {
     if (status != MQ_OK) {
         return mq_problem(self->problems, &problem, err);
     }
+    mq_config_find_layout(&model.config, self->tensors);
     model.folder = mq_strdup(self->folder);
     status = model.folder == NULL ? mq_fail_memory(&problem, "a path", 0)
                                   : open_weights(&model.weights, self, &problem);

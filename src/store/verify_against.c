@@ -117,47 +117,65 @@ static mq_status compare_bytes(const mq_verification *self, const mq_tensor_info
     return note(self, &problem, err);
 }
 
-/* Whether MLX's slice has not the source's tensor of that name, but nothing, or the scales or
+/* The folder and its source. MLX's slices may call the language model's tensors otherwise. */
+typedef struct sides {
+    const mq_config *ours, *theirs; /* the folder's configuration with the layout of either; NULL:
+                                       it could not be read, and names are taken for the same */
+    const mq_tensors *source;
+} sides;
+
+/* The name here of one of the source's tensors, and there of one of the folder's. */
+static const char *name_here(char out[MQ_NAME_SIZE], const sides *both, const char *theirs) {
+    return both->ours == NULL ? theirs
+                              : mq_config_rename(out, both->theirs, theirs, both->ours->layout);
+}
+
+static const char *name_there(char out[MQ_NAME_SIZE], const sides *both, const char *ours) {
+    return both->ours == NULL ? ours
+                              : mq_config_rename(out, both->ours, ours, both->theirs->layout);
+}
+
+/* Whether MLX's slice has not the source's tensor of that name here, but nothing, or the scales or
  * biases of a packed layer. */
-static bool is_left_out(const mq_verification *self, const mq_config *config,
-                        const mq_tensor_info *ours, const char *name) {
-    return self->slice != NULL && config != NULL && !mq_mlx_has(config, name) &&
+static bool is_left_out(const mq_verification *self, const sides *both, const mq_tensor_info *ours,
+                        const char *name) {
+    return self->slice != NULL && both->ours != NULL && !mq_mlx_has(both->ours, name) &&
            (ours == NULL || mq_slice_reader_is_linear(self->slice, ours));
 }
 
-/* config: the folder's; NULL: it could not be read. */
-static mq_status compare_tensor(const mq_verification *self, const mq_config *config,
-                                const mq_tensors *source, const mq_tensor_info *theirs,
-                                mq_error *err) {
+static mq_status compare_tensor(const mq_verification *self, const sides *both,
+                                const mq_tensor_info *theirs, mq_error *err) {
     mq_error problem = {.status = MQ_OK};
-    mq_name name = mq_name_parse(theirs->name);
+    char renamed[MQ_NAME_SIZE];
+    const char *here = name_here(renamed, both, theirs->name);
+    mq_name name = mq_name_parse(here);
     size_t out = 0, in = 0;
     if (name.form == MQ_NAME_WEIGHT && find_linear(&out, &in, self, name.stem)) {
         char shape[128];
         if (theirs->dims != 2 || theirs->shape[0] != out || theirs->shape[1] != in) {
-            mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, theirs->name),
-                           name.stem, "is quantized as [%zu, %zu], the source's weight is %s", out,
-                           in, mq_shape_text(shape, sizeof shape, theirs->shape, theirs->dims));
+            mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, here), name.stem,
+                           "is quantized as [%zu, %zu], the source's weight is %s", out, in,
+                           mq_shape_text(shape, sizeof shape, theirs->shape, theirs->dims));
         }
         return note(self, &problem, err);
     }
-    const mq_tensor_info *ours = mq_tensors_find(self->tensors, theirs->name);
-    if (is_left_out(self, config, ours, theirs->name)) {
+    const mq_tensor_info *ours = mq_tensors_find(self->tensors, here);
+    if (is_left_out(self, both, ours, here)) {
         return MQ_OK;
     }
     if (ours == NULL) {
-        mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, theirs->name),
-                       theirs->name, "is in the source but missing here");
+        mq_fail_tensor(&problem, MQ_ERR_INPUT, mq_tensors_where(self->tensors, here), here,
+                       "is in the source but missing here");
         return note(self, &problem, err);
     }
-    return compare_bytes(self, ours, source, theirs, err);
+    return compare_bytes(self, ours, both->source, theirs, err);
 }
 
 /* --- what the folder has that the source has not ---------------------------------------------- */
 
-static mq_status check_extra(const mq_verification *self, const mq_tensors *source,
+static mq_status check_extra(const mq_verification *self, const sides *both,
                              const mq_tensor_info *info, mq_error *err) {
-    char weight[MQ_STORED_NAME_SIZE];
+    char weight[MQ_STORED_NAME_SIZE], renamed[MQ_NAME_SIZE];
     const char *needed = info->name; /* the source's tensor that this one comes from */
     if (self->master != NULL) {
         mq_role role = mq_master_role(NULL, self->master, info);
@@ -172,7 +190,8 @@ static mq_status check_extra(const mq_verification *self, const mq_tensors *sour
         return MQ_OK;
     }
     mq_error problem = {.status = MQ_OK};
-    if (mq_tensors_find(source, needed) == NULL) {
+    needed = name_there(renamed, both, needed);
+    if (mq_tensors_find(both->source, needed) == NULL) {
         mq_fail_tensor(&problem, MQ_ERR_INPUT, info->file, info->name, "the source has no %s",
                        needed);
     }
@@ -192,6 +211,8 @@ static bool is_respelled(const char *key) {
                                        "rope_scaling",
                                        "rope_parameters",
                                        "rope_local_base_freq",
+                                       "vocab_size",
+                                       "num_attention_heads",
                                        "num_key_value_heads",
                                        "head_dim",
                                        "rms_norm_eps",
@@ -234,25 +255,45 @@ static mq_status same_computation(bool *same, const mq_config *ours, const cJSON
     return status;
 }
 
-/* The first member of a, our quantization and, if !all, what may be spelled otherwise apart, that b
- * has not or has otherwise; NULL: none. */
-static const char *first_difference_of_objects(const cJSON *a, const cJSON *b, bool all,
-                                               bool converted) {
+/* What two config.json may differ in. */
+typedef struct allowance {
+    const char *text_field; /* the member that is compared member by member, too; NULL: none */
+    bool all;               /* nothing may be spelled otherwise */
+    bool converted;         /* the element type may be another */
+} allowance;
+
+static bool may_differ(const allowance *may, const char *key) {
+    return is_quantization(key) || (!may->all && is_respelled(key)) ||
+           (may->converted && is_dtype(key));
+}
+
+/* The first member of a, other than what may differ, that b has not or has otherwise; NULL: none.
+ */
+static const char *first_difference_of_objects(const cJSON *a, const cJSON *b,
+                                               const allowance *may) {
     for (const cJSON *item = a->child; item != NULL; item = item->next) {
         const cJSON *other = cJSON_GetObjectItemCaseSensitive(b, item->string);
-        if (!is_quantization(item->string) && (all || !is_respelled(item->string)) &&
-            !(converted && is_dtype(item->string)) &&
-            (other == NULL || !cJSON_Compare(item, other, true))) {
-            return item->string;
+        const char *key = item->string;
+        if (may_differ(may, key)) {
+            continue;
+        }
+        if (may->text_field != NULL && strcmp(key, may->text_field) == 0 && cJSON_IsObject(other)) {
+            const allowance inner = {.all = may->all, .converted = may->converted};
+            key = first_difference_of_objects(item, other, &inner);
+        } else if (other != NULL && cJSON_Compare(item, other, true)) {
+            key = NULL;
+        }
+        if (key != NULL) {
+            return key;
         }
     }
     return NULL;
 }
 
 /* The same of either one. */
-static const char *difference_of_configs(const cJSON *a, const cJSON *b, bool all, bool converted) {
-    const char *key = first_difference_of_objects(a, b, all, converted);
-    return key != NULL ? key : first_difference_of_objects(b, a, all, converted);
+static const char *difference_of_configs(const cJSON *a, const cJSON *b, const allowance *may) {
+    const char *key = first_difference_of_objects(a, b, may);
+    return key != NULL ? key : first_difference_of_objects(b, a, may);
 }
 
 static mq_status compare_configs(const mq_verification *self, const mq_config *config,
@@ -262,12 +303,14 @@ static mq_status compare_configs(const mq_verification *self, const mq_config *c
     if (status != MQ_OK) {
         return status;
     }
-    const bool converted = converted_to(self) != NULL;
-    const char *key = difference_of_configs(theirs, self->config, false, converted);
+    allowance may = {.text_field = config != NULL ? config->arch->text_field : NULL,
+                     .converted = converted_to(self) != NULL};
+    const char *key = difference_of_configs(theirs, self->config, &may);
     if (key == NULL) {
         bool same;
         status = same_computation(&same, config, theirs, err);
-        key = same ? NULL : difference_of_configs(theirs, self->config, true, converted);
+        may.all = true;
+        key = same ? NULL : difference_of_configs(theirs, self->config, &may);
     }
     if (status == MQ_OK && key != NULL) {
         mq_error problem;
@@ -281,17 +324,26 @@ static mq_status compare_configs(const mq_verification *self, const mq_config *c
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
-static mq_status compare_with(const mq_verification *self, const mq_config *config,
+/* config: the folder's; NULL: it could not be read. */
+static mq_status compare_with(const mq_verification *self, mq_config *config,
                               const mq_tensors *source, mq_error *err) {
+    sides both = {.ours = config, .source = source};
+    mq_config of_source;
+    if (config != NULL) {
+        mq_config_find_layout(config, self->tensors);
+        of_source = *config;
+        mq_config_find_layout(&of_source, source);
+        both.theirs = &of_source;
+    }
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < mq_tensors_count(source); i++) {
         status = mq_check_interrupt(self->context, err);
         if (status == MQ_OK) {
-            status = compare_tensor(self, config, source, mq_tensors_at(source, i), err);
+            status = compare_tensor(self, &both, mq_tensors_at(source, i), err);
         }
     }
     for (size_t i = 0; status == MQ_OK && i < mq_tensors_count(self->tensors); i++) {
-        status = check_extra(self, source, mq_tensors_at(self->tensors, i), err);
+        status = check_extra(self, &both, mq_tensors_at(self->tensors, i), err);
     }
     return status;
 }
@@ -309,11 +361,12 @@ mq_status mq_verify_against(const mq_verification *self, const char *source, mq_
     mq_config config;
     bool known;
     status = parse_config(&known, &config, self->config, err);
-    const mq_config *ours = known ? &config : NULL;
+    mq_config *ours = known ? &config : NULL;
     mq_tensors *tensors = NULL;
     if (status == MQ_OK) {
+        const char *heads[MQ_LAYOUT_COUNT + 1];
         status = mq_tensors_open_without(&tensors, source,
-                                         known ? mq_config_unused_head(&config) : NULL, err);
+                                         known ? mq_config_unused_heads(heads, ours) : NULL, err);
     }
     if (status == MQ_OK) {
         status = compare_with(self, ours, tensors, err);

@@ -33,9 +33,9 @@ typedef struct mq_tensor_info {
 typedef struct mq_tensors mq_tensors;
 
 mq_status mq_tensors_open(mq_tensors **out, const char *folder, mq_error *err);
-/* The same, but an index may name `unneeded` (NULL: none), and the file that it names have no such
- * tensor. */
-mq_status mq_tensors_open_without(mq_tensors **out, const char *folder, const char *unneeded,
+/* The same, but an index may name a tensor of `unneeded` (NULL-terminated; NULL: none), and the
+ * file that it names have no such tensor. */
+mq_status mq_tensors_open_without(mq_tensors **out, const char *folder, const char *const *unneeded,
                                   mq_error *err);
 /* One file. */
 mq_status mq_tensors_open_file(mq_tensors **out, const char *path, mq_error *err);

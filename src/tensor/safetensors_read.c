@@ -182,13 +182,22 @@ static mq_status collect_files(const char ***out, size_t *count, const cJSON *we
     return MQ_OK;
 }
 
+static bool is_listed(const char *const *names, const char *name) {
+    for (; names != NULL && *names != NULL; names++) {
+        if (strcmp(*names, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Every tensor of the index must be in the file that it names, or be nowhere if it is unneeded. A
  * name that the index holds twice is in one file and, if the entries differ, not in the other. */
 static mq_status check_index(const mq_tensors *tensors, const cJSON *weight_map, const char *index,
-                             const char *unneeded, mq_error *err) {
+                             const char *const *unneeded, mq_error *err) {
     for (const cJSON *entry = weight_map->child; entry != NULL; entry = entry->next) {
         const mq_tensor_info *info = mq_tensors_find(tensors, entry->string);
-        if (info == NULL && unneeded != NULL && strcmp(entry->string, unneeded) == 0) {
+        if (info == NULL && is_listed(unneeded, entry->string)) {
             continue;
         }
         if (info == NULL || strcmp(mq_path_base(info->file), file_name(entry)) != 0) {
@@ -200,7 +209,7 @@ static mq_status check_index(const mq_tensors *tensors, const cJSON *weight_map,
 }
 
 static mq_status open_weight_map(mq_tensors **out, const char *folder, const cJSON *weight_map,
-                                 const char *index, const char *unneeded, mq_error *err) {
+                                 const char *index, const char *const *unneeded, mq_error *err) {
     const char **names = NULL;
     size_t count = 0;
     mq_status status = collect_files(&names, &count, weight_map, index, err);
@@ -237,7 +246,7 @@ static mq_status open_weight_map(mq_tensors **out, const char *folder, const cJS
 }
 
 static mq_status open_index(mq_tensors **out, const char *folder, const char *index,
-                            const char *unneeded, mq_error *err) {
+                            const char *const *unneeded, mq_error *err) {
     cJSON *json = NULL;
     mq_status status = mq_json_read(&json, index, err);
     if (status != MQ_OK) {
@@ -256,7 +265,7 @@ mq_status mq_tensors_open(mq_tensors **out, const char *folder, mq_error *err) {
     return mq_tensors_open_without(out, folder, NULL, err);
 }
 
-mq_status mq_tensors_open_without(mq_tensors **out, const char *folder, const char *unneeded,
+mq_status mq_tensors_open_without(mq_tensors **out, const char *folder, const char *const *unneeded,
                                   mq_error *err) {
     char *single = mq_path_join(folder, "model.safetensors");
     char *index = mq_path_join(folder, "model.safetensors.index.json");

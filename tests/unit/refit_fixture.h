@@ -221,9 +221,9 @@ static inline void rounded_kl(float *kl, mq_gemm_bf16 *gemm, const fixture *f,
     float norm[64];
     mq_slab slab = {0};
     assert_true(config->hidden_size <= 64);
-    assert_int_equal(
-        mq_model_norm(norm, &student->model, config->arch->final_norm, config->hidden_size, NULL),
-        MQ_OK);
+    assert_int_equal(mq_model_norm(norm, &student->model, mq_config_layout(config)->final_norm,
+                                   config->hidden_size, NULL),
+                     MQ_OK);
     assert_int_equal(mq_head_gradient_prepare(gemm, config, tokens, NULL), MQ_OK);
     mq_head_gradient_carve(&slab, config, tokens, gemm, f->context);
     assert_int_equal(mq_slab_allocate(&slab, "the test", NULL), MQ_OK);

@@ -236,6 +236,8 @@ int main(void) {
         "gemma3-final-softcap",
         "gemma3-attention-softcap",
         "gemma3-own-head",
+        "gemma3-images",
+        "gemma3-images-v5",
         "qwen2",
         "qwen3",
         "qwen3-biases",

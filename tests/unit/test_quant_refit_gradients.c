@@ -62,9 +62,10 @@ static mq_status quantized_read(float *out, const mq_weights *base, const char *
                                 size_t count, mq_error *err) {
     const quantized_weights *self = (const quantized_weights *)(const void *)base;
     const mq_model *model = self->model;
-    const float *rows = strcmp(name, model->config.arch->embedding) == 0 ? self->embedding
-                        : strcmp(name, model->config.arch->head) == 0    ? self->head
-                                                                         : NULL;
+    const mq_layout *layout = mq_config_layout(&model->config);
+    const float *rows = strcmp(name, layout->embedding) == 0 ? self->embedding
+                        : strcmp(name, layout->head) == 0    ? self->head
+                                                             : NULL;
     if (rows == NULL) {
         return model->weights->class_->read(out, model->weights, name, first, count, err);
     }
@@ -101,11 +102,11 @@ static float *quantize_matrix(quantized_weights *self, const fixture *f, const c
 }
 
 static quantized_weights quantize_embeddings(const fixture *f) {
-    const mq_arch *arch = f->model->config.arch;
+    const mq_layout *layout = mq_config_layout(&f->model->config);
     quantized_weights made = {.weights = {&quantized_class}, .model = f->model};
-    made.embedding = quantize_matrix(&made, f, arch->embedding);
+    made.embedding = quantize_matrix(&made, f, layout->embedding);
     if (!f->model->config.tie_word_embeddings) {
-        made.head = quantize_matrix(&made, f, arch->head);
+        made.head = quantize_matrix(&made, f, layout->head);
     }
     return made;
 }
