@@ -42,6 +42,12 @@ MARKERS = {"gptq": (".qweight", gptq_weights), "compressed-tensors": (".weight_p
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 
 
+def plain_name(name):
+    """Of a tensor of a language model that may be one part of several: what it is called in one that is all."""
+    return name.replace("model.language_model.", "model.").removeprefix("language_model.")
+
+
+
 def folder_tensors(folder):
     from safetensors.torch import load_file  # numpy has no bfloat16
     tensors = {}
@@ -59,11 +65,25 @@ def rounded_otherwise(exact, folder, dtype):
                                                    not torch.equal(wanted[name].to(found[name].dtype), found[name])]
 
 
+def parts_otherwise(folder, model):
+    """Names of the tensors of a folder that are no language model's and that a model of transformers' has not, or has with
+    other numbers."""
+    import torch
+    state, wrong = model.state_dict(), []
+    for name, tensor in folder_tensors(folder).items():
+        if not plain_name(name).startswith(("model.layers.", "model.norm.", EMBEDDING, HEAD)):
+            module = "model." + name.removeprefix("model.").replace("vision_tower.vision_model.", "vision_tower.")
+            if module not in state or not torch.equal(state[module].float(), tensor.to(state[module].dtype).float()):
+                wrong.append(name)
+    return wrong
+
+
 def folder_weights(folder, width, reader, *dtype):
     """{P: weights} of the packed layers of a folder, and of its embeddings and head, packed or not."""
     marker, read = MARKERS[reader]
     tensors = folder_tensors(folder)
     widths = {HEAD: head_width(folder) or width}
+    tensors = {plain_name(name): tensor for name, tensor in tensors.items()}
     prefixes = [name[:-len(marker)] for name in tensors if name.endswith(marker)]
     packed = {prefix: read(tensors, prefix, widths.get(prefix, width), *dtype) for prefix in prefixes}
     plain = {prefix: tensors[prefix + ".weight"].float().numpy() for prefix in (EMBEDDING, HEAD)
@@ -135,10 +155,12 @@ def put_weights(folder, weights):
     from safetensors.numpy import load_file, save_file
     path = pathlib.Path(folder) / "model.safetensors"
     tensors = load_file(path)
+    names = {plain_name(name): name for name in tensors}
     for prefix, values in weights.items():
-        assert prefix + ".weight" in tensors or prefix == HEAD, prefix
-        if prefix + ".weight" in tensors:
-            tensors[prefix + ".weight"] = np.ascontiguousarray(values, dtype=np.float32)
+        name = names.get(prefix + ".weight")
+        assert name or prefix == HEAD, prefix
+        if name:
+            tensors[name] = np.ascontiguousarray(values, dtype=np.float32)
     save_file(tensors, path, metadata={"format": "pt"})
 
 

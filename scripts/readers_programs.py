@@ -208,11 +208,12 @@ def emulated_llama_cpp(folder, matrices):
     """transformers in float32 on these numbers, with llama.cpp's products in its linear layers and its GELU. Embeddings are
     only looked up, in float32."""
     reader = transformers(folder)
-    modules = dict(reader.model.named_modules())
+    text = getattr(reader.model.model, "language_model", reader.model.model)
+    modules = {readers_files.HEAD: reader.model.lm_head, **{"model." + name: part for name, part in text.named_modules()}}
     for prefix, matrix in matrices.items():
         if prefix != readers_files.EMBEDDING:
             emulated_layer(modules[prefix], matrix.kind, matrix.offsets)
-    for layer in reader.model.model.layers:
+    for layer in text.layers:
         if "GELU" in type(layer.mlp.act_fn).__name__:
             emulate_gelu(layer.mlp.act_fn)
     return reader

@@ -157,6 +157,7 @@ class Test:
         self.options, self.master, self.work, self.failed, self.rows = options, master, options.work, False, rows
         self.model = os.path.basename(os.path.normpath(master))
         self.config = json.load(open(os.path.join(master, "config.json")))
+        self.text_config = self.config.get("text_config", self.config)
         from tokenizers import Tokenizer
         self.tokenizer = Tokenizer.from_file(os.path.join(master, "tokenizer.json"))
         self.text = options.text.read_text(errors="replace")[:20 * options.tokens * options.windows]
@@ -184,9 +185,10 @@ class Test:
         if self.options.reader == "gguf":
             widths = {bits, max(bits, embeddings["min_bits"]) if embeddings else bits}
             exact = {4, 5, 8} if symmetric else {4, 5}
-            heads = self.config["num_attention_heads"]
-            head_dim = self.config.get("head_dim") or self.config["hidden_size"] // heads
-            rows = [self.config["hidden_size"], self.config["intermediate_size"], heads * head_dim]
+            text = self.text_config
+            heads = text["num_attention_heads"]
+            head_dim = text.get("head_dim") or text["hidden_size"] // heads
+            rows = [text["hidden_size"], text["intermediate_size"], heads * head_dim]
             if all(row % 256 for row in rows):  # no K-quants: 2 and 3 bits in Q4_1
                 exact |= {2, 3}
             if all((own["group_size"] or row) % 256 == row % 256 == 0 for row in rows):  # K-quants
@@ -258,6 +260,13 @@ class Test:
             print("llama.cpp makes other tokens of the text", file=self.rows, flush=True)
             self.failed = True
 
+    def check_parts(self, folder, reader):
+        """What is not quantized because it is no language model's came along as well."""
+        wrong = readers_files.parts_otherwise(folder, reader.model)
+        if wrong:
+            print("%s: tensors that the reader has otherwise: %s" % (reader.name, ", ".join(wrong)), file=self.rows, flush=True)
+            self.failed = True
+
     def matquant(self, bits, weights=None):
         """matquant's logits of the slice; of these numbers instead."""
         if weights is None:
@@ -275,8 +284,9 @@ class Test:
         return readers_programs.llama_cpp(path, max(self.options.tokens, PROMPT + GREEDY), exact)
 
     def llama_cpp_bound(self):
-        gelu = self.config.get("hidden_activation", self.config.get("hidden_act", "")).startswith("gelu")
-        return TABLE if gelu else EXACT
+        gemma = self.text_config["model_type"].startswith("gemma")
+        name = self.text_config.get("hidden_activation" if gemma else "hidden_act", "gelu" if gemma else "")
+        return TABLE if name.startswith("gelu") else EXACT
 
     def run_plain_gguf(self, bits):
         """The slice's very numbers: what is not the types' arithmetic."""
@@ -289,7 +299,7 @@ class Test:
                 self.check(bits, "F16, its kernels", self.llama_cpp(output, False), HALF, cost, exact=False)
 
     def run_gguf(self, bits, output, cost):
-        matrices = readers_files.gguf_matrices(output, self.config)
+        matrices = readers_files.gguf_matrices(output, self.text_config)
         kinds = readers_files.gguf_kinds(matrices)
         values = {prefix: matrix.weights for prefix, matrix in matrices.items()}
         ours = self.matquant(bits, values) if cost > 0 else None
@@ -303,6 +313,7 @@ class Test:
         weights = readers_files.folder_weights(output, bits, "gptq") if cost > 0 else None
         ours = self.matquant(bits, weights) if cost > 0 else None
         exact = readers_programs.gptqmodel(output, "float32")
+        self.check_parts(output, exact)
         self.check(bits, "float32", exact, EXACT, cost, ours)
         reader = readers_programs.gptqmodel(output, "float16")
         if not self.overflows(bits, "float16", exact, reader):
@@ -323,6 +334,7 @@ class Test:
                 print("%s: not the slice's numbers rounded: %s" % (dtype, ", ".join(wrong)), file=self.rows, flush=True)
                 self.failed = True
             ours, exact = Matquant(self.options.build, folder, [], self.work), readers_programs.transformers(folder)
+            self.check_parts(folder, exact)
             self.check(bits, dtype + " in float32", exact, EXACT, cost, ours, exact=False)
             how, reader = "%s in %s, as it loads" % (dtype, name), readers_programs.transformers(folder, "auto")
             assert str(reader.model.dtype) == "torch." + name
@@ -354,7 +366,9 @@ class Test:
         elif name == "safetensors":
             self.run_safetensors(bits, output, cost)
         elif name == "compressed-tensors":
-            self.check(bits, "float32", readers_programs.compressed_tensors(output), EXACT, cost, ours)
+            reader = readers_programs.compressed_tensors(output)
+            self.check_parts(output, reader)
+            self.check(bits, "float32", reader, EXACT, cost, ours)
         else:
             self.run_gptq(bits, output, cost)
 

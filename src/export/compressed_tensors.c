@@ -83,8 +83,21 @@ static void put_groups(mq_json *json, cJSON *quantization, const mq_plan *plan) 
     mq_json_put_bool(json, weights, "dynamic", false);
 }
 
-/* Which modules are not packed, by transformers' names: layers that the master left alone, a head,
- * and all of other parts, by a regular expression that finds them whatever stands before. */
+/* Regular expressions that find the modules of other parts whatever stands before their names. */
+static void put_other_parts(mq_json *json, cJSON *list, const mq_config *config) {
+    const char *const *parts = mq_arch_layout(config->arch, MQ_LAYOUT_PUBLISHED)->other_parts;
+    for (size_t i = 0; parts != NULL && parts[i] != NULL; i++) {
+        const size_t length = strcspn(parts[i], ".");
+        if (i == 0 || strncmp(parts[i], parts[i - 1], length + 1) != 0) {
+            char pattern[MQ_NAME_SIZE];
+            snprintf(pattern, sizeof pattern, "re:.*%.*s.*", (int)length, parts[i]);
+            mq_json_put_text(json, list, NULL, pattern);
+        }
+    }
+}
+
+/* Which modules are not packed, by transformers' names: layers that the master left alone, a head
+ * that is not packed, and all of other parts. */
 static void put_ignored(mq_json *json, cJSON *quantization, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     const cJSON *old = cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master),
@@ -99,11 +112,7 @@ static void put_ignored(mq_json *json, cJSON *quantization, const mq_plan *plan)
     if (mq_integer_head(plan) == NULL) {
         mq_json_put_text(json, list, NULL, "lm_head");
     }
-    const char *const *parts = mq_arch_layout(config->arch, MQ_LAYOUT_PUBLISHED)->other_parts;
-    for (; parts != NULL && *parts != NULL; parts++) { /* each ends with a point */
-        snprintf(name, sizeof name, "re:.*%s*", *parts);
-        mq_json_put_text(json, list, NULL, name);
-    }
+    put_other_parts(json, list, config);
 }
 
 static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {

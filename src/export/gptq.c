@@ -97,6 +97,8 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
+    plan->layout = MQ_LAYOUT_MODULES; /* gptqmodel loads other parts by no other names, and leaves
+                                         them as they were made without a word */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (plan->group_size % sizes[i] == 0) {
             plan->group_size = mq_integer_of(plan)->layout.group_size = sizes[i];
@@ -138,16 +140,14 @@ static void put_dynamic(mq_json *json, cJSON *quantization, const mq_plan *plan)
         return;
     }
     cJSON *dynamic = mq_json_put_object(json, quantization, "dynamic");
-    char name[MQ_NAME_SIZE]; /* of transformers' modules */
+    char name[MQ_NAME_SIZE];
     cJSON_ArrayForEach(item, ignored) {
         put_own(json, dynamic, '-',
-                mq_config_rename(name, config, item->valuestring, MQ_LAYOUT_MODULES));
+                mq_config_rename(name, config, item->valuestring, plan->layout));
     }
     if (width != plan->job->width) {
-        mq_json_put_size(json,
-                         put_own(json, dynamic, '+',
-                                 mq_config_rename(name, config, head->prefix, MQ_LAYOUT_MODULES)),
-                         "bits", width);
+        const char *layer = mq_config_rename(name, config, head->prefix, plan->layout);
+        mq_json_put_size(json, put_own(json, dynamic, '+', layer), "bits", width);
     }
 }
 

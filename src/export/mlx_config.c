@@ -229,10 +229,10 @@ void mq_mlx_spell_config(mq_json *json, cJSON *made, const mq_config *config) {
     if (arch->windows == MQ_WINDOWS_SOME) {
         fill_windows(json, text, config);
     }
+    if (arch->no_rope) {
+        fill_no_rope(json, text, config);
+    }
     if (text != made) {
         fill_beside(json, made, config);
-    }
-    if (config->arch->no_rope) {
-        fill_no_rope(json, made, config);
     }
 }

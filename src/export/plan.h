@@ -56,8 +56,7 @@ struct mq_plan {
     /* Which of the master's tensors mq_plan_walk takes, a quantized layer by the name of its
      * weight; NULL: all. */
     bool (*has)(const mq_config *config, const char *name);
-    mq_layout_kind layout; /* of the output's names: the master's, if a format does not set another
-                              before it adds pieces */
+    mq_layout_kind layout; /* of the output's names: the master's, unless the format sets another */
     void *own;             /* the format's */
     void (*free_own)(void *own);
 };

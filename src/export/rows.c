@@ -190,14 +190,25 @@ static row_error round_values(unsigned char *out, mq_dtype dtype, const float *v
     return all;
 }
 
+/* What is quantized, as eval reads it; anything else as it is, of however many dimensions. */
+static mq_status read_values(float *values, const mq_plan *plan, const mq_piece *piece,
+                             size_t first, size_t count, mq_error *err) {
+    if (piece->linear == NULL) {
+        const size_t columns = piece->sources[0]->elements / piece->rows;
+        return mq_tensor_read_f32(values, piece->sources[0], first * columns, count * columns, err);
+    }
+    const mq_weights *weights = plan->job->weights;
+    char name[MQ_STORED_NAME_SIZE];
+    mq_name_make(name, piece->linear->prefix, "weight", 0);
+    return weights->class_->read(values, weights, name, first, count, err);
+}
+
 /* Some rows of a piece of plain numbers. values: room for them. */
 static mq_status fill_part(unsigned char *out, row_error *cost, float *values, const mq_plan *plan,
                            const mq_piece *piece, size_t first, size_t count, mq_error *err) {
-    const mq_weights *weights = plan->job->weights;
     const mq_dtype dtype = piece->spec.dtype;
     const size_t all = count * (piece->row_bytes / mq_dtype_size(dtype));
-    const mq_status status =
-        weights->class_->read(values, weights, piece->spec.name, first, count, err);
+    const mq_status status = read_values(values, plan, piece, first, count, err);
     if (status != MQ_OK) {
         return status;
     }
@@ -269,7 +280,7 @@ mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype
 mq_status mq_add_converted(mq_plan *plan, const mq_tensor_info *info, mq_dtype dtype,
                            mq_error *err) {
     if (info->dtype == dtype || !mq_dtype_is_weight(info->dtype) || info->dims == 0 ||
-        info->dims > 2 || info->elements == 0) {
+        info->elements == 0) {
         return mq_plan_add_copy(plan, info, err);
     }
     const size_t rows = info->dims == 1 ? 1 : info->shape[0];

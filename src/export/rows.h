@@ -32,8 +32,8 @@ typedef void mq_encode_rows(unsigned char *out, double *error, const mq_row *row
 mq_status mq_fill_encoded(unsigned char *out, mq_plan *plan, mq_piece *piece, size_t first,
                           size_t count, mq_encode_rows *encode, mq_error *err);
 
-/* A fill of a piece under the name of one of the model's tensors: rows as eval reads them, rounded
- * to piece->spec.dtype. MQ_ERR_USAGE when one does not fit. */
+/* A fill of a piece that is a tensor of the master, quantized or not: its rows' numbers, rounded to
+ * piece->spec.dtype. MQ_ERR_USAGE when one does not fit. */
 mq_fill_rows mq_fill_values;
 /* The piece P.weight of a quantized layer, filled so. */
 mq_status mq_add_dequantized(mq_plan *plan, const mq_master_view *view, mq_dtype dtype,

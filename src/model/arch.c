@@ -34,9 +34,11 @@ static const char *const gemma3_fields_beside[] = {
     NULL,
 };
 
-static const char *const gemma3_parts[] = {"vision_tower.", "multi_modal_projector.", NULL};
+/* transformers 5 has a module less than 4 had, and writes the rest as published. */
+static const char *const gemma3_parts[] = {"vision_tower.vision_model.", "vision_tower.",
+                                           "multi_modal_projector.", NULL};
 
-static const char *const gemma3_part_modules[] = {"model.vision_tower.",
+static const char *const gemma3_part_modules[] = {"model.vision_tower.", "model.vision_tower.",
                                                   "model.multi_modal_projector.", NULL};
 
 /* Of these and of SmolLM3: use_sliding_window is false (config_fields.c), and then sliding_window

@@ -40,12 +40,13 @@ typedef enum mq_windows {
 
 typedef enum mq_activation { MQ_SILU, MQ_GELU_TANH } mq_activation;
 
-/* What a checkpoint's tensors are called outside of its blocks. */
+/* What a checkpoint's tensors are called, or their names begin with. */
 typedef struct mq_layout {
     const char *block_prefix;                  /* with one %zu: "model.layers.%zu." */
     const char *embedding, *final_norm, *head; /* full tensor names with ".weight" */
     const char *const *other_parts; /* NULL-terminated: what the names of tensors begin with that
-                                       are the model's, but not its language model's; NULL: none */
+                                       are the model's, but not its language model's; the first
+                                       that fits. As many in every layout; NULL: none */
 } mq_layout;
 
 /* The layouts that a family's checkpoints may have; their tensors show which

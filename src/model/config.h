@@ -110,8 +110,8 @@ void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, siz
 void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
                          mq_norm norm);
 
-/* What a tensor or layer of the language model is called in another layout: in name or, if that is
- * how it is called already, or nothing of the language model is, `from` itself. */
+/* What a tensor or layer is called in another layout: in name or, if it is called so already or is
+ * none of the model's, `from` itself. */
 const char *mq_config_rename(char name[MQ_NAME_SIZE], const mq_config *config, const char *from,
                              mq_layout_kind layout);
 

@@ -104,14 +104,19 @@ bool mq_config_has_tensor(const mq_config *config, const char *name) {
     return layer < config->num_hidden_layers && is_of_block(config, layer, name);
 }
 
-bool mq_config_is_of_other_part(const mq_config *config, const char *name) {
-    const char *const *parts = mq_config_layout(config)->other_parts;
-    for (; parts != NULL && *parts != NULL; parts++) {
-        if (strncmp(name, *parts, strlen(*parts)) == 0) {
-            return true;
-        }
+/* The number of the prefix that the name begins with; of their end: none. */
+static size_t find_part(const mq_layout *layout, const char *name) {
+    size_t at = 0;
+    while (layout->other_parts[at] != NULL &&
+           strncmp(name, layout->other_parts[at], strlen(layout->other_parts[at])) != 0) {
+        at++;
     }
-    return false;
+    return at;
+}
+
+bool mq_config_is_of_other_part(const mq_config *config, const char *name) {
+    const mq_layout *layout = mq_config_layout(config);
+    return layout->other_parts != NULL && layout->other_parts[find_part(layout, name)] != NULL;
 }
 
 /* --- layouts ---------------------------------------------------------------------------------- */
@@ -140,21 +145,39 @@ static bool has_stem(const char *name, const char *own) {
            (own[length] == '%' || name[length] == '.' || name[length] == '\0');
 }
 
+/* begin[length] and end, if there is room for both, as there is for all names of ours; else from.
+ */
+static const char *join(char name[MQ_NAME_SIZE], const char *begin, size_t length, const char *end,
+                        const char *from) {
+    const size_t rest = strlen(end) + 1;
+    if (length + rest > MQ_NAME_SIZE) {
+        return from;
+    }
+    memcpy(name, begin, length);
+    memcpy(name + length, end, rest);
+    return name;
+}
+
 const char *mq_config_rename(char name[MQ_NAME_SIZE], const mq_config *config, const char *from,
                              mq_layout_kind layout) {
     const mq_layout *own = mq_config_layout(config), *to = mq_arch_layout(config->arch, layout);
+    if (own == to) {
+        return from;
+    }
     const char *const pairs[][2] = {{own->block_prefix, to->block_prefix},
                                     {own->embedding, to->embedding},
                                     {own->final_norm, to->final_norm},
                                     {own->head, to->head}};
-    for (size_t i = 0; own != to && i < sizeof pairs / sizeof *pairs; i++) {
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         if (has_stem(from, pairs[i][0])) {
-            const char *end = from + stem_length(pairs[i][0]);
-            const size_t begin = stem_length(pairs[i][1]);
-            const bool fits = begin + strlen(end) < MQ_NAME_SIZE; /* as all names of ours do */
-            snprintf(name, MQ_NAME_SIZE, "%.*s%s", (int)begin, pairs[i][1], end);
-            return fits ? name : from;
+            return join(name, pairs[i][1], stem_length(pairs[i][1]),
+                        from + stem_length(pairs[i][0]), from);
         }
     }
-    return from;
+    if (!mq_config_is_of_other_part(config, from)) {
+        return from;
+    }
+    const size_t part = find_part(own, from);
+    const char *begin = to->other_parts[part];
+    return join(name, begin, strlen(begin), from + strlen(own->other_parts[part]), from);
 }

@@ -3,6 +3,7 @@
 
 KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND tall: one whose feed-forward network is
 worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are shorter than a text; its third and sixth block see all of it.
+KIND images: the same as the language model of a Gemma 3 with images, config.json and names as in published ones.
 KIND tiny: a Llama of some 20,000 weights beside its embeddings.
 KIND qwen2, qwen3, mistral, smollm3: small ones of these families, Mistral's without windows and with rotary settings as
 transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to transformers' defaults
@@ -10,6 +11,7 @@ are fields for which mlx-lm has others, and other bases are none that a reader h
 """
 import array
 import json
+import math
 import os
 import random
 import shutil
@@ -49,6 +51,22 @@ def gemma(demo):
             "final_logit_softcapping": None, "use_bidirectional_attention": False}
 
 
+def images(demo):
+    """In the text's own member, what is transformers' default is left out."""
+    whole = gemma(demo)
+    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+            "head_dim", "query_pre_attn_scalar", "sliding_window")
+    text = {"model_type": whole["model_type"], **{key: whole[key] for key in kept}, "sliding_window_pattern": 3,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
+    tokens = {name + "_token_index": demo["vocab_size"] + i for i, name in enumerate(("boi", "eoi", "image"))}
+    return {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", **tokens,
+            "eos_token_id": demo["eos_token_id"], "initializer_range": 0.02, "mm_tokens_per_image": 4, "text_config": text,
+            "torch_dtype": "bfloat16",
+            "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64,
+                              "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 4,
+                              "vision_use_head": False}}
+
+
 def family(demo, architecture, **fields):
     kept = ("vocab_size", "bos_token_id", "eos_token_id", "dtype", "max_position_embeddings", "attention_dropout",
             "initializer_range", "use_cache")
@@ -81,8 +99,26 @@ def smollm3(demo):
                   mlp_bias=False)
 
 
-KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "qwen2": qwen2, "qwen3": qwen3, "mistral": mistral,
-         "smollm3": smollm3}
+KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2, "qwen3": qwen3,
+         "mistral": mistral, "smollm3": smollm3}
+
+
+def vision_shapes(config):
+    """{NAME: shape} of what reads images."""
+    vision, tower = config["vision_config"], "vision_tower.vision_model."
+    size, ffn, patch = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
+    matrices = {"self_attn.%s_proj" % part: [size, size] for part in ("q", "k", "v", "out")}
+    matrices.update({"mlp.fc1": [ffn, size], "mlp.fc2": [size, ffn]})
+    shapes = {tower + "embeddings.patch_embedding.weight": [size, 3, patch, patch],
+              tower + "embeddings.patch_embedding.bias": [size],
+              tower + "embeddings.position_embedding.weight": [(vision["image_size"] // patch) ** 2, size]}
+    for name, shape in matrices.items():
+        shapes[tower + "encoder.layers.0.%s.weight" % name] = shape
+        shapes[tower + "encoder.layers.0.%s.bias" % name] = shape[:1]
+    for name in ("encoder.layers.0.layer_norm1", "encoder.layers.0.layer_norm2", "post_layernorm"):
+        shapes[tower + name + ".weight"] = shapes[tower + name + ".bias"] = [size]
+    return {**shapes, "multi_modal_projector.mm_input_projection_weight": [size, config["text_config"]["hidden_size"]],
+            "multi_modal_projector.mm_soft_emb_norm.weight": [size]}
 
 
 def shapes_of(config):
@@ -104,7 +140,7 @@ def shapes_of(config):
         for name in ("self_attn.q_norm", "self_attn.k_norm") if is_gemma or config["model_type"] == "qwen3" else ():
             shapes[prefix + name] = [size]
     shapes["model.norm"] = [hidden]
-    return shapes if config.get("tie_word_embeddings", False) else {**shapes, "lm_head": [config["vocab_size"], hidden]}
+    return shapes if config.get("tie_word_embeddings", is_gemma) else {**shapes, "lm_head": [config["vocab_size"], hidden]}
 
 
 def biases_of(config, shapes):
@@ -121,8 +157,8 @@ def bf16(values):
 
 
 def values_of(name, shape, source, is_gemma):
-    if len(shape) == 2:
-        return [source.gauss(0, 0.06) for _ in range(shape[0] * shape[1])]
+    if len(shape) >= 2:
+        return [source.gauss(0, 0.06) for _ in range(math.prod(shape))]
     if name.endswith(("q_norm", "k_norm")) and not is_gemma:
         return [source.gauss(1, 0.2) for _ in range(shape[0])]
     return [source.gauss(0, 0.1) for _ in range(shape[0])] if is_gemma else [1.0] * shape[0]  # Gemma adds 1
@@ -133,10 +169,14 @@ def main():
     with open(os.path.join(demo, "config.json"), encoding="utf-8") as file:
         config = KINDS[kind](json.load(file))
     source, header, data, end = random.Random(1), {}, [], 0
-    shapes = shapes_of(config)
-    values = [(name + ".weight", shape, values_of(name, shape, source, kind == "gemma")) for name, shape in shapes.items()]
+    text = config.get("text_config", config)
+    shapes, prefix = shapes_of(text), "" if text is config else "language_model."
+    is_gemma = text["model_type"].startswith("gemma")
+    values = [(prefix + name + ".weight", shape, values_of(name, shape, source, is_gemma)) for name, shape in shapes.items()]
     values += [(name + ".bias", shape, values_of(name, shape, source, True))
-               for name, shape in biases_of(config, shapes).items()]
+               for name, shape in biases_of(text, shapes).items()]
+    if text is not config:
+        values += [(name, shape, values_of(name, shape, source, True)) for name, shape in vision_shapes(config).items()]
     for name, shape, numbers in values:
         data.append(bf16(numbers))
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + len(data[-1])]}

@@ -122,7 +122,7 @@ static void test_names(void **state) {
     (void)state;
     static const char *const begins[] = {"language_model.model.", "model.language_model."};
     static const char *const heads[] = {"language_model.lm_head", "lm_head"};
-    static const char *const towers[] = {"vision_tower.head.probe",
+    static const char *const towers[] = {"vision_tower.vision_model.head.probe",
                                          "model.vision_tower.head.probe"};
     mq_config config = parse_good("{" MEMBER "}}");
     for (int kind = 0; kind < MQ_LAYOUT_COUNT; kind++) {
@@ -144,7 +144,8 @@ static void test_names(void **state) {
             check_name(&config, wanted, other, wanted);
         }
         check_name(&config, heads[kind], other, heads[other]);
-        check_name(&config, towers[kind], other, towers[kind]);
+        check_name(&config, towers[kind], other, towers[other]);
+        check_name(&config, towers[other], other, towers[other]);
         check_name(&config, "norm.weight", other, "norm.weight");
         char name[MQ_NAME_SIZE];
         mq_config_norm_name(name, &config, 2, MQ_NORM_POST_FFN);
@@ -157,6 +158,10 @@ static void test_names(void **state) {
         snprintf(name, sizeof name, "%slayers.0.mlp.up_proj.weight", begins[other]);
         assert_false(mq_config_has_tensor(&config, name));
     }
+    config.layout = MQ_LAYOUT_PUBLISHED; /* as transformers 5 writes it */
+    check_name(&config, "vision_tower.head.probe", MQ_LAYOUT_MODULES, towers[1]);
+    check_name(&config, "multi_modal_projector.x", MQ_LAYOUT_MODULES,
+               "model.multi_modal_projector.x");
     const char *names[MQ_LAYOUT_COUNT + 1];
     assert_ptr_equal(mq_config_unused_heads(names, &config), names);
     assert_string_equal(names[0], "language_model.lm_head.weight");
