@@ -36,7 +36,8 @@ NORMALIZERS = {"gemma": MARK, "qwen2": {"type": "NFC"},
 
 def main():
     kind, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-    count = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = json.loads((folder / "config.json").read_text())
+    count = config.get("text_config", config)["vocab_size"]
     special = ["<unk>", "<s>", "</s>"]
     merges = [["a", "b"], ["c", "d"], ["ab", "cd"]]
     letters = [chr(code) for code in range(ord("!"), ord("!") + count - len(special) - len(merges))]

@@ -36,6 +36,30 @@ def read_tensors(folder):
     return tensors
 
 
+# What the names of a published model with images begin with, and those of transformers' modules.
+MODULES = (("language_model.model.", "model.language_model."), ("language_model.lm_head", "lm_head"),
+           ("vision_tower.vision_model.", "model.vision_tower."), ("vision_tower.", "model.vision_tower."),
+           ("multi_modal_projector.", "model.multi_modal_projector."))
+OTHER_PARTS = ("model.vision_tower.", "model.multi_modal_projector.")  # than the language model
+
+
+def module_name(name):
+    for published, module in MODULES:
+        if name.startswith(published):
+            return module + name[len(published):]
+    return name
+
+
+def read_modules(folder):
+    """The same, whichever of their names the folder has."""
+    return {module_name(name): tensor for name, tensor in read_tensors(folder).items()}
+
+
+def text_of(config):
+    """What config.json says of the language model."""
+    return config.get("text_config", config)
+
+
 def halves(data):
     return struct.unpack("<%de" % (len(data) // 2), data)
 
@@ -79,12 +103,13 @@ class Master:
     """The WIDTH-bit model in a master's folder."""
 
     def __init__(self, folder, width):
-        self.folder, self.width, self.tensors = folder, width, read_tensors(folder)
+        self.folder, self.width, self.tensors = folder, width, read_modules(folder)
         self.config = read_json(folder, "config.json")
         self.settings = self.config["quantization_config"]
         self.slice_bits = self.bits_of(width)
         embeddings = self.settings.get("embeddings", {"layers": [], "min_bits": 0})
-        self.embeddings, self.min_bits = embeddings["layers"], embeddings["min_bits"]
+        self.embeddings, self.min_bits = [module_name(name) for name in embeddings["layers"]], embeddings["min_bits"]
+        self.ignored = [module_name(name) for name in self.settings.get("ignored", [])]
         self.prefixes = [name[:-6] for name in self.tensors if name.endswith(".codes")]
 
     def bits_of(self, width):
@@ -116,11 +141,14 @@ class Master:
             values.extend(scale * s + bias for s in slices[group * size:(group + 1) * size])
         return float32(values)
 
-    def plain(self, dtype=None):
-        """{name: tensor} of what is not quantized: a width's own in place of the common one; in this element type."""
+    def plain(self, dtype=None, others=True):
+        """{name: tensor} of what is not quantized: a width's own in place of the common one; in this element type; with
+        what is not the language model's or without."""
         result = {}
         for name in self.tensors:
             _, _, end = name.rpartition(".")
+            if not others and name.startswith(OTHER_PARTS):
+                continue
             if end != "codes" and not (len(end) == 2 and end[0] == "w" and end[1] in "2345678"):
                 tensor = self.tensors.get("%s.w%d" % (name, self.width), self.tensors[name])
                 result[name] = tensor if dtype is None else (dtype, tensor[1], rounded(numbers(tensor), dtype))

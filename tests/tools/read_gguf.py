@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 
-from checkpoint import Master, check, float32, numbers, read_json
+from checkpoint import Master, check, float32, numbers, read_json, text_of
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
@@ -148,6 +148,7 @@ NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.
 def gguf_name(name, gemma):
     fixed = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
              "lm_head.weight": "output.weight"}
+    name = name.replace("model.language_model.", "model.")
     if name in fixed:
         return fixed[name]
     _, _, layer, middle = name.split(".", 3)
@@ -167,6 +168,17 @@ def interleave(values, name, rows, config):
         source = head * size + at % 2 * (size // 2) + at // 2
         result.extend(values[source * columns:(source + 1) * columns])
     return result
+
+
+# transformers', of what the language model of a model with images may leave out
+DEFAULTS = {"gemma3_text": {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+                            "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
+                            "rope_local_base_freq": 1e4}}
+
+
+def config_of(master):
+    text = text_of(master.config)
+    return {**DEFAULTS.get(text["model_type"], {}), **text}
 
 
 def scaling_of(config):
@@ -210,7 +222,7 @@ def check_rope(file, config, arch):
 
 
 def check_meta(file, master):
-    config, meta = master.config, file.meta
+    config, meta = config_of(master), file.meta
     arch = meta["general.architecture"]
     check(abs(meta[arch + ".attention.layer_norm_rms_epsilon"] / config["rms_norm_eps"] - 1) < 1e-6, "epsilon differs")
     fields = {"embedding_length": "hidden_size", "block_count": "num_hidden_layers",
@@ -261,7 +273,7 @@ def main():
     error = power = 0.0
     names, kinds = set(), set()
     linears = {prefix + ".weight": prefix for prefix in master.prefixes}
-    for name, tensor in list(master.plain().items()) + [(name, None) for name in linears]:
+    for name, tensor in list(master.plain(others=False).items()) + [(name, None) for name in linears]:
         theirs = gguf_name(name, gemma)
         names.add(theirs)
         shape, kind, at = file.tensors[theirs]
@@ -270,7 +282,7 @@ def main():
         original = master.tensors[linears[name] + ".codes"][1] if tensor is None else tensor[1]
         check(shape == original, theirs + " has another shape")
         if arch in ("llama", "smollm3") and (".attn_q." in theirs or ".attn_k." in theirs):
-            wanted = interleave(wanted, theirs, shape[0], master.config)
+            wanted = interleave(wanted, theirs, shape[0], config_of(master))
         if gemma and theirs.endswith("norm.weight"):
             wanted = float32(1 + w for w in wanted)
         got = weights(file, theirs)
@@ -288,7 +300,7 @@ def main():
         else:
             check(got == wanted, theirs + " differs")
             exact += len(got)
-    rope = scaling_of(master.config).get("rope_type", "default")
+    rope = scaling_of(config_of(master)).get("rope_type", "default")
     names |= {"rope_freqs.weight"} if rope == "llama3" else set()
     check(set(file.tensors) == names, "tensors that do not belong there: %s" % sorted(set(file.tensors) ^ names))
     print("%s, tokenizer %s %s, rope %s" % (file.meta["general.architecture"], file.meta["tokenizer.ggml.model"],

@@ -11,7 +11,7 @@ what is wrong and ends with 1.
 import struct
 import sys
 
-from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_tensors, rounded
+from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_modules, rounded
 
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
@@ -69,7 +69,7 @@ def check_embeddings(master, quantization, may_pack):
     if quantization["quant_method"] == "gptq":
         packed = [prefix for prefix in master.embeddings
                   if may_pack and prefix == HEAD and master.width_of(HEAD) in (2, 3, 4, 8)]
-        dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for name in master.settings.get("ignored", [])}
+        dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for name in master.ignored}
         if packed and master.width_of(HEAD) != master.width:
             dynamic["+:^%s$" % HEAD] = {"bits": master.width_of(HEAD)}
         check(quantization["lm_head"] == bool(packed), "lm_head is wrong")
@@ -78,16 +78,17 @@ def check_embeddings(master, quantization, may_pack):
         packed = [prefix for prefix in master.embeddings if may_pack and master.width_of(prefix) == master.width]
         targets = quantization["config_groups"]["group_0"]["targets"]
         check(targets == ["Linear"] + ["Embedding"] * (EMBEDDING in packed), "targets are wrong")
-        check((HEAD in quantization["ignore"]) == (HEAD not in packed), "ignore is wrong")
+        parts = ["re:.*vision_tower.*", "re:.*multi_modal_projector.*"] if "vision_config" in master.config else []
+        check(quantization["ignore"] == master.ignored + [HEAD] * (HEAD not in packed) + parts, "ignore is wrong")
     return [prefix for prefix in master.embeddings if prefix not in packed]
 
 
 def main():
-    master, tensors = Master(sys.argv[1], int(sys.argv[3])), read_tensors(sys.argv[2])
+    master, tensors = Master(sys.argv[1], int(sys.argv[3])), read_modules(sys.argv[2])
     width, config = master.width, read_json(sys.argv[2], "config.json")
     quantization, extra = config["quantization_config"], ()
     wanted_dtype = ([word for word in sys.argv[4:] if word != "plain"] or [None])[0]
-    of_plain = wanted_dtype or master.tensors["model.norm.weight"][0]
+    of_plain = wanted_dtype or next(tensor[0] for name, tensor in master.tensors.items() if name.endswith(".norm.weight"))
     if quantization["quant_method"] == "gptq":
         check(quantization["checkpoint_format"] == "gptq_v2" and quantization["bits"] == width, "other settings")
         check(read_json(sys.argv[2], "quantize_config.json") == quantization, "quantize_config.json differs")

@@ -6,7 +6,8 @@ Prints what it compared and ends with 0, or names the first difference and ends 
 """
 import sys
 
-from checkpoint import Master, check, check_config, check_small_files, float32, numbers, read_json, read_tensors
+from checkpoint import Master, check, check_config, check_small_files, float32, module_name, numbers, read_json, \
+    read_modules, text_of
 
 
 def pair_dtype(prefix, master, dtype):
@@ -57,7 +58,7 @@ def check_rope(original, config):
 
 def check_defaults(original, config):
     """What mlx-lm has other defaults for, or none, is said. The fields that may have been left out."""
-    names = ["num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings"]
+    names = ["vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings"]
     if config["model_type"].startswith("gemma"):
         names += ["sliding_window", "sliding_window_pattern"]
     for name in names:
@@ -65,20 +66,33 @@ def check_defaults(original, config):
     return tuple(name for name in names if original.get(name) is None)
 
 
+def check_text(master, config):
+    """What config.json says of the language model. The members of the whole that may differ."""
+    original, text = text_of(master.config), text_of(config)
+    may = check_rope(original, text) + check_defaults(original, text)
+    if text is config:
+        return may
+    check({key: value for key, value in text.items() if key not in may} ==
+          {key: value for key, value in original.items() if key not in may}, "text_config has something else changed")
+    for name in "vocab_size", "tie_word_embeddings":  # mlx-lm reads the first of them here only
+        check(config[name] == text[name], name + " is not the language model's")
+    return "text_config", "vocab_size", "tie_word_embeddings"
+
+
 def main():
-    master, cut_out = Master(sys.argv[1], int(sys.argv[3])), read_tensors(sys.argv[2])
+    master, cut_out = Master(sys.argv[1], int(sys.argv[3])), read_modules(sys.argv[2])
     config, plain_dtype = read_json(sys.argv[2], "config.json"), (sys.argv[4:] or [None])[0]
     quantization = config["quantization"]
+    layers = {module_name(name): own for name, own in quantization.items()}
     check(config["quantization_config"] == quantization, "the two quantization objects differ")
     check(quantization["bits"] == master.slice_bits, "bits are not the width (and one for an extra level)")
-    check_config(master, config, ("quantization", "quantization_config") + check_rope(master.config, config) +
-                 check_defaults(master.config, config), plain_dtype)
+    check_config(master, config, ("quantization", "quantization_config") + check_text(master, config), plain_dtype)
     check_small_files(master, sys.argv[2])
 
-    weights, others = 0, master.plain(plain_dtype)
+    weights, others = 0, master.plain(plain_dtype, others=False)
     expected = set(others)
     for prefix in master.prefixes:
-        own = quantization.get(prefix, quantization)
+        own = layers.get(prefix, quantization)
         check(own["bits"] == master.bits_of(master.width_of(prefix)), prefix + ": other bits in config.json")
         weights += compare_linear(prefix, master, cut_out, own["group_size"], plain_dtype)
         expected.update(prefix + part for part in (".weight", ".scales", ".biases"))

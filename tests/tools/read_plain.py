@@ -6,11 +6,11 @@ Prints what it compared and ends with 0, or names the first difference and ends 
 """
 import sys
 
-from checkpoint import Master, check, check_config, check_small_files, read_json, read_tensors, rounded
+from checkpoint import Master, check, check_config, check_small_files, read_json, read_modules, rounded
 
 
 def main():
-    master, cut_out, dtype = Master(sys.argv[1], int(sys.argv[3])), read_tensors(sys.argv[2]), sys.argv[4]
+    master, cut_out, dtype = Master(sys.argv[1], int(sys.argv[3])), read_modules(sys.argv[2]), sys.argv[4]
     config = read_json(sys.argv[2], "config.json")
     check("quantization_config" not in config, "config.json says that it is quantized")
     check_config(master, config, (), dtype)
