@@ -6,18 +6,15 @@ static const char *const llama_fields[] = {
     "hidden_act", "mlp_bias", "rope_interleaved", "is_llama_config", NULL,
 };
 
-static const char *const gemma3_fields[] = {
-    "hidden_activation",
-    "query_pre_attn_scalar",
-    "sliding_window",
-    "sliding_window_pattern",
-    "_sliding_window_pattern",
-    "rope_local_base_freq",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "use_bidirectional_attention",
-    NULL,
-};
+#define GEMMA3_FIELDS                                                                              \
+    "hidden_activation", "query_pre_attn_scalar", "sliding_window", "sliding_window_pattern",      \
+        "_sliding_window_pattern", "rope_local_base_freq", "attn_logit_softcapping",               \
+        "use_bidirectional_attention"
+
+static const char *const gemma3_fields[] = {GEMMA3_FIELDS, "final_logit_softcapping", NULL};
+
+/* With images: transformers 5 does not cap the logits then, whatever the field says. */
+static const char *const gemma3_part_fields[] = {GEMMA3_FIELDS, NULL};
 
 /* Of images nothing is read here: the language model computes the same of text without them. */
 static const char *const gemma3_fields_beside[] = {
@@ -35,11 +32,11 @@ static const char *const gemma3_fields_beside[] = {
 };
 
 /* transformers 5 has a module less than 4 had, and writes the rest as published. */
-static const char *const gemma3_parts[] = {"vision_tower.vision_model.", "vision_tower.",
-                                           "multi_modal_projector.", NULL};
+static const char *const gemma3_prefixes[] = {"vision_tower.vision_model.", "vision_tower.",
+                                              "multi_modal_projector.", NULL};
 
-static const char *const gemma3_part_modules[] = {"model.vision_tower.", "model.vision_tower.",
-                                                  "model.multi_modal_projector.", NULL};
+static const char *const gemma3_module_prefixes[] = {"model.vision_tower.", "model.vision_tower.",
+                                                     "model.multi_modal_projector.", NULL};
 
 /* Of these and of SmolLM3: use_sliding_window is false (config_fields.c), and then sliding_window
  * has no influence. */
@@ -83,15 +80,15 @@ static const char *const smollm3_fields[] = {
             [MQ_NORM_POST_FFN] = "post_feedforward_layernorm",                                     \
             HEAD_NORMS,                                                                            \
     },                                                                                             \
-    .fields = gemma3_fields, .activation_field = "hidden_activation", .norm_plus_one = true,       \
-    .scale_embeddings = true, .overflows_f16 = true, .query_pre_attn_scalar = true,                \
-    .local_rope = true, .attention_bias = true, .windows = MQ_WINDOWS_SOME,                        \
-    .default_tie_word_embeddings = true, .default_activation = MQ_GELU_TANH,                       \
-    .default_rope_theta = 1000000.0, .default_rms_norm_eps = 1e-6,                                 \
-    .default_rope_local_base_freq = 10000.0, .default_query_pre_attn_scalar = 256.0,               \
-    .default_max_position_embeddings = 131072, .default_num_attention_heads = 8,                   \
-    .default_vocab_size = 262208, .default_head_dim = 256, .default_num_key_value_heads = 4,       \
-    .default_sliding_window = 4096, .default_sliding_window_pattern = 6
+    .activation_field = "hidden_activation", .norm_plus_one = true, .scale_embeddings = true,      \
+    .overflows_f16 = true, .query_pre_attn_scalar = true, .local_rope = true,                      \
+    .attention_bias = true, .windows = MQ_WINDOWS_SOME, .default_tie_word_embeddings = true,       \
+    .default_activation = MQ_GELU_TANH, .default_rope_theta = 1000000.0,                           \
+    .default_rms_norm_eps = 1e-6, .default_rope_local_base_freq = 10000.0,                         \
+    .default_query_pre_attn_scalar = 256.0, .default_max_position_embeddings = 131072,             \
+    .default_num_attention_heads = 8, .default_vocab_size = 262208, .default_head_dim = 256,       \
+    .default_num_key_value_heads = 4, .default_sliding_window = 4096,                              \
+    .default_sliding_window_pattern = 6
 
 /* Defaults are those of transformers' configuration classes. */
 static const mq_arch table[] = {
@@ -112,6 +109,7 @@ static const mq_arch table[] = {
         .architecture = "Gemma3ForCausalLM",
         .model_type = "gemma3_text",
         PLAIN_NAMES,
+        .fields = gemma3_fields,
         GEMMA3,
     },
     {
@@ -123,10 +121,11 @@ static const mq_arch table[] = {
         .layouts =
             {
                 [MQ_LAYOUT_PUBLISHED] =
-                    LAYOUT("language_model.model.", "language_model.", gemma3_parts),
-                [MQ_LAYOUT_MODULES] = LAYOUT("model.language_model.", "", gemma3_part_modules),
+                    LAYOUT("language_model.model.", "language_model.", gemma3_prefixes),
+                [MQ_LAYOUT_MODULES] = LAYOUT("model.language_model.", "", gemma3_module_prefixes),
             },
         .linear = LINEAR_NAMES,
+        .fields = gemma3_part_fields,
         GEMMA3,
     },
     {

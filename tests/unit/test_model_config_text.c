@@ -59,6 +59,8 @@ static void test_refused(void **state) {
             "Gemma3ForConditionalGeneration");
     refused(MEMBER, "\"quantization_config\":{\"bits\":4}}",
             "in text_config: the field \"quantization_config\"");
+    refused(MEMBER, "\"final_logit_softcapping\":30}",
+            "in text_config: the field \"final_logit_softcapping\"|may be removed");
     refused(MEMBER, "\"use_bidirectional_attention\":true}", "in text_config|only false");
     refused(MEMBER, "\"model_type\":\"llama\"}",
             "in text_config: model_type is \"llama\", not \"gemma3_text\"");
