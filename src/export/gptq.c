@@ -97,8 +97,9 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
-    plan->layout = MQ_LAYOUT_MODULES; /* gptqmodel loads other parts by no other names, and leaves
-                                         them as they were made without a word */
+    /* gptqmodel finds layers by no other names, and leaves a vision tower that it does not find as
+     * it was made, without a word. */
+    plan->layout = MQ_LAYOUT_MODULES;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (plan->group_size % sizes[i] == 0) {
             plan->group_size = mq_integer_of(plan)->layout.group_size = sizes[i];

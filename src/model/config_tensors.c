@@ -145,7 +145,7 @@ static bool has_stem(const char *name, const char *own) {
            (own[length] == '%' || name[length] == '.' || name[length] == '\0');
 }
 
-/* begin[length] and end, if there is room for both, as there is for all names of ours; else from.
+/* begin[length] and end; from where there is no room for both, as there is for all names of ours.
  */
 static const char *join(char name[MQ_NAME_SIZE], const char *begin, size_t length, const char *end,
                         const char *from) {
