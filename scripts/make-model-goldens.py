@@ -352,6 +352,8 @@ def make(root, name):
 
 
 def main():
+    if any(word.startswith("-") for word in sys.argv[1:]):
+        sys.exit(__doc__.strip())
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "tests/golden/models")
     names = sys.argv[2:]
     if not names and root.exists():
