@@ -2,7 +2,7 @@
 """Makes tests/golden/block/*.safetensors: one transformer block's output and gradients, out of PyTorch.
 
     pip install torch transformers safetensors numpy
-    scripts/make-block-goldens.py [FOLDER]
+    scripts/make-block-goldens.py [FOLDER [CASE...]]    # all, or the cases that are named
 
 The blocks are transformers' own decoder layers with random weights, in float32, with eager attention. In a file:
 `config` F64 (the numbers of CONFIG below, in that order), `x`, `y`, `dy`, `dx` [tokens, hidden_size], `cos`, `sin`
@@ -15,7 +15,8 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import Gemma3TextConfig, LlamaConfig, SmolLM3Config
+from transformers import Gemma2Config, Gemma3TextConfig, LlamaConfig, SmolLM3Config
+from transformers.models.gemma2.modeling_gemma2 import Gemma2DecoderLayer
 from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3DecoderLayer
@@ -23,19 +24,23 @@ from transformers.models.smollm3.modeling_smollm3 import SmolLM3DecoderLayer
 CONFIG = ["hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
           "rms_norm_eps", "attention_scale", "softcap", "window", "sequences", "length"]  # fmt: skip
 
+# A case's place is its seed.
 CASES = {
-    # GQA, head_dim other than hidden/heads, all biases.
-    "llama": dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
-                  bias=True, softcap=0.0, window=0, sequences=2, length=24),  # fmt: skip
-    # One key head for all queries, a window shorter than a tile of queries, more than one tile.
-    "gemma3-local": dict(hidden_size=24, intermediate_size=28, num_attention_heads=3, num_key_value_heads=1,
-                         head_dim=16, softcap=0.0, window=40, sequences=1, length=270),  # fmt: skip
     # Global, with a soft cap low enough to bend the scores.
     "gemma3-global": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2,
                           head_dim=8, softcap=2.0, window=0, sequences=2, length=48),  # fmt: skip
+    # One key head for all queries, a window shorter than a tile of queries, more than one tile.
+    "gemma3-local": dict(hidden_size=24, intermediate_size=28, num_attention_heads=3, num_key_value_heads=1,
+                         head_dim=16, softcap=0.0, window=40, sequences=1, length=270),  # fmt: skip
+    # GQA, head_dim other than hidden/heads, all biases.
+    "llama": dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
+                  bias=True, softcap=0.0, window=0, sequences=2, length=24),  # fmt: skip
     # A layer that does not rotate.
     "smollm3": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
                     softcap=0.0, window=0, sequences=2, length=24),  # fmt: skip
+    # A soft cap within a window.
+    "gemma2": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
+                   softcap=2.0, window=7, sequences=2, length=48),  # fmt: skip
 }
 EPS = 1e-5
 SCALE = 0.4  # of queries times keys: the random ones are small
@@ -61,6 +66,8 @@ def make_layer(name, case):
         layer = LlamaDecoderLayer(LlamaConfig(**common, attention_bias=case["bias"], mlp_bias=case["bias"]), 0)
     elif name == "smollm3":
         layer = SmolLM3DecoderLayer(SmolLM3Config(**common, no_rope_layers=[0]), 0)
+    elif name == "gemma2":
+        layer = Gemma2DecoderLayer(Gemma2Config(**common), 0)
     else:
         config = Gemma3TextConfig(**common, layer_types=["full_attention"])
         layer = Gemma3DecoderLayer(config, 0)
@@ -74,16 +81,19 @@ def make_layer(name, case):
 
 
 def run(layer, x, case):
-    """The soft cap goes straight to the attention function: Gemma3Attention does not hand on its configuration's."""
+    """The soft cap goes straight to the attention function: Gemma3Attention does not hand on its configuration's.
+    Gemma2Attention does, and takes no other."""
     cos, sin = rotary(case["length"], case["head_dim"])
     wide = (torch.cat([cos, cos], -1)[None], torch.cat([sin, sin], -1)[None])
-    y = layer(x, position_embeddings=wide, attention_mask=mask(case["length"], case["window"]),
-              softcap=case["softcap"] or None)  # fmt: skip
+    softcap = {"softcap": case["softcap"] or None}
+    if isinstance(layer, Gemma2DecoderLayer):
+        layer.self_attn.attn_logit_softcapping = softcap.pop("softcap")
+    y = layer(x, position_embeddings=wide, attention_mask=mask(case["length"], case["window"]), **softcap)
     return y[0] if isinstance(y, tuple) else y
 
 
 def make(name, case, folder):
-    torch.manual_seed(sorted(CASES).index(name))
+    torch.manual_seed(list(CASES).index(name))
     layer = make_layer(name, case)
     x = torch.randn(case["sequences"], case["length"], case["hidden_size"], requires_grad=True)
     dy = torch.randn_like(x)
@@ -107,8 +117,8 @@ def main():
     root = pathlib.Path(__file__).resolve().parent.parent
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests" / "golden" / "block"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, case in CASES.items():
-        make(name, case, folder)
+    for name in sys.argv[2:] or CASES:
+        make(name, CASES[name], folder)
 
 
 if __name__ == "__main__":

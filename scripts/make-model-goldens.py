@@ -227,6 +227,31 @@ CASES.update({
         "BF16", None, None, True,
     ),
 })
+# Gemma 2 as transformers 5 writes it, with caps low enough to bend everything; and as it is published, where both caps are left
+# to their defaults, and attention is scaled so that they matter.
+GEMMA2 = change(GEMMA, architectures=["Gemma2ForCausalLM"], model_type="gemma2", attn_logit_softcapping=2.0,
+                final_logit_softcapping=3.0, rope_parameters={"rope_type": "default", "rope_theta": 1000.0}, dtype="bfloat16")
+GEMMA2_PUBLISHED = change(
+    GEMMA2, ["layer_types", "rope_parameters", "attn_logit_softcapping", "final_logit_softcapping", "dtype", "tie_word_embeddings",
+             "use_bidirectional_attention"],
+    num_hidden_layers=4, hidden_act="gelu_pytorch_tanh", sliding_window_size=5, cache_implementation="hybrid",
+    query_pre_attn_scalar=1, rope_theta=5000.0, torch_dtype="bfloat16")
+CASES.update({
+    "gemma2-no-caps": (change(GEMMA2, attn_logit_softcapping=None, final_logit_softcapping=None), "BF16", None, None, False),
+    "gemma2": (GEMMA2, "BF16", "gemma2-no-caps", "gemma2-no-caps", False),
+    "gemma2-wide-window": (change(GEMMA2, sliding_window=64), "BF16", "gemma2-no-caps", "gemma2", False),
+    "gemma2-published": (GEMMA2_PUBLISHED, "BF16", None, None, False),
+    "gemma2-attention-uncapped": (
+        change(GEMMA2_PUBLISHED, attn_logit_softcapping=None), "BF16", "gemma2-published", "gemma2-published", False),
+    "gemma2-logits-uncapped": (
+        change(GEMMA2_PUBLISHED, final_logit_softcapping=None), "BF16", "gemma2-published", "gemma2-published", False),
+    "gemma2-own-head": (
+        change(GEMMA2, tie_word_embeddings=False, attention_bias=True, num_key_value_heads=2, hidden_activation="silu",
+               num_hidden_layers=2, layer_types=["full_attention", "sliding_attention"],
+               rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0}),
+        "BF16", None, None, False,
+    ),
+})
 # What tensors are called in published checkpoints of transformers' modules.
 PUBLISHED = {
     "gemma3-images": {"model.language_model.": "language_model.model.", "model.vision_tower.": "vision_tower.vision_model.",

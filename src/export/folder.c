@@ -120,9 +120,9 @@ static void warn_of_float32(const mq_plan *plan, const mq_export_format *format)
 /* Readers compute in the type that config.json names, or in that of the weights. */
 static void warn_of_float16(const mq_plan *plan, const mq_export_format *format) {
     const mq_arch *arch = plan->job->config->arch;
-    if (format->takes_dtype && arch->overflows_f16 && mq_plan_dtype(plan) == MQ_F16) {
+    if (format->takes_dtype && arch->float16_fault != NULL && mq_plan_dtype(plan) == MQ_F16) {
         mq_log(plan->job->context, MQ_LOG_WARNING,
-               "programs that compute in float16 overflow on %s; use --dtype bf16",
+               "programs that compute in float16 %s %s; use --dtype bf16", arch->float16_fault,
                arch->architecture);
     }
 }

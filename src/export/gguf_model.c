@@ -20,7 +20,21 @@ static const mq_gguf_arch arches[] = {
      .interleaved = true,
      .scaling = true,
      .factors = true},
-    {.model_type = "gemma3_text", .name = "gemma3", .windows = true, .activation = MQ_GELU_TANH},
+    {.model_type = "gemma3_text",
+     .name = "gemma3",
+     .windows = MQ_GGUF_WINDOWS_LISTED,
+     .logits_cap = MQ_GGUF_CAP_GIVEN,
+     .largest_layers = 62,
+     .activation = MQ_GELU_TANH},
+    {.model_type = "gemma2",
+     .name = "gemma2",
+     .scaling = true,
+     .always_tied = true,
+     .windows = MQ_GGUF_WINDOWS_EVERY_2,
+     .attention_cap = MQ_GGUF_CAP_ALWAYS,
+     .logits_cap = MQ_GGUF_CAP_ALWAYS,
+     .largest_layers = 46,
+     .activation = MQ_GELU_TANH},
     {.model_type = "qwen2", .name = "qwen2", .scaling = true},
     {.model_type = "qwen3", .name = "qwen3", .scaling = true},
     {.model_type = "smollm3",
@@ -48,7 +62,8 @@ static mq_status check_rope(const mq_plan *plan, mq_error *err) {
     } else if (rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || rope->mscale != 0 ||
                                               rope->mscale_all_dim != 0 || !rope->truncate)) {
         wrong = "yarn with an attention factor of its own or without truncation as";
-    } else if (config->sliding_window != 0 && config->rope[1].type != MQ_ROPE_NONE) {
+    } else if (config->arch->local_rope && config->sliding_window != 0 &&
+               config->rope[1].type != MQ_ROPE_NONE) {
         wrong = "the local layers'";
     }
     return wrong == NULL
@@ -67,24 +82,50 @@ static bool rotates_alike(const mq_config *config, const mq_gguf_arch *arch) {
     return alike;
 }
 
+/* Likewise of windows. */
+static bool has_windows_alike(const mq_config *config, const mq_gguf_arch *arch) {
+    bool alike = true;
+    for (size_t i = 0; i < config->num_hidden_layers; i++) {
+        alike = alike && config->layer_is_local[i] == (i % 2 == 0);
+    }
+    return alike || arch->windows != MQ_GGUF_WINDOWS_EVERY_2;
+}
+
+/* llama.cpp takes the scale of queries from the head size, but for the family's largest model. */
+static bool scales_alike(const mq_config *config, const mq_gguf_arch *arch) {
+    const size_t scalar = config->num_hidden_layers == arch->largest_layers
+                              ? config->hidden_size / config->num_attention_heads
+                              : config->head_dim;
+    return fabs(config->attention_scale * sqrt((double)scalar) - 1) < 1e-6;
+}
+
+/* What llama.cpp has not of caps; NULL: nothing. */
+static const char *wrong_cap(const mq_config *config, const mq_gguf_arch *arch) {
+    const bool attention = config->attn_logit_softcapping != 0;
+    const bool logits = config->final_logit_softcapping != 0;
+    return attention && arch->attention_cap == MQ_GGUF_CAP_NEVER ? "attn_logit_softcapping"
+           : logits && arch->logits_cap == MQ_GGUF_CAP_NEVER     ? "final_logit_softcapping"
+           : !attention && arch->attention_cap == MQ_GGUF_CAP_ALWAYS
+               ? "attention without attn_logit_softcapping"
+           : !logits && arch->logits_cap == MQ_GGUF_CAP_ALWAYS
+               ? "logits without final_logit_softcapping"
+               : NULL;
+}
+
 static mq_status check_config(const mq_plan *plan, mq_error *err) {
     const mq_config *config = plan->job->config;
     const mq_gguf_arch *arch = mq_gguf_arch_of(plan);
-    const char *wrong = NULL;
-    /* llama.cpp takes Gemma's scale from the head size, but for the model of 62 layers. */
-    const size_t scalar = arch->windows && config->num_hidden_layers == 62
-                              ? config->hidden_size / config->num_attention_heads
-                              : config->head_dim;
+    const char *wrong = wrong_cap(config, arch);
     if (config->activation != arch->activation) {
         wrong = "this activation";
-    } else if (fabs(config->attention_scale * sqrt((double)scalar) - 1) > 1e-6) {
+    } else if (!scales_alike(config, arch)) {
         wrong = "this query_pre_attn_scalar";
-    } else if (config->attn_logit_softcapping != 0) {
-        wrong = "attn_logit_softcapping";
     } else if (!arch->biases && (config->attention_bias || config->mlp_bias)) {
         wrong = "biases";
-    } else if (!arch->windows && config->final_logit_softcapping != 0) {
-        wrong = "final_logit_softcapping";
+    } else if (arch->always_tied && !config->tie_word_embeddings) {
+        wrong = "a head beside the embeddings (tie_word_embeddings)";
+    } else if (!has_windows_alike(config, arch)) {
+        wrong = "windows in these layers (every second has one)";
     } else if (!rotates_alike(config, arch)) {
         wrong = "this pattern of no_rope_layers";
     }
@@ -104,13 +145,17 @@ static mq_status find_arch(mq_gguf *own, const mq_plan *plan, mq_error *err) {
     return mq_fail(err, MQ_ERR_USAGE, "%s has no name in GGUF here; " INSTEAD, arch->architecture);
 }
 
+static bool knows_windows(const mq_plan *plan) {
+    return mq_gguf_arch_of(plan)->windows != MQ_GGUF_WINDOWS_NONE;
+}
+
 mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err) {
     mq_status status = find_arch(own, plan, err);
     if (status == MQ_OK) {
         status = check_config(plan, err);
     }
     if (status == MQ_OK) {
-        mq_plan_warn_windows(plan, "llama.cpp");
+        mq_plan_warn_windows(plan, "llama.cpp", knows_windows(plan));
         mq_plan_warn_parts(plan, "llama.cpp reads images by a file of their own, which its "
                                  "convert_hf_to_gguf.py --mmproj makes of the source");
     }
@@ -146,15 +191,10 @@ static void put_rope(mq_gguf_meta *meta, const mq_plan *plan) {
     }
 }
 
-/* Layers in windows: older readers know Gemma's every-sixth pattern only, newer ones this list. */
-static void put_windows(mq_gguf_meta *meta, const mq_plan *plan) {
+/* Of Gemma 3's older readers know the every-sixth pattern only, newer ones this list. */
+static void put_window_list(mq_gguf_meta *meta, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     char k[KEY_SIZE];
-    if (config->sliding_window == 0 || !mq_gguf_arch_of(plan)->windows) {
-        return;
-    }
-    mq_gguf_u32(meta, key(k, plan, "attention.sliding_window"), config->sliding_window);
-    mq_gguf_f32(meta, key(k, plan, "rope.freq_base_swa"), config->rope[1].rope_theta);
     mq_gguf_array(meta, key(k, plan, "attention.sliding_window_pattern"), MQ_GGUF_BOOL,
                   config->num_hidden_layers);
     for (size_t i = 0; i < config->num_hidden_layers; i++) {
@@ -163,10 +203,24 @@ static void put_windows(mq_gguf_meta *meta, const mq_plan *plan) {
     }
 }
 
+static void put_windows(mq_gguf_meta *meta, const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
+    char k[KEY_SIZE];
+    if (config->sliding_window == 0 || !knows_windows(plan)) {
+        return;
+    }
+    mq_gguf_u32(meta, key(k, plan, "attention.sliding_window"), config->sliding_window);
+    mq_gguf_f32(meta, key(k, plan, "rope.freq_base_swa"), config->rope[1].rope_theta);
+    if (mq_gguf_arch_of(plan)->windows == MQ_GGUF_WINDOWS_LISTED) {
+        put_window_list(meta, plan);
+    }
+}
+
 static void put_sizes(mq_gguf_meta *meta, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     char k[KEY_SIZE];
-    const size_t window = mq_plan_window(plan), most = config->max_position_embeddings;
+    const size_t window = mq_plan_window(plan, knows_windows(plan));
+    const size_t most = config->max_position_embeddings;
     mq_gguf_u32(meta, key(k, plan, "context_length"), window < most ? window : most);
     mq_gguf_u32(meta, key(k, plan, "embedding_length"), config->hidden_size);
     mq_gguf_u32(meta, key(k, plan, "block_count"), config->num_hidden_layers);
@@ -177,6 +231,9 @@ static void put_sizes(mq_gguf_meta *meta, const mq_plan *plan) {
     mq_gguf_u32(meta, key(k, plan, "attention.key_length"), config->head_dim);
     mq_gguf_u32(meta, key(k, plan, "attention.value_length"), config->head_dim);
     mq_gguf_f32(meta, key(k, plan, "attention.layer_norm_rms_epsilon"), config->rms_norm_eps);
+    if (config->attn_logit_softcapping != 0) {
+        mq_gguf_f32(meta, key(k, plan, "attn_logit_softcapping"), config->attn_logit_softcapping);
+    }
     if (config->final_logit_softcapping != 0) {
         mq_gguf_f32(meta, key(k, plan, "final_logit_softcapping"), config->final_logit_softcapping);
     }

@@ -6,15 +6,33 @@
 
 #define MQ_GGUF_ALIGNMENT 32
 
+/* Which layers llama.cpp lets see a window of tokens only. */
+typedef enum mq_gguf_windows {
+    MQ_GGUF_WINDOWS_NONE,
+    MQ_GGUF_WINDOWS_LISTED,  /* those that a list in the file names */
+    MQ_GGUF_WINDOWS_EVERY_2, /* the first, the third, ... */
+} mq_gguf_windows;
+
+/* Whether it caps attention or logits softly. */
+typedef enum mq_gguf_cap {
+    MQ_GGUF_CAP_NEVER,
+    MQ_GGUF_CAP_GIVEN, /* if the file has the field */
+    MQ_GGUF_CAP_ALWAYS,
+} mq_gguf_cap;
+
 /* Architectures by config.json's model_type, that of the language model. */
 typedef struct mq_gguf_arch {
     const char *model_type, *name;
     bool interleaved; /* rotates neighbouring rows */
     bool biases;      /* of any linear, as config.json says */
-    bool windows;     /* of the layers that config.json names */
     bool scaling;     /* rotary scaling of all kinds that llama.cpp has, not only linear */
     bool factors;     /* llama3's, too: its factors are a tensor that only some loaders ask for */
-    size_t no_rope_step; /* every no_rope_step-th layer does not rotate; 0: all do */
+    bool always_tied; /* has no head but the embeddings */
+    mq_gguf_windows windows;
+    mq_gguf_cap attention_cap, logits_cap;
+    size_t largest_layers; /* the model of so many layers scales queries by hidden_size /
+                              num_attention_heads, all others by head_dim; 0: there is none */
+    size_t no_rope_step;   /* every no_rope_step-th layer does not rotate; 0: all do */
     mq_activation activation;
 } mq_gguf_arch;
 

@@ -84,6 +84,17 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
     return status;
 }
 
+/* gptqmodel leaves models as large as Gemma 2 27B, which it tells by their layers, to others. */
+static void warn_of_reader(const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
+    const size_t most = 42;
+    if (strcmp(config->arch->model_type, "gemma2") == 0 && config->num_hidden_layers > most) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "gptqmodel does not load quantized models of %s with more than %zu layers",
+               config->arch->architecture, most);
+    }
+}
+
 static mq_status make_plan(mq_plan *plan, mq_error *err) {
     static const size_t sizes[] = {1024, 512, 256, 128, 64, 32, 16};
     const unsigned width = plan->job->width;
@@ -100,6 +111,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     /* gptqmodel finds layers by no other names, and leaves a vision tower that it does not find as
      * it was made, without a word. */
     plan->layout = MQ_LAYOUT_MODULES;
+    warn_of_reader(plan);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (plan->group_size % sizes[i] == 0) {
             plan->group_size = mq_integer_of(plan)->layout.group_size = sizes[i];

@@ -6,7 +6,39 @@
 
 /* --- what mlx-lm has not ---------------------------------------------------------------------- */
 
-/* mlx-lm's Gemma takes every n-th layer for a global one, whatever layer_types says, and
+/* A family by model_type, that of the language model, and what mlx-lm has of it. */
+typedef struct mlx_family {
+    const char *model_type;
+    bool biases;   /* of attention, where config.json asks for them */
+    bool head_dim; /* the field */
+    bool head;     /* one that is not the embeddings */
+    bool scaling;  /* of rotary embeddings */
+    bool windows;  /* of all layers but every n-th */
+    bool softcaps; /* of attention and logits, always */
+} mlx_family;
+
+static const mlx_family *family_of(const mq_config *config) {
+    static const mlx_family families[] = {
+        {.model_type = "gemma3_text",
+         .head_dim = true,
+         .head = true,
+         .scaling = true,
+         .windows = true},
+        {.model_type = "gemma2", .head_dim = true, .softcaps = true},
+        {.model_type = "qwen2", .biases = true, .head = true, .scaling = true},
+        {.model_type = "qwen3", .head_dim = true, .head = true, .scaling = true},
+    };
+    static const mlx_family other = {
+        .biases = true, .head_dim = true, .head = true, .scaling = true};
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        if (strcmp(families[i].model_type, mq_arch_text_model_type(config->arch)) == 0) {
+            return &families[i];
+        }
+    }
+    return &other;
+}
+
+/* mlx-lm's Gemma 3 takes every n-th layer for a global one, whatever layer_types says, and
  * needs at least one: 1 if all are, 0 if no number describes the layers. */
 static size_t window_pattern(const mq_config *config) {
     size_t pattern = 0;
@@ -28,10 +60,9 @@ static bool has_own_yarn(const mq_rope *rope) {
     return rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || !rope->truncate || alone);
 }
 
-/* mlx-lm's Qwen 2 has no such field. */
+/* Heads of another size than their share of the model's. */
 static bool has_own_head_dim(const mq_config *config) {
-    return strcmp(config->arch->model_type, "qwen2") == 0 &&
-           config->head_dim * config->num_attention_heads != config->hidden_size;
+    return config->head_dim * config->num_attention_heads != config->hidden_size;
 }
 
 static void warn(const mq_plan *plan, bool lacking, const char *what) {
@@ -42,30 +73,55 @@ static void warn(const mq_plan *plan, bool lacking, const char *what) {
     }
 }
 
-static void warn_of_refusal(const mq_plan *plan, bool lacking, const char *what) {
+/* does: what mlx-lm does not do then, "load" or, where it notices later, "run". */
+static void warn_of_refusal(const mq_plan *plan, bool lacking, const char *what, const char *does) {
     if (lacking) {
         mq_log(plan->job->context, MQ_LOG_WARNING,
-               "mlx-lm has no %s for %s, and will not load this slice", what,
-               plan->job->config->arch->architecture);
+               "mlx-lm has no %s for %s, and will not %s this slice", what,
+               plan->job->config->arch->architecture, does);
+    }
+}
+
+static void warn_of_rope(const mq_plan *plan, const mlx_family *family) {
+    const mq_config *config = plan->job->config;
+    const mq_rope *rope = &config->rope[0];
+    if (!family->scaling) {
+        warn(plan, rope->type != MQ_ROPE_NONE, "rotary scaling");
+        return;
+    }
+    warn_of_refusal(plan, rope->type == MQ_ROPE_DYNAMIC, "dynamic rotary scaling", "load");
+    warn(plan, config->arch->local_rope && config->rope[1].type != MQ_ROPE_NONE,
+         "the local layers' rotary scaling (nor reads the others' beside it)");
+    warn(plan, has_own_yarn(rope),
+         "yarn with an attention factor of its own or without truncation");
+}
+
+static void warn_of_caps(const mq_plan *plan, const mlx_family *family) {
+    const mq_config *config = plan->job->config;
+    const bool attention = config->attn_logit_softcapping > 0;
+    const bool logits = config->final_logit_softcapping > 0;
+    if (family->softcaps) {
+        warn_of_refusal(plan, !attention, "attention without attn_logit_softcapping", "run");
+        warn_of_refusal(plan, !logits, "logits without final_logit_softcapping", "run");
+    } else {
+        warn(plan, attention, "attn_logit_softcapping");
+        warn(plan, logits, "final_logit_softcapping");
     }
 }
 
 void mq_mlx_warn_of_reader(const mq_plan *plan) {
     const mq_config *config = plan->job->config;
-    const mq_arch *arch = config->arch;
-    warn_of_refusal(plan, config->attention_bias && arch->norm[MQ_NORM_Q] != NULL, "biases");
-    warn_of_refusal(plan, has_own_head_dim(config), "head_dim");
-    warn_of_refusal(plan, config->rope[0].type == MQ_ROPE_DYNAMIC, "dynamic rotary scaling");
-    warn(plan, config->activation != arch->default_activation, "this activation");
-    warn(plan, config->attn_logit_softcapping > 0, "attn_logit_softcapping");
-    warn(plan, config->final_logit_softcapping > 0, "final_logit_softcapping");
-    warn(plan, arch->windows == MQ_WINDOWS_SOME && window_pattern(config) == 0,
+    const mlx_family *family = family_of(config);
+    warn_of_refusal(plan, config->attention_bias && !family->biases, "biases", "load");
+    warn_of_refusal(plan, has_own_head_dim(config) && !family->head_dim, "head_dim", "load");
+    warn_of_refusal(plan, !config->tie_word_embeddings && !family->head,
+                    "head beside the embeddings", "load");
+    warn(plan, config->activation != config->arch->default_activation, "this activation");
+    warn_of_caps(plan, family);
+    warn(plan, family->windows && window_pattern(config) == 0,
          "windows in these layers (it takes every n-th for one without)");
-    warn(plan, arch->local_rope && config->rope[1].type != MQ_ROPE_NONE,
-         "the local layers' rotary scaling (nor reads the others' beside it)");
-    warn(plan, has_own_yarn(&config->rope[0]),
-         "yarn with an attention factor of its own or without truncation");
-    mq_plan_warn_windows(plan, "mlx-lm");
+    warn_of_rope(plan, family);
+    mq_plan_warn_windows(plan, "mlx-lm", family->windows);
     mq_plan_warn_parts(plan, "mlx-lm reads text only");
 }
 
@@ -180,6 +236,10 @@ static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
         {"max_position_embeddings", true, (double)config->max_position_embeddings},
         {"rms_norm_eps", true, config->rms_norm_eps},
         {"query_pre_attn_scalar", arch->query_pre_attn_scalar, arch->default_query_pre_attn_scalar},
+        {"attn_logit_softcapping", config->attn_logit_softcapping > 0,
+         config->attn_logit_softcapping},
+        {"final_logit_softcapping", config->final_logit_softcapping > 0,
+         config->final_logit_softcapping},
     };
     fill_type(json, made, mq_arch_text_model_type(arch));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
@@ -189,7 +249,7 @@ static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
     }
 }
 
-/* Gemma's. Where every layer is global no window is read. */
+/* Gemma 3's. Where every layer is global no window is read. */
 static void fill_windows(mq_json *json, cJSON *made, const mq_config *config) {
     const size_t pattern = window_pattern(config);
     if (pattern != 0) {
@@ -226,7 +286,7 @@ void mq_mlx_spell_config(mq_json *json, cJSON *made, const mq_config *config) {
     spell_rope(json, text, config);
     fill_fields(json, text, config);
     spell_tie(json, text, config);
-    if (arch->windows == MQ_WINDOWS_SOME) {
+    if (family_of(config)->windows) {
         fill_windows(json, text, config);
     }
     if (arch->no_rope) {

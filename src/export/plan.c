@@ -164,14 +164,13 @@ mq_dtype mq_plan_dtype(const mq_plan *plan) {
     return mq_plan_source_dtype(plan);
 }
 
-size_t mq_plan_window(const mq_plan *plan) {
-    const mq_config *config = plan->job->config;
-    const bool all = config->arch->windows == MQ_WINDOWS_ALL && config->sliding_window != 0;
-    return all ? config->sliding_window : SIZE_MAX;
+size_t mq_plan_window(const mq_plan *plan, bool knows_windows) {
+    const size_t window = plan->job->config->sliding_window;
+    return knows_windows || window == 0 ? SIZE_MAX : window;
 }
 
-void mq_plan_warn_windows(const mq_plan *plan, const char *program) {
-    const size_t window = mq_plan_window(plan);
+void mq_plan_warn_windows(const mq_plan *plan, const char *program, bool knows_windows) {
+    const size_t window = mq_plan_window(plan, knows_windows);
     if (window < plan->job->config->max_position_embeddings) {
         mq_log(
             plan->job->context, MQ_LOG_WARNING,

@@ -100,11 +100,11 @@ double mq_plan_bits_per_weight(const mq_plan *plan);
 /* Whether the master's zero point is symmetric, so that grids without an offset hold its slices. */
 bool mq_plan_is_symmetric(const mq_plan *plan);
 
-/* Tokens up to which a program that knows no windows computes a family with windows in all layers
- * as it is; SIZE_MAX: any number. With fewer than the model was made for, mq_plan_warn_windows says
- * so of `program`. */
-size_t mq_plan_window(const mq_plan *plan);
-void mq_plan_warn_windows(const mq_plan *plan, const char *program);
+/* Tokens up to which a program computes the model as it is: those of its windows, if it has some
+ * and the program knows none of its family; else SIZE_MAX, any number. With fewer than the model
+ * was made for, mq_plan_warn_windows says so of `program`. */
+size_t mq_plan_window(const mq_plan *plan, bool knows_windows);
+void mq_plan_warn_windows(const mq_plan *plan, const char *program, bool knows_windows);
 
 /* Of a format for language models alone: warns of other parts that the master has, such as a vision
  * tower, and says why they are left out. */

@@ -42,6 +42,17 @@ static const char *const gemma3_module_prefixes[] = {"model.vision_tower.", "mod
  * has no influence. */
 static const char *const qwen_fields[] = {"hidden_act", "sliding_window", NULL};
 
+static const char *const gemma2_fields[] = {
+    "hidden_activation",
+    "hidden_act", /* stands beside it in published files */
+    "query_pre_attn_scalar",
+    "sliding_window",
+    "sliding_window_size", /* the same, in the first files; read by nothing */
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    NULL,
+};
+
 static const char *const mistral_fields[] = {"hidden_act", "sliding_window", NULL};
 
 static const char *const smollm3_fields[] = {
@@ -70,25 +81,26 @@ static const char *const smollm3_fields[] = {
     [MQ_NORM_INPUT] = "input_layernorm", [MQ_NORM_PRE_FFN] = "post_attention_layernorm"
 #define HEAD_NORMS [MQ_NORM_Q] = "self_attn.q_norm", [MQ_NORM_K] = "self_attn.k_norm"
 
+#define GEMMA_NORMS                                                                                \
+    [MQ_NORM_INPUT] = "input_layernorm", [MQ_NORM_POST_ATTN] = "post_attention_layernorm",         \
+    [MQ_NORM_PRE_FFN] = "pre_feedforward_layernorm",                                               \
+    [MQ_NORM_POST_FFN] = "post_feedforward_layernorm"
+
+/* What Gemma 2 and 3 share. */
+#define GEMMA                                                                                      \
+    .activation_field = "hidden_activation", .norm_plus_one = true, .scale_embeddings = true,      \
+    .query_pre_attn_scalar = true, .attention_bias = true, .windows = MQ_WINDOWS_SOME,             \
+    .default_tie_word_embeddings = true, .default_activation = MQ_GELU_TANH,                       \
+    .default_rms_norm_eps = 1e-6, .default_query_pre_attn_scalar = 256.0,                          \
+    .default_num_attention_heads = 8, .default_head_dim = 256, .default_num_key_value_heads = 4,   \
+    .default_sliding_window = 4096
+
 /* Gemma 3's language model, by itself or in a model with images. */
 #define GEMMA3                                                                                     \
-    .norm =                                                                                        \
-        {                                                                                          \
-            [MQ_NORM_INPUT] = "input_layernorm",                                                   \
-            [MQ_NORM_POST_ATTN] = "post_attention_layernorm",                                      \
-            [MQ_NORM_PRE_FFN] = "pre_feedforward_layernorm",                                       \
-            [MQ_NORM_POST_FFN] = "post_feedforward_layernorm",                                     \
-            HEAD_NORMS,                                                                            \
-    },                                                                                             \
-    .activation_field = "hidden_activation", .norm_plus_one = true, .scale_embeddings = true,      \
-    .overflows_f16 = true, .query_pre_attn_scalar = true, .local_rope = true,                      \
-    .attention_bias = true, .windows = MQ_WINDOWS_SOME, .default_tie_word_embeddings = true,       \
-    .default_activation = MQ_GELU_TANH, .default_rope_theta = 1000000.0,                           \
-    .default_rms_norm_eps = 1e-6, .default_rope_local_base_freq = 10000.0,                         \
-    .default_query_pre_attn_scalar = 256.0, .default_max_position_embeddings = 131072,             \
-    .default_num_attention_heads = 8, .default_vocab_size = 262208, .default_head_dim = 256,       \
-    .default_num_key_value_heads = 4, .default_sliding_window = 4096,                              \
-    .default_sliding_window_pattern = 6
+    GEMMA, .norm = {GEMMA_NORMS, HEAD_NORMS}, .float16_fault = "overflow on", .local_rope = true,  \
+           .default_rope_theta = 1000000.0, .default_rope_local_base_freq = 10000.0,               \
+           .default_max_position_embeddings = 131072, .default_vocab_size = 262208,                \
+           .default_sliding_window_pattern = 6
 
 /* Defaults are those of transformers' configuration classes. */
 static const mq_arch table[] = {
@@ -127,6 +139,23 @@ static const mq_arch table[] = {
         .linear = LINEAR_NAMES,
         .fields = gemma3_part_fields,
         GEMMA3,
+    },
+    {
+        .architecture = "Gemma2ForCausalLM",
+        .model_type = "gemma2",
+        PLAIN_NAMES,
+        GEMMA,
+        .norm = {GEMMA_NORMS},
+        .fields = gemma2_fields,
+        .activation_beside = "hidden_act",
+        /* The 27B model does, the 9B model is said not to. */
+        .float16_fault = "may overflow on",
+        .default_rope_theta = 10000.0,
+        .default_max_position_embeddings = 8192,
+        .default_vocab_size = 256000,
+        .default_sliding_window_pattern = 2,
+        .default_attn_logit_softcapping = 50.0,
+        .default_final_logit_softcapping = 30.0,
     },
     {
         .architecture = "Qwen2ForCausalLM",

@@ -34,7 +34,7 @@ typedef enum mq_norm {
 typedef enum mq_windows {
     MQ_WINDOWS_NONE,    /* the family has none */
     MQ_WINDOWS_REFUSED, /* it may have some; only those without are supported */
-    MQ_WINDOWS_SOME,    /* as layer_types or sliding_window_pattern say */
+    MQ_WINDOWS_SOME,    /* as layer_types, sliding_window_pattern or the family's own say */
     MQ_WINDOWS_ALL,     /* every layer, unless sliding_window is null */
 } mq_windows;
 
@@ -71,20 +71,24 @@ typedef struct mq_arch {
     const char *const *fields;    /* NULL-terminated: the fields that this family reads beyond those
                                      that every family has (config_fields.c) */
     const char *activation_field; /* "hidden_act", ... */
-    bool norm_plus_one;           /* the norm multiplies by 1 + weight */
-    bool scale_embeddings;        /* by sqrt(hidden_size), in float32 */
-    bool query_pre_attn_scalar;   /* attention scale from that field instead of head_dim */
-    bool local_rope;              /* layers with a window rotate by a base of their own */
-    bool no_rope;                 /* some layers do not rotate, as no_rope_layers says */
-    bool overflows_f16;           /* some activations are larger than float16's numbers */
-    bool attention_bias;          /* the field says whether q, k, v and o have a bias */
-    bool qkv_bias;                /* q, k and v have one, whatever the file says */
+    const char *activation_beside; /* a field that may stand beside it and is not read, but has to
+                                      say the same; NULL: none */
+    bool norm_plus_one;            /* the norm multiplies by 1 + weight */
+    bool scale_embeddings;         /* by sqrt(hidden_size), in float32 */
+    bool query_pre_attn_scalar;    /* attention scale from that field instead of head_dim */
+    bool local_rope;               /* layers with a window rotate by a base of their own */
+    bool no_rope;                  /* some layers do not rotate, as no_rope_layers says */
+    const char *float16_fault;     /* "overflow on": what programs that compute in float16 do on its
+                                      models; NULL: nothing of the kind is known */
+    bool attention_bias;           /* the field says whether q, k, v and o have a bias */
+    bool qkv_bias;                 /* q, k and v have one, whatever the file says */
     mq_windows windows;
     bool default_tie_word_embeddings;
     mq_activation default_activation;
     double default_rope_theta, default_rms_norm_eps;
     double default_rope_local_base_freq; /* where local_rope */
     double default_query_pre_attn_scalar;
+    double default_attn_logit_softcapping, default_final_logit_softcapping; /* 0: none */
     size_t default_max_position_embeddings;
     size_t default_num_attention_heads, default_vocab_size; /* 0: config.json must say */
     size_t default_head_dim;            /* 0: hidden_size / num_attention_heads */

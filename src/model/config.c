@@ -171,8 +171,9 @@ static mq_status check_products(const mq_config *config, const char *file, mq_er
     return MQ_OK;
 }
 
-static mq_status parse_activation(mq_config *out, const cJSON *json, const char *file,
-                                  mq_error *err) {
+/* When absent, *out stays. */
+static mq_status get_activation(mq_activation *out, const cJSON *json, const char *key,
+                                const char *file, mq_error *err) {
     static const struct {
         const char *name;
         mq_activation activation;
@@ -180,15 +181,14 @@ static mq_status parse_activation(mq_config *out, const cJSON *json, const char 
         {"silu", MQ_SILU},
         {"gelu_pytorch_tanh", MQ_GELU_TANH},
     };
-    const char *key = out->arch->activation_field, *name = NULL;
+    const char *name = NULL;
     mq_status status = mq_json_get_string(&name, json, key, false, file, err);
     if (status != MQ_OK) {
         return status;
     }
-    out->activation = out->arch->default_activation;
     for (size_t i = 0; name != NULL && i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(names[i].name, name) == 0) {
-            out->activation = names[i].activation;
+            *out = names[i].activation;
             name = NULL;
         }
     }
@@ -198,6 +198,22 @@ static mq_status parse_activation(mq_config *out, const cJSON *json, const char 
                             name);
     }
     return MQ_OK;
+}
+
+static mq_status parse_activation(mq_config *out, const cJSON *json, const char *file,
+                                  mq_error *err) {
+    const mq_arch *arch = out->arch;
+    out->activation = arch->default_activation;
+    mq_status status = get_activation(&out->activation, json, arch->activation_field, file, err);
+    if (status != MQ_OK || arch->activation_beside == NULL) {
+        return status;
+    }
+    mq_activation beside = out->activation;
+    status = get_activation(&beside, json, arch->activation_beside, file, err);
+    return status == MQ_OK && beside != out->activation
+               ? mq_fail_file(err, MQ_ERR_INPUT, file, "%s contradicts %s, which %s goes by",
+                              arch->activation_beside, arch->activation_field, arch->architecture)
+               : status;
 }
 
 /* A finite number above 0, or, where zero_allowed, not below it; when absent, *out stays. */
@@ -210,11 +226,25 @@ static mq_status get_positive(double *out, const cJSON *json, const char *key, b
     return status;
 }
 
-static mq_status parse_softcap(double *out, const cJSON *json, const char *key, const char *file,
-                               mq_error *err) {
-    *out = 0.0;
-    return mq_config_member(json, key) == NULL ? MQ_OK
-                                               : get_positive(out, json, key, false, file, err);
+/* null: none, also where the family has one by default. */
+static mq_status parse_softcap(double *out, double by_default, const cJSON *json, const char *key,
+                               const char *file, mq_error *err) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
+    *out = item == NULL ? by_default : 0.0;
+    return item == NULL || cJSON_IsNull(item) ? MQ_OK
+                                              : get_positive(out, json, key, false, file, err);
+}
+
+static mq_status parse_softcaps(mq_config *out, const cJSON *json, const char *file,
+                                mq_error *err) {
+    const mq_arch *arch = out->arch;
+    const mq_status status =
+        parse_softcap(&out->attn_logit_softcapping, arch->default_attn_logit_softcapping, json,
+                      "attn_logit_softcapping", file, err);
+    return status == MQ_OK
+               ? parse_softcap(&out->final_logit_softcapping, arch->default_final_logit_softcapping,
+                               json, "final_logit_softcapping", file, err)
+               : status;
 }
 
 static mq_status parse_numbers(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
@@ -242,15 +272,7 @@ static mq_status parse_numbers(mq_config *out, const cJSON *json, const char *fi
         status = get_positive(&scalar, json, "query_pre_attn_scalar", false, file, err);
     }
     out->attention_scale = 1.0 / sqrt(scalar);
-    if (status == MQ_OK) {
-        status =
-            parse_softcap(&out->attn_logit_softcapping, json, "attn_logit_softcapping", file, err);
-    }
-    if (status == MQ_OK) {
-        status = parse_softcap(&out->final_logit_softcapping, json, "final_logit_softcapping", file,
-                               err);
-    }
-    return status;
+    return status == MQ_OK ? parse_softcaps(out, json, file, err) : status;
 }
 
 static mq_status parse_layer_types(mq_config *out, const cJSON *list, const char *file,
@@ -345,6 +367,24 @@ static mq_status parse_local_layers(mq_config *out, const cJSON *json, bool all,
     return status == MQ_OK && !some ? check_no_windows(out, all, file, err) : status;
 }
 
+/* sliding_window_size, which the first Gemma 2 files have beside it, must be the same. */
+static mq_status get_window(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
+    out->sliding_window = out->arch->default_sliding_window;
+    mq_status status = get_dimension(&out->sliding_window, json, "sliding_window", false,
+                                     MQ_MAX_DIMENSION, file, err);
+    size_t beside = out->sliding_window;
+    if (status == MQ_OK) {
+        status =
+            get_dimension(&beside, json, "sliding_window_size", false, MQ_MAX_DIMENSION, file, err);
+    }
+    return status == MQ_OK && beside != out->sliding_window
+               ? mq_fail_file(err, MQ_ERR_INPUT, file,
+                              "sliding_window_size %zu contradicts sliding_window %zu, which %s "
+                              "goes by",
+                              beside, out->sliding_window, out->arch->architecture)
+               : status;
+}
+
 static mq_status parse_windows(mq_config *out, const cJSON *json, const char *file, mq_error *err) {
     mq_status status =
         mq_new(&out->layer_is_local, out->num_hidden_layers, sizeof(bool), "the layer types", err);
@@ -361,9 +401,7 @@ static mq_status parse_windows(mq_config *out, const cJSON *json, const char *fi
         return mq_fail_file(err, MQ_ERR_INPUT, file,
                             "sliding_window is null, but there are local layers");
     }
-    out->sliding_window = out->arch->default_sliding_window;
-    return get_dimension(&out->sliding_window, json, "sliding_window", false, MQ_MAX_DIMENSION,
-                         file, err);
+    return get_window(out, json, file, err);
 }
 
 static mq_status parse_text(mq_config *out, const cJSON *text, const char *file, mq_error *err) {

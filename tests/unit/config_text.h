@@ -13,6 +13,7 @@
     "\"num_attention_heads\":4,\"vocab_size\":64"
 #define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\"," SIZES
 #define GEMMA "\"architectures\":[\"Gemma3ForCausalLM\"],\"model_type\":\"gemma3_text\"," SIZES
+#define GEMMA2 "\"architectures\":[\"Gemma2ForCausalLM\"],\"model_type\":\"gemma2\"," SIZES
 
 static inline mq_status parse(mq_config *out, const char *text, mq_error *err) {
     cJSON *json = NULL;

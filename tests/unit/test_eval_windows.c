@@ -178,6 +178,7 @@ static void test_against_transformers(void **state) {
     check_golden("llama");
     check_golden("gemma3");
     check_golden("llama-biases");
+    check_golden("gemma2");
 }
 
 static void test_against_plain_sums(void **state) {

@@ -85,12 +85,12 @@ static void test_llama_differences(void **state) {
 
 static void test_gemma_differences(void **state) {
     (void)state;
-    for (int variant = 0; variant < 4; variant++) {
-        fixture f = small_fixture("Gemma3ForCausalLM");
+    for (int variant = 0; variant < 8; variant++) {
+        fixture f = small_fixture(variant < 4 ? "Gemma3ForCausalLM" : "Gemma2ForCausalLM");
         f.config.activation = MQ_GELU_TANH;
         f.config.sliding_window = variant & 1 ? 3 : 0;
         f.config.attn_logit_softcapping = variant & 2 ? 1.5 : 0.0;
-        f.config.num_key_value_heads = variant == 3 ? 1 : 2;
+        f.config.num_key_value_heads = variant % 4 == 3 ? 1 : 2;
         open_fixture(&f, 2, false, true);
         check_differences(&f);
         close_fixture(&f);
@@ -201,6 +201,7 @@ static void test_gemma_goldens(void **state) {
     (void)state;
     check_golden("gemma3-local", "Gemma3ForCausalLM", false);
     check_golden("gemma3-global", "Gemma3ForCausalLM", false);
+    check_golden("gemma2", "Gemma2ForCausalLM", false);
 }
 
 /* --- against itself --------------------------------------------------------------------------- */

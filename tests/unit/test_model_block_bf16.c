@@ -196,6 +196,7 @@ static void bf16_is_close_to_float32(void **state) {
     } models[] = {{"LlamaForCausalLM", IN_RUNS},
                   {"Gemma3ForCausalLM", IN_RUNS},
                   {"SmolLM3ForCausalLM", IN_RUNS},
+                  {"Gemma2ForCausalLM", IN_RUNS},
                   {"LlamaForCausalLM", IN_SLABS}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         fixture f;

@@ -247,6 +247,13 @@ int main(void) {
         "smollm3",
         "smollm3-interval",
         "smollm3-biases",
+        "gemma2-no-caps",
+        "gemma2",
+        "gemma2-wide-window",
+        "gemma2-published",
+        "gemma2-attention-uncapped",
+        "gemma2-logits-uncapped",
+        "gemma2-own-head",
     };
     enum { CASES = sizeof names / sizeof names[0] };
     struct CMUnitTest tests[CASES + 3];

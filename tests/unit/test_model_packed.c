@@ -146,7 +146,8 @@ static void test_short_sequences(void **state) {
                                         "rope-llama3", "gemma3-wide-window",
                                         "rope-yarn",   "llama-head-dim",
                                         "qwen2",       "qwen3",
-                                        "mistral",     "smollm3"};
+                                        "mistral",     "smollm3",
+                                        "gemma2"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         check(names[i], p, 1, 64);
     }
