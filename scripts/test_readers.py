@@ -162,8 +162,11 @@ class Test:
         self.tokenizer = Tokenizer.from_file(os.path.join(master, "tokenizer.json"))
         self.text = options.text.read_text(errors="replace")[:20 * options.tokens * options.windows]
         ids = self.tokenizer.encode(self.text).ids
-        windows = [ids[i * options.tokens:(i + 1) * options.tokens] for i in range(options.windows)]
-        self.windows = [window for window in windows if len(window) == options.tokens]
+        self.tokens = options.tokens
+        if options.reader == "mlx" and self.text_config["model_type"] == "gemma2":  # knows no windows of it
+            self.tokens = min(self.tokens, self.text_config["sliding_window"])
+        windows = [ids[i * self.tokens:(i + 1) * self.tokens] for i in range(options.windows)]
+        self.windows = [window for window in windows if len(window) == self.tokens]
 
     def cut(self, form, output, bits, *more):
         """The report of `slice`; text: why it refused."""
@@ -200,7 +203,7 @@ class Test:
 
     def row(self, **row):
         row = {"model": self.model, "format": self.options.reader, "text": self.options.text.name,
-               "windows": len(self.windows), "tokens": self.options.tokens, **row}
+               "windows": len(self.windows), "tokens": self.tokens, **row}
         with open(self.options.rows, "a") as file:
             file.write(json.dumps(row) + "\n")
         if "refused" in row:

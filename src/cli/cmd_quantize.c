@@ -61,11 +61,11 @@ static mq_status quantize(const cli_quantize_line *line) {
 mq_status cmd_quantize(int count, char *const *argv) {
     cli_quantize_line line = {0};
     mq_quantize_options *options = &line.options;
-    const cli_argument arguments[] = {
-        {"MODEL",
-         "Hugging Face folder of a Llama, Mistral, Qwen 2, Qwen 3, SmolLM3 or Gemma 3 model",
-         &options->model},
-        {NULL, NULL, NULL}};
+    const cli_argument arguments[] = {{"MODEL",
+                                       "Hugging Face folder of a Llama, Mistral, Qwen 2, Qwen 3, "
+                                       "SmolLM3, Gemma 2 or Gemma 3 model",
+                                       &options->model},
+                                      {NULL, NULL, NULL}};
     const cli_option specs[] = {
         {CLI_TEXT, 'o', "output", &options->output, "FOLDER", "the master checkpoint to make",
          .required = true},

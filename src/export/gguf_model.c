@@ -120,10 +120,10 @@ static mq_status check_config(const mq_plan *plan, mq_error *err) {
         wrong = "this activation";
     } else if (!scales_alike(config, arch)) {
         wrong = "this query_pre_attn_scalar";
-    } else if (!arch->biases && (config->attention_bias || config->mlp_bias)) {
-        wrong = "biases";
     } else if (arch->always_tied && !config->tie_word_embeddings) {
         wrong = "a head beside the embeddings (tie_word_embeddings)";
+    } else if (!arch->biases && (config->attention_bias || config->mlp_bias)) {
+        wrong = "biases";
     } else if (!has_windows_alike(config, arch)) {
         wrong = "windows in these layers (every second has one)";
     } else if (!rotates_alike(config, arch)) {

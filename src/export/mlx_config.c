@@ -236,10 +236,6 @@ static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
         {"max_position_embeddings", true, (double)config->max_position_embeddings},
         {"rms_norm_eps", true, config->rms_norm_eps},
         {"query_pre_attn_scalar", arch->query_pre_attn_scalar, arch->default_query_pre_attn_scalar},
-        {"attn_logit_softcapping", config->attn_logit_softcapping > 0,
-         config->attn_logit_softcapping},
-        {"final_logit_softcapping", config->final_logit_softcapping > 0,
-         config->final_logit_softcapping},
     };
     fill_type(json, made, mq_arch_text_model_type(arch));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {

@@ -220,8 +220,6 @@ static bool is_respelled(const char *key) {
                                        "tie_word_embeddings",
                                        "model_type",
                                        "query_pre_attn_scalar",
-                                       "attn_logit_softcapping",
-                                       "final_logit_softcapping",
                                        "sliding_window",
                                        "sliding_window_pattern",
                                        "no_rope_layers"};

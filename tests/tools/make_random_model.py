@@ -4,6 +4,8 @@
 KIND wide: a Llama of one block whose rows are 256 long, as K-quants want them. KIND tall: one whose feed-forward network is
 worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are shorter than a text; its third and sixth block see all of it.
 KIND images: the same as the language model of a Gemma 3 with images, config.json and names as in published ones.
+KIND gemma2: a Gemma 2 with short windows in its first and third block, and caps so low that they matter.
+KIND gemma2-deep: one of as many tiny blocks as Gemma 2 27B has, which scales queries likewise.
 KIND tiny: a Llama of some 20,000 weights beside its embeddings.
 KIND qwen2, qwen3, mistral, smollm3: small ones of these families, Mistral's without windows and with rotary settings as
 transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to transformers' defaults
@@ -99,8 +101,20 @@ def smollm3(demo):
                   mlp_bias=False)
 
 
+def gemma2(demo):
+    config = family(demo, "Gemma2", num_hidden_layers=4, hidden_activation="gelu_pytorch_tanh", attention_bias=False,
+                    query_pre_attn_scalar=64, sliding_window=64, attn_logit_softcapping=1.0, final_logit_softcapping=2.0)
+    del config["hidden_act"]
+    return config
+
+
+def gemma2_deep(demo):
+    return {**gemma2(demo), "num_hidden_layers": 46, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 32, "query_pre_attn_scalar": 16}
+
+
 KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2, "qwen3": qwen3,
-         "mistral": mistral, "smollm3": smollm3}
+         "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep}
 
 
 def vision_shapes(config):
@@ -137,7 +151,7 @@ def shapes_of(config):
             shapes[prefix + name] = shape
         for name in GEMMA_NORMS if is_gemma else NORMS:
             shapes[prefix + name] = [hidden]
-        for name in ("self_attn.q_norm", "self_attn.k_norm") if is_gemma or config["model_type"] == "qwen3" else ():
+        for name in ("self_attn.q_norm", "self_attn.k_norm") if config["model_type"] in ("gemma3_text", "qwen3") else ():
             shapes[prefix + name] = [size]
     shapes["model.norm"] = [hidden]
     return shapes if config.get("tie_word_embeddings", is_gemma) else {**shapes, "lm_head": [config["vocab_size"], hidden]}

@@ -209,16 +209,22 @@ def check_rope(file, config, arch):
             check(abs(found * ((1 - smooth) / factor + smooth) - 1) < 1e-5, "rope_freqs[%d] differs" % i)
     else:
         check("rope_freqs.weight" not in file.tensors, "rope_freqs of a model without")
+    if arch in ("gemma2", "gemma3"):
+        for cap, default in ("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0):
+            wanted = config.get(cap, default if arch == "gemma2" else None)
+            check(meta.get(arch + "." + cap) == wanted, cap + " differs")
+        check(meta[arch + ".attention.sliding_window"] == config["sliding_window"], "another window")
+    if arch == "gemma2":
+        check(meta["gemma2.rope.freq_base_swa"] == rope["rope_theta"], "rope.freq_base_swa differs")
+        check("gemma2.attention.sliding_window_pattern" not in meta, "a list of windows, which is not read")
     if arch == "gemma3":
         own = config.get("rope_parameters")  # before version 5 of transformers it was a field of its own
         base = own["sliding_attention"]["rope_theta"] if own else config["rope_local_base_freq"]
         check(meta["gemma3.rope.freq_base_swa"] == base, "rope.freq_base_swa differs")
-        check(meta["gemma3.attention.sliding_window"] == config["sliding_window"], "another window")
         every = config.get("sliding_window_pattern", 6)
         local = ([kind == "sliding_attention" for kind in config["layer_types"]] if "layer_types" in config else
                  [bool((layer + 1) % every) for layer in range(config["num_hidden_layers"])])
         check(list(meta["gemma3.attention.sliding_window_pattern"]) == local, "another pattern of windows")
-        check(meta.get("gemma3.final_logit_softcapping") == config.get("final_logit_softcapping"), "softcapping differs")
 
 
 def check_meta(file, master):
@@ -267,7 +273,7 @@ def check_meta(file, master):
 def main():
     master, file = Master(sys.argv[1], int(sys.argv[3])), File(sys.argv[2])
     arch = check_meta(file, master)
-    gemma = arch == "gemma3"
+    gemma = arch in ("gemma2", "gemma3")
     symmetric = master.settings.get("zero_point") == "symmetric"
     exact = inexact = 0
     error = power = 0.0

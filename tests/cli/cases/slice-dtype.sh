@@ -163,7 +163,7 @@ for output in norms-own norms.gguf; do
     says_nothing
 done
 
-# Gemma 3 in float16, whether it was asked for or the source is.
+# Gemma 2 and 3 in float16, whether it was asked for or the source is.
 overflows='^matquant: warning: programs that compute in float16 overflow on Gemma3ForCausalLM; use --dtype bf16$'
 says_no_overflow() {
     ! grep -q overflow "$TMPDIR/stderr" || fail "an overflow of what is not float16"
@@ -182,6 +182,11 @@ run 0 matquant quantize half -o gemma-half $gemma
 run 0 matquant slice gemma-half -o half-mlx --bits 4 -q
 says_so "$overflows"
 run 0 matquant slice gemma-half -o half-own --bits 4 --format matquant -q
+says_no_overflow
+run 0 matquant quantize "$GOLDEN/models/gemma2" -o gemma2 $gemma
+run 0 matquant slice gemma2 -o gemma2-f16 --bits 4 --dtype f16 -q
+says_so '^matquant: warning: programs that compute in float16 may overflow on Gemma2ForCausalLM; use --dtype bf16$'
+run 0 matquant slice gemma2 -o gemma2-own --bits 4 -q
 says_no_overflow
 run 0 matquant slice mlx -o llama-f16 --bits 4 --dtype f16 -q
 says_no_overflow

@@ -33,6 +33,10 @@ converts 'smollm3, tokenizer gpt2 llama-bpe, rope yarn' smollm3-interval llama-b
 converts 'gemma3, tokenizer llama default, rope default' gemma3 gemma query_pre_attn_scalar=16
 converts 'gemma3, tokenizer llama default, rope default' gemma3-final-softcap gemma query_pre_attn_scalar=16
 converts 'gemma3, tokenizer llama default, rope linear' gemma3-v4-bf16 gemma query_pre_attn_scalar=16
+converts 'gemma2, tokenizer llama default, rope default' gemma2 gemma query_pre_attn_scalar=16
+converts 'gemma2, tokenizer llama default, rope default' gemma2-published gemma query_pre_attn_scalar=16
+converts 'gemma2, tokenizer llama default, rope yarn' gemma2 gemma query_pre_attn_scalar=16 \
+    rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000}'
 
 # Llama's tokenizer as transformers 5 writes it: what llama.cpp does otherwise is said, and only that.
 other_tokens='warning: tokenizer\.json: llama\.cpp puts a space'

@@ -36,6 +36,17 @@ model 'this pattern of no_rope_layers' smollm3 smaug-bpe
 model 'this pattern of no_rope_layers' smollm3-all-rotate smaug-bpe
 model "the local layers' rotary scaling" gemma3 gemma query_pre_attn_scalar=16 \
     rope_parameters="$(scaled sliding_attention linear full_attention)"
+# Of Gemma 2 llama.cpp caps everything, and has windows in every second layer.
+gelu='hidden_activation="gelu_pytorch_tanh"'
+model 'this query_pre_attn_scalar' gemma2 gemma
+model 'attention without attn_logit_softcapping' gemma2-attention-uncapped gemma query_pre_attn_scalar=16
+model 'logits without final_logit_softcapping' gemma2-logits-uncapped gemma query_pre_attn_scalar=16
+model 'this activation' gemma2-own-head gemma query_pre_attn_scalar=16
+model 'a head beside the embeddings \(tie_word_embeddings\)' gemma2-own-head gemma query_pre_attn_scalar=16 "$gelu"
+for types in '"full_attention","sliding_attention","full_attention"' '"full_attention","full_attention","full_attention"'; do
+    model 'windows in these layers \(every second has one\)' gemma2 gemma query_pre_attn_scalar=16 "layer_types=[$types]"
+done
+model "llama3's rotary scaling" gemma2 gemma query_pre_attn_scalar=16 rope_parameters="$llama3"
 
 # tokenizer WHAT MODEL KIND CHANGE
 tokenizer() {

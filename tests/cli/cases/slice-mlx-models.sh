@@ -35,6 +35,8 @@ spelled '100 100 dynamic 4 False' gemma3-dynamic
 spelled '5000 50 linear 8 False' gemma3-v4-bf16
 spelled '1000 None None None False' smollm3
 spelled '2000000 None None None False' smollm3-biases
+spelled '1000 None None None False' gemma2
+spelled '5000 None None None False' gemma2-published
 spelled '1000 None yarn 4 False' qwen3-biases
 sed 's/"factor":[ \t]*4/"factor": 5/' slice/config.json >other
 cp other slice/config.json
@@ -49,9 +51,23 @@ for model in rope-dynamic gemma3-dynamic; do
     run 0 matquant slice master -o slice --bits 4 --force
     expect_err '^matquant: warning: mlx-lm has no dynamic rotary scaling for (Llama|Gemma3)ForCausalLM, and will not load this slice$'
 done
-run 0 matquant quantize "$GOLDEN/models/mistral" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
-run 0 matquant slice master -o slice --bits 4 --force
-expect_err '^matquant: warning: mlx-lm computes MistralForCausalLM without its windows: .* more than 5 tokens .*'
+# warns MODEL WARNING...
+warns() {
+    run 0 matquant quantize "$GOLDEN/models/$1" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
+    run 0 matquant slice master -o slice --bits 4 --force
+    shift
+    for warning; do
+        expect_err "^matquant: warning: mlx-lm $warning\$"
+    done
+}
+warns mistral 'computes MistralForCausalLM without its windows: .* more than 5 tokens .*'
+warns gemma2 'computes Gemma2ForCausalLM without its windows: .* more than 5 tokens .*'
+! grep -q softcapping "$TMPDIR/stderr" || fail "a warning without a reason"
+warns gemma2-attention-uncapped \
+    'has no attention without attn_logit_softcapping for Gemma2ForCausalLM, and will not run this slice'
+warns gemma2-logits-uncapped 'has no logits without final_logit_softcapping for Gemma2ForCausalLM, and will not run this slice'
+warns gemma2-own-head 'has no biases for Gemma2ForCausalLM, and will not load this slice' \
+    'has no head beside the embeddings for Gemma2ForCausalLM, and will not load this slice'
 
 # fills EXPECTED MODEL NAMES...: of a config.json that has these fields no more, what the slice says of them and of the rotary base,
 # since mlx-lm has other defaults; and it is the same model.
@@ -81,6 +97,8 @@ fills '1000000 True 1e-06' gemma3 tie_word_embeddings rms_norm_eps
 [ "$(python3 -c 'import json; print(json.load(open("slice/config.json"))["sliding_window_pattern"])')" = 2 ] ||
     fail "not every second layer is a global one"
 fills '1000000 4096' gemma3 sliding_window
+# (Of soft caps both have the same defaults.)
+fills '1000 None None 256' gemma2 attn_logit_softcapping final_logit_softcapping query_pre_attn_scalar
 fills '1000 True [1, 1, 1, 0]' smollm3-interval tie_word_embeddings no_rope_layers
 # The length that a scaling was made for.
 run 0 matquant quantize "$GOLDEN/models/rope-yarn" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
@@ -120,6 +138,7 @@ lacks 'final_logit_softcapping' gemma3-final-softcap ''
 lacks 'windows in these layers .*' gemma3 'config["layer_types"].reverse(); config["layer_types"][0] = "full_attention"'
 lacks "the local layers' rotary scaling .*" gemma3 \
     'config["rope_parameters"]["sliding_attention"].update(rope_type="linear", factor=4.0)'
+lacks 'rotary scaling' gemma2-own-head ''
 lacks 'yarn with an attention factor .*' rope-yarn-options ''
 
 # A head beside embeddings that are the head: mlx-lm would not load parts of it.
