@@ -148,7 +148,7 @@ static const mq_arch table[] = {
         .norm = {GEMMA_NORMS},
         .fields = gemma2_fields,
         .activation_beside = "hidden_act",
-        /* The 27B model does, the 9B model is said not to. */
+        /* As is reported: 27B does, 9B does not. */
         .float16_fault = "may overflow on",
         .default_rope_theta = 10000.0,
         .default_max_position_embeddings = 8192,

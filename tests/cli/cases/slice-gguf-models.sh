@@ -25,6 +25,8 @@ converts 'llama, tokenizer llama default, rope default' mistral-no-window llama2
 converts 'llama, tokenizer llama default, rope default' mistral llama2
 run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
 expect_err 'warning: llama.cpp computes MistralForCausalLM without its windows: .* more than 5 tokens'
+converts 'llama, tokenizer llama default, rope linear' mistral llama2 rope_theta=null \
+    rope_parameters='{"rope_type":"linear","factor":4,"rope_theta":1000}'
 converts 'qwen2, tokenizer gpt2 qwen2, rope default' qwen2 qwen2
 converts 'qwen3, tokenizer gpt2 qwen2, rope default' qwen3 qwen2
 converts 'smollm3, tokenizer gpt2 smaug-bpe, rope default' smollm3-interval smaug-bpe # what GGUF files of SmolLM3-3B have
