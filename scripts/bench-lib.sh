@@ -105,18 +105,34 @@ keep_back() {
     calib=$1/calib.jsonl text=$1/text.jsonl
 }
 
-# peers_environment ROOT: $build is where matquant was built, and $python the Python of the peers' environment, which is made if
-# it is not there: ~/.cache/matquant/peers-venv (XDG_CACHE_HOME: another ~/.cache; MATQUANT_PEERS_VENV: another place), from the
-# Python package index.
-# MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0), to name its CPU build where that takes more.
-peers_environment() {
+# find_build ROOT: $build is where matquant was built.
+find_build() {
     build=${MATQUANT_BUILD:-$1/build/release}
-    venv=${MATQUANT_PEERS_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/matquant/peers-venv}
-    python=$venv/bin/python
     if [ ! -x "$build/matquant" ]; then
         echo "$0: $build is not built: cmake --preset release && cmake --build --preset release" >&2
         exit 2
     fi
+    unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
+}
+
+# readers_environment ROOT: $build, and $python of the readers' environment, which test-readers.sh makes if it is not there and
+# says where it is.
+readers_environment() {
+    find_build "$1"
+    python=$("$1/scripts/test-readers.sh" --install) || {
+        echo "$0: $python" >&2
+        exit 2
+    }
+}
+
+# peers_environment ROOT: $build, and $python, the Python of the peers' environment, which is made if it is not there:
+# ~/.cache/matquant/peers-venv (XDG_CACHE_HOME: another ~/.cache; MATQUANT_PEERS_VENV: another place), from the Python package
+# index.
+# MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0), to name its CPU build where that takes more.
+peers_environment() {
+    find_build "$1"
+    venv=${MATQUANT_PEERS_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/matquant/peers-venv}
+    python=$venv/bin/python
     found='import importlib.util as u, sys; sys.exit(not (u.find_spec("auto_round") and u.find_spec("llmcompressor")))'
     if ! "$python" -c "$found" 2>/dev/null; then
         [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$venv"
@@ -125,5 +141,4 @@ peers_environment() {
         "$python" -m pip install --quiet ${MATQUANT_TORCH:-torch==2.13.0}
         "$python" -m pip install --quiet -r "$1/scripts/requirements-peers.txt"
     fi
-    unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 }

@@ -81,12 +81,16 @@ def machine_line():
     return f"{machine()['cpu']}, {machine()['cores']} cores"
 
 
+def stamp():
+    """When and on what machine something was measured."""
+    return {"date": datetime.date.today().isoformat(), "machine": machine_line()}
+
+
 def timed(words):
     others = Others()
     run = command(*words)
     json.dump({**json.loads(run.printed), "command": " ".join(words), "processor_seconds": run.processor_seconds,
-               "others": others.share(), "date": datetime.date.today().isoformat(), "machine": machine_line()},
-              sys.stdout, indent=1)
+               "others": others.share(), **stamp()}, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

@@ -65,24 +65,34 @@ def check_near(source, weights, bits):
             raise SystemExit(f"{name}: not the source's weights in {bits} bits (correlation {both[0, 1]:.3f})")
 
 
-def write_plain(options, weights):
-    """OUT: the source's folder with `weights` (by tensor name, float32) in place of its own."""
+def save_plain(model, tensors, out):
+    """OUT: the folder `model` with these tensors."""
     import safetensors.torch
 
-    options.out.mkdir(parents=True)
+    out.mkdir(parents=True)
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / "model.safetensors",
+                                metadata={"format": "pt"})
+    for path in model.iterdir():
+        if path.name == "config.json" or path.name.startswith("tokenizer"):
+            shutil.copy(path, out)
+
+
+def linears_of(names):
+    """Of the names of a model's tensors those that are quantized."""
+    return [name for name in names if ".layers." in name and name.endswith("_proj.weight")]
+
+
+def write_plain(options, weights):
+    """OUT: the source's folder with `weights` (by tensor name, float32) in place of its own."""
     tensors = model_weights(options)
     for name, weight in weights.items():
         if tensors[name].shape != weight.shape:
             raise SystemExit(f"{name}: {tuple(weight.shape)} instead of {tuple(tensors[name].shape)}")
         tensors[name] = weight
-    linears = [name for name in tensors if ".layers." in name and name.endswith("_proj.weight")]
+    linears = linears_of(tensors)
     if sorted(linears) != sorted(weights):
         raise SystemExit("not the linears of all blocks were quantized: " + ", ".join(set(linears) ^ set(weights)))
-    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()},
-                                options.out / "model.safetensors")
-    for path in options.model.iterdir():
-        if path.name == "config.json" or path.name.startswith("tokenizer"):
-            shutil.copy(path, options.out)
+    save_plain(options.model, tensors, options.out)
 
 
 def unpack(packed, bits):

@@ -1,5 +1,6 @@
-"""What bench_peers.py and bench_tax.py have in common (standard library only): the same calibration ids for all quantizers, a
-run of matquant or of a peer with its time and memory, `matquant eval` of what came out, and results kept as JSON."""
+"""What bench_peers.py, bench_tax.py and bench_runtimes.py have in common (standard library only): the same calibration ids for
+all quantizers, a run of matquant or of a peer with its time and memory, `matquant eval` of what came out, and results kept as
+JSON."""
 import argparse
 import json
 import pathlib
@@ -11,26 +12,26 @@ BATCH, WINDOW = 4, 1024  # sequences a step of the peers; tokens in a window of 
 TEXTS = {"wikitext2-test.raw": "WikiText-2 test"}
 
 
-def add_options(parser):
+def add_options(parser, learned=True):
+    """learned: also those of how long matquant and AutoRound learn."""
     for name in ("root", "build", "python"):
         parser.add_argument("--" + name, type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--calib", type=pathlib.Path, required=True)
     parser.add_argument("--text", type=pathlib.Path, required=True)
     parser.add_argument("--work", type=pathlib.Path)
     parser.add_argument("--results", type=pathlib.Path)
-    parser.add_argument("--iters", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--seq-len", type=int, default=512)
-    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--windows", type=int, default=32)
+    if learned:
+        parser.add_argument("--iters", type=int)
+        parser.add_argument("--epochs", type=int, default=4)
 
 
 def prepare(options, work, sequences):
     """Fills what was not said, makes the work folder and the calibration ids; their path."""
     options.work = options.work or options.root / "build" / work
-    # AutoRound then visits as many tokens in a block as matquant does.
-    options.iters = options.iters or max(1, options.epochs * options.samples // BATCH)
     options.work.mkdir(parents=True, exist_ok=True)
     ids = options.work / f"{options.model.name}-ids.npy"
     if not ids.exists():
@@ -73,10 +74,12 @@ def matquant(options, ids, master, words):
 
 
 def peer(options, tool, ids, folder, bits, group_size, group_fallback=0, iters=None):
-    """A plain folder, by a run of bench_peers_run.py in the peers' environment."""
+    """A plain folder, by a run of bench_peers_run.py in the peers' environment. By default AutoRound visits as many tokens in a
+    block as matquant does."""
+    iters = iters or options.iters or max(1, options.epochs * options.samples // BATCH)
     words = [options.python, options.root / "scripts/bench_peers_run.py", tool, options.model, ids, folder, "--bits", bits,
-             "--group-size", group_size, "--group-fallback", group_fallback, "--iters", iters or options.iters,
-             "--batch", BATCH, "--threads", options.threads]
+             "--group-size", group_size, "--group-fallback", group_fallback, "--iters", iters, "--batch", BATCH,
+             "--threads", options.threads]
     printed, cost = timed(*words)
     return {**json.loads(printed.strip().splitlines()[-1]), **cost}
 

@@ -109,26 +109,38 @@ def hf_name(name, arch):
     raise SystemExit(f"gguf_to_hf: no Hugging Face name known for tensor {name}")
 
 
-def convert_tensors(reader, meta, arch):
-    """All tensors as {name: (shape, bytes in bfloat16)}."""
-    heads = {
-        "attn_q": meta.need(f"{arch}.attention.head_count"),
-        "attn_k": meta.get(f"{arch}.attention.head_count_kv"),
-    }
-    out = {}
+def heads_of(meta, arch):
+    """{kind of tensor: heads} of the matrices whose rows llama.cpp interleaves."""
+    if arch != "llama":
+        return {}
+    return {"attn_q": meta.need("llama.attention.head_count"),
+            "attn_k": meta.get("llama.attention.head_count_kv")}
+
+
+def kind_of(name):
+    """attn_q of blk.3.attn_q.weight; nothing for tensors outside of the blocks."""
+    return name.split(".")[2] if name.startswith("blk.") else ""
+
+
+def plain_tensors(reader, meta, arch):
+    """All tensors, one after the other: (Hugging Face's name, float32 array)."""
+    heads = heads_of(meta, arch)
     for tensor in reader.tensors:
         if tensor.name == "rope_freqs.weight":
             raise SystemExit("gguf_to_hf: rope_freqs (scaled rotary embedding) is not supported")
-        shape = tuple(int(n) for n in reversed(tensor.shape))
         w = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        w = w.reshape(shape)
-        kind = tensor.name.split(".")[2] if tensor.name.startswith("blk.") else ""
-        if arch == "llama" and kind in heads:
-            w = unpermute_rows(w, heads[kind])
+        w = w.reshape(tuple(int(n) for n in reversed(tensor.shape)))
+        if kind_of(tensor.name) in heads:
+            w = unpermute_rows(w, heads[kind_of(tensor.name)])
         if arch == "gemma3" and tensor.name.endswith("_norm.weight"):
             w = w - np.float32(1)
-        out[hf_name(tensor.name, arch)] = (shape, to_bfloat16(w).astype("<u2").tobytes())
-    return out
+        yield hf_name(tensor.name, arch), w
+
+
+def convert_tensors(reader, meta, arch):
+    """All tensors as {name: (shape, bytes in bfloat16)}."""
+    return {name: (w.shape, to_bfloat16(w).astype("<u2").tobytes())
+            for name, w in plain_tensors(reader, meta, arch)}
 
 
 def llama_config(meta, tied):

@@ -4,7 +4,7 @@
 # test_readers.py says how, and within which bounds and why.
 #
 #   scripts/test-readers.sh [MASTER...]
-#   scripts/test-readers.sh --install    # the readers alone, which needs no build
+#   scripts/test-readers.sh --install    # the readers alone, which needs no build; prints where their Python is
 #
 # Without MASTER, four of the demo model, by recipe rtn: as it comes; with symmetric zero points; with nested embeddings;
 # and with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2).
@@ -77,7 +77,10 @@ if ! "$venv/bin/python" -c "$found" "$list" 2>/dev/null; then
     trap - HUP INT TERM
     cp "$list" "$venv/list"
 fi
-[ -z "$only_install" ] || exit 0
+if [ -n "$only_install" ]; then
+    echo "$venv/bin/python"
+    exit
+fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/test-readers.XXXXXX")
 trap 'rm -rf "$work"' EXIT
