@@ -19,7 +19,8 @@
 # was never measured is left out of the table.
 #
 # The importance matrix, gptq and dwq have --samples sequences (64) of --seq-len tokens (512) of --calib. dwq goes over them
-# once, which is 16 steps instead of its default's 512, so its rates are higher than its default by that.
+# once, which is 16 steps instead of its default's 512, so its rate is higher than its default by that; it takes a minute or
+# so a step. gptq and dwq compute in float32, with OpenBLAS where there is one; what they keep is bfloat16.
 # The programs are those of scripts/test-readers.sh, which installs them.
 set -eu
 

@@ -7,18 +7,18 @@ import shutil
 import sys
 
 from bench_machine import command, stamp
-from bench_quantizers import TEXTS, WINDOW, add_options, evaluate, kept, number, prepare, timed
+from bench_quantizers import BATCH, TEXTS, WINDOW, add_options, evaluate, kept, number, prepare, timed
 from bench_recipes_table import load, measured, write_section
 from bench_tax import provenance, setting
 
 BEGIN, END = "<!-- runtimes: begin -->", "<!-- runtimes: end -->"
 GROUP_SIZE = 64
-WIDTHS = (8, 4, 3, 2)
+WIDTHS, GGUF_WIDTHS = (8, 4, 3, 2), (8, 6, 5, 4, 3, 2)
 PERMUTED = "-permuted"
 LLAMA = {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4, "IQ4_NL": 4, "Q4_K_M": 4, "Q3_K_M": 3, "Q2_K": 2}  # and their nominal widths
 WITHOUT_IMATRIX = ("Q8_0",)  # where llama.cpp does not look at one
-DEFAULT_STEPS, DEFAULT_RATE = 2048 // 4, 1e-6  # mlx_lm.dwq's: samples by batch, learning rate
-GGUF_RUNS = (*(f"matquant-gguf-{bits}" for bits in WIDTHS),
+DEFAULT_STEPS, DEFAULT_RATE = 2048 // BATCH, 1e-6  # mlx_lm.dwq's: samples by batch, learning rate
+GGUF_RUNS = (*(f"matquant-gguf-{bits}" for bits in GGUF_WIDTHS),
              *(f"llama-{kind}{end}" for kind in LLAMA for end in ("", "-imatrix")
                if not (end and kind in WITHOUT_IMATRIX)), "llama-Q4_K_M-embeddings")
 MLX_RUNS = (*(f"matquant-mlx-{bits}" for bits in WIDTHS), *(f"mlx-{bits}" for bits in WIDTHS),
@@ -141,7 +141,7 @@ def mlx(source, run):
     shutil.rmtree(out, ignore_errors=True)
     words = ["--bits", bits, "--group-size", GROUP_SIZE, "--method", method, "--ids", source.ids]
     if method == "dwq":
-        words += ["--rate", DEFAULT_RATE * DEFAULT_STEPS / (source.options.samples // 4)]
+        words += ["--rate", DEFAULT_RATE * DEFAULT_STEPS / max(1, source.options.samples // BATCH)]
     return of_folder(source, out, source.run("mlx", source.model(), out, *words))
 
 
@@ -155,7 +155,10 @@ def measure(source, run):
             "seq_len": options.seq_len, **stamp()}
 
 
-def check_master(options, report, path):
+def check(options, report, path):
+    """That it was measured on this text and, if it is a slice, of this master."""
+    if (report["text"], report["windows"]) != (options.text.name, options.windows):
+        sys.exit(f"bench-runtimes: {path} was measured on {report['windows']} windows of {report['text']}")
     if "master" in report:
         given = options.permuted_master if PERMUTED in path.stem else options.master
         if given is not None and report["master"] != str(given.resolve()):
@@ -180,7 +183,7 @@ def types_of(report):
     shares = report["types"]
     if len(shares) == 1:
         return next(iter(shares))
-    return ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in shares.items())
+    return ", ".join(f"{kind} {100 * share:.0f} %" if share >= 0.01 else f"{kind} < 1 %" for kind, share in shares.items())
 
 
 def rows(found, runs, with_types):
@@ -188,15 +191,17 @@ def rows(found, runs, with_types):
     for run in sorted((run for run in runs if run in found or run + PERMUTED in found), key=bits_of, reverse=True):
         both = [found.get(run), found.get(run + PERMUTED)]
         one = both[0] or both[1]
-        cells = [str(bits_of(run)), title_of(run, one), *([types_of(one)] if with_types else []), f"{one['bytes'] / 1e6:.1f}",
-                 f"{one['bits_per_weight']:.2f}", *(number(report["perplexity"]) if report else "-" for report in both)]
+        cells = [str(bits_of(run)), title_of(run, one), *([types_of(one)] if with_types else [])]
+        cells += [f"{one['bytes'] / 1e6:.1f}", f"{one['bits_per_weight']:.2f}"]
+        cells += [number(report["perplexity"]) if report else "-" for report in both]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
 def versions(found):
     named = {f"{report['package']} {report['version']}" for report in found.values() if "package" in report}
-    return ", ".join(sorted({report["provenance"]["tool"] for report in found.values() if "provenance" in report}) + sorted(named))
+    tools = {report["provenance"]["tool"] for report in found.values() if "provenance" in report}
+    return ", ".join([*sorted(tools), *sorted(named)])
 
 
 def learned_lines(found):
@@ -204,7 +209,7 @@ def learned_lines(found):
     told = {}
     for run, report in found.items():
         if "provenance" in report:
-            which = "the master of the permuted source" if run.endswith(PERMUTED) else "The master"
+            which = "The master of the permuted source" if run.endswith(PERMUTED) else "The master"
             told[which] = f"{which}: {setting(report)}."
     return list(told.values())
 
@@ -220,8 +225,8 @@ def table(found, options):
         "alone. Perplexity on"
         f" {TEXTS.get(full['text'], full['text'])} ({full['windows']} windows of {WINDOW} tokens; full precision"
         f" {number(full['perplexity'])}{', permuted ' + number(permuted['perplexity']) if permuted else ''}), all by",
-        "`matquant eval`: of GGUF files after their weights were multiplied out to float32, of MLX's folders as they are. Size: of",
-        "a GGUF file with its tokenizer, of a folder's tensors; bits a weight: of the linears with scales and offsets.",
+        "`matquant eval`: of GGUF files after their weights were multiplied out to float32, of MLX's folders as they are.",
+        "Size: of a GGUF file with its tokenizer, of a folder's tensors; bits a weight: of the linears with scales and offsets.",
         "Embeddings, the head too, stay in bfloat16 in all, but where a row says otherwise. The importance matrix, gptq and dwq",
         f"have {full['samples']} x {full['seq_len']} calibration tokens. Permuted source: the same model with its channels in"
         " another order. Made by",
@@ -262,9 +267,10 @@ def main():
     sources = {permuted: Source(options, ids, permuted) for permuted in (False, True)}
     for run in runs:
         path, permuted = options.work / f"{run}.json", run.endswith(PERMUTED)
-        report = kept(path, lambda: measure(sources[permuted], run.removesuffix(PERMUTED)), "bench-runtimes")
-        check_master(options, report, path)
+        kept(path, lambda: measure(sources[permuted], run.removesuffix(PERMUTED)), "bench-runtimes")
     found = {run: load(options.work / f"{run}.json") for run in RUNS if (options.work / f"{run}.json").exists()}
+    for run, report in found.items():
+        check(options, report, options.work / f"{run}.json")
     if "full" not in found or not any(run in found for run in RUNS if not run.startswith("full")):
         sys.exit("bench-runtimes: nothing to compare yet: the run full and another are needed")
     lines = table(found, options)
