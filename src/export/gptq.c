@@ -84,14 +84,24 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
     return status;
 }
 
-/* gptqmodel leaves models as large as Gemma 2 27B, which it tells by their layers, to others. */
+/* A family by model_type, that of the language model, and the most layers with which gptqmodel
+ * loads quantized models of it: it knows large models by their number, and leaves them to other
+ * programs. */
+typedef struct gptq_family {
+    const char *model_type;
+    size_t most_layers;
+} gptq_family;
+
 static void warn_of_reader(const mq_plan *plan) {
+    static const gptq_family families[] = {{"gemma2", 42}};
     const mq_config *config = plan->job->config;
-    const size_t most = 42;
-    if (strcmp(config->arch->model_type, "gemma2") == 0 && config->num_hidden_layers > most) {
-        mq_log(plan->job->context, MQ_LOG_WARNING,
-               "gptqmodel does not load quantized models of %s with more than %zu layers",
-               config->arch->architecture, most);
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        if (strcmp(families[i].model_type, mq_arch_text_model_type(config->arch)) == 0 &&
+            config->num_hidden_layers > families[i].most_layers) {
+            mq_log(plan->job->context, MQ_LOG_WARNING,
+                   "gptqmodel does not load quantized models of %s with more than %zu layers",
+                   config->arch->architecture, families[i].most_layers);
+        }
     }
 }
 
