@@ -161,6 +161,8 @@ int main(int argc, char **argv) {
                                       .batch = argc > 9 ? strtoul(argv[9], NULL, 10) : 4,
                                       .epochs = argc > 6 ? strtoul(argv[6], NULL, 10) : 1,
                                       .rate = argc > 7 ? strtod(argv[7], NULL) : -1.0,
+                                      .widths = &width,
+                                      .width_count = 1,
                                       .kept_bytes =
                                           argc > 10 ? strtoul(argv[10], NULL, 10) << 20 : 0,
                                       .gemm = self.gemm};
