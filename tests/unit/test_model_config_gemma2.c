@@ -7,56 +7,38 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <math.h>
 
 #include "config_text.h"
 
 static void test_defaults(void **state) {
     (void)state;
     mq_config config = parse_good("{" GEMMA2 "}");
-    assert_string_equal(config.arch->architecture, "Gemma2ForCausalLM");
-    assert_int_equal(config.num_key_value_heads, 4);
-    assert_int_equal(config.head_dim, 256);
-    assert_int_equal(config.max_position_embeddings, 8192);
-    assert_true(config.tie_word_embeddings);
-    assert_int_equal(config.activation, MQ_GELU_TANH);
-    assert_true(config.rms_norm_eps == 1e-6 && config.attention_scale == 1.0 / 16.0);
-    assert_true(config.attn_logit_softcapping == 50.0 && config.final_logit_softcapping == 30.0);
-    assert_true(config.rope[0].rope_theta == 1e4 && config.rope[1].rope_theta == 1e4);
-    assert_int_equal(config.sliding_window, 4096);
-    for (size_t layer = 0; layer < 4; layer++) {
-        assert_int_equal(config.layer_is_local[layer], layer % 2 == 0);
-        assert_int_equal(config.layer_rotation[layer], MQ_ROTATION_GLOBAL);
-    }
+    has_fields(&config,
+               "architecture Gemma2ForCausalLM|num_key_value_heads 4|head_dim 256|"
+               "max_position_embeddings 8192|tie_word_embeddings 1|activation gelu_pytorch_tanh|"
+               "rms_norm_eps 1e-6|attention_scale 0.0625|attn_logit_softcapping 50|"
+               "final_logit_softcapping 30|rope_theta 1e4|local.rope_theta 1e4|"
+               "sliding_window 4096|layer_is_local lglg|layer_rotation gggg",
+               "Gemma 2");
     assert_int_equal(mq_config_norm_size(&config, MQ_NORM_Q), 0);
     assert_int_equal(mq_config_norm_size(&config, MQ_NORM_POST_FFN), 32);
     assert_false(mq_config_has_bias(&config, MQ_Q));
     mq_config_free(&config);
 
-    config = parse_good("{\"model_type\":\"gemma2\",\"hidden_size\":32,\"intermediate_size\":40,"
-                        "\"num_hidden_layers\":1}");
-    assert_int_equal(config.vocab_size, 256000);
-    assert_int_equal(config.num_attention_heads, 8);
-    mq_config_free(&config);
+    accepted("\"model_type\":\"gemma2\",\"hidden_size\":32,\"intermediate_size\":40,"
+             "\"num_hidden_layers\":1",
+             "", "vocab_size 256000|num_attention_heads 8");
 }
 
 /* A field that is missing has its default, null is none, and any other number is itself. */
 static void test_caps(void **state) {
     (void)state;
-    static const struct {
-        const char *text;
-        double attention, logits;
-    } cases[] = {
-        {"{" GEMMA2 ",\"attn_logit_softcapping\":null}", 0.0, 30.0},
-        {"{" GEMMA2 ",\"final_logit_softcapping\":null}", 50.0, 0.0},
-        {"{" GEMMA2 ",\"attn_logit_softcapping\":7,\"final_logit_softcapping\":2.5}", 7.0, 2.5},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        mq_config config = parse_good(cases[i].text);
-        assert_true(config.attn_logit_softcapping == cases[i].attention);
-        assert_true(config.final_logit_softcapping == cases[i].logits);
-        mq_config_free(&config);
-    }
+    accepted(GEMMA2, "\"attn_logit_softcapping\":null",
+             "attn_logit_softcapping 0|final_logit_softcapping 30");
+    accepted(GEMMA2, "\"final_logit_softcapping\":null",
+             "attn_logit_softcapping 50|final_logit_softcapping 0");
+    accepted(GEMMA2, "\"attn_logit_softcapping\":7,\"final_logit_softcapping\":2.5",
+             "attn_logit_softcapping 7|final_logit_softcapping 2.5");
     refused(GEMMA2, "\"attn_logit_softcapping\":0", "attn_logit_softcapping is 0");
     refused(GEMMA2, "\"attn_logit_softcapping\":true", "attn_logit_softcapping");
     refused(GEMMA2, "\"final_logit_softcapping\":-30", "final_logit_softcapping is -30");
@@ -79,7 +61,7 @@ static void test_published(void **state) {
         "\"sliding_window_size\":4096,\"torch_dtype\":\"float32\","
         "\"transformers_version\":\"4.42.0.dev0\",\"use_cache\":true,\"vocab_size\":256000,"
         "\"_attn_implementation\":\"eager\"}");
-    assert_true(config.attention_scale == 1.0 / 12.0);
+    has_fields(&config, "attention_scale 0.083333333333333329", "27B");
     assert_true(config.layer_is_local[44] && !config.layer_is_local[45]);
     mq_config_free(&config);
 }
@@ -110,40 +92,17 @@ static void test_refused(void **state) {
     mq_config config = parse_good("{" GEMMA2 ",\"hidden_activation\":\"silu\",\"hidden_act\":"
                                   "\"silu\",\"sliding_window\":7,\"sliding_window_size\":7,"
                                   "\"attention_bias\":true,\"tie_word_embeddings\":false}");
-    assert_int_equal(config.activation, MQ_SILU);
-    assert_int_equal(config.sliding_window, 7);
+    has_fields(&config, "activation silu|sliding_window 7|tie_word_embeddings 0", "above");
     assert_true(mq_config_has_bias(&config, MQ_O) && !mq_config_has_bias(&config, MQ_UP));
-    mq_config_free(&config);
-}
-
-static void test_same(void **state) {
-    (void)state;
-    static const struct {
-        const char *text;
-        bool same;
-    } cases[] = {
-        {"{" GEMMA2 ",\"attn_logit_softcapping\":50,\"final_logit_softcapping\":30}", true},
-        {"{" GEMMA2 ",\"layer_types\":[\"sliding_attention\",\"full_attention\","
-         "\"sliding_attention\",\"full_attention\"]}",
-         true},
-        {"{" GEMMA2 ",\"attn_logit_softcapping\":null}", false},
-        {"{" GEMMA2 ",\"final_logit_softcapping\":null}", false},
-        {"{" GEMMA ",\"sliding_window_pattern\":2}", false},
-    };
-    mq_config config = parse_good("{" GEMMA2 "}");
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        mq_config other = parse_good(cases[i].text);
-        assert_int_equal(mq_config_same(&config, &other), cases[i].same);
-        mq_config_free(&other);
-    }
     mq_config_free(&config);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),  cmocka_unit_test(test_caps),
-        cmocka_unit_test(test_published), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_same),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_published),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

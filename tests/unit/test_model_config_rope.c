@@ -11,37 +11,23 @@
 
 static void test_rope_spellings(void **state) {
     (void)state;
-    mq_config config = parse_good(
-        "{" LLAMA ",\"rope_theta\":5e5,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}");
-    assert_int_equal(config.rope[0].type, MQ_ROPE_LINEAR);
-    assert_true(config.rope[0].factor == 2.0 && config.rope[0].rope_theta == 5e5);
-    mq_config_free(&config);
-    config = parse_good(
-        "{" LLAMA ",\"rope_theta\":1e4,\"rope_parameters\":{\"rope_type\":\"dynamic\",\"factor\":2,"
-        "\"rope_theta\":123.0}}");
-    assert_int_equal(config.rope[0].type, MQ_ROPE_DYNAMIC);
-    assert_true(config.rope[0].rope_theta == 123.0 && config.rope[1].rope_theta == 123.0);
-    mq_config_free(&config);
-    config = parse_good(
-        "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"finetuned\":true}}");
-    assert_int_equal(config.rope[0].original_max_position_embeddings, 2048);
-    assert_true(config.rope[0].beta_fast == 32.0 && config.rope[0].beta_slow == 1.0 &&
-                config.rope[0].truncate);
-    assert_true(config.rope[0].attention_factor < 0.0);
-    mq_config_free(&config);
-    config = parse_good(
-        "{" GEMMA ",\"rope_theta\":5,\"rope_local_base_freq\":6,\"rope_scaling\":{\"rope_type\":"
-        "\"linear\",\"factor\":8.0}}");
-    assert_int_equal(config.rope[0].type, MQ_ROPE_LINEAR);
-    assert_int_equal(config.rope[1].type, MQ_ROPE_NONE);
-    assert_true(config.rope[0].rope_theta == 5.0 && config.rope[1].rope_theta == 6.0);
-    mq_config_free(&config);
-    config =
-        parse_good("{" GEMMA ",\"rope_parameters\":{\"full_attention\":null,\"sliding_attention\":"
-                   "{\"rope_type\":\"linear\",\"factor\":3,\"rope_theta\":77}}}");
-    assert_true(config.rope[0].rope_theta == 1e6 && config.rope[1].rope_theta == 77.0);
-    assert_int_equal(config.rope[1].type, MQ_ROPE_LINEAR);
-    mq_config_free(&config);
+    accepted(LLAMA, "\"rope_theta\":5e5,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}",
+             "rope_type linear|factor 2|rope_theta 5e5");
+    accepted(LLAMA,
+             "\"rope_theta\":1e4,\"rope_parameters\":{\"rope_type\":\"dynamic\",\"factor\":2,"
+             "\"rope_theta\":123.0}",
+             "rope_type dynamic|rope_theta 123|local.rope_theta 123");
+    accepted(LLAMA, "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"finetuned\":true}",
+             "original_max_position_embeddings 2048|beta_fast 32|beta_slow 1|truncate 1|"
+             "attention_factor -1");
+    accepted(GEMMA,
+             "\"rope_theta\":5,\"rope_local_base_freq\":6,\"rope_scaling\":{\"rope_type\":"
+             "\"linear\",\"factor\":8.0}",
+             "rope_type linear|local.rope_type default|rope_theta 5|local.rope_theta 6");
+    accepted(GEMMA,
+             "\"rope_parameters\":{\"full_attention\":null,\"sliding_attention\":"
+             "{\"rope_type\":\"linear\",\"factor\":3,\"rope_theta\":77}}",
+             "rope_theta 1e6|local.rope_theta 77|local.rope_type linear");
 }
 
 /* What of a rotation's settings nothing reads, and settings in both spellings. */
@@ -49,37 +35,26 @@ static void test_rope_oddities(void **state) {
     (void)state;
 #define LENGTH "\"original_max_position_embeddings\":16"
     static const char *const unscaled[] = {
-        "{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\"," LENGTH "}}",
-        "{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\",\"factor\":1.0}}",
-        "{" LLAMA ",\"rope_scaling\":{\"factor\":1}}",
-        "{" LLAMA ",\"rope_scaling\":{},\"rope_parameters\":{}}",
+        "\"rope_parameters\":{\"rope_type\":\"default\"," LENGTH "}",
+        "\"rope_parameters\":{\"rope_type\":\"default\",\"factor\":1.0}",
+        "\"rope_scaling\":{\"factor\":1}",
+        "\"rope_scaling\":{},\"rope_parameters\":{}",
     };
     for (size_t i = 0; i < sizeof unscaled / sizeof *unscaled; i++) {
-        mq_config config = parse_good(unscaled[i]);
-        assert_int_equal(config.rope[0].type, MQ_ROPE_NONE);
-        assert_true(config.rope[0].rope_theta == 1e4);
-        mq_config_free(&config);
+        accepted(LLAMA, unscaled[i], "rope_type default|rope_theta 1e4");
     }
 #define LINEAR(more) "{\"rope_type\":\"linear\",\"factor\":2" more "}"
-    mq_config config = parse_good("{" LLAMA ",\"rope_parameters\":" LINEAR("," LENGTH) "}");
-    assert_int_equal(config.rope[0].type, MQ_ROPE_LINEAR);
-    assert_int_equal(config.rope[0].original_max_position_embeddings, 0);
-    mq_config_free(&config);
-
-    static const char flat[] = "{" LLAMA ",\"rope_theta\":5e5,"
-                               "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},"
-                               "\"rope_parameters\":" LINEAR(",\"rope_theta\":5e5") "}";
-    config = parse_good(flat);
-    assert_int_equal(config.rope[0].type, MQ_ROPE_LINEAR);
-    assert_true(config.rope[0].factor == 2.0 && config.rope[1].rope_theta == 5e5);
-    mq_config_free(&config);
-#define TWICE "{\"rope_type\":\"linear\",\"factor\":2}"
-    static const char layered[] =
-        "{" GEMMA ",\"rope_local_base_freq\":7,\"rope_scaling\":" TWICE ",\"rope_parameters\":"
-        "{\"full_attention\":" TWICE ",\"sliding_attention\":{\"rope_theta\":7}}}";
-    config = parse_good(layered);
-    assert_true(config.rope[0].factor == 2.0 && config.rope[1].rope_theta == 7.0);
-    mq_config_free(&config);
+    accepted(LLAMA, "\"rope_parameters\":" LINEAR("," LENGTH),
+             "rope_type linear|original_max_position_embeddings 0");
+    accepted(LLAMA,
+             "\"rope_theta\":5e5,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},"
+             "\"rope_parameters\":" LINEAR(",\"rope_theta\":5e5"),
+             "rope_type linear|factor 2|local.rope_theta 5e5");
+#define TWICE LINEAR("")
+    accepted(GEMMA,
+             "\"rope_local_base_freq\":7,\"rope_scaling\":" TWICE ",\"rope_parameters\":"
+             "{\"full_attention\":" TWICE ",\"sliding_attention\":{\"rope_theta\":7}}",
+             "factor 2|local.rope_theta 7");
 
 #define CONTRADICT "rope_scaling and rope_parameters contradict each other"
     refused(LLAMA, "\"rope_scaling\":{},\"rope_parameters\":" TWICE, CONTRADICT);

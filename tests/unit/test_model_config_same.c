@@ -119,9 +119,29 @@ static void test_same(void **state) {
 #undef SMOLLM3
 }
 
+static void test_same_gemma2(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        bool same;
+    } cases[] = {
+        {"{" GEMMA2 ",\"attn_logit_softcapping\":50,\"final_logit_softcapping\":30}", true},
+        {"{" GEMMA2 ",\"layer_types\":[\"sliding_attention\",\"full_attention\","
+         "\"sliding_attention\",\"full_attention\"]}",
+         true},
+        {"{" GEMMA2 ",\"attn_logit_softcapping\":null}", false},
+        {"{" GEMMA2 ",\"final_logit_softcapping\":null}", false},
+        {"{" GEMMA ",\"sliding_window_pattern\":2}", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(same("{" GEMMA2 "}", cases[i].text), cases[i].same);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same),
+        cmocka_unit_test(test_same_gemma2),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
