@@ -3,7 +3,8 @@
 #include <string.h>
 
 static const char *const llama_fields[] = {
-    "hidden_act", "mlp_bias", "rope_interleaved", "is_llama_config", NULL,
+    "hidden_act", "activation", /* stands beside it in Falcon 3's files: "swiglu" */
+    "mlp_bias",   "rope_interleaved", "is_llama_config", NULL,
 };
 
 #define GEMMA3_FIELDS                                                                              \
@@ -111,6 +112,7 @@ static const mq_arch table[] = {
         .norm = {LLAMA_NORMS},
         .fields = llama_fields,
         .activation_field = "hidden_act",
+        .activation_beside = "activation",
         .attention_bias = true,
         .default_activation = MQ_SILU,
         .default_rope_theta = 10000.0,

@@ -171,15 +171,18 @@ static mq_status check_products(const mq_config *config, const char *file, mq_er
     return MQ_OK;
 }
 
-/* When absent, *out stays. */
-static mq_status get_activation(mq_activation *out, const cJSON *json, const char *key,
+/* When absent, *out stays. beside: of a field that is not read for the activation, and may name
+ * what the feed-forward part, which every family's has gates in, makes of it. */
+static mq_status get_activation(mq_activation *out, const cJSON *json, const char *key, bool beside,
                                 const char *file, mq_error *err) {
     static const struct {
         const char *name;
         mq_activation activation;
+        bool gated;
     } names[] = {
-        {"silu", MQ_SILU},
-        {"gelu_pytorch_tanh", MQ_GELU_TANH},
+        {"silu", MQ_SILU, false},
+        {"gelu_pytorch_tanh", MQ_GELU_TANH, false},
+        {"swiglu", MQ_SILU, true},
     };
     const char *name = NULL;
     mq_status status = mq_json_get_string(&name, json, key, false, file, err);
@@ -187,7 +190,7 @@ static mq_status get_activation(mq_activation *out, const cJSON *json, const cha
         return status;
     }
     for (size_t i = 0; name != NULL && i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(names[i].name, name) == 0) {
+        if (strcmp(names[i].name, name) == 0 && (beside || !names[i].gated)) {
             *out = names[i].activation;
             name = NULL;
         }
@@ -204,12 +207,13 @@ static mq_status parse_activation(mq_config *out, const cJSON *json, const char 
                                   mq_error *err) {
     const mq_arch *arch = out->arch;
     out->activation = arch->default_activation;
-    mq_status status = get_activation(&out->activation, json, arch->activation_field, file, err);
+    mq_status status =
+        get_activation(&out->activation, json, arch->activation_field, false, file, err);
     if (status != MQ_OK || arch->activation_beside == NULL) {
         return status;
     }
     mq_activation beside = out->activation;
-    status = get_activation(&beside, json, arch->activation_beside, file, err);
+    status = get_activation(&beside, json, arch->activation_beside, true, file, err);
     return status == MQ_OK && beside != out->activation
                ? mq_fail_file(err, MQ_ERR_INPUT, file, "%s contradicts %s, which %s goes by",
                               arch->activation_beside, arch->activation_field, arch->architecture)

@@ -249,6 +249,25 @@ static void test_unknown_fields(void **state) {
              "architecture LlamaForCausalLM");
 }
 
+/* Falcon 3's files name the gated network beside what is read of it. */
+static void test_activation_beside(void **state) {
+    (void)state;
+    accepted(LLAMA, "\"activation\":\"swiglu\"", "activation silu");
+    accepted(LLAMA, "\"activation\":\"swiglu\",\"hidden_act\":\"silu\"", "activation silu");
+    accepted(LLAMA, "\"activation\":\"silu\"", "activation silu");
+    accepted(LLAMA, "\"activation\":null,\"hidden_act\":\"gelu_pytorch_tanh\"",
+             "activation gelu_pytorch_tanh");
+    refused(LLAMA, "\"activation\":\"swiglu\",\"hidden_act\":\"gelu_pytorch_tanh\"",
+            "activation contradicts hidden_act, which LlamaForCausalLM goes by");
+    refused(LLAMA, "\"activation\":\"gelu_pytorch_tanh\"", "activation contradicts hidden_act");
+    refused(LLAMA, "\"activation\":\"relu\"", "activation \"relu\" is not supported");
+    refused(LLAMA, "\"activation\":1", "activation");
+    /* Nothing that reads hidden_act knows that name. */
+    refused(LLAMA, "\"hidden_act\":\"swiglu\"", "hidden_act \"swiglu\" is not supported");
+    refused("\"model_type\":\"qwen2\",\"num_key_value_heads\":2," SIZES,
+            "\"activation\":\"swiglu\"", "\"activation\" is not supported for Qwen2ForCausalLM");
+}
+
 static void test_sizes(void **state) {
     (void)state;
 #define WITHOUT(hidden, inter, layers, heads, vocab)                                               \
@@ -403,6 +422,7 @@ int main(void) {
         cmocka_unit_test(test_rotations),
         cmocka_unit_test(test_architecture),
         cmocka_unit_test(test_unknown_fields),
+        cmocka_unit_test(test_activation_beside),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_tensors_of_a_model),
