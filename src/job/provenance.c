@@ -109,10 +109,10 @@ static void put_rates(mq_json *json, cJSON *recipe, const mq_quantize_options *o
     const double rate = options->rate;
     if (options->let) {
         mq_json_put_bool(json, recipe, "let", true);
-        mq_json_put_number(json, recipe, "rate_let", rate * (double)MQ_LET_RATE);
+        mq_json_put_number(json, recipe, "rate_let", rate * MQ_LET_RATE);
     }
-    mq_json_put_number(json, recipe, "rate_group", rate * (double)grid->rate_group);
-    mq_json_put_number(json, recipe, "rate_rounding", rate * (double)grid->rate_rounding);
+    mq_json_put_number(json, recipe, "rate_group", rate * grid->rate_group);
+    mq_json_put_number(json, recipe, "rate_rounding", rate * grid->rate_rounding);
     mq_json_put_number(json, recipe, "beta1", grid->beta1);
 }
 

@@ -352,8 +352,8 @@ static void clip_finish(uint8_t *codes, float *const scale[], float *const middl
 
 const mq_grid_class mq_clip_grid = {
     .name = "clip",
-    .rate_group = 1e-2f, /* OmniQuant's --lwc_lr */
-    .rate_rounding = 0.0f,
+    .rate_group = 1e-2, /* OmniQuant's --lwc_lr */
+    .rate_rounding = 0.0,
     .beta1 = MQ_ADAM_BETA1,
     .carve = clip_carve,
     .start = clip_start,

@@ -47,7 +47,7 @@ typedef struct mq_values {
 typedef struct mq_grid_class {
     const char *name;
     /* Learning rates at the start of the cosine, for groups and for rounding offsets. */
-    float rate_group, rate_rounding;
+    double rate_group, rate_rounding;
     double beta1; /* of Adam */
     /* Carves the grid's own arrays; the struct itself exists already. */
     void (*carve)(mq_grid *grid, mq_slab *slab);

@@ -24,7 +24,7 @@
 #include "quant/grid.h"
 #include "quant/select.h"
 
-#define MQ_LET_RATE 5e-3f /* OmniQuant's --let_lr, at the start of the cosine */
+#define MQ_LET_RATE 5e-3 /* OmniQuant's --let_lr, at the start of the cosine */
 
 typedef struct mq_let {
     mq_block_params *params;        /* the learner's: transformed in place */

@@ -223,8 +223,8 @@ const mq_grid_class mq_nested_grid = {
      * ranges and codes, and int8's gradient comes on few steps and is so much heavier there: what
      * the first moment carries on of it may be what was in the others' way. The trials are in
      * tests/bench/RESULTS.md ("Steps and rates of the blocks"). */
-    .rate_group = 1.6e-3f,
-    .rate_rounding = 8e-3f,
+    .rate_group = 1.6e-3,
+    .rate_rounding = 8e-3,
     .beta1 = 0.5,
     .carve = nested_carve,
     .start = nested_start,
