@@ -1,83 +1,29 @@
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "quant/select.h"
 
-#include <pcre2.h>
 #include <string.h>
 
-/* A list of compiled patterns. */
-typedef struct patterns {
-    pcre2_code **code;
-    const char *const *text; /* the caller's */
-    bool *used;              /* [count]: matched a layer's name so far */
-    size_t count;
-    pcre2_match_data *match;
-} patterns;
+#include "quant/patterns.h"
 
-static void patterns_free(patterns *list) {
-    for (size_t i = 0; i < list->count; i++) {
-        pcre2_code_free(list->code[i]);
+static mq_status compile_all(mq_patterns *list, const char *const *text, size_t count,
+                             const char *option, mq_error *err) {
+    mq_status status = mq_patterns_begin(list, count, option, err);
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        status = mq_patterns_add(list, text[i], strlen(text[i]), err);
     }
-    mq_free(list->code);
-    mq_free(list->used);
-    pcre2_match_data_free(list->match);
-}
-
-static mq_status patterns_compile(patterns *list, const char *const *text, size_t count,
-                                  const char *option, mq_error *err) {
-    *list = (patterns){.text = text};
-    list->code = mq_calloc(count, sizeof(pcre2_code *));
-    list->used = mq_calloc(count, sizeof *list->used);
-    list->match = pcre2_match_data_create(1, NULL);
-    if (list->code == NULL || list->used == NULL || list->match == NULL) {
-        return mq_fail_memory(err, "the name patterns", count * sizeof(pcre2_code *));
-    }
-    for (size_t i = 0; i < count; i++) {
-        int number;
-        PCRE2_SIZE offset;
-        list->code[i] = pcre2_compile((PCRE2_SPTR)text[i], PCRE2_ZERO_TERMINATED, PCRE2_UTF,
-                                      &number, &offset, NULL);
-        if (list->code[i] == NULL) {
-            PCRE2_UCHAR message[128] = "";
-            pcre2_get_error_message(number, message, sizeof message);
-            return mq_fail(err, MQ_ERR_USAGE,
-                           "%s '%s' is not a regular expression: %s at character %zu", option,
-                           text[i], (const char *)message, (size_t)offset);
-        }
-        list->count = i + 1;
-    }
-    return MQ_OK;
-}
-
-/* Whether any matches: all are tried, so that it is known of each whether it is of use. */
-static mq_status patterns_match(bool *out, const patterns *list, const char *name, mq_error *err) {
-    *out = false;
-    for (size_t i = 0; i < list->count; i++) {
-        const int found =
-            pcre2_match(list->code[i], (PCRE2_SPTR)name, strlen(name), 0, 0, list->match, NULL);
-        if (found < 0 && found != PCRE2_ERROR_NOMATCH) {
-            PCRE2_UCHAR message[128] = "";
-            pcre2_get_error_message(found, message, sizeof message);
-            return mq_fail_tensor(err, MQ_ERR_USAGE, NULL, name,
-                                  "a name pattern cannot be matched: %s", (const char *)message);
-        }
-        list->used[i] = list->used[i] || found >= 0;
-        *out = *out || found >= 0;
-    }
-    return MQ_OK;
+    return status;
 }
 
 /* A pattern that no layer matches is a slip of the pen. */
-static mq_status patterns_check_used(const patterns *list, const char *option, mq_error *err) {
-    for (size_t i = 0; i < list->count; i++) {
-        if (!list->used[i]) {
-            return mq_fail(err, MQ_ERR_USAGE,
-                           "%s '%s' matches no linear layer of the blocks, such as "
-                           "model.layers.0.mlp.up_proj; embeddings and head are quantized with "
-                           "--embeddings alone",
-                           option, list->text[i]);
-        }
-    }
-    return MQ_OK;
+static mq_status check_used(const mq_patterns *list, mq_error *err) {
+    size_t length = 0;
+    const char *unused = mq_patterns_unused(&length, list);
+    return unused == NULL
+               ? MQ_OK
+               : mq_fail(err, MQ_ERR_USAGE,
+                         "%s '%.*s' matches no linear layer of the blocks, such as "
+                         "model.layers.0.mlp.up_proj; embeddings and head are quantized with "
+                         "--embeddings alone",
+                         list->option, (int)length, unused);
 }
 
 /* What the formats of other programs have, the largest first. */
@@ -114,24 +60,22 @@ static mq_status groups_of(size_t *groups, const mq_quantize_options *options, s
 }
 
 static mq_status is_wanted(bool *out, const mq_quantize_options *options, mq_linear linear,
-                           const char *name, const patterns *include, const patterns *exclude,
+                           const char *name, mq_patterns *include, mq_patterns *exclude,
                            mq_error *err) {
     const bool ffn = linear == MQ_GATE || linear == MQ_UP || linear == MQ_DOWN;
-    bool included = true, excluded = false;
-    mq_status status = MQ_OK;
-    if (include->count > 0) {
-        status = patterns_match(&included, include, name, err);
-    }
+    size_t included = 0, excluded = 0;
+    mq_status status = mq_patterns_match(&included, include, name, err);
     if (status == MQ_OK) {
-        status = patterns_match(&excluded, exclude, name, err);
+        status = mq_patterns_match(&excluded, exclude, name, err);
     }
-    *out = included && !excluded && (ffn || options->scope == MQ_SCOPE_ALL);
+    *out = (include->count == 0 || included > 0) && excluded == 0 &&
+           (ffn || options->scope == MQ_SCOPE_ALL);
     return status;
 }
 
 /* Marks the linears to quantize, by giving them one group per row for now. */
 static mq_status mark_all(mq_selection *out, const mq_quantize_options *options,
-                          const mq_config *config, const patterns *include, const patterns *exclude,
+                          const mq_config *config, mq_patterns *include, mq_patterns *exclude,
                           mq_error *err) {
     for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {
         for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
@@ -148,8 +92,8 @@ static mq_status mark_all(mq_selection *out, const mq_quantize_options *options,
             out->groups[layer][linear] = wanted ? 1 : 0;
         }
     }
-    const mq_status status = patterns_check_used(include, "--include", err);
-    return status == MQ_OK ? patterns_check_used(exclude, "--exclude", err) : status;
+    const mq_status status = check_used(include, err);
+    return status == MQ_OK ? check_used(exclude, err) : status;
 }
 
 /* The group size. For MQ_GROUP_SIZE_AUTO it is the largest usual one that divides all rows that are
@@ -220,11 +164,10 @@ mq_status mq_select(mq_selection *out, const mq_quantize_options *options, const
         return status;
     }
     memset(out->groups, 0, out->layers * sizeof *out->groups);
-    patterns include = {0}, exclude = {0};
-    status = patterns_compile(&include, options->include, options->include_count, "--include", err);
+    mq_patterns include = {0}, exclude = {0};
+    status = compile_all(&include, options->include, options->include_count, "--include", err);
     if (status == MQ_OK) {
-        status =
-            patterns_compile(&exclude, options->exclude, options->exclude_count, "--exclude", err);
+        status = compile_all(&exclude, options->exclude, options->exclude_count, "--exclude", err);
     }
     if (status == MQ_OK) {
         status = mark_all(out, options, config, &include, &exclude, err);
@@ -233,8 +176,8 @@ mq_status mq_select(mq_selection *out, const mq_quantize_options *options, const
         out->group_size = group_size_for(out, options, config);
         status = group_all(out, options, config, err);
     }
-    patterns_free(&include);
-    patterns_free(&exclude);
+    mq_patterns_free(&include);
+    mq_patterns_free(&exclude);
     if (status != MQ_OK) {
         mq_selection_free(out);
     }
