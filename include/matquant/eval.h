@@ -3,6 +3,7 @@
 #define MATQUANT_EVAL_H
 
 #include "matquant/context.h"
+#include "matquant/mixture.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -12,10 +13,13 @@ typedef struct mq_eval_options {
     const char *model;      /* plain checkpoint, master, or slice (MLX format) */
     const unsigned *widths; /* [width_count], all different; masters: 2 ... 8, slices: their own */
     size_t width_count;     /* 0: a master at its widest width, any other folder as it is */
-    const char *text;       /* as for calibration: .txt, .jsonl, either gzipped, .npy; NULL: none */
-    const char *reference;  /* plain checkpoint to compare with on the text, or NULL */
-    size_t windows;         /* at most this many windows; 0: all */
-    size_t seq_len;         /* tokens per window */
+    const mq_layer_bits *layer_bits; /* [layer_bits_count]: layers of a master with other widths
+                                        than these; not to be recorded */
+    size_t layer_bits_count;
+    const char *text;      /* as for calibration: .txt, .jsonl, either gzipped, .npy; NULL: none */
+    const char *reference; /* plain checkpoint to compare with on the text, or NULL */
+    size_t windows;        /* at most this many windows; 0: all */
+    size_t seq_len;        /* tokens per window */
     size_t batch; /* windows at once; task items are packed into the same number of tokens */
     bool bos;     /* begin windows and contexts with the template's beginning-of-sequence token */
     const char *const *tasks; /* [task_count] files of zero-shot tasks, see below */
@@ -88,6 +92,7 @@ typedef struct mq_task_result {
 typedef struct mq_eval_result {
     bool measured;  /* everything below is valid */
     unsigned width; /* the width that was measured, of a master or a slice; 0: a plain model */
+    mq_width_counts widths; /* of the quantized layers */
 
     /* On the text; 0 without one. */
     char text_sha256[65];   /* of its file, as it was read */
@@ -123,7 +128,7 @@ void mq_eval_result_free(mq_eval_result *result);
  * On failure the results hold nothing, unless only recording them or writing the items failed; then
  * `measured` is set in all of them, and they must be freed. Text is tokenized with the model's own
  * tokenizer.json (not needed for .npy). A master at width r and the slice of width r give the same
- * result to the last bit. */
+ * result to the last bit, and so they do with the same layer_bits. */
 mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
                       const mq_context *context, mq_error *err);
 

@@ -3,6 +3,7 @@
 #define MATQUANT_SLICE_H
 
 #include "matquant/context.h"
+#include "matquant/mixture.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -31,8 +32,11 @@ typedef enum mq_slice_dtype {
 } mq_slice_dtype;
 
 typedef struct mq_slice_options {
-    const char *master, *output; /* output: a folder, or the format's file */
-    unsigned width;              /* 2 ... 8 */
+    const char *master, *output;     /* output: a folder, or the format's file */
+    unsigned width;                  /* 2 ... 8 */
+    const mq_layer_bits *layer_bits; /* [layer_bits_count]: layers of other widths, not in the
+                                        formats compressed-tensors and matquant */
+    size_t layer_bits_count;
     mq_slice_format format;
     mq_slice_dtype dtype;  /* must be SOURCE in the format matquant */
     bool plain_embeddings; /* compressed-tensors and gptq: store a quantized embedding and head
@@ -54,6 +58,7 @@ typedef struct mq_slice_cost {
 typedef struct mq_slice_report {
     size_t tensors, bytes_read, bytes_written;
     double bits_per_weight; /* of the quantized weights, including scales and biases */
+    mq_width_counts widths; /* of the quantized layers */
     double seconds;
     double relative_error; /* of those in costs that are quantized in the master, together; 0 if
                               these are exactly the slice's */

@@ -1,5 +1,6 @@
 #include "command.h"
 #include "eval_result.h"
+#include "mixture.h"
 
 /* What is demanded of the result; each as its option is given. */
 typedef struct eval_gates {
@@ -158,6 +159,7 @@ mq_status cmd_eval(int count, char *const *argv) {
     cli_common common = {0};
     cli_texts tasks = {.count = 0};
     cli_counts bits = {.count = 0};
+    cli_layer_bits layer_bits = {.count = 0};
     const cli_argument arguments[] = {
         {"FOLDER",
          "plain model, master checkpoint, or slice in the format mlx, safetensors or matquant",
@@ -175,6 +177,7 @@ mq_status cmd_eval(int count, char *const *argv) {
          "width of a master checkpoint, 2 to 8, or several, such as 8,4,2, with one pass of the "
          "reference for all of them (default: 8)",
          .min = 2, .max = 8, .hide_default = true},
+        CLI_LAYER_BITS_OPTION(layer_bits),
         {CLI_COUNT, 0, "windows", &options.windows, "N",
          "measure at most N windows, from the beginning (default: all that the text has)", .min = 1,
          .hide_default = true},
@@ -228,6 +231,8 @@ mq_status cmd_eval(int count, char *const *argv) {
     if (!cli_read_line(&status, &command, count, argv)) {
         return status;
     }
+    options.layer_bits = layer_bits.items;
+    options.layer_bits_count = layer_bits.count;
     options.tasks = tasks.items;
     options.task_count = tasks.count;
     const char *lacks = missing(&options, &bits, &gates);

@@ -3,6 +3,7 @@
 #include "command.h"
 #include "matquant/names.h"
 #include "matquant/slice.h"
+#include "mixture.h"
 #include "table.h"
 
 /* The parser writes a choice as an unsigned, into the options' enumerations as well. */
@@ -49,6 +50,7 @@ static mq_status print_json(const mq_slice_report *report, const mq_slice_option
     cli_json_size(&json, json.root, "bytes_read", report->bytes_read);
     cli_json_size(&json, json.root, "bytes_written", report->bytes_written);
     cli_json_number(&json, json.root, "bits_per_weight", report->bits_per_weight);
+    cli_json_widths(&json, json.root, &report->widths);
     add_costs(&json, report);
     cli_json_number(&json, json.root, "seconds", report->seconds);
     return cli_print_json(&json);
@@ -99,6 +101,7 @@ static void print_table(const mq_slice_report *report, const mq_slice_options *o
     char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
     cli_print_field(stdout, "output", "%s", options->output);
     cli_print_field(stdout, "format", "%s, %u bits", format_name(options), options->width);
+    cli_print_widths(&report->widths);
     cli_print_field(stdout, "bits a weight", "%.3f", report->bits_per_weight);
     cli_print_field(stdout, "tensors", "%zu", report->tensors);
     cli_print_field(stdout, "bytes", "%s, out of %s", cli_show_bytes(a, report->bytes_written),
@@ -147,6 +150,7 @@ mq_status cmd_slice(int count, char *const *argv) {
     }
     mq_slice_options options = mq_slice_defaults();
     cli_common common = {0};
+    cli_layer_bits layer_bits = {.count = 0};
     size_t bits = 0;
     bool has_format = false;
     const cli_argument arguments[] = {{"MASTER", "master checkpoint", &options.master},
@@ -155,6 +159,7 @@ mq_status cmd_slice(int count, char *const *argv) {
         {CLI_TEXT, 'o', "output", &options.output, "OUT", "the slice to make", .required = true},
         {CLI_COUNT, 0, "bits", &bits, "R", "the width of the slice, 2 to 8", .min = 2, .max = 8,
          .required = true, .hide_default = true},
+        CLI_LAYER_BITS_OPTION(layer_bits),
         {CLI_CHOICE, 0, "format", &options.format, "NAME",
          "the format to write, see below (default: gguf if OUT ends in .gguf (upper or lower "
          "case), otherwise mlx)",
@@ -187,6 +192,8 @@ mq_status cmd_slice(int count, char *const *argv) {
         return status;
     }
     options.width = (unsigned)bits;
+    options.layer_bits = layer_bits.items;
+    options.layer_bits_count = layer_bits.count;
     if (!has_format) {
         options.format = mq_slice_format_of(options.output);
     }

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "command.h"
+#include "mixture.h"
 #include "table.h"
 
 /* --- for people ------------------------------------------------------------------------------- */
@@ -78,6 +79,7 @@ static void print_one(const mq_eval_result *result, const mq_eval_options *optio
     } else {
         cli_print_field(stdout, "model", "%s", options->model);
     }
+    cli_print_widths(&result->widths);
     if (options->text) {
         print_text(result, options);
     }
@@ -90,6 +92,9 @@ static void print_heads(cli_table *table, const mq_eval_result *result,
                         const mq_eval_options *options) {
     cli_table_row(table);
     cli_table_cell(table, "bits");
+    if (options->layer_bits_count > 0) {
+        cli_table_cell(table, "mean bits");
+    }
     if (options->text) {
         cli_table_cell(table, "perplexity");
         cli_table_cell(table, "stderr");
@@ -110,6 +115,9 @@ static void print_row(cli_table *table, const mq_eval_result *result,
                       const mq_eval_options *options) {
     cli_table_row(table);
     cli_table_cell(table, "%u", result->width);
+    if (options->layer_bits_count > 0) {
+        cli_table_cell(table, "%.3f", mq_mean_bits(&result->widths));
+    }
     if (options->text) {
         add_number(table, result->perplexity);
         add_number(table, result->perplexity * result->nll_stderr);
@@ -209,6 +217,7 @@ static void add_result(cli_json *json, cJSON *root, const mq_eval_result *result
     } else {
         cli_json_null(json, root, "bits");
     }
+    cli_json_widths(json, root, &result->widths);
     if (options->text) {
         add_text(json, root, result, options);
     }

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "matquant/mixture.h"
+
 /* What an option takes, and the type that cli_option.value points to. */
 typedef enum cli_option_type {
     CLI_HEADING, /* not an option: begins a group of --help, its help is the title */
@@ -18,12 +20,13 @@ typedef enum cli_option_type {
     CLI_COUNT,   /* size_t, a whole number in [min, max] */
     CLI_SEED,    /* uint64_t */
     CLI_BYTES, /* size_t, a whole number in [min, max] that K, M or G (powers of 1024) may follow */
-    CLI_NUMBER, /* double in [min, max] */
-    CLI_CHOICE, /* unsigned, or an enumeration as wide: min + the word's index in choices */
-    CLI_COUNTS, /* cli_counts: whole numbers in [min, max], comma-separated, each at most once
-                   unless `repeats` */
-    CLI_TERMS,  /* cli_terms: as CLI_COUNTS, and pairs A>B (or A:B) of two such numbers */
-    CLI_NUMBERS /* cli_numbers: numbers in [min, max], comma-separated */
+    CLI_NUMBER,    /* double in [min, max] */
+    CLI_CHOICE,    /* unsigned, or an enumeration as wide: min + the word's index in choices */
+    CLI_COUNTS,    /* cli_counts: whole numbers in [min, max], comma-separated, each at most once
+                      unless `repeats` */
+    CLI_TERMS,     /* cli_terms: as CLI_COUNTS, and pairs A>B (or A:B) of two such numbers */
+    CLI_NUMBERS,   /* cli_numbers: numbers in [min, max], comma-separated */
+    CLI_LAYER_BITS /* cli_layer_bits: PATTERN=R, R in [min, max]; may be given several times */
 } cli_option_type;
 
 #define CLI_LIST_SIZE 14 /* there are seven widths, and as many pairs of them may be trained */
@@ -48,6 +51,11 @@ typedef struct cli_numbers {
     double items[CLI_LIST_SIZE];
     size_t count;
 } cli_numbers;
+
+typedef struct cli_layer_bits {
+    mq_layer_bits items[CLI_TEXTS_SIZE];
+    size_t count;
+} cli_layer_bits;
 
 typedef struct cli_option {
     cli_option_type type;

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#define CLI_TABLE_COLUMNS 9 /* eval of several widths has the most */
+#define CLI_TABLE_COLUMNS 10 /* eval of several widths has the most */
 #define CLI_TABLE_ROWS 72
 #define CLI_CELL_SIZE 128 /* bytes; names of tasks are the longest */
 

@@ -211,6 +211,25 @@ static const char *read_numbers(char *expected, size_t size, const cli_option *o
     return expect_range(expected, size, option, "numbers, separated by commas,");
 }
 
+/* The pattern is everything before the last '='. */
+static const char *read_layer_bits(char *expected, size_t size, const cli_option *option,
+                                   const char *text) {
+    cli_layer_bits *list = option->value;
+    const char *equals = strrchr(text, '=');
+    const char *end = equals == NULL ? text : equals + 1;
+    size_t width = 0;
+    if (equals == NULL || equals == text || !read_in_range(&width, option, &end) || *end != 0) {
+        return expect_range(expected, size, option, "a PATTERN=R with R");
+    }
+    if (list->count == CLI_TEXTS_SIZE) {
+        snprintf(expected, size, "at most %d of it", CLI_TEXTS_SIZE);
+        return expected;
+    }
+    list->items[list->count++] = (mq_layer_bits){
+        .pattern = text, .length = (size_t)(equals - text), .width = (unsigned)width};
+    return NULL;
+}
+
 static const char *read_text(char *expected, size_t size, const cli_option *option,
                              const char *text) {
     if (text[0] == 0) {
@@ -251,6 +270,8 @@ const char *cli_read_value(char *expected, size_t size, const cli_option *option
         return read_terms(expected, size, option, text);
     case CLI_NUMBERS:
         return read_numbers(expected, size, option, text);
+    case CLI_LAYER_BITS:
+        return read_layer_bits(expected, size, option, text);
     case CLI_HEADING:
     case CLI_FLAG:
     case CLI_CLEAR:
@@ -329,6 +350,7 @@ void cli_show_value(char *out, size_t size, const cli_option *option) {
     case CLI_FLAG:
     case CLI_CLEAR:
     case CLI_TEXTS:
+    case CLI_LAYER_BITS:
         break;
     }
 }

@@ -228,7 +228,8 @@ static mq_status open_all(eval_inputs *self, const mq_eval_options *options,
     }
     for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
         const unsigned width = options->width_count > 0 ? options->widths[i] : 0;
-        status = mq_model_open_any(&self->models[i], options->model, width, err);
+        status = mq_model_open_mixed(&self->models[i], options->model, width, options->layer_bits,
+                                     options->layer_bits_count, err);
     }
     if (status == MQ_OK && options->reference) {
         status = open_reference(&self->reference, options, self->models[0], context, err);
@@ -289,6 +290,7 @@ static mq_status measure(mq_eval_result *results, const mq_eval_options *options
     mq_status status = MQ_OK;
     for (size_t i = 0; i < inputs->count; i++) {
         results[i].width = inputs->models[i]->width;
+        results[i].widths = inputs->models[i]->widths;
         results[i].bos = inputs->windows.bos;
         memcpy(results[i].text_sha256, inputs->windows.sha256, sizeof results[i].text_sha256);
     }

@@ -25,6 +25,10 @@ mq_status mq_record_check(const mq_eval_options *options, mq_error *err) {
     if (options->text == NULL) {
         return mq_fail(err, MQ_ERR_USAGE, "what is recorded is measured on a text");
     }
+    if (options->layer_bits_count > 0) {
+        return mq_fail(err, MQ_ERR_USAGE,
+                       "what is recorded is of one width for all layers, not of mixed ones");
+    }
     mq_kind kind = MQ_KIND_PLAIN;
     mq_status status = mq_folder_kind(&kind, options->model, err);
     if (status == MQ_OK && kind != MQ_KIND_MASTER) {

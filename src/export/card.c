@@ -214,14 +214,30 @@ static void put_format(mq_buffer *card, const mq_plan *plan) {
     mq_buffer_put_text(card, how != NOT_ROUNDED ? "\n" : "");
 }
 
+/* The title, and how the first sentence begins. */
+static void put_title(mq_buffer *card, const mq_plan *plan) {
+    const unsigned width = plan->job->width;
+    mq_buffer_put_text(card, "# ");
+    mq_buffer_put_text(card, plan->job->master_name);
+    if (mq_mixture_is_uniform(plan->job->mixture)) {
+        mq_buffer_printf(card, ", %u bits\n\nA slice of %u bits", width, width);
+        return;
+    }
+    char layers[128];
+    const mq_width_counts counts = mq_mixture_counts(plan->job->mixture, plan->job->config);
+    mq_buffer_printf(card,
+                     ", %.2f bits on average\n\nA slice of mixed widths (%s), with the norms of %u "
+                     "bits",
+                     mq_mean_bits(&counts), mq_width_counts_text(layers, sizeof layers, &counts),
+                     width);
+}
+
 void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance) {
     const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
-    mq_buffer_put_text(card, "# ");
-    mq_buffer_put_text(card, plan->job->master_name);
-    mq_buffer_printf(card, ", %u bits\n", plan->job->width);
-    mq_buffer_printf(card, "\nA slice of %u bits, in the format `%s`, made by %s.\n\n",
-                     plan->job->width, format->info.name, text_of(provenance, "tool"));
+    put_title(card, plan);
+    mq_buffer_printf(card, ", in the format `%s`, made by %s.\n\n", format->info.name,
+                     text_of(provenance, "tool"));
     put_source(card, plan, slice);
     put_making(card, slice);
     put_format(card, plan);

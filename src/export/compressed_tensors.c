@@ -28,7 +28,7 @@ static mq_status fill_shape(unsigned char *out, mq_plan *plan, mq_piece *piece, 
 /* transformers unpacks a folder by the first of its groups, so that embeddings are packed where
  * they have the width of everything else. */
 static bool packs(const mq_plan *plan, const mq_master_view *view) {
-    return mq_view_width(view, plan->job->width) == plan->job->width;
+    return mq_plan_width(plan, view) == plan->job->width;
 }
 
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {

@@ -11,10 +11,14 @@ typedef struct mq_export_format {
     bool takes_dtype;       /* --dtype means something to it */
     bool may_unpack;        /* options->plain_embeddings means something to it */
     bool has_extra;         /* it holds the extra level of slice rule round-extra */
+    bool mixes;             /* its layers may have different widths */
     const char *exact_with; /* what masters must be made with for it to hold their slices exactly,
                                for a warning; NULL: nothing helps */
     const char *library; /* the reader, as the hub's model cards name it: "mlx", "transformers" */
     const char *usage;   /* the lines that load it, for the model card */
+    /* Changes widths that no pattern gives to others that suit the format better, before the plan;
+     * NULL: they stay what they are. */
+    void (*choose_widths)(mq_mixture *mixture, const mq_slice_options *options);
     /* Adds to the plan everything that the format will hold; refuses (MQ_ERR_USAGE, in a line that
      * says what to use instead) what it cannot. Nothing has been written yet. */
     mq_status (*plan)(mq_plan *plan, mq_error *err);

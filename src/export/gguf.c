@@ -5,10 +5,11 @@
  * with a symmetric zero point 4, 5 and 8 bits are exact in types without an offset (Q4_0, Q5_0,
  * Q8_0). Where groups are a whole row or another multiple of 256, K-quants hold 2, 4 and 5 bits
  * exactly, the latter two in fewer bytes, and of a symmetric master also 3 and 6 (gguf_types.c
- * chooses). A layer whose rows a type's blocks do not divide is stored in another: codes of few
- * bits exactly in a wider type, 6 bits fitted to Q8_0, the rest in F16. Embeddings and head that
- * are not quantized keep their element type, norms and biases become F32, as llama.cpp wants them.
- * With --dtype all matrices are plain (gguf_plain.h).
+ * chooses). A layer whose rows a type's blocks do not divide is stored in another, 2 and 3 bits
+ * in Q4_1, 6 bits in Q8_0, the rest in F16, and takes the widest width that is no larger there
+ * unless --layer-bits gives it one. Embeddings and head that are not quantized keep their element
+ * type, norms and biases become F32, as llama.cpp wants them. With --dtype all matrices are plain
+ * (gguf_plain.h).
  *
  * What llama.cpp does otherwise than Hugging Face: it rotates neighbouring rows of q and k in
  * Llama, so these rows are put in that order; Gemma's norms multiply by the weight itself, so 1 is
@@ -403,13 +404,16 @@ const mq_export_format mq_export_gguf = {
              "one file for llama.cpp, whose name must end in .gguf (upper or lower case): 4 and 5 "
              "bits are exact, and 2, 3, 6 and 8 are fitted to llama.cpp's types; some of these are "
              "exact, too, if a group is a whole row or the zero point is symmetric (see the "
-             "manual); with --dtype plain weights of 2 to 8 bits",
+             "manual); layers whose rows fit no type of 2, 3 or 6 bits have more bits in the same "
+             "bytes, unless --layer-bits names them; with --dtype plain weights of 2 to 8 bits",
              "2, 3, 4, 5, 6, 8"},
     .takes_dtype = true,
+    .mixes = true,
     .library = "llama.cpp",
     .usage = "    from llama_cpp import Llama\n"
              "    model = Llama(\"path/to/this/file.gguf\")\n"
              "    print(model(\"Once upon a time\", max_tokens=32)[\"choices\"][0][\"text\"])\n",
+    .choose_widths = mq_gguf_choose_widths,
     .plan = make_plan,
     .write = write_slice,
     .suffix = ".gguf",

@@ -1,5 +1,7 @@
 #include "export/gguf_types.h"
 
+#include <stdio.h>
+
 #include "base/context.h"
 #include "export/gguf_plain.h"
 #include "export/rows.h"
@@ -28,15 +30,17 @@ static bool lies_in_groups(mq_ggml_type type, const mq_master_view *view) {
     return view->in / view->groups % mq_ggml_block(type) == 0;
 }
 
-static bool holds(const type_rule *rule, const mq_plan *plan, const mq_master_view *view) {
-    return mq_view_width(view, plan->job->width) <= rule->bits &&
-           (!rule->symmetric || mq_plan_is_symmetric(plan)) && lies_in_groups(rule->type, view);
+static bool holds(const type_rule *rule, const mq_master *master, const mq_master_view *view,
+                  unsigned width) {
+    return width <= rule->bits &&
+           (!rule->symmetric || mq_master_zero_point(master) == MQ_ZERO_SYMMETRIC) &&
+           lies_in_groups(rule->type, view);
 }
 
 bool mq_gguf_holds_exactly(mq_ggml_type type, const mq_plan *plan, const mq_master_view *view) {
     for (size_t i = 0; i < RULES; i++) {
         if (rules[i].type == type) {
-            return holds(&rules[i], plan, view);
+            return holds(&rules[i], plan->job->master, view, mq_plan_width(plan, view));
         }
     }
     return false;
@@ -56,8 +60,7 @@ static mq_ggml_type own_type(unsigned width) {
                         : MQ_GGML_Q8_0;
 }
 
-mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *view) {
-    const unsigned width = mq_view_width(view, plan->job->width);
+static mq_ggml_type type_for(const mq_master *master, const mq_master_view *view, unsigned width) {
     const mq_ggml_type own = own_type(width);
     /* Fitted, where it is not exact: what holds the codes exactly takes 1.3 to 1.9 times the bytes.
      */
@@ -65,7 +68,7 @@ mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *v
         return own;
     }
     for (size_t i = 0; i < RULES; i++) {
-        if (holds(&rules[i], plan, view)) {
+        if (holds(&rules[i], master, view, width)) {
             return rules[i].type;
         }
     }
@@ -73,6 +76,50 @@ mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *v
                                 : width == 5 ? MQ_GGML_Q5_1
                                              : MQ_GGML_Q8_0;
     return view->in % mq_ggml_block(fitted) == 0 ? fitted : MQ_GGML_F16;
+}
+
+mq_ggml_type mq_gguf_type_of_linear(const mq_plan *plan, const mq_master_view *view) {
+    return type_for(plan->job->master, view, mq_plan_width(plan, view));
+}
+
+/* --- types that are larger than the width's own ----------------------------------------------- */
+
+/* What the layer would take in the width's own type, were its rows whole blocks. */
+static size_t own_bytes(const mq_master_view *view, unsigned width) {
+    const mq_ggml_type own = own_type(width);
+    const size_t block = mq_ggml_block(own);
+    return view->out * view->in / block * mq_ggml_row_bytes(own, block);
+}
+
+static bool falls_back(mq_ggml_type type, const mq_master_view *view, unsigned width) {
+    return type != own_type(width) &&
+           view->out * mq_ggml_row_bytes(type, view->in) > own_bytes(view, width);
+}
+
+/* The widest that is served and takes no more bytes than this one. */
+static unsigned widest_as_small(const mq_master *master, const mq_master_view *view,
+                                unsigned width) {
+    const size_t bytes = mq_ggml_row_bytes(type_for(master, view, width), view->in);
+    unsigned widths[MQ_MAX_WIDTHS];
+    const size_t count = mq_master_widths(widths, master); /* descending */
+    for (size_t i = 0; i < count && widths[i] > width; i++) {
+        if (mq_ggml_row_bytes(type_for(master, view, widths[i]), view->in) <= bytes) {
+            return widths[i];
+        }
+    }
+    return width;
+}
+
+void mq_gguf_choose_widths(mq_mixture *mixture, const mq_slice_options *options) {
+    const mq_master *master = mixture->master;
+    for (size_t i = 0; i < mq_master_linear_count(master); i++) {
+        const mq_master_view *view = mq_master_linear_at(master, i);
+        mq_layer_width *layer = &mixture->layers[i];
+        if (options->dtype == MQ_SLICE_DTYPE_SOURCE && !layer->given &&
+            falls_back(type_for(master, view, layer->width), view, layer->width)) {
+            layer->width = widest_as_small(master, view, layer->width);
+        }
+    }
 }
 
 /* --- rows ------------------------------------------------------------------------------------- */
@@ -95,43 +142,70 @@ static bool is_of_block(const mq_piece *piece) {
     return piece->linear != NULL && piece->linear->min_width == 0;
 }
 
-/* Where all layers fall back, a wider slice of the same size, which is the better one. */
-static const char *no_larger(mq_ggml_type taken) {
-    return taken == MQ_GGML_F16    ? ""
-           : taken == MQ_GGML_Q8_0 ? "; --bits 8 takes no more"
-                                   : "; --bits 4 takes no more";
+/* Layers in types that are larger than the asked width's own. */
+typedef struct fallbacks {
+    size_t layers, bytes, own_bytes;
+    size_t rest; /* layers that have the model's width */
+    const mq_piece *example;
+} fallbacks;
+
+/* Those that were given a wider width for it, or those that were not. */
+static fallbacks find_fallbacks(const mq_plan *plan, bool widened) {
+    fallbacks found = {.layers = 0};
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        const mq_master_view *view = piece->linear;
+        if (view == NULL) {
+            continue;
+        }
+        const unsigned asked = mq_mixture_asked(plan->job->mixture, view);
+        const unsigned width = mq_plan_width(plan, view);
+        found.rest += width == plan->job->width;
+        if (falls_back((mq_ggml_type)piece->type, view, asked) && (width != asked) == widened) {
+            found.layers++;
+            found.bytes += piece->rows * piece->row_bytes;
+            found.own_bytes += own_bytes(view, asked);
+            found.example = piece;
+        }
+    }
+    return found;
+}
+
+/* What the wider width is good for, and how to do without. */
+static void put_advice(char *out, size_t size, const mq_plan *plan, const fallbacks *found) {
+    const mq_master_view *view = found->example->linear;
+    const unsigned asked = mq_mixture_asked(plan->job->mixture, view);
+    const unsigned width = mq_plan_width(plan, view);
+    char norms[64] = "";
+    if (found->rest == 0) {
+        snprintf(norms, sizeof norms, "; --bits %u has norms to match", width);
+    }
+    snprintf(out, size, "; they take %u bits, no larger there%s (--layer-bits '.=%u' keeps %u)",
+             width, norms, asked, asked);
+}
+
+static void warn_of(const mq_plan *plan, bool widened) {
+    const fallbacks found = find_fallbacks(plan, widened);
+    if (found.layers == 0) {
+        return;
+    }
+    const mq_master_view *view = found.example->linear;
+    const mq_ggml_type own = own_type(mq_mixture_asked(plan->job->mixture, view));
+    char advice[160] = "";
+    if (widened) {
+        put_advice(advice, sizeof advice, plan, &found);
+    }
+    mq_log(plan->job->context, MQ_LOG_WARNING,
+           "%zu layers such as %s have rows of %zu in groups of %zu, no multiple of the %zu of "
+           "%s: stored as %s, %.1f MiB instead of %.1f%s",
+           found.layers, view->prefix, view->in, view->in / view->groups, mq_ggml_block(own),
+           mq_ggml_name(own), mq_ggml_name((mq_ggml_type)found.example->type),
+           (double)found.bytes / 0x1p20, (double)found.own_bytes / 0x1p20, advice);
 }
 
 void mq_gguf_warn_of_fallbacks(const mq_plan *plan) {
-    const mq_ggml_type wanted = own_type(plan->job->width);
-    const size_t block = mq_ggml_block(wanted), block_bytes = mq_ggml_row_bytes(wanted, block);
-    size_t layers = 0, all = 0, bytes = 0, wanted_bytes = 0;
-    const mq_piece *example = NULL;
-    for (size_t i = 0; i < plan->count; i++) {
-        const mq_piece *piece = &plan->pieces[i];
-        if (!is_of_block(piece)) {
-            continue;
-        }
-        all++;
-        const size_t weights = piece->linear->out * piece->linear->in;
-        const size_t taken = piece->rows * piece->row_bytes, least = weights / block * block_bytes;
-        if (piece->type != (unsigned)wanted && taken > least) {
-            layers++;
-            bytes += taken;
-            wanted_bytes += least;
-            example = piece;
-        }
-    }
-    if (layers > 0) {
-        const mq_master_view *linear = example->linear;
-        const mq_ggml_type taken = (mq_ggml_type)example->type;
-        mq_log(plan->job->context, MQ_LOG_WARNING,
-               "%zu layers such as %s have rows of %zu in groups of %zu, no multiple of the %zu of "
-               "%s: stored as %s, %.1f MiB instead of %.1f%s",
-               layers, example->spec.name, linear->in, linear->in / linear->groups, block,
-               mq_ggml_name(wanted), mq_ggml_name(taken), (double)bytes / 0x1p20,
-               (double)wanted_bytes / 0x1p20, layers == all ? no_larger(taken) : "");
-    }
+    warn_of(plan, true);
+    warn_of(plan, false);
 }
 
 unsigned mq_gguf_file_type(const mq_plan *plan) {

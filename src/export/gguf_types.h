@@ -18,7 +18,12 @@ bool mq_gguf_takes_values(mq_ggml_type type, const mq_plan *plan, const mq_maste
 /* A fill (plan.h) of a piece with a linear, of such a type or a plain one. */
 mq_fill_rows mq_gguf_fill_linear;
 
-/* Layers that a type with more bits has to hold, in one line with what that costs. */
+/* A layer whose own type does not fit, and whose width no pattern gives, takes the widest width
+ * that the master serves and that is no larger. With options->dtype all are plain numbers, and none
+ * does (choose_widths of export.h). */
+void mq_gguf_choose_widths(mq_mixture *mixture, const mq_slice_options *options);
+/* Layers whose own type does not fit: in one line what that costs, and which width they take; in
+ * another those for which there is no wider one, or that are to stay what they are. */
 void mq_gguf_warn_of_fallbacks(const mq_plan *plan);
 
 /* llama.cpp's LLAMA_FTYPE_MOSTLY_... of the type that most weights of the blocks have. */

@@ -41,8 +41,7 @@ static bool can_pack(const mq_master_view *view) {
 /* Of embedding and head a head of its own is packed: a linear like all others, if need be with a
  * width of its own. */
 static bool packs(const mq_plan *plan, const mq_master_view *view) {
-    return is_head(plan, view) && can_pack(view) &&
-           has_width(mq_view_width(view, plan->job->width));
+    return is_head(plan, view) && can_pack(view) && has_width(mq_plan_width(plan, view));
 }
 
 static mq_status add_dequantized(mq_plan *plan, const mq_master_view *view, mq_error *err) {
@@ -54,10 +53,14 @@ static mq_status add_dequantized(mq_plan *plan, const mq_master_view *view, mq_e
 }
 
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    const unsigned width = mq_view_width(view, plan->job->width);
+    const unsigned width = mq_plan_width(plan, view);
     const size_t groups = view->in / plan->group_size;
     if (!mq_integer_is_packed(plan, view)) {
         return add_dequantized(plan, view, err);
+    }
+    if (!has_width(width)) {
+        return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
+                              "takes %u bits, which GPTQ has not: it has 2, 3, 4 and 8", width);
     }
     if (!can_pack(view)) {
         return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
@@ -151,26 +154,29 @@ static cJSON *put_own(mq_json *json, cJSON *dynamic, char sign, const char *laye
     return own;
 }
 
-/* Layers that the master left alone, and the head where it has another width. */
+/* Layers that the master left alone, and those that are packed in another width than most. */
 static void put_dynamic(mq_json *json, cJSON *quantization, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
-    const cJSON *old = cJSON_GetObjectItemCaseSensitive(mq_master_config(plan->job->master),
-                                                        "quantization_config");
+    const mq_master *master = plan->job->master;
+    const cJSON *old =
+        cJSON_GetObjectItemCaseSensitive(mq_master_config(master), "quantization_config");
     const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored"), *item = NULL;
-    const mq_master_view *head = mq_integer_head(plan);
-    const unsigned width = head == NULL ? plan->job->width : mq_view_width(head, plan->job->width);
-    if (cJSON_GetArraySize(ignored) == 0 && width == plan->job->width) {
-        return;
-    }
     cJSON *dynamic = mq_json_put_object(json, quantization, "dynamic");
     char name[MQ_NAME_SIZE];
     cJSON_ArrayForEach(item, ignored) {
         put_own(json, dynamic, '-',
                 mq_config_rename(name, config, item->valuestring, plan->layout));
     }
-    if (width != plan->job->width) {
-        const char *layer = mq_config_rename(name, config, head->prefix, plan->layout);
-        mq_json_put_size(json, put_own(json, dynamic, '+', layer), "bits", width);
+    for (size_t i = 0; i < mq_master_linear_count(master); i++) {
+        const mq_master_view *view = mq_master_linear_at(master, i);
+        const unsigned width = mq_plan_width(plan, view);
+        if (width != plan->job->width && mq_integer_is_packed(plan, view)) {
+            const char *layer = mq_config_rename(name, config, view->prefix, plan->layout);
+            mq_json_put_size(json, put_own(json, dynamic, '+', layer), "bits", width);
+        }
+    }
+    if (dynamic != NULL && dynamic->child == NULL) {
+        cJSON_DeleteItemFromObjectCaseSensitive(quantization, "dynamic");
     }
 }
 
@@ -204,6 +210,7 @@ const mq_export_format mq_export_gptq = {
              "    print(model.tokenizer.decode(model.generate(\"Once upon a time\")[0]))\n",
     .takes_dtype = true,
     .may_unpack = true,
+    .mixes = true,
     .exact_with = "--zero-point symmetric",
     .plan = make_plan,
     .write = mq_export_folder,

@@ -96,7 +96,7 @@ mq_status mq_integer_add(mq_plan *plan, const mq_master_view *view, const char *
 /* --- fills ------------------------------------------------------------------------------------ */
 
 static unsigned width_of(const mq_plan *plan, const mq_piece *piece) {
-    return mq_view_width(piece->linear, plan->job->width);
+    return mq_plan_width(plan, piece->linear);
 }
 
 static mq_status fitted(const mq_integer_linear **out, mq_plan *plan, mq_piece *piece,

@@ -92,7 +92,7 @@ static void turn_words(uint32_t *out, const uint32_t *words, size_t row_words, s
 static void fit_rows(const mq_integer_linear *self, const scratch *with, const mq_plan *plan,
                      const mq_integer_layout *layout, size_t first, size_t count) {
     const mq_master_view *view = self->view;
-    const unsigned width = mq_view_width(view, plan->job->width);
+    const unsigned width = mq_plan_width(plan, view);
     const size_t parts = self->groups / view->groups, at = first * self->groups;
     const size_t own = (size_t)omp_get_thread_num() * ROWS;
     uint8_t *codes = with->codes + own * view->in;
@@ -146,7 +146,7 @@ mq_status mq_integer_fit(mq_integer_linear *kept, const mq_plan *plan, const mq_
     scratch with;
     kept->view = view;
     kept->groups = view->in / layout->group_size;
-    kept->row_words = mq_packed_words(view->in, mq_view_width(view, plan->job->width));
+    kept->row_words = mq_packed_words(view->in, mq_plan_width(plan, view));
     carve(kept, &with);
     const mq_status status = mq_slab_allocate(&kept->slab, "a fitted layer", err);
     if (status != MQ_OK) {

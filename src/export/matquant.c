@@ -16,7 +16,7 @@ static mq_status fill_codes(unsigned char *out, mq_plan *plan, mq_piece *piece, 
                             size_t count, mq_error *err) {
     (void)err;
     const size_t in = piece->linear->in, weights = count * in;
-    const unsigned width = mq_view_width(piece->linear, plan->job->width);
+    const unsigned width = mq_plan_width(plan, piece->linear);
     mq_slice_codes(out, piece->linear->codes->data + first * in, weights, width,
                    mq_master_slice_rule(plan->job->master));
     for (size_t i = 0; i < weights; i++) {
@@ -27,7 +27,7 @@ static mq_status fill_codes(unsigned char *out, mq_plan *plan, mq_piece *piece, 
 }
 
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    const unsigned width = mq_view_width(view, plan->job->width);
+    const unsigned width = mq_plan_width(plan, view);
     char name[MQ_STORED_NAME_SIZE];
     mq_piece piece = {.spec = {.dtype = MQ_U8, .dims = 2, .shape = {view->out, view->in}},
                       .rows = view->out,
@@ -64,7 +64,7 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
     for (size_t i = 0; i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
         if (view->min_width > 0 && settings.embedding_count < MQ_EMBEDDING_LAYERS) {
-            settings.embedding_bits = mq_view_width(view, plan->job->width);
+            settings.embedding_bits = mq_plan_width(plan, view);
             settings.embedding_layers[settings.embedding_count++] = view->prefix;
         }
     }

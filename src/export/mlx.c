@@ -30,7 +30,7 @@ static mq_status fill_codes(unsigned char *out, mq_plan *plan, mq_piece *piece, 
     (void)err;
     const size_t in = piece->linear->in;
     const mq_slice_rule rule = mq_master_slice_rule(plan->job->master);
-    const unsigned width = mq_view_width(piece->linear, plan->job->width);
+    const unsigned width = mq_plan_width(plan, piece->linear);
     for (size_t i = 0; i < count; i++) {
         /* rows of words in an aligned block */
         mq_pack_row((uint32_t *)(void *)(out + i * piece->row_bytes),
@@ -90,17 +90,15 @@ static unsigned bits_of(const mq_plan *plan) {
 }
 
 static unsigned bits_of_layer(const mq_plan *plan, const mq_master_view *view) {
-    return mq_mlx_bits(mq_view_width(view, plan->job->width),
-                       mq_master_slice_rule(plan->job->master));
+    return mq_mlx_bits(mq_plan_width(plan, view), mq_master_slice_rule(plan->job->master));
 }
 
 static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
-    const unsigned width = mq_view_width(view, plan->job->width);
+    const unsigned width = mq_plan_width(plan, view);
     const unsigned bits = bits_of_layer(plan, view);
     if (bits == 0) {
         return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
-                              "has no fewer than %u bits, which MLX's format has not; use --format "
-                              "matquant",
+                              "takes %u bits, which MLX's format has not; use --format safetensors",
                               width);
     }
     if (mq_mlx_group_size(view) == 0) {
@@ -218,6 +216,7 @@ const mq_export_format mq_export_mlx = {
              "2, 3, 4, 5, 6, 8"},
     .takes_dtype = true,
     .has_extra = true,
+    .mixes = true,
     .library = "mlx",
     .usage = "    from mlx_lm import load, generate\n"
              "    model, tokenizer = load(\"path/to/this/folder\")\n"

@@ -2,20 +2,11 @@
 
 #include <string.h>
 
-#include "store/master_config.h"
 #include "store/names.h"
 
-mq_status mq_plan_begin(mq_plan *plan, const mq_export_job *job, mq_error *err) {
+void mq_plan_begin(mq_plan *plan, const mq_export_job *job) {
     *plan = (mq_plan){
         .job = job, .group_size = mq_master_group_size(job->master), .layout = job->config->layout};
-    if (mq_master_serves(job->master, job->width)) {
-        return MQ_OK;
-    }
-    unsigned widths[7];
-    char text[32];
-    mq_widths_text(text, sizeof text, widths, mq_master_widths(widths, job->master));
-    return mq_fail(err, MQ_ERR_USAGE, "%u bits are not served by this master; it serves %s",
-                   job->width, text);
 }
 
 void mq_plan_free(mq_plan *plan) {
@@ -111,7 +102,7 @@ mq_plan_walk(mq_plan *plan,
 void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_view *view) {
     piece->linear = view;
     piece->sources[0] = view->codes;
-    const unsigned width = mq_view_width(view, plan->job->width);
+    const unsigned width = mq_plan_width(plan, view);
     piece->sources[1] = view->scales[width];
     piece->sources[2] = view->biases[width];
 }

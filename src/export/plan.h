@@ -5,16 +5,18 @@
 
 #include "matquant/slice.h"
 #include "model/weights.h"
+#include "store/mixture.h"
 #include "store/readers.h"
 
 typedef struct mq_export_job {
     const mq_slice_options *options;
     const mq_master *master;
-    const mq_weights *weights; /* the model of this width, as eval reads it */
+    const mq_mixture *mixture; /* the widths of its layers */
+    const mq_weights *weights; /* the model of these widths, as eval reads it */
     const mq_config *config;
     const char *master_name; /* of its path, without folders */
-    unsigned width;
-    mq_output *output; /* NULL while planning */
+    unsigned width;          /* the mixture's */
+    mq_output *output;       /* NULL while planning */
     const mq_context *context;
 } mq_export_job;
 
@@ -61,8 +63,8 @@ struct mq_plan {
     void (*free_own)(void *own);
 };
 
-/* MQ_ERR_USAGE when the master does not serve job->width. */
-mq_status mq_plan_begin(mq_plan *plan, const mq_export_job *job, mq_error *err);
+/* job must outlive the plan. */
+void mq_plan_begin(mq_plan *plan, const mq_export_job *job);
 void mq_plan_free(mq_plan *plan);
 
 /* Appends a piece; name, the master's, is copied as plan->layout has it, sources are counted. */
@@ -90,7 +92,12 @@ mq_dtype mq_plan_source_dtype(const mq_plan *plan);
  * that of the source. */
 mq_dtype mq_plan_dtype(const mq_plan *plan);
 
-/* Codes, scales and biases of this width as sources. */
+/* The layer's width in this slice. */
+static inline unsigned mq_plan_width(const mq_plan *plan, const mq_master_view *view) {
+    return mq_mixture_width(plan->job->mixture, view);
+}
+
+/* Codes, scales and biases of that width as sources. */
 void mq_piece_reads_all(mq_piece *piece, const mq_plan *plan, const mq_master_view *view);
 
 /* Σ error / Σ power over the pieces that are quantized in the master and inexact; 0 when none is.

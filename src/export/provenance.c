@@ -48,6 +48,32 @@ static mq_status put_master(mq_json *json, cJSON *slice, const mq_export_job *jo
     return MQ_OK;
 }
 
+/* Which layers have other widths than the slice's: how many, and the patterns that say so. */
+static void put_mixture(mq_json *json, cJSON *slice, const mq_export_job *job) {
+    if (mq_mixture_is_uniform(job->mixture)) {
+        return;
+    }
+    const mq_slice_options *options = job->options;
+    const mq_width_counts counts = mq_mixture_counts(job->mixture, job->config);
+    mq_json_put_number(json, slice, "mean_bits", mq_mean_bits(&counts));
+    cJSON *widths = mq_json_put_array(json, slice, "widths");
+    for (unsigned width = MQ_MAX_WIDTH; width >= MQ_MIN_WIDTH; width--) {
+        if (counts.layers[width] > 0) {
+            cJSON *entry = mq_json_put_object(json, widths, NULL);
+            mq_json_put_size(json, entry, "bits", width);
+            mq_json_put_size(json, entry, "layers", counts.layers[width]);
+        }
+    }
+    cJSON *given = mq_json_put_array(json, slice, "layer_bits");
+    for (size_t i = 0; i < options->layer_bits_count; i++) {
+        const mq_layer_bits *item = &options->layer_bits[i];
+        char *text = mq_asprintf("%.*s=%u", (int)item->length, item->pattern, item->width);
+        json->failed = json->failed || text == NULL;
+        mq_json_put_text(json, given, NULL, text);
+        mq_free(text);
+    }
+}
+
 /* What the end-to-end refit did to this width. */
 static void put_refit(mq_json *json, cJSON *slice, const mq_export_job *job) {
     const cJSON *refit = origin(job->master, "refit", "refit");
@@ -82,8 +108,12 @@ static void copy_evaluations(mq_json *json, cJSON *slice, const cJSON *all,
     }
 }
 
-/* Those of the master, and, where that is a slice itself, what was recorded of it as such. */
+/* Those of the master, and, where that is a slice itself, what was recorded of it as such. All were
+ * measured at one width. */
 static void put_evaluations(mq_json *json, cJSON *slice, const mq_export_job *job) {
+    if (!mq_mixture_is_uniform(job->mixture)) {
+        return;
+    }
     const cJSON *provenance = mq_master_provenance(job->master);
     const cJSON *of_slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
     copy_evaluations(json, slice, cJSON_GetObjectItemCaseSensitive(provenance, "evaluations"), job);
@@ -117,6 +147,7 @@ mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export
         mq_json_put_text(&json, slice, "dtype",
                          mq_name_at(mq_slice_dtype_names(), plan->job->options->dtype));
     }
+    put_mixture(&json, slice, plan->job);
     const mq_status status = put_master(&json, slice, plan->job, err);
     put_refit(&json, slice, plan->job);
     put_evaluations(&json, slice, plan->job);

@@ -64,7 +64,7 @@ size_t mq_source_row(const mq_piece *piece, size_t row) {
 static const uint8_t *read_rows(const scratch *self, const mq_plan *plan, const mq_piece *piece,
                                 size_t at, size_t row, size_t count) {
     const mq_master_view *view = piece->linear;
-    const unsigned width = mq_view_width(view, plan->job->width);
+    const unsigned width = mq_plan_width(plan, view);
     const size_t pair = at * view->groups, pairs = count * view->groups;
     const size_t bytes = row * view->groups * sizeof(uint16_t), weights = count * view->in;
     const uint8_t *codes = view->codes->data + row * view->in, *slices = codes;
@@ -119,7 +119,7 @@ static row_error encode_together(unsigned char *out, const shared *all, const mq
     }
     const mq_row read = {.in = count * view->in,
                          .groups = count * view->groups,
-                         .width = mq_view_width(view, plan->job->width),
+                         .width = mq_plan_width(plan, view),
                          .slices = slices,
                          .scales = self.scales,
                          .biases = self.biases,

@@ -34,6 +34,7 @@ const mq_export_format mq_export_safetensors = {
              "2 to 8"},
     .takes_dtype = true,
     .has_extra = true,
+    .mixes = true,
     .library = "transformers",
     .usage = "    from transformers import AutoModelForCausalLM, AutoTokenizer\n"
              "    model = AutoModelForCausalLM.from_pretrained(\"path/to/this/folder\")\n"

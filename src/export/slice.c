@@ -205,7 +205,9 @@ static void warn_of_cost(const mq_plan *plan, const mq_export_format *format) {
 
 /* Narrower than all that the master was trained for, a slice is rarely of use. Of a master that
  * does not say how it was made, nothing can be said. */
-static void warn_of_width(const mq_master *master, unsigned width, const mq_context *context) {
+static void warn_of_width(const mq_mixture *mixture, const mq_context *context) {
+    const mq_master *master = mixture->master;
+    const unsigned width = mq_mixture_narrowest(mixture);
     const cJSON *provenance = mq_master_provenance(master);
     unsigned narrowest = MQ_MIN_WIDTH;
     while (narrowest <= MQ_MAX_WIDTH && !mq_provenance_trained(provenance, narrowest)) {
@@ -224,6 +226,7 @@ static mq_status fill_report(mq_slice_report *report, const mq_plan *plan, mq_er
     report->tensors = plan->count;
     report->bytes_read = plan->bytes_read;
     report->bits_per_weight = mq_plan_bits_per_weight(plan);
+    report->widths = mq_mixture_counts(plan->job->mixture, plan->job->config);
     report->relative_error = mq_plan_relative_error(plan);
     return report_costs(report, plan, err);
 }
@@ -254,7 +257,7 @@ static mq_status write_output(mq_slice_report *report, mq_plan *plan,
         status = fill_report(report, plan, err);
     }
     if (status == MQ_OK) {
-        warn_of_width(job->master, job->width, job->context);
+        warn_of_width(job->mixture, job->context);
         warn_of_cost(plan, format);
         status = mq_check_interrupt(job->context, err);
     }
@@ -271,10 +274,8 @@ static mq_status write_output(mq_slice_report *report, mq_plan *plan,
 static mq_status plan_and_write(mq_slice_report *report, const mq_export_format *format,
                                 mq_export_job *job, mq_error *err) {
     mq_plan plan;
-    mq_status status = mq_plan_begin(&plan, job, err);
-    if (status == MQ_OK) {
-        status = format->plan(&plan, err);
-    }
+    mq_plan_begin(&plan, job);
+    mq_status status = format->plan(&plan, err);
     if (status == MQ_OK) {
         status = check_disk(job->options->output, plan.bytes, err);
     }
@@ -298,10 +299,25 @@ static mq_status check_model(const mq_config *config, mq_weights *weights, const
     return status;
 }
 
-static mq_status check_rule(const mq_export_format *format, const mq_master *master, unsigned width,
+/* One of the mixture's widths whose slices the format has no room for: they have an extra level.
+ * 0: there is none. */
+static unsigned width_without_room(const mq_export_format *format, const mq_mixture *mixture) {
+    const mq_slice_rule rule = mq_master_slice_rule(mixture->master);
+    const size_t count = format->has_extra ? 0 : mq_master_linear_count(mixture->master);
+    for (size_t i = 0; i < count; i++) {
+        const unsigned width = mixture->layers[i].width;
+        if (mq_slice_bits(width, rule) != width) {
+            return width;
+        }
+    }
+    return 0;
+}
+
+static mq_status check_rule(const mq_export_format *format, const mq_mixture *mixture,
                             mq_error *err) {
-    const mq_slice_rule rule = mq_master_slice_rule(master);
-    if (format->has_extra || mq_slice_bits(width, rule) == width) {
+    const mq_slice_rule rule = mq_master_slice_rule(mixture->master);
+    const unsigned width = width_without_room(format, mixture);
+    if (width == 0) {
         return MQ_OK;
     }
     char mlx[32] = "";
@@ -314,8 +330,46 @@ static mq_status check_rule(const mq_export_format *format, const mq_master *mas
                    format->info.name, mlx);
 }
 
-static mq_status slice_master(mq_slice_report *report, const mq_export_format *format,
-                              const mq_master *master, mq_export_job *job, mq_error *err) {
+/* Whether the format may hold layers of different widths. */
+static mq_status check_mixture(const mq_export_format *format, const mq_mixture *mixture,
+                               mq_error *err) {
+    if (format->mixes || mq_mixture_is_uniform(mixture)) {
+        return MQ_OK;
+    }
+    char names[128] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < FORMATS && used < sizeof names; i++) {
+        if (formats[i]->mixes) {
+            const int length = snprintf(names + used, sizeof names - used, "%s%s",
+                                        used == 0 ? "" : ", ", formats[i]->info.name);
+            used += length > 0 ? (size_t)length : 0;
+        }
+    }
+    return mq_fail(err, MQ_ERR_USAGE,
+                   "--format %s has one width for all layers; with --layer-bits use one of %s",
+                   format->info.name, names);
+}
+
+static mq_status make_mixture(mq_mixture *mixture, const mq_export_format *format,
+                              const mq_master *master, const mq_slice_options *options,
+                              mq_error *err) {
+    mq_status status = mq_mixture_make(mixture, master, options->width, options->layer_bits,
+                                       options->layer_bits_count, err);
+    if (status == MQ_OK) {
+        status = check_mixture(format, mixture, err);
+    }
+    if (status == MQ_OK) {
+        status = check_rule(format, mixture, err);
+    }
+    if (status == MQ_OK && format->choose_widths != NULL) {
+        format->choose_widths(mixture, options);
+    }
+    return status;
+}
+
+static mq_status slice_mixture(mq_slice_report *report, const mq_export_format *format,
+                               const mq_mixture *mixture, mq_export_job *job, mq_error *err) {
+    const mq_master *master = mixture->master;
     mq_weights *weights = NULL;
     mq_config config = {0};
     char *master_name = NULL;
@@ -325,15 +379,14 @@ static mq_status slice_master(mq_slice_report *report, const mq_export_format *f
     }
     if (status == MQ_OK) {
         mq_config_find_layout(&config, mq_master_tensors(master));
+        status = mq_master_weights(&weights, mixture, err);
     }
-    if (status == MQ_OK && mq_master_serves(master, job->width)) {
-        status = mq_master_weights(&weights, master, job->width, err);
-    }
-    if (status == MQ_OK && weights != NULL) {
+    if (status == MQ_OK) {
         status = check_model(&config, weights, job->options->master, err);
     }
     if (status == MQ_OK) {
         job->master = master;
+        job->mixture = mixture;
         job->weights = weights;
         job->config = &config;
         job->master_name = master_name;
@@ -356,14 +409,16 @@ mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
         return status;
     }
     mq_master *master = NULL;
+    mq_mixture mixture = {0};
     status = mq_master_open(&master, options->master, err);
     if (status == MQ_OK) {
-        status = check_rule(format, master, options->width, err);
+        status = make_mixture(&mixture, format, master, options, err);
     }
     if (status == MQ_OK) {
         mq_export_job job = {.options = options, .width = options->width, .context = context};
-        status = slice_master(report, format, master, &job, err);
+        status = slice_mixture(report, format, &mixture, &job, err);
     }
+    mq_mixture_free(&mixture);
     mq_master_close(master);
     report->seconds = mq_seconds() - start;
     return status;

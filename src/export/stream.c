@@ -36,7 +36,7 @@ static mq_status check_linear(const mq_plan *plan, const mq_piece *piece, mq_err
     if (!mq_plan_is_symmetric(plan) || piece->sources[0] != linear->codes) {
         return MQ_OK; /* once a linear */
     }
-    const unsigned width = mq_view_width(linear, plan->job->width);
+    const unsigned width = mq_plan_width(plan, linear);
     const mq_status status = mq_check_symmetric_pairs(linear, width, err);
     return status == MQ_OK && width == MQ_MAX_WIDTH ? mq_check_symmetric_codes(linear, err)
                                                     : status;

@@ -4,6 +4,7 @@
 #ifndef MQ_MODEL_WEIGHTS_H
 #define MQ_MODEL_WEIGHTS_H
 
+#include "matquant/mixture.h"
 #include "model/config.h"
 #include "tensor/safetensors.h"
 
@@ -36,9 +37,10 @@ void mq_weights_free(mq_weights *weights); /* NULL allowed */
 typedef struct mq_model {
     mq_config config;
     mq_weights *weights;
-    char *folder;   /* for messages */
-    unsigned width; /* of a master's or a slice's weights; 0: they are plain */
-    void *keep;     /* what weights read from, such as mq_tensors */
+    char *folder;           /* for messages */
+    unsigned width;         /* of a master's or a slice's weights; 0: they are plain */
+    mq_width_counts widths; /* of its quantized layers */
+    void *keep;             /* what weights read from, such as mq_tensors */
     void (*release_keep)(void *keep);
 } mq_model;
 

@@ -3,6 +3,7 @@
 #define MQ_STORE_MASTER_H
 
 #include "matquant/inspect.h"
+#include "matquant/mixture.h"
 #include "model/weights.h"
 #include "quant/quantized.h"
 
@@ -106,13 +107,15 @@ bool mq_master_serves(const mq_master *master, unsigned width);
 /* A quantized linear of an open master; pointers into the mapped file. */
 typedef struct mq_master_view {
     const char *prefix;
+    size_t index; /* mq_master_linear_at's */
     size_t out, in, groups;
     const mq_tensor_info *codes;
     unsigned min_width; /* of an embedding or head: the least width of its slices; else 0 */
     const mq_tensor_info *scales[MQ_MAX_WIDTH + 1], *biases[MQ_MAX_WIDTH + 1];
 } mq_master_view;
 
-/* The width of the layer's slice in the model of a width: what its scales and biases go by. */
+/* The width of the layer's slice in the model of one width. A model may mix widths: see
+ * mq_mixture_width (mixture.h) for what its scales and biases go by. */
 static inline unsigned mq_view_width(const mq_master_view *view, unsigned width) {
     return width > view->min_width ? width : view->min_width;
 }
@@ -135,5 +138,9 @@ mq_status mq_folder_kind(mq_kind *kind, const char *folder, mq_error *err);
  * widest that it serves, which is 8 unless it is a slice in the master's format; MQ_ERR_USAGE when
  * it is not served), or a slice in MLX's format (width 0 or its own). */
 mq_status mq_model_open_any(mq_model **out, const char *folder, unsigned width, mq_error *err);
+/* The same of a master with layers of other widths (mq_mixture_make); of any other folder
+ * layer_bits is MQ_ERR_USAGE. */
+mq_status mq_model_open_mixed(mq_model **out, const char *folder, unsigned width,
+                              const mq_layer_bits *layer_bits, size_t count, mq_error *err);
 
 #endif

@@ -81,6 +81,7 @@ static mq_status read_linear(void *out, const char *prefix, const mq_tensor_info
     }
     *view = (mq_master_view){
         .prefix = prefix,
+        .index = master->linears.count, /* those before it */
         .codes = codes,
         .out = codes->shape[0],
         .in = codes->shape[1],

@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "store/master_config.h"
 #include "store/names.h"
 #include "store/pack.h"
 
@@ -86,9 +85,8 @@ static mq_status read_rows(float *out, const stored_linear *linear, size_t first
 
 typedef struct quantized_weights {
     mq_weights weights;
-    const mq_master *master; /* one of the two */
+    const mq_mixture *mixture; /* of a master; one of the two */
     const mq_slice_reader *slice;
-    unsigned width;
     mq_weights *plain; /* for all other tensors */
 } quantized_weights;
 
@@ -101,17 +99,18 @@ static bool find_linear(stored_linear *out, const quantized_weights *self, const
     if (parsed.form != MQ_NAME_WEIGHT) {
         return false;
     }
-    if (self->master != NULL) {
-        const mq_master_view *view = mq_master_find(self->master, parsed.stem);
+    if (self->mixture != NULL) {
+        const mq_master *master = self->mixture->master;
+        const mq_master_view *view = mq_master_find(master, parsed.stem);
         if (view != NULL) {
-            const unsigned width = mq_view_width(view, self->width);
+            const unsigned width = mq_mixture_width(self->mixture, view);
             *out = (stored_linear){view->out,
                                    view->in,
                                    view->groups,
                                    width,
                                    view->codes,
                                    NULL,
-                                   mq_master_slice_rule(self->master),
+                                   mq_master_slice_rule(master),
                                    view->scales[width],
                                    view->biases[width]};
         }
@@ -127,8 +126,9 @@ static bool find_linear(stored_linear *out, const quantized_weights *self, const
 
 /* The name under which this model's tensor NAME is stored. */
 static const char *stored_name(const quantized_weights *self, const char *name) {
+    const mq_mixture *mixture = self->mixture;
     const mq_tensor_info *own =
-        self->master == NULL ? NULL : mq_master_private(self->master, name, self->width);
+        mixture == NULL ? NULL : mq_master_private(mixture->master, name, mixture->width);
     return own == NULL ? name : own->name;
 }
 
@@ -196,18 +196,9 @@ static mq_status make(mq_weights **out, quantized_weights values, const mq_tenso
     return MQ_OK;
 }
 
-mq_status mq_master_weights(mq_weights **out, const mq_master *master, unsigned width,
-                            mq_error *err) {
-    if (!mq_master_serves(master, width)) {
-        unsigned widths[7];
-        char text[32];
-        mq_widths_text(text, sizeof text, widths, mq_master_widths(widths, master));
-        return mq_fail(err, MQ_ERR_USAGE,
-                       "a width of %u bits is not in this checkpoint, which serves %s", width,
-                       text);
-    }
-    return make(out, (quantized_weights){.master = master, .width = width},
-                mq_master_tensors(master), err);
+mq_status mq_master_weights(mq_weights **out, const mq_mixture *mixture, mq_error *err) {
+    return make(out, (quantized_weights){.mixture = mixture}, mq_master_tensors(mixture->master),
+                err);
 }
 
 mq_status mq_slice_weights(mq_weights **out, const mq_slice_reader *slice, mq_error *err) {

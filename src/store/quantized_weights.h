@@ -3,6 +3,7 @@
 #ifndef MQ_STORE_QUANTIZED_WEIGHTS_H
 #define MQ_STORE_QUANTIZED_WEIGHTS_H
 
+#include "store/mixture.h"
 #include "store/readers.h"
 
 /* out[in] = scales[g]·slices[i] + biases[g] with g = i / (in/groups); the product rounded, then the
@@ -10,10 +11,9 @@
 void mq_dequantize_row(float *out, const uint8_t *slices, const float *scales, const float *biases,
                        size_t in, size_t groups);
 
-/* The model of this width; a norm that is private to it is read under its plain name. MQ_ERR_USAGE
- * when the width is not served. The master or slice must outlive the weights. */
-mq_status mq_master_weights(mq_weights **out, const mq_master *master, unsigned width,
-                            mq_error *err);
+/* The model of these widths; a norm that is private to mixture->width is read under its plain name.
+ * The mixture and its master, or the slice, must outlive the weights. */
+mq_status mq_master_weights(mq_weights **out, const mq_mixture *mixture, mq_error *err);
 mq_status mq_slice_weights(mq_weights **out, const mq_slice_reader *slice, mq_error *err);
 
 #endif

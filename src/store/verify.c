@@ -11,18 +11,22 @@
 
 /* --- shapes ----------------------------------------------------------------------------------- */
 
-static mq_status open_weights(mq_weights **out, const mq_verification *self, mq_error *err) {
+/* mixture: room for that of a master, to be freed by the caller. */
+static mq_status open_weights(mq_weights **out, mq_mixture *mixture, const mq_verification *self,
+                              mq_error *err) {
     if (self->slice != NULL) {
         return mq_slice_weights(out, self->slice, err);
     }
-    unsigned widths[7]; /* their shapes are the same, which the reader has checked */
+    unsigned widths[MQ_MAX_WIDTHS]; /* their shapes are the same, which the reader has checked */
     mq_master_widths(widths, self->master);
-    return mq_master_weights(out, self->master, widths[0], err);
+    const mq_status status = mq_mixture_make(mixture, self->master, widths[0], NULL, 0, err);
+    return status == MQ_OK ? mq_master_weights(out, mixture, err) : status;
 }
 
 mq_status mq_verify_shapes(const mq_verification *self, mq_error *err) {
     mq_error problem = {.status = MQ_OK};
     mq_model model = {0};
+    mq_mixture mixture = {0};
     mq_status status = mq_config_read(&model.config, self->folder, &problem);
     if (status != MQ_OK) {
         return mq_problem(self->problems, &problem, err);
@@ -30,11 +34,12 @@ mq_status mq_verify_shapes(const mq_verification *self, mq_error *err) {
     mq_config_find_layout(&model.config, self->tensors);
     model.folder = mq_strdup(self->folder);
     status = model.folder == NULL ? mq_fail_memory(&problem, "a path", 0)
-                                  : open_weights(&model.weights, self, &problem);
+                                  : open_weights(&model.weights, &mixture, self, &problem);
     if (status == MQ_OK) {
         status = mq_model_check(&model, &problem);
     }
     mq_weights_free(model.weights);
+    mq_mixture_free(&mixture);
     mq_free(model.folder);
     mq_config_free(&model.config);
     return status == MQ_OK ? MQ_OK : mq_problem(self->problems, &problem, err);

@@ -4,6 +4,7 @@ include/matquant/format.h says. What the readers of this folder (read_*.py) have
 import array
 import json
 import os
+import re
 import struct
 import sys
 
@@ -99,11 +100,17 @@ def cut(code, width, rule):
     return rounded if rule == "round-extra" else min(rounded, (1 << width) - 1)
 
 
-class Master:
-    """The WIDTH-bit model in a master's folder."""
+def split_words(words):
+    """Of a command line: the words PATTERN=R, and the others."""
+    return [word for word in words if "=" in word], [word for word in words if "=" not in word]
 
-    def __init__(self, folder, width):
-        self.folder, self.width, self.tensors = folder, width, read_modules(folder)
+
+class Master:
+    """The WIDTH-bit model in a master's folder; layers in whose names the last of these patterns (PATTERN=R) is found have R
+    bits."""
+
+    def __init__(self, folder, width, patterns=()):
+        self.folder, self.width, self.tensors, self.patterns = folder, width, read_modules(folder), patterns
         self.config = read_json(folder, "config.json")
         self.settings = self.config["quantization_config"]
         self.slice_bits = self.bits_of(width)
@@ -118,7 +125,20 @@ class Master:
 
     def width_of(self, prefix):
         """The width of a layer's slice: an embedding's is no narrower than min_bits."""
-        return max(self.width, self.min_bits) if prefix in self.embeddings else self.width
+        width = self.width
+        for pattern in self.patterns:
+            regex, _, bits = pattern.rpartition("=")
+            width = int(bits) if re.search(regex, prefix) else width
+        return max(width, self.min_bits) if prefix in self.embeddings else width
+
+    def description(self):
+        """How a model card begins to say what the slice is."""
+        widths = [self.width_of(prefix) for prefix in self.prefixes]
+        if widths == [max(self.width, self.min_bits) if prefix in self.embeddings else self.width for prefix in self.prefixes]:
+            return "A slice of %d bits, " % self.width
+        counts = ["%d of %d" % (widths.count(width), width) for width in sorted(set(widths), reverse=True)]
+        counts[0] = counts[0].replace(" of", " layer%s of" % ("s" * (widths.count(max(widths)) > 1))) + " bits"
+        return "A slice of mixed widths (%s), with the norms of %d bits, " % (", ".join(counts), self.width)
 
     def linear(self, prefix):
         """Rows, columns, groups; slices, scales, biases, one after the other."""
@@ -179,4 +199,4 @@ def check_small_files(master, folder, extra=()):
         with open(os.path.join(folder, name), "rb") as copy, open(os.path.join(master.folder, name), "rb") as original:
             check(copy.read() == original.read(), name + " differs")
     with open(os.path.join(folder, "README.md"), encoding="utf-8") as card:
-        check("A slice of %d bits" % master.width in card.read(), "README.md does not say what this is")
+        check(master.description() in card.read(), "README.md does not say what this is")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""read_gguf.py MASTER FILE WIDTH: is the GGUF file the WIDTH-bit model of MASTER?
+"""read_gguf.py MASTER FILE WIDTH [PATTERN=R...]: is the GGUF file the WIDTH-bit model of MASTER?
 
 Reads metadata and tensors with nothing but struct. The weights must be the master's bit for bit in F32; in 4 and 5 bits (Q4_1,
 Q5_1; of a symmetric master Q4_0, Q5_0); where codes of 2 and 3 bits are stored in Q4_1; and in K-quants of groups of a multiple
 of 256, Q3_K and Q6_K of a symmetric master only. Else, in Q8_0, Q2_K, Q3_K, Q6_K, F16 and BF16, their squared difference is
 printed and must be small. Everything else must be the master's own, or its float32. Prints the types of the blocks' matrices,
-too.
+too. PATTERN=R as in slice --layer-bits, also for the widths that GGUF chooses by itself.
 """
 import math
 import os
@@ -241,7 +241,7 @@ def check_meta(file, master):
             wanted = min(wanted, config.get("sliding_window") or wanted)
         check(meta["%s.%s" % (arch, key)] == wanted, key + " differs")
     card = meta["general.description"]
-    check("A slice of %d bits" % master.width in card and "Llama(" in card, "the model card does not say what this is")
+    check(master.description() in card and "Llama(" in card, "the model card does not say what this is")
     tokenizer = read_json(master.folder, "tokenizer.json")
     tokens = meta["tokenizer.ggml.tokens"]
     check(len(tokens) == config["vocab_size"] == len(set(tokens)), "tokens: another number, or one twice")
@@ -271,7 +271,7 @@ def check_meta(file, master):
 
 
 def main():
-    master, file = Master(sys.argv[1], int(sys.argv[3])), File(sys.argv[2])
+    master, file = Master(sys.argv[1], int(sys.argv[3]), sys.argv[4:]), File(sys.argv[2])
     arch = check_meta(file, master)
     gemma = arch in ("gemma2", "gemma3")
     symmetric = master.settings.get("zero_point") == "symmetric"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""read_integer.py MASTER SLICE WIDTH [plain] [DTYPE]: is SLICE (GPTQ version 2, or compressed-tensors' pack-quantized) close to the
-WIDTH-bit model of MASTER, and everything that is not quantized the same?
+"""read_integer.py MASTER SLICE WIDTH [plain] [DTYPE] [PATTERN=R...]: is SLICE (GPTQ version 2, or compressed-tensors'
+pack-quantized) close to the WIDTH-bit model of MASTER, and everything that is not quantized the same?
 
 "plain": neither embedding nor head may be packed. DTYPE (BF16, F16, F32): what is not packed is in that type, and so are
-compressed-tensors' scales; by default the source's.
+compressed-tensors' scales; by default the source's. PATTERN=R as in slice --layer-bits.
 
 Prints the relative squared error of the weights, which these formats' whole zero points cost, and ends with 0; or names
 what is wrong and ends with 1.
@@ -11,7 +11,8 @@ what is wrong and ends with 1.
 import struct
 import sys
 
-from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_modules, rounded
+from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_modules, rounded, \
+    split_words
 
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
@@ -70,8 +71,9 @@ def check_embeddings(master, quantization, may_pack):
         packed = [prefix for prefix in master.embeddings
                   if may_pack and prefix == HEAD and master.width_of(HEAD) in (2, 3, 4, 8)]
         dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for name in master.ignored}
-        if packed and master.width_of(HEAD) != master.width:
-            dynamic["+:^%s$" % HEAD] = {"bits": master.width_of(HEAD)}
+        for prefix in master.prefixes:
+            if master.width_of(prefix) != master.width and (prefix in packed or prefix not in master.embeddings):
+                dynamic["+:^%s$" % prefix.replace(".", "\\.")] = {"bits": master.width_of(prefix)}
         check(quantization["lm_head"] == bool(packed), "lm_head is wrong")
         check(quantization.get("dynamic", {}) == dynamic, "dynamic is wrong")
     else:
@@ -84,10 +86,11 @@ def check_embeddings(master, quantization, may_pack):
 
 
 def main():
-    master, tensors = Master(sys.argv[1], int(sys.argv[3])), read_modules(sys.argv[2])
+    patterns, options = split_words(sys.argv[4:])
+    master, tensors = Master(sys.argv[1], int(sys.argv[3]), patterns), read_modules(sys.argv[2])
     width, config = master.width, read_json(sys.argv[2], "config.json")
     quantization, extra = config["quantization_config"], ()
-    wanted_dtype = ([word for word in sys.argv[4:] if word != "plain"] or [None])[0]
+    wanted_dtype = ([word for word in options if word != "plain"] or [None])[0]
     of_plain = wanted_dtype or next(tensor[0] for name, tensor in master.tensors.items() if name.endswith(".norm.weight"))
     if quantization["quant_method"] == "gptq":
         check(quantization["checkpoint_format"] == "gptq_v2" and quantization["bits"] == width, "other settings")
@@ -101,7 +104,7 @@ def main():
     check_small_files(master, sys.argv[2], extra)
 
     error = power = 0.0
-    plain = check_embeddings(master, quantization, "plain" not in sys.argv[4:])
+    plain = check_embeddings(master, quantization, "plain" not in options)
     for prefix in plain:
         dtype, values = tensors[prefix + ".weight"][0], master.weights(prefix)
         check(dtype == of_plain, prefix + ".weight is of another type")

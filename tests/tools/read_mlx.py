@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""read_mlx.py MASTER SLICE WIDTH [DTYPE]: is SLICE (MLX's affine format) the WIDTH-bit model of MASTER, bit for bit? With
-DTYPE (BF16, F16, F32) what is not quantized is in that type.
+"""read_mlx.py MASTER SLICE WIDTH [DTYPE] [PATTERN=R...]: is SLICE (MLX's affine format) the WIDTH-bit model of MASTER, bit
+for bit? With DTYPE (BF16, F16, F32) what is not quantized is in that type. PATTERN=R as in slice --layer-bits.
 
 Prints what it compared and ends with 0, or names the first difference and ends with 1.
 """
 import sys
 
 from checkpoint import Master, check, check_config, check_small_files, float32, module_name, numbers, read_json, \
-    read_modules, text_of
+    read_modules, split_words, text_of
 
 
 def pair_dtype(prefix, master, dtype):
@@ -80,8 +80,9 @@ def check_text(master, config):
 
 
 def main():
-    master, cut_out = Master(sys.argv[1], int(sys.argv[3])), read_modules(sys.argv[2])
-    config, plain_dtype = read_json(sys.argv[2], "config.json"), (sys.argv[4:] or [None])[0]
+    patterns, words = split_words(sys.argv[4:])
+    master, cut_out = Master(sys.argv[1], int(sys.argv[3]), patterns), read_modules(sys.argv[2])
+    config, plain_dtype = read_json(sys.argv[2], "config.json"), (words or [None])[0]
     quantization = config["quantization"]
     layers = {module_name(name): own for name, own in quantization.items()}
     check(config["quantization_config"] == quantization, "the two quantization objects differ")

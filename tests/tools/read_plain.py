@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""read_plain.py MASTER SLICE WIDTH DTYPE: is SLICE (plain weights) the WIDTH-bit model of MASTER, each number rounded to
-the nearest of DTYPE (BF16, F16, F32)?
+"""read_plain.py MASTER SLICE WIDTH DTYPE [PATTERN=R...]: is SLICE (plain weights) the WIDTH-bit model of MASTER, each number
+rounded to the nearest of DTYPE (BF16, F16, F32)? PATTERN=R as in slice --layer-bits.
 
 Prints what it compared and ends with 0, or names the first difference and ends with 1.
 """
@@ -10,7 +10,8 @@ from checkpoint import Master, check, check_config, check_small_files, read_json
 
 
 def main():
-    master, cut_out, dtype = Master(sys.argv[1], int(sys.argv[3])), read_modules(sys.argv[2]), sys.argv[4]
+    master = Master(sys.argv[1], int(sys.argv[3]), sys.argv[5:])
+    cut_out, dtype = read_modules(sys.argv[2]), sys.argv[4]
     config = read_json(sys.argv[2], "config.json")
     check("quantization_config" not in config, "config.json says that it is quantized")
     check_config(master, config, (), dtype)

@@ -39,13 +39,9 @@ static UNUSED char *slice(const char *master, unsigned width, mq_slice_format fo
     return folder;
 }
 
-/* Every weight of both models, read through the same interface that eval uses. */
-static UNUSED void expect_same_model(const char *a, unsigned width_a, const char *b,
-                                     unsigned width_b) {
+/* Every weight of both models, read through the same interface that eval uses; frees them. */
+static UNUSED void expect_same_weights(mq_model *left, mq_model *right) {
     mq_error err;
-    mq_model *left = NULL, *right = NULL;
-    must(mq_model_open_any(&left, a, width_a, &err), &err);
-    must(mq_model_open_any(&right, b, width_b, &err), &err);
     char name[MQ_NAME_SIZE];
     size_t compared = 0;
     for (size_t layer = 0; layer < LAYERS; layer++) {
@@ -81,6 +77,15 @@ static UNUSED void expect_same_model(const char *a, unsigned width_a, const char
     assert_memory_equal(x, y, sizeof x);
     mq_model_free(left);
     mq_model_free(right);
+}
+
+static UNUSED void expect_same_model(const char *a, unsigned width_a, const char *b,
+                                     unsigned width_b) {
+    mq_error err;
+    mq_model *left = NULL, *right = NULL;
+    must(mq_model_open_any(&left, a, width_a, &err), &err);
+    must(mq_model_open_any(&right, b, width_b, &err), &err);
+    expect_same_weights(left, right);
 }
 
 #endif

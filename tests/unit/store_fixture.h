@@ -129,6 +129,8 @@ typedef struct fixture_master_options {
     bool no_private; /* otherwise norms of the first block are private to 2 and 4 bits */
     size_t max_shard_size;
     size_t linear_count; /* 0: all */
+    unsigned min_bits;   /* of the embedding, which is quantized after these (of them there must be
+                            fewer than all); 0: it is not */
 } fixture_master_options;
 
 /* Codes of all values, and finite pairs of which some are negative, subnormal or large. */
@@ -177,6 +179,15 @@ static UNUSED void fixture_layout(mq_master_layout *layout, mq_master_linear lin
             (mq_master_linear){.out = from->out, .in = from->in, .groups = from->in / group_size};
         snprintf(linears[i].prefix, sizeof linears[i].prefix, "model.layers.%zu.%s", i / 7,
                  from->name);
+    }
+    if (options->min_bits != 0) {
+        assert_true(count < LINEARS);
+        linears[count] = (mq_master_linear){.prefix = "model.embed_tokens",
+                                            .out = VOCAB,
+                                            .in = HIDDEN,
+                                            .groups = HIDDEN / options->group_size,
+                                            .min_width = options->min_bits};
+        count++;
     }
     static const char *const ignored[] = {"model.layers.9.nothing"};
     *layout = (mq_master_layout){.source = plain,

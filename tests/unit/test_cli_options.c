@@ -28,6 +28,7 @@ static struct {
     cli_counts bits;
     cli_numbers lambda;
     cli_texts include, tasks;
+    cli_layer_bits layers;
     bool bits_given;
 } line;
 
@@ -50,6 +51,7 @@ static const cli_option options[] = {
     {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST", "weights", .max = 100},
     {CLI_TEXTS, 0, "include", &line.include, "REGEX", .help = "names, one option each"},
     {CLI_TEXTS, 't', "tasks", &line.tasks, "FILE...", .help = "files", .several = true},
+    {CLI_LAYER_BITS, 0, "layers", &line.layers, "PATTERN=R", "widths", .min = 2, .max = 8},
     CLI_END};
 static const cli_command command = {.name = "paint",
                                     .description = "Paints a model.",
@@ -234,17 +236,45 @@ static void test_lists_out_of_range(void **state) {
     assert_int_equal(line.lambda.count, 0);
 }
 
-static void test_too_many_texts(void **state) {
-    (void)state;
+/* The option with that value, once more than there is room for. */
+static void expect_too_many(char *name, char *value, const char *wanted) {
     char *argv[2 * (CLI_TEXTS_SIZE + 1)];
-    char name[] = "--include", value[] = "a";
     for (int i = 0; i <= CLI_TEXTS_SIZE; i++) {
         argv[2 * i] = name;
         argv[2 * i + 1] = value;
     }
     memset(&line, 0, sizeof line);
     assert_int_equal(cli_parse(&command, 2 * (CLI_TEXTS_SIZE + 1), argv, message), CLI_WRONG);
-    assert_string_equal(message, "option '--include' takes at most 64 of it, not 'a'");
+    assert_string_equal(message, wanted);
+}
+
+static void test_too_many_texts(void **state) {
+    (void)state;
+    char include[] = "--include", a[] = "a", layers[] = "--layers", a2[] = "a=2";
+    expect_too_many(include, a, "option '--include' takes at most 64 of it, not 'a'");
+    expect_too_many(layers, a2, "option '--layers' takes at most 64 of it, not 'a=2'");
+}
+
+/* The number stands after the last '=', and the pattern is as long as is said. */
+static void test_layer_bits(void **state) {
+    (void)state;
+    accepts("M -o o --layers a=b=2 --layers=up|down=8");
+    assert_int_equal(line.layers.count, 2);
+    const mq_layer_bits *items = line.layers.items;
+    assert_int_equal(items[0].length, 3);
+    assert_memory_equal(items[0].pattern, "a=b", 3);
+    assert_int_equal(items[0].width, 2);
+    assert_int_equal(items[1].length, 7);
+    assert_memory_equal(items[1].pattern, "up|down", 7);
+    assert_int_equal(items[1].width, 8);
+    static const char *const wrong[] = {"a", "a=", "a=1", "a=9", "a=2b", "=2", "a=-2", ""};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "M -o o --layers=%s", wrong[i]);
+        assert_int_equal(parse(text), CLI_WRONG);
+        assert_non_null(strstr(message, "option '--layers' takes a PATTERN=R with R from 2 to 8"));
+        assert_int_equal(line.layers.count, 0);
+    }
 }
 
 static void test_wrong_lines(void **state) {
@@ -302,7 +332,8 @@ static void test_help_text(void **state) {
                                    "  --bits LIST             widths (default: 8,4)\n"
                                    "  --lambda LIST           weights (default: 0.1,1)\n"
                                    "  --include REGEX         names, one option each\n"
-                                   "  -t, --tasks FILE...     files\n";
+                                   "  -t, --tasks FILE...     files\n"
+                                   "  --layers PATTERN=R      widths\n";
     assert_string_equal(text, expected);
     free(text);
 }
@@ -342,6 +373,7 @@ int main(void) {
         cmocka_unit_test(test_sizes_out_of_range),
         cmocka_unit_test(test_lists_out_of_range),
         cmocka_unit_test(test_too_many_texts),
+        cmocka_unit_test(test_layer_bits),
         cmocka_unit_test(test_wrong_lines),
         cmocka_unit_test(test_help_is_asked_for),
         cmocka_unit_test(test_help_text),

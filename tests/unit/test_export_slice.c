@@ -256,7 +256,7 @@ static void what_a_format_cannot_hold(void **state) {
     char *cut = slice(master, 4, MQ_SLICE_FORMAT_MLX);
     expect_refused(cut, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_INPUT, "config.json", "", "a slice already");
     char *own = slice(master, 4, MQ_SLICE_FORMAT_MATQUANT);
-    expect_refused(own, 8, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "", "", "it serves 4");
+    expect_refused(own, 8, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "", "", "which serves 4");
     const fixture_master_options small = {.group_size = 16};
     char *grouped = good_master(plain, &small);
     expect_refused(grouped, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "model.safetensors",

@@ -39,6 +39,15 @@ static void check_linear(const mq_weights *weights, const mq_master_view *view, 
     mq_free(name);
 }
 
+/* All layers at one width; *mixture is to be freed after the weights. */
+static mq_weights *open_weights(mq_mixture *mixture, const mq_master *master, unsigned width) {
+    mq_error err;
+    mq_weights *weights = NULL;
+    must(mq_mixture_make(mixture, master, width, NULL, 0, &err), &err);
+    must(mq_master_weights(&weights, mixture, &err), &err);
+    return weights;
+}
+
 static void weights_are_what_the_format_says(void **state) {
     (void)state;
     char *plain = fixture_plain();
@@ -50,12 +59,13 @@ static void weights_are_what_the_format_says(void **state) {
         mq_master *master = NULL;
         must(mq_master_open(&master, folder, &err), &err);
         for (unsigned width = 2; width <= 8; width++) {
-            mq_weights *weights = NULL;
-            must(mq_master_weights(&weights, master, width, &err), &err);
+            mq_mixture mixture = {0};
+            mq_weights *weights = open_weights(&mixture, master, width);
             for (size_t i = 0; i < mq_master_linear_count(master); i++) {
                 check_linear(weights, mq_master_linear_at(master, i), width, cases[c].rule);
             }
             mq_weights_free(weights);
+            mq_mixture_free(&mixture);
         }
         mq_master_close(master);
         mq_free(folder);
@@ -79,8 +89,8 @@ static void private_norms_replace_the_shared(void **state) {
     mq_master *master = NULL;
     must(mq_master_open(&master, folder, &err), &err);
     for (unsigned width = 2; width <= 8; width++) {
-        mq_weights *weights = NULL;
-        must(mq_master_weights(&weights, master, width, &err), &err);
+        mq_mixture mixture = {0};
+        mq_weights *weights = open_weights(&mixture, master, width);
         for (size_t i = 0; i < 2; i++) {
             float got[HIDDEN], shared[HIDDEN];
             must(weights->class_->read(got, weights, own[i].name, 0, 1, &err), &err);
@@ -92,6 +102,7 @@ static void private_norms_replace_the_shared(void **state) {
             }
         }
         mq_weights_free(weights);
+        mq_mixture_free(&mixture);
     }
     mq_master_close(master);
     mq_tensors_close(source);
@@ -108,15 +119,16 @@ static void a_scale_that_is_not_finite_stops_reading(void **state) {
     char *folder = fixture_rewrite(good, &edit, 1); /* 0x7c7c: NaN */
     mq_error err;
     mq_master *master = NULL;
-    mq_weights *weights = NULL;
+    mq_mixture mixture = {0};
     float row[HIDDEN];
     must(mq_master_open(&master, folder, &err), &err);
-    must(mq_master_weights(&weights, master, 4, &err), &err);
+    mq_weights *weights = open_weights(&mixture, master, 4);
     mq_status status =
         weights->class_->read(row, weights, "model.layers.0.self_attn.q_proj.weight", 0, 1, &err);
     expect_error(status, MQ_ERR_INPUT, &err, "model.safetensors", name, "");
     assert_true(err.has_offset);
     mq_weights_free(weights);
+    mq_mixture_free(&mixture);
     mq_master_close(master);
     mq_free(folder);
     mq_free(good);

@@ -21,19 +21,42 @@ report = json.load(open("report.json"))
 assert abs(report["relative_error"] / found - 1) < 1e-4, (report["relative_error"], found)
 assert found < 1e-4 and len(report["inexact"]) == 42, found' || fail "another error than reported"
 
-# Rows of 128 and 384 have no super-blocks of 256: 2- and 3-bit codes are then exact, in more bytes, and that is said.
-run 0 matquant slice "$master" -o s2.gguf --bits 2 --format gguf
-expect_err '^matquant: warning: 42 layers such as .* no multiple of the 256 of Q2_K: stored as Q4_1'
-run 0 python3 "$tools/read_gguf.py" "$master" s2.gguf 2
+# Rows of 128 and 384 have no super-blocks of 256: types that are larger hold such layers, which then take as many bits as
+# these have, and that is said.
+larger='matquant: warning: 42 layers such as model\.layers\.[0-5]\..* have rows of [0-9]* in groups of 32, no multiple of the 256 of'
+run 0 matquant slice "$master" -o s2.gguf --bits 2 --format gguf --json
+stdout | python3 -c '
+import json, sys
+report = json.load(sys.stdin)
+assert report["bits"] == 2 and report["mean_bits"] == 4 and report["widths"] == [{"bits": 4, "layers": 42}], report'
+expect_err "^$larger Q2_K: stored as Q4_1, [0-9.]* MiB instead of [0-9.]*; they take 4 bits, no larger there; \
+--bits 4 has norms to match \(--layer-bits '\.=2' keeps 2\)\$"
+run 0 python3 "$tools/read_gguf.py" "$master" s2.gguf 2 .=4
 run 0 matquant slice "$master" -o s3.gguf --bits 3 --format gguf
 expect_out "^format's error +none: the weights are exactly the slice's$"
-expect_err '^matquant: warning: 42 layers such as .* no multiple of the 256 of Q3_K: stored as Q4_1, .*; --bits 4 takes no more$'
-run 0 python3 "$tools/read_gguf.py" "$master" s3.gguf 3
+expect_err "^$larger Q3_K: stored as Q4_1, .*; they take 4 bits, .*"
+run 0 python3 "$tools/read_gguf.py" "$master" s3.gguf 3 .=4
 expect_out '^types 3$'
 run 0 matquant slice "$master" -o s6.gguf --bits 6 --format gguf
-expect_err '^matquant: warning: 42 layers such as .* of the 256 of Q6_K: stored as Q8_0, .*; --bits 8 takes no more$'
-run 0 python3 "$tools/read_gguf.py" "$master" s6.gguf 6
+expect_err "^$larger Q6_K: stored as Q8_0, .*; they take 8 bits, .*"
+run 0 python3 "$tools/read_gguf.py" "$master" s6.gguf 6 .=8
 expect_out '^types 8$'
+
+# A width that is given is the width: codes of 2 and 3 bits are exact there, in more bytes.
+for bits in 2 3; do
+    run 0 matquant slice "$master" -o exact.gguf --bits $bits --layer-bits .=$bits --force
+    expect_out "^format's error +none: the weights are exactly the slice's$"
+    expect_err "^$larger Q${bits}_K: stored as Q4_1, [0-9.]* MiB instead of [0-9.]*\$"
+    run 0 python3 "$tools/read_gguf.py" "$master" exact.gguf $bits
+    expect_out '^types 3$'
+done
+run 0 matquant slice "$master" -o exact.gguf --bits 2 --layer-bits 'up_proj=2' --force
+expect_out '^widths +36 layers of 4 bits, 6 of 2; 3\.[0-9]* bits on average$'
+expect_err "^matquant: warning: 36 layers such as .*; they take 4 bits, no larger there \(--layer-bits '\.=2' keeps 2\)\$"
+expect_err '^matquant: warning: 6 layers such as model\.layers\.[0-5]\.mlp\.up_proj have rows of 128 .* instead of [0-9.]*$'
+run 0 python3 "$tools/read_gguf.py" "$master" exact.gguf 2 .=4 up_proj=2
+run 1 python3 "$tools/read_gguf.py" "$master" exact.gguf 2 .=4
+rm exact.gguf
 
 # --dtype: plain weights, of any width; exact in f32.
 run 0 matquant slice "$master" -o f32.gguf --bits 3 --format gguf --dtype f32
