@@ -82,7 +82,7 @@ def folder_weights(folder, width, reader, *dtype):
     """{P: weights} of the packed layers of a folder, and of its embeddings and head, packed or not."""
     marker, read = MARKERS[reader]
     tensors = folder_tensors(folder)
-    widths = {HEAD: head_width(folder) or width}
+    widths = own_widths(folder)
     tensors = {plain_name(name): tensor for name, tensor in tensors.items()}
     prefixes = [name[:-len(marker)] for name in tensors if name.endswith(marker)]
     packed = {prefix: read(tensors, prefix, widths.get(prefix, width), *dtype) for prefix in prefixes}
@@ -91,10 +91,11 @@ def folder_weights(folder, width, reader, *dtype):
     return {**packed, **plain}
 
 
-def head_width(folder):
-    """Of a folder of GPTQ's: the bits that the head has for itself."""
+def own_widths(folder):
+    """{P: bits} of a folder of GPTQ's: the layers that have a width for themselves."""
     quantization = json.loads((pathlib.Path(folder) / "config.json").read_text())["quantization_config"]
-    return quantization.get("dynamic", {}).get("+:^%s$" % HEAD, {}).get("bits")
+    return {plain_name(pattern[3:-1].replace("\\.", ".")): own["bits"]
+            for pattern, own in quantization.get("dynamic", {}).items() if pattern.startswith("+:")}
 
 
 class Matrix:

@@ -7,7 +7,8 @@
 #   scripts/test-readers.sh --install    # the readers alone, which needs no build; prints where their Python is
 #
 # Without MASTER, four of the demo model, by recipe rtn: as it comes; with symmetric zero points; with nested embeddings;
-# and with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2).
+# and with a head of its own, embeddings and head of 8 bits. The last three are tried at fewer widths (EXTRA_BITS, 8,4,2), the
+# symmetric one also with layers of 2 and 8 bits.
 # And two of a model with random weights and rows of 256 in one group, which GGUF holds in K-quants: 6 to 2 bits (6 and 3
 # fitted), and with symmetric zero points 6 and 3 exactly. And a Gemma 3 with random weights, whose windows are shorter than
 # the texts, the same in a model with images, and small Qwen 2, Qwen 3, Mistral, SmolLM3 and Gemma 2 models of random
@@ -114,7 +115,7 @@ if [ $# -eq 0 ]; then
     for kind in $families; do
         quantize "$work/$kind" random-"$kind" 32
     done
-    set -- "$work/demo-model" "$bits" "$work/demo-symmetric" "$few" "$work/demo-embeddings" "$few" \
+    set -- "$work/demo-model" "$bits" "$work/demo-symmetric" "$few,2+self_attn=8" "$work/demo-embeddings" "$few" \
         "$work/demo-own-head" "$few" "$work/wide-rows" 6,5,4,3,2 "$work/wide-rows-symmetric" 6,3 \
         "$work/short-windows" 8,4
     for kind in $families; do

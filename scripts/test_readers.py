@@ -4,10 +4,10 @@
     test_readers.py READER MASTER R,R... [MASTER R,R...]... --build FOLDER --work FOLDER --text FILE --rows FILE
                     [--tokens N] [--windows N]
 
-READER is mlx, gguf, compressed-tensors, gptq or safetensors; R are the widths. Slices are cut, loaded by their reader, and
-compared with matquant's logits (float32) of the numbers that the file holds. Where a format cannot hold the slice exactly,
-these are read out of the file here (readers_files.py), so that the comparison is of arithmetic alone; what the format cost
-is what `slice` reports, and the first column here. Compared are
+READER is mlx, gguf, compressed-tensors, gptq or safetensors; R are the widths, R+PATTERN=R one with layers of another. Slices
+are cut, loaded by their reader, and compared with matquant's logits (float32) of the numbers that the file holds. Where a
+format cannot hold the slice exactly, these are read out of the file here (readers_files.py), so that the comparison is of
+arithmetic alone; what the format cost is what `slice` reports, and the first column here. Compared are
 
   logits      root of the mean squared difference, divided by that of the logits about their mean
   perplexity  of both, over the same windows of text
@@ -158,6 +158,7 @@ class Test:
         self.model = os.path.basename(os.path.normpath(master))
         self.config = json.load(open(os.path.join(master, "config.json")))
         self.text_config = self.config.get("text_config", self.config)
+        self.given = []  # PATTERN=R of --layer-bits
         from tokenizers import Tokenizer
         self.tokenizer = Tokenizer.from_file(os.path.join(master, "tokenizer.json"))
         self.text = options.text.read_text(errors="replace")[:20 * options.tokens * options.windows]
@@ -170,14 +171,35 @@ class Test:
 
     def cut(self, form, output, bits, *more):
         """The report of `slice`; text: why it refused."""
-        done = subprocess.run([self.options.build / "matquant", "slice", self.master, "-o", output, "--bits",
-                               str(bits), "--format", form, "--force", "--json", "-q", *more], capture_output=True,
-                              text=True)
+        given = ["--layer-bits=" + pattern for pattern in self.given]
+        done = subprocess.run([self.options.build / "matquant", "slice", self.master, "-o", output, "--bits", str(bits),
+                               "--format", form, "--force", "--json", "-q", *more, *given], capture_output=True, text=True)
         if done.returncode == 2:
             return done.stderr.strip().removeprefix("matquant: ")
         if done.returncode != 0:
             raise SystemExit(done.stderr)
         return json.loads(done.stdout)
+
+    def row_lengths(self):
+        """{name of a layer: the length of its rows}"""
+        text = self.text_config
+        heads = text["num_attention_heads"]
+        head_dim = text.get("head_dim") or text["hidden_size"] // heads
+        names = "embed_tokens lm_head q_proj k_proj v_proj gate_proj up_proj".split()
+        return {**dict.fromkeys(names, text["hidden_size"]), "o_proj": heads * head_dim,
+                "down_proj": text["intermediate_size"]}
+
+    def chosen_by_gguf(self, bits):
+        """What docs/formats.md says of it: where rows fit no type of 2, 3 or 6 bits, the widest width that is no larger in the
+        type that they are stored in. PATTERN=R, in a list."""
+        own, most = self.config["quantization_config"], {2: 4, 3: 4, 6: 8}.get(bits)
+        if self.options.reader != "gguf" or most is None:
+            return []
+        widest = max(width for width in own["widths"] if width <= most)
+        quantized = "".join(own.get("embeddings", {"layers": []})["layers"])
+        names = [name for name, length in self.row_lengths().items() if length % 256 and
+                 (name not in ("embed_tokens", "lm_head") or name in quantized)]
+        return ["(%s)$=%d" % ("|".join(names), widest)] if names else []
 
     def must_be_exact(self, bits):
         """What README.md and docs/formats.md say of the formats."""
@@ -187,13 +209,11 @@ class Test:
             return True
         if self.options.reader == "gguf":
             widths = {bits, max(bits, embeddings["min_bits"]) if embeddings else bits}
+            widths |= {int(pattern.rpartition("=")[2]) for pattern in self.given}
             exact = {4, 5, 8} if symmetric else {4, 5}
-            text = self.text_config
-            heads = text["num_attention_heads"]
-            head_dim = text.get("head_dim") or text["hidden_size"] // heads
-            rows = [text["hidden_size"], text["intermediate_size"], heads * head_dim]
-            if all(row % 256 for row in rows):  # no K-quants: 2 and 3 bits in Q4_1
-                exact |= {2, 3}
+            rows = self.row_lengths().values()
+            if all(row % 256 for row in rows):  # no K-quants: 4 bits in Q4_1 in place of 2 and 3, 8 in Q8_0 of 6
+                exact |= {2, 3, 6} if symmetric else {2, 3}
             if all((own["group_size"] or row) % 256 == row % 256 == 0 for row in rows):  # K-quants
                 exact |= {2, 3, 6} if symmetric else {2}
             return widths <= exact
@@ -228,6 +248,7 @@ class Test:
 
     def check(self, bits, how, reader, bound, cost, weights=None, emulation=None, exact=None):
         """weights, a Matquant: the numbers in the file where they are not the slice's. exact: must they be the slice's?"""
+        how = ", ".join([how] + self.given)
         ours, must = weights or self.slice, self.must_be_exact(bits) if exact is None else exact
         error, median, theirs, wanted = compare_windows(reader.logits, ours.window, self.windows)
         row = {"bits": bits, "how": how, "reader": reader.name, "cost": cost, "error": error,
@@ -273,13 +294,15 @@ class Test:
     def matquant(self, bits, weights=None):
         """matquant's logits of the slice; of these numbers instead."""
         if weights is None:
-            return Matquant(self.options.build, self.master, [str(bits)], self.work)
+            widths = [str(bits)] + self.chosen_by_gguf(bits) + self.given
+            return Matquant(self.options.build, self.master, widths, self.work)
         return Matquant(self.options.build, self.plain(bits, weights), [], self.work)
 
     def plain(self, bits, weights, name="plain"):
         """A folder of float32 weights: the slice's, with these in place of its."""
         folder = str(self.work / name)
-        self.cut("safetensors", folder, bits, "--dtype", "f32")
+        chosen = ["--layer-bits=" + pattern for pattern in self.chosen_by_gguf(bits)]
+        self.cut("safetensors", folder, bits, "--dtype", "f32", *chosen)
         readers_files.put_weights(folder, weights)
         return folder
 
@@ -301,9 +324,11 @@ class Test:
             else:
                 self.check(bits, "F16, its kernels", self.llama_cpp(output, False), HALF, cost, exact=False)
 
-    def run_gguf(self, bits, output, cost):
-        matrices = readers_files.gguf_matrices(output, self.text_config)
+    def run_gguf(self, bits, output, report):
+        cost, matrices = report["relative_error"], readers_files.gguf_matrices(output, self.text_config)
         kinds = readers_files.gguf_kinds(matrices)
+        if self.chosen_by_gguf(bits):
+            kinds += ", %.3g bits" % report["mean_bits"]
         values = {prefix: matrix.weights for prefix, matrix in matrices.items()}
         ours = self.matquant(bits, values) if cost > 0 else None
         self.check(bits, kinds + ", OpenBLAS", self.llama_cpp(output, True), self.llama_cpp_bound(), cost, ours)
@@ -344,8 +369,9 @@ class Test:
             if not self.overflows(bits, how, exact, reader):
                 self.check(bits, how, reader, bound, cost, ours, exact=False)
 
-    def run(self, bits):
-        name = self.options.reader
+    def run(self, widths):
+        bits, *self.given = widths.split("+")
+        bits, name = int(bits), self.options.reader
         output = str(self.work / ("slice.gguf" if name == "gguf" else "slice"))
         report = self.cut(name, output, bits, *(["--dtype", "f32"] if name == "safetensors" else []))
         refused = isinstance(report, str)
@@ -354,7 +380,7 @@ class Test:
         self.slice = self.matquant(bits)
         if name == "gguf":
             if not refused:
-                self.run_gguf(bits, output, report["relative_error"])
+                self.run_gguf(bits, output, report)
             if refused or bits == 4:
                 self.run_plain_gguf(bits)
             return
@@ -392,7 +418,7 @@ def main():
         test = Test(options, master, rows)
         print("%s, %s:" % (test.model, options.reader), file=rows, flush=True)
         for bits in widths.split(","):
-            test.run(int(bits))
+            test.run(bits)
         failed |= test.failed
     sys.stderr.flush()
     os._exit(1 if failed else 0)  # llama-cpp-python trips over its own clean-up at exit

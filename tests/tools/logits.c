@@ -1,10 +1,12 @@
 /* layer: store */
-/* logits FOLDER IDS OUT [BITS]: writes the logits of one sequence of token ids (raw int32) as raw
- * float32 [length, vocab_size], of a plain model, a slice, or a master at a width;
+/* logits FOLDER IDS OUT [BITS [PATTERN=R...]]: writes the logits of one sequence of token ids (raw
+ * int32) as raw float32 [length, vocab_size], of a plain model, a slice, or a master at a width,
+ * with layers of other widths as of slice --layer-bits;
  * scripts/check-logits.py and scripts/test-readers.sh compare them with those of other programs. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/context.h"
 #include "base/error.h"
@@ -18,14 +20,38 @@ static int fail(const mq_error *err) {
     return (int)err->status;
 }
 
-static mq_status run(const char *folder, unsigned width, const int32_t *ids, size_t length,
-                     FILE *out, mq_error *err) {
+enum { MOST_PATTERNS = 8 };
+
+/* What of the folder is run. */
+typedef struct run_widths {
+    unsigned width;
+    mq_layer_bits layer_bits[MOST_PATTERNS];
+    size_t count;
+} run_widths;
+
+static run_widths read_widths(int argc, char **argv) {
+    run_widths widths = {0};
+    if (argc > 4) {
+        widths.width = (unsigned)strtoul(argv[4], NULL, 10);
+    }
+    for (int i = 5; i < argc; i++) {
+        const char *equals = strrchr(argv[i], '=');
+        const size_t length = equals == NULL ? 0 : (size_t)(equals - argv[i]);
+        const unsigned width = equals == NULL ? 0 : (unsigned)strtoul(equals + 1, NULL, 10);
+        widths.layer_bits[widths.count++] = (mq_layer_bits){argv[i], length, width};
+    }
+    return widths;
+}
+
+static mq_status run(const char *folder, const run_widths *widths, const int32_t *ids,
+                     size_t length, FILE *out, mq_error *err) {
     mq_context *context = NULL;
     mq_model *model = NULL;
     float *hidden = NULL, *logits = NULL;
     mq_status status = mq_context_new(&context, NULL, err);
     if (status == MQ_OK) {
-        status = mq_model_open_any(&model, folder, width, err);
+        status = mq_model_open_mixed(&model, folder, widths->width, widths->layer_bits,
+                                     widths->count, err);
     }
     if (status == MQ_OK) {
         status = mq_new(&hidden, length, model->config.hidden_size * sizeof *hidden,
@@ -64,8 +90,10 @@ static mq_status run(const char *folder, unsigned width, const int32_t *ids, siz
 
 int main(int argc, char **argv) {
     mq_error err = {0};
-    if (argc != 4 && argc != 5) {
-        fprintf(stderr, "usage: logits FOLDER IDS OUT [BITS] (raw int32 in, raw float32 out)\n");
+    if (argc < 4 || argc > 5 + MOST_PATTERNS) {
+        fprintf(stderr,
+                "usage: logits FOLDER IDS OUT [BITS [PATTERN=R...]] (raw int32 in, raw float32 "
+                "out)\n");
         return MQ_ERR_USAGE;
     }
     char *ids;
@@ -76,8 +104,8 @@ int main(int argc, char **argv) {
     FILE *out = fopen(argv[3], "wb");
     mq_status status = out == NULL ? mq_fail_errno(&err, errno, argv[3], "write") : MQ_OK;
     if (status == MQ_OK) {
-        const unsigned width = argc == 5 ? (unsigned)strtoul(argv[4], NULL, 10) : 0;
-        status = run(argv[1], width, (const int32_t *)(const void *)ids, size / sizeof(int32_t),
+        const run_widths widths = read_widths(argc, argv);
+        status = run(argv[1], &widths, (const int32_t *)(const void *)ids, size / sizeof(int32_t),
                      out, &err);
     }
     if (out != NULL && fclose(out) != 0 && status == MQ_OK) {
