@@ -14,6 +14,16 @@ def floor_below(soft, past):
     return soft + (level - soft).detach()
 
 
+def pulled(edge, factor):
+    """edge, with so many times its gradient."""
+    return edge.detach() + factor * (edge - edge.detach())
+
+
+def pull_of(width):
+    """How much of w_r's own gradient goes to the edge that a narrower width set, where r is held there."""
+    return 0.0 if width == 8 else 1.5
+
+
 def least_squares(level, weight, h):
     """The scale and the middle that fit scale · level + middle to the weights of each group, weighed by h."""
     total = h.sum(-1, keepdim=True)
@@ -76,6 +86,7 @@ class Nested(torch.nn.Module):
             if str(r) in self.v:
                 u = u + self.v[str(r)]
             first = torch.zeros_like(u) if parent is None else parent * 2 ** (r - below)
+            first = pulled(first, pull_of(r)) if r == width else first
             past = first + 2 ** (r - below)
             parent, below = floor_below(torch.minimum(torch.maximum(u, first), past), past), r
             if r == width:

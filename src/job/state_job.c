@@ -15,8 +15,9 @@
  * do in it, was of bfloat16; 4: narrow widths were measured in float32; 5: the head's gradient took
  * larger chunks of the vocabulary with bfloat16; 6: of narrow widths the head was measured in
  * float32, and sequences that the model writes drew the numbers of the blocks' orders; 7: gate and
- * up were not rounded for backward with bfloat16. */
-#define STATE_VERSION 9
+ * up were not rounded for backward with bfloat16; 8: what narrow widths are measured on had targets
+ * of float32; 9: a wider width pulled on narrower ones' codes with its gradient as it was. */
+#define STATE_VERSION 10
 
 /* --- reading and writing ---------------------------------------------------------------------- */
 

@@ -5,6 +5,11 @@
 
 #include "base/machine.h"
 
+/* What 8 bits would have of a narrower width's code is a small part of their step from it, and they
+ * are near enough to full precision without; the others are heard the more. What that gives and
+ * costs is in tests/bench/RESULTS.md, "Whose gradient decides a code". */
+static float pull_of(unsigned width) { return width == MQ_MAX_WIDTH ? 0.0f : 1.5f; }
+
 static void levels_of(mq_nested *nested, const mq_grid_options *options) {
     nested->level_count = 0;
     nested->symmetric = options->zero_point == MQ_ZERO_SYMMETRIC;
@@ -22,6 +27,7 @@ static void levels_of(mq_nested *nested, const mq_grid_options *options) {
         nested->width_index[j] = trained ? index : MQ_MAX_WIDTHS;
         /* The widest has none (docs/method.md, 1): at 8 bits the natural code is as good as any. */
         nested->has_offset[j] = width != MQ_MAX_WIDTH && options->start != MQ_START_SEARCH;
+        nested->pull[j] = pull_of(width);
     }
     nested->param_count = 2 + 2 * nested->level_count;
 }

@@ -13,7 +13,9 @@
  *   middle_k = (lo + hi)/2 + δ_k · step_k
  *
  * Gradients: straight through the floor; through the clamp to u_k where it does not bind, else to
- * `first_k`, that is 2^(k-p) times to soft_p; the step in δ_k · step_k is held constant.
+ * `first_k`, that is 2^(k-p) times to soft_p; the step in δ_k · step_k is held constant. Of ŵ_k's
+ * own gradient not all goes to first_k but pull_k times it, so that for what narrower levels decide
+ * the weights of the loss are other ones than for what level k decides itself.
  *
  * With a symmetric zero point and the rounding slice, lo = -hi (hi may be negative: which end of
  * the range gets the level more is chosen), ŵ_k = scale_k · (s_k - 2^(k-1)), there is no δ, and
@@ -40,6 +42,7 @@ typedef struct mq_nested {
     unsigned level[MQ_MAX_LEVELS];
     size_t width_index[MQ_MAX_LEVELS]; /* position in options->widths; MQ_MAX_WIDTHS: not trained */
     bool has_offset[MQ_MAX_LEVELS];
+    float pull[MQ_MAX_LEVELS];    /* on the levels before, see above */
     bool symmetric;               /* the zero point, and the slice is rounded */
     size_t param_count;           /* 2 + 2·level_count: floats a group in params, m, v */
     float *lo0, *hi0;             /* [out·groups] */

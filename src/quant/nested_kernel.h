@@ -242,24 +242,25 @@ static inline void chunk_backward(group_sums *sums, mq_nested *nested, size_t le
                                   const chunk_state *chunk, const float *const gradients[],
                                   const mq_nested_level *levels, const mq_adam *adam, size_t at,
                                   size_t n) {
-    float passed[MQ_CHUNK],
-        du[MQ_CHUNK]; /* passed: gradient that reaches soft_j from the level after it */
-    memset(passed, 0, sizeof passed);
+    float passed[MQ_CHUNK], own[MQ_CHUNK], du[MQ_CHUNK];
+    memset(passed, 0, sizeof passed); /* what reaches soft_j from the levels after it */
     for (size_t j = level_count; j-- > 0;) {
         const float *gradient = gradient_of(nested, gradients, j);
+        memset(own, 0, sizeof own);
         if (gradient != NULL) {
             gradient += at;
             mq_lanes_add(&sums->value[j], gradient, n);
             mq_lanes_add_product(&sums->level[j], gradient, chunk->code[j], n);
             for (size_t i = 0; i < n; i++) {
-                passed[i] += gradient[i] * levels[j].scale;
+                own[i] = gradient[i] * levels[j].scale;
             }
         }
         const unsigned parent = j > 0 ? nested->level[j - 1] : 0;
-        const float room = (float)(1u << (nested->level[j] - parent));
+        const float room = (float)(1u << (nested->level[j] - parent)), pull = nested->pull[j];
         for (size_t i = 0; i < n; i++) {
-            du[i] = passed[i] * chunk->free_[j][i];
-            passed[i] = (passed[i] - du[i]) * room;
+            const float is_free = chunk->free_[j][i];
+            du[i] = (passed[i] + own[i]) * is_free;
+            passed[i] = (passed[i] + own[i] * pull) * (1.0f - is_free) * room;
         }
         if (nested->has_offset[j]) {
             float *v = nested->offset[j] + at;
