@@ -233,6 +233,24 @@ static inline size_t levels_reached(const mq_nested *nested, const float *const 
     return count;
 }
 
+/* du[n] by u of a level, and what of passed[n], from the levels after it, goes on to the level
+ * before: with its own gradient, by its values (NULL: it has none), pull times that. */
+static inline void level_backward(float *du, float *passed, const float *gradient, float scale,
+                                  float pull, const float *free_, float room, size_t n) {
+    if (gradient == NULL) {
+        for (size_t i = 0; i < n; i++) {
+            du[i] = passed[i] * free_[i];
+            passed[i] = (passed[i] - du[i]) * room;
+        }
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const float own = gradient[i] * scale;
+        du[i] = (passed[i] + own) * free_[i];
+        passed[i] = (passed[i] + own * pull) * (1.0f - free_[i]) * room;
+    }
+}
+
 /* One chunk: gradients by u of the levels that any reaches, from the widest to the narrowest;
  * updates their V_k on the way. The V_k of wider levels, and their moments, stand still until there
  * is a gradient again: a step in which a width is not visited says nothing about it, and need not
@@ -242,26 +260,18 @@ static inline void chunk_backward(group_sums *sums, mq_nested *nested, size_t le
                                   const chunk_state *chunk, const float *const gradients[],
                                   const mq_nested_level *levels, const mq_adam *adam, size_t at,
                                   size_t n) {
-    float passed[MQ_CHUNK], own[MQ_CHUNK], du[MQ_CHUNK];
+    float passed[MQ_CHUNK], du[MQ_CHUNK];
     memset(passed, 0, sizeof passed); /* what reaches soft_j from the levels after it */
     for (size_t j = level_count; j-- > 0;) {
         const float *gradient = gradient_of(nested, gradients, j);
-        memset(own, 0, sizeof own);
         if (gradient != NULL) {
             gradient += at;
             mq_lanes_add(&sums->value[j], gradient, n);
             mq_lanes_add_product(&sums->level[j], gradient, chunk->code[j], n);
-            for (size_t i = 0; i < n; i++) {
-                own[i] = gradient[i] * levels[j].scale;
-            }
         }
         const unsigned parent = j > 0 ? nested->level[j - 1] : 0;
-        const float room = (float)(1u << (nested->level[j] - parent)), pull = nested->pull[j];
-        for (size_t i = 0; i < n; i++) {
-            const float is_free = chunk->free_[j][i];
-            du[i] = (passed[i] + own[i]) * is_free;
-            passed[i] = (passed[i] + own[i] * pull) * (1.0f - is_free) * room;
-        }
+        level_backward(du, passed, gradient, levels[j].scale, nested->pull[j], chunk->free_[j],
+                       (float)(1u << (nested->level[j] - parent)), n);
         if (nested->has_offset[j]) {
             float *v = nested->offset[j] + at;
             float *first = nested->offset_m[j] + at;
