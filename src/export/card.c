@@ -225,11 +225,11 @@ static void put_title(mq_buffer *card, const mq_plan *plan) {
     }
     char layers[128];
     const mq_width_counts counts = mq_mixture_counts(plan->job->mixture, plan->job->config);
-    mq_buffer_printf(card,
-                     ", %.2f bits on average\n\nA slice of mixed widths (%s), with the norms of %u "
-                     "bits",
-                     mq_mean_bits(&counts), mq_width_counts_text(layers, sizeof layers, &counts),
-                     width);
+    mq_buffer_printf(
+        card,
+        ", %.2f bits on average\n\nA slice of mixed widths (%s), with norms of %u bits "
+        "where a block has several",
+        mq_mean_bits(&counts), mq_width_counts_text(layers, sizeof layers, &counts), width);
 }
 
 void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,

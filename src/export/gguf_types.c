@@ -145,7 +145,6 @@ static bool is_of_block(const mq_piece *piece) {
 /* Layers in types that are larger than the asked width's own. */
 typedef struct fallbacks {
     size_t layers, bytes, own_bytes;
-    size_t rest; /* layers that have the model's width */
     const mq_piece *example;
 } fallbacks;
 
@@ -160,7 +159,6 @@ static fallbacks find_fallbacks(const mq_plan *plan, bool widened) {
         }
         const unsigned asked = mq_mixture_asked(plan->job->mixture, view);
         const unsigned width = mq_plan_width(plan, view);
-        found.rest += width == plan->job->width;
         if (falls_back((mq_ggml_type)piece->type, view, asked) && (width != asked) == widened) {
             found.layers++;
             found.bytes += piece->rows * piece->row_bytes;
@@ -176,12 +174,8 @@ static void put_advice(char *out, size_t size, const mq_plan *plan, const fallba
     const mq_master_view *view = found->example->linear;
     const unsigned asked = mq_mixture_asked(plan->job->mixture, view);
     const unsigned width = mq_plan_width(plan, view);
-    char norms[64] = "";
-    if (found->rest == 0) {
-        snprintf(norms, sizeof norms, "; --bits %u has norms to match", width);
-    }
-    snprintf(out, size, "; they take %u bits, no larger there%s (--layer-bits '.=%u' keeps %u)",
-             width, norms, asked, asked);
+    snprintf(out, size, "; they take %u bits, no larger there (--layer-bits '.=%u' keeps %u)",
+             width, asked, asked);
 }
 
 static void warn_of(const mq_plan *plan, bool widened) {

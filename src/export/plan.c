@@ -49,7 +49,7 @@ mq_status mq_plan_add(mq_plan *plan, const char *name, const mq_piece *piece, mq
 
 const mq_tensor_info *mq_plan_source(bool *is_private, const mq_plan *plan,
                                      const mq_tensor_info *info) {
-    const mq_tensor_info *own = mq_master_private(plan->job->master, info->name, plan->job->width);
+    const mq_tensor_info *own = mq_mixture_private(plan->job->mixture, info->name);
     *is_private = own != NULL;
     return own != NULL ? own : info;
 }

@@ -1,6 +1,7 @@
 #include "store/mixture.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "quant/patterns.h"
 #include "store/master_config.h"
@@ -105,6 +106,30 @@ unsigned mq_mixture_narrowest(const mq_mixture *mixture) {
         narrowest = width < narrowest ? width : narrowest;
     }
     return narrowest;
+}
+
+/* Of a name such as model.layers.3.input_layernorm.weight what all names of its block begin with,
+ * up to the point after the number; 0, which all names begin with: it is of no block. */
+static size_t block_of(const char *name) {
+    for (const char *dot = strchr(name, '.'); dot != NULL; dot = strchr(dot + 1, '.')) {
+        const size_t digits = strspn(dot + 1, "0123456789");
+        if (digits > 0 && dot[1 + digits] == '.') {
+            return (size_t)(dot - name) + digits + 2;
+        }
+    }
+    return 0;
+}
+
+const mq_tensor_info *mq_mixture_private(const mq_mixture *mixture, const char *name) {
+    const size_t block = block_of(name);
+    unsigned common = 0; /* 0: no layer was found yet */
+    for (size_t i = 0; i < mq_master_linear_count(mixture->master); i++) {
+        if (strncmp(mq_master_linear_at(mixture->master, i)->prefix, name, block) == 0) {
+            const unsigned width = mixture->layers[i].width;
+            common = common == 0 || common == width ? width : mixture->width;
+        }
+    }
+    return mq_master_private(mixture->master, name, common == 0 ? mixture->width : common);
 }
 
 /* --- counts ----------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 
 #include "matquant/mixture.h"
 #include "store/master.h"
+#include "store/readers.h"
 
 /* The width of a layer; `given`: a pattern says so, and nothing else may change it. */
 typedef struct mq_layer_width {
@@ -14,7 +15,7 @@ typedef struct mq_layer_width {
 
 typedef struct mq_mixture {
     const mq_master *master; /* must outlive it */
-    unsigned width;          /* the model's: of private tensors, and of layers without their own */
+    unsigned width;          /* the model's: of all that has no width of its own */
     mq_layer_width *layers;  /* [mq_master_linear_count], in the master's order */
 } mq_mixture;
 
@@ -39,6 +40,11 @@ static inline unsigned mq_mixture_asked(const mq_mixture *mixture, const mq_mast
 bool mq_mixture_is_uniform(const mq_mixture *mixture);
 /* The least width of a layer. */
 unsigned mq_mixture_narrowest(const mq_mixture *mixture);
+
+/* The tensor that the model has under this plain name and that is private to a width; NULL: the one
+ * of that name. It is that of the width that all quantized layers of its block have, or of the
+ * model, if it is of no block; where they have several, that of the model's width. */
+const mq_tensor_info *mq_mixture_private(const mq_mixture *mixture, const char *name);
 
 /* Of the layers that the model of the master's configuration uses. */
 mq_width_counts mq_mixture_counts(const mq_mixture *mixture, const mq_config *config);

@@ -127,8 +127,7 @@ static bool find_linear(stored_linear *out, const quantized_weights *self, const
 /* The name under which this model's tensor NAME is stored. */
 static const char *stored_name(const quantized_weights *self, const char *name) {
     const mq_mixture *mixture = self->mixture;
-    const mq_tensor_info *own =
-        mixture == NULL ? NULL : mq_master_private(mixture->master, name, mixture->width);
+    const mq_tensor_info *own = mixture == NULL ? NULL : mq_mixture_private(mixture, name);
     return own == NULL ? name : own->name;
 }
 

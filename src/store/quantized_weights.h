@@ -11,7 +11,7 @@
 void mq_dequantize_row(float *out, const uint8_t *slices, const float *scales, const float *biases,
                        size_t in, size_t groups);
 
-/* The model of these widths; a norm that is private to mixture->width is read under its plain name.
+/* The model of these widths; a norm that is private to a width is read under its plain name.
  * The mixture and its master, or the slice, must outlive the weights. */
 mq_status mq_master_weights(mq_weights **out, const mq_mixture *mixture, mq_error *err);
 mq_status mq_slice_weights(mq_weights **out, const mq_slice_reader *slice, mq_error *err);

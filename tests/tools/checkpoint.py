@@ -138,7 +138,8 @@ class Master:
             return "A slice of %d bits, " % self.width
         counts = ["%d of %d" % (widths.count(width), width) for width in sorted(set(widths), reverse=True)]
         counts[0] = counts[0].replace(" of", " layer%s of" % ("s" * (widths.count(max(widths)) > 1))) + " bits"
-        return "A slice of mixed widths (%s), with the norms of %d bits, " % (", ".join(counts), self.width)
+        return "A slice of mixed widths (%s), with norms of %d bits where a block has several, " % (
+            ", ".join(counts), self.width)
 
     def linear(self, prefix):
         """Rows, columns, groups; slices, scales, biases, one after the other."""
@@ -149,6 +150,13 @@ class Master:
                           for part in ("scales", "biases"))
         table = bytes(cut(code, width, self.settings["slice_rule"]) for code in range(256))
         return rows, columns, len(scales) // rows, codes.translate(table), scales, biases
+
+    def private_width(self, name):
+        """Whose numbers a norm has: of the width that all layers of its block have, or all layers of the model, if it is in no
+        block; where they have several, of the model's."""
+        block = re.match(r".*?\.[0-9]+\.", name)
+        widths = {self.width_of(prefix) for prefix in self.prefixes if prefix.startswith(block.group() if block else "")}
+        return widths.pop() if len(widths) == 1 else self.width
 
     def weights(self, prefix):
         """The weights as float32, one row after the other. scale * slice + bias of float16 numbers and a byte is exact in
@@ -170,7 +178,7 @@ class Master:
             if not others and name.startswith(OTHER_PARTS):
                 continue
             if end != "codes" and not (len(end) == 2 and end[0] == "w" and end[1] in "2345678"):
-                tensor = self.tensors.get("%s.w%d" % (name, self.width), self.tensors[name])
+                tensor = self.tensors.get("%s.w%d" % (name, self.private_width(name)), self.tensors[name])
                 result[name] = tensor if dtype is None else (dtype, tensor[1], rounded(numbers(tensor), dtype))
         return result
 

@@ -36,6 +36,7 @@ static UNUSED char *slice(const char *master, unsigned width, mq_slice_format fo
     mq_slice_report report;
     char *folder = fixture_path(mq_format_at(format)->name);
     must(try_slice(&report, master, folder, width, format, &err), &err);
+    mq_slice_report_free(&report);
     return folder;
 }
 

@@ -149,6 +149,41 @@ static void making_one_without_memory(void **state) {
     mq_free(plain);
 }
 
+static const char *private_of(const mq_master *master, unsigned width, const mq_layer_bits *item,
+                              const char *name) {
+    mq_error err;
+    mq_mixture mixture = {0};
+    must(mq_mixture_make(&mixture, master, width, item, item == NULL ? 0 : 1, &err), &err);
+    const mq_tensor_info *found = mq_mixture_private(&mixture, name);
+    mq_mixture_free(&mixture);
+    return found == NULL ? NULL : found->name;
+}
+
+/* The first block has a norm of its own at 4 bits, and the model at 2. */
+static void norms_follow_the_layers_of_their_block(void **state) {
+    (void)state;
+    char *plain = fixture_plain();
+    const fixture_master_options options = {.group_size = 32, .linear_count = 7};
+    mq_master *master = open_master(plain, &options);
+    const mq_layer_bits block = BITS("layers\\.0\\.", 4), mlp_4 = BITS("mlp", 4),
+                        mlp_3 = BITS("mlp", 3), all_2 = BITS(".", 2);
+    const char *const norm = "model.layers.0.input_layernorm.weight",
+                      *const last = "model.norm.weight", *const other = "model.layers.1.x.weight";
+    assert_string_equal(private_of(master, 2, &block, norm),
+                        "model.layers.0.input_layernorm.weight.w4");
+    assert_string_equal(private_of(master, 8, &block, norm),
+                        "model.layers.0.input_layernorm.weight.w4");
+    assert_null(private_of(master, 2, &mlp_4, norm));
+    assert_string_equal(private_of(master, 4, &mlp_3, norm),
+                        "model.layers.0.input_layernorm.weight.w4");
+    assert_string_equal(private_of(master, 2, &mlp_4, last), "model.norm.weight.w2");
+    assert_string_equal(private_of(master, 8, &all_2, last), "model.norm.weight.w2");
+    assert_null(private_of(master, 8, NULL, last));
+    assert_null(private_of(master, 2, &block, other));
+    mq_master_close(master);
+    mq_free(plain);
+}
+
 /* --- counts ----------------------------------------------------------------------------------- */
 
 static void counts_and_their_text(void **state) {
@@ -203,6 +238,7 @@ int main(void) {
         cmocka_unit_test(embeddings_keep_their_least_width),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(making_one_without_memory),
+        cmocka_unit_test(norms_follow_the_layers_of_their_block),
         cmocka_unit_test(counts_and_their_text),
         cmocka_unit_test(opened_models_have_counts),
     };

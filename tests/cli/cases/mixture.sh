@@ -36,6 +36,16 @@ run 0 python3 "$tools/read_plain.py" "$master" plain 2 F32 $first "$second"
 run 0 matquant slice "$master" -o gptq --bits 2 --layer-bits $first --layer-bits "$second" --format gptq -q
 run 0 python3 "$tools/read_integer.py" "$master" gptq 2 $first "$second"
 run 1 python3 "$tools/read_integer.py" "$master" gptq 2 $first
+
+# Norms of a block have its layers' width, wherever they are read.
+run 0 matquant eval "$master" --bits 2 --layer-bits '\.[0-2]\.=4' $text --json
+stdout | number perplexity nll mean_bits >of-master
+run 0 matquant slice "$master" -o mlx --bits 2 --layer-bits '\.[0-2]\.=4' --force -q
+run 0 python3 "$tools/read_mlx.py" "$master" mlx 2 '\.[0-2]\.=4'
+run 0 matquant eval mlx $text --json
+stdout | number perplexity nll mean_bits >of-slice
+expect_same of-master of-slice
+run 0 matquant slice "$master" -o mlx --bits 2 --layer-bits $first --layer-bits "$second" --force -q
 run 0 matquant verify mlx --against "$model"
 expect_out '^problems +0$'
 
@@ -50,7 +60,7 @@ run 0 matquant slice recorded -o measured --bits 2 -q
 grep -q '^- perplexity ' measured/README.md || fail "no measurement in the model card"
 run 0 matquant slice recorded -o measured --bits 2 --layer-bits up_proj=4 --force -q
 ! grep -q '^- perplexity ' measured/README.md || fail "a measurement of another model in the model card"
-grep -q '^A slice of mixed widths (6 layers of 4 bits, 36 of 2), with the norms of 2 bits, in the format `mlx`' measured/README.md ||
+grep -q '^A slice of mixed widths (6 layers of 4 bits, 36 of 2), with norms of 2 bits where a block has several, in the format `mlx`' measured/README.md ||
     fail "the model card does not say what this is"
 run 2 matquant eval recorded --bits 2 --layer-bits up_proj=4 $text --record
 expect_one_error '^matquant: what is recorded is of one width for all layers, not of mixed ones$'

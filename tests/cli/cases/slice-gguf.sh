@@ -29,8 +29,8 @@ stdout | python3 -c '
 import json, sys
 report = json.load(sys.stdin)
 assert report["bits"] == 2 and report["mean_bits"] == 4 and report["widths"] == [{"bits": 4, "layers": 42}], report'
-expect_err "^$larger Q2_K: stored as Q4_1, [0-9.]* MiB instead of [0-9.]*; they take 4 bits, no larger there; \
---bits 4 has norms to match \(--layer-bits '\.=2' keeps 2\)\$"
+expect_err "^$larger Q2_K: stored as Q4_1, [0-9.]* MiB instead of [0-9.]*; they take 4 bits, no larger there \
+\(--layer-bits '\.=2' keeps 2\)\$"
 run 0 python3 "$tools/read_gguf.py" "$master" s2.gguf 2 .=4
 run 0 matquant slice "$master" -o s3.gguf --bits 3 --format gguf
 expect_out "^format's error +none: the weights are exactly the slice's$"
