@@ -124,7 +124,9 @@ const mq_tensor_info *mq_mixture_private(const mq_mixture *mixture, const char *
     const size_t block = block_of(name);
     unsigned common = 0; /* 0: no layer was found yet */
     for (size_t i = 0; i < mq_master_linear_count(mixture->master); i++) {
-        if (strncmp(mq_master_linear_at(mixture->master, i)->prefix, name, block) == 0) {
+        const mq_master_view *view = mq_master_linear_at(mixture->master, i);
+        const bool is_of_block = view->min_width == 0; /* no embedding, and no head */
+        if (is_of_block && strncmp(view->prefix, name, block) == 0) {
             const unsigned width = mixture->layers[i].width;
             common = common == 0 || common == width ? width : mixture->width;
         }

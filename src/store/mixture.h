@@ -42,8 +42,8 @@ bool mq_mixture_is_uniform(const mq_mixture *mixture);
 unsigned mq_mixture_narrowest(const mq_mixture *mixture);
 
 /* The tensor that the model has under this plain name and that is private to a width; NULL: the one
- * of that name. It is that of the width that all quantized layers of its block have, or of the
- * model, if it is of no block; where they have several, that of the model's width. */
+ * of that name. It is that of the width that all quantized layers of its block have, or of all
+ * blocks, if it is of none; where they have several, that of the model's width. */
 const mq_tensor_info *mq_mixture_private(const mq_mixture *mixture, const char *name);
 
 /* Of the layers that the model of the master's configuration uses. */

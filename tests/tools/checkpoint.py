@@ -152,10 +152,11 @@ class Master:
         return rows, columns, len(scales) // rows, codes.translate(table), scales, biases
 
     def private_width(self, name):
-        """Whose numbers a norm has: of the width that all layers of its block have, or all layers of the model, if it is in no
-        block; where they have several, of the model's."""
+        """Whose numbers a norm has: of the width that all layers of its block have, or of all blocks, if it is in none; where
+        they have several, of the model's."""
         block = re.match(r".*?\.[0-9]+\.", name)
-        widths = {self.width_of(prefix) for prefix in self.prefixes if prefix.startswith(block.group() if block else "")}
+        layers = [prefix for prefix in self.prefixes if prefix not in self.embeddings]
+        widths = {self.width_of(prefix) for prefix in layers if prefix.startswith(block.group() if block else "")}
         return widths.pop() if len(widths) == 1 else self.width
 
     def weights(self, prefix):

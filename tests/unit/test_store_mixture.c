@@ -159,11 +159,12 @@ static const char *private_of(const mq_master *master, unsigned width, const mq_
     return found == NULL ? NULL : found->name;
 }
 
-/* The first block has a norm of its own at 4 bits, and the model at 2. */
+/* The first block has a norm of its own at 4 bits, and the model at 2; the embedding, which never
+ * has fewer than 4, says nothing of norms. */
 static void norms_follow_the_layers_of_their_block(void **state) {
     (void)state;
     char *plain = fixture_plain();
-    const fixture_master_options options = {.group_size = 32, .linear_count = 7};
+    const fixture_master_options options = {.group_size = 32, .linear_count = 7, .min_bits = 4};
     mq_master *master = open_master(plain, &options);
     const mq_layer_bits block = BITS("layers\\.0\\.", 4), mlp_4 = BITS("mlp", 4),
                         mlp_3 = BITS("mlp", 3), all_2 = BITS(".", 2);
@@ -178,6 +179,8 @@ static void norms_follow_the_layers_of_their_block(void **state) {
                         "model.layers.0.input_layernorm.weight.w4");
     assert_string_equal(private_of(master, 2, &mlp_4, last), "model.norm.weight.w2");
     assert_string_equal(private_of(master, 8, &all_2, last), "model.norm.weight.w2");
+    assert_string_equal(private_of(master, 2, NULL, last), "model.norm.weight.w2");
+    assert_null(private_of(master, 2, &block, last));
     assert_null(private_of(master, 8, NULL, last));
     assert_null(private_of(master, 2, &block, other));
     mq_master_close(master);
