@@ -4,8 +4,8 @@
  * make one by one, each with a library of one thread; what lies between is done on a few rows at a
  * time. That a thread keeps some tokens and makes all columns of them is slower with OpenBLAS,
  * which packs all weights anew for each run of tokens, and no more threads have work than there are
- * runs. With bfloat16 products and a small model it is faster: oneDNN can be given weights that are
- * packed already, and what lies between products is in the cache (mq_block_in_runs). */
+ * runs. With bfloat16 products, whose weights are packed once for all, it is faster where the model
+ * is small: what lies between products is in the cache then (mq_block_in_runs). */
 #include <assert.h>
 #include <omp.h>
 #include <string.h>
@@ -71,7 +71,7 @@ typedef void block_part(const mq_block_pass *, const mq_rows *);
 /* part for all runs of tokens, each by one thread. */
 static void for_runs(block_part *part, const mq_block_pass *pass) {
     const size_t tokens = mq_block_tokens(pass);
-    const size_t floats = mq_block_slab_floats(pass->config, MQ_RUN_ROWS);
+    const size_t floats = mq_block_slab_floats(pass->config, MQ_RUN_ROWS, true);
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(pass->context))
     for (size_t first = 0; first < tokens; first += MQ_RUN_ROWS) {
         const size_t rest = tokens - first;
@@ -136,7 +136,9 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
     const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
     const mq_attention_inputs inputs = attention_inputs(activations);
     const mq_attention_run run = attention_run(&pass, &attention);
-    mq_block_pack_weights(&pass);
+    if (pass.bf16) {
+        mq_block_pack_weights(&pass);
+    }
     for_tokens(mq_block_qkv_forward, &pass);
     if (shape->packed) {
         mq_attention_forward_packed(activations->attn, &inputs, shape->packed, &run);
@@ -212,7 +214,7 @@ static void weight_gradients(const mq_block_pass *pass, const mq_context *contex
             const size_t begin = ends[i] - piece_count(pass, order[i]);
             mq_block_weight_gradient(pass, order[i], task - begin);
         }
-        if (pass->grads->take && !mq_block_pass_in_runs(pass)) { /* some pieces are columns */
+        if (pass->grads->take && !pass->bf16) { /* some pieces are columns */
 #pragma omp barrier
             for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
                 give_rows(pass, order[i]);
@@ -248,7 +250,9 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
                                        [MQ_DOWN] = a->d_down ? a->d_down : dy}};
     assert((pass.bf16 ? a->bf16 : a->f32) == MQ_PASS_BACKWARD);
     find_wanted(&pass);
-    mq_block_pack_weights(&pass);
+    if (pass.bf16) {
+        mq_block_pack_weights(&pass);
+    }
     for_tokens(mq_block_ffn_backward, &pass);
     if (pass.through_attention) {
         const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
@@ -258,6 +262,9 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
         const mq_attention_run run = attention_run(&pass, &attention);
         mq_attention_backward(&by_inputs, &kept, &inputs, &run);
         for_tokens(mq_block_qkv_backward, &pass);
+    }
+    if (pass.bf16) {
+        mq_block_pack_inputs(&pass);
     }
     weight_gradients(&pass, context);
 }

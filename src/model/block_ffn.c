@@ -35,17 +35,19 @@ static void after_attention(const mq_block_pass *pass, const mq_rows *rows) {
 }
 
 static void gated_input(const mq_block_pass *pass, const mq_rows *rows) {
-    const mq_activations *a = pass->activations;
     const size_t n = pass->config->intermediate_size, at = rows->first * n;
-    const float *gate = mq_block_output(pass, MQ_GATE, rows);
-    const float *up = mq_block_output(pass, MQ_UP, rows);
+    pass->kernels->glu[pass->config->activation](
+        pass->activations->act + at, mq_block_output(pass, MQ_GATE, rows),
+        mq_block_output(pass, MQ_UP, rows), rows->count * n);
+}
+
+/* act(gate)·up of the input of both. */
+static void gated(const mq_block_pass *pass, const mq_rows *slab) {
     if (pass->bf16) {
-        const bool keep = a->bf16 == MQ_PASS_BACKWARD;
-        pass->kernels->glu_bf16[pass->config->activation](
-            a->input_bf16[MQ_DOWN] + at, keep ? a->gate_bf16 + at : NULL,
-            keep ? a->up_bf16 + at : NULL, gate, up, rows->count * n);
+        mq_block_gated_bf16(pass, slab);
     } else {
-        pass->kernels->glu[pass->config->activation](a->act + at, gate, up, rows->count * n);
+        mq_block_linears(pass, &mq_block_gate_up, slab);
+        mq_block_for_rows(gated_input, pass, slab);
     }
 }
 
@@ -69,8 +71,7 @@ void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *slab) {
     }
     mq_block_linears(pass, &mq_block_o, slab);
     mq_block_for_rows(after_attention, pass, slab);
-    mq_block_linears(pass, &mq_block_gate_up, slab);
-    mq_block_for_rows(gated_input, pass, slab);
+    gated(pass, slab);
     mq_block_linears(pass, &mq_block_down, slab);
     mq_block_for_rows(after_ffn, pass, slab);
 }
@@ -87,22 +88,21 @@ static void after_ffn_backward(const mq_block_pass *pass, const mq_rows *rows) {
     mq_block_round_gradient(pass, MQ_DOWN, rows, mq_block_gradient_rows(pass, MQ_DOWN, rows));
 }
 
-/* Gradients of gate and up: in place of themselves, or, where they are to be rounded, in what the
- * cache holds. */
+/* Gradients of gate and up in place of themselves. */
 static void gated_input_backward(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
-    const mq_activation activation = pass->config->activation;
     const size_t n = pass->config->intermediate_size, at = rows->first * n;
-    float *d_act = mq_block_input_gradient(pass, MQ_DOWN, rows);
+    float *gate = a->gate + at, *up = a->up + at;
+    pass->kernels->glu_backward[pass->config->activation](
+        gate, up, mq_block_input_gradient(pass, MQ_DOWN, rows), gate, up, rows->count * n);
+}
+
+static void gated_backward(const mq_block_pass *pass, const mq_rows *slab) {
     if (pass->bf16) {
-        float *d_up = mq_block_rounding_rows(a);
-        pass->kernels->glu_backward_bf16[activation](d_act, d_up, d_act, a->gate_bf16 + at,
-                                                     a->up_bf16 + at, rows->count * n);
-        mq_block_round_gradient(pass, MQ_GATE, rows, d_act);
-        mq_block_round_gradient(pass, MQ_UP, rows, d_up);
+        mq_block_gated_backward_bf16(pass, slab);
     } else {
-        float *gate = a->gate + at, *up = a->up + at;
-        pass->kernels->glu_backward[activation](gate, up, d_act, gate, up, rows->count * n);
+        mq_block_linears_backward(pass, &mq_block_down, slab);
+        mq_block_for_rows(gated_input_backward, pass, slab);
     }
 }
 
@@ -127,8 +127,7 @@ void mq_block_ffn_backward(const mq_block_pass *pass, const mq_rows *slab) {
     if (!pass->through_ffn) {
         return;
     }
-    mq_block_linears_backward(pass, &mq_block_down, slab);
-    mq_block_for_rows(gated_input_backward, pass, slab);
+    gated_backward(pass, slab);
     if (!pass->through_o && !pass->grads->norm[MQ_NORM_PRE_FFN]) {
         return;
     }
