@@ -98,9 +98,8 @@ mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations 
                                             const mq_activations_use *use,
                                             const mq_context *context);
 
-/* Rows of the largest products that a thread makes at a time, for blocks of so many tokens, of
- * float32 and of larger models' bfloat16. */
-size_t mq_block_tile_rows(size_t tokens);
+/* Rows of the largest products that a thread makes at a time, for blocks of so many tokens. */
+size_t mq_block_tile_rows(size_t tokens, bool bf16);
 
 /* Makes gemm ready for the products of a block of config's with so many sequences of so many tokens
  * (attention's have shapes by that), forward and, if wanted, backward. */

@@ -60,7 +60,9 @@ void mq_block_place_slab(mq_block_pass *pass, float *scratch, size_t tokens) {
     }
 }
 
-size_t mq_block_tile_rows(size_t tokens) { return tokens < TILE_ROWS ? tokens : TILE_ROWS; }
+size_t mq_block_tile_rows(size_t tokens, bool bf16) {
+    return mq_smaller(tokens, bf16 ? MQ_RUN_ROWS : TILE_ROWS);
+}
 
 static size_t in_pieces(size_t count, size_t pieces) {
     const size_t piece = (count + pieces - 1) / pieces;
