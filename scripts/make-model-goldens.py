@@ -252,6 +252,23 @@ CASES.update({
         "BF16", None, None, False,
     ),
 })
+# Granite with fields left to their defaults, where every multiplier is 1; with multipliers under which every part shows in
+# gradients, too; and with such as published ones have.
+GRANITE = change(LLAMA, ["rope_parameters", "attention_bias", "mlp_bias", "dtype"], architectures=["GraniteForCausalLM"],
+                 model_type="granite", tie_word_embeddings=True, rope_theta=1000.0, rope_scaling=None, attention_dropout=0.1,
+                 torch_dtype="bfloat16")
+MULTIPLIERS = {"embedding_multiplier": 1.5, "attention_multiplier": 0.21875, "residual_multiplier": 0.6, "logits_scaling": 0.625}
+CASES.update({
+    "granite-plain": (GRANITE, "BF16", None, None, False),
+    "granite": (
+        change(GRANITE, attention_bias=False, mlp_bias=False, **MULTIPLIERS), "BF16", "granite-plain", "granite-plain", False),
+    "granite-biases": (
+        change(GRANITE, ["rope_theta", "rope_scaling", "torch_dtype"], tie_word_embeddings=False, attention_bias=True,
+               mlp_bias=True, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0}, dtype="bfloat16",
+               embedding_multiplier=12, attention_multiplier=0.125, residual_multiplier=0.22, logits_scaling=8.0),
+        "BF16", None, None, False,
+    ),
+})
 # What tensors are called in published checkpoints of transformers' modules.
 PUBLISHED = {
     "gemma3-images": {"model.language_model.": "language_model.model.", "model.vision_tower.": "vision_tower.vision_model.",

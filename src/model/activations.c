@@ -64,6 +64,11 @@ static void carve_kept(mq_activations *a, mq_slab *slab, const mq_config *config
     }
 }
 
+/* Whether a norm or residual_multiplier is between a linear's output and the residual stream. */
+static bool changes_output(const mq_config *config, mq_norm post) {
+    return mq_config_norm_size(config, post) > 0 || config->residual_multiplier != 1.0;
+}
+
 static void carve_gradients(mq_activations *a, mq_slab *slab, const mq_config *config,
                             const widths *w) {
     const size_t size = sizeof(float);
@@ -72,10 +77,10 @@ static void carve_gradients(mq_activations *a, mq_slab *slab, const mq_config *c
     a->d_q = mq_carve(slab, w->tokens * w->q, size);
     a->d_k = mq_carve(slab, w->tokens * w->kv, size);
     a->d_v = mq_carve(slab, w->tokens * w->kv, size);
-    if (mq_config_norm_size(config, MQ_NORM_POST_ATTN) > 0) {
+    if (changes_output(config, MQ_NORM_POST_ATTN)) {
         a->d_o = mq_carve(slab, w->tokens * w->hidden, size);
     }
-    if (mq_config_norm_size(config, MQ_NORM_POST_FFN) > 0) {
+    if (changes_output(config, MQ_NORM_POST_FFN)) {
         a->d_down = mq_carve(slab, w->tokens * w->hidden, size);
     }
     for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {

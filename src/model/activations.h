@@ -27,7 +27,8 @@ struct mq_activations {
     float *inv_rms[MQ_NORM_COUNT]; /* [T], or [T, heads] */
 
     /* With backward only: gradients of the above. */
-    float *d_down, *d_o; /* [T, H]; NULL where no norm follows: they are dy and d_h then */
+    float *d_down, *d_o; /* [T, H]; NULL where the output is added as it is: they are dy and d_h
+                            then */
     float *d_h, *d_attn; /* [T, H], [T, Q] */
     float *d_q, *d_k,
         *d_v; /* [T, Q], [T, K], [T, K]: by attention's input, then by the linear's output */

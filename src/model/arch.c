@@ -60,6 +60,16 @@ static const char *const smollm3_fields[] = {
     "hidden_act", "mlp_bias", "sliding_window", "no_rope_layers", "no_rope_layer_interval", NULL,
 };
 
+static const char *const granite_fields[] = {
+    "hidden_act",
+    "mlp_bias",
+    "embedding_multiplier",
+    "attention_multiplier",
+    "residual_multiplier",
+    "logits_scaling",
+    NULL,
+};
+
 #define LINEAR_NAMES                                                                               \
     {                                                                                              \
         [MQ_Q] = "self_attn.q_proj", [MQ_K] = "self_attn.k_proj", [MQ_V] = "self_attn.v_proj",     \
@@ -222,6 +232,20 @@ static const mq_arch table[] = {
         .default_max_position_embeddings = 32768,
         .default_num_key_value_heads = 4,
         .default_no_rope_layer_interval = 4,
+    },
+    {
+        .architecture = "GraniteForCausalLM",
+        .model_type = "granite",
+        PLAIN_NAMES,
+        .norm = {LLAMA_NORMS},
+        .fields = granite_fields,
+        .activation_field = "hidden_act",
+        .multipliers = true,
+        .attention_bias = true,
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 10000.0,
+        .default_rms_norm_eps = 1e-6,
+        .default_max_position_embeddings = 2048,
     },
 };
 

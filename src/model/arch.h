@@ -76,12 +76,14 @@ typedef struct mq_arch {
     bool norm_plus_one;            /* the norm multiplies by 1 + weight */
     bool scale_embeddings;         /* by sqrt(hidden_size), in float32 */
     bool query_pre_attn_scalar;    /* attention scale from that field instead of head_dim */
-    bool local_rope;               /* layers with a window rotate by a base of their own */
-    bool no_rope;                  /* some layers do not rotate, as no_rope_layers says */
-    const char *float16_fault;     /* "overflow on": what programs that compute in float16 do on its
-                                      models; NULL: nothing of the kind is known */
-    bool attention_bias;           /* the field says whether q, k, v and o have a bias */
-    bool qkv_bias;                 /* q, k and v have one, whatever the file says */
+    bool multipliers;          /* embedding_multiplier, attention_multiplier (the attention scale
+                                  itself), residual_multiplier and logits_scaling; absent: 1 */
+    bool local_rope;           /* layers with a window rotate by a base of their own */
+    bool no_rope;              /* some layers do not rotate, as no_rope_layers says */
+    const char *float16_fault; /* "overflow on": what programs that compute in float16 do on its
+                                  models; NULL: nothing of the kind is known */
+    bool attention_bias;       /* the field says whether q, k, v and o have a bias */
+    bool qkv_bias;             /* q, k and v have one, whatever the file says */
     mq_windows windows;
     bool default_tie_word_embeddings;
     mq_activation default_activation;

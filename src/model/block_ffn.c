@@ -1,4 +1,6 @@
 /* The part of a block after attention: output projection, residual, and the feed-forward part. */
+#include <string.h>
+
 #include "model/activations.h"
 
 /* --- forward ---------------------------------------------------------------------------------- */
@@ -15,15 +17,25 @@ static float *middle(const mq_block_pass *pass, const mq_rows *rows) {
     return (a->h ? a->h : pass->y) + rows->first * pass->config->hidden_size;
 }
 
-/* h = x + n_post_attn(o), ffn_in = n_pre_ffn(h). */
+/* residual_multiplier times rows of a linear's output, or of the gradient by it. */
+static void multiply(float *rows, const mq_block_pass *pass, size_t count) {
+    const float factor = (float)pass->config->residual_multiplier;
+    if (factor != 1.0F) {
+        pass->kernels->scale(rows, factor, count);
+    }
+}
+
+/* h = x + n_post_attn(r·o), ffn_in = n_pre_ffn(h). */
 static void after_attention(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
     const size_t n = pass->config->hidden_size;
     const float eps = (float)pass->config->rms_norm_eps;
     const float *ffn_norm = pass->weights->norm[MQ_NORM_PRE_FFN];
-    const float *x = pass->x + rows->first * n, *o = mq_block_output(pass, MQ_O, rows);
+    const float *x = pass->x + rows->first * n;
+    float *o = mq_block_output(pass, MQ_O, rows);
     float *h = middle(pass, rows), *ffn_in = mq_block_input_rows(pass, MQ_GATE, rows);
     float *ffn_inv_rms = a->inv_rms[MQ_NORM_PRE_FFN] + rows->first;
+    multiply(o, pass, rows->count * n);
     if (pass->weights->norm[MQ_NORM_POST_ATTN]) {
         pass->kernels->rmsnorm_add(h, a->inv_rms[MQ_NORM_POST_ATTN] + rows->first, x, o,
                                    pass->weights->norm[MQ_NORM_POST_ATTN], rows->count, n, eps);
@@ -51,11 +63,12 @@ static void gated(const mq_block_pass *pass, const mq_rows *slab) {
     }
 }
 
-/* y = h + n_post_ffn(down). */
+/* y = h + n_post_ffn(r·down). */
 static void after_ffn(const mq_block_pass *pass, const mq_rows *rows) {
     const size_t n = pass->config->hidden_size;
-    const float *h = middle(pass, rows), *down = mq_block_output(pass, MQ_DOWN, rows);
-    float *y = pass->y + rows->first * n;
+    const float *h = middle(pass, rows);
+    float *down = mq_block_output(pass, MQ_DOWN, rows), *y = pass->y + rows->first * n;
+    multiply(down, pass, rows->count * n);
     if (pass->weights->norm[MQ_NORM_POST_FFN]) {
         pass->kernels->rmsnorm_add(y, pass->activations->inv_rms[MQ_NORM_POST_FFN] + rows->first, h,
                                    down, pass->weights->norm[MQ_NORM_POST_FFN], rows->count, n,
@@ -78,12 +91,24 @@ void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *slab) {
 
 /* --- backward --------------------------------------------------------------------------------- */
 
+/* d_out[T, H], the gradient by a linear's output, of d[rows, H], that by what is added: through the
+ * norm of out[T, H], where there is one. */
+static void added_backward(float *d_out, const float *d, const float *out,
+                           const mq_block_pass *pass, mq_norm norm, const mq_rows *rows) {
+    const size_t n = pass->config->hidden_size, at = rows->first * n;
+    if (pass->weights->norm[norm]) {
+        mq_block_norm_backward(d_out + at, NULL, d, out + at, pass, norm, rows, 1);
+    } else {
+        memcpy(d_out + at, d, rows->count * n * sizeof *d);
+    }
+    multiply(d_out + at, pass, rows->count * n);
+}
+
 static void after_ffn_backward(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
-    const size_t at = rows->first * pass->config->hidden_size;
     if (a->d_down) {
-        mq_block_norm_backward(a->d_down + at, NULL, pass->dy + at, a->down + at, pass,
-                               MQ_NORM_POST_FFN, rows, 1);
+        added_backward(a->d_down, pass->dy + rows->first * pass->config->hidden_size, a->down, pass,
+                       MQ_NORM_POST_FFN, rows);
     }
     mq_block_round_gradient(pass, MQ_DOWN, rows, mq_block_gradient_rows(pass, MQ_DOWN, rows));
 }
@@ -115,8 +140,7 @@ static void after_attention_backward(const mq_block_pass *pass, const mq_rows *r
                            a->h + at, pass, MQ_NORM_PRE_FFN, rows, 1);
     if (pass->through_o) {
         if (a->d_o) {
-            mq_block_norm_backward(a->d_o + at, NULL, d_h, a->o + at, pass, MQ_NORM_POST_ATTN, rows,
-                                   1);
+            added_backward(a->d_o, d_h, a->o, pass, MQ_NORM_POST_ATTN, rows);
         }
         mq_block_round_gradient(pass, MQ_O, rows, mq_block_gradient_rows(pass, MQ_O, rows));
     }

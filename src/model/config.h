@@ -44,7 +44,11 @@ typedef struct mq_config {
     double rms_norm_eps;
     bool tie_word_embeddings, attention_bias, mlp_bias;
     mq_activation activation;
-    double attention_scale;        /* 1/sqrt(head_dim) or 1/sqrt(query_pre_attn_scalar) */
+    double attention_scale;      /* 1/sqrt(head_dim), 1/sqrt(query_pre_attn_scalar) or
+                                    attention_multiplier */
+    double embedding_multiplier; /* of embeddings, in float32: 1, sqrt(hidden_size) or the field */
+    double residual_multiplier;  /* of what attention and the feed-forward part add; 1: as it is */
+    double logits_scaling;       /* what logits are divided by, before they are capped */
     double attn_logit_softcapping; /* 0: none */
     double final_logit_softcapping;
     size_t sliding_window; /* tokens that a local layer sees, itself included; 0: every layer is

@@ -86,6 +86,29 @@ static mq_status parse_softcaps(mq_config *out, const cJSON *json, const char *f
                : status;
 }
 
+/* Of families without such fields, too. */
+static mq_status parse_multipliers(mq_config *out, const cJSON *json, const char *file,
+                                   mq_error *err) {
+    const struct {
+        const char *key;
+        double *value, otherwise;
+    } fields[] = {
+        {"embedding_multiplier", &out->embedding_multiplier,
+         out->arch->scale_embeddings ? sqrt((double)out->hidden_size) : 1.0},
+        {"attention_multiplier", &out->attention_scale, out->attention_scale},
+        {"residual_multiplier", &out->residual_multiplier, 1.0},
+        {"logits_scaling", &out->logits_scaling, 1.0},
+    };
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < sizeof fields / sizeof fields[0]; i++) {
+        *fields[i].value = out->arch->multipliers ? 1.0 : fields[i].otherwise;
+        if (out->arch->multipliers) {
+            status = get_positive(fields[i].value, json, fields[i].key, false, file, err);
+        }
+    }
+    return status;
+}
+
 mq_status mq_config_parse_numbers(mq_config *out, const cJSON *json, const char *file,
                                   mq_error *err) {
     out->rms_norm_eps = out->arch->default_rms_norm_eps;
@@ -112,5 +135,8 @@ mq_status mq_config_parse_numbers(mq_config *out, const cJSON *json, const char 
         status = get_positive(&scalar, json, "query_pre_attn_scalar", false, file, err);
     }
     out->attention_scale = 1.0 / sqrt(scalar);
+    if (status == MQ_OK) {
+        status = parse_multipliers(out, json, file, err);
+    }
     return status == MQ_OK ? parse_softcaps(out, json, file, err) : status;
 }

@@ -176,13 +176,17 @@ static void attend(const mq_generator *g, size_t layer, size_t b, size_t head, s
     round_operand(g, g->attended + query * dim, query * dim, shared * dim);
 }
 
-/* x += projected, through its norm where the architecture has one; then normed = next's norm of x,
- * for a product. */
+/* x += r·projected, through its norm where the architecture has one; then normed = next's norm of
+ * x, for a product. */
 static void add_projected(const mq_generator *g, const float *norm, const float *next,
                           size_t rows) {
     const size_t width = g->model->config.hidden_size;
+    const float multiplier = (float)g->model->config.residual_multiplier;
 #pragma omp for schedule(static)
     for (size_t b = 0; b < rows; b++) {
+        if (multiplier != 1.0F) {
+            g->kernels->scale(g->projected + b * width, multiplier, width);
+        }
         if (norm != NULL) {
             norm_row(g, g->projected, g->projected, norm, b);
         }

@@ -331,7 +331,8 @@ int main(int argc, char **argv) {
                                    .num_key_value_heads = 3,
                                    .head_dim = 64,
                                    .activation = MQ_SILU,
-                                   .attention_scale = 0.125}},
+                                   .attention_scale = 0.125,
+                                   .residual_multiplier = 1.0}},
                        {.name = "Gemma 3 270M",
                         .config = {.arch = mq_arch_find("Gemma3ForCausalLM"),
                                    .hidden_size = 640,
@@ -340,7 +341,8 @@ int main(int argc, char **argv) {
                                    .num_key_value_heads = 1,
                                    .head_dim = 256,
                                    .activation = MQ_GELU_TANH,
-                                   .attention_scale = 0.0625}}};
+                                   .attention_scale = 0.0625,
+                                   .residual_multiplier = 1.0}}};
     char bf16[64];
     mq_gemm_bf16_describe(bf16, sizeof bf16);
     printf("%s; %s; %zu threads, %d x %d tokens, best of %d; ms and GFLOP/s%s\n",

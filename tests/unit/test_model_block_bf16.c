@@ -100,7 +100,11 @@ static void open_fixture(fixture *f, const char *architecture, size_t intermedia
                               .head_dim = large ? 128 : 16,
                               .num_hidden_layers = 1,
                               .rms_norm_eps = 1e-5,
-                              .attention_scale = large ? 0.088 : 0.25}};
+                              .attention_scale = large ? 0.088 : 0.25,
+                              .residual_multiplier = 1.0}};
+    if (f->config.arch->multipliers) {
+        f->config.residual_multiplier = 0.5;
+    }
     f->config.activation = f->config.arch->default_activation;
     f->config.rope[0].rope_theta = 10000.0;
     f->config.layer_is_local = f->local;
@@ -195,11 +199,9 @@ static void bf16_is_close_to_float32(void **state) {
     static const struct {
         const char *architecture;
         size_t intermediate_size;
-    } models[] = {{"LlamaForCausalLM", IN_RUNS},
-                  {"Gemma3ForCausalLM", IN_RUNS},
-                  {"SmolLM3ForCausalLM", IN_RUNS},
-                  {"Gemma2ForCausalLM", IN_RUNS},
-                  {"LlamaForCausalLM", IN_SLABS}};
+    } models[] = {{"LlamaForCausalLM", IN_RUNS},   {"Gemma3ForCausalLM", IN_RUNS},
+                  {"SmolLM3ForCausalLM", IN_RUNS}, {"Gemma2ForCausalLM", IN_RUNS},
+                  {"GraniteForCausalLM", IN_RUNS}, {"LlamaForCausalLM", IN_SLABS}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         fixture f;
         const float *result[RESULTS];

@@ -64,7 +64,8 @@ static void check_cold_is_greedy(mq_gemm_bf16 *gemm) {
         "llama-biases",    "llama-head-dim", "rope-llama3",
         "gemma3",          "gemma3-v4-bf16", "gemma3-attention-softcap",
         "gemma3-own-head", "qwen2",          "qwen3",
-        "mistral",         "smollm3-biases", "gemma2"};
+        "mistral",         "smollm3-biases", "gemma2",
+        "granite"};
     enum { SEQUENCES = 3, LENGTH = 24 };
     mq_context *context = make_context(2);
     for (size_t n = 0; n < sizeof names / sizeof names[0]; n++) {

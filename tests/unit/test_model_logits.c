@@ -254,6 +254,9 @@ int main(void) {
         "gemma2-attention-uncapped",
         "gemma2-logits-uncapped",
         "gemma2-own-head",
+        "granite-plain",
+        "granite",
+        "granite-biases",
     };
     enum { CASES = sizeof names / sizeof names[0] };
     struct CMUnitTest tests[CASES + 3];
