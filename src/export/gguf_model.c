@@ -42,6 +42,13 @@ static const mq_gguf_arch arches[] = {
      .interleaved = true,
      .scaling = true,
      .no_rope_step = 4},
+    {.model_type = "granite",
+     .name = "granite",
+     .interleaved = true,
+     .biases = true,
+     .scaling = true,
+     .factors = true,
+     .multipliers = true},
 };
 
 /* --- what is refused -------------------------------------------------------------------------- */
@@ -91,12 +98,13 @@ static bool has_windows_alike(const mq_config *config, const mq_gguf_arch *arch)
     return alike || arch->windows != MQ_GGUF_WINDOWS_EVERY_2;
 }
 
-/* llama.cpp takes the scale of queries from the head size, but for the family's largest model. */
+/* Where the file does not say it llama.cpp takes the scale of queries from the head size, but for
+ * the family's largest model. */
 static bool scales_alike(const mq_config *config, const mq_gguf_arch *arch) {
     const size_t scalar = config->num_hidden_layers == arch->largest_layers
                               ? config->hidden_size / config->num_attention_heads
                               : config->head_dim;
-    return fabs(config->attention_scale * sqrt((double)scalar) - 1) < 1e-6;
+    return arch->multipliers || fabs(config->attention_scale * sqrt((double)scalar) - 1) < 1e-6;
 }
 
 /* What llama.cpp has not of caps; NULL: nothing. */
@@ -239,6 +247,17 @@ static void put_sizes(mq_gguf_meta *meta, const mq_plan *plan) {
     }
 }
 
+static void put_multipliers(mq_gguf_meta *meta, const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
+    char k[KEY_SIZE];
+    if (mq_gguf_arch_of(plan)->multipliers) {
+        mq_gguf_f32(meta, key(k, plan, "embedding_scale"), config->embedding_multiplier);
+        mq_gguf_f32(meta, key(k, plan, "attention.scale"), config->attention_scale);
+        mq_gguf_f32(meta, key(k, plan, "residual_scale"), config->residual_multiplier);
+        mq_gguf_f32(meta, key(k, plan, "logit_scale"), config->logits_scaling);
+    }
+}
+
 /* Where the slice comes from, and the model card: one file has no README.md beside it. */
 static mq_status put_provenance(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
     cJSON *provenance = NULL;
@@ -275,6 +294,7 @@ mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *e
     mq_gguf_u32(meta, "general.quantization_version", 2);
     mq_gguf_u32(meta, "general.alignment", MQ_GGUF_ALIGNMENT);
     put_sizes(meta, plan);
+    put_multipliers(meta, plan);
     put_rope(meta, plan);
     put_windows(meta, plan);
     mq_status status = mq_gguf_put_tokenizer(meta, plan, err);

@@ -28,6 +28,7 @@ typedef struct mq_gguf_arch {
     bool scaling;     /* rotary scaling of all kinds that llama.cpp has, not only linear */
     bool factors;     /* llama3's, too: its factors are a tensor that only some loaders ask for */
     bool always_tied; /* has no head but the embeddings */
+    bool multipliers; /* of embeddings, queries, residuals and logits, as the file says */
     mq_gguf_windows windows;
     mq_gguf_cap attention_cap, logits_cap;
     size_t largest_layers; /* the model of so many layers scales queries by hidden_size /

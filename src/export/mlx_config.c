@@ -9,12 +9,13 @@
 /* A family by model_type, that of the language model, and what mlx-lm has of it. */
 typedef struct mlx_family {
     const char *model_type;
-    bool biases;   /* of attention, where config.json asks for them */
-    bool head_dim; /* the field */
-    bool head;     /* one that is not the embeddings */
-    bool scaling;  /* of rotary embeddings */
-    bool windows;  /* of all layers but every n-th */
-    bool softcaps; /* of attention and logits, always */
+    bool biases;          /* of attention, where config.json asks for them */
+    bool head_dim;        /* the field */
+    bool head;            /* one that is not the embeddings */
+    bool scaling;         /* of rotary embeddings */
+    bool windows;         /* of all layers but every n-th */
+    bool softcaps;        /* of attention and logits, always */
+    bool asks_for_biases; /* has no default for attention_bias and mlp_bias */
 } mlx_family;
 
 static const mlx_family *family_of(const mq_config *config) {
@@ -27,6 +28,11 @@ static const mlx_family *family_of(const mq_config *config) {
         {.model_type = "gemma2", .head_dim = true, .softcaps = true},
         {.model_type = "qwen2", .biases = true, .head = true, .scaling = true},
         {.model_type = "qwen3", .head_dim = true, .head = true, .scaling = true},
+        {.model_type = "granite",
+         .biases = true,
+         .head = true,
+         .scaling = true,
+         .asks_for_biases = true},
     };
     static const mlx_family other = {
         .biases = true, .head_dim = true, .head = true, .scaling = true};
@@ -217,9 +223,13 @@ static void fill_type(mq_json *json, cJSON *made, const char *model_type) {
     }
 }
 
+static void spell_bool(mq_json *json, cJSON *made, const char *name, bool value) {
+    cJSON_DeleteItemFromObjectCaseSensitive(made, name);
+    mq_json_put_bool(json, made, name, value);
+}
+
 static void spell_tie(mq_json *json, cJSON *made, const mq_config *config) {
-    cJSON_DeleteItemFromObjectCaseSensitive(made, "tie_word_embeddings");
-    mq_json_put_bool(json, made, "tie_word_embeddings", config->tie_word_embeddings);
+    spell_bool(json, made, "tie_word_embeddings", config->tie_word_embeddings);
 }
 
 static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
@@ -236,6 +246,10 @@ static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
         {"max_position_embeddings", true, (double)config->max_position_embeddings},
         {"rms_norm_eps", true, config->rms_norm_eps},
         {"query_pre_attn_scalar", arch->query_pre_attn_scalar, arch->default_query_pre_attn_scalar},
+        {"embedding_multiplier", arch->multipliers, config->embedding_multiplier},
+        {"attention_multiplier", arch->multipliers, config->attention_scale},
+        {"residual_multiplier", arch->multipliers, config->residual_multiplier},
+        {"logits_scaling", arch->multipliers, config->logits_scaling},
     };
     fill_type(json, made, mq_arch_text_model_type(arch));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
@@ -284,6 +298,10 @@ void mq_mlx_spell_config(mq_json *json, cJSON *made, const mq_config *config) {
     spell_tie(json, text, config);
     if (family_of(config)->windows) {
         fill_windows(json, text, config);
+    }
+    if (family_of(config)->asks_for_biases) {
+        spell_bool(json, text, "attention_bias", config->attention_bias);
+        spell_bool(json, text, "mlp_bias", config->mlp_bias);
     }
     if (arch->no_rope) {
         fill_no_rope(json, text, config);

@@ -7,7 +7,7 @@ KIND images: the same as the language model of a Gemma 3 with images, config.jso
 KIND gemma2: a Gemma 2 with short windows in its first and third block, and caps so low that they matter.
 KIND gemma2-deep: one of as many tiny blocks as Gemma 2 27B has, which scales queries likewise.
 KIND tiny: a Llama of some 20,000 weights beside its embeddings.
-KIND qwen2, qwen3, mistral, smollm3: small ones of these families, Mistral's without windows and with rotary settings as
+KIND qwen2, qwen3, mistral, smollm3, granite: small ones of these families, Mistral's without windows and with rotary settings as
 transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to transformers' defaults
 are fields for which mlx-lm has others, and other bases are none that a reader has by default.
 """
@@ -101,6 +101,13 @@ def smollm3(demo):
                   mlp_bias=False)
 
 
+def granite(demo):
+    config = family(demo, "Granite", embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.5,
+                    logits_scaling=2.0)
+    del config["head_dim"]  # it is always hidden_size / num_attention_heads
+    return config
+
+
 def gemma2(demo):
     config = family(demo, "Gemma2", num_hidden_layers=4, hidden_activation="gelu_pytorch_tanh", attention_bias=False,
                     query_pre_attn_scalar=64, sliding_window=64, attn_logit_softcapping=1.0, final_logit_softcapping=2.0)
@@ -114,7 +121,8 @@ def gemma2_deep(demo):
 
 
 KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2, "qwen3": qwen3,
-         "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep}
+         "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep,
+         "granite": granite}
 
 
 def vision_shapes(config):

@@ -227,6 +227,17 @@ def check_rope(file, config, arch):
         check(list(meta["gemma3.attention.sliding_window_pattern"]) == local, "another pattern of windows")
 
 
+# In the file, of whose scalars float32 is the type, and in config.json, where each is 1 by default.
+MULTIPLIERS = {"embedding_scale": "embedding_multiplier", "attention.scale": "attention_multiplier",
+               "residual_scale": "residual_multiplier", "logit_scale": "logits_scaling"}
+
+
+def check_multipliers(file, config, arch):
+    for key, field in MULTIPLIERS.items():
+        found, wanted = file.meta.get("%s.%s" % (arch, key)), config.get(field, 1.0)
+        check(abs(found / wanted - 1) < 1e-7 if arch == "granite" else found is None, key + " differs")
+
+
 def check_meta(file, master):
     config, meta = config_of(master), file.meta
     arch = meta["general.architecture"]
@@ -251,6 +262,7 @@ def check_meta(file, master):
         merges = [m if isinstance(m, str) else " ".join(m) for m in tokenizer["model"]["merges"]]
         check(meta["tokenizer.ggml.merges"] == merges, "merges differ")
     check_rope(file, config, arch)
+    check_multipliers(file, config, arch)
     template = os.path.join(master.folder, "chat_template.jinja")
     if os.path.exists(template):
         with open(template, encoding="utf-8") as text:
@@ -287,7 +299,7 @@ def main():
         wanted = master.weights(linears[name]) if tensor is None else numbers(tensor)
         original = master.tensors[linears[name] + ".codes"][1] if tensor is None else tensor[1]
         check(shape == original, theirs + " has another shape")
-        if arch in ("llama", "smollm3") and (".attn_q." in theirs or ".attn_k." in theirs):
+        if arch in ("llama", "smollm3", "granite") and (".attn_q." in theirs or ".attn_k." in theirs):
             wanted = interleave(wanted, theirs, shape[0], config_of(master))
         if gemma and theirs.endswith("norm.weight"):
             wanted = float32(1 + w for w in wanted)

@@ -36,6 +36,9 @@ model 'this pattern of no_rope_layers' smollm3 smaug-bpe
 model 'this pattern of no_rope_layers' smollm3-all-rotate smaug-bpe
 model "the local layers' rotary scaling" gemma3 gemma query_pre_attn_scalar=16 \
     rope_parameters="$(scaled sliding_attention linear full_attention)"
+model 'this activation' granite smollm hidden_act='"gelu_pytorch_tanh"'
+model 'dynamic rotary scaling' granite smollm rope_theta=null \
+    rope_parameters='{"rope_type":"dynamic","factor":4,"rope_theta":100}'
 # Of Gemma 2 llama.cpp caps everything, and has windows in every second layer.
 gelu='hidden_activation="gelu_pytorch_tanh"'
 model 'this query_pre_attn_scalar' gemma2 gemma
