@@ -30,10 +30,8 @@ static void carve_forward(mq_activations *a, mq_slab *slab, const mq_config *con
     a->k_raw = a->k;
     for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
         if (mq_config_norm_size(config, norm) > 0) {
-            const size_t heads = norm == MQ_NORM_Q   ? config->num_attention_heads
-                                 : norm == MQ_NORM_K ? config->num_key_value_heads
-                                                     : 1;
-            a->inv_rms[norm] = mq_carve(slab, w->tokens * heads, size);
+            const size_t rows = mq_config_norm_rows(config, norm);
+            a->inv_rms[norm] = mq_carve(slab, w->tokens * rows, size);
         }
     }
 }

@@ -24,7 +24,7 @@ struct mq_activations {
     float *act;    /* [T, I] */
     float *gate, *up; /* [T, I]: of float32 passes with backward, then their gradients; else NULL */
     float *down;      /* [T, H]; NULL where no norm follows */
-    float *inv_rms[MQ_NORM_COUNT]; /* [T], or [T, heads] */
+    float *inv_rms[MQ_NORM_COUNT]; /* [T, mq_config_norm_rows] */
 
     /* With backward only: gradients of the above. */
     float *d_down, *d_o; /* [T, H]; NULL where the output is added as it is: they are dy and d_h
@@ -212,11 +212,18 @@ size_t mq_block_pieces_bf16(const mq_config *config, mq_linear linear);
 void mq_block_gated_bf16(const mq_block_pass *pass, const mq_rows *slab);
 void mq_block_gated_backward_bf16(const mq_block_pass *pass, const mq_rows *slab);
 
-/* kernels->rmsnorm_backward for MQ_ROW_CHUNK tokens at most, with `heads` rows of n each; arrays
- * begin at the first of them. The weight's gradient goes into norm_sums where it is wanted. */
+/* y = n(x) of rows->count tokens; arrays begin at the first of them. y may be x. Where the
+ * architecture has no such norm n(x) is x (not of queries and keys, which then need no call). */
+void mq_block_norm(float *y, const float *x, const mq_block_pass *pass, mq_norm norm,
+                   const mq_rows *rows);
+/* Likewise sum = base + n(x); sum may be base. */
+void mq_block_norm_add(float *sum, const float *base, const float *x, const mq_block_pass *pass,
+                       mq_norm norm, const mq_rows *rows);
+/* dx = (base ? base : 0) + the gradient through n at x by dy, of MQ_ROW_CHUNK tokens at most. dx
+ * NULL: not wanted; it may be dy or base. The weight's gradient goes into norm_sums where it is
+ * wanted. x is not read where there is no norm. */
 void mq_block_norm_backward(float *dx, const float *base, const float *dy, const float *x,
-                            const mq_block_pass *pass, mq_norm norm, const mq_rows *rows,
-                            size_t heads);
+                            const mq_block_pass *pass, mq_norm norm, const mq_rows *rows);
 
 /* The parts of a block before and after attention, for a slab of tokens; see block.h for the
  * formulas. */

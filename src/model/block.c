@@ -28,19 +28,67 @@ mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_bl
 
 /* --- what the parts share --------------------------------------------------------------------- */
 
+static float *inv_rms_of(const mq_block_pass *pass, mq_norm norm, const mq_rows *rows) {
+    return pass->activations->inv_rms[norm] + rows->first * mq_config_norm_rows(pass->config, norm);
+}
+
+/* Of the residual stream: what is normed where there is no norm. */
+static size_t stream_floats(const mq_block_pass *pass, const mq_rows *rows) {
+    return rows->count * pass->config->hidden_size;
+}
+
+void mq_block_norm(float *y, const float *x, const mq_block_pass *pass, mq_norm norm,
+                   const mq_rows *rows) {
+    const size_t n = mq_config_norm_size(pass->config, norm);
+    if (n > 0) {
+        pass->kernels->rmsnorm(y, inv_rms_of(pass, norm, rows), x, pass->weights->norm[norm],
+                               rows->count * mq_config_norm_rows(pass->config, norm), n,
+                               (float)pass->config->rms_norm_eps);
+    } else if (y != x) {
+        memcpy(y, x, stream_floats(pass, rows) * sizeof *y);
+    }
+}
+
+void mq_block_norm_add(float *sum, const float *base, const float *x, const mq_block_pass *pass,
+                       mq_norm norm, const mq_rows *rows) {
+    const size_t n = mq_config_norm_size(pass->config, norm);
+    if (n > 0) {
+        pass->kernels->rmsnorm_add(sum, inv_rms_of(pass, norm, rows), base, x,
+                                   pass->weights->norm[norm], rows->count, n,
+                                   (float)pass->config->rms_norm_eps);
+    } else {
+        pass->kernels->add(sum, base, x, stream_floats(pass, rows));
+    }
+}
+
+/* The same without a norm. */
+static void pass_back(float *dx, const float *base, const float *dy, const mq_block_pass *pass,
+                      const mq_rows *rows) {
+    if (base) {
+        pass->kernels->add(dx, base, dy, stream_floats(pass, rows));
+    } else if (dx != dy) {
+        memcpy(dx, dy, stream_floats(pass, rows) * sizeof *dx);
+    }
+}
+
 void mq_block_norm_backward(float *dx, const float *base, const float *dy, const float *x,
-                            const mq_block_pass *pass, mq_norm norm, const mq_rows *rows,
-                            size_t heads) {
+                            const mq_block_pass *pass, mq_norm norm, const mq_rows *rows) {
     assert(rows->count <= MQ_ROW_CHUNK && rows->first % MQ_ROW_CHUNK == 0);
     const size_t n = mq_config_norm_size(pass->config, norm);
-    const float *inv_rms = pass->activations->inv_rms[norm] + rows->first * heads;
     float *sum = NULL;
+    if (n == 0) {
+        if (dx) {
+            pass_back(dx, base, dy, pass, rows);
+        }
+        return;
+    }
     if (pass->grads->norm[norm]) {
         sum = pass->activations->norm_sums[norm] + rows->first / MQ_ROW_CHUNK * n;
         memset(sum, 0, n * sizeof *sum);
     }
-    pass->kernels->rmsnorm_backward(dx, sum, base, dy, x, inv_rms, pass->weights->norm[norm],
-                                    rows->count * heads, n);
+    pass->kernels->rmsnorm_backward(dx, sum, base, dy, x, inv_rms_of(pass, norm, rows),
+                                    pass->weights->norm[norm],
+                                    rows->count * mq_config_norm_rows(pass->config, norm), n);
 }
 
 static mq_rows chunk_at(size_t first, const mq_rows *slab) {

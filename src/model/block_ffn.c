@@ -1,6 +1,4 @@
 /* The part of a block after attention: output projection, residual, and the feed-forward part. */
-#include <string.h>
-
 #include "model/activations.h"
 
 /* --- forward ---------------------------------------------------------------------------------- */
@@ -29,19 +27,17 @@ static void multiply(float *rows, const mq_block_pass *pass, size_t count) {
 static void after_attention(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
     const size_t n = pass->config->hidden_size;
-    const float eps = (float)pass->config->rms_norm_eps;
-    const float *ffn_norm = pass->weights->norm[MQ_NORM_PRE_FFN];
     const float *x = pass->x + rows->first * n;
     float *o = mq_block_output(pass, MQ_O, rows);
     float *h = middle(pass, rows), *ffn_in = mq_block_input_rows(pass, MQ_GATE, rows);
-    float *ffn_inv_rms = a->inv_rms[MQ_NORM_PRE_FFN] + rows->first;
     multiply(o, pass, rows->count * n);
-    if (pass->weights->norm[MQ_NORM_POST_ATTN]) {
-        pass->kernels->rmsnorm_add(h, a->inv_rms[MQ_NORM_POST_ATTN] + rows->first, x, o,
-                                   pass->weights->norm[MQ_NORM_POST_ATTN], rows->count, n, eps);
-        pass->kernels->rmsnorm(ffn_in, ffn_inv_rms, h, ffn_norm, rows->count, n, eps);
+    if (pass->weights->norm[MQ_NORM_PRE_FFN] && !pass->weights->norm[MQ_NORM_POST_ATTN]) {
+        pass->kernels->add_rmsnorm(h, ffn_in, a->inv_rms[MQ_NORM_PRE_FFN] + rows->first, x, o,
+                                   pass->weights->norm[MQ_NORM_PRE_FFN], rows->count, n,
+                                   (float)pass->config->rms_norm_eps);
     } else {
-        pass->kernels->add_rmsnorm(h, ffn_in, ffn_inv_rms, x, o, ffn_norm, rows->count, n, eps);
+        mq_block_norm_add(h, x, o, pass, MQ_NORM_POST_ATTN, rows);
+        mq_block_norm(ffn_in, h, pass, MQ_NORM_PRE_FFN, rows);
     }
     mq_block_round_input(pass, MQ_GATE, rows, ffn_in);
 }
@@ -69,13 +65,7 @@ static void after_ffn(const mq_block_pass *pass, const mq_rows *rows) {
     const float *h = middle(pass, rows);
     float *down = mq_block_output(pass, MQ_DOWN, rows), *y = pass->y + rows->first * n;
     multiply(down, pass, rows->count * n);
-    if (pass->weights->norm[MQ_NORM_POST_FFN]) {
-        pass->kernels->rmsnorm_add(y, pass->activations->inv_rms[MQ_NORM_POST_FFN] + rows->first, h,
-                                   down, pass->weights->norm[MQ_NORM_POST_FFN], rows->count, n,
-                                   (float)pass->config->rms_norm_eps);
-    } else {
-        pass->kernels->add(y, h, down, rows->count * n);
-    }
+    mq_block_norm_add(y, h, down, pass, MQ_NORM_POST_FFN, rows);
 }
 
 void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *slab) {
@@ -96,11 +86,7 @@ void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *slab) {
 static void added_backward(float *d_out, const float *d, const float *out,
                            const mq_block_pass *pass, mq_norm norm, const mq_rows *rows) {
     const size_t n = pass->config->hidden_size, at = rows->first * n;
-    if (pass->weights->norm[norm]) {
-        mq_block_norm_backward(d_out + at, NULL, d, out + at, pass, norm, rows, 1);
-    } else {
-        memcpy(d_out + at, d, rows->count * n * sizeof *d);
-    }
+    mq_block_norm_backward(d_out + at, NULL, d, out ? out + at : NULL, pass, norm, rows);
     multiply(d_out + at, pass, rows->count * n);
 }
 
@@ -137,7 +123,7 @@ static void after_attention_backward(const mq_block_pass *pass, const mq_rows *r
     const size_t at = rows->first * pass->config->hidden_size;
     float *d_h = pass->through_o ? a->d_h + at : NULL;
     mq_block_norm_backward(d_h, pass->dy + at, mq_block_input_gradient(pass, MQ_GATE, rows),
-                           a->h + at, pass, MQ_NORM_PRE_FFN, rows, 1);
+                           a->h + at, pass, MQ_NORM_PRE_FFN, rows);
     if (pass->through_o) {
         if (a->d_o) {
             added_backward(a->d_o, d_h, a->o, pass, MQ_NORM_POST_ATTN, rows);

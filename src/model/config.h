@@ -105,6 +105,8 @@ void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq
 bool mq_config_has_bias(const mq_config *config, mq_linear linear);
 size_t mq_config_norm_size(const mq_config *config,
                            mq_norm norm); /* 0: the architecture has none */
+/* How many runs of that size a token has: its heads, each normed by itself, or 1. */
+size_t mq_config_norm_rows(const mq_config *config, mq_norm norm);
 
 /* Tensor names. Written into name[size], cut never (MQ_NAME_SIZE is enough for every row of the
  * table). */

@@ -176,8 +176,8 @@ static inline void double_block(double *y, const double *values, const double_pa
     double *q = double_linear(normed, values, p, config, MQ_Q, tokens);
     double *k = double_linear(normed, values, p, config, MQ_K, tokens);
     double *v = double_linear(normed, values, p, config, MQ_V, tokens);
-    double_norm(q, values, p, config, MQ_NORM_Q, tokens * config->num_attention_heads);
-    double_norm(k, values, p, config, MQ_NORM_K, tokens * config->num_key_value_heads);
+    double_norm(q, values, p, config, MQ_NORM_Q, tokens * mq_config_norm_rows(config, MQ_NORM_Q));
+    double_norm(k, values, p, config, MQ_NORM_K, tokens * mq_config_norm_rows(config, MQ_NORM_K));
     double_rope(q, shape->cos_table, shape->sin_table, tokens, shape->length,
                 config->num_attention_heads, d);
     double_rope(k, shape->cos_table, shape->sin_table, tokens, shape->length,
