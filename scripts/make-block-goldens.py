@@ -15,11 +15,12 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import Gemma2Config, Gemma3TextConfig, GraniteConfig, LlamaConfig, SmolLM3Config
+from transformers import Gemma2Config, Gemma3TextConfig, GraniteConfig, LlamaConfig, Olmo2Config, SmolLM3Config
 from transformers.models.gemma2.modeling_gemma2 import Gemma2DecoderLayer
 from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 from transformers.models.granite.modeling_granite import GraniteDecoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.olmo2.modeling_olmo2 import Olmo2DecoderLayer
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3DecoderLayer
 
 CONFIG = ["hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
@@ -46,6 +47,9 @@ CASES = {
     # What attention and the feed-forward part add is multiplied.
     "granite": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
                     bias=True, softcap=0.0, window=0, sequences=2, length=24, residual_multiplier=0.22),  # fmt: skip
+    # Norms behind attention and the feed-forward part, and of all heads at once.
+    "olmo2": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
+                  softcap=0.0, window=0, sequences=2, length=24),  # fmt: skip
 }
 EPS = 1e-5
 SCALE = 0.4  # of queries times keys: the random ones are small
@@ -74,6 +78,8 @@ def make_layer(name, case):
     elif name == "granite":
         layer = GraniteDecoderLayer(GraniteConfig(**common, attention_bias=case["bias"], mlp_bias=case["bias"],
                                                   residual_multiplier=case["residual_multiplier"]), 0)  # fmt: skip
+    elif name == "olmo2":
+        layer = Olmo2DecoderLayer(Olmo2Config(**common), 0)
     elif name == "gemma2":
         layer = Gemma2DecoderLayer(Gemma2Config(**common), 0)
     else:

@@ -269,6 +269,19 @@ CASES.update({
         "BF16", None, None, False,
     ),
 })
+# OLMo 2 as it is published, with a key for each query; with fewer and all that transformers' classes read besides.
+OLMO2 = change(GRANITE, architectures=["Olmo2ForCausalLM"], model_type="olmo2", attention_bias=False,
+               tie_word_embeddings=False, attention_dropout=0.0, num_key_value_heads=4)
+CASES.update({
+    "olmo2": (OLMO2, "BF16", None, None, False),
+    "olmo2-biases": (
+        change(OLMO2, ["rope_theta", "rope_scaling", "torch_dtype", "rms_norm_eps"], num_key_value_heads=2, head_dim=12,
+               attention_bias=True, tie_word_embeddings=True, num_hidden_layers=3, dtype="bfloat16",
+               rope_parameters={"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000.0,
+                                "original_max_position_embeddings": 16}),
+        "BF16", None, None, False,
+    ),
+})
 # What tensors are called in published checkpoints of transformers' modules.
 PUBLISHED = {
     "gemma3-images": {"model.language_model.": "language_model.model.", "model.vision_tower.": "vision_tower.vision_model.",

@@ -60,6 +60,8 @@ static const char *const smollm3_fields[] = {
     "hidden_act", "mlp_bias", "sliding_window", "no_rope_layers", "no_rope_layer_interval", NULL,
 };
 
+static const char *const olmo2_fields[] = {"hidden_act", NULL};
+
 static const char *const granite_fields[] = {
     "hidden_act",
     "mlp_bias",
@@ -90,6 +92,9 @@ static const char *const granite_fields[] = {
 
 #define LLAMA_NORMS                                                                                \
     [MQ_NORM_INPUT] = "input_layernorm", [MQ_NORM_PRE_FFN] = "post_attention_layernorm"
+#define OUTPUT_NORMS                                                                               \
+    [MQ_NORM_POST_ATTN] = "post_attention_layernorm", [MQ_NORM_POST_FFN] =                         \
+                                                          "post_feedforward_layernorm"
 #define HEAD_NORMS [MQ_NORM_Q] = "self_attn.q_norm", [MQ_NORM_K] = "self_attn.k_norm"
 
 #define GEMMA_NORMS                                                                                \
@@ -245,6 +250,20 @@ static const mq_arch table[] = {
         .default_activation = MQ_SILU,
         .default_rope_theta = 10000.0,
         .default_rms_norm_eps = 1e-6,
+        .default_max_position_embeddings = 2048,
+    },
+    {
+        .architecture = "Olmo2ForCausalLM",
+        .model_type = "olmo2",
+        PLAIN_NAMES,
+        .norm = {OUTPUT_NORMS, HEAD_NORMS},
+        .fields = olmo2_fields,
+        .activation_field = "hidden_act",
+        .qk_norm_whole = true,
+        .attention_bias = true,
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 10000.0,
+        .default_rms_norm_eps = 1e-5,
         .default_max_position_embeddings = 2048,
     },
 };

@@ -21,11 +21,11 @@ typedef enum mq_linear {
 
 typedef enum mq_norm {
     MQ_NORM_INPUT,     /* before attention */
-    MQ_NORM_POST_ATTN, /* on attention's output, before it is added (Gemma) */
+    MQ_NORM_POST_ATTN, /* on attention's output, before it is added (Gemma, OLMo 2) */
     MQ_NORM_PRE_FFN, /* before the feed-forward part (Llama calls this one post_attention_layernorm)
                       */
-    MQ_NORM_POST_FFN, /* on its output, before it is added (Gemma) */
-    MQ_NORM_Q,        /* per head, [head_dim] */
+    MQ_NORM_POST_FFN, /* on its output, before it is added (Gemma, OLMo 2) */
+    MQ_NORM_Q,        /* per head, [head_dim], or of all heads at once (qk_norm_whole) */
     MQ_NORM_K,
     MQ_NORM_COUNT
 } mq_norm;
@@ -73,6 +73,7 @@ typedef struct mq_arch {
     const char *activation_field; /* "hidden_act", ... */
     const char *activation_beside; /* a field that may stand beside it and is not read, but has to
                                       say the same; NULL: none */
+    bool qk_norm_whole;            /* queries are normed over all heads at once, and keys */
     bool norm_plus_one;            /* the norm multiplies by 1 + weight */
     bool scale_embeddings;         /* by sqrt(hidden_size), in float32 */
     bool query_pre_attn_scalar;    /* attention scale from that field instead of head_dim */

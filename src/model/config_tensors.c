@@ -40,12 +40,15 @@ size_t mq_config_norm_size(const mq_config *config, mq_norm norm) {
     if (config->arch->norm[norm] == NULL) {
         return 0;
     }
-    return heads_of(config, norm) > 0 ? config->head_dim : config->hidden_size;
+    const size_t heads = heads_of(config, norm);
+    return heads == 0                    ? config->hidden_size
+           : config->arch->qk_norm_whole ? heads * config->head_dim
+                                         : config->head_dim;
 }
 
 size_t mq_config_norm_rows(const mq_config *config, mq_norm norm) {
     const size_t heads = heads_of(config, norm);
-    return heads > 0 ? heads : 1;
+    return heads > 0 && !config->arch->qk_norm_whole ? heads : 1;
 }
 
 static void block_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,

@@ -15,6 +15,7 @@
 #define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\"," SIZES
 #define GEMMA "\"architectures\":[\"Gemma3ForCausalLM\"],\"model_type\":\"gemma3_text\"," SIZES
 #define GRANITE "\"architectures\":[\"GraniteForCausalLM\"],\"model_type\":\"granite\"," SIZES
+#define OLMO2 "\"architectures\":[\"Olmo2ForCausalLM\"],\"model_type\":\"olmo2\"," SIZES
 #define GEMMA2 "\"architectures\":[\"Gemma2ForCausalLM\"],\"model_type\":\"gemma2\"," SIZES
 
 static inline mq_status parse(mq_config *out, const char *text, mq_error *err) {

@@ -71,13 +71,14 @@ static fixture small_fixture(const char *architecture) {
                      .shape = {.sequences = 2, .length = 7}};
 }
 
-/* Llama's layer; SmolLM3's, which is the same but for its rotation, without one; and Granite's,
- * whose parts are multiplied before they are added. */
+/* Llama's layer; SmolLM3's, which is the same but for its rotation, without one; Granite's,
+ * whose parts are multiplied before they are added; and OLMo 2's, whose norms are behind its parts,
+ * and of all heads at once. */
 static void test_llama_differences(void **state) {
     (void)state;
     static const char *const architectures[] = {"LlamaForCausalLM", "SmolLM3ForCausalLM",
-                                                "GraniteForCausalLM"};
-    for (size_t i = 0; i < 6; i++) {
+                                                "GraniteForCausalLM", "Olmo2ForCausalLM"};
+    for (size_t i = 0; i < 8; i++) {
         fixture f = small_fixture(architectures[i / 2]);
         f.config.activation = MQ_SILU;
         f.config.residual_multiplier = f.config.arch->multipliers ? 0.3 : 1.0;
@@ -206,6 +207,11 @@ static void test_smollm3_golden(void **state) {
 static void test_granite_golden(void **state) {
     (void)state;
     check_golden("granite", "GraniteForCausalLM", true);
+}
+
+static void test_olmo2_golden(void **state) {
+    (void)state;
+    check_golden("olmo2", "Olmo2ForCausalLM", false);
 }
 
 static void test_gemma_goldens(void **state) {
@@ -338,8 +344,9 @@ int main(void) {
         cmocka_unit_test(test_llama_differences), cmocka_unit_test(test_gemma_differences),
         cmocka_unit_test(test_llama_golden),      cmocka_unit_test(test_gemma_goldens),
         cmocka_unit_test(test_smollm3_golden),    cmocka_unit_test(test_granite_golden),
-        cmocka_unit_test(test_threads),           cmocka_unit_test(test_subsets),
-        cmocka_unit_test(test_forward_only),      cmocka_unit_test(test_absurd_sizes),
+        cmocka_unit_test(test_olmo2_golden),      cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_subsets),           cmocka_unit_test(test_forward_only),
+        cmocka_unit_test(test_absurd_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -201,7 +201,8 @@ static void bf16_is_close_to_float32(void **state) {
         size_t intermediate_size;
     } models[] = {{"LlamaForCausalLM", IN_RUNS},   {"Gemma3ForCausalLM", IN_RUNS},
                   {"SmolLM3ForCausalLM", IN_RUNS}, {"Gemma2ForCausalLM", IN_RUNS},
-                  {"GraniteForCausalLM", IN_RUNS}, {"LlamaForCausalLM", IN_SLABS}};
+                  {"GraniteForCausalLM", IN_RUNS}, {"Olmo2ForCausalLM", IN_RUNS},
+                  {"LlamaForCausalLM", IN_SLABS}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         fixture f;
         const float *result[RESULTS];

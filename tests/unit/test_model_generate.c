@@ -65,7 +65,7 @@ static void check_cold_is_greedy(mq_gemm_bf16 *gemm) {
         "gemma3",          "gemma3-v4-bf16", "gemma3-attention-softcap",
         "gemma3-own-head", "qwen2",          "qwen3",
         "mistral",         "smollm3-biases", "gemma2",
-        "granite"};
+        "granite",         "olmo2",          "olmo2-biases"};
     enum { SEQUENCES = 3, LENGTH = 24 };
     mq_context *context = make_context(2);
     for (size_t n = 0; n < sizeof names / sizeof names[0]; n++) {

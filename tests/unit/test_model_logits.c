@@ -257,6 +257,8 @@ int main(void) {
         "granite-plain",
         "granite",
         "granite-biases",
+        "olmo2",
+        "olmo2-biases",
     };
     enum { CASES = sizeof names / sizeof names[0] };
     struct CMUnitTest tests[CASES + 3];

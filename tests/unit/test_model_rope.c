@@ -50,6 +50,7 @@ static void test_goldens(void **state) {
         "rope-yarn",      "rope-yarn-options", "rope-yarn-no-factor", "gemma3",
         "gemma3-v4-bf16", "gemma3-dynamic",    "qwen3-biases",        "mistral",
         "smollm3-biases", "gemma2-published",  "gemma2-own-head",     "granite-biases",
+        "olmo2-biases",
     };
     const size_t count = sizeof cases / sizeof cases[0];
     for (size_t i = 0; i < count; i++) {
