@@ -49,6 +49,11 @@ static const mq_gguf_arch arches[] = {
      .scaling = true,
      .factors = true,
      .multipliers = true},
+    {.model_type = "olmo2",
+     .name = "olmo2",
+     .scaling = true,
+     .never_tied = true,
+     .even_heads = true},
 };
 
 /* --- what is refused -------------------------------------------------------------------------- */
@@ -130,6 +135,10 @@ static mq_status check_config(const mq_plan *plan, mq_error *err) {
         wrong = "this query_pre_attn_scalar";
     } else if (arch->always_tied && !config->tie_word_embeddings) {
         wrong = "a head beside the embeddings (tie_word_embeddings)";
+    } else if (arch->even_heads && mq_config_has_own_head_dim(config)) {
+        wrong = "a head_dim other than hidden_size / num_attention_heads";
+    } else if (arch->never_tied && config->tie_word_embeddings) {
+        wrong = "embeddings that are the head (tie_word_embeddings)";
     } else if (!arch->biases && (config->attention_bias || config->mlp_bias)) {
         wrong = "biases";
     } else if (!has_windows_alike(config, arch)) {

@@ -28,6 +28,8 @@ typedef struct mq_gguf_arch {
     bool scaling;     /* rotary scaling of all kinds that llama.cpp has, not only linear */
     bool factors;     /* llama3's, too: its factors are a tensor that only some loaders ask for */
     bool always_tied; /* has no head but the embeddings */
+    bool never_tied;  /* wants a tensor for the head */
+    bool even_heads;  /* of hidden_size / num_attention_heads, always */
     bool multipliers; /* of embeddings, queries, residuals and logits, as the file says */
     mq_gguf_windows windows;
     mq_gguf_cap attention_cap, logits_cap;

@@ -66,11 +66,6 @@ static bool has_own_yarn(const mq_rope *rope) {
     return rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || !rope->truncate || alone);
 }
 
-/* Heads of another size than their share of the model's. */
-static bool has_own_head_dim(const mq_config *config) {
-    return config->head_dim * config->num_attention_heads != config->hidden_size;
-}
-
 static void warn(const mq_plan *plan, bool lacking, const char *what) {
     if (lacking) {
         mq_log(plan->job->context, MQ_LOG_WARNING,
@@ -119,7 +114,8 @@ void mq_mlx_warn_of_reader(const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     const mlx_family *family = family_of(config);
     warn_of_refusal(plan, config->attention_bias && !family->biases, "biases", "load");
-    warn_of_refusal(plan, has_own_head_dim(config) && !family->head_dim, "head_dim", "load");
+    warn_of_refusal(plan, mq_config_has_own_head_dim(config) && !family->head_dim, "head_dim",
+                    "load");
     warn_of_refusal(plan, !config->tie_word_embeddings && !family->head,
                     "head beside the embeddings", "load");
     warn(plan, config->activation != config->arch->default_activation, "this activation");

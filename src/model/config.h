@@ -100,6 +100,11 @@ bool mq_config_has_tensor(const mq_config *config, const char *name);
 /* Whether the name is of another part of the model: a vision tower. */
 bool mq_config_is_of_other_part(const mq_config *config, const char *name);
 
+/* Whether heads have another size than their share of hidden_size. */
+static inline bool mq_config_has_own_head_dim(const mq_config *config) {
+    return config->head_dim * config->num_attention_heads != config->hidden_size;
+}
+
 /* Rows and columns of a linear layer's weight [out, in]. */
 void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear);
 bool mq_config_has_bias(const mq_config *config, mq_linear linear);

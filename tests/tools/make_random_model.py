@@ -6,8 +6,9 @@ worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are short
 KIND images: the same as the language model of a Gemma 3 with images, config.json and names as in published ones.
 KIND gemma2: a Gemma 2 with short windows in its first and third block, and caps so low that they matter.
 KIND gemma2-deep: one of as many tiny blocks as Gemma 2 27B has, which scales queries likewise.
+KIND olmo2-tied: the same as KIND olmo2, but that its embeddings are its head.
 KIND tiny: a Llama of some 20,000 weights beside its embeddings.
-KIND qwen2, qwen3, mistral, smollm3, granite: small ones of these families, Mistral's without windows and with rotary settings as
+KIND qwen2, qwen3, mistral, smollm3, granite, olmo2: small ones of these families, Mistral's without windows and with rotary settings as
 transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to transformers' defaults
 are fields for which mlx-lm has others, and other bases are none that a reader has by default.
 """
@@ -21,6 +22,7 @@ import struct
 import sys
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
+OUTPUT_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 GEMMA_NORMS = NORMS + ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
@@ -108,6 +110,16 @@ def granite(demo):
     return config
 
 
+def olmo2(demo):
+    config = family(demo, "Olmo2", tie_word_embeddings=False, attention_bias=False)
+    del config["head_dim"]  # it is always hidden_size / num_attention_heads
+    return config
+
+
+def olmo2_tied(demo):
+    return {**olmo2(demo), "tie_word_embeddings": True}
+
+
 def gemma2(demo):
     config = family(demo, "Gemma2", num_hidden_layers=4, hidden_activation="gelu_pytorch_tanh", attention_bias=False,
                     query_pre_attn_scalar=64, sliding_window=64, attn_logit_softcapping=1.0, final_logit_softcapping=2.0)
@@ -122,7 +134,7 @@ def gemma2_deep(demo):
 
 KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2, "qwen3": qwen3,
          "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep,
-         "granite": granite}
+         "granite": granite, "olmo2": olmo2, "olmo2-tied": olmo2_tied}
 
 
 def vision_shapes(config):
@@ -157,10 +169,12 @@ def shapes_of(config):
                             ("mlp.gate_proj", [ffn, hidden]), ("mlp.up_proj", [ffn, hidden]),
                             ("mlp.down_proj", [hidden, ffn])):
             shapes[prefix + name] = shape
-        for name in GEMMA_NORMS if is_gemma else NORMS:
+        is_olmo = config["model_type"] == "olmo2"
+        for name in GEMMA_NORMS if is_gemma else OUTPUT_NORMS if is_olmo else NORMS:
             shapes[prefix + name] = [hidden]
-        for name in ("self_attn.q_norm", "self_attn.k_norm") if config["model_type"] in ("gemma3_text", "qwen3") else ():
-            shapes[prefix + name] = [size]
+        if config["model_type"] in ("gemma3_text", "qwen3", "olmo2"):  # of the last over all heads
+            shapes[prefix + "self_attn.q_norm"] = [q if is_olmo else size]
+            shapes[prefix + "self_attn.k_norm"] = [kv if is_olmo else size]
     shapes["model.norm"] = [hidden]
     return shapes if config.get("tie_word_embeddings", is_gemma) else {**shapes, "lm_head": [config["vocab_size"], hidden]}
 
@@ -181,7 +195,7 @@ def bf16(values):
 def values_of(name, shape, source, is_gemma):
     if len(shape) >= 2:
         return [source.gauss(0, 0.06) for _ in range(math.prod(shape))]
-    if name.endswith(("q_norm", "k_norm")) and not is_gemma:
+    if name.endswith(("q_norm", "k_norm", "post_feedforward_layernorm")) and not is_gemma:
         return [source.gauss(1, 0.2) for _ in range(shape[0])]
     return [source.gauss(0, 0.1) for _ in range(shape[0])] if is_gemma else [1.0] * shape[0]  # Gemma adds 1
 

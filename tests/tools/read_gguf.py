@@ -145,7 +145,7 @@ NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.
          "post_feedforward_layernorm": "post_ffw_norm"}
 
 
-def gguf_name(name, gemma):
+def gguf_name(name, post_norms):
     fixed = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
              "lm_head.weight": "output.weight"}
     name = name.replace("model.language_model.", "model.")
@@ -154,7 +154,7 @@ def gguf_name(name, gemma):
     _, _, layer, middle = name.split(".", 3)
     middle, _, end = middle.rpartition(".")
     if middle == "post_attention_layernorm":
-        return "blk.%s.%s.%s" % (layer, "post_attention_norm" if gemma else "ffn_norm", end)
+        return "blk.%s.%s.%s" % (layer, "post_attention_norm" if post_norms else "ffn_norm", end)
     return "blk.%s.%s.%s" % (layer, NAMES[middle], end)
 
 
@@ -292,7 +292,7 @@ def main():
     names, kinds = set(), set()
     linears = {prefix + ".weight": prefix for prefix in master.prefixes}
     for name, tensor in list(master.plain(others=False).items()) + [(name, None) for name in linears]:
-        theirs = gguf_name(name, gemma)
+        theirs = gguf_name(name, gemma or arch == "olmo2")
         names.add(theirs)
         shape, kind, at = file.tensors[theirs]
         check(at % 32 == 0, theirs + " is not aligned")

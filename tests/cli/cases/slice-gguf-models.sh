@@ -44,6 +44,9 @@ converts 'granite, tokenizer gpt2 smollm, rope default' granite-plain smollm
 converts 'granite, tokenizer gpt2 smollm, rope linear' granite-biases smollm
 converts 'granite, tokenizer gpt2 smollm, rope llama3' granite smollm rope_theta=null rope_parameters='{"rope_type":"llama3",
     "factor":8,"rope_theta":1000,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":128}'
+converts 'olmo2, tokenizer gpt2 smaug-bpe, rope default' olmo2 smaug-bpe # OLMo 2's splits text alike
+converts 'olmo2, tokenizer gpt2 smaug-bpe, rope yarn' olmo2 smaug-bpe rope_theta=null \
+    rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000}'
 
 # Llama's tokenizer as transformers 5 writes it: what llama.cpp does otherwise is said, and only that.
 other_tokens='warning: tokenizer\.json: llama\.cpp puts a space'

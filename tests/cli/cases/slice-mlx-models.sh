@@ -39,6 +39,8 @@ spelled '1000 None None None False' gemma2
 spelled '5000 None None None False' gemma2-published
 spelled '1000 None None None False' granite
 spelled '1000 None linear 4 False' granite-biases
+spelled '1000 None None None False' olmo2
+spelled '1000 None yarn 4 False' olmo2-biases
 spelled '1000 None yarn 4 False' qwen3-biases
 sed 's/"factor":[ \t]*4/"factor": 5/' slice/config.json >other
 cp other slice/config.json
@@ -104,6 +106,7 @@ fills '1000 None None 256' gemma2 attn_logit_softcapping final_logit_softcapping
 fills '1000 True [1, 1, 1, 0]' smollm3-interval tie_word_embeddings no_rope_layers
 fills '1000 1 1 1 1 False False' granite embedding_multiplier attention_multiplier residual_multiplier logits_scaling \
     attention_bias mlp_bias
+fills '10000 10000 4 2048 False' olmo2 rope_theta num_key_value_heads max_position_embeddings tie_word_embeddings
 # The length that a scaling was made for.
 run 0 matquant quantize "$GOLDEN/models/rope-yarn" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
 run 0 matquant slice master -o slice --bits 4 --force
