@@ -92,9 +92,6 @@ static const char *const granite_fields[] = {
 
 #define LLAMA_NORMS                                                                                \
     [MQ_NORM_INPUT] = "input_layernorm", [MQ_NORM_PRE_FFN] = "post_attention_layernorm"
-#define OUTPUT_NORMS                                                                               \
-    [MQ_NORM_POST_ATTN] = "post_attention_layernorm", [MQ_NORM_POST_FFN] =                         \
-                                                          "post_feedforward_layernorm"
 #define HEAD_NORMS [MQ_NORM_Q] = "self_attn.q_norm", [MQ_NORM_K] = "self_attn.k_norm"
 
 #define GEMMA_NORMS                                                                                \
@@ -256,7 +253,12 @@ static const mq_arch table[] = {
         .architecture = "Olmo2ForCausalLM",
         .model_type = "olmo2",
         PLAIN_NAMES,
-        .norm = {OUTPUT_NORMS, HEAD_NORMS},
+        .norm =
+            {
+                [MQ_NORM_POST_ATTN] = "post_attention_layernorm",
+                [MQ_NORM_POST_FFN] = "post_feedforward_layernorm",
+                HEAD_NORMS,
+            },
         .fields = olmo2_fields,
         .activation_field = "hidden_act",
         .qk_norm_whole = true,

@@ -86,6 +86,15 @@ static mq_status parse_softcaps(mq_config *out, const cJSON *json, const char *f
                : status;
 }
 
+/* A number that can be multiplied with, and divided by, in float32; when absent, *out stays. */
+static mq_status get_multiplier(double *out, const cJSON *json, const char *key, const char *file,
+                                mq_error *err) {
+    const mq_status status = get_positive(out, json, key, false, file, err);
+    return status == MQ_OK && !(isnormal((float)*out) && isnormal((float)(1.0 / *out)))
+               ? mq_fail_file(err, MQ_ERR_INPUT, file, "%s is %g, which is out of range", key, *out)
+               : status;
+}
+
 /* Of families without such fields, too. */
 static mq_status parse_multipliers(mq_config *out, const cJSON *json, const char *file,
                                    mq_error *err) {
@@ -103,7 +112,7 @@ static mq_status parse_multipliers(mq_config *out, const cJSON *json, const char
     for (size_t i = 0; status == MQ_OK && i < sizeof fields / sizeof fields[0]; i++) {
         *fields[i].value = out->arch->multipliers ? 1.0 : fields[i].otherwise;
         if (out->arch->multipliers) {
-            status = get_positive(fields[i].value, json, fields[i].key, false, file, err);
+            status = get_multiplier(fields[i].value, json, fields[i].key, file, err);
         }
     }
     return status;

@@ -8,9 +8,9 @@ KIND gemma2: a Gemma 2 with short windows in its first and third block, and caps
 KIND gemma2-deep: one of as many tiny blocks as Gemma 2 27B has, which scales queries likewise.
 KIND olmo2-tied: the same as KIND olmo2, but that its embeddings are its head.
 KIND tiny: a Llama of some 20,000 weights beside its embeddings.
-KIND qwen2, qwen3, mistral, smollm3, granite, olmo2: small ones of these families, Mistral's without windows and with rotary settings as
-transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to transformers' defaults
-are fields for which mlx-lm has others, and other bases are none that a reader has by default.
+KIND qwen2, qwen3, mistral, smollm3, granite, olmo2: small ones of these families, Mistral's without windows and with rotary
+settings as transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to
+transformers' defaults are fields for which mlx-lm has others, or none, and other bases are none that a reader has by default.
 """
 import array
 import json

@@ -52,6 +52,10 @@ static void test_refused(void **state) {
         refused(GRANITE, field, words);
         snprintf(field, sizeof field, "\"%s\":-2", names[i]);
         refused(GRANITE, field, names[i]);
+        snprintf(field, sizeof field, "\"%s\":1e-40", names[i]);
+        refused(GRANITE, field, "out of range");
+        snprintf(field, sizeof field, "\"%s\":1e39", names[i]);
+        refused(GRANITE, field, "out of range");
         snprintf(field, sizeof field, "\"%s\":\"1\"", names[i]);
         refused(GRANITE, field, names[i]);
         snprintf(field, sizeof field, "\"%s\":1", names[i]);
