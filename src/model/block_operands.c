@@ -66,29 +66,13 @@ float *mq_block_input_rows(const mq_block_pass *pass, mq_linear linear, const mq
                              : (linear == MQ_Q ? a->attn_in : a->ffn_in) + rows->first * n;
 }
 
-/* Rows of x[rows, columns] into panels of all tokens. */
-static void round_rows(mq_bf16 *y, const mq_block_pass *pass, const mq_rows *rows, size_t columns,
-                       const float *x) {
-    const mq_panels panels = mq_panels_of(columns);
-    for (size_t j = 0; j < panels.count; j++) {
-        const size_t width = mq_panel_width(&panels, j);
-        mq_bf16 *panel = y + mq_panel_at(&panels, j, mq_block_tokens(pass), rows->first);
-        if (panels.count == 1) {
-            pass->kernels->to_bf16(panel, x, rows->count * width);
-            return;
-        }
-        for (size_t r = 0; r < rows->count; r++) {
-            pass->kernels->to_bf16(panel + r * width, x + r * columns + j * panels.width, width);
-        }
-    }
-}
-
 void mq_block_round_input(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
                           const float *x) {
     if (pass->bf16) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, pass->config, linear);
-        round_rows(pass->activations->input_bf16[linear], pass, rows, in, x);
+        mq_round_panels(pass->activations->input_bf16[linear], mq_block_tokens(pass), rows->first,
+                        x, rows->count, in);
     }
 }
 
@@ -122,7 +106,8 @@ void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const 
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linear);
     if (pass->bf16 && mq_block_passes_on(pass, linear)) {
-        round_rows(pass->activations->d_bf16[linear], pass, rows, out, d);
+        mq_round_panels(pass->activations->d_bf16[linear], mq_block_tokens(pass), rows->first, d,
+                        rows->count, out);
     }
     if (pass->bf16 && pass->grads->linear[linear]) {
         round_turned(pass, linear, rows, 0, out, d);

@@ -20,9 +20,8 @@
 #include <string.h>
 
 #include "model/head_kernels.h"
-#include "model/kernels.h"
+#include "model/head_products.h"
 #include "model/ops.h"
-#include "tensor/product.h"
 
 enum {
     PIECES = 32,            /* of the vocabulary, each one thread's */
@@ -39,21 +38,17 @@ struct mq_head_gradient {
     const mq_context *context;
     size_t slab;            /* tokens */
     float *reference_norm;  /* [hidden_size] */
-    float *normed;          /* [2·slab, hidden_size]: the model's tokens, then the reference's */
     float *inv_rms[2];      /* [slab]: the model's, of the slab that ends and the one that begins */
     float *inv_rms_unused;  /* [slab]: the reference's */
     float *logits;          /* [2·slab·vocab_size]: chunk_of */
     float *max[2], *sum[2]; /* [PIECES, slab] */
     float *lse[2];          /* [slab] */
     float *kl;              /* [PIECES, slab] */
-    float *d_normed;        /* [PIECES, slab, hidden_size]; the sum goes into the first */
+    float *d_normed;        /* [PIECES, slab, hidden_size], of bfloat16 products in panels; the sum
+                               goes into the first */
     float *d_norm;          /* [hidden_size]: of one slab */
     float *norm_scratch;    /* [chunks, hidden_size] of mq_rmsnorm_backward */
-    float *rows;            /* [threads, CHUNK_ROWS, hidden_size] */
-    mq_bf16 *normed_bf16;   /* for products of bfloat16: normed, rows, */
-    mq_bf16 *rows_bf16;
-    mq_bf16 *d_logits; /* [threads, slab, CHUNK_ROWS_BF16] and the logits' gradients, rounded */
-    mq_products products;
+    mq_head_products products; /* their normed: the model's tokens, then the reference's */
     mq_status status[PIECES];
     mq_error error[PIECES];
 };
@@ -62,11 +57,10 @@ struct mq_head_gradient {
 typedef struct pass {
     const mq_head_kl *of;
     mq_head_gradient *memory;
-    const mq_model *model;   /* the reference, and whose shapes are meant */
-    const mq_model *head;    /* whose head makes the model's logits; model: the same for both */
-    const mq_products *bf16; /* NULL: float32 */
+    const mq_model *model; /* the reference, and whose shapes are meant */
+    const mq_model *head;  /* whose head makes the model's logits; model: the same for both */
+    bool bf16;             /* products of bfloat16 operands */
     const mq_head_kernels *kernels;
-    const mq_kernels *elementwise;
     size_t ending, beginning; /* tokens of the slab that becomes gradients in this pass over the
                                  vocabulary, and of the one that becomes logits; 0: there is none */
     float scale, softcap;     /* of logits */
@@ -84,22 +78,13 @@ static size_t slab_tokens(const mq_config *config, size_t max_tokens) {
     return mq_smaller(mq_smaller(slab > MIN_SLAB ? slab : MIN_SLAB, MAX_SLAB), max_tokens);
 }
 
-static void carve_bf16(mq_head_gradient *m, mq_slab *slab, const mq_config *config,
-                       const mq_gemm_bf16 *gemm, size_t threads) {
-    const size_t row = config->hidden_size * sizeof(mq_bf16);
-    m->normed_bf16 = mq_carve(slab, 2 * m->slab, row);
-    m->rows_bf16 = mq_carve(slab, threads * CHUNK_ROWS_BF16, row);
-    m->d_logits = mq_carve(slab, threads * m->slab, CHUNK_ROWS_BF16 * sizeof(mq_bf16));
-    m->products = mq_products_carve(slab, gemm, threads);
-}
-
 mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config, size_t max_tokens,
                                          const mq_gemm_bf16 *gemm, const mq_context *context) {
     mq_head_gradient *out = mq_carve(slab, 1, sizeof *out);
     mq_head_gradient local = {.context = context, .slab = slab_tokens(config, max_tokens)};
     const size_t n = local.slab, row = config->hidden_size * sizeof(float);
+    const size_t rows = (config->vocab_size + PIECES - 1) / PIECES; /* of the largest piece */
     local.reference_norm = mq_carve(slab, 1, row);
-    local.normed = mq_carve(slab, 2 * n, row);
     local.logits = mq_carve(slab, 2 * n, config->vocab_size * sizeof(float));
     local.inv_rms_unused = mq_carve(slab, n, sizeof(float));
     for (size_t i = 0; i < 2; i++) {
@@ -112,41 +97,15 @@ mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config,
     local.d_normed = mq_carve(slab, PIECES * n, row);
     local.d_norm = mq_carve(slab, 1, row);
     local.norm_scratch = mq_carve(slab, mq_rmsnorm_chunks(n), row);
-    local.rows = mq_carve(slab, mq_context_threads(context) * CHUNK_ROWS, row);
-    if (gemm != NULL) {
-        carve_bf16(&local, slab, config, gemm, mq_context_threads(context));
-    }
+    local.products = mq_head_products_carve(slab, config, n, mq_smaller(CHUNK_ROWS, rows),
+                                            mq_smaller(CHUNK_ROWS_BF16, rows), gemm, context);
     if (out != NULL) {
         *out = local;
     }
     return out;
 }
 
-/* --- products --------------------------------------------------------------------------------- */
-
-static mq_gemm_shape logits_shape(const mq_config *config, size_t tokens, size_t count) {
-    const size_t width = config->hidden_size;
-    return (mq_gemm_shape){.m = tokens,
-                           .n = count,
-                           .k = width,
-                           .lda = width,
-                           .ldb = width,
-                           .ldc = count,
-                           .trans_b = true};
-}
-
-/* ld: between the gradients of tokens, which are CHUNK_ROWS_BF16 apart once they are rounded. */
-static mq_gemm_shape gradient_shape(const mq_config *config, size_t tokens, size_t count, size_t ld,
-                                    bool begins) {
-    const size_t width = config->hidden_size;
-    return (mq_gemm_shape){.m = tokens,
-                           .n = width,
-                           .k = count,
-                           .lda = ld,
-                           .ldb = width,
-                           .ldc = width,
-                           .accumulate = !begins};
-}
+/* --- pieces ----------------------------------------------------------------------------------- */
 
 static size_t piece_begin(const mq_config *config, size_t piece) {
     return config->vocab_size * piece / PIECES;
@@ -161,19 +120,15 @@ static chunk chunk_at(const mq_config *config, size_t piece, size_t first, bool 
                    .begins = first == piece_begin(config, piece)};
 }
 
-/* tokens: of a slab. The logits of one side alone are made where the other has its own head. */
+/* tokens: of a slab. */
 static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_t tokens,
                               mq_error *err) {
     mq_status status = MQ_OK;
     for (size_t piece = 0; piece < PIECES; piece++) {
         chunk c = chunk_at(config, piece, piece_begin(config, piece), true);
-        for (; c.count > 0; c = chunk_at(config, piece, c.first + c.count, true)) {
-            const mq_gemm_shape shapes[] = {
-                logits_shape(config, tokens, c.count), logits_shape(config, 2 * tokens, c.count),
-                gradient_shape(config, tokens, c.count, CHUNK_ROWS_BF16, c.begins)};
-            for (size_t i = 0; status == MQ_OK && i < sizeof shapes / sizeof shapes[0]; i++) {
-                status = mq_gemm_bf16_prepare(gemm, &shapes[i], err);
-            }
+        for (; status == MQ_OK && c.count > 0;
+             c = chunk_at(config, piece, c.first + c.count, true)) {
+            status = mq_head_products_prepare(gemm, config, tokens, c.count, err);
         }
     }
     return status;
@@ -189,57 +144,17 @@ mq_status mq_head_gradient_prepare(mq_gemm_bf16 *gemm, const mq_config *config, 
     return status;
 }
 
-/* A chunk's rows of the head, in the thread's own memory: float32, and bfloat16 where the products
- * want that. */
-static mq_status read_rows(mq_operand *out, const pass *p, const mq_model *of, const chunk *c,
-                           mq_error *err) {
-    const mq_config *config = &of->config;
-    const mq_weights *weights = of->weights;
-    const char *name = mq_config_head(config);
-    const size_t thread = (size_t)omp_get_thread_num();
-    float *rows = p->memory->rows + thread * CHUNK_ROWS * config->hidden_size;
-    *out = (mq_operand){.f32 = rows};
-    const mq_status status = weights->class_->read(rows, weights, name, c->first, c->count, err);
-    if (status == MQ_OK && p->bf16 != NULL) {
-        mq_bf16 *rounded = p->memory->rows_bf16 + thread * CHUNK_ROWS_BF16 * config->hidden_size;
-        p->elementwise->to_bf16(rounded, rows, c->count * config->hidden_size);
-        out->bf16 = rounded;
-    }
-    return status;
-}
-
-/* logits[tokens, count] = normed[first_token.., hidden_size]·rowsᵀ */
-static void logits_product(float *logits, const pass *p, size_t first_token, size_t tokens,
-                           mq_operand rows, size_t count) {
-    const mq_operand normed = {p->memory->normed, p->memory->normed_bf16};
-    const mq_gemm_shape shape = logits_shape(&p->model->config, tokens, count);
-    mq_product(logits, mq_operand_at(normed, first_token * p->model->config.hidden_size), rows,
-               &shape, p->bf16);
-}
-
-/* d_normed[tokens, hidden_size] (+)= d_logits[tokens, count]·rows */
-static void gradient_product(float *d_normed, const pass *p, const float *d_logits, mq_operand rows,
-                             size_t count, bool begins) {
-    const mq_head_gradient *m = p->memory;
-    const size_t ld = p->bf16 != NULL ? CHUNK_ROWS_BF16 : count;
-    const mq_gemm_shape shape = gradient_shape(&p->model->config, p->ending, count, ld, begins);
-    mq_operand gradients = {.f32 = d_logits};
-    if (p->bf16 != NULL) {
-        mq_bf16 *rounded = m->d_logits + (size_t)omp_get_thread_num() * m->slab * CHUNK_ROWS_BF16;
-        for (size_t t = 0; t < p->ending; t++) {
-            p->elementwise->to_bf16(rounded + t * CHUNK_ROWS_BF16, d_logits + t * count, count);
-        }
-        gradients.bf16 = rounded;
-    }
-    mq_product(d_normed, gradients, rows, &shape, p->bf16);
-}
-
 /* --- chunks ----------------------------------------------------------------------------------- */
 
 /* A chunk's logits for a slab of so many tokens: [tokens, count] of the model, then [tokens, count]
  * of the reference. */
 static float *chunk_of(const pass *p, const chunk *c) {
     return p->memory->logits + 2 * p->memory->slab * c->first;
+}
+
+static mq_status read_rows(mq_head_rows *out, const pass *p, const mq_model *of, const chunk *c,
+                           mq_error *err) {
+    return mq_head_rows_read(out, &p->memory->products, of, c->first, c->count, p->bf16, err);
 }
 
 /* The piece's log-sum-exp of a token so far, with logits[count] of the chunk, made of
@@ -262,18 +177,20 @@ static void add_logits(const pass *p, const chunk *c, size_t side, size_t token,
 
 /* Logits of both sides, and the piece's log-sum-exp with them. rows: the model's; the reference's
  * take their place in memory where it has its own. */
-static mq_status begin_chunk(const pass *p, const chunk *c, mq_operand rows, mq_error *err) {
+static mq_status begin_chunk(const pass *p, const chunk *c, mq_head_rows rows, mq_error *err) {
+    const mq_head_products *products = &p->memory->products;
     const size_t tokens = p->beginning;
     float *logits = chunk_of(p, c);
     if (p->head == p->model) {
-        logits_product(logits, p, 0, 2 * tokens, rows, c->count);
+        mq_head_rows_logits(logits, products, 2 * tokens, 0, 2 * tokens, &rows, p->bf16);
     } else {
-        logits_product(logits, p, 0, tokens, rows, c->count);
+        mq_head_rows_logits(logits, products, 2 * tokens, 0, tokens, &rows, p->bf16);
         const mq_status status = read_rows(&rows, p, p->model, c, err);
         if (status != MQ_OK) {
             return status;
         }
-        logits_product(logits + tokens * c->count, p, tokens, tokens, rows, c->count);
+        mq_head_rows_logits(logits + tokens * c->count, products, 2 * tokens, tokens, tokens, &rows,
+                            p->bf16);
     }
     for (size_t side = 0; side < 2; side++) {
         for (size_t t = 0; t < tokens; t++) {
@@ -287,7 +204,7 @@ static bool wants_gradient(const pass *p) { return p->of->d_hidden != NULL; }
 
 /* The model's logits become gradients by the products that they are made of, and these, if they are
  * wanted, go on to the normed hidden states. */
-static void end_chunk(const pass *p, const chunk *c, mq_operand rows) {
+static void end_chunk(const pass *p, const chunk *c, const mq_head_rows *rows) {
     const mq_head_gradient *m = p->memory;
     const size_t at = c->piece * m->slab;
     float *logits = chunk_of(p, c);
@@ -298,23 +215,23 @@ static void end_chunk(const pass *p, const chunk *c, mq_operand rows) {
         m->kl[at + t] = c->begins ? kl : m->kl[at + t] + kl;
     }
     if (wants_gradient(p)) {
-        gradient_product(m->d_normed + at * p->model->config.hidden_size, p, logits, rows, c->count,
-                         c->begins);
+        mq_head_rows_gradient(m->d_normed + at * p->model->config.hidden_size, &m->products, logits,
+                              p->ending, rows, c->begins, p->bf16);
     }
 }
 
 static mq_status run_piece(const pass *p, size_t piece, mq_error *err) {
     const mq_config *config = &p->model->config;
     mq_status status = MQ_OK;
-    const bool bf16 = p->bf16 != NULL;
-    chunk c = chunk_at(config, piece, piece_begin(config, piece), bf16);
-    for (; status == MQ_OK && c.count > 0; c = chunk_at(config, piece, c.first + c.count, bf16)) {
-        mq_operand rows = {0};
+    chunk c = chunk_at(config, piece, piece_begin(config, piece), p->bf16);
+    for (; status == MQ_OK && c.count > 0;
+         c = chunk_at(config, piece, c.first + c.count, p->bf16)) {
+        mq_head_rows rows = {0};
         if (p->beginning > 0 || wants_gradient(p)) {
             status = read_rows(&rows, p, p->head, &c, err);
         }
         if (status == MQ_OK && p->ending > 0) {
-            end_chunk(p, &c, rows);
+            end_chunk(p, &c, &rows);
         }
         if (status == MQ_OK && p->beginning > 0) {
             status = begin_chunk(p, &c, rows, err);
@@ -402,12 +319,13 @@ static void norm_slab(const pass *p, size_t first, float *inv_rms) {
     mq_head_gradient *m = p->memory;
     const size_t width = p->model->config.hidden_size, tokens = p->beginning;
     const float eps = (float)p->model->config.rms_norm_eps;
-    mq_rmsnorm_forward(m->normed, inv_rms, of->model.hidden + first * width, of->norm, tokens,
-                       width, eps);
-    mq_rmsnorm_forward(m->normed + tokens * width, m->inv_rms_unused,
+    float *normed = m->products.normed;
+    mq_rmsnorm_forward(normed, inv_rms, of->model.hidden + first * width, of->norm, tokens, width,
+                       eps);
+    mq_rmsnorm_forward(normed + tokens * width, m->inv_rms_unused,
                        of->reference.hidden + first * width, m->reference_norm, tokens, width, eps);
-    if (p->bf16 != NULL) {
-        p->elementwise->to_bf16(m->normed_bf16, m->normed, 2 * tokens * width);
+    if (p->bf16) {
+        mq_head_round_normed(&m->products, 2 * tokens);
     }
 }
 
@@ -421,7 +339,12 @@ static void give_slab(const pass *p, size_t first, const float *inv_rms) {
         return;
     }
     merge_gradients(p);
-    mq_rmsnorm_backward(of->d_hidden + first * width, m->d_norm, m->d_normed,
+    const float *d_normed = m->d_normed;
+    if (p->bf16) { /* what was normed for this pass has been used */
+        mq_head_from_panels(m->products.normed, m->d_normed, p->ending, width);
+        d_normed = m->products.normed;
+    }
+    mq_rmsnorm_backward(of->d_hidden + first * width, m->d_norm, d_normed,
                         of->model.hidden + first * width, inv_rms, of->norm, p->ending, width,
                         false, m->norm_scratch);
     for (size_t i = 0; i < width; i++) {
@@ -442,8 +365,8 @@ static mq_status run_passes(pass *p, mq_error *err) {
             norm_slab(p, first, m->inv_rms[i % 2]);
         }
         status = run_pieces(p, err);
-        if (status == MQ_OK && p->bf16 != NULL) {
-            status = mq_gemm_bf16_check(p->bf16->gemm, err);
+        if (status == MQ_OK && p->bf16) {
+            status = mq_gemm_bf16_check(m->products.products.gemm, err);
         }
         if (status == MQ_OK && p->ending > 0) {
             give_slab(p, first - m->slab, m->inv_rms[(i + 1) % 2]);
@@ -463,9 +386,8 @@ mq_status mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory, mq
               .memory = memory,
               .model = reference,
               .head = of->model.model,
-              .bf16 = of->bf16 ? &memory->products : NULL,
+              .bf16 = of->bf16,
               .kernels = mq_head_kernels_get(),
-              .elementwise = mq_kernels_get(),
               .scale = (float)(1.0 / config->logits_scaling),
               .softcap = (float)config->final_logit_softcapping};
     if (of->d_norm != NULL) {

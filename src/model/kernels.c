@@ -3,6 +3,7 @@
 #include "model/kernels.h"
 
 #include "base/machine.h"
+#include "tensor/panels.h"
 
 extern const mq_kernels mq_kernels_baseline;
 #define MQ_KERNELS_TABLE mq_kernels_baseline
@@ -26,4 +27,21 @@ const mq_kernels *mq_kernels_get(void) {
         best = mq_kernels_at(i);
     }
     return best;
+}
+
+void mq_round_panels(mq_bf16 *y, size_t y_rows, size_t first, const float *x, size_t rows,
+                     size_t columns) {
+    const mq_kernels *kernels = mq_kernels_get();
+    const mq_panels panels = mq_panels_of(columns);
+    if (panels.count == 1) {
+        kernels->to_bf16(y + first * columns, x, rows * columns);
+        return;
+    }
+    for (size_t j = 0; j < panels.count; j++) {
+        const size_t width = mq_panel_width(&panels, j);
+        mq_bf16 *panel = y + mq_panel_at(&panels, j, y_rows, first);
+        for (size_t r = 0; r < rows; r++) {
+            kernels->to_bf16(panel + r * width, x + r * columns + j * panels.width, width);
+        }
+    }
 }

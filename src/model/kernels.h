@@ -77,6 +77,11 @@ typedef struct mq_kernels {
                              float softcap);
 } mq_kernels;
 
+/* x[rows, columns], rounded, into rows [first, first + rows) of y[y_rows, columns], in panels
+ * (tensor/panels.h). */
+void mq_round_panels(mq_bf16 *y, size_t y_rows, size_t first, const float *x, size_t rows,
+                     size_t columns);
+
 /* The fastest that this processor runs. */
 const mq_kernels *mq_kernels_get(void);
 /* All that it runs, slowest first: index 0, 1, ... until NULL. */

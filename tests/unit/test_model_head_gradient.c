@@ -191,27 +191,35 @@ static double difference(const float *a, const float *b, size_t count) {
 
 /* Rounded operands are off by 2^-9 of themselves, errors of either sign: the sums by less than 2^-6
  * of the largest. The threads change nothing there either. */
+static void check_rounded(const shape *s) {
+    sides m = make_sides(s);
+    result exact = compute(&m, s, 0.25f, 2), rounded = compute_with(&m, s, 0.25f, 2, true, false);
+    result again = compute_with(&m, s, 0.25f, 3, true, false);
+    const size_t values = s->count * s->width;
+    assert_true(difference(rounded.kl, exact.kl, s->count) < 0x1p-6);
+    assert_true(difference(rounded.d_hidden, exact.d_hidden, values) < 0x1p-6);
+    assert_true(difference(rounded.d_norm, exact.d_norm, s->width) < 0x1p-6);
+    assert_memory_not_equal(rounded.d_hidden, exact.d_hidden, values * sizeof(float));
+    assert_memory_equal(rounded.d_hidden, again.d_hidden, values * sizeof(float));
+    free_result(&exact);
+    free_result(&rounded);
+    free_result(&again);
+    free_sides(&m);
+}
+
 static void bf16_is_float32_with_rounded_operands(void **state) {
     (void)state;
+    /* Hidden states of more than one panel, with logits of the size that the others have. */
+    static const shape wide[] = {{300, 700, 140, 0.0, 16.0, false},
+                                 {300, 700, 140, 5.0, 16.0, true}};
     if (!mq_gemm_bf16_usable()) {
         skip();
     }
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        const shape *s = &shapes[i];
-        sides m = make_sides(s);
-        result exact = compute(&m, s, 0.25f, 2),
-               rounded = compute_with(&m, s, 0.25f, 2, true, false);
-        result again = compute_with(&m, s, 0.25f, 3, true, false);
-        const size_t values = s->count * s->width;
-        assert_true(difference(rounded.kl, exact.kl, s->count) < 0x1p-6);
-        assert_true(difference(rounded.d_hidden, exact.d_hidden, values) < 0x1p-6);
-        assert_true(difference(rounded.d_norm, exact.d_norm, s->width) < 0x1p-6);
-        assert_memory_not_equal(rounded.d_hidden, exact.d_hidden, values * sizeof(float));
-        assert_memory_equal(rounded.d_hidden, again.d_hidden, values * sizeof(float));
-        free_result(&exact);
-        free_result(&rounded);
-        free_result(&again);
-        free_sides(&m);
+        check_rounded(&shapes[i]);
+    }
+    for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) {
+        check_rounded(&wide[i]);
     }
 }
 
