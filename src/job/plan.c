@@ -78,6 +78,12 @@ static mq_status add_linear(mq_quantize_plan *plan, size_t layer, mq_linear line
                             mq_error *err) {
     const mq_config *config = &plan->model->config;
     const size_t groups = plan->selection.groups[layer][linear];
+    const mq_linear_place place = mq_config_linear_place(config, linear);
+    size_t *index = &plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear];
+    if (place.first > 0) { /* the tensor of the linear before it */
+        *index = groups > 0 ? index[-1] : 0;
+        return MQ_OK;
+    }
     char name[MQ_NAME_SIZE];
     mq_config_linear_name(name, config, layer, linear, "weight");
     name[strlen(name) - strlen(".weight")] = '\0';
@@ -92,9 +98,10 @@ static mq_status add_linear(mq_quantize_plan *plan, size_t layer, mq_linear line
     mq_master_linear *entry = &plan->linears[*at];
     memcpy(entry->prefix, name, sizeof name);
     mq_config_linear_shape(&entry->out, &entry->in, config, linear);
+    entry->out = place.rows;
     entry->groups = groups;
     entry->min_width = 0;
-    plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear] = (*at)++;
+    *index = (*at)++;
     return MQ_OK;
 }
 

@@ -65,8 +65,10 @@ typedef struct mq_arch {
     const char *text_model_type; /* "model_type" in there */
     const char *const *fields_beside;   /* NULL-terminated: of config.json, where text_field */
     mq_layout layouts[MQ_LAYOUT_COUNT]; /* one without names is the first (mq_arch_layout) */
-    const char
-        *linear[MQ_LINEAR_COUNT]; /* "self_attn.q_proj", ...: tensor = prefix + this + ".weight" */
+    /* "self_attn.q_proj", ...: tensor = prefix + this + ".weight". Linears of one name are the rows
+     * of one tensor (mq_config_linear_place): they follow each other in mq_linear, have the same
+     * inputs, and no biases. */
+    const char *linear[MQ_LINEAR_COUNT];
     const char *norm[MQ_NORM_COUNT]; /* "input_layernorm", ...; NULL: the family has none */
     const char *const *fields;    /* NULL-terminated: the fields that this family reads beyond those
                                      that every family has (config_fields.c) */

@@ -160,7 +160,8 @@ static mq_status check_products(const mq_config *config, const char *file, mq_er
     for (int linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t rows, columns;
         mq_config_linear_shape(&rows, &columns, config, (mq_linear)linear);
-        if (!matrix_fits(rows, columns)) {
+        rows = mq_config_linear_place(config, (mq_linear)linear).rows;
+        if (rows > MQ_MAX_DIMENSION || !matrix_fits(rows, columns)) {
             return mq_fail_file(err, MQ_ERR_INPUT, file, "%s would have %zu x %zu weights",
                                 config->arch->linear[linear], rows, columns);
         }

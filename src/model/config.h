@@ -102,9 +102,22 @@ bool mq_config_has_bias(const mq_config *config, mq_linear linear);
 size_t mq_config_norm_size(const mq_config *config,
                            mq_norm norm); /* 0: the architecture has none */
 
+/* Where a linear is stored: from row `first` on of a tensor of so many rows, that of its name. A
+ * family whose table gives several linears one name has them in one tensor, one below another in
+ * the order of mq_linear. Groups run along a row, and every row is quantized by itself: so what
+ * computes and learns knows linears alone, and what stores, selects, names and exports knows
+ * tensors alone, with the source's names. Here is where the two meet. */
+typedef struct mq_linear_place {
+    size_t first, rows;
+} mq_linear_place;
+
+/* A loop over tensors takes the linears with first 0: each tensor has one. */
+mq_linear_place mq_config_linear_place(const mq_config *config, mq_linear linear);
+
 /* Tensor names. Written into name[size], cut never (MQ_NAME_SIZE is enough for every row of the
  * table). */
 #define MQ_NAME_SIZE 160
+/* Of the tensor that has the linear's rows; a bias is the linear's own. */
 void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
                            mq_linear linear, const char *suffix); /* suffix: "weight" or "bias" */
 void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
