@@ -310,14 +310,19 @@ static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
     return status == MQ_OK ? mq_state_check_job(plan, err) : status;
 }
 
-static void warn_of_length(const mq_quantize_plan *plan) {
+static mq_status check_length(const mq_quantize_plan *plan, mq_error *err) {
+    const size_t length = plan->options->seq_len;
     const size_t most = plan->model->config.max_position_embeddings;
-    if (plan->options->recipe != MQ_RECIPE_RTN && plan->options->seq_len > most) {
+    if (plan->options->recipe == MQ_RECIPE_RTN) {
+        return MQ_OK;
+    }
+    if (length > most) {
         mq_log(plan->context, MQ_LOG_WARNING,
                "sequences of %zu tokens are longer than the model's %zu positions: it learns what "
                "it is not used for",
-               plan->options->seq_len, most);
+               length, most);
     }
+    return mq_config_check_length(&plan->model->config, length, err);
 }
 
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
@@ -340,8 +345,10 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_model_open_plain(&plan->model, options->model, err);
     }
     if (status == MQ_OK) {
+        status = check_length(plan, err);
+    }
+    if (status == MQ_OK) {
         const char *heads[MQ_LAYOUT_COUNT + 1];
-        warn_of_length(plan);
         status = mq_tensors_open_without(&plan->source, options->model,
                                          mq_config_unused_heads(heads, &plan->model->config), err);
     }

@@ -80,10 +80,14 @@ typedef struct mq_arch {
     bool query_pre_attn_scalar;    /* attention scale from that field instead of head_dim */
     bool local_rope;               /* layers with a window rotate by a base of their own */
     bool no_rope;                  /* some layers do not rotate, as no_rope_layers says */
-    const char *float16_fault;     /* "overflow on": what programs that compute in float16 do on its
-                                      models; NULL: nothing of the kind is known */
-    bool attention_bias;           /* the field says whether q, k, v and o have a bias */
-    bool qkv_bias;                 /* q, k and v have one, whatever the file says */
+    bool partial_rotary;           /* only a part of each head may rotate: partial_rotary_factor */
+    bool longrope;                 /* rotary scaling is longrope, if there is any */
+    const char *own_code; /* auto_map may name Python files modeling_THIS and configuration_THIS:
+                             what makers published before transformers had the family; NULL: none */
+    const char *float16_fault; /* "overflow on": what programs that compute in float16 do on its
+                                  models; NULL: nothing of the kind is known */
+    bool attention_bias;       /* the field says whether q, k, v and o have a bias */
+    bool qkv_bias;             /* q, k and v have one, whatever the file says */
     mq_windows windows;
     bool default_tie_word_embeddings;
     mq_activation default_activation;
@@ -96,7 +100,8 @@ typedef struct mq_arch {
     size_t default_head_dim;            /* 0: hidden_size / num_attention_heads */
     size_t default_num_key_value_heads; /* 0: num_attention_heads */
     size_t default_sliding_window, default_sliding_window_pattern;
-    size_t default_no_rope_layer_interval; /* where no_rope */
+    size_t default_no_rope_layer_interval;           /* where no_rope */
+    size_t default_original_max_position_embeddings; /* where longrope */
 } mq_arch;
 
 /* The rows; *count of them. */

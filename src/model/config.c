@@ -273,6 +273,10 @@ static mq_status parse_numbers(mq_config *out, const cJSON *json, const char *fi
     if (status == MQ_OK) {
         status = mq_json_get_bool(&out->mlp_bias, json, "mlp_bias", false, file, err);
     }
+    if (status == MQ_OK && out->mlp_bias && mq_config_linear_place(out, MQ_UP).first > 0) {
+        status = mq_fail_file(err, MQ_ERR_INPUT, file, "mlp_bias is true, which %s does not read",
+                              out->arch->architecture);
+    }
     if (status == MQ_OK && out->arch->query_pre_attn_scalar) {
         status = get_positive(&scalar, json, "query_pre_attn_scalar", false, file, err);
     }
@@ -397,7 +401,9 @@ static mq_status parse_windows(mq_config *out, const cJSON *json, const char *fi
         return status;
     }
     const cJSON *window = cJSON_GetObjectItemCaseSensitive(json, "sliding_window");
-    const bool all = out->arch->windows == MQ_WINDOWS_ALL && !cJSON_IsNull(window);
+    const bool given =
+        window != NULL ? !cJSON_IsNull(window) : out->arch->default_sliding_window > 0;
+    const bool all = out->arch->windows == MQ_WINDOWS_ALL && given;
     status = parse_local_layers(out, json, all, file, err);
     if (status != MQ_OK || !any_local(out)) {
         return status;
@@ -470,6 +476,11 @@ mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err) {
 void mq_config_free(mq_config *config) {
     mq_free(config->layer_is_local);
     mq_free(config->layer_rotation);
+    mq_free(config->rope[0].short_factor); /* rope[1] has the same, or none */
     config->layer_is_local = NULL;
     config->layer_rotation = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        config->rope[i].short_factor = config->rope[i].long_factor = NULL;
+        config->rope[i].factor_count = 0;
+    }
 }

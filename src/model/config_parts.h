@@ -24,11 +24,13 @@ mq_status mq_config_parse_beside(mq_config *config, const cJSON *json, const cJS
 mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const cJSON *text,
                                  const char *file, mq_error *err);
 
-/* Fills config->rope from either spelling. Needs arch, head_dim and max_position_embeddings. */
+/* Fills config->rope from either spelling. Needs arch, head_dim, unrotated_dim and
+ * max_position_embeddings. */
 mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
                                mq_error *err);
 
-/* Makes config->layer_rotation. Needs arch, num_hidden_layers and layer_is_local. */
+/* Makes config->layer_rotation and unrotated_dim. Needs arch, head_dim, num_hidden_layers and
+ * layer_is_local. */
 mq_status mq_config_parse_rotations(mq_config *config, const cJSON *json, const char *file,
                                     mq_error *err);
 

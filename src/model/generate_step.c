@@ -108,13 +108,13 @@ static void turn_heads(const mq_generator *g, float *x, float *inv_rms, size_t h
     const mq_config *config = &g->model->config;
     const float *cos_table = g->rotations.cos_table[rotation];
     const float *sin_table = g->rotations.sin_table[rotation];
-    const size_t dim = config->head_dim, half = dim / 2;
+    const size_t dim = config->head_dim, half = mq_config_rotary_dim(config) / 2;
     if (norm != NULL) {
         g->kernels->rmsnorm(x, inv_rms, x, norm, heads, dim, (float)config->rms_norm_eps);
     }
     if (cos_table != NULL) {
-        g->kernels->rope(x, cos_table + position * half, sin_table + position * half, heads, half,
-                         false);
+        g->kernels->rope(x, cos_table + position * half, sin_table + position * half, heads, dim,
+                         half, false);
     }
 }
 

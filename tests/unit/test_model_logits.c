@@ -254,6 +254,12 @@ int main(void) {
         "gemma2-attention-uncapped",
         "gemma2-logits-uncapped",
         "gemma2-own-head",
+        "phi3-no-window",
+        "phi3",
+        "phi4-mini-unscaled",
+        "phi4-mini",
+        "phi4-mini-factor",
+        "phi4-mini-v5",
     };
     enum { CASES = sizeof names / sizeof names[0] };
     struct CMUnitTest tests[CASES + 3];

@@ -147,7 +147,8 @@ static void test_short_sequences(void **state) {
                                         "rope-yarn",   "llama-head-dim",
                                         "qwen2",       "qwen3",
                                         "mistral",     "smollm3",
-                                        "gemma2"};
+                                        "gemma2",      "phi3",
+                                        "phi4-mini-unscaled"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         check(names[i], p, 1, 64);
     }
