@@ -86,7 +86,7 @@ def folder_weights(folder, width, reader, *dtype):
     tensors = {plain_name(name): tensor for name, tensor in tensors.items()}
     prefixes = [name[:-len(marker)] for name in tensors if name.endswith(marker)]
     packed = {prefix: read(tensors, prefix, widths.get(prefix, width), *dtype) for prefix in prefixes}
-    if any(prefix.endswith(".qkv_proj") for prefix in prefixes):  # gptqmodel takes the other fused projection apart
+    if any(".qkv_proj." in name for name in tensors):  # gptqmodel takes the other fused projection apart
         for prefix in [prefix for prefix in prefixes if prefix.endswith(".gate_proj")]:
             fused = prefix.replace(".gate_proj", ".gate_up_proj")
             packed[fused] = np.concatenate([packed.pop(prefix), packed.pop(prefix.replace(".gate_", ".up_"))])

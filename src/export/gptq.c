@@ -76,8 +76,8 @@ static const gptq_family *family_of(const mq_config *config) {
     return &other;
 }
 
-/* What gptqmodel calls a linear of a layer of the master: in name or, where it has the whole layer
- * as it is, the layer's own; NULL: the linear is none of this layer's. */
+/* What gptqmodel calls a linear whose rows are in a layer of the master, in name; NULL: they are
+ * not, or it leaves the layer whole. */
 static const char *name_of_part(char name[MQ_NAME_SIZE], const mq_config *config, const char *layer,
                                 mq_linear linear) {
     const char *own = config->arch->linear[linear], *apart = family_of(config)->apart[linear];
@@ -121,26 +121,51 @@ static mq_status add_packed(mq_plan *plan, const mq_master_view *view, mq_error 
     return status;
 }
 
-static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+/* A layer of the master, quantized or not (one of the two is NULL), as gptqmodel has it: *parts of
+ * it, 0: it is left whole. */
+static mq_status add_apart(size_t *parts, mq_plan *plan, const char *layer,
+                           const mq_master_view *view, const mq_tensor_info *plain, mq_error *err) {
     const mq_config *config = plan->job->config;
     mq_status status = MQ_OK;
-    size_t parts = 0;
+    *parts = 0;
+    for (mq_linear linear = 0; status == MQ_OK && linear < MQ_LINEAR_COUNT; linear++) {
+        char name[MQ_NAME_SIZE], weight[MQ_STORED_NAME_SIZE];
+        if (name_of_part(name, config, layer, linear) == NULL) {
+            continue;
+        }
+        const size_t first = mq_config_linear_place(config, linear).first;
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, linear);
+        (*parts)++;
+        if (view != NULL) {
+            const mq_master_view *part = NULL;
+            status = mq_integer_cut(&part, plan, view, name, first, out, err);
+            status = status == MQ_OK ? add_packed(plan, part, err) : status;
+        } else {
+            const mq_tensor_info *part = NULL;
+            mq_name_make(weight, name, "weight", 0);
+            status = mq_integer_cut_plain(&part, plan, plain, weight, first, out, err);
+            status = status == MQ_OK ? mq_add_unquantized(plan, part, err) : status;
+        }
+    }
+    return status;
+}
+
+static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+    size_t parts;
     if (!mq_integer_is_packed(plan, view)) {
         return add_dequantized(plan, view, err);
     }
-    for (mq_linear linear = 0; status == MQ_OK && linear < MQ_LINEAR_COUNT; linear++) {
-        char name[MQ_NAME_SIZE];
-        const mq_master_view *part = NULL;
-        if (name_of_part(name, config, view->prefix, linear) != NULL) {
-            size_t out, in;
-            mq_config_linear_shape(&out, &in, config, linear);
-            status = mq_integer_cut(&part, plan, view, name,
-                                    mq_config_linear_place(config, linear).first, out, err);
-            status = status == MQ_OK ? add_packed(plan, part, err) : status;
-            parts++;
-        }
-    }
-    return parts > 0 ? status : add_packed(plan, view, err);
+    const mq_status status = add_apart(&parts, plan, view->prefix, view, NULL, err);
+    return status == MQ_OK && parts == 0 ? add_packed(plan, view, err) : status;
+}
+
+static mq_status add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
+    const mq_name name = mq_name_parse(info->name);
+    size_t parts = 0;
+    const mq_status status =
+        name.form == MQ_NAME_WEIGHT ? add_apart(&parts, plan, name.stem, NULL, info, err) : MQ_OK;
+    return status == MQ_OK && parts == 0 ? mq_add_unquantized(plan, info, err) : status;
 }
 
 static void warn_of_reader(const mq_plan *plan) {
@@ -173,7 +198,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (plan->group_size % sizes[i] == 0) {
             plan->group_size = mq_integer_of(plan)->layout.group_size = sizes[i];
-            return mq_plan_walk(plan, add_linear, mq_add_unquantized, err);
+            return mq_plan_walk(plan, add_linear, add_plain, err);
         }
     }
     return mq_fail(err, MQ_ERR_USAGE,

@@ -31,6 +31,10 @@ mq_status mq_integer_add_dequantized(mq_plan *plan, const mq_master_view *view, 
 /* Rows [first, first + rows) of a layer as a layer by itself, of that prefix: the plan's. */
 mq_status mq_integer_cut(const mq_master_view **out, mq_plan *plan, const mq_master_view *view,
                          const char *prefix, size_t first, size_t rows, mq_error *err);
+/* The same of a tensor that is not quantized; its name. */
+mq_status mq_integer_cut_plain(const mq_tensor_info **out, mq_plan *plan,
+                               const mq_tensor_info *info, const char *name, size_t first,
+                               size_t rows, mq_error *err);
 /* The embedding or head that is packed, or NULL. */
 const mq_master_view *mq_integer_embedding(const mq_plan *plan);
 const mq_master_view *mq_integer_head(const mq_plan *plan);

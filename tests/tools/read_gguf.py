@@ -179,7 +179,7 @@ DEFAULTS = {"gemma3_text": {"vocab_size": 262208, "num_attention_heads": 8, "num
 
 def config_of(master):
     text = text_of(master.config)
-    return {**DEFAULTS.get(text["model_type"], {}), **text}
+    return {"num_key_value_heads": text.get("num_attention_heads"), **DEFAULTS.get(text["model_type"], {}), **text}
 
 
 def scaling_of(config):
