@@ -136,7 +136,7 @@ if(TARGET test_job_ahead)
     target_link_options(test_job_ahead PRIVATE LINKER:--wrap=mq_tensor_will_need LINKER:--wrap=mq_learner_load)
 endif()
 # What is made of products of bfloat16, on machines without such instructions, too.
-foreach(name IN ITEMS test_model_attention_bf16 test_model_block_bf16 test_model_head_gradient
+foreach(name IN ITEMS test_tensor_panels test_model_attention_bf16 test_model_block_bf16 test_model_head_gradient
         test_model_generate test_quant_learn test_quant_refit test_quant_refit_bf16 test_job_bf16)
     string(REPLACE test_ test_emulated_ emulated ${name})
     matquant_unit_test(${emulated} tests/unit/${name}.c EMULATED)

@@ -5,7 +5,7 @@
     scripts/make-block-goldens.py [FOLDER [CASE...]]    # all, or the cases that are named
 
 The blocks are transformers' own decoder layers with random weights, in float32, with eager attention. In a file:
-`config` F64 (the numbers of CONFIG below, in that order), `x`, `y`, `dy`, `dx` [tokens, hidden_size], `cos`, `sin`
+`config` F64 (the numbers of CONFIG and IF_GIVEN below, in that order), `x`, `y`, `dy`, `dx` [tokens, hidden_size], `cos`, `sin`
 [length, rotary_dim / 2], and for every parameter `weight.NAME` and its gradient `grad.NAME`, where NAME is the tensor's
 name within the block. Norms of the Gemma family are stored as the multiplier itself (1 + weight).
 """
@@ -15,15 +15,18 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import Gemma2Config, Gemma3TextConfig, LlamaConfig, Phi3Config, SmolLM3Config
+from transformers import Gemma2Config, Gemma3TextConfig, GraniteConfig, LlamaConfig, Olmo2Config, Phi3Config, SmolLM3Config
 from transformers.models.gemma2.modeling_gemma2 import Gemma2DecoderLayer
 from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
+from transformers.models.granite.modeling_granite import GraniteDecoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.olmo2.modeling_olmo2 import Olmo2DecoderLayer
 from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3DecoderLayer
 
 CONFIG = ["hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
           "rms_norm_eps", "attention_scale", "softcap", "window", "sequences", "length"]  # fmt: skip
+IF_GIVEN = ["residual_multiplier"]  # what a case need not have; behind the others
 
 # A case's place is its seed.
 CASES = {
@@ -42,6 +45,12 @@ CASES = {
     # A soft cap within a window.
     "gemma2": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
                    softcap=2.0, window=7, sequences=2, length=48),  # fmt: skip
+    # What attention and the feed-forward part add is multiplied.
+    "granite": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
+                    bias=True, softcap=0.0, window=0, sequences=2, length=24, residual_multiplier=0.22),  # fmt: skip
+    # Norms behind attention and the feed-forward part, and of all heads at once.
+    "olmo2": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
+                  softcap=0.0, window=0, sequences=2, length=24),  # fmt: skip
     # Fused projections, and heads of which a part rotates, within a window.
     "phi3": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
                  rotary_dim=8, softcap=0.0, window=7, sequences=2, length=48),  # fmt: skip
@@ -71,6 +80,11 @@ def make_layer(name, case):
         layer = LlamaDecoderLayer(LlamaConfig(**common, attention_bias=case["bias"], mlp_bias=case["bias"]), 0)
     elif name == "smollm3":
         layer = SmolLM3DecoderLayer(SmolLM3Config(**common, no_rope_layers=[0]), 0)
+    elif name == "granite":
+        layer = GraniteDecoderLayer(GraniteConfig(**common, attention_bias=case["bias"], mlp_bias=case["bias"],
+                                                  residual_multiplier=case["residual_multiplier"]), 0)  # fmt: skip
+    elif name == "olmo2":
+        layer = Olmo2DecoderLayer(Olmo2Config(**common), 0)
     elif name == "phi3":
         layer = Phi3DecoderLayer(Phi3Config(**common, pad_token_id=0), 0)
     elif name == "gemma2":
@@ -110,7 +124,8 @@ def make(name, case, folder):
         assert (run(layer, x, dict(case, softcap=0.0)) - y).abs().max() > 1e-2
     numbers = dict(case, rms_norm_eps=EPS, attention_scale=SCALE)
     cos, sin = rotary(case)
-    tensors = {"config": torch.tensor([float(numbers[key]) for key in CONFIG], dtype=torch.float64),
+    keys = CONFIG + [key for key in IF_GIVEN if key in case]
+    tensors = {"config": torch.tensor([float(numbers[key]) for key in keys], dtype=torch.float64),
                "x": x, "y": y, "dy": dy, "dx": x.grad, "cos": cos, "sin": sin}  # fmt: skip
     for parameter_name, parameter in layer.named_parameters():
         plus = 1.0 if "norm" in parameter_name and name.startswith("gemma") else 0.0

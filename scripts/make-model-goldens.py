@@ -252,6 +252,36 @@ CASES.update({
         "BF16", None, None, False,
     ),
 })
+# Granite with fields left to their defaults, where every multiplier is 1; with multipliers under which every part shows in
+# gradients, too; and with such as published ones have.
+GRANITE = change(LLAMA, ["rope_parameters", "attention_bias", "mlp_bias", "dtype"], architectures=["GraniteForCausalLM"],
+                 model_type="granite", tie_word_embeddings=True, rope_theta=1000.0, rope_scaling=None, attention_dropout=0.1,
+                 torch_dtype="bfloat16")
+MULTIPLIERS = {"embedding_multiplier": 1.5, "attention_multiplier": 0.21875, "residual_multiplier": 0.6, "logits_scaling": 0.625}
+CASES.update({
+    "granite-plain": (GRANITE, "BF16", None, None, False),
+    "granite": (
+        change(GRANITE, attention_bias=False, mlp_bias=False, **MULTIPLIERS), "BF16", "granite-plain", "granite-plain", False),
+    "granite-biases": (
+        change(GRANITE, ["rope_theta", "rope_scaling", "torch_dtype"], tie_word_embeddings=False, attention_bias=True,
+               mlp_bias=True, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0}, dtype="bfloat16",
+               embedding_multiplier=12, attention_multiplier=0.125, residual_multiplier=0.22, logits_scaling=8.0),
+        "BF16", None, None, False,
+    ),
+})
+# OLMo 2 as it is published, with a key for each query; with fewer and all that transformers' classes read besides.
+OLMO2 = change(GRANITE, architectures=["Olmo2ForCausalLM"], model_type="olmo2", attention_bias=False,
+               tie_word_embeddings=False, attention_dropout=0.0, num_key_value_heads=4)
+CASES.update({
+    "olmo2": (OLMO2, "BF16", None, None, False),
+    "olmo2-biases": (
+        change(OLMO2, ["rope_theta", "rope_scaling", "torch_dtype", "rms_norm_eps"], num_key_value_heads=2, head_dim=12,
+               attention_bias=True, tie_word_embeddings=True, num_hidden_layers=3, dtype="bfloat16",
+               rope_parameters={"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000.0,
+                                "original_max_position_embeddings": 16}),
+        "BF16", None, None, False,
+    ),
+})
 # Phi-3 as it is published, and Phi-4-mini, with fewer of its key heads and a window that binds nothing.
 PHI3 = change(LLAMA, ["mlp_bias", "rope_parameters", "dtype", "num_key_value_heads"], architectures=["Phi3ForCausalLM"],
               model_type="phi3", attention_dropout=0.0, embd_pdrop=0.0, resid_pdrop=0.0, pad_token_id=0, rope_scaling=None,

@@ -127,7 +127,7 @@ def gguf_matrices(path, config):
     from gguf import GGUFReader
     from gguf.quants import dequantize
     heads = {}
-    if config["model_type"] in ("llama", "mistral", "smollm3"):
+    if config["model_type"] in ("llama", "mistral", "smollm3", "granite"):
         heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     names, result = FUSED if config["model_type"] == "phi3" else GGUF_NAMES, {}
     for tensor in GGUFReader(path).tensors:

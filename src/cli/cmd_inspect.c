@@ -29,8 +29,14 @@ static void print_evaluations(const cJSON *list) {
     }
 }
 
-/* Prints every number, text and list of the provenance under its path, "recipe.seed"; lists on one
- * line. */
+static void print_value(const char *name, const cJSON *item) {
+    char *text = cJSON_PrintUnformatted(item);
+    cli_print_field(stdout, name, " %s", text ? text : "(out of memory)");
+    cJSON_free(text);
+}
+
+/* Prints every number, text and list of the provenance under its path, "recipe.seed"; a list on one
+ * line, or, of objects, a line each. */
 static void print_provenance(const cJSON *object, const char *path) {
     for (const cJSON *item = object->child; item; item = item->next) {
         char name[128];
@@ -40,23 +46,48 @@ static void print_provenance(const cJSON *object, const char *path) {
             print_provenance(item, name);
         } else if (cJSON_IsString(item)) {
             cli_print_field(stdout, name, " %s", item->valuestring);
+        } else if (cJSON_IsArray(item) && cJSON_IsObject(item->child)) {
+            const cJSON *element = NULL;
+            cJSON_ArrayForEach(element, item) { print_value(name, element); }
         } else {
-            char *text = cJSON_PrintUnformatted(item);
-            cli_print_field(stdout, name, " %s", text ? text : "?");
-            cJSON_free(text);
+            print_value(name, item);
         }
     }
 }
 
-static void print_widths(const mq_inspection *inspection) {
+/* What the refit measured of a width at its end; NAN: it had none, or the slice has layers of other
+ * widths, too. */
+static double refit_kl(const cJSON *provenance, unsigned width) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    if (cJSON_HasObjectItem(slice, "layer_bits")) {
+        return NAN;
+    }
+    const cJSON *refit = cJSON_GetObjectItemCaseSensitive(provenance, "refit");
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(refit, "widths")) {
+        if (number_of(item, "bits") == width) {
+            return number_of(item, "kl_after");
+        }
+    }
+    return NAN;
+}
+
+static void print_widths(const mq_inspection *inspection, const cJSON *provenance) {
     cli_table table = {0};
     char bytes[CLI_CELL_SIZE];
+    bool refitted = false;
+    for (size_t i = 0; i < inspection->width_count; i++) {
+        refitted = refitted || isfinite(refit_kl(provenance, inspection->widths[i].width));
+    }
     cli_table_row(&table);
     cli_table_cell(&table, "bits");
     cli_table_cell(&table, "trained");
     cli_table_cell(&table, "bits a weight");
     cli_table_cell(&table, "bytes");
     cli_table_cell(&table, "size");
+    if (refitted) {
+        cli_table_cell(&table, "KL held out");
+    }
     for (size_t i = 0; i < inspection->width_count; i++) {
         const mq_width_size *width = &inspection->widths[i];
         cli_table_row(&table);
@@ -65,6 +96,12 @@ static void print_widths(const mq_inspection *inspection) {
         cli_table_cell(&table, "%.3f", width->bits_per_weight);
         cli_table_cell(&table, "%zu", width->bytes);
         cli_table_cell(&table, "%s", cli_show_bytes(bytes, width->bytes));
+        const double kl = refit_kl(provenance, width->width);
+        if (isfinite(kl)) {
+            cli_table_cell(&table, "%.4f", kl);
+        } else if (refitted) {
+            cli_table_cell(&table, "-");
+        }
     }
     putchar('\n');
     cli_table_print(stdout, &table);
@@ -115,10 +152,10 @@ static void print_table(const mq_inspection *inspection, const char *folder) {
                             inspection->embedding_bits);
         }
     }
-    if (inspection->width_count > 0) {
-        print_widths(inspection);
-    }
     cJSON *provenance = inspection->provenance ? cJSON_Parse(inspection->provenance) : NULL;
+    if (inspection->width_count > 0) {
+        print_widths(inspection, provenance);
+    }
     if (provenance) {
         cJSON *evaluations = cJSON_DetachItemFromObjectCaseSensitive(provenance, "evaluations");
         if (cJSON_IsArray(evaluations) && evaluations->child) {

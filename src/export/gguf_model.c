@@ -42,10 +42,22 @@ static const mq_gguf_arch arches[] = {
      .interleaved = true,
      .scaling = true,
      .no_rope_step = 4},
+    {.model_type = "granite",
+     .name = "granite",
+     .interleaved = true,
+     .biases = true,
+     .scaling = true,
+     .factors = true,
+     .multipliers = true},
+    {.model_type = "olmo2",
+     .name = "olmo2",
+     .scaling = true,
+     .never_tied = true,
+     .even_heads = true},
     {.model_type = "phi3",
      .name = "phi3",
      .longrope = true,
-     .shares_heads = true,
+     .even_heads = true,
      .fused = {[MQ_Q] = "attn_qkv", [MQ_GATE] = "ffn_up"},
      .windows = MQ_GGUF_WINDOWS_UNUSED},
 };
@@ -100,12 +112,13 @@ static bool has_windows_alike(const mq_config *config, const mq_gguf_arch *arch)
     return alike || arch->windows != MQ_GGUF_WINDOWS_EVERY_2;
 }
 
-/* llama.cpp takes the scale of queries from the head size, but for the family's largest model. */
+/* Where the file does not say it llama.cpp takes the scale of queries from the head size, but for
+ * the family's largest model. */
 static bool scales_alike(const mq_config *config, const mq_gguf_arch *arch) {
     const size_t scalar = config->num_hidden_layers == arch->largest_layers
                               ? config->hidden_size / config->num_attention_heads
                               : config->head_dim;
-    return fabs(config->attention_scale * sqrt((double)scalar) - 1) < 1e-6;
+    return arch->multipliers || fabs(config->attention_scale * sqrt((double)scalar) - 1) < 1e-6;
 }
 
 /* What llama.cpp has not of caps; NULL: nothing. */
@@ -131,13 +144,14 @@ static mq_status check_config(const mq_plan *plan, mq_error *err) {
         wrong = "this query_pre_attn_scalar";
     } else if (arch->always_tied && !config->tie_word_embeddings) {
         wrong = "a head beside the embeddings (tie_word_embeddings)";
+    } else if (arch->even_heads && mq_config_has_own_head_dim(config)) {
+        wrong = "a head_dim other than hidden_size / num_attention_heads";
+    } else if (arch->never_tied && config->tie_word_embeddings) {
+        wrong = "embeddings that are the head (tie_word_embeddings)";
     } else if (!arch->biases && (config->attention_bias || config->mlp_bias)) {
         wrong = "biases";
     } else if (!has_windows_alike(config, arch)) {
         wrong = "windows in these layers (every second has one)";
-    } else if (arch->shares_heads &&
-               config->num_attention_heads * config->head_dim != config->hidden_size) {
-        wrong = "this head_dim";
     } else if (!rotates_alike(config, arch)) {
         wrong = "this pattern of no_rope_layers";
     }
@@ -267,6 +281,17 @@ static void put_sizes(mq_gguf_meta *meta, const mq_plan *plan) {
     }
 }
 
+static void put_multipliers(mq_gguf_meta *meta, const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
+    char k[KEY_SIZE];
+    if (mq_gguf_arch_of(plan)->multipliers) {
+        mq_gguf_f32(meta, key(k, plan, "embedding_scale"), config->embedding_multiplier);
+        mq_gguf_f32(meta, key(k, plan, "attention.scale"), config->attention_scale);
+        mq_gguf_f32(meta, key(k, plan, "residual_scale"), config->residual_multiplier);
+        mq_gguf_f32(meta, key(k, plan, "logit_scale"), config->logits_scaling);
+    }
+}
+
 /* Where the slice comes from, and the model card: one file has no README.md beside it. */
 static mq_status put_provenance(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
     cJSON *provenance = NULL;
@@ -306,6 +331,7 @@ mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *e
     mq_gguf_u32(meta, "general.quantization_version", 2);
     mq_gguf_u32(meta, "general.alignment", MQ_GGUF_ALIGNMENT);
     put_sizes(meta, plan);
+    put_multipliers(meta, plan);
     put_rope(meta, plan);
     put_longrope(meta, plan);
     put_windows(meta, plan);

@@ -25,13 +25,15 @@ typedef enum mq_gguf_cap {
 /* Architectures by config.json's model_type, that of the language model. */
 typedef struct mq_gguf_arch {
     const char *model_type, *name;
-    bool interleaved;  /* rotates neighbouring rows */
-    bool biases;       /* of any linear, as config.json says */
-    bool scaling;      /* rotary scaling of all kinds that llama.cpp has, not only linear */
-    bool factors;      /* llama3's, too: its factors are a tensor that only some loaders ask for */
-    bool longrope;     /* its two lists of factors are tensors */
-    bool always_tied;  /* has no head but the embeddings */
-    bool shares_heads; /* heads are as large together as the model */
+    bool interleaved; /* rotates neighbouring rows */
+    bool biases;      /* of any linear, as config.json says */
+    bool scaling;     /* rotary scaling of all kinds that llama.cpp has, not only linear */
+    bool factors;     /* llama3's, too: its factors are a tensor that only some loaders ask for */
+    bool longrope;    /* its two lists of factors are tensors */
+    bool always_tied; /* has no head but the embeddings */
+    bool never_tied;  /* wants a tensor for the head */
+    bool even_heads;  /* of hidden_size / num_attention_heads, always */
+    bool multipliers; /* of embeddings, queries, residuals and logits, as the file says */
     /* What tensors with the rows of several linears are called, by the first of these; NULL: as the
      * linear. */
     const char *fused[MQ_LINEAR_COUNT];

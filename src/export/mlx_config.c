@@ -10,12 +10,13 @@
 /* A family by model_type, that of the language model, and what mlx-lm has of it. */
 typedef struct mlx_family {
     const char *model_type;
-    bool biases;   /* of attention, where config.json asks for them */
-    bool head_dim; /* the field */
-    bool head;     /* one that is not the embeddings */
-    bool scaling;  /* of rotary embeddings */
-    bool windows;  /* of all layers but every n-th */
-    bool softcaps; /* of attention and logits, always */
+    bool biases;          /* of attention, where config.json asks for them */
+    bool head_dim;        /* the field */
+    bool head;            /* one that is not the embeddings */
+    bool scaling;         /* of rotary embeddings */
+    bool windows;         /* of all layers but every n-th */
+    bool softcaps;        /* of attention and logits, always */
+    bool asks_for_biases; /* has no default for attention_bias and mlp_bias */
     bool longrope; /* by its long factors always, and an attention factor of the lengths alone */
 } mlx_family;
 
@@ -30,6 +31,11 @@ static const mlx_family *family_of(const mq_config *config) {
         {.model_type = "phi3", .head = true, .scaling = true, .longrope = true},
         {.model_type = "qwen2", .biases = true, .head = true, .scaling = true},
         {.model_type = "qwen3", .head_dim = true, .head = true, .scaling = true},
+        {.model_type = "granite",
+         .biases = true,
+         .head = true,
+         .scaling = true,
+         .asks_for_biases = true},
     };
     static const mlx_family other = {
         .biases = true, .head_dim = true, .head = true, .scaling = true};
@@ -80,11 +86,6 @@ static bool has_own_attention_factor(const mq_config *config) {
     plain.factor =
         (double)config->max_position_embeddings / (double)rope->original_max_position_embeddings;
     return fabs(mq_rope_attention_factor(rope) / mq_rope_attention_factor(&plain) - 1.0) > 1e-9;
-}
-
-/* Heads of another size than their share of the model's. */
-static bool has_own_head_dim(const mq_config *config) {
-    return config->head_dim * config->num_attention_heads != config->hidden_size;
 }
 
 static void warn(const mq_plan *plan, bool lacking, const char *what) {
@@ -140,7 +141,8 @@ void mq_mlx_warn_of_reader(const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     const mlx_family *family = family_of(config);
     warn_of_refusal(plan, config->attention_bias && !family->biases, "biases", "load");
-    warn_of_refusal(plan, has_own_head_dim(config) && !family->head_dim, "head_dim", "load");
+    warn_of_refusal(plan, mq_config_has_own_head_dim(config) && !family->head_dim, "head_dim",
+                    "load");
     warn_of_refusal(plan, !config->tie_word_embeddings && !family->head,
                     "head beside the embeddings", "load");
     warn(plan, config->activation != config->arch->default_activation, "this activation");
@@ -262,9 +264,13 @@ static void fill_type(mq_json *json, cJSON *made, const char *model_type) {
     }
 }
 
+static void spell_bool(mq_json *json, cJSON *made, const char *name, bool value) {
+    cJSON_DeleteItemFromObjectCaseSensitive(made, name);
+    mq_json_put_bool(json, made, name, value);
+}
+
 static void spell_tie(mq_json *json, cJSON *made, const mq_config *config) {
-    cJSON_DeleteItemFromObjectCaseSensitive(made, "tie_word_embeddings");
-    mq_json_put_bool(json, made, "tie_word_embeddings", config->tie_word_embeddings);
+    spell_bool(json, made, "tie_word_embeddings", config->tie_word_embeddings);
 }
 
 static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
@@ -281,6 +287,10 @@ static void fill_fields(mq_json *json, cJSON *made, const mq_config *config) {
         {"max_position_embeddings", true, (double)config->max_position_embeddings},
         {"rms_norm_eps", true, config->rms_norm_eps},
         {"query_pre_attn_scalar", arch->query_pre_attn_scalar, arch->default_query_pre_attn_scalar},
+        {"embedding_multiplier", arch->multipliers, config->embedding_multiplier},
+        {"attention_multiplier", arch->multipliers, config->attention_scale},
+        {"residual_multiplier", arch->multipliers, config->residual_multiplier},
+        {"logits_scaling", arch->multipliers, config->logits_scaling},
     };
     fill_type(json, made, mq_arch_text_model_type(arch));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
@@ -329,6 +339,10 @@ void mq_mlx_spell_config(mq_json *json, cJSON *made, const mq_config *config) {
     spell_tie(json, text, config);
     if (family_of(config)->windows) {
         fill_windows(json, text, config);
+    }
+    if (family_of(config)->asks_for_biases) {
+        spell_bool(json, text, "attention_bias", config->attention_bias);
+        spell_bool(json, text, "mlp_bias", config->mlp_bias);
     }
     if (arch->no_rope) {
         fill_no_rope(json, text, config);

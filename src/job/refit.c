@@ -102,7 +102,7 @@ mq_status mq_quantize_private_names(mq_quantize_plan *plan, mq_error *err) {
     for (size_t i = 0; i < plan->selection.layers * MQ_NORM_COUNT; i++) {
         const mq_norm norm = (mq_norm)(i % MQ_NORM_COUNT);
         const bool divided = plan->options->let && norm == MQ_NORM_PRE_FFN &&
-                             mq_let_scales_norm(&plan->selection, i / MQ_NORM_COUNT);
+                             mq_let_scales_norm(&plan->selection, i / MQ_NORM_COUNT, config);
         if (mq_config_norm_size(config, norm) > 0 && (plan->refit_width_count > 0 || divided)) {
             mq_config_norm_name(plan->norms[plan->norm_count++], config, i / MQ_NORM_COUNT, norm);
         }

@@ -66,7 +66,7 @@ static void list_block(mq_state_listing *l, const mq_quantize_plan *plan, size_t
     list(l, "losses", MQ_F64, 2, plan->options->width_count);
     list(l, "seconds", MQ_F64, 1, 1);
     list(l, "epochs", MQ_U64, 1, 1);
-    if (plan->options->let && mq_let_scales_norm(&plan->selection, layer)) {
+    if (plan->options->let && mq_let_scales_norm(&plan->selection, layer, &plan->model->config)) {
         char name[MQ_NAME_SIZE];
         mq_config_norm_name(name, &plan->model->config, layer, MQ_NORM_PRE_FFN);
         list(l, name, MQ_F32, 1, mq_config_norm_size(&plan->model->config, MQ_NORM_PRE_FFN));

@@ -30,10 +30,8 @@ static void carve_forward(mq_activations *a, mq_slab *slab, const mq_config *con
     a->k_raw = a->k;
     for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
         if (mq_config_norm_size(config, norm) > 0) {
-            const size_t heads = norm == MQ_NORM_Q   ? config->num_attention_heads
-                                 : norm == MQ_NORM_K ? config->num_key_value_heads
-                                                     : 1;
-            a->inv_rms[norm] = mq_carve(slab, w->tokens * heads, size);
+            const size_t rows = mq_config_norm_rows(config, norm);
+            a->inv_rms[norm] = mq_carve(slab, w->tokens * rows, size);
         }
     }
 }
@@ -64,6 +62,11 @@ static void carve_kept(mq_activations *a, mq_slab *slab, const mq_config *config
     }
 }
 
+/* Whether a norm or residual_multiplier is between a linear's output and the residual stream. */
+static bool changes_output(const mq_config *config, mq_norm post) {
+    return mq_config_norm_size(config, post) > 0 || config->residual_multiplier != 1.0;
+}
+
 static void carve_gradients(mq_activations *a, mq_slab *slab, const mq_config *config,
                             const widths *w) {
     const size_t size = sizeof(float);
@@ -72,10 +75,10 @@ static void carve_gradients(mq_activations *a, mq_slab *slab, const mq_config *c
     a->d_q = mq_carve(slab, w->tokens * w->q, size);
     a->d_k = mq_carve(slab, w->tokens * w->kv, size);
     a->d_v = mq_carve(slab, w->tokens * w->kv, size);
-    if (mq_config_norm_size(config, MQ_NORM_POST_ATTN) > 0) {
+    if (changes_output(config, MQ_NORM_POST_ATTN)) {
         a->d_o = mq_carve(slab, w->tokens * w->hidden, size);
     }
-    if (mq_config_norm_size(config, MQ_NORM_POST_FFN) > 0) {
+    if (changes_output(config, MQ_NORM_POST_FFN)) {
         a->d_down = mq_carve(slab, w->tokens * w->hidden, size);
     }
     for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
@@ -110,21 +113,23 @@ static void carve_inputs_bf16(mq_activations *a, mq_slab *slab, const mq_config 
 static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config, const widths *w,
                        const mq_block_shape *largest, const mq_context *context) {
     const mq_attention_shape attention = attention_of(config, largest);
-    const bool in_runs = mq_block_in_runs(config), backward = a->bf16 == MQ_PASS_BACKWARD;
+    const mq_gemm_bf16 *gemm = a->products.gemm;
+    const bool backward = a->bf16 == MQ_PASS_BACKWARD;
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, linear);
-        if (in_runs && w->tokens >= MQ_RUN_ROWS) {
-            a->packed[linear] =
-                mq_carve(slab, mq_block_packed_size(a->products.gemm, config, linear, backward), 1);
-        }
+        a->packed[linear] =
+            mq_carve(slab, mq_block_packed_size(gemm, config, linear, backward), sizeof(mq_bf16));
         if (backward) {
             a->d_bf16[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
-        }
-        if (backward && in_runs) {
             a->d_turned[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
         }
+        if (backward && linear != MQ_K && linear != MQ_V && linear != MQ_UP) {
+            a->input_packed[linear] = mq_carve(
+                slab, mq_block_packed_input_size(gemm, config, linear, w->tokens), sizeof(mq_bf16));
+        }
     }
+    a->tiles = mq_carve(slab, mq_context_threads(context), MQ_BLOCK_TILE * sizeof *a->tiles);
     a->rounding_width = w->hidden > w->ffn ? w->hidden : w->ffn;
     a->rounding = mq_carve(slab, mq_context_threads(context) * MQ_ROW_CHUNK,
                            a->rounding_width * sizeof(float));
@@ -146,14 +151,14 @@ static void carve_scratch(mq_activations *a, mq_slab *slab, const mq_config *con
     const size_t tokens = mq_block_slab(config, w->tokens);
     const mq_attention_shape attention = attention_of(config, largest);
     const size_t for_attention = mq_attention_scratch(&attention, has_backward(a), context);
-    const size_t for_slab = mq_block_slab_floats(config, tokens);
-    size_t for_runs = 0;
-    if (a->products.gemm && mq_block_in_runs(config)) {
+    size_t for_parts = mq_block_slab_floats(config, tokens, a->f32 == MQ_PASS_NONE);
+    if (a->bf16 != MQ_PASS_NONE) {
         a->piece_floats = a->bf16 == MQ_PASS_BACKWARD ? mq_block_piece_floats(config) : 0;
-        for_runs = mq_context_threads(context) *
-                   mq_larger(a->piece_floats, mq_block_slab_floats(config, MQ_RUN_ROWS));
+        const size_t for_run =
+            mq_block_in_runs(config) ? mq_block_slab_floats(config, MQ_RUN_ROWS, true) : 0;
+        for_parts =
+            mq_larger(for_parts, mq_context_threads(context) * mq_larger(a->piece_floats, for_run));
     }
-    const size_t for_parts = for_slab > for_runs ? for_slab : for_runs;
     a->scratch =
         mq_carve(slab, for_parts > for_attention ? for_parts : for_attention, sizeof(float));
 }

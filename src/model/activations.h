@@ -7,7 +7,7 @@
 #include "model/block.h"
 #include "model/kernels.h"
 #include "model/ops.h"
-#include "tensor/product.h"
+#include "tensor/panels.h"
 
 struct mq_activations {
     size_t max_tokens;
@@ -24,30 +24,33 @@ struct mq_activations {
     float *act;    /* [T, I] */
     float *gate, *up; /* [T, I]: of float32 passes with backward, then their gradients; else NULL */
     float *down;      /* [T, H]; NULL where no norm follows */
-    float *inv_rms[MQ_NORM_COUNT]; /* [T], or [T, heads] */
+    float *inv_rms[MQ_NORM_COUNT]; /* [T, mq_config_norm_rows] */
 
     /* With backward only: gradients of the above. */
-    float *d_down, *d_o; /* [T, H]; NULL where no norm follows: they are dy and d_h then */
+    float *d_down, *d_o; /* [T, H]; NULL where the output is added as it is: they are dy and d_h
+                            then */
     float *d_h, *d_attn; /* [T, H], [T, Q] */
     float *d_q, *d_k,
         *d_v; /* [T, Q], [T, K], [T, K]: by attention's input, then by the linear's output */
     float *norm_sums[MQ_NORM_COUNT]; /* [mq_rmsnorm_chunks(T), n]: dweight of each chunk */
 
-    /* What is not kept, mq_block_pass.slab_*, and, never in use at the same time, attention's, and
-     * with backward in runs [threads, piece_floats]: pieces of weight gradients to be taken. */
+    /* What is not kept, mq_block_pass.slab_*, and, never in use at the same time, attention's, and,
+     * with a bfloat16 backward, [threads, piece_floats]: pieces of weight gradients to be taken. */
     float *scratch;
     size_t piece_floats;
 
-    /* Of products of bfloat16 operands; NULL where there is no such backend. */
+    /* Of products of bfloat16 operands; NULL where there is no such backend. In panels
+     * (tensor/panels.h), T the tokens of the call then. */
     mq_products products;
     mq_bf16 *input_bf16[MQ_LINEAR_COUNT]; /* [T, in]; q, k, v share theirs, and gate and up */
     mq_bf16 *d_bf16[MQ_LINEAR_COUNT];     /* [T, out]: with backward only */
     /* [T, I]: what backward is told of gate and up, which is half of what it has to read, and to
      * keep; their gradients are rounded, too. With backward only. */
     mq_bf16 *gate_bf16, *up_bf16;
-    /* With mq_block_in_runs: the weights packed, for forward or for backward, and, with backward,
-     * the gradients once more [out, tokens of the call]. */
-    mq_bf16 *packed[MQ_LINEAR_COUNT], *d_turned[MQ_LINEAR_COUNT];
+    mq_bf16 *packed[MQ_LINEAR_COUNT]; /* the weights, for forward or for backward */
+    /* Of weight gradients: gradients once more, [out, T], and inputs packed, shared as above. */
+    mq_bf16 *d_turned[MQ_LINEAR_COUNT], *input_packed[MQ_LINEAR_COUNT];
+    float *tiles;    /* [threads, MQ_BLOCK_TILE]: a panel of a result or two */
     float *rounding; /* [threads, MQ_ROW_CHUNK, rounding_width]: rows until they are rounded */
     size_t rounding_width;
     mq_bf16 *k_bf16, *v_bf16; /* [T, K]: by mq_attention_round_keys */
@@ -96,9 +99,9 @@ typedef struct mq_rows {
  * between two products that are not kept are in scratch arrays of this many tokens. */
 size_t mq_block_slab(const mq_config *config, size_t tokens);
 
-/* Tokens that one thread takes through all that a part of a block does with them, products and what
- * lies between, while its cache holds them: with bfloat16 products of models so small that it does.
- * Those products take the whole weights at once, dense, for which oneDNN has its faster kernels. */
+/* Rows of a bfloat16 product. One thread takes so many tokens through all that a part of a block
+ * does with them, products and what lies between, while its cache holds them, if the model is so
+ * small that it does. */
 #define MQ_RUN_ROWS 128
 bool mq_block_in_runs(const mq_config *config);
 
@@ -106,12 +109,13 @@ static inline bool mq_block_pass_in_runs(const mq_block_pass *pass) {
     return pass->bf16 != NULL && mq_block_in_runs(pass->config);
 }
 
-/* Floats of mq_block_pass.slab_* for a slab or run of so many tokens, and where they are. */
-size_t mq_block_slab_floats(const mq_config *config, size_t tokens);
+/* Floats of mq_block_pass.slab_* for a slab or run of so many tokens, and where they are. bf16: of
+ * a pass with such products, which has no slab_ffn. */
+size_t mq_block_slab_floats(const mq_config *config, size_t tokens, bool bf16);
 void mq_block_place_slab(mq_block_pass *pass, float *scratch, size_t tokens);
 
-/* The tiles in which threads compute c[rows, columns] of a product. The tiles at the right and
- * lower edges may be smaller. They do not depend on the number of threads, since a library may
+/* The tiles in which threads compute c[rows, columns] of a float32 product. The tiles at the right
+ * and lower edges may be smaller. They do not depend on the number of threads, since a library may
  * round products of another shape differently. */
 typedef struct mq_tiles {
     size_t rows, columns; /* of one */
@@ -167,24 +171,59 @@ void mq_block_round_input(const mq_block_pass *pass, mq_linear linear, const mq_
  */
 void mq_block_round_gradient(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
                              const float *d);
-/* Bytes of mq_activations.packed; gemm has been through mq_block_prepare for MQ_RUN_ROWS tokens. */
-size_t mq_block_packed_size(const mq_gemm_bf16 *gemm, const mq_config *config, mq_linear linear,
-                            bool backward);
-/* In runs: packs the weights for the products that a forward or a backward makes of them. */
-void mq_block_pack_weights(const mq_block_pass *pass);
+/* The same of panel j of any number of rows, d[rows, its width]. */
+void mq_block_round_gradient_panel(const mq_block_pass *pass, mq_linear linear, const mq_rows *rows,
+                                   size_t j, const float *d);
 
-/* A linear's weight gradient over all tokens is made in so many pieces. In runs they are rows,
+/* A linear's weight gradient over all tokens is made in so many pieces. Of bfloat16 they are rows,
  * which grads->take gets at once where there is one. */
 size_t mq_block_pieces(const mq_block_pass *pass, mq_linear linear);
 void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece);
-/* Floats of the largest piece in runs. */
+
+/* --- products of bfloat16 (block_products_bf16.c) --------------------------------------------- */
+
+/* Floats of a thread's tiles: two results of MQ_RUN_ROWS rows, or a piece of a weight gradient. */
+#define MQ_BLOCK_TILE (2 * MQ_RUN_ROWS * MQ_PANEL)
+
+/* Numbers of mq_activations.packed and input_packed; gemm has been through mq_block_prepare for
+ * these tokens. */
+size_t mq_block_packed_size(const mq_gemm_bf16 *gemm, const mq_config *config, mq_linear linear,
+                            bool backward);
+size_t mq_block_packed_input_size(const mq_gemm_bf16 *gemm, const mq_config *config,
+                                  mq_linear linear, size_t tokens);
+/* Floats of the largest piece of a weight gradient. */
 size_t mq_block_piece_floats(const mq_config *config);
 
-/* kernels->rmsnorm_backward for MQ_ROW_CHUNK tokens at most, with `heads` rows of n each; arrays
- * begin at the first of them. The weight's gradient goes into norm_sums where it is wanted. */
+/* Packs the weights for the products that a forward or a backward makes of them. */
+void mq_block_pack_weights(const mq_block_pass *pass);
+/* Packs the inputs whose layers' gradients are wanted. */
+void mq_block_pack_inputs(const mq_block_pass *pass);
+
+/* What mq_block_linears and mq_block_linears_backward are there. */
+void mq_block_linears_bf16(const mq_block_pass *pass, const mq_together *group,
+                           const mq_rows *slab);
+void mq_block_linears_backward_bf16(const mq_block_pass *pass, const mq_together *group,
+                                    const mq_rows *slab);
+void mq_block_weight_gradient_bf16(const mq_block_pass *pass, mq_linear linear, size_t piece);
+size_t mq_block_pieces_bf16(const mq_config *config, mq_linear linear);
+
+/* From the input of gate and up to that of down, and back: gate, up and their gradients are rounded
+ * while a cache holds them, and kept nowhere else. */
+void mq_block_gated_bf16(const mq_block_pass *pass, const mq_rows *slab);
+void mq_block_gated_backward_bf16(const mq_block_pass *pass, const mq_rows *slab);
+
+/* y = n(x) of rows->count tokens; arrays begin at the first of them. y may be x. Where the
+ * architecture has no such norm n(x) is x (not of queries and keys, which then need no call). */
+void mq_block_norm(float *y, const float *x, const mq_block_pass *pass, mq_norm norm,
+                   const mq_rows *rows);
+/* Likewise sum = base + n(x); sum may be base. */
+void mq_block_norm_add(float *sum, const float *base, const float *x, const mq_block_pass *pass,
+                       mq_norm norm, const mq_rows *rows);
+/* dx = (base ? base : 0) + the gradient through n at x by dy, of MQ_ROW_CHUNK tokens at most. dx
+ * NULL: not wanted; it may be dy or base. The weight's gradient goes into norm_sums where it is
+ * wanted. x is not read where there is no norm. */
 void mq_block_norm_backward(float *dx, const float *base, const float *dy, const float *x,
-                            const mq_block_pass *pass, mq_norm norm, const mq_rows *rows,
-                            size_t heads);
+                            const mq_block_pass *pass, mq_norm norm, const mq_rows *rows);
 
 /* The parts of a block before and after attention, for a slab of tokens; see block.h for the
  * formulas. */

@@ -59,6 +59,18 @@ static const char *const smollm3_fields[] = {
     "hidden_act", "mlp_bias", "sliding_window", "no_rope_layers", "no_rope_layer_interval", NULL,
 };
 
+static const char *const olmo2_fields[] = {"hidden_act", NULL};
+
+static const char *const granite_fields[] = {
+    "hidden_act",
+    "mlp_bias",
+    "embedding_multiplier",
+    "attention_multiplier",
+    "residual_multiplier",
+    "logits_scaling",
+    NULL,
+};
+
 /* Dropout is training's. */
 static const char *const phi3_fields[] = {
     "hidden_act",
@@ -233,6 +245,39 @@ static const mq_arch table[] = {
         .default_max_position_embeddings = 32768,
         .default_num_key_value_heads = 4,
         .default_no_rope_layer_interval = 4,
+    },
+    {
+        .architecture = "GraniteForCausalLM",
+        .model_type = "granite",
+        PLAIN_NAMES,
+        .norm = {LLAMA_NORMS},
+        .fields = granite_fields,
+        .activation_field = "hidden_act",
+        .multipliers = true,
+        .attention_bias = true,
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 10000.0,
+        .default_rms_norm_eps = 1e-6,
+        .default_max_position_embeddings = 2048,
+    },
+    {
+        .architecture = "Olmo2ForCausalLM",
+        .model_type = "olmo2",
+        PLAIN_NAMES,
+        .norm =
+            {
+                [MQ_NORM_POST_ATTN] = "post_attention_layernorm",
+                [MQ_NORM_POST_FFN] = "post_feedforward_layernorm",
+                HEAD_NORMS,
+            },
+        .fields = olmo2_fields,
+        .activation_field = "hidden_act",
+        .qk_norm_whole = true,
+        .attention_bias = true,
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 10000.0,
+        .default_rms_norm_eps = 1e-5,
+        .default_max_position_embeddings = 2048,
     },
     {
         .architecture = "Phi3ForCausalLM",

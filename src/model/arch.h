@@ -21,11 +21,11 @@ typedef enum mq_linear {
 
 typedef enum mq_norm {
     MQ_NORM_INPUT,     /* before attention */
-    MQ_NORM_POST_ATTN, /* on attention's output, before it is added (Gemma) */
+    MQ_NORM_POST_ATTN, /* on attention's output, before it is added (Gemma, OLMo 2) */
     MQ_NORM_PRE_FFN, /* before the feed-forward part (Llama calls this one post_attention_layernorm)
                       */
-    MQ_NORM_POST_FFN, /* on its output, before it is added (Gemma) */
-    MQ_NORM_Q,        /* per head, [head_dim] */
+    MQ_NORM_POST_FFN, /* on its output, before it is added (Gemma, OLMo 2) */
+    MQ_NORM_Q,        /* per head, [head_dim], or of all heads at once (qk_norm_whole) */
     MQ_NORM_K,
     MQ_NORM_COUNT
 } mq_norm;
@@ -75,13 +75,16 @@ typedef struct mq_arch {
     const char *activation_field; /* "hidden_act", ... */
     const char *activation_beside; /* a field that may stand beside it and is not read, but has to
                                       say the same; NULL: none */
+    bool qk_norm_whole;            /* queries are normed over all heads at once, and keys */
     bool norm_plus_one;            /* the norm multiplies by 1 + weight */
     bool scale_embeddings;         /* by sqrt(hidden_size), in float32 */
     bool query_pre_attn_scalar;    /* attention scale from that field instead of head_dim */
-    bool local_rope;               /* layers with a window rotate by a base of their own */
-    bool no_rope;                  /* some layers do not rotate, as no_rope_layers says */
-    bool partial_rotary;           /* only a part of each head may rotate: partial_rotary_factor */
-    bool longrope;                 /* rotary scaling is longrope, if there is any */
+    bool multipliers;     /* embedding_multiplier, attention_multiplier (the attention scale
+                             itself), residual_multiplier and logits_scaling; absent: 1 */
+    bool local_rope;      /* layers with a window rotate by a base of their own */
+    bool no_rope;         /* some layers do not rotate, as no_rope_layers says */
+    bool partial_rotary;  /* only a part of each head may rotate: partial_rotary_factor */
+    bool longrope;        /* rotary scaling is longrope, if there is any */
     const char *own_code; /* auto_map may name Python files modeling_THIS and configuration_THIS:
                              what makers published before transformers had the family; NULL: none */
     const char *float16_fault; /* "overflow on": what programs that compute in float16 do on its

@@ -4,8 +4,8 @@
  * make one by one, each with a library of one thread; what lies between is done on a few rows at a
  * time. That a thread keeps some tokens and makes all columns of them is slower with OpenBLAS,
  * which packs all weights anew for each run of tokens, and no more threads have work than there are
- * runs. With bfloat16 products and a small model it is faster: oneDNN can be given weights that are
- * packed already, and what lies between products is in the cache (mq_block_in_runs). */
+ * runs. With bfloat16 products, whose weights are packed once for all, it is faster where the model
+ * is small: what lies between products is in the cache then (mq_block_in_runs). */
 #include <assert.h>
 #include <omp.h>
 #include <string.h>
@@ -28,19 +28,67 @@ mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_bl
 
 /* --- what the parts share --------------------------------------------------------------------- */
 
+static float *inv_rms_of(const mq_block_pass *pass, mq_norm norm, const mq_rows *rows) {
+    return pass->activations->inv_rms[norm] + rows->first * mq_config_norm_rows(pass->config, norm);
+}
+
+/* Of the residual stream: what is normed where there is no norm. */
+static size_t stream_floats(const mq_block_pass *pass, const mq_rows *rows) {
+    return rows->count * pass->config->hidden_size;
+}
+
+void mq_block_norm(float *y, const float *x, const mq_block_pass *pass, mq_norm norm,
+                   const mq_rows *rows) {
+    const size_t n = mq_config_norm_size(pass->config, norm);
+    if (n > 0) {
+        pass->kernels->rmsnorm(y, inv_rms_of(pass, norm, rows), x, pass->weights->norm[norm],
+                               rows->count * mq_config_norm_rows(pass->config, norm), n,
+                               (float)pass->config->rms_norm_eps);
+    } else if (y != x) {
+        memcpy(y, x, stream_floats(pass, rows) * sizeof *y);
+    }
+}
+
+void mq_block_norm_add(float *sum, const float *base, const float *x, const mq_block_pass *pass,
+                       mq_norm norm, const mq_rows *rows) {
+    const size_t n = mq_config_norm_size(pass->config, norm);
+    if (n > 0) {
+        pass->kernels->rmsnorm_add(sum, inv_rms_of(pass, norm, rows), base, x,
+                                   pass->weights->norm[norm], rows->count, n,
+                                   (float)pass->config->rms_norm_eps);
+    } else {
+        pass->kernels->add(sum, base, x, stream_floats(pass, rows));
+    }
+}
+
+/* The same without a norm. */
+static void pass_back(float *dx, const float *base, const float *dy, const mq_block_pass *pass,
+                      const mq_rows *rows) {
+    if (base) {
+        pass->kernels->add(dx, base, dy, stream_floats(pass, rows));
+    } else if (dx != dy) {
+        memcpy(dx, dy, stream_floats(pass, rows) * sizeof *dx);
+    }
+}
+
 void mq_block_norm_backward(float *dx, const float *base, const float *dy, const float *x,
-                            const mq_block_pass *pass, mq_norm norm, const mq_rows *rows,
-                            size_t heads) {
+                            const mq_block_pass *pass, mq_norm norm, const mq_rows *rows) {
     assert(rows->count <= MQ_ROW_CHUNK && rows->first % MQ_ROW_CHUNK == 0);
     const size_t n = mq_config_norm_size(pass->config, norm);
-    const float *inv_rms = pass->activations->inv_rms[norm] + rows->first * heads;
     float *sum = NULL;
+    if (n == 0) {
+        if (dx) {
+            pass_back(dx, base, dy, pass, rows);
+        }
+        return;
+    }
     if (pass->grads->norm[norm]) {
         sum = pass->activations->norm_sums[norm] + rows->first / MQ_ROW_CHUNK * n;
         memset(sum, 0, n * sizeof *sum);
     }
-    pass->kernels->rmsnorm_backward(dx, sum, base, dy, x, inv_rms, pass->weights->norm[norm],
-                                    rows->count * heads, n);
+    pass->kernels->rmsnorm_backward(dx, sum, base, dy, x, inv_rms_of(pass, norm, rows),
+                                    pass->weights->norm[norm],
+                                    rows->count * mq_config_norm_rows(pass->config, norm), n);
 }
 
 static mq_rows chunk_at(size_t first, const mq_rows *slab) {
@@ -71,7 +119,7 @@ typedef void block_part(const mq_block_pass *, const mq_rows *);
 /* part for all runs of tokens, each by one thread. */
 static void for_runs(block_part *part, const mq_block_pass *pass) {
     const size_t tokens = mq_block_tokens(pass);
-    const size_t floats = mq_block_slab_floats(pass->config, MQ_RUN_ROWS);
+    const size_t floats = mq_block_slab_floats(pass->config, MQ_RUN_ROWS, true);
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(pass->context))
     for (size_t first = 0; first < tokens; first += MQ_RUN_ROWS) {
         const size_t rest = tokens - first;
@@ -136,7 +184,9 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
     const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
     const mq_attention_inputs inputs = attention_inputs(activations);
     const mq_attention_run run = attention_run(&pass, &attention);
-    mq_block_pack_weights(&pass);
+    if (pass.bf16) {
+        mq_block_pack_weights(&pass);
+    }
     for_tokens(mq_block_qkv_forward, &pass);
     if (shape->packed) {
         mq_attention_forward_packed(activations->attn, &inputs, shape->packed, &run);
@@ -212,7 +262,7 @@ static void weight_gradients(const mq_block_pass *pass, const mq_context *contex
             const size_t begin = ends[i] - piece_count(pass, order[i]);
             mq_block_weight_gradient(pass, order[i], task - begin);
         }
-        if (pass->grads->take && !mq_block_pass_in_runs(pass)) { /* some pieces are columns */
+        if (pass->grads->take && !pass->bf16) { /* some pieces are columns */
 #pragma omp barrier
             for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
                 give_rows(pass, order[i]);
@@ -248,7 +298,9 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
                                        [MQ_DOWN] = a->d_down ? a->d_down : dy}};
     assert((pass.bf16 ? a->bf16 : a->f32) == MQ_PASS_BACKWARD);
     find_wanted(&pass);
-    mq_block_pack_weights(&pass);
+    if (pass.bf16) {
+        mq_block_pack_weights(&pass);
+    }
     for_tokens(mq_block_ffn_backward, &pass);
     if (pass.through_attention) {
         const mq_attention_shape attention = mq_block_attention_shape(shape->config, shape);
@@ -258,6 +310,9 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
         const mq_attention_run run = attention_run(&pass, &attention);
         mq_attention_backward(&by_inputs, &kept, &inputs, &run);
         for_tokens(mq_block_qkv_backward, &pass);
+    }
+    if (pass.bf16) {
+        mq_block_pack_inputs(&pass);
     }
     weight_gradients(&pass, context);
 }

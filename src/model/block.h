@@ -2,10 +2,11 @@
  *
  * With n_i the norms that the architecture has and residual stream x [tokens, hidden_size]:
  *   q = rope(n_q(Q·n_input(x)))   k = rope(n_k(K·n_input(x)))   v = V·n_input(x)
- *   h = x + n_post_attn(O·attention(q, k, v))
- *   y = h + n_post_ffn(DOWN·(act(GATE·n_pre_ffn(h)) ⊙ UP·n_pre_ffn(h)))
- * where rope changes nothing in layers that do not rotate;
- * tokens = sequences · length; attention is causal within each sequence, positions 0 … length-1. */
+ *   h = x + n_post_attn(r·O·attention(q, k, v))
+ *   y = h + n_post_ffn(r·DOWN·(act(GATE·n_pre_ffn(h)) ⊙ UP·n_pre_ffn(h)))
+ * where r is residual_multiplier, of families that have no such norms, and rope changes nothing in
+ * layers that do not rotate; tokens = sequences · length; attention is causal within each sequence,
+ * positions 0 … length-1. */
 #ifndef MQ_MODEL_BLOCK_H
 #define MQ_MODEL_BLOCK_H
 
@@ -98,9 +99,8 @@ mq_activations *mq_activations_carve_beside(mq_slab *slab, const mq_activations 
                                             const mq_activations_use *use,
                                             const mq_context *context);
 
-/* Rows of the largest products that a thread makes at a time, for blocks of so many tokens, of
- * float32 and of larger models' bfloat16. */
-size_t mq_block_tile_rows(size_t tokens);
+/* Rows of the largest products that a thread makes at a time, for blocks of so many tokens. */
+size_t mq_block_tile_rows(size_t tokens, bool bf16);
 
 /* Makes gemm ready for the products of a block of config's with so many sequences of so many tokens
  * (attention's have shapes by that), forward and, if wanted, backward. */

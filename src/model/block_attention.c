@@ -22,12 +22,9 @@ static void rotate(float *x, const mq_block_pass *pass, const mq_rows *rows, siz
  * arrays, and may be the same. */
 static void place(float *rotated, const float *raw, const mq_block_pass *pass, const mq_rows *rows,
                   mq_norm norm, size_t heads) {
-    const mq_activations *a = pass->activations;
-    const size_t d = pass->config->head_dim, at = rows->first * heads * d;
+    const size_t at = rows->first * heads * pass->config->head_dim;
     if (pass->weights->norm[norm]) {
-        pass->kernels->rmsnorm(rotated + at, a->inv_rms[norm] + rows->first * heads, raw + at,
-                               pass->weights->norm[norm], rows->count * heads, d,
-                               (float)pass->config->rms_norm_eps);
+        mq_block_norm(rotated + at, raw + at, pass, norm, rows);
     }
     rotate(rotated + at, pass, rows, heads, false);
 }
@@ -44,11 +41,9 @@ static void place_both(const mq_block_pass *pass, const mq_rows *rows) {
 }
 
 static void input_norm(const mq_block_pass *pass, const mq_rows *rows) {
-    const size_t n = pass->config->hidden_size;
     float *attn_in = mq_block_input_rows(pass, MQ_Q, rows);
-    pass->kernels->rmsnorm(attn_in, pass->activations->inv_rms[MQ_NORM_INPUT] + rows->first,
-                           pass->x + rows->first * n, pass->weights->norm[MQ_NORM_INPUT],
-                           rows->count, n, (float)pass->config->rms_norm_eps);
+    mq_block_norm(attn_in, pass->x + rows->first * pass->config->hidden_size, pass, MQ_NORM_INPUT,
+                  rows);
     mq_block_round_input(pass, MQ_Q, rows, attn_in);
 }
 
@@ -64,7 +59,7 @@ static void place_backward(float *d, const float *raw, const mq_block_pass *pass
     const size_t at = rows->first * heads * pass->config->head_dim;
     rotate(d + at, pass, rows, heads, true);
     if (pass->weights->norm[norm]) {
-        mq_block_norm_backward(d + at, NULL, d + at, raw + at, pass, norm, rows, heads);
+        mq_block_norm_backward(d + at, NULL, d + at, raw + at, pass, norm, rows);
     }
 }
 
@@ -83,7 +78,7 @@ static void input_norm_backward(const mq_block_pass *pass, const mq_rows *rows) 
     float *dx = pass->grads->input ? pass->grads->input + at : NULL;
     mq_block_norm_backward(dx, pass->activations->d_h + at,
                            mq_block_input_gradient(pass, MQ_Q, rows), pass->x + at, pass,
-                           MQ_NORM_INPUT, rows, 1);
+                           MQ_NORM_INPUT, rows);
 }
 
 void mq_block_qkv_backward(const mq_block_pass *pass, const mq_rows *slab) {

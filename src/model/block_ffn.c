@@ -15,52 +15,57 @@ static float *middle(const mq_block_pass *pass, const mq_rows *rows) {
     return (a->h ? a->h : pass->y) + rows->first * pass->config->hidden_size;
 }
 
-/* h = x + n_post_attn(o), ffn_in = n_pre_ffn(h). */
+/* residual_multiplier times rows of a linear's output, or of the gradient by it. */
+static void multiply(float *rows, const mq_block_pass *pass, size_t count) {
+    const float factor = (float)pass->config->residual_multiplier;
+    if (factor != 1.0F) {
+        pass->kernels->scale(rows, factor, count);
+    }
+}
+
+/* h = x + n_post_attn(r·o), ffn_in = n_pre_ffn(h). */
 static void after_attention(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
     const size_t n = pass->config->hidden_size;
-    const float eps = (float)pass->config->rms_norm_eps;
-    const float *ffn_norm = pass->weights->norm[MQ_NORM_PRE_FFN];
-    const float *x = pass->x + rows->first * n, *o = mq_block_output(pass, MQ_O, rows);
+    const float *x = pass->x + rows->first * n;
+    float *o = mq_block_output(pass, MQ_O, rows);
     float *h = middle(pass, rows), *ffn_in = mq_block_input_rows(pass, MQ_GATE, rows);
-    float *ffn_inv_rms = a->inv_rms[MQ_NORM_PRE_FFN] + rows->first;
-    if (pass->weights->norm[MQ_NORM_POST_ATTN]) {
-        pass->kernels->rmsnorm_add(h, a->inv_rms[MQ_NORM_POST_ATTN] + rows->first, x, o,
-                                   pass->weights->norm[MQ_NORM_POST_ATTN], rows->count, n, eps);
-        pass->kernels->rmsnorm(ffn_in, ffn_inv_rms, h, ffn_norm, rows->count, n, eps);
+    multiply(o, pass, rows->count * n);
+    if (pass->weights->norm[MQ_NORM_PRE_FFN] && !pass->weights->norm[MQ_NORM_POST_ATTN]) {
+        pass->kernels->add_rmsnorm(h, ffn_in, a->inv_rms[MQ_NORM_PRE_FFN] + rows->first, x, o,
+                                   pass->weights->norm[MQ_NORM_PRE_FFN], rows->count, n,
+                                   (float)pass->config->rms_norm_eps);
     } else {
-        pass->kernels->add_rmsnorm(h, ffn_in, ffn_inv_rms, x, o, ffn_norm, rows->count, n, eps);
+        mq_block_norm_add(h, x, o, pass, MQ_NORM_POST_ATTN, rows);
+        mq_block_norm(ffn_in, h, pass, MQ_NORM_PRE_FFN, rows);
     }
     mq_block_round_input(pass, MQ_GATE, rows, ffn_in);
 }
 
 static void gated_input(const mq_block_pass *pass, const mq_rows *rows) {
-    const mq_activations *a = pass->activations;
     const size_t n = pass->config->intermediate_size, at = rows->first * n;
-    const float *gate = mq_block_output(pass, MQ_GATE, rows);
-    const float *up = mq_block_output(pass, MQ_UP, rows);
+    pass->kernels->glu[pass->config->activation](
+        pass->activations->act + at, mq_block_output(pass, MQ_GATE, rows),
+        mq_block_output(pass, MQ_UP, rows), rows->count * n);
+}
+
+/* act(gate)·up of the input of both. */
+static void gated(const mq_block_pass *pass, const mq_rows *slab) {
     if (pass->bf16) {
-        const bool keep = a->bf16 == MQ_PASS_BACKWARD;
-        pass->kernels->glu_bf16[pass->config->activation](
-            a->input_bf16[MQ_DOWN] + at, keep ? a->gate_bf16 + at : NULL,
-            keep ? a->up_bf16 + at : NULL, gate, up, rows->count * n);
+        mq_block_gated_bf16(pass, slab);
     } else {
-        pass->kernels->glu[pass->config->activation](a->act + at, gate, up, rows->count * n);
+        mq_block_linears(pass, &mq_block_gate_up, slab);
+        mq_block_for_rows(gated_input, pass, slab);
     }
 }
 
-/* y = h + n_post_ffn(down). */
+/* y = h + n_post_ffn(r·down). */
 static void after_ffn(const mq_block_pass *pass, const mq_rows *rows) {
     const size_t n = pass->config->hidden_size;
-    const float *h = middle(pass, rows), *down = mq_block_output(pass, MQ_DOWN, rows);
-    float *y = pass->y + rows->first * n;
-    if (pass->weights->norm[MQ_NORM_POST_FFN]) {
-        pass->kernels->rmsnorm_add(y, pass->activations->inv_rms[MQ_NORM_POST_FFN] + rows->first, h,
-                                   down, pass->weights->norm[MQ_NORM_POST_FFN], rows->count, n,
-                                   (float)pass->config->rms_norm_eps);
-    } else {
-        pass->kernels->add(y, h, down, rows->count * n);
-    }
+    const float *h = middle(pass, rows);
+    float *down = mq_block_output(pass, MQ_DOWN, rows), *y = pass->y + rows->first * n;
+    multiply(down, pass, rows->count * n);
+    mq_block_norm_add(y, h, down, pass, MQ_NORM_POST_FFN, rows);
 }
 
 void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *slab) {
@@ -69,40 +74,46 @@ void mq_block_ffn_forward(const mq_block_pass *pass, const mq_rows *slab) {
     }
     mq_block_linears(pass, &mq_block_o, slab);
     mq_block_for_rows(after_attention, pass, slab);
-    mq_block_linears(pass, &mq_block_gate_up, slab);
-    mq_block_for_rows(gated_input, pass, slab);
+    gated(pass, slab);
     mq_block_linears(pass, &mq_block_down, slab);
     mq_block_for_rows(after_ffn, pass, slab);
 }
 
 /* --- backward --------------------------------------------------------------------------------- */
 
+/* d_out[T, H], the gradient by a linear's output, of d[rows, H], that by what is added: through the
+ * norm of out[T, H], where there is one. */
+static void added_backward(float *d_out, const float *d, const float *out,
+                           const mq_block_pass *pass, mq_norm norm, const mq_rows *rows) {
+    const size_t n = pass->config->hidden_size, at = rows->first * n;
+    mq_block_norm_backward(d_out + at, NULL, d, out ? out + at : NULL, pass, norm, rows);
+    multiply(d_out + at, pass, rows->count * n);
+}
+
 static void after_ffn_backward(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
-    const size_t at = rows->first * pass->config->hidden_size;
     if (a->d_down) {
-        mq_block_norm_backward(a->d_down + at, NULL, pass->dy + at, a->down + at, pass,
-                               MQ_NORM_POST_FFN, rows, 1);
+        added_backward(a->d_down, pass->dy + rows->first * pass->config->hidden_size, a->down, pass,
+                       MQ_NORM_POST_FFN, rows);
     }
     mq_block_round_gradient(pass, MQ_DOWN, rows, mq_block_gradient_rows(pass, MQ_DOWN, rows));
 }
 
-/* Gradients of gate and up: in place of themselves, or, where they are to be rounded, in what the
- * cache holds. */
+/* Gradients of gate and up in place of themselves. */
 static void gated_input_backward(const mq_block_pass *pass, const mq_rows *rows) {
     const mq_activations *a = pass->activations;
-    const mq_activation activation = pass->config->activation;
     const size_t n = pass->config->intermediate_size, at = rows->first * n;
-    float *d_act = mq_block_input_gradient(pass, MQ_DOWN, rows);
+    float *gate = a->gate + at, *up = a->up + at;
+    pass->kernels->glu_backward[pass->config->activation](
+        gate, up, mq_block_input_gradient(pass, MQ_DOWN, rows), gate, up, rows->count * n);
+}
+
+static void gated_backward(const mq_block_pass *pass, const mq_rows *slab) {
     if (pass->bf16) {
-        float *d_up = mq_block_rounding_rows(a);
-        pass->kernels->glu_backward_bf16[activation](d_act, d_up, d_act, a->gate_bf16 + at,
-                                                     a->up_bf16 + at, rows->count * n);
-        mq_block_round_gradient(pass, MQ_GATE, rows, d_act);
-        mq_block_round_gradient(pass, MQ_UP, rows, d_up);
+        mq_block_gated_backward_bf16(pass, slab);
     } else {
-        float *gate = a->gate + at, *up = a->up + at;
-        pass->kernels->glu_backward[activation](gate, up, d_act, gate, up, rows->count * n);
+        mq_block_linears_backward(pass, &mq_block_down, slab);
+        mq_block_for_rows(gated_input_backward, pass, slab);
     }
 }
 
@@ -112,11 +123,10 @@ static void after_attention_backward(const mq_block_pass *pass, const mq_rows *r
     const size_t at = rows->first * pass->config->hidden_size;
     float *d_h = pass->through_o ? a->d_h + at : NULL;
     mq_block_norm_backward(d_h, pass->dy + at, mq_block_input_gradient(pass, MQ_GATE, rows),
-                           a->h + at, pass, MQ_NORM_PRE_FFN, rows, 1);
+                           a->h + at, pass, MQ_NORM_PRE_FFN, rows);
     if (pass->through_o) {
         if (a->d_o) {
-            mq_block_norm_backward(a->d_o + at, NULL, d_h, a->o + at, pass, MQ_NORM_POST_ATTN, rows,
-                                   1);
+            added_backward(a->d_o, d_h, a->o, pass, MQ_NORM_POST_ATTN, rows);
         }
         mq_block_round_gradient(pass, MQ_O, rows, mq_block_gradient_rows(pass, MQ_O, rows));
     }
@@ -127,8 +137,7 @@ void mq_block_ffn_backward(const mq_block_pass *pass, const mq_rows *slab) {
     if (!pass->through_ffn) {
         return;
     }
-    mq_block_linears_backward(pass, &mq_block_down, slab);
-    mq_block_for_rows(gated_input_backward, pass, slab);
+    gated_backward(pass, slab);
     if (!pass->through_o && !pass->grads->norm[MQ_NORM_PRE_FFN]) {
         return;
     }

@@ -1,6 +1,6 @@
-/* The matrix products of a block's linear layers, of float32 or of bfloat16 operands: forward and
- * input gradient for a slab of tokens in tiles, or for a run of them whole and from packed weights,
- * weight gradient over all tokens in pieces. */
+/* The matrix products of a block's linear layers, of float32 operands: forward and input gradient
+ * for a slab of tokens in tiles, weight gradient over all tokens in pieces; those of bfloat16
+ * operands are block_products_bf16.c's. */
 #include <assert.h>
 #include <omp.h>
 
@@ -43,23 +43,26 @@ size_t mq_block_slab(const mq_config *config, size_t tokens) {
 }
 
 bool mq_block_in_runs(const mq_config *config) {
-    /* 4 MiB. The second-level cache of the processors with AMX has 2; SmolLM2-135M's 1.8 and Gemma
-     * 3 270M's 2.3 gain (tests/bench/RESULTS.md, "Speed"), larger ones have not been measured. */
-    return mq_block_slab_floats(config, MQ_RUN_ROWS) <= (size_t)1 << 20;
+    /* SmolLM2-135M's 3,648 and Gemma 3 270M's 4,736 gain (tests/bench/RESULTS.md, "Speed"), larger
+     * ones have not been measured. */
+    return config->hidden_size + 2 * config->intermediate_size <= 8192;
 }
 
-size_t mq_block_slab_floats(const mq_config *config, size_t tokens) {
-    return tokens * (config->hidden_size + 2 * config->intermediate_size);
+size_t mq_block_slab_floats(const mq_config *config, size_t tokens, bool bf16) {
+    return tokens * (config->hidden_size + (bf16 ? 0 : 2 * config->intermediate_size));
 }
 
 void mq_block_place_slab(mq_block_pass *pass, float *scratch, size_t tokens) {
-    const size_t ffn = tokens * pass->config->intermediate_size;
     pass->slab_hidden = scratch;
-    pass->slab_ffn[0] = scratch + tokens * pass->config->hidden_size;
-    pass->slab_ffn[1] = pass->slab_ffn[0] + ffn;
+    if (!pass->bf16) {
+        pass->slab_ffn[0] = scratch + tokens * pass->config->hidden_size;
+        pass->slab_ffn[1] = pass->slab_ffn[0] + tokens * pass->config->intermediate_size;
+    }
 }
 
-size_t mq_block_tile_rows(size_t tokens) { return tokens < TILE_ROWS ? tokens : TILE_ROWS; }
+size_t mq_block_tile_rows(size_t tokens, bool bf16) {
+    return mq_smaller(tokens, bf16 ? MQ_RUN_ROWS : TILE_ROWS);
+}
 
 static size_t in_pieces(size_t count, size_t pieces) {
     const size_t piece = (count + pieces - 1) / pieces;
@@ -106,19 +109,11 @@ static tile_view tile_at(const mq_tiles *tiles, size_t index, size_t rows, size_
 
 /* --- the shapes of products ------------------------------------------------------------------- */
 
-/* Whether a run's products read packed weights: the last run of some numbers of tokens is shorter,
- * and other shapes may have other layouts. */
-static bool is_packed(const mq_config *config, size_t rows) {
-    return mq_block_in_runs(config) && rows == MQ_RUN_ROWS;
-}
-
-/* in_run: the tile is all of a run's product. */
-static mq_gemm_shape forward_shape(const mq_config *config, mq_linear linear, const tile_view *tile,
-                                   bool in_run) {
+static mq_gemm_shape forward_shape(const mq_config *config, mq_linear linear,
+                                   const tile_view *tile) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    return (mq_gemm_shape){.packed_b = in_run && is_packed(config, tile->rows),
-                           .m = tile->rows,
+    return (mq_gemm_shape){.m = tile->rows,
                            .n = tile->columns,
                            .k = in,
                            .lda = in,
@@ -128,11 +123,10 @@ static mq_gemm_shape forward_shape(const mq_config *config, mq_linear linear, co
 }
 
 static mq_gemm_shape backward_shape(const mq_config *config, mq_linear linear,
-                                    const tile_view *tile, bool accumulate, bool in_run) {
+                                    const tile_view *tile, bool accumulate) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    return (mq_gemm_shape){.packed_b = in_run && is_packed(config, tile->rows),
-                           .m = tile->rows,
+    return (mq_gemm_shape){.m = tile->rows,
                            .n = tile->columns,
                            .k = out,
                            .lda = out,
@@ -143,19 +137,18 @@ static mq_gemm_shape backward_shape(const mq_config *config, mq_linear linear,
 
 /* Pieces of weight gradients are at most so many rows or columns, along the longer side. Of less
  * than that their products are slower, and of more there would be too few pieces for the threads.
- * In runs they are rows, of the gradient turned: all operands are dense then. */
+ */
 #define PIECE 512
-#define TURNED_PIECE 256
 
-static size_t piece_count(const mq_config *config, mq_linear linear, bool turned) {
+static size_t piece_count(const mq_config *config, mq_linear linear) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    return turned ? (out + TURNED_PIECE - 1) / TURNED_PIECE
-                  : ((out > in ? out : in) + PIECE - 1) / PIECE;
+    return ((out > in ? out : in) + PIECE - 1) / PIECE;
 }
 
 size_t mq_block_pieces(const mq_block_pass *pass, mq_linear linear) {
-    return piece_count(pass->config, linear, mq_block_pass_in_runs(pass));
+    return pass->bf16 ? mq_block_pieces_bf16(pass->config, linear)
+                      : piece_count(pass->config, linear);
 }
 
 /* dw[rows, columns] of a piece begins at its `row` and `column`. */
@@ -164,21 +157,20 @@ typedef struct piece_view {
     mq_gemm_shape shape;
 } piece_view;
 
-static piece_view piece_of(const mq_config *config, mq_linear linear, size_t piece, size_t tokens,
-                           bool turned) {
+static piece_view piece_of(const mq_config *config, mq_linear linear, size_t piece, size_t tokens) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    const bool by_rows = turned || out > in;
-    const size_t side = by_rows ? out : in, pieces = piece_count(config, linear, turned);
+    const bool by_rows = out > in;
+    const size_t side = by_rows ? out : in, pieces = piece_count(config, linear);
     const size_t begin = side * piece / pieces, count = side * (piece + 1) / pieces - begin;
     piece_view view = {.row = by_rows ? begin : 0, .column = by_rows ? 0 : begin};
     view.shape = (mq_gemm_shape){.m = by_rows ? count : out,
                                  .n = by_rows ? in : count,
                                  .k = tokens,
-                                 .lda = turned ? tokens : out,
+                                 .lda = out,
                                  .ldb = in,
                                  .ldc = in,
-                                 .trans_a = !turned};
+                                 .trans_a = true};
     return view;
 }
 
@@ -195,159 +187,18 @@ static size_t outputs_of(const mq_config *config, const mq_together *group) {
     return sum;
 }
 
-/* Of products that together have so many columns. In runs one tile is all. */
-static mq_tiles tiles_of(const mq_config *config, size_t rows, size_t columns, size_t together) {
-    const mq_tiles all = {.rows = rows, .columns = columns, .down = 1, .across = 1};
-    return mq_block_in_runs(config) ? all : mq_block_tiles(rows, columns, together);
-}
-
-/* The shapes of all tiles of one linear's products. */
-static mq_status prepare_linear(mq_gemm_bf16 *gemm, const mq_config *config, mq_linear linear,
-                                size_t outputs, bool first, size_t rows, bool backward,
-                                mq_error *err) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, config, linear);
-    const mq_tiles of_y = tiles_of(config, rows, out, outputs),
-                   of_dx = tiles_of(config, rows, in, in);
-    mq_status status = MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < of_y.down * of_y.across; i++) {
-        const tile_view tile = tile_at(&of_y, i, rows, out);
-        const mq_gemm_shape shape = forward_shape(config, linear, &tile, true);
-        status = mq_gemm_bf16_prepare(gemm, &shape, err);
-    }
-    for (size_t i = 0; backward && status == MQ_OK && i < of_dx.down * of_dx.across; i++) {
-        const tile_view tile = tile_at(&of_dx, i, rows, in);
-        const mq_gemm_shape shape = backward_shape(config, linear, &tile, !first, true);
-        status = mq_gemm_bf16_prepare(gemm, &shape, err);
-    }
-    return status;
-}
-
-static mq_status prepare_slab(mq_gemm_bf16 *gemm, const mq_config *config, size_t rows,
-                              bool backward, mq_error *err) {
-    const mq_together *const all[] = {&mq_block_qkv, &mq_block_o, &mq_block_gate_up,
-                                      &mq_block_down};
-    mq_status status = MQ_OK;
-    for (size_t g = 0; g < sizeof all / sizeof *all; g++) {
-        const size_t outputs = outputs_of(config, all[g]);
-        for (size_t i = 0; status == MQ_OK && i < all[g]->count; i++) {
-            status = prepare_linear(gemm, config, all[g]->linears[i], outputs, i == 0, rows,
-                                    backward, err);
-        }
-    }
-    return status;
-}
-
-/* Attention's of layers that see everything and of those with windows. */
-static mq_status prepare_attention(mq_gemm_bf16 *gemm, const mq_config *config, size_t length,
-                                   bool backward, mq_error *err) {
-    mq_status status = MQ_OK;
-    for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
-        const mq_block_shape block = {
-            .config = config, .sequences = 1, .length = length, .layer = layer};
-        const mq_attention_shape shape = mq_block_attention_shape(config, &block);
-        status = mq_attention_prepare(gemm, &shape, backward, err);
-    }
-    return status;
-}
-
-mq_status mq_block_prepare(mq_gemm_bf16 *gemm, const mq_config *config, size_t sequences,
-                           size_t length, bool backward, mq_error *err) {
-    const size_t tokens = sequences * length;
-    const bool turned = mq_block_in_runs(config);
-    const size_t most = turned ? MQ_RUN_ROWS : tokens;
-    const size_t slab = mq_block_slab(config, tokens < most ? tokens : most), rest = tokens % slab;
-    mq_status status = prepare_attention(gemm, config, length, backward, err);
-    if (status == MQ_OK) {
-        status = prepare_slab(gemm, config, slab, backward, err);
-    }
-    if (status == MQ_OK && rest > 0) {
-        status = prepare_slab(gemm, config, rest, backward, err);
-    }
-    for (mq_linear linear = 0; backward && linear < MQ_LINEAR_COUNT; linear++) {
-        for (size_t i = 0; status == MQ_OK && i < piece_count(config, linear, turned); i++) {
-            const piece_view view = piece_of(config, linear, i, tokens, turned);
-            status = mq_gemm_bf16_prepare(gemm, &view.shape, err);
-        }
-    }
-    return status;
-}
-
-/* --- packed weights --------------------------------------------------------------------------- */
-
-/* The product of a whole run, forward or backward. */
-static mq_gemm_shape run_shape(const mq_config *config, mq_linear linear, bool backward) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, config, linear);
-    const tile_view all = {.rows = MQ_RUN_ROWS, .columns = backward ? in : out};
-    const bool adds =
-        linear == MQ_K || linear == MQ_V || linear == MQ_UP; /* not its group's first */
-    return backward ? backward_shape(config, linear, &all, adds, true)
-                    : forward_shape(config, linear, &all, true);
-}
-
-size_t mq_block_packed_size(const mq_gemm_bf16 *gemm, const mq_config *config, mq_linear linear,
-                            bool backward) {
-    size_t most = 0;
-    for (int which = 0; which <= (backward ? 1 : 0); which++) {
-        const mq_gemm_shape shape = run_shape(config, linear, which == 1);
-        const size_t size = mq_gemm_bf16_packed_size(gemm, &shape);
-        most = size > most ? size : most;
-    }
-    return most;
-}
-
-void mq_block_pack_weights(const mq_block_pass *pass) {
-    static const mq_linear largest_first[MQ_LINEAR_COUNT] = {MQ_DOWN, MQ_GATE, MQ_UP, MQ_Q,
-                                                             MQ_O,    MQ_K,    MQ_V};
-    const bool backward = pass->grads != NULL;
-    if (!mq_block_pass_in_runs(pass) || mq_block_tokens(pass) < MQ_RUN_ROWS) {
-        return;
-    }
-    const mq_products *bf16 = pass->bf16;
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(pass->context))
-    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        const mq_linear linear = largest_first[i];
-        const mq_gemm_shape shape = run_shape(pass->config, linear, backward);
-        if (!backward || mq_block_passes_on(pass, linear)) {
-            mq_gemm_bf16_pack(pass->activations->packed[linear], pass->weights->linear_bf16[linear],
-                              &shape, bf16->gemm,
-                              bf16->scratch + (size_t)omp_get_thread_num() * bf16->scratch_size);
-        }
-    }
-}
-
 /* --- products --------------------------------------------------------------------------------- */
-
-/* A linear's input [tokens, in], weight [out, in] and gradient by its output [tokens, out]. */
-static mq_operand input_of(const mq_block_pass *pass, mq_linear linear) {
-    const mq_activations *a = pass->activations;
-    return (mq_operand){mq_activations_input(a, linear), a->input_bf16[linear]};
-}
-
-static mq_operand weight_of(const mq_block_pass *pass, mq_linear linear) {
-    return (mq_operand){pass->weights->linear[linear], pass->weights->linear_bf16[linear]};
-}
-
-static mq_operand packed_of(const mq_block_pass *pass, mq_linear linear) {
-    return (mq_operand){.bf16 = pass->activations->packed[linear]};
-}
-
-static mq_operand gradient_of(const mq_block_pass *pass, mq_linear linear) {
-    return (mq_operand){pass->d_linear[linear], pass->activations->d_bf16[linear]};
-}
 
 /* A tile of y[rows, out]; row: the slab's first token. */
 static void forward_tile(float *y, const mq_block_pass *pass, mq_linear linear, size_t row,
                          const tile_view *tile) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linear);
-    const mq_operand x = mq_operand_at(input_of(pass, linear), (row + tile->row) * in);
+    const float *x = mq_activations_input(pass->activations, linear) + (row + tile->row) * in;
+    const float *w = pass->weights->linear[linear] + tile->column * in;
     float *c = y + tile->row * out + tile->column;
-    const mq_gemm_shape shape = forward_shape(pass->config, linear, tile, pass->alone);
-    const mq_operand w = shape.packed_b ? packed_of(pass, linear)
-                                        : mq_operand_at(weight_of(pass, linear), tile->column * in);
-    mq_product(c, x, w, &shape, pass->bf16);
+    const mq_gemm_shape shape = forward_shape(pass->config, linear, tile);
+    mq_gemm(c, x, w, &shape, 1.0F);
     const float *bias = pass->weights->bias[linear];
     for (size_t r = 0; bias && r < tile->rows; r++) {
         pass->kernels->add_bias(c + r * out, bias + tile->column, 1, tile->columns);
@@ -360,19 +211,9 @@ static int threads_for(const mq_block_pass *pass, size_t rows, size_t columns, s
     return multiplications < 1e5 ? 1 : (int)mq_context_threads(pass->context);
 }
 
-static void linears_alone(const mq_block_pass *pass, const mq_together *group, const mq_rows *run) {
-    for (size_t i = 0; i < group->count; i++) {
-        const mq_linear linear = group->linears[i];
-        size_t out, in;
-        mq_config_linear_shape(&out, &in, pass->config, linear);
-        const tile_view all = {.rows = run->count, .columns = out};
-        forward_tile(mq_block_output(pass, linear, run), pass, linear, run->first, &all);
-    }
-}
-
 void mq_block_linears(const mq_block_pass *pass, const mq_together *group, const mq_rows *slab) {
-    if (pass->alone) {
-        linears_alone(pass, group, slab);
+    if (pass->bf16) {
+        mq_block_linears_bf16(pass, group, slab);
         return;
     }
     const mq_linear *linears = group->linears;
@@ -405,27 +246,23 @@ static void backward_tile(float *dx, const mq_block_pass *pass, mq_linear linear
                           const tile_view *tile, bool accumulate) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linear);
-    const mq_operand dy = mq_operand_at(gradient_of(pass, linear), (row + tile->row) * out);
-    const mq_gemm_shape shape = backward_shape(pass->config, linear, tile, accumulate, pass->alone);
-    const mq_operand w = shape.packed_b ? packed_of(pass, linear)
-                                        : mq_operand_at(weight_of(pass, linear), tile->column);
-    mq_product(dx + tile->row * in + tile->column, dy, w, &shape, pass->bf16);
+    const float *dy = pass->d_linear[linear] + (row + tile->row) * out;
+    const mq_gemm_shape shape = backward_shape(pass->config, linear, tile, accumulate);
+    mq_gemm(dx + tile->row * in + tile->column, dy, pass->weights->linear[linear] + tile->column,
+            &shape, 1.0F);
 }
 
 void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *group,
                                const mq_rows *slab) {
+    if (pass->bf16) {
+        mq_block_linears_backward_bf16(pass, group, slab);
+        return;
+    }
     const mq_linear *linears = group->linears;
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linears[0]);
     const size_t count = group->count, outputs = outputs_of(pass->config, group);
     float *dx = mq_block_input_gradient(pass, linears[0], slab);
-    if (pass->alone) {
-        const tile_view all = {.rows = slab->count, .columns = in};
-        for (size_t i = 0; i < count; i++) {
-            backward_tile(dx, pass, linears[i], slab->first, &all, i > 0);
-        }
-        return;
-    }
     const mq_tiles tiles = mq_block_tiles(slab->count, in, in);
     const int threads = threads_for(pass, slab->count, outputs, in);
     mq_gemm_enter_single();
@@ -440,29 +277,12 @@ void mq_block_linears_backward(const mq_block_pass *pass, const mq_together *gro
 }
 
 void mq_block_weight_gradient(const mq_block_pass *pass, mq_linear linear, size_t piece) {
-    const size_t tokens = mq_block_tokens(pass);
-    const bool turned = mq_block_pass_in_runs(pass);
-    const piece_view view = piece_of(pass->config, linear, piece, tokens, turned);
-    const bool taken = turned && pass->grads->take;
-    float *dw = taken ? pass->activations->scratch +
-                            (size_t)omp_get_thread_num() * pass->activations->piece_floats
-                      : pass->grads->linear[linear] + view.row * view.shape.ldc + view.column;
-    const mq_operand d = turned ? (mq_operand){.bf16 = pass->activations->d_turned[linear]}
-                                : gradient_of(pass, linear);
-    mq_product(dw, mq_operand_at(d, turned ? view.row * tokens : view.row),
-               mq_operand_at(input_of(pass, linear), view.column), &view.shape, pass->bf16);
-    if (taken) {
-        pass->grads->take(pass->grads->user, linear, view.row, view.shape.m, dw);
+    if (pass->bf16) {
+        mq_block_weight_gradient_bf16(pass, linear, piece);
+        return;
     }
-}
-
-size_t mq_block_piece_floats(const mq_config *config) {
-    size_t most = 0;
-    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
-        for (size_t piece = 0; piece < piece_count(config, linear, true); piece++) {
-            const piece_view view = piece_of(config, linear, piece, 0, true);
-            most = mq_larger(most, view.shape.m * view.shape.n);
-        }
-    }
-    return most;
+    const piece_view view = piece_of(pass->config, linear, piece, mq_block_tokens(pass));
+    mq_gemm(pass->grads->linear[linear] + view.row * view.shape.ldc + view.column,
+            pass->d_linear[linear] + view.row,
+            mq_activations_input(pass->activations, linear) + view.column, &view.shape, 1.0F);
 }

@@ -51,7 +51,11 @@ typedef struct mq_config {
     double rms_norm_eps;
     bool tie_word_embeddings, attention_bias, mlp_bias;
     mq_activation activation;
-    double attention_scale;        /* 1/sqrt(head_dim) or 1/sqrt(query_pre_attn_scalar) */
+    double attention_scale;      /* 1/sqrt(head_dim), 1/sqrt(query_pre_attn_scalar) or
+                                    attention_multiplier */
+    double embedding_multiplier; /* of embeddings, in float32: 1, sqrt(hidden_size) or the field */
+    double residual_multiplier;  /* of what attention and the feed-forward part add; 1: as it is */
+    double logits_scaling;       /* what logits are divided by, before they are capped */
     double attn_logit_softcapping; /* 0: none */
     double final_logit_softcapping;
     size_t sliding_window; /* tokens that a local layer sees, itself included; 0: every layer is
@@ -104,11 +108,18 @@ bool mq_config_has_tensor(const mq_config *config, const char *name);
 /* Whether the name is of another part of the model: a vision tower. */
 bool mq_config_is_of_other_part(const mq_config *config, const char *name);
 
+/* Whether heads have another size than their share of hidden_size. */
+static inline bool mq_config_has_own_head_dim(const mq_config *config) {
+    return config->head_dim * config->num_attention_heads != config->hidden_size;
+}
+
 /* Rows and columns of a linear layer's weight [out, in]. */
 void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq_linear linear);
 bool mq_config_has_bias(const mq_config *config, mq_linear linear);
 size_t mq_config_norm_size(const mq_config *config,
                            mq_norm norm); /* 0: the architecture has none */
+/* How many runs of that size a token has: its heads, each normed by itself, or 1. */
+size_t mq_config_norm_rows(const mq_config *config, mq_norm norm);
 
 /* Where a linear is stored: from row `first` on of a tensor of so many rows, that of its name. A
  * family whose table gives several linears one name has them in one tensor, one below another in

@@ -24,6 +24,14 @@ mq_status mq_config_parse_beside(mq_config *config, const cJSON *json, const cJS
 mq_status mq_config_check_fields(const mq_arch *arch, const cJSON *json, const cJSON *text,
                                  const char *file, mq_error *err);
 
+/* The activation of the feed-forward part. Needs arch. */
+mq_status mq_config_parse_activation(mq_config *config, const cJSON *json, const char *file,
+                                     mq_error *err);
+
+/* Epsilon, scales and caps, and which linears have biases. Needs arch and sizes. */
+mq_status mq_config_parse_numbers(mq_config *config, const cJSON *json, const char *file,
+                                  mq_error *err);
+
 /* Fills config->rope from either spelling. Needs arch, head_dim, unrotated_dim and
  * max_position_embeddings. */
 mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,

@@ -36,7 +36,8 @@ bool mq_rope_same(const mq_rope *a, const mq_rope *b) {
 #define NUMBERS(c)                                                                                 \
     {                                                                                              \
         (c)->rms_norm_eps, (c)->attention_scale, (c)->attn_logit_softcapping,                      \
-            (c)->final_logit_softcapping                                                           \
+            (c)->final_logit_softcapping, (c)->embedding_multiplier, (c)->residual_multiplier,     \
+            (c)->logits_scaling                                                                    \
     }
 
 bool mq_config_same(const mq_config *a, const mq_config *b) {

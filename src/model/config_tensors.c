@@ -42,11 +42,27 @@ bool mq_config_has_bias(const mq_config *config, mq_linear linear) {
     return config->attention_bias || (config->arch->qkv_bias && linear != MQ_O);
 }
 
+/* Of what a norm takes: heads of queries or keys; 0: the residual stream, or what is added to it.
+ */
+static size_t heads_of(const mq_config *config, mq_norm norm) {
+    return norm == MQ_NORM_Q   ? config->num_attention_heads
+           : norm == MQ_NORM_K ? config->num_key_value_heads
+                               : 0;
+}
+
 size_t mq_config_norm_size(const mq_config *config, mq_norm norm) {
     if (config->arch->norm[norm] == NULL) {
         return 0;
     }
-    return norm == MQ_NORM_Q || norm == MQ_NORM_K ? config->head_dim : config->hidden_size;
+    const size_t heads = heads_of(config, norm);
+    return heads == 0                    ? config->hidden_size
+           : config->arch->qk_norm_whole ? heads * config->head_dim
+                                         : config->head_dim;
+}
+
+size_t mq_config_norm_rows(const mq_config *config, mq_norm norm) {
+    const size_t heads = heads_of(config, norm);
+    return heads > 0 && !config->arch->qk_norm_whole ? heads : 1;
 }
 
 static void block_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,

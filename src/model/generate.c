@@ -39,9 +39,8 @@ static bool sample(mq_generator *g, size_t b, float inverse_temperature) {
     const size_t vocab = config->vocab_size;
     float *logits = g->logits + b * vocab,
           *chunk_sums = g->chunk_sums + b * mq_generator_chunks(config);
-    if (config->final_logit_softcapping > 0.0) {
-        g->head_kernels->softcap(logits, vocab, (float)config->final_logit_softcapping);
-    }
+    g->head_kernels->finish(logits, vocab, (float)(1.0 / config->logits_scaling),
+                            (float)config->final_logit_softcapping);
     const float max = g->head_kernels->largest(logits, vocab);
     double total = 0.0;
     for (size_t first = 0; first < vocab; first += MQ_GENERATOR_CHUNK) {

@@ -87,11 +87,34 @@ static product linear(const mq_generator *g, size_t layer, mq_linear which, floa
     return (product){y, operand_of(&g->linears[layer][which]), g->params[layer].bias[which], out};
 }
 
+/* The norm's scratch for one sequence, for as many rows as it has heads. */
+static float *inv_rms_of(const mq_generator *g, size_t b) {
+    return g->inv_rms + b * g->model->config.num_attention_heads;
+}
+
+/* weight NULL: there is no such norm, and y is x. */
 static void norm_row(const mq_generator *g, float *y, const float *x, const float *weight,
                      size_t b) {
     const size_t width = g->model->config.hidden_size;
-    g->kernels->rmsnorm(y + b * width, g->inv_rms + b * g->model->config.num_attention_heads,
-                        x + b * width, weight, 1, width, (float)g->model->config.rms_norm_eps);
+    if (weight != NULL) {
+        g->kernels->rmsnorm(y + b * width, inv_rms_of(g, b), x + b * width, weight, 1, width,
+                            (float)g->model->config.rms_norm_eps);
+    } else if (y != x) {
+        memcpy(y + b * width, x + b * width, width * sizeof *y);
+    }
+}
+
+/* Norms one sequence's queries or keys, where the architecture does. */
+static void norm_heads(const mq_generator *g, float *x, const float *weight, mq_norm norm,
+                       size_t b) {
+    const mq_config *config = &g->model->config;
+    if (weight != NULL) {
+        const size_t n = mq_config_norm_size(config, norm);
+        const size_t rows = mq_config_norm_rows(config, norm);
+        float *own = x + b * rows * n;
+        g->kernels->rmsnorm(own, inv_rms_of(g, b), own, weight, rows, n,
+                            (float)config->rms_norm_eps);
+    }
 }
 
 /* normed = the norm of one sequence's x, for a product. */
@@ -101,17 +124,13 @@ static void norm_for_product(const mq_generator *g, const float *weight, size_t 
     round_operand(g, g->normed + at, at, g->model->config.hidden_size);
 }
 
-/* Norms and rotates heads of one sequence's query or key, x[heads, head_dim], at a position. The
- * norms' scratch is inv_rms[heads]. */
-static void turn_heads(const mq_generator *g, float *x, float *inv_rms, size_t heads,
-                       const float *norm, mq_rotation rotation, size_t position) {
-    const mq_config *config = &g->model->config;
+/* Rotates heads of one sequence's query or key, x[heads, head_dim], at a position. */
+static void turn_heads(const mq_generator *g, float *x, size_t heads, mq_rotation rotation,
+                       size_t position) {
     const float *cos_table = g->rotations.cos_table[rotation];
     const float *sin_table = g->rotations.sin_table[rotation];
+    const mq_config *config = &g->model->config;
     const size_t dim = config->head_dim, half = mq_config_rotary_dim(config) / 2;
-    if (norm != NULL) {
-        g->kernels->rmsnorm(x, inv_rms, x, norm, heads, dim, (float)config->rms_norm_eps);
-    }
     if (cos_table != NULL) {
         g->kernels->rope(x, cos_table + position * half, sin_table + position * half, heads, dim,
                          half, false);
@@ -159,7 +178,6 @@ static void look_back(const mq_generator *g, float *y, const float *q, size_t ca
  */
 static void attend(const mq_generator *g, size_t layer, size_t b, size_t head, size_t position) {
     const mq_config *config = &g->model->config;
-    const mq_block_params *params = &g->params[layer];
     const mq_rotation rotation = config->layer_rotation[layer];
     const size_t window = config->layer_is_local[layer] ? config->sliding_window : 0;
     const size_t first = window != 0 && position + 1 > window ? position + 1 - window : 0;
@@ -168,26 +186,42 @@ static void attend(const mq_generator *g, size_t layer, size_t b, size_t head, s
     const size_t key = (b * config->num_key_value_heads + head) * dim;
     const size_t query = b * config->num_attention_heads + head * shared; /* of all heads */
     const size_t cache = cache_at(g, layer, b, head);
-    turn_heads(g, g->q + query * dim, g->inv_rms + query, shared, params->norm[MQ_NORM_Q], rotation,
-               position);
-    turn_heads(g, g->k + key, g->inv_rms + query, 1, params->norm[MQ_NORM_K], rotation, position);
+    turn_heads(g, g->q + query * dim, shared, rotation, position);
+    turn_heads(g, g->k + key, 1, rotation, position);
     remember(g, cache, g->k + key, g->v + key, position);
     look_back(g, g->attended + query * dim, g->q + query * dim, cache, shared, first, position);
     round_operand(g, g->attended + query * dim, query * dim, shared * dim);
 }
 
-/* x += projected, through its norm where the architecture has one; then normed = next's norm of x,
- * for a product. */
+/* x += r·projected, through its norm where the architecture has one; then normed = next's norm of
+ * x, for a product. */
 static void add_projected(const mq_generator *g, const float *norm, const float *next,
                           size_t rows) {
     const size_t width = g->model->config.hidden_size;
+    const float multiplier = (float)g->model->config.residual_multiplier;
 #pragma omp for schedule(static)
     for (size_t b = 0; b < rows; b++) {
+        if (multiplier != 1.0F) {
+            g->kernels->scale(g->projected + b * width, multiplier, width);
+        }
         if (norm != NULL) {
             norm_row(g, g->projected, g->projected, norm, b);
         }
         g->kernels->add(g->x + b * width, g->x + b * width, g->projected + b * width, width);
         norm_for_product(g, next, b);
+    }
+}
+
+static void norm_queries_and_keys(const mq_generator *g, const mq_block_params *params,
+                                  size_t rows) {
+    const float *of_queries = params->norm[MQ_NORM_Q], *of_keys = params->norm[MQ_NORM_K];
+    if (of_queries == NULL && of_keys == NULL) {
+        return;
+    }
+#pragma omp for schedule(static)
+    for (size_t b = 0; b < rows; b++) {
+        norm_heads(g, g->q, of_queries, MQ_NORM_Q, b);
+        norm_heads(g, g->k, of_keys, MQ_NORM_K, b);
     }
 }
 
@@ -200,6 +234,7 @@ static void attention_step(const mq_generator *g, size_t layer, size_t position,
                            linear(g, layer, MQ_V, g->v)};
     const product o = linear(g, layer, MQ_O, g->projected);
     products(g, qkv, 3, g->normed, config->hidden_size, rows);
+    norm_queries_and_keys(g, params, rows);
 #pragma omp for schedule(dynamic, 1)
     for (size_t i = 0; i < rows * heads; i++) {
         attend(g, layer, i / heads, i % heads, position);

@@ -168,7 +168,7 @@ static size_t task_count(size_t tokens, size_t rows) {
     return ((tokens + TILE_TOKENS - 1) / TILE_TOKENS) * ((rows + CHUNK_ROWS - 1) / CHUNK_ROWS);
 }
 
-/* logits[task->tokens, ld] of a task's rows, capped. */
+/* logits[task->tokens, ld] of a task's rows. */
 static void tile_logits(float *logits, size_t ld, const head *h, const head_side *side,
                         const head_task *task) {
     const mq_config *config = &side->of.model->config;
@@ -182,11 +182,9 @@ static void tile_logits(float *logits, size_t ld, const head *h, const head_side
                                  .trans_b = true};
     mq_gemm(logits, side->normed + task->token * width,
             side->slab + task->chunk * CHUNK_ROWS * width, &shape, 1.0F);
-    if (config->final_logit_softcapping > 0.0) {
-        for (size_t i = 0; i < task->tokens; i++) {
-            h->kernels->softcap(logits + i * ld, task->rows,
-                                (float)config->final_logit_softcapping);
-        }
+    for (size_t i = 0; i < task->tokens; i++) {
+        h->kernels->finish(logits + i * ld, task->rows, (float)(1.0 / config->logits_scaling),
+                           (float)config->final_logit_softcapping);
     }
 }
 

@@ -69,7 +69,7 @@ typedef struct pass {
     const mq_kernels *elementwise;
     size_t ending, beginning; /* tokens of the slab that becomes gradients in this pass over the
                                  vocabulary, and of the one that becomes logits; 0: there is none */
-    float softcap;
+    float scale, softcap;     /* of logits */
 } pass;
 
 /* Rows [first, first + count) of the vocabulary, of which a piece is made up. */
@@ -242,14 +242,13 @@ static float *chunk_of(const pass *p, const chunk *c) {
     return p->memory->logits + 2 * p->memory->slab * c->first;
 }
 
-/* The piece's log-sum-exp of a token so far, with logits[count] of the chunk, capped here. */
+/* The piece's log-sum-exp of a token so far, with logits[count] of the chunk, made of
+ * products here. */
 static void add_logits(const pass *p, const chunk *c, size_t side, size_t token, float *logits) {
     const size_t at = c->piece * p->memory->slab + token;
     float *max = &p->memory->max[side][at], *sum = &p->memory->sum[side][at];
     float here_max, here_sum;
-    if (p->softcap > 0.0F) {
-        p->kernels->softcap(logits, c->count, p->softcap);
-    }
+    p->kernels->finish(logits, c->count, p->scale, p->softcap);
     p->kernels->log_sum(&here_max, &here_sum, logits, c->count);
     if (c->begins) {
         *max = here_max;
@@ -286,8 +285,8 @@ static mq_status begin_chunk(const pass *p, const chunk *c, mq_operand rows, mq_
 
 static bool wants_gradient(const pass *p) { return p->of->d_hidden != NULL; }
 
-/* The model's logits become gradients, and these, if they are wanted, go on to the normed hidden
- * states. */
+/* The model's logits become gradients by the products that they are made of, and these, if they are
+ * wanted, go on to the normed hidden states. */
 static void end_chunk(const pass *p, const chunk *c, mq_operand rows) {
     const mq_head_gradient *m = p->memory;
     const size_t at = c->piece * m->slab;
@@ -295,7 +294,7 @@ static void end_chunk(const pass *p, const chunk *c, mq_operand rows) {
     for (size_t t = 0; t < p->ending; t++) {
         const float kl = p->kernels->kl_gradient(
             logits + t * c->count, logits + (p->ending + t) * c->count, c->count, m->lse[0][t],
-            m->lse[1][t], p->of->weight, p->softcap);
+            m->lse[1][t], p->of->weight * p->scale, p->softcap);
         m->kl[at + t] = c->begins ? kl : m->kl[at + t] + kl;
     }
     if (wants_gradient(p)) {
@@ -467,6 +466,7 @@ mq_status mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory, mq
               .bf16 = of->bf16 ? &memory->products : NULL,
               .kernels = mq_head_kernels_get(),
               .elementwise = mq_kernels_get(),
+              .scale = (float)(1.0 / config->logits_scaling),
               .softcap = (float)config->final_logit_softcapping};
     if (of->d_norm != NULL) {
         memset(of->d_norm, 0, config->hidden_size * sizeof *of->d_norm);

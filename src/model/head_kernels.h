@@ -7,8 +7,9 @@
 
 typedef struct mq_head_kernels {
     const char *name;
-    /* In place: logits[n] = cap·tanh(logits/cap). */
-    void (*softcap)(float *logits, size_t n, float cap);
+    /* What the head's products are made into logits[n] by, in place: l = scale·logits and, if cap >
+     * 0, cap·tanh(l/cap). */
+    void (*finish)(float *logits, size_t n, float scale, float cap);
     /* The largest of logits[n]. */
     float (*largest)(const float *logits, size_t n);
     /* *max = the largest of logits[n], *sum = Σ exp(logits - *max). */

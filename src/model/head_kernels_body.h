@@ -5,11 +5,18 @@
 #include "model/head_kernels.h"
 #include "tensor/vexp.h"
 
-static void softcap(float *logits, size_t n, float cap) {
-    const float inverse = 1.0F / cap;
+static void finish(float *logits, size_t n, float scale, float cap) {
+    if (cap > 0.0F) {
+        const float inverse = scale / cap;
 #pragma omp simd
-    for (size_t i = 0; i < n; i++) {
-        logits[i] = cap * mq_tanh_inline(logits[i] * inverse);
+        for (size_t i = 0; i < n; i++) {
+            logits[i] = cap * mq_tanh_inline(logits[i] * inverse);
+        }
+    } else if (scale != 1.0F) {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            logits[i] *= scale;
+        }
     }
 }
 
@@ -95,7 +102,7 @@ static float exponentials(float *p, const float *logits, size_t n, float max,
 
 const mq_head_kernels MQ_HEAD_KERNELS_TABLE = {
     .name = MQ_HEAD_KERNELS_NAME,
-    .softcap = softcap,
+    .finish = finish,
     .largest = largest,
     .log_sum = log_sum,
     .cross = cross,

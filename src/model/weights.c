@@ -1,6 +1,5 @@
 #include "model/weights.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -358,7 +357,7 @@ mq_status mq_model_embed(float *hidden, const mq_model *model, const int32_t *id
     const mq_config *config = &model->config;
     const size_t width = config->hidden_size;
     /* transformers rounds this to the type it computes in: here float32. */
-    const float scale = config->arch->scale_embeddings ? (float)sqrt((double)width) : 1.0f;
+    const float scale = (float)config->embedding_multiplier;
     for (size_t i = 0; i < count; i++) {
         float *row = hidden + i * width;
         if (ids[i] < 0 || (size_t)ids[i] >= config->vocab_size) {

@@ -18,21 +18,23 @@
 #include "base/random.h"
 #include "matquant/names.h"
 #include "model/block.h"
-#include "tensor/product.h"
+#include "tensor/panels.h"
 
 /* --- measuring -------------------------------------------------------------------------------- */
 
 #define REPEATS 3
 
-/* The operands of a linear's three products over some rows, in both types; every thread has results
- * and scratch of its own. */
+/* The operands of a linear's products over some rows; every thread has results and scratch of its
+ * own. */
 typedef struct trial {
     size_t rows, out, in, threads;
     float *x, *w, *dy, *result; /* [rows, in], [out, in], [rows, out]; [threads, largest] */
-    mq_bf16 *x_bf16, *w_bf16, *dy_bf16;
     size_t largest;
-    mq_products products;
-    mq_gemm_shape shapes[3]; /* forward, input gradient, weight gradient */
+    mq_gemm_shape shapes[3]; /* of float32: forward, input gradient, weight gradient */
+    /* Of bfloat16, forward alone: x in panels, w packed. */
+    mq_panelled panelled;
+    mq_bf16 *x_bf16, *w_bf16, *packed;
+    mq_products products; /* without gemm: float32 is measured */
 } trial;
 
 static void trial_carve(trial *t, mq_slab *slab) {
@@ -40,19 +42,35 @@ static void trial_carve(trial *t, mq_slab *slab) {
     t->w = mq_carve(slab, t->out * t->in, sizeof(float));
     t->dy = mq_carve(slab, t->rows * t->out, sizeof(float));
     t->result = mq_carve(slab, t->threads * t->largest, sizeof(float));
-    t->x_bf16 = mq_carve(slab, t->rows * t->in, sizeof(mq_bf16));
-    t->w_bf16 = mq_carve(slab, t->out * t->in, sizeof(mq_bf16));
-    t->dy_bf16 = mq_carve(slab, t->rows * t->out, sizeof(mq_bf16));
-    t->products = mq_products_carve(slab, t->products.gemm, t->threads);
+    if (t->products.gemm != NULL) {
+        t->x_bf16 = mq_carve(slab, t->rows * t->in, sizeof(mq_bf16));
+        t->w_bf16 = mq_carve(slab, t->out * t->in, sizeof(mq_bf16));
+        t->packed =
+            mq_carve(slab, mq_panelled_size(t->products.gemm, &t->panelled), sizeof(mq_bf16));
+        t->products = mq_products_carve(slab, t->products.gemm, t->threads);
+    }
 }
 
-static void fill(float *values, mq_bf16 *rounded, size_t count, uint64_t stream) {
+static void fill(float *values, size_t count, uint64_t stream) {
     mq_random random;
     mq_random_seed(&random, 0, stream);
     for (size_t i = 0; i < count; i++) {
         values[i] = (float)(mq_random_unit(&random) - 0.5);
     }
-    mq_bf16_round_all(rounded, values, count);
+}
+
+/* Any numbers will do: x is rounded as it lies. */
+static void fill_all(const trial *t) {
+    fill(t->x, t->rows * t->in, 0);
+    fill(t->w, t->out * t->in, 1);
+    fill(t->dy, t->rows * t->out, 2);
+    if (t->products.gemm != NULL) {
+        mq_bf16_round_all(t->x_bf16, t->x, t->rows * t->in);
+        mq_bf16_round_all(t->w_bf16, t->w, t->out * t->in);
+        for (size_t j = 0; j < t->panelled.n.count; j++) {
+            mq_panelled_pack(t->packed, t->w_bf16, &t->panelled, j, t->rows, &t->products);
+        }
+    }
 }
 
 static double thread_seconds(void) {
@@ -61,17 +79,22 @@ static double thread_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static void product(const trial *t, const mq_products *bf16, size_t kind) {
-    const mq_operand x = {t->x, t->x_bf16}, w = {t->w, t->w_bf16}, dy = {t->dy, t->dy_bf16};
-    const mq_operand a[3] = {x, dy, dy}, b[3] = {w, w, x};
-    mq_product(t->result + (size_t)omp_get_thread_num() * t->largest, a[kind], b[kind],
-               &t->shapes[kind], bf16);
+static void product(const trial *t, size_t kind) {
+    const float *a[3] = {t->x, t->dy, t->dy}, *b[3] = {t->w, t->w, t->x};
+    float *result = t->result + (size_t)omp_get_thread_num() * t->largest;
+    if (t->products.gemm == NULL) {
+        mq_gemm(result, a[kind], b[kind], &t->shapes[kind], 1.0F);
+        return;
+    }
+    for (size_t j = 0; j < t->panelled.n.count; j++) {
+        mq_panelled_product(result, t->x_bf16, t->rows, 0, t->rows, t->packed, &t->panelled, j,
+                            false, &t->products);
+    }
 }
 
 /* Processor time of one product, in the mean of all threads, which make it at once; the best of
  * REPEATS. */
-static double product_seconds(const trial *t, const mq_products *bf16, size_t kind,
-                              const mq_context *context) {
+static double product_seconds(const trial *t, size_t kind, const mq_context *context) {
     double best = 0.0;
     mq_gemm_enter_single();
     for (int r = 0; r < REPEATS; r++) {
@@ -79,7 +102,7 @@ static double product_seconds(const trial *t, const mq_products *bf16, size_t ki
 #pragma omp parallel num_threads((int)t->threads) reduction(+ : sum)
         {
             const double begin = thread_seconds();
-            product(t, bf16, kind);
+            product(t, kind);
             sum = thread_seconds() - begin;
         }
         best = r == 0 || sum < best ? sum : best;
@@ -88,64 +111,75 @@ static double product_seconds(const trial *t, const mq_products *bf16, size_t ki
     return best / (double)t->threads;
 }
 
-/* Adds one linear's floating-point operations and seconds a thread, float32 and, if there is a
- * gemm, bfloat16. */
-static mq_status try_linear(double *operations, double seconds[2], mq_gemm_bf16 *gemm,
-                            const mq_config *config, mq_linear linear, size_t rows,
-                            const mq_context *context, mq_error *err) {
-    trial t = {.rows = rows, .threads = mq_context_threads(context), .products = {.gemm = gemm}};
-    mq_config_linear_shape(&t.out, &t.in, config, linear);
-    const size_t out = t.out, in = t.in;
-    t.shapes[0] = (mq_gemm_shape){
+/* What there is to multiply. gemm NULL: float32. */
+static mq_status describe(trial *t, mq_gemm_bf16 *gemm, const mq_config *config, mq_linear linear,
+                          size_t tokens, const mq_context *context, mq_error *err) {
+    const size_t rows = mq_block_tile_rows(tokens, gemm != NULL);
+    *t = (trial){.rows = rows, .threads = mq_context_threads(context), .products = {.gemm = gemm}};
+    mq_config_linear_shape(&t->out, &t->in, config, linear);
+    const size_t out = t->out, in = t->in;
+    t->shapes[0] = (mq_gemm_shape){
         .m = rows, .n = out, .k = in, .lda = in, .ldb = in, .ldc = out, .trans_b = true};
-    t.shapes[1] = (mq_gemm_shape){.m = rows, .n = in, .k = out, .lda = out, .ldb = in, .ldc = in};
-    t.shapes[2] = (mq_gemm_shape){
+    t->shapes[1] = (mq_gemm_shape){.m = rows, .n = in, .k = out, .lda = out, .ldb = in, .ldc = in};
+    t->shapes[2] = (mq_gemm_shape){
         .m = out, .n = in, .k = rows, .lda = out, .ldb = in, .ldc = in, .trans_a = true};
-    mq_status status = MQ_OK;
-    for (size_t kind = 0; status == MQ_OK && kind < 3; kind++) {
-        const size_t count = t.shapes[kind].m * t.shapes[kind].n;
-        t.largest = count > t.largest ? count : t.largest;
-        status = gemm != NULL ? mq_gemm_bf16_prepare(gemm, &t.shapes[kind], err) : MQ_OK;
+    for (size_t kind = 0; kind < (gemm == NULL ? 3 : 1); kind++) {
+        t->largest = mq_larger(t->largest, t->shapes[kind].m * t->shapes[kind].n);
     }
+    t->panelled = (mq_panelled){.k = mq_panels_of(in), .n = mq_panels_of(out), .trans_b = true};
+    return gemm != NULL ? mq_panelled_prepare(gemm, &t->panelled, rows, err) : MQ_OK;
+}
+
+/* Adds one linear's floating-point operations and seconds a thread. */
+static mq_status try_linear(double *operations, double *seconds, mq_gemm_bf16 *gemm,
+                            const mq_config *config, mq_linear linear, size_t tokens,
+                            const mq_context *context, mq_error *err) {
+    trial t;
     mq_slab slab = {0};
-    trial_carve(&t, &slab);
+    mq_status status = describe(&t, gemm, config, linear, tokens, context, err);
     if (status == MQ_OK) {
+        trial_carve(&t, &slab);
         status = mq_slab_allocate(&slab, "measuring products", err);
     }
     if (status != MQ_OK) {
         return status;
     }
     trial_carve(&t, &slab);
-    fill(t.x, t.x_bf16, rows * in, 0);
-    fill(t.w, t.w_bf16, out * in, 1);
-    fill(t.dy, t.dy_bf16, rows * out, 2);
-    for (size_t kind = 0; kind < 3; kind++) {
-        *operations += 2.0 * (double)rows * (double)out * (double)in;
-        seconds[0] += product_seconds(&t, NULL, kind, context);
-        seconds[1] += gemm != NULL ? product_seconds(&t, &t.products, kind, context) : 0.0;
+    fill_all(&t);
+    for (size_t kind = 0; kind < (gemm == NULL ? 3 : 1); kind++) {
+        *operations += 2.0 * (double)t.rows * (double)t.out * (double)t.in;
+        *seconds += product_seconds(&t, kind, context);
     }
     mq_slab_free(&slab);
     return gemm != NULL ? mq_gemm_bf16_check(gemm, err) : MQ_OK;
 }
 
-/* GFLOP/s of all threads: float32 and, if wanted, bfloat16 (else 0), over products of a square-like
- * and of an oblong layer. A gemm of its own, so that what the run keeps does not depend on having
- * measured. */
+/* GFLOP/s of all threads over products of a square-like and of an oblong layer. */
+static mq_status measure_kind(double *rate, mq_gemm_bf16 *gemm, const mq_config *config,
+                              size_t tokens, const mq_context *context, mq_error *err) {
+    static const mq_linear linears[] = {MQ_Q, MQ_DOWN};
+    double operations = 0.0, seconds = 0.0;
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < sizeof linears / sizeof *linears; i++) {
+        status = try_linear(&operations, &seconds, gemm, config, linears[i], tokens, context, err);
+    }
+    *rate = seconds > 0.0 ? 1e-9 * operations * (double)mq_context_threads(context) / seconds : 0.0;
+    return status;
+}
+
+/* Of float32 and, if wanted, bfloat16 (else 0), with a gemm of its own, so that what the run keeps
+ * does not depend on having measured. */
 static mq_status measure(double rate[2], bool bf16, const mq_config *config, size_t tokens,
                          const mq_context *context, mq_error *err) {
-    static const mq_linear linears[] = {MQ_Q, MQ_DOWN};
-    const size_t rows = mq_block_tile_rows(tokens);
-    double operations = 0.0, seconds[2] = {0.0, 0.0};
     mq_gemm_bf16 *gemm = NULL;
-    mq_status status = bf16 ? mq_gemm_bf16_new(&gemm, mq_context_threads(context), err) : MQ_OK;
-    for (size_t i = 0; status == MQ_OK && i < sizeof linears / sizeof *linears; i++) {
-        status = try_linear(&operations, seconds, gemm, config, linears[i], rows, context, err);
-    }
-    mq_gemm_bf16_free(gemm);
-    for (size_t i = 0; status == MQ_OK && i < 2; i++) {
-        rate[i] = seconds[i] > 0.0
-                      ? 1e-9 * operations * (double)mq_context_threads(context) / seconds[i]
-                      : 0.0;
+    rate[1] = 0.0;
+    mq_status status = measure_kind(&rate[0], NULL, config, tokens, context, err);
+    if (status == MQ_OK && bf16) {
+        status = mq_gemm_bf16_new(&gemm, mq_context_threads(context), err);
+        if (status == MQ_OK) {
+            status = measure_kind(&rate[1], gemm, config, tokens, context, err);
+        }
+        mq_gemm_bf16_free(gemm);
     }
     return status;
 }

@@ -197,7 +197,7 @@ static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k
             grads.linear[i] = learner->gradients[i][k];
         }
     }
-    if (learner->options->let) {
+    if (learner->options->let && learner->let.scales_norm) {
         grads.norm[MQ_NORM_PRE_FFN] = learner->let.norm_part;
     }
     mq_goal goals[MQ_MAX_GOALS];
@@ -214,7 +214,7 @@ static void gradients_of(mq_learner *learner, size_t layer, batch part, size_t k
                            learner->model->config.hidden_size, learner->options->loss);
     mq_block_backward(&grads, learner->output, learner->chains.student[k] + part.offset, &weights,
                       &shape, learner->activations, learner->context);
-    if (learner->options->let) {
+    if (grads.norm[MQ_NORM_PRE_FFN] != NULL) {
         mq_let_add_norm(&learner->let);
     }
 }

@@ -275,7 +275,8 @@ static void stored_values(mq_learner *learner, int linear) {
 
 void mq_learner_take(mq_learner *learner, size_t layer) {
     learner->let.scales_norm =
-        learner->options->let && mq_let_scales_norm(learner->selection, layer);
+        learner->options->let &&
+        mq_let_scales_norm(learner->selection, layer, &learner->model->config);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         if (learner->grid[i].groups > 0) {
             stored_values(learner, i);

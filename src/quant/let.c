@@ -22,23 +22,26 @@ void mq_let_carve(mq_let *let, mq_slab *slab, const mq_config *config, mq_block_
     }
 }
 
-bool mq_let_scales_norm(const mq_selection *selection, size_t layer) {
+bool mq_let_scales_norm(const mq_selection *selection, size_t layer, const mq_config *config) {
     const size_t *groups = selection->groups[layer];
-    return groups[MQ_GATE] > 0 && groups[MQ_UP] > 0;
+    return groups[MQ_GATE] > 0 && groups[MQ_UP] > 0 &&
+           mq_config_norm_size(config, MQ_NORM_PRE_FFN) > 0;
 }
 
 void mq_let_begin(mq_let *let, const mq_selection *selection, size_t layer,
                   const mq_config *config) {
     const size_t *groups = selection->groups[layer];
     const size_t matrix = let->hidden * let->inner * sizeof(float);
-    let->scales_norm = mq_let_scales_norm(selection, layer);
+    let->scales_norm = mq_let_scales_norm(selection, layer, config);
     let->scales_up = groups[MQ_UP] > 0 && groups[MQ_DOWN] > 0 && !mq_config_has_bias(config, MQ_UP);
     float *const zeros[2][3] = {{let->s, let->s_m, let->s_v}, {let->t, let->t_m, let->t_v}};
     for (size_t i = 0; i < 3; i++) {
         memset(zeros[0][i], 0, let->hidden * sizeof(float));
         memset(zeros[1][i], 0, let->inner * sizeof(float));
     }
-    memcpy(let->norm, let->params->norm[MQ_NORM_PRE_FFN], let->hidden * sizeof(float));
+    if (let->scales_norm) {
+        memcpy(let->norm, let->params->norm[MQ_NORM_PRE_FFN], let->hidden * sizeof(float));
+    }
     memcpy(let->gate, let->params->linear[MQ_GATE], matrix);
     memcpy(let->up, let->params->linear[MQ_UP], matrix);
     memcpy(let->down, let->params->linear[MQ_DOWN], matrix);

@@ -13,10 +13,10 @@
  * Gemma's checkpoints have no tensor for that, and no runtime would read one. Before DOWN it would
  * be taken from act(gate) ⊙ up, a product, which no bias of UP can make.
  *
- * s needs GATE and UP quantized, t UP and DOWN (and UP without a bias, which would have to be
- * divided too): only codes and norms may differ from the source. A norm's weight is divided with 8
- * significant bits, which every dtype holds, and s is made to fit, so that what is stored is the
- * transformation exactly. */
+ * s needs GATE and UP quantized, and a norm before them, t UP and DOWN (and UP without a bias,
+ * which would have to be divided too): only codes and norms may differ from the source. A norm's
+ * weight is divided with 8 significant bits, which every dtype holds, and s is made to fit, so that
+ * what is stored is the transformation exactly. */
 #ifndef MQ_QUANT_LET_H
 #define MQ_QUANT_LET_H
 
@@ -45,7 +45,7 @@ void mq_let_carve(mq_let *let, mq_slab *slab, const mq_config *config, mq_block_
                   mq_grid *grid);
 
 /* Whether the norm of a block will differ from the source's. */
-bool mq_let_scales_norm(const mq_selection *selection, size_t layer);
+bool mq_let_scales_norm(const mq_selection *selection, size_t layer, const mq_config *config);
 
 /* With params as loaded, before the grids start: s = t = 1. */
 void mq_let_begin(mq_let *let, const mq_selection *selection, size_t layer,

@@ -95,7 +95,8 @@ static mq_status learn_block(mq_learner *learner, size_t layer, double started, 
  * before a norm that was divided takes the place of its own. */
 static mq_status restore_block(mq_learner *learner, size_t layer, const mq_run_sink *sink,
                                mq_block_loss *loss, mq_error *err) {
-    const bool divided = learner->options->let && mq_let_scales_norm(learner->selection, layer);
+    const bool divided = learner->options->let &&
+                         mq_let_scales_norm(learner->selection, layer, &learner->model->config);
     mq_status status = mq_learner_teach(learner, layer, err);
     if (status == MQ_OK) {
         status =

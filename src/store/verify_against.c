@@ -222,6 +222,12 @@ static bool is_respelled(const char *key) {
                                        "tie_word_embeddings",
                                        "model_type",
                                        "query_pre_attn_scalar",
+                                       "embedding_multiplier",
+                                       "attention_multiplier",
+                                       "residual_multiplier",
+                                       "logits_scaling",
+                                       "attention_bias",
+                                       "mlp_bias",
                                        "sliding_window",
                                        "sliding_window_pattern",
                                        "no_rope_layers"};

@@ -22,7 +22,7 @@ typedef struct product {
     dnnl_primitive_t primitive;
     dnnl_primitive_t pack; /* NULL: the shape has no packed_b, or its layout is known */
     dnnl_memory_t (*memory)[ARGUMENTS]; /* [threads] */
-    size_t packed_size;
+    dnnl_memory_desc_t weights;         /* as they are multiplied from */
 } product;
 
 struct mq_gemm_bf16 {
@@ -136,6 +136,17 @@ static product *find(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
     return NULL;
 }
 
+/* A product of a packed b of that shape; NULL: there is none yet. */
+static const product *find_packed(const mq_gemm_bf16 *gemm, size_t k, size_t n) {
+    for (size_t i = 0; i < gemm->count; i++) {
+        const product *p = &gemm->products[i];
+        if (p->shape.packed_b && p->shape.k == k && p->shape.n == n) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
 /* What op(x)[rows, columns] is in memory. */
 static dnnl_status_t describe(dnnl_memory_desc_t *out, size_t rows, size_t columns, size_t ld,
                               bool trans, dnnl_data_type_t type) {
@@ -195,7 +206,6 @@ static void pack_known(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *s
 /* From PLAIN to WEIGHTS. */
 static dnnl_status_t make_pack(product *p, dnnl_memory_desc_t memory[ARGUMENTS],
                                const mq_gemm_bf16 *gemm) {
-    p->packed_size = dnnl_memory_desc_get_size(&memory[WEIGHTS]);
     if (is_known(&memory[WEIGHTS], &p->shape)) {
         return dnnl_success;
     }
@@ -215,15 +225,20 @@ static dnnl_status_t make_pack(product *p, dnnl_memory_desc_t memory[ARGUMENTS],
     return status;
 }
 
-/* What the product reads and writes; of packed weights, those that they are made of. */
-static dnnl_status_t describe_all(dnnl_memory_desc_t memory[ARGUMENTS], const mq_gemm_shape *s) {
+/* What the product reads and writes; of packed weights, those that they are made of. A layout is
+ * chosen by the first product of their shape. */
+static dnnl_status_t describe_all(dnnl_memory_desc_t memory[ARGUMENTS], const mq_gemm_shape *s,
+                                  const mq_gemm_bf16 *gemm) {
     const dnnl_dims_t dims = {(dnnl_dim_t)s->k, (dnnl_dim_t)s->n};
     dnnl_status_t status = describe(&memory[SOURCE], s->m, s->k, s->lda, s->trans_a, dnnl_bf16);
     if (status == dnnl_success) {
         status = describe(&memory[PLAIN], s->k, s->n, s->ldb, s->trans_b, dnnl_bf16);
     }
     memory[WEIGHTS] = memory[PLAIN];
-    if (status == dnnl_success && s->packed_b) {
+    const product *first = s->packed_b ? find_packed(gemm, s->k, s->n) : NULL;
+    if (first != NULL) {
+        memory[WEIGHTS] = first->weights;
+    } else if (status == dnnl_success && s->packed_b) {
         status =
             dnnl_memory_desc_init_by_tag(&memory[WEIGHTS], 2, dims, dnnl_bf16, dnnl_format_tag_any);
     }
@@ -239,7 +254,7 @@ static dnnl_status_t make_primitive(product *p, dnnl_memory_desc_t memory[ARGUME
     dnnl_matmul_desc_t matmul;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t made = NULL;
-    dnnl_status_t status = describe_all(memory, s);
+    dnnl_status_t status = describe_all(memory, s, gemm);
     if (status == dnnl_success) {
         status = dnnl_matmul_desc_init(&matmul, &memory[SOURCE], &memory[WEIGHTS], NULL,
                                        &memory[RESULT]);
@@ -255,6 +270,7 @@ static dnnl_status_t make_primitive(product *p, dnnl_memory_desc_t memory[ARGUME
         memory[WEIGHTS] = *dnnl_primitive_desc_query_md(made, dnnl_query_weights_md, 0);
         status = dnnl_primitive_create(&p->primitive, made);
     }
+    p->weights = memory[WEIGHTS];
     if (status == dnnl_success && s->packed_b) {
         status = make_pack(p, memory, gemm);
     }
@@ -361,10 +377,10 @@ static void execute(const mq_gemm_bf16 *gemm, const product *p, const_dnnl_primi
     }
 }
 
-size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
-    const product *p = find(gemm, shape);
-    assert(p != NULL && shape->packed_b);
-    return p->packed_size;
+size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, size_t k, size_t n) {
+    const product *p = find_packed(gemm, k, n);
+    assert(p != NULL);
+    return dnnl_memory_desc_get_size(&p->weights);
 }
 
 void mq_gemm_bf16_pack(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *shape,
@@ -426,8 +442,8 @@ size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm) {
     return 0;
 }
 
-size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
-    (void)gemm, (void)shape;
+size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, size_t k, size_t n) {
+    (void)gemm, (void)k, (void)n;
     assert(false);
     return 0;
 }

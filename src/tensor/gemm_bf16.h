@@ -34,11 +34,11 @@ mq_status mq_gemm_bf16_prepare(mq_gemm_bf16 *gemm, const mq_gemm_shape *shape, m
  * that, so that threads' can follow one another. */
 size_t mq_gemm_bf16_scratch(const mq_gemm_bf16 *gemm);
 
-/* Bytes of a prepared shape's b in the layout that oneDNN multiplies from, for shapes with
- * packed_b: it copies any other b into that for each product. */
-size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape);
+/* Bytes of b[k, n] in the layout that oneDNN multiplies from, for shapes with packed_b, of which
+ * one with these k and n is prepared: it copies any other b into that for each product. */
+size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, size_t k, size_t n);
 /* Makes packed (aligned to MQ_ALIGNMENT) of b on the calling thread, as mq_gemm_bf16_run makes
- * products; only that shape's products can read it. */
+ * products. All products of the same gemm with the same k and n can read it. */
 void mq_gemm_bf16_pack(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *shape,
                        const mq_gemm_bf16 *gemm, void *scratch);
 

@@ -129,15 +129,17 @@ static void linear_products(const bench *b, bool backward) {
     }
 }
 
-static void group_of_products(const mq_block_pass *pass, const mq_rows *rows, bool backward) {
-    const mq_together *const groups[] = {&mq_block_qkv, &mq_block_o, &mq_block_gate_up,
-                                         &mq_block_down};
-    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
-        if (!backward) {
-            mq_block_linears(pass, groups[i], rows);
-        } else if (i > 0) { /* nobody wants the block's input gradient */
-            mq_block_linears_backward(pass, groups[i], rows);
-        }
+/* Gate and up and down's input gradient are made with the activation between them. */
+static void products_of_rows(const mq_block_pass *pass, const mq_rows *rows, bool backward) {
+    if (!backward) {
+        mq_block_linears(pass, &mq_block_qkv, rows);
+        mq_block_linears(pass, &mq_block_o, rows);
+        mq_block_gated_bf16(pass, rows);
+        mq_block_linears(pass, &mq_block_down, rows);
+    } else { /* nobody wants the block's input gradient */
+        mq_block_gated_backward_bf16(pass, rows);
+        mq_block_linears_backward(pass, &mq_block_gate_up, rows);
+        mq_block_linears_backward(pass, &mq_block_o, rows);
     }
 }
 
@@ -160,7 +162,7 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
     mq_block_pack_weights(&pass);
     const bool runs = mq_block_in_runs(&b->config);
     const size_t most = runs ? MQ_RUN_ROWS : mq_block_slab(&b->config, TOKENS);
-    const size_t floats = mq_block_slab_floats(&b->config, most);
+    const size_t floats = mq_block_slab_floats(&b->config, most, true);
 #pragma omp parallel for schedule(dynamic, 1) if (runs)
     for (size_t first = 0; first < TOKENS; first += most) {
         const mq_rows rows = {
@@ -170,7 +172,10 @@ static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool bac
         mq_block_place_slab(
             &own, b->activations->scratch + (runs ? (size_t)omp_get_thread_num() : 0) * floats,
             most);
-        group_of_products(&own, &rows, backward);
+        products_of_rows(&own, &rows, backward);
+    }
+    if (backward) {
+        mq_block_pack_inputs(&pass);
     }
     for (mq_linear linear = 0; backward && linear < MQ_LINEAR_COUNT; linear++) {
 #pragma omp parallel for schedule(dynamic, 1)
@@ -326,7 +331,8 @@ int main(int argc, char **argv) {
                                    .num_key_value_heads = 3,
                                    .head_dim = 64,
                                    .activation = MQ_SILU,
-                                   .attention_scale = 0.125}},
+                                   .attention_scale = 0.125,
+                                   .residual_multiplier = 1.0}},
                        {.name = "Gemma 3 270M",
                         .config = {.arch = mq_arch_find("Gemma3ForCausalLM"),
                                    .hidden_size = 640,
@@ -335,7 +341,8 @@ int main(int argc, char **argv) {
                                    .num_key_value_heads = 1,
                                    .head_dim = 256,
                                    .activation = MQ_GELU_TANH,
-                                   .attention_scale = 0.0625}}};
+                                   .attention_scale = 0.0625,
+                                   .residual_multiplier = 1.0}}};
     char bf16[64];
     mq_gemm_bf16_describe(bf16, sizeof bf16);
     printf("%s; %s; %zu threads, %d x %d tokens, best of %d; ms and GFLOP/s%s\n",

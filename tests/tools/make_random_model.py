@@ -6,10 +6,11 @@ worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are short
 KIND images: the same as the language model of a Gemma 3 with images, config.json and names as in published ones.
 KIND gemma2: a Gemma 2 with short windows in its first and third block, and caps so low that they matter.
 KIND gemma2-deep: one of as many tiny blocks as Gemma 2 27B has, which scales queries likewise.
+KIND olmo2-tied: the same as KIND olmo2, but that its embeddings are its head.
 KIND tiny: a Llama of some 20,000 weights beside its embeddings.
-KIND qwen2, qwen3, mistral, smollm3: small ones of these families, Mistral's without windows and with rotary settings as
-transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to transformers' defaults
-are fields for which mlx-lm has others, and other bases are none that a reader has by default.
+KIND qwen2, qwen3, mistral, smollm3, granite, olmo2: small ones of these families, Mistral's without windows and with rotary
+settings as transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to
+transformers' defaults are fields for which mlx-lm has others, or none, and other bases are none that a reader has by default.
 KIND phi3, phi4-mini: with projections of several linears, the latter with heads of which three quarters rotate, and longrope.
 """
 import array
@@ -22,6 +23,7 @@ import struct
 import sys
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
+OUTPUT_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 GEMMA_NORMS = NORMS + ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
@@ -102,6 +104,23 @@ def smollm3(demo):
                   mlp_bias=False)
 
 
+def granite(demo):
+    config = family(demo, "Granite", embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.5,
+                    logits_scaling=2.0)
+    del config["head_dim"]  # it is always hidden_size / num_attention_heads
+    return config
+
+
+def olmo2(demo):
+    config = family(demo, "Olmo2", tie_word_embeddings=False, attention_bias=False)
+    del config["head_dim"]  # it is always hidden_size / num_attention_heads
+    return config
+
+
+def olmo2_tied(demo):
+    return {**olmo2(demo), "tie_word_embeddings": True}
+
+
 def gemma2(demo):
     config = family(demo, "Gemma2", num_hidden_layers=4, hidden_activation="gelu_pytorch_tanh", attention_bias=False,
                     query_pre_attn_scalar=64, sliding_window=64, attn_logit_softcapping=1.0, final_logit_softcapping=2.0)
@@ -131,8 +150,10 @@ def phi4_mini(demo):
             "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False}
 
 
-KINDS = {"phi3": phi3, "phi4-mini": phi4_mini, "wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2, "qwen3": qwen3,
-         "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep}
+KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2, "qwen3": qwen3,
+         "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep,
+         "granite": granite, "olmo2": olmo2, "olmo2-tied": olmo2_tied,
+         "phi3": phi3, "phi4-mini": phi4_mini}
 
 
 def vision_shapes(config):
@@ -168,10 +189,12 @@ def shapes_of(config):
             inner = ("self_attn.qkv_proj", [q + 2 * kv, hidden]), ("mlp.gate_up_proj", [2 * ffn, hidden])
         for name, shape in (*inner, ("self_attn.o_proj", [hidden, q]), ("mlp.down_proj", [hidden, ffn])):
             shapes[prefix + name] = shape
-        for name in GEMMA_NORMS if is_gemma else NORMS:
+        is_olmo = config["model_type"] == "olmo2"
+        for name in GEMMA_NORMS if is_gemma else OUTPUT_NORMS if is_olmo else NORMS:
             shapes[prefix + name] = [hidden]
-        for name in ("self_attn.q_norm", "self_attn.k_norm") if config["model_type"] in ("gemma3_text", "qwen3") else ():
-            shapes[prefix + name] = [size]
+        if config["model_type"] in ("gemma3_text", "qwen3", "olmo2"):  # of the last over all heads
+            shapes[prefix + "self_attn.q_norm"] = [q if is_olmo else size]
+            shapes[prefix + "self_attn.k_norm"] = [kv if is_olmo else size]
     shapes["model.norm"] = [hidden]
     return shapes if config.get("tie_word_embeddings", is_gemma) else {**shapes, "lm_head": [config["vocab_size"], hidden]}
 
@@ -192,7 +215,7 @@ def bf16(values):
 def values_of(name, shape, source, is_gemma):
     if len(shape) >= 2:
         return [source.gauss(0, 0.06) for _ in range(math.prod(shape))]
-    if name.endswith(("q_norm", "k_norm")) and not is_gemma:
+    if name.endswith(("q_norm", "k_norm", "post_feedforward_layernorm")) and not is_gemma:
         return [source.gauss(1, 0.2) for _ in range(shape[0])]
     return [source.gauss(0, 0.1) for _ in range(shape[0])] if is_gemma else [1.0] * shape[0]  # Gemma adds 1
 

@@ -146,7 +146,7 @@ NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.
          "post_feedforward_layernorm": "post_ffw_norm"}
 
 
-def gguf_name(name, gemma):
+def gguf_name(name, post_norms):
     fixed = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
              "lm_head.weight": "output.weight"}
     name = name.replace("model.language_model.", "model.")
@@ -155,7 +155,7 @@ def gguf_name(name, gemma):
     _, _, layer, middle = name.split(".", 3)
     middle, _, end = middle.rpartition(".")
     if middle == "post_attention_layernorm":
-        return "blk.%s.%s.%s" % (layer, "post_attention_norm" if gemma else "ffn_norm", end)
+        return "blk.%s.%s.%s" % (layer, "post_attention_norm" if post_norms else "ffn_norm", end)
     return "blk.%s.%s.%s" % (layer, NAMES[middle], end)
 
 
@@ -240,6 +240,17 @@ def check_rope(file, config, arch):
         check(list(meta["gemma3.attention.sliding_window_pattern"]) == local, "another pattern of windows")
 
 
+# In the file, of whose scalars float32 is the type, and in config.json, where each is 1 by default.
+MULTIPLIERS = {"embedding_scale": "embedding_multiplier", "attention.scale": "attention_multiplier",
+               "residual_scale": "residual_multiplier", "logit_scale": "logits_scaling"}
+
+
+def check_multipliers(file, config, arch):
+    for key, field in MULTIPLIERS.items():
+        found, wanted = file.meta.get("%s.%s" % (arch, key)), config.get(field, 1.0)
+        check(abs(found / wanted - 1) < 1e-7 if arch == "granite" else found is None, key + " differs")
+
+
 def check_meta(file, master):
     config, meta = config_of(master), file.meta
     arch = meta["general.architecture"]
@@ -264,6 +275,7 @@ def check_meta(file, master):
         merges = [m if isinstance(m, str) else " ".join(m) for m in tokenizer["model"]["merges"]]
         check(meta["tokenizer.ggml.merges"] == merges, "merges differ")
     check_rope(file, config, arch)
+    check_multipliers(file, config, arch)
     template = os.path.join(master.folder, "chat_template.jinja")
     if os.path.exists(template):
         with open(template, encoding="utf-8") as text:
@@ -293,14 +305,14 @@ def main():
     names, kinds = set(), set()
     linears = {prefix + ".weight": prefix for prefix in master.prefixes}
     for name, tensor in list(master.plain(others=False).items()) + [(name, None) for name in linears]:
-        theirs = gguf_name(name, gemma)
+        theirs = gguf_name(name, gemma or arch == "olmo2")
         names.add(theirs)
         shape, kind, at = file.tensors[theirs]
         check(at % 32 == 0, theirs + " is not aligned")
         wanted = master.weights(linears[name]) if tensor is None else numbers(tensor)
         original = master.tensors[linears[name] + ".codes"][1] if tensor is None else tensor[1]
         check(shape == original, theirs + " has another shape")
-        if arch in ("llama", "smollm3") and (".attn_q." in theirs or ".attn_k." in theirs):
+        if arch in ("llama", "smollm3", "granite") and (".attn_q." in theirs or ".attn_k." in theirs):
             wanted = interleave(wanted, theirs, shape[0], config_of(master))
         if gemma and theirs.endswith("norm.weight"):
             wanted = float32(1 + w for w in wanted)

@@ -179,6 +179,7 @@ static inline fixture large_fixture(const char *architecture) {
                                 .head_dim = 22,
                                 .rms_norm_eps = 1e-5,
                                 .attention_scale = 0.2,
+                                .residual_multiplier = 1.0,
                                 .sliding_window = 150,
                                 .activation = MQ_SILU},
                      .shape = {.sequences = 3, .length = 275}};

@@ -14,6 +14,8 @@
     "\"num_attention_heads\":4,\"vocab_size\":64"
 #define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\"," SIZES
 #define GEMMA "\"architectures\":[\"Gemma3ForCausalLM\"],\"model_type\":\"gemma3_text\"," SIZES
+#define GRANITE "\"architectures\":[\"GraniteForCausalLM\"],\"model_type\":\"granite\"," SIZES
+#define OLMO2 "\"architectures\":[\"Olmo2ForCausalLM\"],\"model_type\":\"olmo2\"," SIZES
 #define GEMMA2 "\"architectures\":[\"Gemma2ForCausalLM\"],\"model_type\":\"gemma2\"," SIZES
 
 static inline mq_status parse(mq_config *out, const char *text, mq_error *err) {
@@ -58,6 +60,9 @@ static inline bool put_number(char out[VALUE_SIZE], const mq_config *config, con
         {"attention_scale", config->attention_scale},
         {"attn_logit_softcapping", config->attn_logit_softcapping},
         {"final_logit_softcapping", config->final_logit_softcapping},
+        {"embedding_multiplier", config->embedding_multiplier},
+        {"residual_multiplier", config->residual_multiplier},
+        {"logits_scaling", config->logits_scaling},
         {"sliding_window", (double)config->sliding_window},
         {"rope_theta", rope->rope_theta},
         {"factor", rope->factor},

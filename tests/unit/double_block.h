@@ -157,6 +157,13 @@ static inline void double_norm(double *x, const double *values, const double_par
     }
 }
 
+/* What a linear made, x[count] in place, as it is added. */
+static inline void double_multiply(double *x, const mq_config *config, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        x[i] *= config->residual_multiplier;
+    }
+}
+
 /* y[tokens, hidden_size], as block.h defines it. */
 static inline void double_block(double *y, const double *values, const double_params *p,
                                 const mq_block_shape *shape, const mq_attention_shape *attention) {
@@ -170,14 +177,15 @@ static inline void double_block(double *y, const double *values, const double_pa
     double *q = double_linear(normed, values, p, config, MQ_Q, tokens);
     double *k = double_linear(normed, values, p, config, MQ_K, tokens);
     double *v = double_linear(normed, values, p, config, MQ_V, tokens);
-    double_norm(q, values, p, config, MQ_NORM_Q, tokens * config->num_attention_heads);
-    double_norm(k, values, p, config, MQ_NORM_K, tokens * config->num_key_value_heads);
+    double_norm(q, values, p, config, MQ_NORM_Q, tokens * mq_config_norm_rows(config, MQ_NORM_Q));
+    double_norm(k, values, p, config, MQ_NORM_K, tokens * mq_config_norm_rows(config, MQ_NORM_K));
     double_rope(q, shape->cos_table, shape->sin_table, tokens, shape->length,
                 config->num_attention_heads, d, half);
     double_rope(k, shape->cos_table, shape->sin_table, tokens, shape->length,
                 config->num_key_value_heads, d, half);
     double_attention(heads, q, k, v, attention);
     double *o = double_linear(heads, values, p, config, MQ_O, tokens);
+    double_multiply(o, config, n);
     double_norm(o, values, p, config, MQ_NORM_POST_ATTN, tokens);
     for (size_t i = 0; i < n; i++) {
         y[i] = normed[i] = values[p->input + i] + o[i];
@@ -187,6 +195,7 @@ static inline void double_block(double *y, const double *values, const double_pa
     double *up = double_linear(normed, values, p, config, MQ_UP, tokens);
     double_glu(gate, gate, up, ffn, config->activation);
     double *down = double_linear(gate, values, p, config, MQ_DOWN, tokens);
+    double_multiply(down, config, n);
     double_norm(down, values, p, config, MQ_NORM_POST_FFN, tokens);
     for (size_t i = 0; i < n; i++) {
         y[i] += down[i];

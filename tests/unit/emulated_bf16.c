@@ -76,13 +76,18 @@ static float *widen(const mq_bf16 *x, size_t rows, size_t columns, size_t ld) {
     return wide;
 }
 
-/* What stands for a packed operand: the plain one's rows, densely, with their bits turned over, so
- * that neither passes for the other. */
+/* What stands for a packed operand: b[k, n], dense, with its bits turned over, so that neither
+ * passes for the other. */
 #define TURNED 0x5a5aU
 
-size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, const mq_gemm_shape *shape) {
-    assert(is_prepared(gemm, shape) && shape->packed_b);
-    return shape->n * shape->k * sizeof(mq_bf16);
+size_t mq_gemm_bf16_packed_size(const mq_gemm_bf16 *gemm, size_t k, size_t n) {
+    size_t i = 0;
+    while (i < gemm->count &&
+           !(gemm->shapes[i].packed_b && gemm->shapes[i].k == k && gemm->shapes[i].n == n)) {
+        i++;
+    }
+    assert(i < gemm->count);
+    return n * k * sizeof(mq_bf16);
 }
 
 void mq_gemm_bf16_pack(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *shape,
@@ -90,11 +95,10 @@ void mq_gemm_bf16_pack(mq_bf16 *packed, const mq_bf16 *b, const mq_gemm_shape *s
     assert(is_prepared(gemm, shape) && shape->packed_b);
     assert((size_t)omp_get_thread_num() < gemm->threads);
     memset(scratch, 0, SCRATCH);
-    const size_t rows = shape->trans_b ? shape->n : shape->k,
-                 columns = shape->trans_b ? shape->k : shape->n;
-    for (size_t r = 0; r < rows; r++) {
-        for (size_t c = 0; c < columns; c++) {
-            packed[r * columns + c] = (mq_bf16)(b[r * shape->ldb + c] ^ TURNED);
+    for (size_t k = 0; k < shape->k; k++) {
+        for (size_t n = 0; n < shape->n; n++) {
+            const size_t at = shape->trans_b ? n * shape->ldb + k : k * shape->ldb + n;
+            packed[k * shape->n + n] = (mq_bf16)(b[at] ^ TURNED);
         }
     }
 }
@@ -110,6 +114,7 @@ void mq_gemm_bf16_run(float *c, const mq_bf16 *a, const mq_bf16 *b, const mq_gem
     mq_gemm_shape s = *shape;
     assert(is_prepared(gemm, &s) && (size_t)omp_get_thread_num() < gemm->threads);
     memset(scratch, 0, SCRATCH); /* it is there, and each thread's own */
+    s.trans_b = s.trans_b && !s.packed_b;
     const size_t a_columns = s.trans_a ? s.m : s.k, b_columns = s.trans_b ? s.k : s.n;
     float *wide_a = widen(a, s.trans_a ? s.k : s.m, a_columns, s.lda);
     float *wide_b = widen(b, s.trans_b ? s.n : s.k, b_columns, s.packed_b ? b_columns : s.ldb);

@@ -86,6 +86,7 @@ static inline mq_model *make_model(size_t vocab, size_t width, double softcap, u
                                 .hidden_size = width,
                                 .vocab_size = vocab,
                                 .rms_norm_eps = 1e-6,
+                                .logits_scaling = 1.0,
                                 .final_logit_softcapping = softcap};
     model->weights = &weights->weights;
     model->folder = mq_strdup("memory");
@@ -107,6 +108,7 @@ static inline void plain_logits(double *out, const mq_model *model, const float 
             sum += (double)hidden[i] * inverse * (double)w->norm[i] *
                    (double)w->head[v * w->width + i];
         }
+        sum /= model->config.logits_scaling;
         out[v] = cap > 0.0 ? cap * tanh(sum / cap) : sum;
     }
 }

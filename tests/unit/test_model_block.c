@@ -66,19 +66,23 @@ static fixture small_fixture(const char *architecture) {
                                 .num_key_value_heads = 2,
                                 .head_dim = 6,
                                 .rms_norm_eps = 1e-5,
-                                .attention_scale = 0.7},
+                                .attention_scale = 0.7,
+                                .residual_multiplier = 1.0},
                      .shape = {.sequences = 2, .length = 7}};
 }
 
-/* Llama's layer; SmolLM3's and Phi-3's, which are the same but for their rotation: without one, and
- * of a part of each head. */
+/* Llama's layer; SmolLM3's, which is the same but for its rotation, without one; Granite's,
+ * whose parts are multiplied before they are added; OLMo 2's, whose norms are behind its parts, and
+ * of all heads at once; and Phi-3's, where a part of each head rotates. */
 static void test_llama_differences(void **state) {
     (void)state;
     static const char *const architectures[] = {"LlamaForCausalLM", "SmolLM3ForCausalLM",
+                                                "GraniteForCausalLM", "Olmo2ForCausalLM",
                                                 "Phi3ForCausalLM"};
-    for (size_t i = 0; i < 6; i++) {
+    for (size_t i = 0; i < 10; i++) {
         fixture f = small_fixture(architectures[i / 2]);
         f.config.activation = MQ_SILU;
+        f.config.residual_multiplier = f.config.arch->multipliers ? 0.3 : 1.0;
         f.config.unrotated_dim = f.config.arch->partial_rotary ? 2 : 0;
         open_fixture(&f, 2, i % 2 == 1, true);
         check_differences(&f);
@@ -155,12 +159,13 @@ static void read_parameters(float *out, const fixture *f, const mq_tensors *tens
     }
 }
 
-/* The fixture of a golden's `config`; the order is that of scripts/make-block-goldens.py. */
+/* The fixture of a golden's `config`; the order is that of scripts/make-block-goldens.py, and where
+ * there is no multiplier it is 1. */
 static fixture golden_fixture(const mq_tensors *tensors, const char *architecture) {
-    double numbers[11];
+    double numbers[12] = {[11] = 1.0};
     const mq_tensor_info *info = golden_tensor(tensors, "", "config");
-    assert_int_equal(info->bytes, sizeof numbers);
-    memcpy(numbers, info->data, sizeof numbers);
+    assert_true(info->bytes == sizeof numbers || info->bytes == sizeof numbers - sizeof *numbers);
+    memcpy(numbers, info->data, info->bytes);
     const mq_arch *arch = mq_arch_find(architecture);
     const size_t rotary_dim = 2 * golden_tensor(tensors, "", "cos")->shape[1];
     return (fixture){.config = {.arch = arch,
@@ -172,6 +177,7 @@ static fixture golden_fixture(const mq_tensors *tensors, const char *architectur
                                 .unrotated_dim = (size_t)numbers[4] - rotary_dim,
                                 .rms_norm_eps = numbers[5],
                                 .attention_scale = numbers[6],
+                                .residual_multiplier = numbers[11],
                                 .attn_logit_softcapping = numbers[7],
                                 .sliding_window = (size_t)numbers[8],
                                 .activation = arch->default_activation},
@@ -214,6 +220,16 @@ static void test_llama_golden(void **state) {
 static void test_smollm3_golden(void **state) {
     (void)state;
     check_golden("smollm3", "SmolLM3ForCausalLM", false);
+}
+
+static void test_granite_golden(void **state) {
+    (void)state;
+    check_golden("granite", "GraniteForCausalLM", true);
+}
+
+static void test_olmo2_golden(void **state) {
+    (void)state;
+    check_golden("olmo2", "Olmo2ForCausalLM", false);
 }
 
 /* Of a layer with fused projections, whose heads rotate in part. */
@@ -351,7 +367,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_llama_differences), cmocka_unit_test(test_gemma_differences),
         cmocka_unit_test(test_llama_golden),      cmocka_unit_test(test_gemma_goldens),
-        cmocka_unit_test(test_smollm3_golden),    cmocka_unit_test(test_phi3_golden),
+        cmocka_unit_test(test_smollm3_golden),    cmocka_unit_test(test_granite_golden),
+        cmocka_unit_test(test_olmo2_golden),      cmocka_unit_test(test_phi3_golden),
         cmocka_unit_test(test_threads),           cmocka_unit_test(test_subsets),
         cmocka_unit_test(test_forward_only),      cmocka_unit_test(test_absurd_sizes),
     };

@@ -16,7 +16,8 @@
 
 /* No multiple of anything, and with whole runs of tokens and a rest (mq_block_in_runs). */
 enum { SEQUENCES = 3, LENGTH = 150, TOKENS = SEQUENCES * LENGTH };
-/* Of the feed-forward part: of a model that goes in runs, and of one that goes in slabs. */
+/* Of the feed-forward part: of a model that goes in runs, and of one that goes in slabs, whose
+ * operands all have more than one panel. */
 enum { IN_RUNS = 200, IN_SLABS = 4100 };
 
 typedef struct fixture {
@@ -90,15 +91,20 @@ static void open_fixture(fixture *f, const char *architecture, size_t intermedia
         skip();
     }
     const mq_context_options options = {.threads = threads};
+    const bool large = intermediate_size == IN_SLABS;
     *f = (fixture){.config = {.arch = mq_arch_find(architecture),
-                              .hidden_size = 72,
+                              .hidden_size = large ? 640 : 72,
                               .intermediate_size = intermediate_size,
                               .num_attention_heads = 6,
                               .num_key_value_heads = 2,
-                              .head_dim = 16,
+                              .head_dim = large ? 128 : 16,
                               .num_hidden_layers = 1,
                               .rms_norm_eps = 1e-5,
-                              .attention_scale = 0.25}};
+                              .attention_scale = large ? 0.088 : 0.25,
+                              .residual_multiplier = 1.0}};
+    if (f->config.arch->multipliers) {
+        f->config.residual_multiplier = 0.5;
+    }
     f->config.activation = f->config.arch->default_activation;
     f->config.rope[0].rope_theta = 10000.0;
     f->config.unrotated_dim = f->config.arch->partial_rotary ? 4 : 0;
@@ -195,8 +201,9 @@ static void bf16_is_close_to_float32(void **state) {
         const char *architecture;
         size_t intermediate_size;
     } models[] = {{"LlamaForCausalLM", IN_RUNS},   {"Gemma3ForCausalLM", IN_RUNS},
-                  {"SmolLM3ForCausalLM", IN_RUNS}, {"Phi3ForCausalLM", IN_RUNS},
-                  {"Gemma2ForCausalLM", IN_RUNS},  {"LlamaForCausalLM", IN_SLABS}};
+                  {"SmolLM3ForCausalLM", IN_RUNS}, {"Gemma2ForCausalLM", IN_RUNS},
+                  {"GraniteForCausalLM", IN_RUNS}, {"Olmo2ForCausalLM", IN_RUNS},
+                  {"Phi3ForCausalLM", IN_RUNS},    {"LlamaForCausalLM", IN_SLABS}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         fixture f;
         const float *result[RESULTS];

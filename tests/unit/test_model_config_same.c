@@ -119,6 +119,20 @@ static void test_same(void **state) {
 #undef SMOLLM3
 }
 
+/* Each of the multipliers, and that 1 is what is there without. */
+static void test_same_granite(void **state) {
+    (void)state;
+    static const char *const fields[] = {"embedding_multiplier", "attention_multiplier",
+                                         "residual_multiplier", "logits_scaling"};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        char text[512];
+        snprintf(text, sizeof text, "{" GRANITE ",\"%s\":1}", fields[i]);
+        assert_true(same("{" GRANITE "}", text));
+        snprintf(text, sizeof text, "{" GRANITE ",\"%s\":0.5}", fields[i]);
+        assert_false(same("{" GRANITE "}", text));
+    }
+}
+
 static void test_same_gemma2(void **state) {
     (void)state;
     static const struct {
@@ -165,6 +179,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same),
         cmocka_unit_test(test_same_gemma2),
+        cmocka_unit_test(test_same_granite),
         cmocka_unit_test(test_same_phi3),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,18 +38,20 @@ static void free_scores(mq_head_scores *s) {
 
 typedef struct shape {
     size_t vocab, width, count;
-    double softcap;
+    double softcap, logits_scaling; /* of both sides */
 } shape;
 
 /* Slabs, chunks, tiles and groups, each whole, broken and alone. */
 static const shape shapes[] = {
-    {9500, 12, 300, 0.0}, {1024, 8, 128, 4.0}, {1025, 7, 129, 0.0},
-    {3, 5, 1, 2.0},       {700, 4, 4200, 0.0},
+    {9500, 12, 300, 0.0, 1.0}, {1024, 8, 128, 4.0, 1.0}, {1025, 7, 129, 0.0, 1.0},
+    {3, 5, 1, 2.0, 1.0},       {700, 4, 4200, 0.0, 1.0}, {1025, 7, 129, 0.0, 2.5},
+    {1024, 8, 128, 4.0, 0.5},
 };
 
 static void check_shape(const shape *s) {
     mq_model *model = make_model(s->vocab, s->width, s->softcap, 1);
     mq_model *reference = make_model(s->vocab, s->width, s->softcap, 7);
+    model->config.logits_scaling = reference->config.logits_scaling = s->logits_scaling;
     float *hidden = random_floats(s->count * s->width, 3.0, 3);
     float *other = random_floats(s->count * s->width, 3.0, 4);
     int32_t *targets = mq_alloc(s->count, sizeof *targets);
@@ -289,10 +291,16 @@ static void check_kernels(const mq_head_kernels *k, size_t n) {
     assert_true(fabs((double)k->cross(x, r, n, max) - cross) < 1e-5 * 40.0 * sum);
     assert_true(fabs((double)k->exponentials(p, r, n, max, 0.25F) - warm) < 2e-6 * warm);
     assert_true(p[first] == 1.0F);
-    memcpy(p, x, n * sizeof *p);
-    k->softcap(p, n, 7.0F);
-    for (size_t i = 0; i < n; i++) {
-        assert_true(fabs((double)p[i] - 7.0 * tanh((double)x[i] / 7.0)) < 2e-6);
+    for (int capped = 0; capped < 2; capped++) {
+        for (int scaled = 0; scaled < 2; scaled++) {
+            memcpy(p, x, n * sizeof *p);
+            k->finish(p, n, scaled ? 0.375F : 1.0F, capped ? 7.0F : 0.0F);
+            for (size_t i = 0; i < n; i++) {
+                const double logit = (double)x[i] * (scaled ? 0.375 : 1.0);
+                const double expected = capped ? 7.0 * tanh(logit / 7.0) : logit;
+                assert_true(fabs((double)p[i] - expected) < 2e-6);
+            }
+        }
     }
     mq_free(p);
     mq_free(r);

@@ -13,15 +13,15 @@
 
 typedef struct shape {
     size_t vocab, width, count;
-    double softcap;
+    double softcap, logits_scaling; /* of both sides */
     bool own_head;
 } shape;
 
 /* Fewer rows than pieces, chunks whole and broken, more tokens than a slab and than two. */
-static const shape shapes[] = {{5, 6, 3, 0.0, false},     {33, 8, 5, 3.0, false},
-                               {70000, 4, 9, 0.0, false}, {1000, 12, 700, 5.0, false},
-                               {33, 8, 5, 3.0, true},     {1500, 4, 40, 0.0, true},
-                               {1000, 4, 1100, 0.0, true}};
+static const shape shapes[] = {
+    {5, 6, 3, 0.0, 1.0, false},       {33, 8, 5, 3.0, 1.0, false}, {70000, 4, 9, 0.0, 1.0, false},
+    {1000, 12, 700, 5.0, 1.0, false}, {33, 8, 5, 3.0, 1.0, true},  {1500, 4, 40, 0.0, 1.0, true},
+    {1000, 4, 1100, 0.0, 1.0, true},  {33, 8, 5, 3.0, 2.5, true},  {1500, 4, 40, 0.0, 0.4, false}};
 
 /* The reference, and a model with another norm and, where the shape says so, another head. */
 typedef struct sides {
@@ -32,6 +32,7 @@ typedef struct sides {
 static sides make_sides(const shape *s) {
     mq_model *reference = make_model(s->vocab, s->width, s->softcap, 1);
     mq_model *head = s->own_head ? make_model(s->vocab, s->width, s->softcap, 2) : reference;
+    head->config.logits_scaling = reference->config.logits_scaling = s->logits_scaling;
     return (sides){reference, head, random_floats(s->width, 1.5, 8),
                    random_floats(s->count * s->width, 2.0, 3),
                    random_floats(s->count * s->width, 2.0, 4)};
@@ -233,7 +234,7 @@ static void the_divergence_alone_is_the_same(void **state) {
 
 static void equal_sides_have_no_gradient(void **state) {
     (void)state;
-    const shape s = {500, 8, 40, 0.0, false};
+    const shape s = {500, 8, 40, 0.0, 1.0, false};
     sides m = make_sides(&s);
     memcpy(m.hidden, m.other, s.count * s.width * sizeof(float));
     memcpy(m.norm, ((memory_weights *)(void *)m.reference->weights)->norm, s.width * sizeof(float));
@@ -275,7 +276,7 @@ static void slabs_share_nothing(void **state) {
 /* A row of the head that cannot be read ends it with that error, in the head of both sides or in
  * the reference's own. */
 static void check_broken_row(bool own_head) {
-    const shape s = {3000, 4, 3, 0.0, own_head};
+    const shape s = {3000, 4, 3, 0.0, 1.0, own_head};
     sides m = make_sides(&s);
     ((memory_weights *)(void *)m.reference->weights)->broken_row = 2500;
     mq_slab slab = {0};
@@ -315,7 +316,7 @@ static void a_broken_row_is_reported(void **state) {
  * came out like that must not look better than all others. */
 static void what_is_no_number_stays_none(void **state) {
     (void)state;
-    const shape s = {33, 8, 5, 3.0, false};
+    const shape s = {33, 8, 5, 3.0, 1.0, false};
     sides m = make_sides(&s);
     m.hidden[2 * s.width] = NAN;
     result r = compute(&m, &s, 1.0f, 2);

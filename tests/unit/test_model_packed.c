@@ -154,6 +154,8 @@ static void test_short_sequences(void **state) {
                                         "mistral",
                                         "smollm3",
                                         "gemma2",
+                                        "granite",
+                                        "olmo2-biases",
                                         "phi3",
                                         "phi4-mini-unscaled"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

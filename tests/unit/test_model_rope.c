@@ -64,6 +64,8 @@ static void test_goldens(void **state) {
         "smollm3-biases",
         "gemma2-published",
         "gemma2-own-head",
+        "granite-biases",
+        "olmo2-biases",
         "phi3",
         "phi4-mini-unscaled",
         "phi4-mini",

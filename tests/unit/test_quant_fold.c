@@ -35,9 +35,11 @@ static mq_quantize_options fold_options(bool fold) {
 /* Only the pairs' weights change, and where the producer has a bias not even those. */
 static void the_block_stays_what_it_was(void **state) {
     (void)state;
-    static const char *const models[] = {"llama", "llama-biases", "gemma3", "qwen2"};
-    static const bool biases[][2] = {{false, false}, {true, true}, {false, false}, {true, false}};
-    for (size_t m = 0; m < 4; m++) {
+    static const char *const models[] = {"llama", "llama-biases", "gemma3",
+                                         "qwen2", "granite",      "olmo2"};
+    static const bool biases[][2] = {{false, false}, {true, true},   {false, false},
+                                     {true, false},  {false, false}, {false, false}};
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
         const mq_quantize_options with = fold_options(true), without = fold_options(false);
         learner_fixture folded, plain;
         open_learner(&folded, models[m], &with, 1);

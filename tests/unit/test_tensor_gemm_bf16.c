@@ -98,7 +98,7 @@ static void *scratch_for(const mq_gemm_bf16 *gemm) {
 static mq_bf16 *pack(const mq_gemm_bf16 *gemm, const mq_bf16 *b, const mq_gemm_shape *s,
                      void *scratch) {
     enum { BEYOND = 64 };
-    const size_t size = mq_gemm_bf16_packed_size(gemm, s);
+    const size_t size = mq_gemm_bf16_packed_size(gemm, s->k, s->n);
     assert_true(size >= s->n * s->k * sizeof *b);
     unsigned char *packed = mq_alloc(size + BEYOND, 1);
     assert_non_null(packed);

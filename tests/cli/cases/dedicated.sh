@@ -13,6 +13,10 @@ print([w["bits"] for w in out["widths"]], [r["bits"] for r in out["refit"]])')" 
     [ "$(stdout | python3 -c 'import json, sys
 print([w["bits"] for w in json.load(sys.stdin)["widths"] if w["trained"]])')" = "[$bits]" ] ||
         fail "inspect does not say what was trained"
+    run 0 matquant inspect "d$bits"
+    expect_out '^bits .* KL held out$'
+    expect_out "^$bits +yes .* [0-9]+\.[0-9]{4}$"
+    expect_out '^7 +- .* -$'
     for width in $bits 4; do
         run 0 matquant slice "d$bits" -o slice --bits $width --force -q
         run 0 matquant eval slice --text "$DATA/demo-eval.txt" --seq-len 32 --windows 1 --json -q

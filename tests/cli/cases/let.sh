@@ -28,8 +28,13 @@ for layer in range(6):
 PY
 run 0 matquant quantize "$model" -o attention $small --recipe paper --let --include self_attn -q
 verified attention
+# OLMo 2 has no norm before its feed-forward network: no norm is anybody's own.
+run 0 python3 "$tools/make_random_model.py" olmo2 "$model" olmo2
+run 0 matquant quantize olmo2 -o outputs $small --recipe paper --let -q
+run 0 matquant verify outputs --against olmo2
+! grep -q 'layernorm\.weight\.w' outputs/model.safetensors || fail "a norm of its own"
 run 2 matquant quantize "$model" -o no $small --let
 expect_one_error "^matquant: --let is recipe paper's\$"
 run 2 matquant quantize "$model" -o no $small --let --recipe paper --refit
 expect_one_error '^matquant: --let and --refit .*'
-expect_only m master slice s4 attention
+expect_only m master slice s4 attention olmo2 outputs

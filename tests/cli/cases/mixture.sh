@@ -52,8 +52,11 @@ expect_out '^problems +0$'
 # Where the slice comes from says what it is; nothing that was measured at one width.
 run 0 matquant inspect mlx
 expect_out '^slice\.width +2$'
-expect_out '^slice\.widths +\[\{"bits":8,"layers":22\},\{"bits":4,"layers":2\},\{"bits":2,"layers":18\}\]$'
+expect_out '^slice\.widths +\{"bits":8,"layers":22\}$'
+expect_out '^slice\.widths +\{"bits":4,"layers":2\}$'
+expect_out '^slice\.widths +\{"bits":2,"layers":18\}$'
 expect_out '^slice\.layer_bits +\["self_attn=8","\[01\]..\.self_attn..\.q_=4"\]$'
+expect_out '^bits .* size$'
 cp -r "$master" recorded
 run 0 matquant eval recorded --bits 2 $text --record -q
 run 0 matquant slice recorded -o measured --bits 2 -q

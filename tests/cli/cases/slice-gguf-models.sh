@@ -39,6 +39,14 @@ converts 'gemma2, tokenizer llama default, rope default' gemma2 gemma query_pre_
 converts 'gemma2, tokenizer llama default, rope default' gemma2-published gemma query_pre_attn_scalar=16
 converts 'gemma2, tokenizer llama default, rope yarn' gemma2 gemma query_pre_attn_scalar=16 \
     rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000}'
+converts 'granite, tokenizer gpt2 smollm, rope default' granite smollm # Granite 3's splits text alike
+converts 'granite, tokenizer gpt2 smollm, rope default' granite-plain smollm
+converts 'granite, tokenizer gpt2 smollm, rope linear' granite-biases smollm
+converts 'granite, tokenizer gpt2 smollm, rope llama3' granite smollm rope_theta=null rope_parameters='{"rope_type":"llama3",
+    "factor":8,"rope_theta":1000,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":128}'
+converts 'olmo2, tokenizer gpt2 smaug-bpe, rope default' olmo2 smaug-bpe # OLMo 2's splits text alike
+converts 'olmo2, tokenizer gpt2 smaug-bpe, rope yarn' olmo2 smaug-bpe rope_theta=null \
+    rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000}'
 
 converts 'phi3, tokenizer llama default, rope default' phi3 llama2
 run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force

@@ -37,6 +37,15 @@ model 'this pattern of no_rope_layers' smollm3 smaug-bpe
 model 'this pattern of no_rope_layers' smollm3-all-rotate smaug-bpe
 model "the local layers' rotary scaling" gemma3 gemma query_pre_attn_scalar=16 \
     rope_parameters="$(scaled sliding_attention linear full_attention)"
+model 'this activation' granite smollm hidden_act='"gelu_pytorch_tanh"'
+model 'dynamic rotary scaling' granite smollm rope_theta=null \
+    rope_parameters='{"rope_type":"dynamic","factor":4,"rope_theta":100}'
+model 'a head_dim other than hidden_size / num_attention_heads' olmo2-biases smaug-bpe
+run 0 python3 "$tools/make_random_model.py" olmo2-tied "$DATA/demo-model" tied
+run 0 matquant quantize tied -o tied-master --recipe rtn --group-size 32 -q
+run 2 matquant slice tied-master -o no.gguf --bits 4 --format gguf
+expect_one_error '^matquant: llama\.cpp has not embeddings that are the head \(tie_word_embeddings\) for olmo2; use .*'
+model "llama3's rotary scaling" olmo2 smaug-bpe rope_theta=null rope_parameters="$llama3"
 # Of Gemma 2 llama.cpp caps everything, and has windows in every second layer.
 gelu='hidden_activation="gelu_pytorch_tanh"'
 model 'this query_pre_attn_scalar' gemma2 gemma

@@ -37,6 +37,10 @@ spelled '1000 None None None False' smollm3
 spelled '2000000 None None None False' smollm3-biases
 spelled '1000 None None None False' gemma2
 spelled '5000 None None None False' gemma2-published
+spelled '1000 None None None False' granite
+spelled '1000 None linear 4 False' granite-biases
+spelled '1000 None None None False' olmo2
+spelled '1000 None yarn 4 False' olmo2-biases
 spelled '1000 None longrope 40.0 False' phi4-mini-factor
 # mlx-lm reads beside the scaling what transformers 5 writes in it.
 spelled '1000 None longrope None False' phi4-mini-v5
@@ -112,6 +116,9 @@ fills '1000000 4096' gemma3 sliding_window
 # (Of soft caps both have the same defaults.)
 fills '1000 None None 256' gemma2 attn_logit_softcapping final_logit_softcapping query_pre_attn_scalar
 fills '1000 True [1, 1, 1, 0]' smollm3-interval tie_word_embeddings no_rope_layers
+fills '1000 1 1 1 1 False False' granite embedding_multiplier attention_multiplier residual_multiplier logits_scaling \
+    attention_bias mlp_bias
+fills '10000 10000 4 2048 False' olmo2 rope_theta num_key_value_heads max_position_embeddings tie_word_embeddings
 # The length that a scaling was made for.
 run 0 matquant quantize "$GOLDEN/models/rope-yarn" -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" --force -q
 run 0 matquant slice master -o slice --bits 4 --force
@@ -145,6 +152,7 @@ lacks() {
     expect_err "^matquant: warning: mlx-lm has not $1 for .*: what it computes of this slice is not the model\$"
 }
 lacks 'this activation' llama-gelu ''
+lacks 'this activation' granite 'config["hidden_act"] = "gelu_pytorch_tanh"'
 lacks 'attn_logit_softcapping' gemma3-attention-softcap ''
 lacks 'final_logit_softcapping' gemma3-final-softcap ''
 lacks 'windows in these layers .*' gemma3 'config["layer_types"].reverse(); config["layer_types"][0] = "full_attention"'
