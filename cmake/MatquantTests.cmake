@@ -189,7 +189,7 @@ set(data ${CMAKE_CURRENT_SOURCE_DIR}/data)
 # Calls that bench_learn's timers stand between (tests/bench/learn_timers.h): those from one source file to another.
 if(TARGET bench_learn)
     foreach(wrapped IN ITEMS mq_learner_load mq_learner_teach mq_learner_start mq_learner_measure mq_learner_train
-            mq_learner_finish mq_learner_advance mq_master_writer_put mq_block_forward mq_block_backward
+            mq_learner_finish mq_learner_advance mq_master_writer_put_rows mq_block_forward mq_block_backward
             mq_attention_forward mq_attention_backward mq_block_loss_gradient mq_block_loss_value
             mq_recipe_grid_class mq_gemm
             mq_gemm_bf16_run mq_gram_add)

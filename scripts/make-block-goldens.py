@@ -6,7 +6,7 @@
 
 The blocks are transformers' own decoder layers with random weights, in float32, with eager attention. In a file:
 `config` F64 (the numbers of CONFIG and IF_GIVEN below, in that order), `x`, `y`, `dy`, `dx` [tokens, hidden_size], `cos`, `sin`
-[length, head_dim / 2], and for every parameter `weight.NAME` and its gradient `grad.NAME`, where NAME is the tensor's
+[length, rotary_dim / 2], and for every parameter `weight.NAME` and its gradient `grad.NAME`, where NAME is the tensor's
 name within the block. Norms of the Gemma family are stored as the multiplier itself (1 + weight).
 """
 
@@ -15,12 +15,13 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import Gemma2Config, Gemma3TextConfig, GraniteConfig, LlamaConfig, Olmo2Config, SmolLM3Config
+from transformers import Gemma2Config, Gemma3TextConfig, GraniteConfig, LlamaConfig, Olmo2Config, Phi3Config, SmolLM3Config
 from transformers.models.gemma2.modeling_gemma2 import Gemma2DecoderLayer
 from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 from transformers.models.granite.modeling_granite import GraniteDecoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.olmo2.modeling_olmo2 import Olmo2DecoderLayer
+from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3DecoderLayer
 
 CONFIG = ["hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
@@ -50,14 +51,18 @@ CASES = {
     # Norms behind attention and the feed-forward part, and of all heads at once.
     "olmo2": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
                   softcap=0.0, window=0, sequences=2, length=24),  # fmt: skip
+    # Fused projections, and heads of which a part rotates, within a window.
+    "phi3": dict(hidden_size=32, intermediate_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=12,
+                 rotary_dim=8, softcap=0.0, window=7, sequences=2, length=48),  # fmt: skip
 }
 EPS = 1e-5
 SCALE = 0.4  # of queries times keys: the random ones are small
 
 
-def rotary(length, head_dim, theta=10000.0):
-    inverse = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * inverse
+def rotary(case, theta=10000.0):
+    dim = case.get("rotary_dim", case["head_dim"])
+    inverse = theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angles = torch.arange(case["length"], dtype=torch.float64)[:, None] * inverse
     return angles.cos().float(), angles.sin().float()
 
 
@@ -80,6 +85,8 @@ def make_layer(name, case):
                                                   residual_multiplier=case["residual_multiplier"]), 0)  # fmt: skip
     elif name == "olmo2":
         layer = Olmo2DecoderLayer(Olmo2Config(**common), 0)
+    elif name == "phi3":
+        layer = Phi3DecoderLayer(Phi3Config(**common, pad_token_id=0), 0)
     elif name == "gemma2":
         layer = Gemma2DecoderLayer(Gemma2Config(**common), 0)
     else:
@@ -97,7 +104,7 @@ def make_layer(name, case):
 def run(layer, x, case):
     """The soft cap goes straight to the attention function: Gemma3Attention does not hand on its configuration's.
     Gemma2Attention does, and takes no other."""
-    cos, sin = rotary(case["length"], case["head_dim"])
+    cos, sin = rotary(case)
     wide = (torch.cat([cos, cos], -1)[None], torch.cat([sin, sin], -1)[None])
     softcap = {"softcap": case["softcap"] or None}
     if isinstance(layer, Gemma2DecoderLayer):
@@ -116,7 +123,7 @@ def make(name, case, folder):
     if case["softcap"]:  # it has to be one that matters
         assert (run(layer, x, dict(case, softcap=0.0)) - y).abs().max() > 1e-2
     numbers = dict(case, rms_norm_eps=EPS, attention_scale=SCALE)
-    cos, sin = rotary(case["length"], case["head_dim"])
+    cos, sin = rotary(case)
     keys = CONFIG + [key for key in IF_GIVEN if key in case]
     tensors = {"config": torch.tensor([float(numbers[key]) for key in keys], dtype=torch.float64),
                "x": x, "y": y, "dy": dy, "dx": x.grad, "cos": cos, "sin": sin}  # fmt: skip

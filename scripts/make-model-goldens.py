@@ -6,7 +6,7 @@
 
 Each case is a folder: config.json in the spelling that the case names, model.safetensors (or shards with an index; a
 link where a case shares the weights of another), and expected.safetensors with `ids` I32 [sequences, length], `logits`
-F32 [sequences * length, vocab_size] and the rotary tables `global.cos`, ... F32 [length, head_dim / 2], computed in
+F32 [sequences * length, vocab_size] and the rotary tables `global.cos`, ... F32 [length, rotary_dim / 2], computed in
 float32 from what stands in the folder. A setting that is
 meant to matter is shown to: the logits must differ from those without it.
 """
@@ -280,6 +280,33 @@ CASES.update({
                rope_parameters={"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000.0,
                                 "original_max_position_embeddings": 16}),
         "BF16", None, None, False,
+    ),
+})
+# Phi-3 as it is published, and Phi-4-mini, with fewer of its key heads and a window that binds nothing.
+PHI3 = change(LLAMA, ["mlp_bias", "rope_parameters", "dtype", "num_key_value_heads"], architectures=["Phi3ForCausalLM"],
+              model_type="phi3", attention_dropout=0.0, embd_pdrop=0.0, resid_pdrop=0.0, pad_token_id=0, rope_scaling=None,
+              rope_theta=1000.0, sliding_window=5, original_max_position_embeddings=64, torch_dtype="bfloat16",
+              auto_map={"AutoConfig": "configuration_phi3.Phi3Config", "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"})
+PHI4_MINI = change(PHI3, num_key_value_heads=2, partial_rotary_factor=0.75, max_position_embeddings=256, sliding_window=4096,
+                   original_max_position_embeddings=32, full_attn_mod=1, interpolate_factor=1, lm_head_bias=False,
+                   mlp_bias=False, tie_word_embeddings=True)
+LONGROPE = {"long_factor": [1, 2.5, 8], "short_factor": [1.0, 1.25, 3.0], "type": "longrope"}
+CASES.update({
+    "phi3-no-window": (change(PHI3, ["sliding_window"]), "BF16", None, None, False),
+    "phi3": (PHI3, "BF16", "phi3-no-window", "phi3-no-window", False),
+    "phi4-mini-unscaled": (PHI4_MINI, "BF16", None, None, False),
+    "phi4-mini": (change(PHI4_MINI, rope_scaling=LONGROPE), "BF16", "phi4-mini-unscaled", "phi4-mini-unscaled", False),
+    "phi4-mini-factor": (
+        change(PHI4_MINI, rope_scaling=dict(LONGROPE, factor=40.0)),
+        "BF16", "phi4-mini-unscaled", "phi4-mini", False,
+    ),
+    # As transformers 5 writes it.
+    "phi4-mini-v5": (
+        change(PHI4_MINI, ["rope_scaling", "rope_theta", "partial_rotary_factor", "torch_dtype"], dtype="bfloat16",
+               rope_parameters={"rope_type": "longrope", "rope_theta": 1000.0, "partial_rotary_factor": 0.75,
+                                "original_max_position_embeddings": 32, "attention_factor": 0.8,
+                                "long_factor": LONGROPE["long_factor"], "short_factor": LONGROPE["short_factor"]}),
+        "BF16", "phi4-mini-unscaled", "phi4-mini", False,
     ),
 })
 # What tensors are called in published checkpoints of transformers' modules.

@@ -86,6 +86,10 @@ def folder_weights(folder, width, reader, *dtype):
     tensors = {plain_name(name): tensor for name, tensor in tensors.items()}
     prefixes = [name[:-len(marker)] for name in tensors if name.endswith(marker)]
     packed = {prefix: read(tensors, prefix, widths.get(prefix, width), *dtype) for prefix in prefixes}
+    if any(".qkv_proj." in name for name in tensors):  # gptqmodel takes the other fused projection apart
+        for prefix in [prefix for prefix in prefixes if prefix.endswith(".gate_proj")]:
+            fused = prefix.replace(".gate_proj", ".gate_up_proj")
+            packed[fused] = np.concatenate([packed.pop(prefix), packed.pop(prefix.replace(".gate_", ".up_"))])
     plain = {prefix: tensors[prefix + ".weight"].float().numpy() for prefix in (EMBEDDING, HEAD)
              if prefix + ".weight" in tensors}
     return {**packed, **plain}
@@ -109,6 +113,7 @@ class Matrix:
 GGUF_NAMES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
               "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
               "ffn_down": "mlp.down_proj"}
+FUSED = {**GGUF_NAMES, "attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}  # Phi-3's
 BYTES_WITH_OFFSET = {"Q4_1": 20, "Q5_1": 24}  # of a block; d and m, of float16, come first
 
 
@@ -124,11 +129,11 @@ def gguf_matrices(path, config):
     heads = {}
     if config["model_type"] in ("llama", "mistral", "smollm3", "granite"):
         heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    result = {}
+    names, result = FUSED if config["model_type"] == "phi3" else GGUF_NAMES, {}
     for tensor in GGUFReader(path).tensors:
         parts = tensor.name.split(".")
-        if parts[0] == "blk" and parts[2] in GGUF_NAMES and parts[3] == "weight":
-            prefix, count = "model.layers.%s.%s" % (parts[1], GGUF_NAMES[parts[2]]), heads.get(parts[2])
+        if parts[0] == "blk" and parts[2] in names and parts[3] == "weight":
+            prefix, count = "model.layers.%s.%s" % (parts[1], names[parts[2]]), heads.get(parts[2])
         elif parts[0] in ("token_embd", "output"):
             prefix, count = EMBEDDING if parts[0] == "token_embd" else HEAD, None
         else:

@@ -214,6 +214,7 @@ def emulated_llama_cpp(folder, matrices):
         if prefix != readers_files.EMBEDDING:
             emulated_layer(modules[prefix], matrix.kind, matrix.offsets)
     for layer in text.layers:
-        if "GELU" in type(layer.mlp.act_fn).__name__:
-            emulate_gelu(layer.mlp.act_fn)
+        activation = getattr(layer.mlp, "act_fn", None) or layer.mlp.activation_fn
+        if "GELU" in type(activation).__name__:
+            emulate_gelu(activation)
     return reader

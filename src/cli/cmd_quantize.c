@@ -63,7 +63,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
     mq_quantize_options *options = &line.options;
     const cli_argument arguments[] = {{"MODEL",
                                        "Hugging Face folder of a Llama, Mistral, Qwen 2, Qwen 3, "
-                                       "SmolLM3, Granite, OLMo 2, Gemma 2 or Gemma 3 model",
+                                       "SmolLM3, Granite, OLMo 2, Phi-3, Gemma 2 or Gemma 3 model",
                                        &options->model},
                                       {NULL, NULL, NULL}};
     const cli_option specs[] = {

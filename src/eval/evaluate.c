@@ -84,7 +84,10 @@ static mq_status load_windows(mq_sequences *out, const mq_eval_options *options,
                                 .max_count = options->windows,
                                 .bos = options->bos,
                                 .vocab_size = config->vocab_size};
-    mq_status status = mq_corpus_load(out, options->text, tokenizer, &corpus, context, err);
+    mq_status status = mq_config_check_length(config, options->seq_len, err);
+    if (status == MQ_OK) {
+        status = mq_corpus_load(out, options->text, tokenizer, &corpus, context, err);
+    }
     if (status == MQ_OK && options->seq_len > config->max_position_embeddings) {
         mq_log(context, MQ_LOG_WARNING,
                "windows of %zu tokens are longer than the model's %zu positions", options->seq_len,
@@ -96,11 +99,12 @@ static mq_status load_windows(mq_sequences *out, const mq_eval_options *options,
 static mq_status load_tasks(mq_task_set *out, const mq_eval_options *options,
                             const mq_tokenizer *tokenizer, const mq_config *config,
                             const mq_context *context, mq_error *err) {
+    const size_t positions = mq_config_longest(config);
     const mq_task_encoding encoding = {
         .tokenizer = tokenizer,
         .bos = options->bos ? mq_tokenizer_bos(tokenizer) : -1,
         .vocab_size = config->vocab_size,
-        .max_input_tokens = config->max_position_embeddings,
+        .max_input_tokens = positions,
     };
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < options->task_count; i++) {
@@ -115,7 +119,7 @@ static mq_status load_tasks(mq_task_set *out, const mq_eval_options *options,
         mq_log(context, MQ_LOG_WARNING,
                "%zu of %zu items are longer than the model's %zu positions: the beginning of their "
                "context is cut",
-               truncated, out->item_count, config->max_position_embeddings);
+               truncated, out->item_count, positions);
     }
     return status;
 }

@@ -13,7 +13,7 @@
  *
  * What llama.cpp does otherwise than Hugging Face: it rotates neighbouring rows of q and k in
  * Llama, so these rows are put in that order; Gemma's norms multiply by the weight itself, so 1 is
- * added; llama3's rotary scaling is a tensor of factors. */
+ * added; llama3's rotary scaling is a tensor of factors, and longrope's are two. */
 #include "export/export.h"
 
 #include <math.h>
@@ -85,7 +85,7 @@ static mq_status fill_rope_factors(unsigned char *out, mq_plan *plan, mq_piece *
     const mq_rope *rope = &config->rope[0];
     const double length = (double)rope->original_max_position_embeddings;
     for (size_t i = 0; i < count; i++) {
-        const double exponent = 2 * (double)(first + i) / (double)config->head_dim;
+        const double exponent = 2 * (double)(first + i) / (double)mq_config_rotary_dim(config);
         const double wavelength = 2 * M_PI * pow(rope->rope_theta, exponent);
         const double smooth = (length / wavelength - rope->low_freq_factor) /
                               (rope->high_freq_factor - rope->low_freq_factor);
@@ -95,6 +95,19 @@ static mq_status fill_rope_factors(unsigned char *out, mq_plan *plan, mq_piece *
         } else if (wavelength > length / rope->low_freq_factor) {
             factor = (float)rope->factor;
         }
+        memcpy(out + i * sizeof factor, &factor, sizeof factor);
+    }
+    return MQ_OK;
+}
+
+/* One of longrope's lists: the short one, or, where `repeat` is not 0, the long one. */
+static mq_status fill_longrope_factors(unsigned char *out, mq_plan *plan, mq_piece *piece,
+                                       size_t first, size_t count, mq_error *err) {
+    (void)err;
+    const mq_rope *rope = &plan->job->config->rope[0];
+    const double *factors = piece->repeat != 0 ? rope->long_factor : rope->short_factor;
+    for (size_t i = 0; i < count; i++) {
+        const float factor = (float)factors[first + i];
         memcpy(out + i * sizeof factor, &factor, sizeof factor);
     }
     return MQ_OK;
@@ -188,17 +201,22 @@ static mq_status add_weight(mq_plan *plan, const char *source, const char *name,
 
 static mq_status add_linear(mq_plan *plan, size_t layer, mq_linear linear, mq_error *err) {
     const mq_config *config = plan->job->config;
+    const char *fused = mq_gguf_arch_of(plan)->fused[linear];
+    const char *own = fused != NULL ? fused : linear_names[linear];
     size_t heads = 0;
+    if (mq_config_linear_place(config, linear).first > 0) { /* it came with the first */
+        return MQ_OK;
+    }
     if (mq_gguf_arch_of(plan)->interleaved && (linear == MQ_Q || linear == MQ_K)) {
         heads = linear == MQ_Q ? config->num_attention_heads : config->num_key_value_heads;
     }
     char source[MQ_NAME_SIZE], name[MQ_NAME_SIZE];
     mq_config_linear_name(source, config, layer, linear, "weight");
-    snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, linear_names[linear]);
+    snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, own);
     mq_status status = add_weight(plan, source, name, heads, err);
     if (status == MQ_OK && mq_config_has_bias(config, linear)) {
         mq_config_linear_name(source, config, layer, linear, "bias");
-        snprintf(name, sizeof name, "blk.%zu.%s.bias", layer, linear_names[linear]);
+        snprintf(name, sizeof name, "blk.%zu.%s.bias", layer, own);
         status = add_vector(plan, source, name, heads, false, err);
     }
     return status;
@@ -221,6 +239,34 @@ static mq_status add_layer(mq_plan *plan, size_t layer, mq_error *err) {
     return status;
 }
 
+/* What each frequency is divided by. */
+static mq_status add_factors(mq_plan *plan, const char *name, mq_fill_rows *fill, size_t repeat,
+                             mq_error *err) {
+    const size_t count = mq_config_rotary_dim(plan->job->config) / 2;
+    const mq_piece piece = {.spec = {.dims = 1, .shape = {count}},
+                            .type = MQ_GGML_F32,
+                            .rows = count,
+                            .row_bytes = sizeof(float),
+                            .fill = fill,
+                            .repeat = repeat};
+    return mq_plan_add(plan, name, &piece, err);
+}
+
+static mq_status add_rope(mq_plan *plan, mq_error *err) {
+    const mq_rope_type type = plan->job->config->rope[0].type;
+    if (type == MQ_ROPE_LLAMA3) {
+        return add_factors(plan, "rope_freqs.weight", fill_rope_factors, 0, err);
+    }
+    if (type != MQ_ROPE_LONGROPE) {
+        return MQ_OK;
+    }
+    const mq_status status =
+        add_factors(plan, "rope_factors_long.weight", fill_longrope_factors, 1, err);
+    return status == MQ_OK
+               ? add_factors(plan, "rope_factors_short.weight", fill_longrope_factors, 0, err)
+               : status;
+}
+
 static mq_status add_tensors(mq_plan *plan, mq_error *err) {
     const mq_config *config = plan->job->config;
     const mq_layout *layout = mq_config_layout(config);
@@ -235,16 +281,7 @@ static mq_status add_tensors(mq_plan *plan, mq_error *err) {
     if (status == MQ_OK && !config->tie_word_embeddings) {
         status = add_weight(plan, layout->head, HEAD, 0, err);
     }
-    if (status == MQ_OK && config->rope[0].type == MQ_ROPE_LLAMA3) {
-        const size_t count = config->head_dim / 2;
-        const mq_piece piece = {.spec = {.dims = 1, .shape = {count}},
-                                .type = MQ_GGML_F32,
-                                .rows = count,
-                                .row_bytes = sizeof(float),
-                                .fill = fill_rope_factors};
-        status = mq_plan_add(plan, "rope_freqs.weight", &piece, err);
-    }
-    return status;
+    return status == MQ_OK ? add_rope(plan, err) : status;
 }
 
 static void free_gguf(void *own) {

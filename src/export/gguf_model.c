@@ -54,6 +54,12 @@ static const mq_gguf_arch arches[] = {
      .scaling = true,
      .never_tied = true,
      .even_heads = true},
+    {.model_type = "phi3",
+     .name = "phi3",
+     .longrope = true,
+     .even_heads = true,
+     .fused = {[MQ_Q] = "attn_qkv", [MQ_GATE] = "ffn_up"},
+     .windows = MQ_GGUF_WINDOWS_UNUSED},
 };
 
 /* --- what is refused -------------------------------------------------------------------------- */
@@ -65,6 +71,9 @@ static mq_status check_rope(const mq_plan *plan, mq_error *err) {
     const mq_rope *rope = &config->rope[0];
     const mq_gguf_arch *arch = mq_gguf_arch_of(plan);
     const char *wrong = NULL;
+    if (rope->type == MQ_ROPE_LONGROPE && arch->longrope) {
+        return MQ_OK;
+    }
     if (rope->type == MQ_ROPE_DYNAMIC) {
         wrong = "dynamic";
     } else if (!arch->scaling && rope->type != MQ_ROPE_NONE && rope->type != MQ_ROPE_LINEAR) {
@@ -163,7 +172,8 @@ static mq_status find_arch(mq_gguf *own, const mq_plan *plan, mq_error *err) {
 }
 
 static bool knows_windows(const mq_plan *plan) {
-    return mq_gguf_arch_of(plan)->windows != MQ_GGUF_WINDOWS_NONE;
+    const mq_gguf_windows windows = mq_gguf_arch_of(plan)->windows;
+    return windows != MQ_GGUF_WINDOWS_NONE && windows != MQ_GGUF_WINDOWS_UNUSED;
 }
 
 mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err) {
@@ -192,7 +202,7 @@ static void put_rope(mq_gguf_meta *meta, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     const mq_rope *rope = &config->rope[0];
     char k[KEY_SIZE];
-    mq_gguf_u32(meta, key(k, plan, "rope.dimension_count"), config->head_dim);
+    mq_gguf_u32(meta, key(k, plan, "rope.dimension_count"), mq_config_rotary_dim(config));
     mq_gguf_f32(meta, key(k, plan, "rope.freq_base"), rope->rope_theta);
     if (rope->type == MQ_ROPE_LINEAR || rope->type == MQ_ROPE_YARN) {
         const bool yarn = rope->type == MQ_ROPE_YARN;
@@ -205,6 +215,18 @@ static void put_rope(mq_gguf_meta *meta, const mq_plan *plan) {
             mq_gguf_f32(meta, key(k, plan, "rope.scaling.yarn_beta_fast"), rope->beta_fast);
             mq_gguf_f32(meta, key(k, plan, "rope.scaling.yarn_beta_slow"), rope->beta_slow);
         }
+    }
+}
+
+/* Beside the factors. llama.cpp goes by the short ones where it is given room for no more tokens
+ * than the original length. */
+static void put_longrope(mq_gguf_meta *meta, const mq_plan *plan) {
+    const mq_rope *rope = &plan->job->config->rope[0];
+    char k[KEY_SIZE];
+    if (rope->type == MQ_ROPE_LONGROPE) {
+        mq_gguf_u32(meta, key(k, plan, "rope.scaling.original_context_length"),
+                    rope->original_max_position_embeddings);
+        mq_gguf_f32(meta, key(k, plan, "rope.scaling.attn_factor"), mq_rope_attention_factor(rope));
     }
 }
 
@@ -223,10 +245,13 @@ static void put_window_list(mq_gguf_meta *meta, const mq_plan *plan) {
 static void put_windows(mq_gguf_meta *meta, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     char k[KEY_SIZE];
+    const bool unused = mq_gguf_arch_of(plan)->windows == MQ_GGUF_WINDOWS_UNUSED;
+    if (unused || (config->sliding_window != 0 && knows_windows(plan))) {
+        mq_gguf_u32(meta, key(k, plan, "attention.sliding_window"), config->sliding_window);
+    }
     if (config->sliding_window == 0 || !knows_windows(plan)) {
         return;
     }
-    mq_gguf_u32(meta, key(k, plan, "attention.sliding_window"), config->sliding_window);
     mq_gguf_f32(meta, key(k, plan, "rope.freq_base_swa"), config->rope[1].rope_theta);
     if (mq_gguf_arch_of(plan)->windows == MQ_GGUF_WINDOWS_LISTED) {
         put_window_list(meta, plan);
@@ -295,7 +320,10 @@ static mq_status put_provenance(mq_gguf_meta *meta, const mq_plan *plan, mq_erro
 mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
     mq_gguf_string(meta, "general.architecture", mq_gguf_arch_of(plan)->name);
     mq_gguf_string(meta, "general.type", "model");
-    mq_gguf_string(meta, "general.name", plan->job->master_name);
+    mq_status status = mq_gguf_put_name(meta, plan, err);
+    if (status != MQ_OK) {
+        return status;
+    }
     static const size_t plain_types[] = {[MQ_F32] = 0, [MQ_F16] = 1, [MQ_BF16] = 32};
     const mq_gguf *own = plan->own;
     mq_gguf_u32(meta, "general.file_type",
@@ -305,8 +333,9 @@ mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *e
     put_sizes(meta, plan);
     put_multipliers(meta, plan);
     put_rope(meta, plan);
+    put_longrope(meta, plan);
     put_windows(meta, plan);
-    mq_status status = mq_gguf_put_tokenizer(meta, plan, err);
+    status = mq_gguf_put_tokenizer(meta, plan, err);
     if (status == MQ_OK) {
         status = put_provenance(meta, plan, err);
     }

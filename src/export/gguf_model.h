@@ -11,6 +11,8 @@ typedef enum mq_gguf_windows {
     MQ_GGUF_WINDOWS_NONE,
     MQ_GGUF_WINDOWS_LISTED,  /* those that a list in the file names */
     MQ_GGUF_WINDOWS_EVERY_2, /* the first, the third, ... */
+    MQ_GGUF_WINDOWS_UNUSED, /* none: the file says how long they are, 0: there are none, but today's
+                               llama.cpp leaves them out */
 } mq_gguf_windows;
 
 /* Whether it caps attention or logits softly. */
@@ -27,10 +29,14 @@ typedef struct mq_gguf_arch {
     bool biases;      /* of any linear, as config.json says */
     bool scaling;     /* rotary scaling of all kinds that llama.cpp has, not only linear */
     bool factors;     /* llama3's, too: its factors are a tensor that only some loaders ask for */
+    bool longrope;    /* its two lists of factors are tensors */
     bool always_tied; /* has no head but the embeddings */
     bool never_tied;  /* wants a tensor for the head */
     bool even_heads;  /* of hidden_size / num_attention_heads, always */
     bool multipliers; /* of embeddings, queries, residuals and logits, as the file says */
+    /* What tensors with the rows of several linears are called, by the first of these; NULL: as the
+     * linear. */
+    const char *fused[MQ_LINEAR_COUNT];
     mq_gguf_windows windows;
     mq_gguf_cap attention_cap, logits_cap;
     size_t largest_layers; /* the model of so many layers scales queries by hidden_size /
@@ -54,6 +60,8 @@ static inline const mq_gguf_arch *mq_gguf_arch_of(const mq_plan *plan) {
 /* Finds own->arch, and refuses (MQ_ERR_USAGE) what llama.cpp computes in another way. own must be
  * plan->own. */
 mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err);
+/* general.name (gguf_name.c). */
+mq_status mq_gguf_put_name(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);
 /* All metadata; after the tensors were planned. */
 mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);
 

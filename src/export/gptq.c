@@ -52,12 +52,46 @@ static mq_status add_dequantized(mq_plan *plan, const mq_master_view *view, mq_e
         err);
 }
 
-static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+/* A family by model_type, that of the language model. */
+typedef struct gptq_family {
+    const char *model_type;
+    size_t most_layers; /* with which gptqmodel loads quantized models of it: it knows large models
+                           by their number, and leaves them to other programs; 0: any number */
+    /* What it calls linears that are rows of one tensor when it has taken them apart, which it does
+     * before it looks for them; NULL: it leaves them as they are. */
+    const char *apart[MQ_LINEAR_COUNT];
+} gptq_family;
+
+static const gptq_family *family_of(const mq_config *config) {
+    static const gptq_family families[] = {
+        {.model_type = "gemma2", .most_layers = 42},
+        {.model_type = "phi3", .apart = {[MQ_GATE] = "mlp.gate_proj", [MQ_UP] = "mlp.up_proj"}},
+    };
+    static const gptq_family other = {.most_layers = 0};
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        if (strcmp(families[i].model_type, mq_arch_text_model_type(config->arch)) == 0) {
+            return &families[i];
+        }
+    }
+    return &other;
+}
+
+/* What gptqmodel calls a linear whose rows are in a layer of the master, in name; NULL: they are
+ * not, or it leaves the layer whole. */
+static const char *name_of_part(char name[MQ_NAME_SIZE], const mq_config *config, const char *layer,
+                                mq_linear linear) {
+    const char *own = config->arch->linear[linear], *apart = family_of(config)->apart[linear];
+    const size_t length = strlen(layer), end = strlen(own);
+    if (apart == NULL || length < end || strcmp(layer + length - end, own) != 0) {
+        return NULL;
+    }
+    snprintf(name, MQ_NAME_SIZE, "%.*s%s", (int)(length - end), layer, apart);
+    return name;
+}
+
+static mq_status add_packed(mq_plan *plan, const mq_master_view *view, mq_error *err) {
     const unsigned width = mq_plan_width(plan, view);
     const size_t groups = view->in / plan->group_size;
-    if (!mq_integer_is_packed(plan, view)) {
-        return add_dequantized(plan, view, err);
-    }
     if (!has_width(width)) {
         return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
                               "takes %u bits, which GPTQ has not: it has 2, 3, 4 and 8", width);
@@ -87,24 +121,60 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
     return status;
 }
 
-/* A family by model_type, that of the language model, and the most layers with which gptqmodel
- * loads quantized models of it: it knows large models by their number, and leaves them to other
- * programs. */
-typedef struct gptq_family {
-    const char *model_type;
-    size_t most_layers;
-} gptq_family;
+/* A layer of the master, quantized or not (one of the two is NULL), as gptqmodel has it: *parts of
+ * it, 0: it is left whole. */
+static mq_status add_apart(size_t *parts, mq_plan *plan, const char *layer,
+                           const mq_master_view *view, const mq_tensor_info *plain, mq_error *err) {
+    const mq_config *config = plan->job->config;
+    mq_status status = MQ_OK;
+    *parts = 0;
+    for (mq_linear linear = 0; status == MQ_OK && linear < MQ_LINEAR_COUNT; linear++) {
+        char name[MQ_NAME_SIZE], weight[MQ_STORED_NAME_SIZE];
+        if (name_of_part(name, config, layer, linear) == NULL) {
+            continue;
+        }
+        const size_t first = mq_config_linear_place(config, linear).first;
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, linear);
+        (*parts)++;
+        if (view != NULL) {
+            const mq_master_view *part = NULL;
+            status = mq_integer_cut(&part, plan, view, name, first, out, err);
+            status = status == MQ_OK ? add_packed(plan, part, err) : status;
+        } else {
+            const mq_tensor_info *part = NULL;
+            mq_name_make(weight, name, "weight", 0);
+            status = mq_integer_cut_plain(&part, plan, plain, weight, first, out, err);
+            status = status == MQ_OK ? mq_add_unquantized(plan, part, err) : status;
+        }
+    }
+    return status;
+}
+
+static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error *err) {
+    size_t parts;
+    if (!mq_integer_is_packed(plan, view)) {
+        return add_dequantized(plan, view, err);
+    }
+    const mq_status status = add_apart(&parts, plan, view->prefix, view, NULL, err);
+    return status == MQ_OK && parts == 0 ? add_packed(plan, view, err) : status;
+}
+
+static mq_status add_plain(mq_plan *plan, const mq_tensor_info *info, mq_error *err) {
+    const mq_name name = mq_name_parse(info->name);
+    size_t parts = 0;
+    const mq_status status =
+        name.form == MQ_NAME_WEIGHT ? add_apart(&parts, plan, name.stem, NULL, info, err) : MQ_OK;
+    return status == MQ_OK && parts == 0 ? mq_add_unquantized(plan, info, err) : status;
+}
 
 static void warn_of_reader(const mq_plan *plan) {
-    static const gptq_family families[] = {{"gemma2", 42}};
     const mq_config *config = plan->job->config;
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        if (strcmp(families[i].model_type, mq_arch_text_model_type(config->arch)) == 0 &&
-            config->num_hidden_layers > families[i].most_layers) {
-            mq_log(plan->job->context, MQ_LOG_WARNING,
-                   "gptqmodel does not load quantized models of %s with more than %zu layers",
-                   config->arch->architecture, families[i].most_layers);
-        }
+    const gptq_family *family = family_of(config);
+    if (family->most_layers > 0 && config->num_hidden_layers > family->most_layers) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "gptqmodel does not load quantized models of %s with more than %zu layers",
+               config->arch->architecture, family->most_layers);
     }
 }
 
@@ -128,7 +198,7 @@ static mq_status make_plan(mq_plan *plan, mq_error *err) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (plan->group_size % sizes[i] == 0) {
             plan->group_size = mq_integer_of(plan)->layout.group_size = sizes[i];
-            return mq_plan_walk(plan, add_linear, mq_add_unquantized, err);
+            return mq_plan_walk(plan, add_linear, add_plain, err);
         }
     }
     return mq_fail(err, MQ_ERR_USAGE,
@@ -154,25 +224,40 @@ static cJSON *put_own(mq_json *json, cJSON *dynamic, char sign, const char *laye
     return own;
 }
 
+/* The settings of a layer of the master, by all names that gptqmodel has for it; bits 0: none. */
+static void put_layer(mq_json *json, cJSON *dynamic, const mq_plan *plan, char sign,
+                      const char *layer, unsigned bits) {
+    const mq_config *config = plan->job->config;
+    char part[MQ_NAME_SIZE], renamed[MQ_NAME_SIZE];
+    size_t parts = 0;
+    for (mq_linear linear = 0; linear <= MQ_LINEAR_COUNT; linear++) {
+        const bool last = linear == MQ_LINEAR_COUNT;
+        const char *name = last ? layer : name_of_part(part, config, layer, linear);
+        if (name == NULL || (last && parts > 0)) {
+            continue;
+        }
+        cJSON *own =
+            put_own(json, dynamic, sign, mq_config_rename(renamed, config, name, plan->layout));
+        if (bits > 0) {
+            mq_json_put_size(json, own, "bits", bits);
+        }
+        parts++;
+    }
+}
+
 /* Layers that the master left alone, and those that are packed in another width than most. */
 static void put_dynamic(mq_json *json, cJSON *quantization, const mq_plan *plan) {
-    const mq_config *config = plan->job->config;
     const mq_master *master = plan->job->master;
     const cJSON *old =
         cJSON_GetObjectItemCaseSensitive(mq_master_config(master), "quantization_config");
     const cJSON *ignored = cJSON_GetObjectItemCaseSensitive(old, "ignored"), *item = NULL;
     cJSON *dynamic = mq_json_put_object(json, quantization, "dynamic");
-    char name[MQ_NAME_SIZE];
-    cJSON_ArrayForEach(item, ignored) {
-        put_own(json, dynamic, '-',
-                mq_config_rename(name, config, item->valuestring, plan->layout));
-    }
+    cJSON_ArrayForEach(item, ignored) { put_layer(json, dynamic, plan, '-', item->valuestring, 0); }
     for (size_t i = 0; i < mq_master_linear_count(master); i++) {
         const mq_master_view *view = mq_master_linear_at(master, i);
         const unsigned width = mq_plan_width(plan, view);
         if (width != plan->job->width && mq_integer_is_packed(plan, view)) {
-            const char *layer = mq_config_rename(name, config, view->prefix, plan->layout);
-            mq_json_put_size(json, put_own(json, dynamic, '+', layer), "bits", width);
+            put_layer(json, dynamic, plan, '+', view->prefix, width);
         }
     }
     if (dynamic != NULL && dynamic->child == NULL) {
@@ -180,8 +265,22 @@ static void put_dynamic(mq_json *json, cJSON *quantization, const mq_plan *plan)
     }
 }
 
+/* Where transformers goes by the model's lengths, gptqmodel takes a missing factor for 1. */
+static void fill_longrope(mq_json *json, cJSON *config, const mq_plan *plan) {
+    static const char *const spellings[] = {"rope_scaling", "rope_parameters"};
+    const mq_rope *rope = &plan->job->config->rope[0];
+    for (size_t i = 0; rope->type == MQ_ROPE_LONGROPE && i < 2; i++) {
+        cJSON *object = cJSON_GetObjectItemCaseSensitive(config, spellings[i]);
+        if (cJSON_IsObject(object)) {
+            cJSON_DeleteItemFromObjectCaseSensitive(object, "factor");
+            mq_json_put_number(json, object, "factor", rope->factor);
+        }
+    }
+}
+
 static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
     mq_json json = {.root = NULL};
+    fill_longrope(&json, config, plan);
     cJSON *quantization = mq_json_put_object(&json, config, "quantization_config");
     mq_json_put_text(&json, quantization, "quant_method", "gptq");
     mq_json_put_text(&json, quantization, "checkpoint_format", "gptq_v2");

@@ -8,9 +8,84 @@
 #include "export/rows.h"
 #include "store/names.h"
 
+/* Of a quantized layer its view; of another tensor `codes` alone. */
+struct mq_integer_part {
+    mq_integer_part *next;
+    mq_master_view view;
+    char name[MQ_STORED_NAME_SIZE];
+    mq_tensor_info codes, scales[MQ_MAX_WIDTH + 1], biases[MQ_MAX_WIDTH + 1];
+};
+
 static void free_own(void *own) {
-    mq_integer_free(&((mq_integer_own *)own)->kept);
-    mq_free(own);
+    mq_integer_own *self = own;
+    while (self->parts != NULL) {
+        mq_integer_part *part = self->parts;
+        self->parts = part->next;
+        mq_free(part);
+    }
+    mq_integer_free(&self->kept);
+    mq_free(self);
+}
+
+/* Rows [first, first + rows) of a tensor; NULL where that is. */
+static const mq_tensor_info *cut_tensor(mq_tensor_info *out, const mq_tensor_info *info,
+                                        size_t first, size_t rows) {
+    if (info == NULL) {
+        return NULL;
+    }
+    const size_t row = info->bytes / info->shape[0];
+    *out = *info;
+    out->elements = rows * (info->elements / info->shape[0]);
+    out->bytes = rows * row;
+    out->shape[0] = rows;
+    out->data += first * row;
+    out->file_offset += first * row;
+    return out;
+}
+
+static mq_status new_part(mq_integer_part **out, mq_plan *plan, const char *name, mq_error *err) {
+    mq_integer_own *own = mq_integer_of(plan);
+    mq_integer_part *part = NULL;
+    const mq_status status = mq_new(&part, 1, sizeof *part, "a part of a layer", err);
+    if (status == MQ_OK) {
+        *part = (mq_integer_part){.next = own->parts};
+        snprintf(part->name, sizeof part->name, "%s", name);
+        *out = own->parts = part;
+    }
+    return status;
+}
+
+mq_status mq_integer_cut(const mq_master_view **out, mq_plan *plan, const mq_master_view *view,
+                         const char *prefix, size_t first, size_t rows, mq_error *err) {
+    mq_integer_part *part = NULL;
+    const mq_status status = new_part(&part, plan, prefix, err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    part->view = *view;
+    part->view.prefix = part->name;
+    part->view.out = rows;
+    part->view.codes = cut_tensor(&part->codes, view->codes, first, rows);
+    for (unsigned width = 0; width <= MQ_MAX_WIDTH; width++) {
+        part->view.scales[width] =
+            cut_tensor(&part->scales[width], view->scales[width], first, rows);
+        part->view.biases[width] =
+            cut_tensor(&part->biases[width], view->biases[width], first, rows);
+    }
+    *out = &part->view;
+    return MQ_OK;
+}
+
+mq_status mq_integer_cut_plain(const mq_tensor_info **out, mq_plan *plan,
+                               const mq_tensor_info *info, const char *name, size_t first,
+                               size_t rows, mq_error *err) {
+    mq_integer_part *part = NULL;
+    const mq_status status = new_part(&part, plan, name, err);
+    if (status == MQ_OK) {
+        *out = cut_tensor(&part->codes, info, first, rows);
+        part->codes.name = part->name;
+    }
+    return status;
 }
 
 bool mq_integer_is_packed(const mq_plan *plan, const mq_master_view *view) {

@@ -7,11 +7,14 @@
 /* Whether a format packs this embedding or head like a linear: as far as its readers take it. */
 typedef bool mq_integer_packs(const mq_plan *plan, const mq_master_view *view);
 
+typedef struct mq_integer_part mq_integer_part;
+
 /* plan->own of these formats. */
 typedef struct mq_integer_own {
     mq_integer_packs *packs;
     mq_integer_layout layout;
     mq_integer_linear kept;
+    mq_integer_part *parts; /* a list of those that were made */
 } mq_integer_own;
 
 /* Makes plan->own; scales are rounded to scale_dtype, words of codes lie in rows (words_by_row) or
@@ -25,6 +28,13 @@ bool mq_integer_is_packed(const mq_plan *plan, const mq_master_view *view);
 /* The piece of one that is not, dequantized; why: what the format has against it, for a warning. */
 mq_status mq_integer_add_dequantized(mq_plan *plan, const mq_master_view *view, const char *why,
                                      mq_error *err);
+/* Rows [first, first + rows) of a layer as a layer by itself, of that prefix: the plan's. */
+mq_status mq_integer_cut(const mq_master_view **out, mq_plan *plan, const mq_master_view *view,
+                         const char *prefix, size_t first, size_t rows, mq_error *err);
+/* The same of a tensor that is not quantized; its name. */
+mq_status mq_integer_cut_plain(const mq_tensor_info **out, mq_plan *plan,
+                               const mq_tensor_info *info, const char *name, size_t first,
+                               size_t rows, mq_error *err);
 /* The embedding or head that is packed, or NULL. */
 const mq_master_view *mq_integer_embedding(const mq_plan *plan);
 const mq_master_view *mq_integer_head(const mq_plan *plan);

@@ -1,5 +1,6 @@
 #include "export/mlx_config.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "store/folder.h"
@@ -16,6 +17,7 @@ typedef struct mlx_family {
     bool windows;         /* of all layers but every n-th */
     bool softcaps;        /* of attention and logits, always */
     bool asks_for_biases; /* has no default for attention_bias and mlp_bias */
+    bool longrope; /* by its long factors always, and an attention factor of the lengths alone */
 } mlx_family;
 
 static const mlx_family *family_of(const mq_config *config) {
@@ -26,6 +28,7 @@ static const mlx_family *family_of(const mq_config *config) {
          .scaling = true,
          .windows = true},
         {.model_type = "gemma2", .head_dim = true, .softcaps = true},
+        {.model_type = "phi3", .head = true, .scaling = true, .longrope = true},
         {.model_type = "qwen2", .biases = true, .head = true, .scaling = true},
         {.model_type = "qwen3", .head_dim = true, .head = true, .scaling = true},
         {.model_type = "granite",
@@ -66,6 +69,25 @@ static bool has_own_yarn(const mq_rope *rope) {
     return rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || !rope->truncate || alone);
 }
 
+static bool has_short_factors(const mq_rope *rope) {
+    bool differ = false;
+    for (size_t i = 0; i < rope->factor_count; i++) {
+        differ = differ || rope->short_factor[i] < rope->long_factor[i] ||
+                 rope->short_factor[i] > rope->long_factor[i];
+    }
+    return differ;
+}
+
+/* Other than what the lengths of the model make it. */
+static bool has_own_attention_factor(const mq_config *config) {
+    const mq_rope *rope = &config->rope[0];
+    mq_rope plain = *rope;
+    plain.attention_factor = -1.0;
+    plain.factor =
+        (double)config->max_position_embeddings / (double)rope->original_max_position_embeddings;
+    return fabs(mq_rope_attention_factor(rope) / mq_rope_attention_factor(&plain) - 1.0) > 1e-9;
+}
+
 static void warn(const mq_plan *plan, bool lacking, const char *what) {
     if (lacking) {
         mq_log(plan->job->context, MQ_LOG_WARNING,
@@ -95,6 +117,11 @@ static void warn_of_rope(const mq_plan *plan, const mlx_family *family) {
          "the local layers' rotary scaling (nor reads the others' beside it)");
     warn(plan, has_own_yarn(rope),
          "yarn with an attention factor of its own or without truncation");
+    if (family->longrope && rope->type == MQ_ROPE_LONGROPE) {
+        warn(plan, has_short_factors(rope), "longrope's short factors (it goes by the long ones)");
+        warn(plan, has_own_attention_factor(config),
+             "longrope with an attention factor of its own");
+    }
 }
 
 static void warn_of_caps(const mq_plan *plan, const mlx_family *family) {
@@ -163,7 +190,7 @@ static void fill_scaling(mq_json *json, cJSON *scaling, const mq_rope *rope) {
         bool wanted;
         double value;
     } fields[] = {
-        {"factor", true, rope->factor},
+        {"factor", rope->type != MQ_ROPE_LONGROPE, rope->factor},
         {"original_max_position_embeddings", yarn || rope->type == MQ_ROPE_LLAMA3,
          (double)rope->original_max_position_embeddings},
         {"beta_fast", yarn, rope->beta_fast},
@@ -174,6 +201,19 @@ static void fill_scaling(mq_json *json, cJSON *scaling, const mq_rope *rope) {
         if (fields[i].wanted) {
             set_number(json, scaling, fields[i].name, fields[i].value);
         }
+    }
+}
+
+/* What mlx-lm reads beside the rotary settings, and transformers 5 may have put among them. */
+static void put_beside(mq_json *json, cJSON *made, const cJSON *settings, const mq_config *config) {
+    static const char part[] = "partial_rotary_factor";
+    const mq_rope *rope = &config->rope[0];
+    if (config->arch->partial_rotary && !is_given(made, part) && is_given(settings, part)) {
+        set_number(json, made, part, cJSON_GetObjectItemCaseSensitive(settings, part)->valuedouble);
+    }
+    if (rope->type == MQ_ROPE_LONGROPE) {
+        set_number(json, made, "original_max_position_embeddings",
+                   (double)rope->original_max_position_embeddings);
     }
 }
 
@@ -195,9 +235,14 @@ static void spell_scaling(mq_json *json, cJSON *made, const mq_config *config) {
     if (!cJSON_IsObject(settings)) {
         settings = older;
     }
+    put_beside(json, made, settings, config);
     if (config->rope[0].type != MQ_ROPE_NONE) {
         cJSON *scaling = mq_json_put_copy(json, made, "rope_scaling", settings);
         cJSON_DeleteItemFromObjectCaseSensitive(scaling, "rope_theta");
+        if (config->rope[0].type == MQ_ROPE_LONGROPE) { /* under this name its kind is looked for */
+            cJSON_DeleteItemFromObjectCaseSensitive(scaling, "type");
+            mq_json_put_text(json, scaling, "type", "longrope");
+        }
         fill_scaling(json, scaling, &config->rope[0]);
     }
     cJSON_Delete(newer);

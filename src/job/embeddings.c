@@ -114,8 +114,8 @@ static mq_status read_rows(float *out, scratch *memory, const embedded *self, si
     mq_status status =
         mq_master_writer_get_codes(memory->codes, self->writer, index, first, count, err);
     if (status == MQ_OK) {
-        status = mq_master_writer_get_row_pairs(memory->halves[0], memory->halves[1], self->writer,
-                                                index, self->width, first, count, err);
+        status = mq_master_writer_get_pairs(memory->halves[0], memory->halves[1], self->writer,
+                                            index, self->width, first, count, err);
     }
     if (status != MQ_OK) {
         return status;

@@ -33,7 +33,7 @@ typedef struct mq_quantize_plan {
     mq_master_linear *linears; /* [selection.tensors + embedding_count], in the order of the blocks,
                                   then the embeddings and an untied head */
     size_t embedding_count;
-    size_t *linear_index; /* [layers · MQ_LINEAR_COUNT]: position in linears */
+    size_t *linear_index; /* [layers · MQ_LINEAR_COUNT]: position in linears of its tensor */
     char **ignored;       /* prefixes of linears that stay as they are */
     size_t ignored_count;
     char (*norms)[MQ_NAME_SIZE]; /* [norm_count]: tensors that refitted widths have copies of */

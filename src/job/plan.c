@@ -78,6 +78,12 @@ static mq_status add_linear(mq_quantize_plan *plan, size_t layer, mq_linear line
                             mq_error *err) {
     const mq_config *config = &plan->model->config;
     const size_t groups = plan->selection.groups[layer][linear];
+    const mq_linear_place place = mq_config_linear_place(config, linear);
+    size_t *index = &plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear];
+    if (place.first > 0) { /* the tensor of the linear before it */
+        *index = groups > 0 ? index[-1] : 0;
+        return MQ_OK;
+    }
     char name[MQ_NAME_SIZE];
     mq_config_linear_name(name, config, layer, linear, "weight");
     name[strlen(name) - strlen(".weight")] = '\0';
@@ -92,9 +98,10 @@ static mq_status add_linear(mq_quantize_plan *plan, size_t layer, mq_linear line
     mq_master_linear *entry = &plan->linears[*at];
     memcpy(entry->prefix, name, sizeof name);
     mq_config_linear_shape(&entry->out, &entry->in, config, linear);
+    entry->out = place.rows;
     entry->groups = groups;
     entry->min_width = 0;
-    plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear] = (*at)++;
+    *index = (*at)++;
     return MQ_OK;
 }
 
@@ -303,14 +310,19 @@ static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
     return status == MQ_OK ? mq_state_check_job(plan, err) : status;
 }
 
-static void warn_of_length(const mq_quantize_plan *plan) {
+static mq_status check_length(const mq_quantize_plan *plan, mq_error *err) {
+    const size_t length = plan->options->seq_len;
     const size_t most = plan->model->config.max_position_embeddings;
-    if (plan->options->recipe != MQ_RECIPE_RTN && plan->options->seq_len > most) {
+    if (plan->options->recipe == MQ_RECIPE_RTN) {
+        return MQ_OK;
+    }
+    if (length > most) {
         mq_log(plan->context, MQ_LOG_WARNING,
                "sequences of %zu tokens are longer than the model's %zu positions: it learns what "
                "it is not used for",
-               plan->options->seq_len, most);
+               length, most);
     }
+    return mq_config_check_length(&plan->model->config, length, err);
 }
 
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
@@ -333,8 +345,10 @@ mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_option
         status = mq_model_open_plain(&plan->model, options->model, err);
     }
     if (status == MQ_OK) {
+        status = check_length(plan, err);
+    }
+    if (status == MQ_OK) {
         const char *heads[MQ_LAYOUT_COUNT + 1];
-        warn_of_length(plan);
         status = mq_tensors_open_without(&plan->source, options->model,
                                          mq_config_unused_heads(heads, &plan->model->config), err);
     }

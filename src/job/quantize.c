@@ -27,7 +27,8 @@ static mq_status take_linear(void *user, size_t layer, mq_linear linear,
                              const mq_quantized *quantized, mq_error *err) {
     job *work = user;
     const size_t index = work->plan.linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear];
-    const mq_status status = mq_master_writer_put(work->writer, index, quantized, err);
+    const size_t first = mq_config_linear_place(&work->plan.model->config, linear).first;
+    const mq_status status = mq_master_writer_put_rows(work->writer, index, quantized, first, err);
     return status == MQ_OK && keeps(work, layer)
                ? mq_state_keep_linear(work->state, layer, linear, quantized, err)
                : status;

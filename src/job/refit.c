@@ -158,35 +158,51 @@ mq_status mq_quantize_refit_memory(mq_quantize_plan *plan, mq_error *err) {
 
 /* --- between end-to-end stages and the writer ------------------------------------------------- */
 
-static size_t index_of(const mq_refit_bridge *self, size_t layer, mq_linear linear) {
-    return self->plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear];
+/* A linear's rows among those of the writer. */
+typedef struct written_rows {
+    size_t index, first, count;
+} written_rows;
+
+static written_rows rows_of(const mq_refit_bridge *self, size_t layer, mq_linear linear) {
+    const mq_config *config = &self->plan->model->config;
+    written_rows rows = {.index =
+                             self->plan->linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear],
+                         .first = mq_config_linear_place(config, linear).first};
+    size_t in;
+    mq_config_linear_shape(&rows.count, &in, config, linear);
+    return rows;
 }
 
 static mq_status get_codes(void *user, uint8_t *codes, size_t layer, mq_linear linear, size_t first,
                            size_t count, mq_error *err) {
     const mq_refit_bridge *self = user;
-    return mq_master_writer_get_codes(codes, self->writer, index_of(self, layer, linear), first,
-                                      count, err);
+    const written_rows rows = rows_of(self, layer, linear);
+    return mq_master_writer_get_codes(codes, self->writer, rows.index, rows.first + first, count,
+                                      err);
 }
 
 static mq_status get_pairs(void *user, uint16_t *scales, uint16_t *biases, size_t layer,
                            mq_linear linear, unsigned width, mq_error *err) {
     const mq_refit_bridge *self = user;
-    return mq_master_writer_get_pairs(scales, biases, self->writer, index_of(self, layer, linear),
-                                      width, err);
+    const written_rows rows = rows_of(self, layer, linear);
+    return mq_master_writer_get_pairs(scales, biases, self->writer, rows.index, width, rows.first,
+                                      rows.count, err);
 }
 
 static mq_status put_pairs(void *user, size_t layer, mq_linear linear, unsigned width,
                            const uint16_t *scales, const uint16_t *biases, mq_error *err) {
     const mq_refit_bridge *self = user;
-    return mq_master_writer_replace_pairs(self->writer, index_of(self, layer, linear), width,
+    const written_rows rows = rows_of(self, layer, linear);
+    return mq_master_writer_replace_pairs(self->writer, rows.index, width, rows.first, rows.count,
                                           scales, biases, err);
 }
 
 static mq_status put_codes(void *user, size_t layer, mq_linear linear, const uint8_t *codes,
                            mq_error *err) {
     const mq_refit_bridge *self = user;
-    return mq_master_writer_replace_codes(self->writer, index_of(self, layer, linear), codes, err);
+    const written_rows rows = rows_of(self, layer, linear);
+    return mq_master_writer_replace_codes(self->writer, rows.index, rows.first, rows.count, codes,
+                                          err);
 }
 
 static mq_status put_norm(void *user, const char *name, unsigned width, const float *values,
@@ -213,10 +229,10 @@ static mq_status keep_pairs(void *user, size_t layer, mq_linear linear, unsigned
                             const uint16_t *scales, const uint16_t *biases, mq_error *err) {
     kept_bridge *self = user;
     const mq_status status = put_pairs(&self->writer, layer, linear, width, scales, biases, err);
-    return status != MQ_OK
-               ? status
-               : mq_state_keep_pairs(self->state, index_of(&self->writer, layer, linear), width,
-                                     scales, biases, err);
+    const written_rows rows = rows_of(&self->writer, layer, linear);
+    return status != MQ_OK ? status
+                           : mq_state_keep_pairs(self->state, rows.index, width, rows.first,
+                                                 rows.count, scales, biases, err);
 }
 
 static mq_status keep_norm(void *user, const char *name, unsigned width, const float *values,

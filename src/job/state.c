@@ -30,15 +30,22 @@ static void take_out(void *to, const mq_tensors *file, const char *name) {
     memcpy(to, info->data, info->bytes);
 }
 
-static void take_linear(const mq_quantized *quantized, const mq_tensors *file,
-                        const mq_master_linear *linear) {
+/* Rows [first, first + count) of `row` bytes each. */
+static void take_rows(void *to, const mq_tensors *file, const char *name, size_t first,
+                      size_t count, size_t row) {
+    memcpy(to, (const unsigned char *)data_of(file, name) + first * row, count * row);
+}
+
+static void take_linear(const mq_quantized *q, const mq_tensors *file,
+                        const mq_master_linear *linear, size_t first) {
     char name[MQ_STORED_NAME_SIZE];
-    take_out(quantized->codes, file, mq_name_make(name, linear->prefix, "codes", 0));
+    const size_t pairs = q->groups * sizeof(uint16_t);
+    take_rows(q->codes, file, mq_name_make(name, linear->prefix, "codes", 0), first, q->out, q->in);
     for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
-        take_out(quantized->scales[width], file,
-                 mq_name_make(name, linear->prefix, "scales", width));
-        take_out(quantized->biases[width], file,
-                 mq_name_make(name, linear->prefix, "biases", width));
+        take_rows(q->scales[width], file, mq_name_make(name, linear->prefix, "scales", width),
+                  first, q->out, pairs);
+        take_rows(q->biases[width], file, mq_name_make(name, linear->prefix, "biases", width),
+                  first, q->out, pairs);
     }
 }
 
@@ -68,7 +75,8 @@ mq_status mq_state_restore_block(const mq_quantized quantized[MQ_LINEAR_COUNT], 
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         const mq_master_linear *linear = mq_state_linear(plan, layer, (mq_linear)i);
         if (linear != NULL) {
-            take_linear(&quantized[i], file, linear);
+            take_linear(&quantized[i], file, linear,
+                        mq_config_linear_place(&plan->model->config, (mq_linear)i).first);
         }
     }
     mq_tensors_close(file);
@@ -82,10 +90,11 @@ mq_status mq_state_restore_width(mq_refit_report *report, const mq_quantize_stat
     mq_status status = mq_state_open_file(&file, plan, 0, width, err);
     char name[MQ_STORED_NAME_SIZE];
     for (size_t i = 0; status == MQ_OK && i < plan->selection.tensors; i++) {
-        const char *prefix = plan->linears[i].prefix;
-        const uint16_t *scales = data_of(file, mq_name_make(name, prefix, "scales", width));
-        const uint16_t *biases = data_of(file, mq_name_make(name, prefix, "biases", width));
-        status = mq_master_writer_replace_pairs(writer, i, width, scales, biases, err);
+        const mq_master_linear *linear = &plan->linears[i];
+        const uint16_t *scales = data_of(file, mq_name_make(name, linear->prefix, "scales", width));
+        const uint16_t *biases = data_of(file, mq_name_make(name, linear->prefix, "biases", width));
+        status =
+            mq_master_writer_replace_pairs(writer, i, width, 0, linear->out, scales, biases, err);
     }
     for (size_t i = 0; status == MQ_OK && i < plan->norm_count; i++) {
         const mq_tensor_info *norm =
@@ -142,12 +151,18 @@ static mq_status begin(mq_quantize_state *state, size_t layer, unsigned width, m
     return status;
 }
 
-static mq_status put(mq_quantize_state *state, const char *name, const void *data, size_t bytes,
-                     mq_error *err) {
+/* A part of a tensor, which begins at a byte offset within it; all of it is there in the end. */
+static mq_status put_part(mq_quantize_state *state, const char *name, size_t offset,
+                          const void *data, size_t bytes, mq_error *err) {
     const size_t index = mq_tensor_writer_find(state->writer, name);
     return index == state->tensors
                ? mq_fail_tensor(err, MQ_ERR_USAGE, NULL, name, "was not planned")
-               : mq_tensor_writer_put(state->writer, index, data, bytes, err);
+               : mq_tensor_writer_put_part(state->writer, index, offset, data, bytes, err);
+}
+
+static mq_status put(mq_quantize_state *state, const char *name, const void *data, size_t bytes,
+                     mq_error *err) {
+    return put_part(state, name, 0, data, bytes, err);
 }
 
 /* The file, of which every tensor was put, is there. */
@@ -227,29 +242,33 @@ mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, m
     return MQ_OK;
 }
 
+/* Pairs of rows [first, first + count). */
 static mq_status put_pairs(mq_quantize_state *state, const mq_master_linear *linear, unsigned width,
-                           const uint16_t *scales, const uint16_t *biases, mq_error *err) {
+                           size_t first, size_t count, const uint16_t *scales,
+                           const uint16_t *biases, mq_error *err) {
     char name[MQ_STORED_NAME_SIZE];
-    const size_t bytes = linear->out * linear->groups * sizeof *scales;
-    const mq_status status =
-        put(state, mq_name_make(name, linear->prefix, "scales", width), scales, bytes, err);
+    const size_t row = linear->groups * sizeof *scales;
+    const mq_status status = put_part(state, mq_name_make(name, linear->prefix, "scales", width),
+                                      first * row, scales, count * row, err);
     return status != MQ_OK ? status
-                           : put(state, mq_name_make(name, linear->prefix, "biases", width), biases,
-                                 bytes, err);
+                           : put_part(state, mq_name_make(name, linear->prefix, "biases", width),
+                                      first * row, biases, count * row, err);
 }
 
 mq_status mq_state_keep_linear(mq_quantize_state *state, size_t layer, mq_linear linear,
                                const mq_quantized *quantized, mq_error *err) {
     const mq_master_linear *entry = mq_state_linear(state->plan, layer, linear);
+    const size_t first = mq_config_linear_place(&state->plan->model->config, linear).first;
+    const size_t rows = quantized->out;
     char name[MQ_STORED_NAME_SIZE];
     mq_status status = begin(state, layer, 0, err);
     if (status == MQ_OK) {
-        status = put(state, mq_name_make(name, entry->prefix, "codes", 0), quantized->codes,
-                     entry->out * entry->in, err);
+        status = put_part(state, mq_name_make(name, entry->prefix, "codes", 0), first * entry->in,
+                          quantized->codes, rows * entry->in, err);
     }
     for (unsigned width = MQ_MIN_WIDTH; status == MQ_OK && width <= MQ_MAX_WIDTH; width++) {
-        status =
-            put_pairs(state, entry, width, quantized->scales[width], quantized->biases[width], err);
+        status = put_pairs(state, entry, width, first, rows, quantized->scales[width],
+                           quantized->biases[width], err);
     }
     return status;
 }
@@ -285,12 +304,13 @@ mq_status mq_state_keep_block(mq_quantize_state *state, size_t layer, const mq_b
     return status == MQ_OK ? end(state, err) : status;
 }
 
-mq_status mq_state_keep_pairs(mq_quantize_state *state, size_t index, unsigned width,
-                              const uint16_t *scales, const uint16_t *biases, mq_error *err) {
+mq_status mq_state_keep_pairs(mq_quantize_state *state, size_t index, unsigned width, size_t first,
+                              size_t count, const uint16_t *scales, const uint16_t *biases,
+                              mq_error *err) {
     const mq_status status = begin(state, 0, width, err);
-    return status != MQ_OK
-               ? status
-               : put_pairs(state, &state->plan->linears[index], width, scales, biases, err);
+    return status != MQ_OK ? status
+                           : put_pairs(state, &state->plan->linears[index], width, first, count,
+                                       scales, biases, err);
 }
 
 mq_status mq_state_keep_private(mq_quantize_state *state, const char *name, unsigned width,

@@ -88,9 +88,11 @@ mq_status mq_state_restore_block(const mq_quantized quantized[MQ_LINEAR_COUNT], 
                                  mq_block_loss *loss, const mq_quantize_state *state, size_t layer,
                                  mq_error *err);
 
-/* The same of a refitted width: pairs of linears (by their index in the plan), private norms. */
-mq_status mq_state_keep_pairs(mq_quantize_state *state, size_t index, unsigned width,
-                              const uint16_t *scales, const uint16_t *biases, mq_error *err);
+/* The same of a refitted width: pairs of rows [first, first + count) of the plan's linears, by
+ * their index there and in rising order, and private norms. */
+mq_status mq_state_keep_pairs(mq_quantize_state *state, size_t index, unsigned width, size_t first,
+                              size_t count, const uint16_t *scales, const uint16_t *biases,
+                              mq_error *err);
 mq_status mq_state_keep_private(mq_quantize_state *state, const char *name, unsigned width,
                                 const float *values, size_t size, mq_error *err);
 mq_status mq_state_keep_width(mq_quantize_state *state, const mq_refit_report *report,

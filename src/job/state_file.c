@@ -74,6 +74,9 @@ static void list_block(mq_state_listing *l, const mq_quantize_plan *plan, size_t
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         const mq_master_linear *linear = mq_state_linear(plan, layer, (mq_linear)i);
         char name[MQ_STORED_NAME_SIZE];
+        if (mq_config_linear_place(&plan->model->config, (mq_linear)i).first > 0) {
+            continue;
+        }
         if (linear != NULL) {
             list(l, mq_name_make(name, linear->prefix, "codes", 0), MQ_U8, linear->out, linear->in);
         }

@@ -4,13 +4,12 @@
 
 static const char *const llama_fields[] = {
     "hidden_act", "activation", /* stands beside it in Falcon 3's files: "swiglu" */
-    "mlp_bias",   "rope_interleaved", "is_llama_config", NULL,
+    "mlp_bias",   "is_llama_config", NULL,
 };
 
 #define GEMMA3_FIELDS                                                                              \
     "hidden_activation", "query_pre_attn_scalar", "sliding_window", "sliding_window_pattern",      \
-        "_sliding_window_pattern", "rope_local_base_freq", "attn_logit_softcapping",               \
-        "use_bidirectional_attention"
+        "_sliding_window_pattern", "rope_local_base_freq", "attn_logit_softcapping"
 
 static const char *const gemma3_fields[] = {GEMMA3_FIELDS, "final_logit_softcapping", NULL};
 
@@ -69,6 +68,18 @@ static const char *const granite_fields[] = {
     "attention_multiplier",
     "residual_multiplier",
     "logits_scaling",
+    NULL,
+};
+
+/* Dropout is training's. */
+static const char *const phi3_fields[] = {
+    "hidden_act",
+    "mlp_bias",
+    "sliding_window",
+    "partial_rotary_factor",
+    "original_max_position_embeddings",
+    "embd_pdrop",
+    "resid_pdrop",
     NULL,
 };
 
@@ -267,6 +278,35 @@ static const mq_arch table[] = {
         .default_rope_theta = 10000.0,
         .default_rms_norm_eps = 1e-5,
         .default_max_position_embeddings = 2048,
+    },
+    {
+        .architecture = "Phi3ForCausalLM",
+        .model_type = "phi3",
+        .layouts = {LAYOUT("model.", "", NULL)},
+        .linear =
+            {
+                [MQ_Q] = "self_attn.qkv_proj",
+                [MQ_K] = "self_attn.qkv_proj",
+                [MQ_V] = "self_attn.qkv_proj",
+                [MQ_O] = "self_attn.o_proj",
+                [MQ_GATE] = "mlp.gate_up_proj",
+                [MQ_UP] = "mlp.gate_up_proj",
+                [MQ_DOWN] = "mlp.down_proj",
+            },
+        .norm = {LLAMA_NORMS},
+        .fields = phi3_fields,
+        .activation_field = "hidden_act",
+        .partial_rotary = true,
+        .longrope = true,
+        .own_code = "phi3",
+        .windows = MQ_WINDOWS_ALL,
+        .default_activation = MQ_SILU,
+        .default_rope_theta = 10000.0,
+        .default_rms_norm_eps = 1e-5,
+        .default_max_position_embeddings = 4096,
+        .default_num_attention_heads = 32,
+        .default_vocab_size = 32064,
+        .default_original_max_position_embeddings = 4096,
     },
 };
 

@@ -65,8 +65,10 @@ typedef struct mq_arch {
     const char *text_model_type; /* "model_type" in there */
     const char *const *fields_beside;   /* NULL-terminated: of config.json, where text_field */
     mq_layout layouts[MQ_LAYOUT_COUNT]; /* one without names is the first (mq_arch_layout) */
-    const char
-        *linear[MQ_LINEAR_COUNT]; /* "self_attn.q_proj", ...: tensor = prefix + this + ".weight" */
+    /* "self_attn.q_proj", ...: tensor = prefix + this + ".weight". Linears of one name are the rows
+     * of one tensor (mq_config_linear_place): they follow each other in mq_linear, have the same
+     * inputs, and no biases. */
+    const char *linear[MQ_LINEAR_COUNT];
     const char *norm[MQ_NORM_COUNT]; /* "input_layernorm", ...; NULL: the family has none */
     const char *const *fields;    /* NULL-terminated: the fields that this family reads beyond those
                                      that every family has (config_fields.c) */
@@ -77,10 +79,14 @@ typedef struct mq_arch {
     bool norm_plus_one;            /* the norm multiplies by 1 + weight */
     bool scale_embeddings;         /* by sqrt(hidden_size), in float32 */
     bool query_pre_attn_scalar;    /* attention scale from that field instead of head_dim */
-    bool multipliers;          /* embedding_multiplier, attention_multiplier (the attention scale
-                                  itself), residual_multiplier and logits_scaling; absent: 1 */
-    bool local_rope;           /* layers with a window rotate by a base of their own */
-    bool no_rope;              /* some layers do not rotate, as no_rope_layers says */
+    bool multipliers;     /* embedding_multiplier, attention_multiplier (the attention scale
+                             itself), residual_multiplier and logits_scaling; absent: 1 */
+    bool local_rope;      /* layers with a window rotate by a base of their own */
+    bool no_rope;         /* some layers do not rotate, as no_rope_layers says */
+    bool partial_rotary;  /* only a part of each head may rotate: partial_rotary_factor */
+    bool longrope;        /* rotary scaling is longrope, if there is any */
+    const char *own_code; /* auto_map may name Python files modeling_THIS and configuration_THIS:
+                             what makers published before transformers had the family; NULL: none */
     const char *float16_fault; /* "overflow on": what programs that compute in float16 do on its
                                   models; NULL: nothing of the kind is known */
     bool attention_bias;       /* the field says whether q, k, v and o have a bias */
@@ -97,7 +103,8 @@ typedef struct mq_arch {
     size_t default_head_dim;            /* 0: hidden_size / num_attention_heads */
     size_t default_num_key_value_heads; /* 0: num_attention_heads */
     size_t default_sliding_window, default_sliding_window_pattern;
-    size_t default_no_rope_layer_interval; /* where no_rope */
+    size_t default_no_rope_layer_interval;           /* where no_rope */
+    size_t default_original_max_position_embeddings; /* where longrope */
 } mq_arch;
 
 /* The rows; *count of them. */

@@ -45,7 +45,7 @@ typedef struct mq_block_shape {
     const mq_config *config;
     size_t layer;                       /* decides window and rotary table */
     size_t sequences, length;           /* tokens = sequences · length */
-    const float *cos_table, *sin_table; /* [length, head_dim/2] of this layer's rotation; NULL: it
+    const float *cos_table, *sin_table; /* [length, rotary_dim/2] of this layer's rotation; NULL: it
                                            has none */
     /* NULL: sequences of equal length. Otherwise the tokens are its rows: sequences 1, length rows,
      * and the tables have its longest sequence's positions. Forward only. */
@@ -55,7 +55,7 @@ typedef struct mq_block_shape {
 /* The rotary tables of positions [0, length), by mq_rotation. NULL: no layer has this one, or it is
  * MQ_ROTATION_NONE. */
 typedef struct mq_rotations {
-    float *cos_table[MQ_ROTATION_COUNT], *sin_table[MQ_ROTATION_COUNT]; /* [length, head_dim/2] */
+    float *cos_table[MQ_ROTATION_COUNT], *sin_table[MQ_ROTATION_COUNT]; /* [length, rotary_dim/2] */
 } mq_rotations;
 
 void mq_rotations_carve(mq_rotations *rotations, mq_slab *slab, const mq_config *config,

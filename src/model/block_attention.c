@@ -5,7 +5,7 @@
 /* The rotation of some tokens, x[rows, heads, head_dim], if the layer has one. */
 static void rotate(float *x, const mq_block_pass *pass, const mq_rows *rows, size_t heads,
                    bool inverse) {
-    const size_t half = pass->config->head_dim / 2;
+    const size_t d = pass->config->head_dim, half = mq_config_rotary_dim(pass->config) / 2;
     const mq_packed *packed = pass->shape->packed;
     if (pass->shape->cos_table == NULL) {
         return;
@@ -13,8 +13,8 @@ static void rotate(float *x, const mq_block_pass *pass, const mq_rows *rows, siz
     for (size_t r = 0; r < rows->count; r++) {
         const size_t row = rows->first + r;
         const size_t position = packed ? packed->positions[row] : row % pass->shape->length;
-        pass->kernels->rope(x + r * heads * 2 * half, pass->shape->cos_table + position * half,
-                            pass->shape->sin_table + position * half, heads, half, inverse);
+        pass->kernels->rope(x + r * heads * d, pass->shape->cos_table + position * half,
+                            pass->shape->sin_table + position * half, heads, d, half, inverse);
     }
 }
 

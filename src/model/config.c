@@ -159,7 +159,8 @@ static mq_status check_products(const mq_config *config, const char *file, mq_er
     for (int linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t rows, columns;
         mq_config_linear_shape(&rows, &columns, config, (mq_linear)linear);
-        if (!matrix_fits(rows, columns)) {
+        rows = mq_config_linear_place(config, (mq_linear)linear).rows;
+        if (rows > MQ_MAX_DIMENSION || !matrix_fits(rows, columns)) {
             return mq_fail_file(err, MQ_ERR_INPUT, file, "%s would have %zu x %zu weights",
                                 config->arch->linear[linear], rows, columns);
         }
@@ -287,7 +288,9 @@ static mq_status parse_windows(mq_config *out, const cJSON *json, const char *fi
         return status;
     }
     const cJSON *window = cJSON_GetObjectItemCaseSensitive(json, "sliding_window");
-    const bool all = out->arch->windows == MQ_WINDOWS_ALL && !cJSON_IsNull(window);
+    const bool given =
+        window != NULL ? !cJSON_IsNull(window) : out->arch->default_sliding_window > 0;
+    const bool all = out->arch->windows == MQ_WINDOWS_ALL && given;
     status = parse_local_layers(out, json, all, file, err);
     if (status != MQ_OK || !any_local(out)) {
         return status;
@@ -360,6 +363,11 @@ mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err) {
 void mq_config_free(mq_config *config) {
     mq_free(config->layer_is_local);
     mq_free(config->layer_rotation);
+    mq_free(config->rope[0].short_factor); /* rope[1] has the same, or none */
     config->layer_is_local = NULL;
     config->layer_rotation = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        config->rope[i].short_factor = config->rope[i].long_factor = NULL;
+        config->rope[i].factor_count = 0;
+    }
 }

@@ -11,7 +11,8 @@ typedef enum mq_rope_type {
     MQ_ROPE_LINEAR,
     MQ_ROPE_DYNAMIC,
     MQ_ROPE_LLAMA3,
-    MQ_ROPE_YARN
+    MQ_ROPE_YARN,
+    MQ_ROPE_LONGROPE
 } mq_rope_type;
 
 /* One way of rotating queries and keys; fields as in rope_scaling / rope_parameters of config.json.
@@ -19,11 +20,17 @@ typedef enum mq_rope_type {
 typedef struct mq_rope {
     mq_rope_type type;
     double rope_theta, factor;
-    double low_freq_factor, high_freq_factor;      /* llama3 */
-    double beta_fast, beta_slow, attention_factor; /* yarn; attention_factor < 0: not given */
-    double mscale, mscale_all_dim;                 /* yarn; 0: not given */
-    bool truncate;                                 /* yarn */
-    size_t original_max_position_embeddings;       /* 0: not given */
+    double low_freq_factor, high_freq_factor; /* llama3 */
+    double beta_fast, beta_slow;              /* yarn */
+    double attention_factor;                  /* yarn, longrope; < 0: not given */
+    double mscale, mscale_all_dim;            /* yarn; 0: not given */
+    bool truncate;                            /* yarn */
+    size_t original_max_position_embeddings;  /* 0: not given */
+    /* longrope: what the frequencies are divided by, [factor_count] each, in sequences of up to
+     * original_max_position_embeddings tokens and in longer ones. One allocation, short_factor, of
+     * the configuration; NULL: another type. */
+    double *short_factor, *long_factor;
+    size_t factor_count;
 } mq_rope;
 
 /* Which way of rotating a layer has. */
@@ -54,6 +61,7 @@ typedef struct mq_config {
     size_t sliding_window; /* tokens that a local layer sees, itself included; 0: every layer is
                               global */
     bool *layer_is_local;  /* [num_hidden_layers] */
+    size_t unrotated_dim;  /* the last numbers of each head, which no rotation turns */
     mq_rotation *layer_rotation; /* [num_hidden_layers] */
     mq_rope rope[2];             /* by mq_rotation: global layers, local layers */
 } mq_config;
@@ -113,9 +121,22 @@ size_t mq_config_norm_size(const mq_config *config,
 /* How many runs of that size a token has: its heads, each normed by itself, or 1. */
 size_t mq_config_norm_rows(const mq_config *config, mq_norm norm);
 
+/* Where a linear is stored: from row `first` on of a tensor of so many rows, that of its name. A
+ * family whose table gives several linears one name has them in one tensor, one below another in
+ * the order of mq_linear. Groups run along a row, and every row is quantized by itself: so what
+ * computes and learns knows linears alone, and what stores, selects, names and exports knows
+ * tensors alone, with the source's names. Here is where the two meet. */
+typedef struct mq_linear_place {
+    size_t first, rows;
+} mq_linear_place;
+
+/* A loop over tensors takes the linears with first 0: each tensor has one. */
+mq_linear_place mq_config_linear_place(const mq_config *config, mq_linear linear);
+
 /* Tensor names. Written into name[size], cut never (MQ_NAME_SIZE is enough for every row of the
  * table). */
 #define MQ_NAME_SIZE 160
+/* Of the tensor that has the linear's rows; a bias is the linear's own. */
 void mq_config_linear_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
                            mq_linear linear, const char *suffix); /* suffix: "weight" or "bias" */
 void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_t layer,
@@ -126,10 +147,24 @@ void mq_config_norm_name(char name[MQ_NAME_SIZE], const mq_config *config, size_
 const char *mq_config_rename(char name[MQ_NAME_SIZE], const mq_config *config, const char *from,
                              mq_layout_kind layout);
 
-/* Rotation tables for positions 0 … length-1: cos[length, head_dim/2], sin likewise, attention
- * factor multiplied in (transformers: ROPE_INIT_FUNCTIONS). `length` matters to dynamic NTK alone.
- */
+/* The numbers of a head that its rotation turns, an even number. */
+static inline size_t mq_config_rotary_dim(const mq_config *config) {
+    return config->head_dim - config->unrotated_dim;
+}
+
+/* Tokens of the longest sequence that the model is made for and that is computed here. Sequences
+ * longer than longrope's original length are not: all their positions would rotate otherwise. */
+size_t mq_config_longest(const mq_config *config);
+/* MQ_ERR_USAGE: sequences of so many tokens are not computed. Others may still be longer than the
+ * model is made for. */
+mq_status mq_config_check_length(const mq_config *config, size_t length, mq_error *err);
+
+/* Rotation tables for positions 0 … length-1: cos[length, rotary_dim/2], sin likewise, attention
+ * factor multiplied in (transformers: ROPE_INIT_FUNCTIONS). `length`, which mq_config_check_length
+ * has passed, matters to dynamic NTK alone. */
 void mq_rope_tables(float *cos_table, float *sin_table, const mq_rope *rope,
                     const mq_config *config, size_t length);
+/* The attention factor: what cosines and sines are multiplied by. */
+double mq_rope_attention_factor(const mq_rope *rope);
 
 #endif

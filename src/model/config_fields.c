@@ -119,7 +119,8 @@ static const char *const fields_without_influence[] = {
     NULL,
 };
 
-/* Fields that would change the result and for which only one value is implemented. */
+/* Fields that would change the result and for which only one value is implemented, but for the
+ * families that list them among those that they read. */
 typedef struct fixed_field {
     const char *name;
     enum { FIXED_FALSE, FIXED_ONE, FIXED_EMPTY, FIXED_NO_CODE } value;
@@ -127,6 +128,9 @@ typedef struct fixed_field {
 
 static const fixed_field fixed_fields[] = {
     {"partial_rotary_factor", FIXED_ONE},
+    {"full_attn_mod", FIXED_ONE},      /* these three in Phi-4-mini's files; read by nothing */
+    {"interpolate_factor", FIXED_ONE}, /* (nor is a bias of the head) */
+    {"lm_head_bias", FIXED_FALSE},
     {"rope_interleaved", FIXED_FALSE},
     {"use_bidirectional_attention", FIXED_FALSE},
     {"use_sliding_window", FIXED_FALSE},
@@ -168,14 +172,38 @@ static const fixed_field *find_fixed(const char *name) {
     return NULL;
 }
 
-static bool has_fixed_value(const fixed_field *field, const cJSON *item) {
+/* "modeling_phi3.Phi3ForCausalLM": in one of the files that the family's makers have published.
+ * Which tokenizer there is has nothing to do with it. */
+static bool is_own_code(const cJSON *item, const char *own) {
+    static const char *const files[] = {"modeling_", "configuration_"};
+    const char *value = cJSON_IsString(item) ? item->valuestring : "";
+    bool is_own = strcmp(item->string, "AutoTokenizer") == 0;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        const size_t begin = strlen(files[i]), length = strlen(own);
+        is_own =
+            is_own || (strncmp(value, files[i], begin) == 0 &&
+                       strncmp(value + begin, own, length) == 0 && value[begin + length] == '.');
+    }
+    return is_own;
+}
+
+static bool names_own_code(const cJSON *map, const mq_arch *arch) {
+    bool good = cJSON_IsObject(map) && arch->own_code != NULL;
+    for (const cJSON *item = good ? map->child : NULL; item != NULL; item = item->next) {
+        good = good && is_own_code(item, arch->own_code);
+    }
+    return good;
+}
+
+static bool has_fixed_value(const fixed_field *field, const cJSON *item, const mq_arch *arch) {
     switch (field->value) {
     case FIXED_FALSE:
         return cJSON_IsFalse(item);
     case FIXED_ONE:
         return cJSON_IsNumber(item) && item->valuedouble == 1.0;
     default:
-        return (cJSON_IsObject(item) || cJSON_IsArray(item)) && item->child == NULL;
+        return ((cJSON_IsObject(item) || cJSON_IsArray(item)) && item->child == NULL) ||
+               (field->value == FIXED_NO_CODE && names_own_code(item, arch));
     }
 }
 
@@ -191,12 +219,12 @@ static mq_status check_fields(const char *const *const lists[LISTS], const mq_ar
         if (cJSON_GetObjectItemCaseSensitive(json, name) != item) {
             return mq_fail_file(err, MQ_ERR_INPUT, file, "the field \"%s\" is there twice", name);
         }
-        const fixed_field *fixed = find_fixed(name);
+        const fixed_field *fixed = listed(lists, name) ? NULL : find_fixed(name);
         if (cJSON_IsNull(item)) {
             continue;
         }
         if (fixed != NULL) {
-            if (!has_fixed_value(fixed, item)) {
+            if (!has_fixed_value(fixed, item, arch)) {
                 return mq_fail_file(
                     err, MQ_ERR_INPUT, file,
                     "the field \"%s\" has a value that is not supported (only %s is)%s", name,

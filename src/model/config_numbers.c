@@ -140,6 +140,10 @@ mq_status mq_config_parse_numbers(mq_config *out, const cJSON *json, const char 
     if (status == MQ_OK) {
         status = mq_json_get_bool(&out->mlp_bias, json, "mlp_bias", false, file, err);
     }
+    if (status == MQ_OK && out->mlp_bias && mq_config_linear_place(out, MQ_UP).first > 0) {
+        status = mq_fail_file(err, MQ_ERR_INPUT, file, "mlp_bias is true, which %s does not read",
+                              out->arch->architecture);
+    }
     if (status == MQ_OK && out->arch->query_pre_attn_scalar) {
         status = get_positive(&scalar, json, "query_pre_attn_scalar", false, file, err);
     }

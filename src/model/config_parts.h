@@ -32,11 +32,13 @@ mq_status mq_config_parse_activation(mq_config *config, const cJSON *json, const
 mq_status mq_config_parse_numbers(mq_config *config, const cJSON *json, const char *file,
                                   mq_error *err);
 
-/* Fills config->rope from either spelling. Needs arch, head_dim and max_position_embeddings. */
+/* Fills config->rope from either spelling. Needs arch, head_dim, unrotated_dim and
+ * max_position_embeddings. */
 mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
                                mq_error *err);
 
-/* Makes config->layer_rotation. Needs arch, num_hidden_layers and layer_is_local. */
+/* Makes config->layer_rotation and unrotated_dim. Needs arch, head_dim, num_hidden_layers and
+ * layer_is_local. */
 mq_status mq_config_parse_rotations(mq_config *config, const cJSON *json, const char *file,
                                     mq_error *err);
 

@@ -1,18 +1,24 @@
 /* Rotary settings of config.json, in either spelling, or in both if they say the same:
  *   transformers 4: rope_theta, rope_scaling (object or null), and for families whose local
  * layers have a base of their own rope_local_base_freq; transformers 5: rope_parameters, one
- * object, or for such families one a layer type.
- * And which layers rotate at all. */
+ * object, or for such families one a layer type. */
 #include <math.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "model/config_parts.h"
 
+/* What stands beside the objects. */
+typedef struct rope_beside {
+    double theta[2];        /* bases of global and of local layers */
+    size_t original_length; /* longrope's */
+} rope_beside;
+
 typedef struct rope_source {
     mq_rope *rope;
     const cJSON *object; /* NULL: no scaling */
     const char *name;    /* of the object, for messages */
+    const rope_beside *beside;
     const mq_config *config;
     const char *file;
     mq_error *err;
@@ -33,6 +39,10 @@ static const struct {
      MQ_ROPE_YARN,
      {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow",
       "mscale", "mscale_all_dim", "truncate"}},
+    {"longrope",
+     MQ_ROPE_LONGROPE,
+     {"factor", "original_max_position_embeddings", "attention_factor", "short_factor",
+      "long_factor", NULL}},
 };
 #define ROPE_TYPE_COUNT (sizeof rope_types / sizeof rope_types[0])
 
@@ -74,16 +84,19 @@ static mq_status get_type(size_t *out, const rope_source *source) {
     if (old != NULL && strcmp(type->valuestring, old->valuestring) != 0) {
         return fail_key(source, "type", "contradicts rope_type");
     }
+    const bool longrope = source->config->arch->longrope;
     for (size_t i = 0; i < ROPE_TYPE_COUNT; i++) {
-        if (strcmp(rope_types[i].name, type->valuestring) == 0) {
+        const bool fits = rope_types[i].type == MQ_ROPE_NONE ||
+                          (rope_types[i].type == MQ_ROPE_LONGROPE) == longrope;
+        if (fits && strcmp(rope_types[i].name, type->valuestring) == 0) {
             *out = i;
             return MQ_OK;
         }
     }
     return mq_fail_file(
-        source->err, MQ_ERR_INPUT, source->file,
-        "%s.rope_type \"%s\" is not supported (default, linear, dynamic, llama3 and yarn are)",
-        source->name, type->valuestring);
+        source->err, MQ_ERR_INPUT, source->file, "%s.rope_type \"%s\" is not supported (%s are)",
+        source->name, type->valuestring,
+        longrope ? "default and longrope" : "default, linear, dynamic, llama3 and yarn");
 }
 
 static bool is_known_key(size_t type, const char *key) {
@@ -112,7 +125,8 @@ static mq_status check_keys(const rope_source *source, size_t type) {
         }
     }
     double rotated = 1.0;
-    if (get_number(&rotated, source, "partial_rotary_factor") != MQ_OK || rotated != 1.0) {
+    if (!source->config->arch->partial_rotary &&
+        (get_number(&rotated, source, "partial_rotary_factor") != MQ_OK || rotated != 1.0)) {
         return fail_key(source, "partial_rotary_factor",
                         "has a value that is not supported (only 1 is)");
     }
@@ -171,7 +185,7 @@ static mq_status read_dynamic(const rope_source *source) {
         return fail_key(source, "original_max_position_embeddings",
                         "contradicts max_position_embeddings");
     }
-    if (source->config->head_dim <= 2) {
+    if (mq_config_rotary_dim(source->config) <= 2) {
         return fail_key(source, "rope_type", "\"dynamic\" needs a head_dim above 2");
     }
     return MQ_OK;
@@ -238,6 +252,79 @@ static mq_status read_yarn(const rope_source *source) {
     return MQ_OK;
 }
 
+/* One of the two lists of longrope: a divisor of each frequency. */
+static mq_status read_factors(double *out, const rope_source *source, const char *key) {
+    const cJSON *list = mq_config_member(source->object, key);
+    const size_t count = mq_config_rotary_dim(source->config) / 2;
+    bool good = cJSON_IsArray(list) && (size_t)cJSON_GetArraySize(list) == count;
+    size_t at = 0;
+    for (const cJSON *item = good ? list->child : NULL; item != NULL; item = item->next) {
+        good =
+            good && cJSON_IsNumber(item) && isfinite(item->valuedouble) && item->valuedouble > 0.0;
+        out[at++] = item->valuedouble;
+    }
+    return good
+               ? MQ_OK
+               : mq_fail_file(source->err, MQ_ERR_INPUT, source->file,
+                              "%s.%s is not a list of %zu positive numbers, one for each pair that "
+                              "rotates",
+                              source->name, key, count);
+}
+
+/* transformers goes by the field beside the object, or by its default, whatever the object says. */
+static mq_status get_longrope_length(const rope_source *source) {
+    static const char key[] = "original_max_position_embeddings";
+    const size_t length = source->beside->original_length;
+    size_t here = length;
+    mq_status status =
+        mq_json_get_size(&here, source->object, key, false, source->file, source->err);
+    if (status == MQ_OK && here != length) {
+        status =
+            mq_fail_file(source->err, MQ_ERR_INPUT, source->file,
+                         "%s.%s %zu contradicts the field of that name beside %s, which is %zu",
+                         source->name, key, here, source->name, length);
+    }
+    if (status == MQ_OK && (length < 2 || length > MQ_MAX_DIMENSION)) {
+        status = mq_fail_file(source->err, MQ_ERR_INPUT, source->file,
+                              "%s must be between 2 and 2147483647", key);
+    }
+    source->rope->original_max_position_embeddings = length;
+    return status;
+}
+
+static mq_status read_longrope(const rope_source *source) {
+    mq_rope *rope = source->rope;
+    const size_t count = mq_config_rotary_dim(source->config) / 2;
+    mq_status status = get_factor(source, false);
+    if (status == MQ_OK) {
+        status = get_number(&rope->attention_factor, source, "attention_factor");
+    }
+    if (status == MQ_OK && mq_config_member(source->object, "attention_factor") != NULL &&
+        !(rope->attention_factor >= 0.0)) {
+        status = fail_key(source, "attention_factor", "must not be negative");
+    }
+    if (status == MQ_OK) {
+        status = get_longrope_length(source);
+    }
+    if (status == MQ_OK) {
+        status = mq_new(&rope->short_factor, 2 * count, sizeof *rope->short_factor,
+                        "the factors of longrope", source->err);
+    }
+    if (status == MQ_OK) {
+        rope->long_factor = rope->short_factor + count;
+        rope->factor_count = count;
+        status = read_factors(rope->short_factor, source, "short_factor");
+    }
+    if (status == MQ_OK) {
+        status = read_factors(rope->long_factor, source, "long_factor");
+    }
+    if (status == MQ_OK && mq_config_member(source->object, "factor") == NULL) {
+        rope->factor = (double)source->config->max_position_embeddings /
+                       (double)rope->original_max_position_embeddings;
+    }
+    return status;
+}
+
 /* Reads source->object into source->rope, which holds the defaults. */
 static mq_status read_rope(const rope_source *source) {
     mq_rope *rope = source->rope;
@@ -273,6 +360,8 @@ static mq_status read_rope(const rope_source *source) {
         return read_llama3(source);
     case MQ_ROPE_YARN:
         return read_yarn(source);
+    case MQ_ROPE_LONGROPE:
+        return read_longrope(source);
     default:
         return read_default(source);
     }
@@ -309,10 +398,9 @@ static mq_status split_layer_types(const cJSON *objects[2], const cJSON *paramet
 }
 
 /* Fills config->rope as one spelling says: rope_parameters if is_new, else rope_scaling, which is
- * for global layers only. object NULL: no scaling. theta: the bases beside it, of global and of
- * local layers. */
+ * for global layers only. object NULL: no scaling. */
 static mq_status read_spelling(mq_config *config, const cJSON *object, bool is_new,
-                               const double theta[2], const char *file, mq_error *err) {
+                               const rope_beside *beside, const char *file, mq_error *err) {
     const bool layered = config->arch->local_rope;
     const cJSON *objects[2] = {object, NULL};
     const char *names[2] = {is_new ? "rope_parameters" : "rope_scaling", ""};
@@ -325,10 +413,11 @@ static mq_status read_spelling(mq_config *config, const cJSON *object, bool is_n
         names[1] = "rope_parameters.sliding_attention";
     }
     for (size_t i = 0; i < 2; i++) {
-        config->rope[i] = default_rope(theta[i]);
+        config->rope[i] = default_rope(beside->theta[i]);
     }
     for (size_t i = 0; i < (layered ? 2u : 1u); i++) {
-        const rope_source source = {&config->rope[i], objects[i], names[i], config, file, err};
+        const rope_source source = {&config->rope[i], objects[i], names[i], beside,
+                                    config,           file,       err};
         const mq_status status = read_rope(&source);
         if (status != MQ_OK) {
             return status;
@@ -342,98 +431,51 @@ static mq_status read_spelling(mq_config *config, const cJSON *object, bool is_n
 
 /* Where both spellings are there, transformers goes by rope_scaling, and Gemma 3 by a mixture. */
 static mq_status read_both(mq_config *config, const cJSON *scaling, const cJSON *parameters,
-                           const double theta[2], const char *file, mq_error *err) {
-    mq_status status = read_spelling(config, parameters, true, theta, file, err);
-    const mq_rope newer[2] = {config->rope[0], config->rope[1]};
-    if (status == MQ_OK) {
-        status = read_spelling(config, scaling, false, theta, file, err);
+                           const rope_beside *beside, const char *file, mq_error *err) {
+    mq_status status = read_spelling(config, parameters, true, beside, file, err);
+    if (status != MQ_OK) {
+        return status;
     }
+    const mq_rope newer[2] = {config->rope[0], config->rope[1]};
+    status = read_spelling(config, scaling, false, beside, file, err);
     if (status == MQ_OK &&
         !(mq_rope_same(&newer[0], &config->rope[0]) && mq_rope_same(&newer[1], &config->rope[1]))) {
         status = mq_fail_file(err, MQ_ERR_INPUT, file,
                               "rope_scaling and rope_parameters contradict each other");
+    }
+    mq_free(newer[0].short_factor);
+    return status;
+}
+
+static mq_status read_beside(rope_beside *out, const mq_arch *arch, const cJSON *json,
+                             const char *file, mq_error *err) {
+    *out = (rope_beside){
+        .theta = {arch->default_rope_theta, arch->default_rope_local_base_freq},
+        .original_length = arch->default_original_max_position_embeddings,
+    };
+    mq_status status = mq_json_get_double(&out->theta[0], json, "rope_theta", false, file, err);
+    if (status == MQ_OK && arch->local_rope) {
+        status = mq_json_get_double(&out->theta[1], json, "rope_local_base_freq", false, file, err);
+    }
+    if (status == MQ_OK && arch->longrope) {
+        status = mq_json_get_size(&out->original_length, json, "original_max_position_embeddings",
+                                  false, file, err);
     }
     return status;
 }
 
 mq_status mq_config_parse_rope(mq_config *config, const cJSON *json, const char *file,
                                mq_error *err) {
-    const bool layered = config->arch->local_rope;
-    double theta[2] = {config->arch->default_rope_theta,
-                       config->arch->default_rope_local_base_freq};
-    mq_status status = mq_json_get_double(&theta[0], json, "rope_theta", false, file, err);
-    if (status == MQ_OK && layered) {
-        status = mq_json_get_double(&theta[1], json, "rope_local_base_freq", false, file, err);
-    }
+    rope_beside beside;
+    const mq_status status = read_beside(&beside, config->arch, json, file, err);
     if (status != MQ_OK) {
         return status;
     }
     const cJSON *scaling = mq_config_member(json, "rope_scaling");
     const cJSON *parameters = mq_config_member(json, "rope_parameters");
     if (scaling != NULL && parameters != NULL) {
-        return read_both(config, scaling, parameters, theta, file, err);
+        return read_both(config, scaling, parameters, &beside, file, err);
     }
-    return parameters != NULL ? read_spelling(config, parameters, true, theta, file, err)
-                              : read_spelling(config, scaling, false, theta, file, err);
-}
-
-/* --- which layers rotate, and how ------------------------------------------------------------- */
-
-static mq_status read_no_rope_layers(mq_config *config, const cJSON *list, const char *file,
-                                     mq_error *err) {
-    if (!cJSON_IsArray(list) || (size_t)cJSON_GetArraySize(list) != config->num_hidden_layers) {
-        return mq_fail_file(err, MQ_ERR_INPUT, file,
-                            "no_rope_layers is not a list of num_hidden_layers (%zu) numbers",
-                            config->num_hidden_layers);
-    }
-    size_t layer = 0;
-    for (const cJSON *item = list->child; item != NULL; item = item->next, layer++) {
-        const double rotates = cJSON_IsNumber(item) ? item->valuedouble : -1.0;
-        if (rotates == 0.0) {
-            config->layer_rotation[layer] = MQ_ROTATION_NONE;
-        } else if (rotates != 1.0) {
-            return mq_fail_file(err, MQ_ERR_INPUT, file,
-                                "no_rope_layers[%zu] is neither 1 nor 0 (that layer does not "
-                                "rotate)",
-                                layer);
-        }
-    }
-    return MQ_OK;
-}
-
-/* Every interval-th layer does not rotate. */
-static mq_status read_no_rope_interval(mq_config *config, const cJSON *json, const char *file,
-                                       mq_error *err) {
-    size_t interval = config->arch->default_no_rope_layer_interval;
-    mq_status status =
-        mq_json_get_size(&interval, json, "no_rope_layer_interval", false, file, err);
-    if (status == MQ_OK && interval == 0) {
-        status = mq_fail_file(err, MQ_ERR_INPUT, file, "no_rope_layer_interval is 0");
-    }
-    for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
-        if ((layer + 1) % interval == 0) {
-            config->layer_rotation[layer] = MQ_ROTATION_NONE;
-        }
-    }
-    return status;
-}
-
-/* transformers writes its default interval even beside a list that says something else: the list
- * decides. */
-mq_status mq_config_parse_rotations(mq_config *config, const cJSON *json, const char *file,
-                                    mq_error *err) {
-    const mq_arch *arch = config->arch;
-    mq_status status = mq_new(&config->layer_rotation, config->num_hidden_layers,
-                              sizeof *config->layer_rotation, "the layers' rotations", err);
-    for (size_t layer = 0; status == MQ_OK && layer < config->num_hidden_layers; layer++) {
-        config->layer_rotation[layer] = arch->local_rope && config->layer_is_local[layer]
-                                            ? MQ_ROTATION_LOCAL
-                                            : MQ_ROTATION_GLOBAL;
-    }
-    if (status != MQ_OK || !arch->no_rope) {
-        return status;
-    }
-    const cJSON *list = mq_config_member(json, "no_rope_layers");
-    return list != NULL ? read_no_rope_layers(config, list, file, err)
-                        : read_no_rope_interval(config, json, file, err);
+    return parameters != NULL ? read_spelling(config, parameters, true, &beside, file, err)
+                              : read_spelling(config, scaling, false, &beside, file, err);
 }

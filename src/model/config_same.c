@@ -21,14 +21,17 @@ bool mq_rope_same(const mq_rope *a, const mq_rope *b) {
     const double of_a[] = ROPE_NUMBERS(a), of_b[] = ROPE_NUMBERS(b);
     return a->type == b->type && a->truncate == b->truncate &&
            a->original_max_position_embeddings == b->original_max_position_embeddings &&
-           same_numbers(of_a, of_b, sizeof of_a / sizeof *of_a);
+           same_numbers(of_a, of_b, sizeof of_a / sizeof *of_a) &&
+           a->factor_count == b->factor_count &&
+           same_numbers(a->short_factor, b->short_factor, a->factor_count) &&
+           same_numbers(a->long_factor, b->long_factor, a->factor_count);
 }
 
 #define SIZES(c)                                                                                   \
     {                                                                                              \
         (c)->hidden_size, (c)->intermediate_size, (c)->num_hidden_layers,                          \
             (c)->num_attention_heads, (c)->num_key_value_heads, (c)->head_dim, (c)->vocab_size,    \
-            (c)->max_position_embeddings, (c)->sliding_window                                      \
+            (c)->max_position_embeddings, (c)->sliding_window, (c)->unrotated_dim                  \
     }
 #define NUMBERS(c)                                                                                 \
     {                                                                                              \

@@ -21,6 +21,20 @@ void mq_config_linear_shape(size_t *out, size_t *in, const mq_config *config, mq
     *in = shapes[linear][1];
 }
 
+mq_linear_place mq_config_linear_place(const mq_config *config, mq_linear linear) {
+    const char *const *names = config->arch->linear;
+    mq_linear_place place = {0, 0};
+    for (mq_linear other = 0; other < MQ_LINEAR_COUNT; other++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, other);
+        if (strcmp(names[other], names[linear]) == 0) {
+            place.first += other < linear ? out : 0;
+            place.rows += out;
+        }
+    }
+    return place;
+}
+
 bool mq_config_has_bias(const mq_config *config, mq_linear linear) {
     if (linear == MQ_GATE || linear == MQ_UP || linear == MQ_DOWN) {
         return config->mlp_bias;

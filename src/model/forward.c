@@ -38,8 +38,12 @@ static void forward_carve(forward *f, mq_slab *slab, const mq_config *config,
 
 static mq_status forward_open(forward *f, const mq_config *config, const forward_size *size,
                               const mq_context *context, mq_error *err) {
+    mq_status status = mq_config_check_length(config, size->positions, err);
+    if (status != MQ_OK) {
+        return status;
+    }
     forward_carve(f, &f->memory, config, size, context);
-    mq_status status = mq_slab_allocate(&f->memory, "a block and its activations", err);
+    status = mq_slab_allocate(&f->memory, "a block and its activations", err);
     if (status != MQ_OK) {
         return status;
     }

@@ -129,10 +129,11 @@ static void turn_heads(const mq_generator *g, float *x, size_t heads, mq_rotatio
                        size_t position) {
     const float *cos_table = g->rotations.cos_table[rotation];
     const float *sin_table = g->rotations.sin_table[rotation];
-    const size_t half = g->model->config.head_dim / 2;
+    const mq_config *config = &g->model->config;
+    const size_t dim = config->head_dim, half = mq_config_rotary_dim(config) / 2;
     if (cos_table != NULL) {
-        g->kernels->rope(x, cos_table + position * half, sin_table + position * half, heads, half,
-                         false);
+        g->kernels->rope(x, cos_table + position * half, sin_table + position * half, heads, dim,
+                         half, false);
     }
 }
 

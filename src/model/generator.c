@@ -144,18 +144,19 @@ size_t mq_generate_memory(const mq_generate_setup *setup) {
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* Rows [first, first + rows) of a tensor. */
 static mq_status read_matrix(const mq_generator *g, const mq_generator_matrix *to, const char *name,
-                             size_t rows, size_t columns, mq_error *err) {
+                             size_t first, size_t rows, size_t columns, mq_error *err) {
     const mq_weights *weights = g->model->weights;
     if (g->products.gemm == NULL) {
-        return weights->class_->read(to->values, weights, name, 0, rows, err);
+        return weights->class_->read(to->values, weights, name, first, rows, err);
     }
     mq_status status = MQ_OK;
-    for (size_t first = 0; status == MQ_OK && first < rows; first += MQ_GENERATOR_ROWS) {
-        const size_t count = mq_smaller(MQ_GENERATOR_ROWS, rows - first);
-        status = weights->class_->read(g->reading, weights, name, first, count, err);
+    for (size_t done = 0; status == MQ_OK && done < rows; done += MQ_GENERATOR_ROWS) {
+        const size_t count = mq_smaller(MQ_GENERATOR_ROWS, rows - done);
+        status = weights->class_->read(g->reading, weights, name, first + done, count, err);
         if (status == MQ_OK) {
-            g->kernels->to_bf16(to->rounded + first * columns, g->reading, count * columns);
+            g->kernels->to_bf16(to->rounded + done * columns, g->reading, count * columns);
         }
     }
     return status;
@@ -171,7 +172,8 @@ static mq_status read_layer(mq_generator *g, size_t layer, mq_error *err) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, (mq_linear)i);
         mq_config_linear_name(name, config, layer, (mq_linear)i, "weight");
-        status = read_matrix(g, &g->linears[layer][i], name, out, in, err);
+        const size_t first = mq_config_linear_place(config, (mq_linear)i).first;
+        status = read_matrix(g, &g->linears[layer][i], name, first, out, in, err);
     }
     return status;
 }
@@ -183,7 +185,7 @@ static mq_status read_model(mq_generator *g, mq_error *err) {
         status = read_layer(g, layer, err);
     }
     if (status == MQ_OK) {
-        status = read_matrix(g, &g->head, mq_config_head(config), config->vocab_size,
+        status = read_matrix(g, &g->head, mq_config_head(config), 0, config->vocab_size,
                              config->hidden_size, err);
     }
     if (status == MQ_OK) {

@@ -170,11 +170,11 @@ static void to_bf16_turned(mq_bf16 *y, size_t ld, const float *x, size_t rows, s
     }
 }
 
-static void rope(float *x, const float *cos_row, const float *sin_row, size_t heads, size_t half,
-                 bool inverse) {
+static void rope(float *x, const float *cos_row, const float *sin_row, size_t heads,
+                 size_t head_dim, size_t half, bool inverse) {
     const float sign = inverse ? -1.0F : 1.0F;
     for (size_t h = 0; h < heads; h++) {
-        float *first = x + h * 2 * half, *second = first + half;
+        float *first = x + h * head_dim, *second = first + half;
 #pragma omp simd
         for (size_t i = 0; i < half; i++) {
             const float a = first[i], b = second[i], c = cos_row[i], s = sign * sin_row[i];

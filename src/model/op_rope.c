@@ -3,8 +3,7 @@
 
 static void rotate_reference(float *x, size_t stride, const float *cos_table,
                              const float *sin_table, size_t sequences, size_t length, size_t heads,
-                             size_t head_dim, double direction) {
-    const size_t half = head_dim / 2;
+                             size_t head_dim, size_t half, double direction) {
     for (size_t t = 0; t < sequences * length; t++) {
         for (size_t h = 0; h < heads; h++) {
             float *head = x + t * stride + h * head_dim;
@@ -21,12 +20,14 @@ static void rotate_reference(float *x, size_t stride, const float *cos_table,
 
 void mq_rope_forward_reference(float *x, size_t stride, const float *cos_table,
                                const float *sin_table, size_t sequences, size_t length,
-                               size_t heads, size_t head_dim) {
-    rotate_reference(x, stride, cos_table, sin_table, sequences, length, heads, head_dim, 1.0);
+                               size_t heads, size_t head_dim, size_t half) {
+    rotate_reference(x, stride, cos_table, sin_table, sequences, length, heads, head_dim, half,
+                     1.0);
 }
 
 void mq_rope_backward_reference(float *dx, size_t stride, const float *cos_table,
                                 const float *sin_table, size_t sequences, size_t length,
-                                size_t heads, size_t head_dim) {
-    rotate_reference(dx, stride, cos_table, sin_table, sequences, length, heads, head_dim, -1.0);
+                                size_t heads, size_t head_dim, size_t half) {
+    rotate_reference(dx, stride, cos_table, sin_table, sequences, length, heads, head_dim, half,
+                     -1.0);
 }

@@ -27,15 +27,15 @@ void mq_rmsnorm_backward_reference(float *dx, float *dweight, const float *dy, c
                                    bool accumulate);
 
 /* Rotary embedding (Su et al. 2021, the halves layout of transformers), in place on
- * x[sequences·length, heads, head_dim], row stride `stride` floats between tokens. backward =
- * rotation by the negative angle, since a linear map's gradient is its transpose. What the block
- * uses is mq_kernels.rope. */
+ * x[sequences·length, heads, head_dim], row stride `stride` floats between tokens; of each head the
+ * first 2·half numbers, by tables [length, half]. backward = rotation by the negative angle, since
+ * a linear map's gradient is its transpose. What the block uses is mq_kernels.rope. */
 void mq_rope_forward_reference(float *x, size_t stride, const float *cos_table,
                                const float *sin_table, size_t sequences, size_t length,
-                               size_t heads, size_t head_dim);
+                               size_t heads, size_t head_dim, size_t half);
 void mq_rope_backward_reference(float *dx, size_t stride, const float *cos_table,
                                 const float *sin_table, size_t sequences, size_t length,
-                                size_t heads, size_t head_dim);
+                                size_t heads, size_t head_dim, size_t half);
 
 /* Gated activation: h[count] = act(gate) · up, and its gradient. What the block uses is
  * mq_kernels.glu. */

@@ -36,8 +36,10 @@ static mq_status load_linear(mq_block_params *params, const mq_model *model, siz
     mq_config_linear_shape(&rows, &columns, &model->config, (mq_linear)linear);
     mq_status status = MQ_OK;
     if (!skip_weight) {
+        const mq_linear_place place = mq_config_linear_place(&model->config, (mq_linear)linear);
         mq_config_linear_name(name, &model->config, layer, (mq_linear)linear, "weight");
-        status = weights->class_->read(params->linear[linear], weights, name, 0, rows, err);
+        status =
+            weights->class_->read(params->linear[linear], weights, name, place.first, rows, err);
     }
     if (status == MQ_OK && params->bias[linear] != NULL) {
         mq_config_linear_name(name, &model->config, layer, (mq_linear)linear, "bias");

@@ -125,11 +125,15 @@ static mq_status check_linear(const mq_model *model, size_t layer, mq_linear lin
                               mq_error *err) {
     char name[MQ_NAME_SIZE];
     size_t rows, columns;
+    const mq_linear_place place = mq_config_linear_place(&model->config, linear);
+    if (place.first > 0) { /* its tensor was looked at with the first of it */
+        return MQ_OK;
+    }
     mq_config_linear_shape(&rows, &columns, &model->config, linear);
     mq_config_linear_name(name, &model->config, layer, linear, "weight");
     mq_status status = refuse_adapter(model, layer, linear, err);
     if (status == MQ_OK) {
-        status = check_shape(model, name, rows, columns, err);
+        status = check_shape(model, name, place.rows, columns, err);
     }
     if (status != MQ_OK) {
         return status;

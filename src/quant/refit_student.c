@@ -66,7 +66,8 @@ void mq_student_carve(mq_student *student, const mq_refit_setup *setup, mq_slab 
 
 static int compare_names(const void *a, const void *b) {
     const mq_student_name *left = a, *right = b;
-    return strcmp(left->name, right->name);
+    const int order = strcmp(left->name, right->name);
+    return order != 0 ? order : (left->first > right->first) - (left->first < right->first);
 }
 
 static mq_status set_dtype(mq_student_norm *norm, const char *name, const mq_student *student,
@@ -81,7 +82,7 @@ static mq_status set_dtype(mq_student_norm *norm, const char *name, const mq_stu
 
 static mq_student_name *add_name(mq_student *student) {
     mq_student_name *entry = &student->names[student->name_count++];
-    *entry = (mq_student_name){.linear = -1, .norm = -1};
+    *entry = (mq_student_name){.rows = 1, .linear = -1, .norm = -1};
     return entry;
 }
 
@@ -92,6 +93,8 @@ static mq_status add_names(mq_student *student, size_t layer, mq_error *err) {
         if (student->pairs[layer][i].groups > 0) {
             mq_student_name *entry = add_name(student);
             mq_config_linear_name(entry->name, config, layer, (mq_linear)i, "weight");
+            entry->first = mq_config_linear_place(config, (mq_linear)i).first;
+            entry->rows = student->pairs[layer][i].out;
             entry->layer = layer;
             entry->linear = i;
         }
@@ -117,13 +120,24 @@ static const mq_student *of(const mq_weights *self) {
     return (const mq_student *)(const void *)self;
 }
 
-static const mq_student_name *find(const mq_student *student, const char *name) {
-    mq_student_name key;
+/* A row of a tensor against those of an entry. */
+static int compare_row(const void *a, const void *b) {
+    const mq_student_name *row = a, *entry = b;
+    const int order = strcmp(row->name, entry->name);
+    return order != 0                                 ? order
+           : row->first < entry->first                ? -1
+           : row->first >= entry->first + entry->rows ? 1
+                                                      : 0;
+}
+
+/* NULL: the student has no numbers of its own there. */
+static const mq_student_name *find(const mq_student *student, const char *name, size_t row) {
+    mq_student_name key = {.first = row};
     if (strlen(name) >= sizeof key.name) {
         return NULL;
     }
     memcpy(key.name, name, strlen(name) + 1);
-    return bsearch(&key, student->names, student->name_count, sizeof key, compare_names);
+    return bsearch(&key, student->names, student->name_count, sizeof key, compare_row);
 }
 
 static float centre_of(unsigned width) { return (float)(1u << (width - 1)) - 0.5f; }
@@ -204,10 +218,11 @@ static mq_status student_shape(size_t *rows, size_t *columns, const mq_weights *
     return teacher->class_->shape(rows, columns, teacher, name, err);
 }
 
+/* Rows of one linear at a time, as the blocks' loading reads them. */
 static mq_status student_read(float *out, const mq_weights *self, const char *name, size_t first,
                               size_t count, mq_error *err) {
     const mq_student *student = of(self);
-    const mq_student_name *entry = find(student, name);
+    const mq_student_name *entry = find(student, name, first);
     if (entry == NULL) {
         const mq_weights *own = student->setup->embeddings[student->width];
         const mq_weights *others = own != NULL ? own : student->setup->model->weights;
@@ -218,6 +233,7 @@ static mq_status student_read(float *out, const mq_weights *self, const char *na
         return MQ_OK;
     }
     const mq_student_pairs *pairs = &student->pairs[entry->layer][entry->linear];
+    first -= entry->first; /* the linear's own rows */
     uint8_t *codes = NULL;
     mq_status status = mq_new(&codes, ROWS_AT_ONCE, pairs->in, "codes", err);
     for (size_t done = 0; status == MQ_OK && done < count; done += ROWS_AT_ONCE) {

@@ -22,8 +22,10 @@ typedef struct mq_student_norm {
     float *best;          /* the tensor as stored, [size] */
 } mq_student_norm;
 
+/* What rows [first, first + rows) of a tensor are: a linear or a norm, which is one row. */
 typedef struct mq_student_name {
     char name[MQ_NAME_SIZE];
+    size_t first, rows;
     size_t layer;
     int linear, norm; /* one of them; -1 */
 } mq_student_name;
@@ -38,7 +40,7 @@ typedef struct mq_student {
     mq_student_pairs (*pairs)[MQ_LINEAR_COUNT]; /* [layers] */
     mq_student_norm (*norms)[MQ_NORM_COUNT];    /* [layers] */
     mq_student_norm final_norm;
-    mq_student_name *names; /* sorted */
+    mq_student_name *names; /* sorted, those of one name by their rows */
     size_t name_count;
 } mq_student;
 

@@ -135,13 +135,14 @@ static mq_status group_all(mq_selection *out, const mq_quantize_options *options
             mq_config_linear_name(weight, config, layer, linear, "weight");
             size_t rows, columns;
             mq_config_linear_shape(&rows, &columns, config, linear);
+            const mq_linear_place place = mq_config_linear_place(config, linear);
             const mq_status status = groups_of(&out->groups[layer][linear], options,
                                                out->group_size, columns, weight, err);
             if (status != MQ_OK) {
                 return status;
             }
             out->blocks = layer + 1;
-            out->tensors++;
+            out->tensors += place.first == 0;
             out->weights += rows * columns;
         }
     }

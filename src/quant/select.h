@@ -11,7 +11,7 @@ typedef struct mq_selection {
     size_t group_size; /* 0: the whole row; layers that it does not divide use the fallback */
     size_t blocks;     /* up to the last block with anything quantized; the rest are not computed */
     size_t (*groups)[MQ_LINEAR_COUNT]; /* mq_free */
-    size_t tensors, weights;           /* quantized */
+    size_t tensors, weights; /* quantized; linears of one tensor have the same groups, or none */
     size_t embedding_groups; /* per row of embeddings and head; 0: they are not quantized */
 } mq_selection;
 

@@ -46,28 +46,23 @@ typedef struct mq_master_writer mq_master_writer;
 /* source and output must outlive the writer; layout is copied. */
 mq_status mq_master_writer_open(mq_master_writer **out, const mq_master_layout *layout,
                                 const mq_tensors *source, mq_output *output, mq_error *err);
-/* Linear number index of the layout: codes and every served width's pair. A float16 that is not
- * finite is MQ_ERR_INPUT naming the tensor. */
-mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
-                               const mq_quantized *quantized, mq_error *err);
-/* Some rows of it, in rising order without a gap: quantized holds rows [first, first +
- * quantized->out). Numbers as above. */
+/* Rows [first, first + quantized->out) of number index of the layout's linears: codes and every
+ * served width's pair. Rows come in rising order without a gap, all of them before the writer is
+ * finished. A float16 that is not finite is MQ_ERR_INPUT naming the tensor. */
 mq_status mq_master_writer_put_rows(mq_master_writer *writer, size_t index,
                                     const mq_quantized *quantized, size_t first, mq_error *err);
-/* The same of one width again, or codes[out, in], in place of what was put; and what was put.
- * scales and biases [out, groups], codes[count, in] of rows [first, first + count). */
+/* The same rows of one width again, or of codes[count, in], in place of what was put: all rows of
+ * the linear, in rising order from 0 on; those that are still to come cannot be got meanwhile.
+ * scales and biases [count, groups]. */
 mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index, unsigned width,
-                                         const uint16_t *scales, const uint16_t *biases,
-                                         mq_error *err);
-mq_status mq_master_writer_replace_codes(mq_master_writer *writer, size_t index,
-                                         const uint8_t *codes, mq_error *err);
+                                         size_t first, size_t count, const uint16_t *scales,
+                                         const uint16_t *biases, mq_error *err);
+mq_status mq_master_writer_replace_codes(mq_master_writer *writer, size_t index, size_t first,
+                                         size_t count, const uint8_t *codes, mq_error *err);
+/* What was put, of rows [first, first + count). Several threads may read at once. */
 mq_status mq_master_writer_get_pairs(uint16_t *scales, uint16_t *biases,
                                      const mq_master_writer *writer, size_t index, unsigned width,
-                                     mq_error *err);
-/* Those of rows [first, first + count). Several threads may read at once. */
-mq_status mq_master_writer_get_row_pairs(uint16_t *scales, uint16_t *biases,
-                                         const mq_master_writer *writer, size_t index,
-                                         unsigned width, size_t first, size_t count, mq_error *err);
+                                     size_t first, size_t count, mq_error *err);
 mq_status mq_master_writer_get_codes(uint8_t *codes, const mq_master_writer *writer, size_t index,
                                      size_t first, size_t count, mq_error *err);
 /* A width's own copy of the source's tensor NAME, one of the layout's: values[size] are rounded to

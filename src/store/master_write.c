@@ -94,11 +94,6 @@ mq_status mq_master_writer_open(mq_master_writer **out, const mq_master_layout *
     return MQ_OK;
 }
 
-static size_t affine_bytes(const mq_master_writer *writer, size_t index) {
-    const mq_tensor_spec *spec = &writer->plan.specs[index];
-    return spec->shape[0] * spec->shape[1] * sizeof(uint16_t);
-}
-
 /* values[rows, groups] from row `first` on. */
 static mq_status check_affine(const mq_master_writer *writer, size_t index, const uint16_t *values,
                               size_t first, size_t rows, mq_error *err) {
@@ -123,17 +118,6 @@ static mq_status put_affine(mq_master_writer *writer, size_t index, const uint16
     return status != MQ_OK ? status
                            : mq_tensor_writer_put_part(writer->tensors, index, first * row, values,
                                                        rows * row, err);
-}
-
-mq_status mq_master_writer_put(mq_master_writer *writer, size_t index,
-                               const mq_quantized *quantized, mq_error *err) {
-    const mq_master_linear *linear = &writer->linears[index];
-    if (quantized->out != linear->out) {
-        return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, linear->prefix,
-                              "was quantized as %zu rows, planned were %zu", quantized->out,
-                              linear->out);
-    }
-    return mq_master_writer_put_rows(writer, index, quantized, 0, err);
 }
 
 mq_status mq_master_writer_put_rows(mq_master_writer *writer, size_t index,
@@ -175,41 +159,39 @@ static size_t pairs_at(const mq_master_writer *writer, size_t index, unsigned wi
     return at;
 }
 
+/* Rows of a tensor of the plan, in place of those that were put. */
+static mq_status replace_rows(mq_master_writer *writer, size_t index, size_t first,
+                              const void *values, size_t rows, size_t row, mq_error *err) {
+    if (first == 0) {
+        mq_tensor_writer_begin_again(writer->tensors, index);
+    }
+    return mq_tensor_writer_put_part(writer->tensors, index, first * row, values, rows * row, err);
+}
+
 static mq_status replace_affine(mq_master_writer *writer, size_t index, const uint16_t *values,
-                                mq_error *err) {
-    const mq_status status =
-        check_affine(writer, index, values, 0, writer->plan.specs[index].shape[0], err);
-    return status != MQ_OK ? status
-                           : mq_tensor_writer_replace(writer->tensors, index, values,
-                                                      affine_bytes(writer, index), err);
+                                size_t first, size_t rows, mq_error *err) {
+    const mq_status status = check_affine(writer, index, values, first, rows, err);
+    const size_t row = writer->plan.specs[index].shape[1] * sizeof *values;
+    return status != MQ_OK ? status : replace_rows(writer, index, first, values, rows, row, err);
 }
 
 mq_status mq_master_writer_replace_pairs(mq_master_writer *writer, size_t index, unsigned width,
-                                         const uint16_t *scales, const uint16_t *biases,
-                                         mq_error *err) {
+                                         size_t first, size_t count, const uint16_t *scales,
+                                         const uint16_t *biases, mq_error *err) {
     const size_t at = pairs_at(writer, index, width);
-    const mq_status status = replace_affine(writer, at, scales, err);
-    return status != MQ_OK ? status : replace_affine(writer, at + 1, biases, err);
+    const mq_status status = replace_affine(writer, at, scales, first, count, err);
+    return status != MQ_OK ? status : replace_affine(writer, at + 1, biases, first, count, err);
 }
 
-mq_status mq_master_writer_replace_codes(mq_master_writer *writer, size_t index,
-                                         const uint8_t *codes, mq_error *err) {
-    const mq_master_linear *linear = &writer->linears[index];
-    return mq_tensor_writer_replace(writer->tensors, writer->plan.first[index], codes,
-                                    linear->out * linear->in, err);
+mq_status mq_master_writer_replace_codes(mq_master_writer *writer, size_t index, size_t first,
+                                         size_t count, const uint8_t *codes, mq_error *err) {
+    return replace_rows(writer, writer->plan.first[index], first, codes, count,
+                        writer->linears[index].in, err);
 }
 
 mq_status mq_master_writer_get_pairs(uint16_t *scales, uint16_t *biases,
                                      const mq_master_writer *writer, size_t index, unsigned width,
-                                     mq_error *err) {
-    return mq_master_writer_get_row_pairs(scales, biases, writer, index, width, 0,
-                                          writer->linears[index].out, err);
-}
-
-mq_status mq_master_writer_get_row_pairs(uint16_t *scales, uint16_t *biases,
-                                         const mq_master_writer *writer, size_t index,
-                                         unsigned width, size_t first, size_t count,
-                                         mq_error *err) {
+                                     size_t first, size_t count, mq_error *err) {
     const size_t at = pairs_at(writer, index, width);
     const size_t row = writer->linears[index].groups * sizeof *scales;
     const mq_status status =

@@ -211,6 +211,8 @@ static bool is_respelled(const char *key) {
                                        "rope_scaling",
                                        "rope_parameters",
                                        "rope_local_base_freq",
+                                       "partial_rotary_factor",
+                                       "original_max_position_embeddings",
                                        "vocab_size",
                                        "num_attention_heads",
                                        "num_key_value_heads",

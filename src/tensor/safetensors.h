@@ -99,9 +99,8 @@ mq_status mq_tensor_writer_put_part(mq_tensor_writer *writer, size_t index, size
 /* Bytes [offset, offset + bytes) of a tensor, which were put before. */
 mq_status mq_tensor_writer_get_part(void *data, const mq_tensor_writer *writer, size_t index,
                                     size_t offset, size_t bytes, mq_error *err);
-/* Another whole tensor in place of one that was put. */
-mq_status mq_tensor_writer_replace(mq_tensor_writer *writer, size_t index, const void *data,
-                                   size_t bytes, mq_error *err);
+/* Forgets what was put of a tensor: it is to be put again. */
+void mq_tensor_writer_begin_again(mq_tensor_writer *writer, size_t index);
 /* CRC-32 of a finished tensor's bytes. */
 uint32_t mq_tensor_writer_crc(const mq_tensor_writer *writer, size_t index);
 /* Index by name, or count when there is none. */

@@ -296,12 +296,10 @@ mq_status mq_tensor_writer_get_part(void *data, const mq_tensor_writer *writer, 
     return status == MQ_OK ? MQ_OK : mq_error_in_tensor(err, status, e->spec.name);
 }
 
-mq_status mq_tensor_writer_replace(mq_tensor_writer *writer, size_t index, const void *data,
-                                   size_t bytes, mq_error *err) {
+void mq_tensor_writer_begin_again(mq_tensor_writer *writer, size_t index) {
     entry *e = &writer->entries[index];
     e->written = 0;
     e->crc = 0;
-    return mq_tensor_writer_put(writer, index, data, bytes, err);
 }
 
 uint32_t mq_tensor_writer_crc(const mq_tensor_writer *writer, size_t index) {

@@ -98,7 +98,7 @@ REAL(mq_learner_measure);
 REAL(mq_learner_train);
 REAL(mq_learner_finish);
 REAL(mq_learner_advance);
-REAL(mq_master_writer_put);
+REAL(mq_master_writer_put_rows);
 
 mq_status __wrap_mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
     const phase_begin begin = enter(LOAD);
@@ -151,10 +151,11 @@ mq_status __wrap_mq_learner_advance(double loss[MQ_MAX_WIDTHS], mq_learner *lear
     return status;
 }
 
-mq_status __wrap_mq_master_writer_put(mq_master_writer *writer, size_t index,
-                                      const mq_quantized *quantized, mq_error *err) {
+mq_status __wrap_mq_master_writer_put_rows(mq_master_writer *writer, size_t index,
+                                           const mq_quantized *quantized, size_t first,
+                                           mq_error *err) {
     const phase_begin begin = enter(WRITE);
-    const mq_status status = __real_mq_master_writer_put(writer, index, quantized, err);
+    const mq_status status = __real_mq_master_writer_put_rows(writer, index, quantized, first, err);
     leave(begin);
     return status;
 }

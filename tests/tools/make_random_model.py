@@ -11,6 +11,7 @@ KIND tiny: a Llama of some 20,000 weights beside its embeddings.
 KIND qwen2, qwen3, mistral, smollm3, granite, olmo2: small ones of these families, Mistral's without windows and with rotary
 settings as transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to
 transformers' defaults are fields for which mlx-lm has others, or none, and other bases are none that a reader has by default.
+KIND phi3, phi4-mini: with projections of several linears, the latter with heads of which three quarters rotate, and longrope.
 """
 import array
 import json
@@ -132,9 +133,27 @@ def gemma2_deep(demo):
             "num_key_value_heads": 1, "head_dim": 32, "query_pre_attn_scalar": 16}
 
 
+def phi3(demo, **fields):
+    """As published files have it; the window binds nothing."""
+    code = {"AutoConfig": "configuration_phi3.Phi3Config", "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"}
+    config = family(demo, "Phi3", auto_map=code, embd_pdrop=0.0, resid_pdrop=0.0, attention_bias=False, rope_scaling=None,
+                    sliding_window=262144, tie_word_embeddings=False, num_key_value_heads=4, **fields)
+    del config["head_dim"]
+    return config
+
+
+def phi4_mini(demo):
+    pairs = range(12)  # that rotate, of a head's 32 numbers
+    longrope = {"type": "longrope", "short_factor": [1 + 0.1 * i for i in pairs], "long_factor": [1 + 0.9 * i for i in pairs]}
+    return {**phi3(demo), "num_key_value_heads": 2, "partial_rotary_factor": 0.75, "tie_word_embeddings": True,
+            "rope_scaling": longrope, "max_position_embeddings": 65536, "original_max_position_embeddings": 2048,
+            "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False}
+
+
 KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2, "qwen3": qwen3,
          "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep,
-         "granite": granite, "olmo2": olmo2, "olmo2-tied": olmo2_tied}
+         "granite": granite, "olmo2": olmo2, "olmo2-tied": olmo2_tied,
+         "phi3": phi3, "phi4-mini": phi4_mini}
 
 
 def vision_shapes(config):
@@ -164,10 +183,11 @@ def shapes_of(config):
     shapes = {"model.embed_tokens": [config["vocab_size"], hidden]}
     for layer in range(config["num_hidden_layers"]):
         prefix = "model.layers.%d." % layer
-        for name, shape in (("self_attn.q_proj", [q, hidden]), ("self_attn.k_proj", [kv, hidden]),
-                            ("self_attn.v_proj", [kv, hidden]), ("self_attn.o_proj", [hidden, q]),
-                            ("mlp.gate_proj", [ffn, hidden]), ("mlp.up_proj", [ffn, hidden]),
-                            ("mlp.down_proj", [hidden, ffn])):
+        inner = (("self_attn.q_proj", [q, hidden]), ("self_attn.k_proj", [kv, hidden]), ("self_attn.v_proj", [kv, hidden]),
+                 ("mlp.gate_proj", [ffn, hidden]), ("mlp.up_proj", [ffn, hidden]))
+        if config["model_type"] == "phi3":
+            inner = ("self_attn.qkv_proj", [q + 2 * kv, hidden]), ("mlp.gate_up_proj", [2 * ffn, hidden])
+        for name, shape in (*inner, ("self_attn.o_proj", [hidden, q]), ("mlp.down_proj", [hidden, ffn])):
             shapes[prefix + name] = shape
         is_olmo = config["model_type"] == "olmo2"
         for name in GEMMA_NORMS if is_gemma else OUTPUT_NORMS if is_olmo else NORMS:

@@ -139,6 +139,7 @@ def weights(file, name):
 
 
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+         "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up",
          "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
          "mlp.down_proj": "ffn_down", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
          "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
@@ -178,7 +179,7 @@ DEFAULTS = {"gemma3_text": {"vocab_size": 262208, "num_attention_heads": 8, "num
 
 def config_of(master):
     text = text_of(master.config)
-    return {**DEFAULTS.get(text["model_type"], {}), **text}
+    return {"num_key_value_heads": text.get("num_attention_heads"), **DEFAULTS.get(text["model_type"], {}), **text}
 
 
 def scaling_of(config):
@@ -189,8 +190,9 @@ def scaling_of(config):
 
 def check_rope(file, config, arch):
     meta, rope = file.meta, scaling_of(config)
-    kind, size = rope.get("rope_type", "default"), config.get("head_dim") or \
+    kind, size = rope.get("rope_type") or rope.get("type", "default"), config.get("head_dim") or \
         config["hidden_size"] // config["num_attention_heads"]
+    size = int(size * (config.get("partial_rotary_factor") or rope.get("partial_rotary_factor") or 1))
     check(meta[arch + ".rope.dimension_count"] == size, "another number of rotated dimensions")
     check(meta[arch + ".rope.freq_base"] == rope["rope_theta"], "rope.freq_base differs")
     named = {"linear": "linear", "yarn": "yarn"}.get(kind)
@@ -209,6 +211,17 @@ def check_rope(file, config, arch):
             check(abs(found * ((1 - smooth) / factor + smooth) - 1) < 1e-5, "rope_freqs[%d] differs" % i)
     else:
         check("rope_freqs.weight" not in file.tensors, "rope_freqs of a model without")
+    if kind == "longrope":
+        original = config["original_max_position_embeddings"]
+        check(meta[arch + ".rope.scaling.original_context_length"] == original, "another original context")
+        factor = rope.get("factor") or config["max_position_embeddings"] / original
+        wanted = rope.get("attention_factor") or math.sqrt(1 + math.log(factor) / math.log(original))
+        check(abs(meta[arch + ".rope.scaling.attn_factor"] / wanted - 1) < 1e-6, "another attention factor")
+        for which in "short", "long":
+            factors = float32(rope[which + "_factor"])
+            check(weights(file, "rope_factors_%s.weight" % which) == factors, "rope_factors_%s differs" % which)
+    if arch == "phi3":
+        check(meta["phi3.attention.sliding_window"] == (config.get("sliding_window") or 0), "another window")
     if arch in ("gemma2", "gemma3"):
         for cap, default in ("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0):
             wanted = config.get(cap, default if arch == "gemma2" else None)
@@ -248,7 +261,7 @@ def check_meta(file, master):
               "vocab_size": "vocab_size"}
     for key, field in fields.items():
         wanted = config[field]
-        if key == "context_length" and config["model_type"] == "mistral":  # llama.cpp knows no windows of Llama's
+        if key == "context_length" and config["model_type"] in ("mistral", "phi3"):  # llama.cpp knows no windows of Llama's
             wanted = min(wanted, config.get("sliding_window") or wanted)
         check(meta["%s.%s" % (arch, key)] == wanted, key + " differs")
     card = meta["general.description"]
@@ -318,7 +331,9 @@ def main():
         else:
             check(got == wanted, theirs + " differs")
             exact += len(got)
-    rope = scaling_of(config_of(master)).get("rope_type", "default")
+    rope = scaling_of(config_of(master))
+    rope = rope.get("rope_type") or rope.get("type", "default")
+    names |= {"rope_factors_short.weight", "rope_factors_long.weight"} if rope == "longrope" else set()
     names |= {"rope_freqs.weight"} if rope == "llama3" else set()
     check(set(file.tensors) == names, "tensors that do not belong there: %s" % sorted(set(file.tensors) ^ names))
     print("%s, tokenizer %s %s, rope %s" % (file.meta["general.architecture"], file.meta["tokenizer.ggml.model"],

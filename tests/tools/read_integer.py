@@ -64,16 +64,41 @@ def compressed(prefix, tensors, shape, width, settings):
             [scales[row * groups:(row + 1) * groups] for row in range(out)])
 
 
+def gptq_names(name):
+    """gptqmodel takes one of Phi-3's fused projections apart."""
+    return [name.replace(".gate_up_proj", part) for part in (".gate_proj", ".up_proj")] if ".gate_up_proj" in name else [name]
+
+
+def split_rows(tensors):
+    """The same of tensors that are not quantized: {name: tensor}."""
+    result = {}
+    for name, (dtype, shape, data) in tensors.items():
+        names = gptq_names(name)
+        size = len(data) // len(names)
+        for i, part in enumerate(names):
+            result[part] = dtype, [shape[0] // len(names), *shape[1:]], data[i * size:(i + 1) * size]
+    return result
+
+
+def check_longrope(master, config):
+    """gptqmodel takes a missing factor for 1."""
+    scaling = dict(config["rope_scaling"])
+    factor = scaling.pop("factor")
+    check(factor == master.config["max_position_embeddings"] / master.config["original_max_position_embeddings"], "factor")
+    check(scaling == master.config["rope_scaling"], "rope_scaling has something else changed")
+
+
 def check_embeddings(master, quantization, may_pack):
     """Which of embedding and head are not packed: compressed-tensors packs what has everything's width, GPTQ a head. The
     settings must say so."""
     if quantization["quant_method"] == "gptq":
         packed = [prefix for prefix in master.embeddings
                   if may_pack and prefix == HEAD and master.width_of(HEAD) in (2, 3, 4, 8)]
-        dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for name in master.ignored}
+        dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for ignored in master.ignored for name in gptq_names(ignored)}
         for prefix in master.prefixes:
             if master.width_of(prefix) != master.width and (prefix in packed or prefix not in master.embeddings):
-                dynamic["+:^%s$" % prefix.replace(".", "\\.")] = {"bits": master.width_of(prefix)}
+                for name in gptq_names(prefix):
+                    dynamic["+:^%s$" % name.replace(".", "\\.")] = {"bits": master.width_of(prefix)}
         check(quantization["lm_head"] == bool(packed), "lm_head is wrong")
         check(quantization.get("dynamic", {}) == dynamic, "dynamic is wrong")
     else:
@@ -100,7 +125,10 @@ def main():
         settings = quantization["config_groups"]["group_0"]["weights"]
         check(settings["num_bits"] == width and quantization["format"] == "pack-quantized", "other settings")
         read, parts = compressed, 3 if settings["symmetric"] else 4
-    check_config(master, config, ("quantization_config",), wanted_dtype)
+    longrope = (config.get("rope_scaling") or {}).get("type") == "longrope" and read == gptq
+    if longrope:
+        check_longrope(master, config)
+    check_config(master, config, ("quantization_config",) + ("rope_scaling",) * longrope, wanted_dtype)
     check_small_files(master, sys.argv[2], extra)
 
     error = power = 0.0
@@ -109,10 +137,16 @@ def main():
         dtype, values = tensors[prefix + ".weight"][0], master.weights(prefix)
         check(dtype == of_plain, prefix + ".weight is of another type")
         check(tensors[prefix + ".weight"][2] == rounded(values, dtype), prefix + ".weight differs")
-    linears = [prefix for prefix in master.prefixes if prefix not in plain]
+    linears, count = [prefix for prefix in master.prefixes if prefix not in plain], 0
     for prefix in linears:
         shape, size = master.tensors[prefix + ".codes"][1], settings["group_size"]
-        codes, zeros, scales = read(prefix, tensors, shape, master.width_of(prefix), settings)
+        names = gptq_names(prefix) if read == gptq else [prefix]
+        codes, zeros, scales = [], [], []
+        for name in names:
+            for rows, more in zip((codes, zeros, scales), read(name, tensors, [shape[0] // len(names), shape[1]],
+                                                               master.width_of(prefix), settings)):
+                rows += more
+        count += parts * len(names)
         wanted = master.weights(prefix)
         for row in range(shape[0]):
             for i, code in enumerate(codes[row]):
@@ -121,9 +155,10 @@ def main():
                 power += w * w
         check(read == gptq or tensors[prefix + ".weight_scale"][0] == of_plain, prefix + ": scales of another type")
     others = master.plain(wanted_dtype)
+    others = split_rows(others) if read == gptq else others
     for name, tensor in others.items():
         check(tensors.get(name) == tensor, name + " differs")
-    check(len(tensors) == len(others) + len(plain) + parts * len(linears), "tensors that do not belong there")
+    check(len(tensors) == len(others) + len(plain) + count, "tensors that do not belong there")
     print("%d other tensors are the same; relative squared error %.6g" % (len(others), error / power))
     print("%d of embedding and head packed" % (len(master.embeddings) - len(plain)))
 

@@ -43,8 +43,8 @@ static inline void carve_fixture(fixture *f, bool backward) {
     f->grads = mq_carve(slab, f->layout.count, size);
     f->y = mq_carve(slab, tokens * f->config.hidden_size, size);
     f->dy = mq_carve(slab, tokens * f->config.hidden_size, size);
-    f->cos_table = mq_carve(slab, f->shape.length * f->config.head_dim / 2, size);
-    f->sin_table = mq_carve(slab, f->shape.length * f->config.head_dim / 2, size);
+    f->cos_table = mq_carve(slab, f->shape.length * mq_config_rotary_dim(&f->config) / 2, size);
+    f->sin_table = mq_carve(slab, f->shape.length * mq_config_rotary_dim(&f->config) / 2, size);
 }
 
 static inline void randomize(float *out, size_t count, float centre, float width,
@@ -64,7 +64,7 @@ static inline void fill_fixture(fixture *f) {
     randomize(f->values + f->layout.input, f->layout.input_size, 0.0F, 2.0F, &random);
     randomize(f->dy, f->layout.input_size, 0.0F, 1.0F, &random);
     memset(f->grads, 0, f->layout.count * sizeof *f->grads); /* biases have none */
-    const size_t half = f->config.head_dim / 2;
+    const size_t half = mq_config_rotary_dim(&f->config) / 2;
     for (size_t i = 0; i < f->shape.length * half; i++) {
         const double angle = (double)(i / half) * pow(10000.0, -(double)(i % half) / (double)half);
         f->cos_table[i] = (float)cos(angle);

@@ -50,6 +50,7 @@ static inline bool put_number(char out[VALUE_SIZE], const mq_config *config, con
         {"num_attention_heads", (double)config->num_attention_heads},
         {"num_key_value_heads", (double)config->num_key_value_heads},
         {"head_dim", (double)config->head_dim},
+        {"unrotated_dim", (double)config->unrotated_dim},
         {"vocab_size", (double)config->vocab_size},
         {"max_position_embeddings", (double)config->max_position_embeddings},
         {"rms_norm_eps", config->rms_norm_eps},
@@ -84,11 +85,9 @@ static inline bool put_word(char out[VALUE_SIZE], const mq_config *config, const
                             const char *name) {
     static const char *const activations[] = {
         [MQ_SILU] = "silu", [MQ_GELU_TANH] = "gelu_pytorch_tanh"};
-    static const char *const types[] = {[MQ_ROPE_NONE] = "default",
-                                        [MQ_ROPE_LINEAR] = "linear",
-                                        [MQ_ROPE_DYNAMIC] = "dynamic",
-                                        [MQ_ROPE_LLAMA3] = "llama3",
-                                        [MQ_ROPE_YARN] = "yarn"};
+    static const char *const types[] = {
+        [MQ_ROPE_NONE] = "default",  [MQ_ROPE_LINEAR] = "linear", [MQ_ROPE_DYNAMIC] = "dynamic",
+        [MQ_ROPE_LLAMA3] = "llama3", [MQ_ROPE_YARN] = "yarn",     [MQ_ROPE_LONGROPE] = "longrope"};
     const char *word = strcmp(name, "architecture") == 0 ? config->arch->architecture
                        : strcmp(name, "activation") == 0 ? activations[config->activation]
                        : strcmp(name, "rope_type") == 0  ? types[rope->type]

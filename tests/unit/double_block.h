@@ -35,8 +35,8 @@ static inline void double_rmsnorm(double *y, const double *x, const double *weig
 
 /* cos_table NULL: no rotation. */
 static inline void double_rope(double *x, const float *cos_table, const float *sin_table,
-                               size_t tokens, size_t length, size_t heads, size_t head_dim) {
-    const size_t half = head_dim / 2;
+                               size_t tokens, size_t length, size_t heads, size_t head_dim,
+                               size_t half) {
     for (size_t t = 0; cos_table != NULL && t < tokens; t++) {
         for (size_t h = 0; h < heads; h++) {
             double *head = x + (t * heads + h) * head_dim;
@@ -170,6 +170,7 @@ static inline void double_block(double *y, const double *values, const double_pa
     const mq_config *config = shape->config;
     const size_t tokens = shape->sequences * shape->length, n = tokens * config->hidden_size;
     const size_t d = config->head_dim, ffn = tokens * config->intermediate_size;
+    const size_t half = mq_config_rotary_dim(config) / 2;
     double *normed = new_doubles(n), *heads = new_doubles(tokens * config->num_attention_heads * d);
     memcpy(normed, values + p->input, n * sizeof *normed);
     double_norm(normed, values, p, config, MQ_NORM_INPUT, tokens);
@@ -179,9 +180,9 @@ static inline void double_block(double *y, const double *values, const double_pa
     double_norm(q, values, p, config, MQ_NORM_Q, tokens * mq_config_norm_rows(config, MQ_NORM_Q));
     double_norm(k, values, p, config, MQ_NORM_K, tokens * mq_config_norm_rows(config, MQ_NORM_K));
     double_rope(q, shape->cos_table, shape->sin_table, tokens, shape->length,
-                config->num_attention_heads, d);
+                config->num_attention_heads, d, half);
     double_rope(k, shape->cos_table, shape->sin_table, tokens, shape->length,
-                config->num_key_value_heads, d);
+                config->num_key_value_heads, d, half);
     double_attention(heads, q, k, v, attention);
     double *o = double_linear(heads, values, p, config, MQ_O, tokens);
     double_multiply(o, config, n);

@@ -221,7 +221,7 @@ static UNUSED mq_status fixture_try_master(const char *folder, const char *plain
     for (size_t i = 0; status == MQ_OK && i < layout.linear_count; i++) {
         mq_quantized quantized;
         fixture_quantized(&quantized, &linears[i], (uint32_t)i);
-        status = mq_master_writer_put(writer, i, &quantized, err);
+        status = mq_master_writer_put_rows(writer, i, &quantized, 0, err);
         fixture_quantized_free(&quantized);
     }
     if (status == MQ_OK) {

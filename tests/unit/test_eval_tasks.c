@@ -141,7 +141,8 @@ static void test_against_each_sequence_alone(void **state) {
                                         "gemma3-final-softcap",
                                         "gemma3-wide-window",
                                         "gemma3-own-head",
-                                        "gemma2"};
+                                        "gemma2",
+                                        "phi3"};
     mq_context *context = new_context(0, (mq_sink){0}, NULL);
     for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
         mq_model *model = open_model(names[n]);

@@ -179,6 +179,7 @@ static void test_against_transformers(void **state) {
     check_golden("gemma3");
     check_golden("llama-biases");
     check_golden("gemma2");
+    check_golden("phi4-mini");
 }
 
 static void test_against_plain_sums(void **state) {

@@ -72,16 +72,18 @@ static fixture small_fixture(const char *architecture) {
 }
 
 /* Llama's layer; SmolLM3's, which is the same but for its rotation, without one; Granite's,
- * whose parts are multiplied before they are added; and OLMo 2's, whose norms are behind its parts,
- * and of all heads at once. */
+ * whose parts are multiplied before they are added; OLMo 2's, whose norms are behind its parts, and
+ * of all heads at once; and Phi-3's, where a part of each head rotates. */
 static void test_llama_differences(void **state) {
     (void)state;
     static const char *const architectures[] = {"LlamaForCausalLM", "SmolLM3ForCausalLM",
-                                                "GraniteForCausalLM", "Olmo2ForCausalLM"};
-    for (size_t i = 0; i < 8; i++) {
+                                                "GraniteForCausalLM", "Olmo2ForCausalLM",
+                                                "Phi3ForCausalLM"};
+    for (size_t i = 0; i < 10; i++) {
         fixture f = small_fixture(architectures[i / 2]);
         f.config.activation = MQ_SILU;
         f.config.residual_multiplier = f.config.arch->multipliers ? 0.3 : 1.0;
+        f.config.unrotated_dim = f.config.arch->partial_rotary ? 2 : 0;
         open_fixture(&f, 2, i % 2 == 1, true);
         check_differences(&f);
         close_fixture(&f);
@@ -115,6 +117,21 @@ static const mq_tensor_info *golden_tensor(const mq_tensors *tensors, const char
     return info;
 }
 
+/* The rows of a linear in the tensor that has them. */
+static void read_linear(float *out, const fixture *f, mq_linear linear, const mq_tensors *tensors,
+                        const char *prefix) {
+    char name[96];
+    snprintf(name, sizeof name, "%s.weight", f->config.arch->linear[linear]);
+    const mq_tensor_info *info = golden_tensor(tensors, prefix, name);
+    const mq_linear_place place = mq_config_linear_place(&f->config, linear);
+    size_t rows, columns;
+    mq_config_linear_shape(&rows, &columns, &f->config, linear);
+    assert_int_equal(f->layout.linear_size[linear], rows * columns);
+    assert_int_equal(info->elements, place.rows * columns);
+    assert_int_equal(mq_tensor_read_f32(out, info, place.first * columns, rows * columns, NULL),
+                     MQ_OK);
+}
+
 static void read_golden(float *out, size_t count, const mq_tensors *tensors, const char *prefix,
                         const char *name) {
     const mq_tensor_info *info = golden_tensor(tensors, prefix, name);
@@ -128,8 +145,7 @@ static void read_parameters(float *out, const fixture *f, const mq_tensors *tens
     const mq_arch *arch = f->config.arch;
     char name[96];
     for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
-        snprintf(name, sizeof name, "%s.weight", arch->linear[l]);
-        read_golden(out + f->layout.linear[l], f->layout.linear_size[l], tensors, prefix, name);
+        read_linear(out + f->layout.linear[l], f, l, tensors, prefix);
         if (f->layout.bias_size[l] > 0) {
             snprintf(name, sizeof name, "%s.bias", arch->linear[l]);
             read_golden(out + f->layout.bias[l], f->layout.bias_size[l], tensors, prefix, name);
@@ -151,12 +167,14 @@ static fixture golden_fixture(const mq_tensors *tensors, const char *architectur
     assert_true(info->bytes == sizeof numbers || info->bytes == sizeof numbers - sizeof *numbers);
     memcpy(numbers, info->data, info->bytes);
     const mq_arch *arch = mq_arch_find(architecture);
+    const size_t rotary_dim = 2 * golden_tensor(tensors, "", "cos")->shape[1];
     return (fixture){.config = {.arch = arch,
                                 .hidden_size = (size_t)numbers[0],
                                 .intermediate_size = (size_t)numbers[1],
                                 .num_attention_heads = (size_t)numbers[2],
                                 .num_key_value_heads = (size_t)numbers[3],
                                 .head_dim = (size_t)numbers[4],
+                                .unrotated_dim = (size_t)numbers[4] - rotary_dim,
                                 .rms_norm_eps = numbers[5],
                                 .attention_scale = numbers[6],
                                 .residual_multiplier = numbers[11],
@@ -173,7 +191,7 @@ static void check_golden(const char *name, const char *architecture, bool biases
     assert_int_equal(mq_tensors_open_file(&tensors, path, NULL), MQ_OK);
     fixture f = golden_fixture(tensors, architecture);
     open_fixture(&f, 2, biases, true);
-    const size_t table = f.shape.length * f.config.head_dim / 2;
+    const size_t table = f.shape.length * mq_config_rotary_dim(&f.config) / 2;
     float *expected = mq_alloc(f.layout.count, sizeof *expected);
     assert_non_null(expected);
     read_parameters(f.values, &f, tensors, "weight.");
@@ -212,6 +230,12 @@ static void test_granite_golden(void **state) {
 static void test_olmo2_golden(void **state) {
     (void)state;
     check_golden("olmo2", "Olmo2ForCausalLM", false);
+}
+
+/* Of a layer with fused projections, whose heads rotate in part. */
+static void test_phi3_golden(void **state) {
+    (void)state;
+    check_golden("phi3", "Phi3ForCausalLM", false);
 }
 
 static void test_gemma_goldens(void **state) {
@@ -344,9 +368,9 @@ int main(void) {
         cmocka_unit_test(test_llama_differences), cmocka_unit_test(test_gemma_differences),
         cmocka_unit_test(test_llama_golden),      cmocka_unit_test(test_gemma_goldens),
         cmocka_unit_test(test_smollm3_golden),    cmocka_unit_test(test_granite_golden),
-        cmocka_unit_test(test_olmo2_golden),      cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_subsets),           cmocka_unit_test(test_forward_only),
-        cmocka_unit_test(test_absurd_sizes),
+        cmocka_unit_test(test_olmo2_golden),      cmocka_unit_test(test_phi3_golden),
+        cmocka_unit_test(test_threads),           cmocka_unit_test(test_subsets),
+        cmocka_unit_test(test_forward_only),      cmocka_unit_test(test_absurd_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -78,7 +78,7 @@ static void test_refused(void **state) {
             "layer_types|sliding_attention|not supported for Olmo2ForCausalLM");
     refused(OLMO2, "\"hidden_act\":\"gelu\"", "hidden_act \"gelu\"");
     refused("\"architectures\":[\"Olmo3ForCausalLM\"]," SIZES, "",
-            "unknown architecture \"Olmo3ForCausalLM\"|GraniteForCausalLM|Olmo2ForCausalLM)");
+            "unknown architecture \"Olmo3ForCausalLM\"|GraniteForCausalLM|Phi3ForCausalLM)");
 }
 
 int main(void) {

@@ -152,12 +152,35 @@ static void test_same_gemma2(void **state) {
     }
 }
 
+static void test_same_phi3(void **state) {
+    (void)state;
+#define PHI3 "{\"model_type\":\"phi3\"," SIZES ",\"partial_rotary_factor\":0.5"
+#define FACTORS(second)                                                                            \
+    "{\"type\":\"longrope\",\"short_factor\":[1,2],\"long_factor\":[3," second "]}"
+    static const struct {
+        const char *text;
+        bool same;
+    } cases[] = {
+        {PHI3 ",\"rope_parameters\":" FACTORS("4") "}", true},
+        {PHI3 ",\"rope_scaling\":" FACTORS("4.0") "}", true},
+        {PHI3 ",\"rope_scaling\":" FACTORS("5") "}", false},
+        {PHI3 "}", false},
+        {"{\"model_type\":\"phi3\"," SIZES "}", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(same(cases[0].text, cases[i].text), cases[i].same);
+    }
+    assert_false(same(cases[3].text, cases[4].text)); /* but for how much of a head rotates */
+#undef FACTORS
+#undef PHI3
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same),
         cmocka_unit_test(test_same_gemma2),
         cmocka_unit_test(test_same_granite),
-        cmocka_unit_test(test_same_granite),
+        cmocka_unit_test(test_same_phi3),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,12 +60,15 @@ static float *forward_logits(const mq_model *model, const int32_t *ids, size_t s
  * each place; with products of bfloat16 one that is as large but for their rounding. */
 static void check_cold_is_greedy(mq_gemm_bf16 *gemm) {
     const float tolerance = 0.03F; /* of the largest logit */
-    static const char *const names[] = {
-        "llama-biases",    "llama-head-dim", "rope-llama3",
-        "gemma3",          "gemma3-v4-bf16", "gemma3-attention-softcap",
-        "gemma3-own-head", "qwen2",          "qwen3",
-        "mistral",         "smollm3-biases", "gemma2",
-        "granite",         "olmo2",          "olmo2-biases"};
+    static const char *const names[] = {"llama-biases",    "llama-head-dim",
+                                        "rope-llama3",     "gemma3",
+                                        "gemma3-v4-bf16",  "gemma3-attention-softcap",
+                                        "gemma3-own-head", "qwen2",
+                                        "qwen3",           "mistral",
+                                        "smollm3-biases",  "gemma2",
+                                        "granite",         "olmo2",
+                                        "olmo2-biases",    "phi3",
+                                        "phi4-mini"};
     enum { SEQUENCES = 3, LENGTH = 24 };
     mq_context *context = make_context(2);
     for (size_t n = 0; n < sizeof names / sizeof names[0]; n++) {

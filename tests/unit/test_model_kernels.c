@@ -130,8 +130,8 @@ static void check_kernels(const mq_kernels *kernels) {
     }
     assert_true(fabs((double)kernels->dot(gate, up, COUNT) - exact) < 1e-3);
     memcpy(h, gate, sizeof *h * COUNT);
-    mq_rope_forward_reference(h, 1000, up, dh, 1, 1, 5, 200);
-    kernels->rope(gate, up, dh, 5, 100, false);
+    mq_rope_forward_reference(h, 1000, up, dh, 1, 1, 5, 200, 100);
+    kernels->rope(gate, up, dh, 5, 200, 100, false);
     check_close("rope", gate, h, COUNT, 3e-7);
     for (size_t count = 1; count < 70; count++) {
         check_softmax(kernels, count, 0.0F);
@@ -280,14 +280,19 @@ static void check_add_and_scale(const mq_kernels *kernels, size_t n) {
     free_all(all, sizeof all / sizeof *all);
 }
 
-static void check_rope(const mq_kernels *kernels, size_t half, bool inverse) {
+/* rest: the last numbers of a head, which stay as they are. */
+static void check_rope(const mq_kernels *kernels, size_t half, size_t rest, bool inverse) {
     enum { HEADS = 3 };
-    const size_t count = HEADS * 2 * half;
+    const size_t head_dim = 2 * half + rest, count = HEADS * head_dim;
     float *x = random_floats(count, 1.0), *turned = copy_floats(x, count);
     float *cosines = random_floats(half, 1.0), *sines = random_floats(half, 1.0);
-    kernels->rope(turned, cosines, sines, HEADS, half, inverse);
+    kernels->rope(turned, cosines, sines, HEADS, head_dim, half, inverse);
+    for (size_t i = 0; i < HEADS * rest; i++) {
+        const size_t at = i / rest * head_dim + 2 * half + i % rest;
+        assert_true(turned[at] == x[at]);
+    }
     for (size_t i = 0; i < HEADS * half; i++) {
-        const size_t first = i / half * 2 * half + i % half, second = first + half;
+        const size_t first = i / half * head_dim + i % half, second = first + half;
         const double a = (double)x[first], b = (double)x[second], c = (double)cosines[i % half];
         const double s = inverse ? -(double)sines[i % half] : (double)sines[i % half];
         check_number("rope's first", turned[first], a * c - b * s, fabs(a * c) + fabs(b * s));
@@ -304,8 +309,10 @@ static void test_every_length(void **state) {
             check_rmsnorm(mq_kernels_at(i), n);
             check_rmsnorm_backward(mq_kernels_at(i), n);
             check_add_and_scale(mq_kernels_at(i), n);
-            check_rope(mq_kernels_at(i), n, false);
-            check_rope(mq_kernels_at(i), n, true);
+            check_rope(mq_kernels_at(i), n, 0, false);
+            check_rope(mq_kernels_at(i), n, 0, true);
+            check_rope(mq_kernels_at(i), n, 5, false);
+            check_rope(mq_kernels_at(i), n, n, true);
         }
     }
 }

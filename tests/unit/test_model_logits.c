@@ -259,6 +259,12 @@ int main(void) {
         "granite-biases",
         "olmo2",
         "olmo2-biases",
+        "phi3-no-window",
+        "phi3",
+        "phi4-mini-unscaled",
+        "phi4-mini",
+        "phi4-mini-factor",
+        "phi4-mini-v5",
     };
     enum { CASES = sizeof names / sizeof names[0] };
     struct CMUnitTest tests[CASES + 3];

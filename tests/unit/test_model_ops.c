@@ -122,13 +122,14 @@ static void test_rmsnorm_differences(void **state) {
 
 /* --- rotary embedding ------------------------------------------------------------------------- */
 
-enum { SEQUENCES = 2, LENGTH = 70, HEADS = 3, DIM = 10, STRIDE = HEADS * DIM + 7 };
+/* Three numbers of each head do not rotate. */
+enum { SEQUENCES = 2, LENGTH = 70, HEADS = 3, DIM = 13, HALF = 5, STRIDE = HEADS * DIM + 7 };
 
 /* Token by token, as the block does it. */
 static void rotate(float *x, const float *cos_table, const float *sin_table, bool inverse) {
     for (size_t t = 0; t < (size_t)SEQUENCES * LENGTH; t++) {
-        const size_t at = t % LENGTH * (DIM / 2);
-        mq_kernels_get()->rope(x + t * STRIDE, cos_table + at, sin_table + at, HEADS, DIM / 2,
+        const size_t at = t % LENGTH * HALF;
+        mq_kernels_get()->rope(x + t * STRIDE, cos_table + at, sin_table + at, HEADS, DIM, HALF,
                                inverse);
     }
 }
@@ -138,11 +139,12 @@ static void test_rope(void **state) {
     const size_t count = (size_t)SEQUENCES * LENGTH * STRIDE;
     float *x = random_floats(count, 1.0), *fast = copy_floats(x, count),
           *plain = copy_floats(x, count);
-    float *cos_table = random_floats(LENGTH * DIM / 2, 1.0),
-          *sin_table = random_floats(LENGTH * DIM / 2, 1.0);
+    float *cos_table = random_floats(LENGTH * HALF, 1.0),
+          *sin_table = random_floats(LENGTH * HALF, 1.0);
     double *wide = new_doubles((size_t)LENGTH * DIM);
     rotate(fast, cos_table, sin_table, false);
-    mq_rope_forward_reference(plain, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
+    mq_rope_forward_reference(plain, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM,
+                              HALF);
     check_close("rope", fast, plain, count, 3e-7);
     /* one head against the double of the block tests */
     for (size_t t = 0; t < LENGTH; t++) {
@@ -150,7 +152,7 @@ static void test_rope(void **state) {
             wide[t * DIM + i] = (double)x[t * STRIDE + i];
         }
     }
-    double_rope(wide, cos_table, sin_table, LENGTH, LENGTH, 1, DIM);
+    double_rope(wide, cos_table, sin_table, LENGTH, LENGTH, 1, DIM, HALF);
     for (size_t i = 0; i < (size_t)LENGTH * DIM; i++) {
         assert_true(fabs(wide[i] - (double)plain[i / DIM * STRIDE + i % DIM]) < 3e-7);
     }
@@ -159,7 +161,8 @@ static void test_rope(void **state) {
     float *a = random_floats(count, 1.0), *turned = copy_floats(a, count),
           *back = copy_floats(a, count);
     rotate(turned, cos_table, sin_table, true);
-    mq_rope_backward_reference(back, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM);
+    mq_rope_backward_reference(back, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM,
+                               HALF);
     check_close("rope backward", turned, back, count, 3e-7);
     double left = 0.0, right = 0.0;
     for (size_t i = 0; i < count; i++) {

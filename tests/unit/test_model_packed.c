@@ -141,14 +141,23 @@ static packing *short_batch(uint64_t seed) {
 static void test_short_sequences(void **state) {
     (void)state;
     packing *p = short_batch(1);
-    static const char *const names[] = {"llama",       "llama-biases",
-                                        "gemma3",      "gemma3-attention-softcap",
-                                        "rope-llama3", "gemma3-wide-window",
-                                        "rope-yarn",   "llama-head-dim",
-                                        "qwen2",       "qwen3",
-                                        "mistral",     "smollm3",
-                                        "gemma2",      "granite",
-                                        "olmo2-biases"};
+    static const char *const names[] = {"llama",
+                                        "llama-biases",
+                                        "gemma3",
+                                        "gemma3-attention-softcap",
+                                        "rope-llama3",
+                                        "gemma3-wide-window",
+                                        "rope-yarn",
+                                        "llama-head-dim",
+                                        "qwen2",
+                                        "qwen3",
+                                        "mistral",
+                                        "smollm3",
+                                        "gemma2",
+                                        "granite",
+                                        "olmo2-biases",
+                                        "phi3",
+                                        "phi4-mini-unscaled"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         check(names[i], p, 1, 64);
     }

@@ -25,7 +25,7 @@ static void check_table(const char *name, const mq_tensors *expected, const mq_c
     size_t elements;
     float *cos_expected = read_expected(expected, keys[which][0], &elements);
     float *sin_expected = read_expected(expected, keys[which][1], &elements);
-    const size_t half = config->head_dim / 2, length = elements / half;
+    const size_t half = mq_config_rotary_dim(config) / 2, length = elements / half;
     assert_int_equal(length * half, elements);
     float *cos_table = mq_alloc(elements, sizeof(float)),
           *sin_table = mq_alloc(elements, sizeof(float));
@@ -45,12 +45,32 @@ static void check_table(const char *name, const mq_tensors *expected, const mq_c
 static void test_goldens(void **state) {
     (void)state;
     static const char *const cases[] = {
-        "llama",          "llama-head-dim",    "rope-default",        "rope-linear",
-        "rope-linear-v4", "rope-dynamic",      "rope-llama3",         "rope-llama3-v4",
-        "rope-yarn",      "rope-yarn-options", "rope-yarn-no-factor", "gemma3",
-        "gemma3-v4-bf16", "gemma3-dynamic",    "qwen3-biases",        "mistral",
-        "smollm3-biases", "gemma2-published",  "gemma2-own-head",     "granite-biases",
+        "llama",
+        "llama-head-dim",
+        "rope-default",
+        "rope-linear",
+        "rope-linear-v4",
+        "rope-dynamic",
+        "rope-llama3",
+        "rope-llama3-v4",
+        "rope-yarn",
+        "rope-yarn-options",
+        "rope-yarn-no-factor",
+        "gemma3",
+        "gemma3-v4-bf16",
+        "gemma3-dynamic",
+        "qwen3-biases",
+        "mistral",
+        "smollm3-biases",
+        "gemma2-published",
+        "gemma2-own-head",
+        "granite-biases",
         "olmo2-biases",
+        "phi3",
+        "phi4-mini-unscaled",
+        "phi4-mini",
+        "phi4-mini-factor",
+        "phi4-mini-v5",
     };
     const size_t count = sizeof cases / sizeof cases[0];
     for (size_t i = 0; i < count; i++) {

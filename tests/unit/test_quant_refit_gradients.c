@@ -168,6 +168,7 @@ static void gradients_are_those_of_finite_differences(void **state) {
     check_gradients("gemma2", false);
     check_gradients("granite", false);
     check_gradients("olmo2", false);
+    check_gradients("phi4-mini", false);
     check_gradients("llama", true);  /* a head of its own */
     check_gradients("gemma3", true); /* tied: the student's head is not the teacher's */
     check_gradients("llama-tied-bf16", true);

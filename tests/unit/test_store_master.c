@@ -273,7 +273,7 @@ static void writer_refuses_pairs_outside_float16(void **state) {
     mq_quantized quantized;
     fixture_quantized(&quantized, &linears[0], 0);
     quantized.biases[4][2 * 5 + 1] = 0x7c00;
-    expect_error(mq_master_writer_put(writer, 0, &quantized, &err), MQ_ERR_INPUT, &err, "",
+    expect_error(mq_master_writer_put_rows(writer, 0, &quantized, 0, &err), MQ_ERR_INPUT, &err, "",
                  "model.layers.0.self_attn.q_proj.biases.w4", "row 5, group 1");
     fixture_quantized_free(&quantized);
     mq_master_writer_abandon(writer);
@@ -332,7 +332,7 @@ static void writer_without_memory(void **state) {
         mq_alloc_fail_after(at);
         status = mq_master_writer_open(&writer, &layout, source, output, &err);
         if (status == MQ_OK) {
-            status = mq_master_writer_put(writer, 0, &quantized, &err);
+            status = mq_master_writer_put_rows(writer, 0, &quantized, 0, &err);
             if (status == MQ_OK) {
                 status = mq_master_writer_finish(writer, NULL, NULL, &err);
             } else {

@@ -48,6 +48,14 @@ converts 'olmo2, tokenizer gpt2 smaug-bpe, rope default' olmo2 smaug-bpe # OLMo 
 converts 'olmo2, tokenizer gpt2 smaug-bpe, rope yarn' olmo2 smaug-bpe rope_theta=null \
     rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000}'
 
+converts 'phi3, tokenizer llama default, rope default' phi3 llama2
+run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
+expect_err 'warning: llama.cpp computes Phi3ForCausalLM without its windows: .* more than 5 tokens'
+converts 'phi3, tokenizer llama default, rope default' phi3-no-window llama2
+converts 'phi3, tokenizer gpt2 gpt-2, rope longrope' phi4-mini gpt-2
+converts 'phi3, tokenizer gpt2 gpt-2, rope longrope' phi4-mini-factor gpt-2
+converts 'phi3, tokenizer gpt2 gpt-2, rope longrope' phi4-mini-v5 gpt-2
+
 # Llama's tokenizer as transformers 5 writes it: what llama.cpp does otherwise is said, and only that.
 other_tokens='warning: tokenizer\.json: llama\.cpp puts a space'
 converts 'llama, tokenizer llama default, rope default' llama llama-v5

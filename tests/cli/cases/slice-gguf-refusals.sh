@@ -32,6 +32,7 @@ llama3='{"rope_type":"llama3","factor":8,"rope_theta":100,"low_freq_factor":1,"h
 model "llama3's rotary scaling" qwen3 qwen2 rope_theta=null rope_parameters="$llama3"
 model "llama3's rotary scaling" smollm3-interval smaug-bpe rope_theta=null rope_parameters="$llama3"
 model 'biases' smollm3-biases smaug-bpe
+model 'this activation' phi3 llama2 'hidden_act="gelu_pytorch_tanh"'
 model 'this pattern of no_rope_layers' smollm3 smaug-bpe
 model 'this pattern of no_rope_layers' smollm3-all-rotate smaug-bpe
 model "the local layers' rotary scaling" gemma3 gemma query_pre_attn_scalar=16 \

@@ -4,7 +4,7 @@
 
 # spelled EXPECTED MODEL: rope_theta, rope_local_base_freq, the scaling's kind and factor, and whether rope_parameters is there.
 spelled() {
-    run 0 matquant quantize "$GOLDEN/models/$2" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
+    run 0 matquant quantize "$GOLDEN/models/$2" -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" -q --force
     run 0 matquant slice master -o slice --bits 4 --force
     found=$(python3 -c 'import json
 config = json.load(open("slice/config.json"))
@@ -41,23 +41,29 @@ spelled '1000 None None None False' granite
 spelled '1000 None linear 4 False' granite-biases
 spelled '1000 None None None False' olmo2
 spelled '1000 None yarn 4 False' olmo2-biases
+spelled '1000 None longrope 40.0 False' phi4-mini-factor
+# mlx-lm reads beside the scaling what transformers 5 writes in it.
+spelled '1000 None longrope None False' phi4-mini-v5
+[ "$(python3 -c 'import json; config = json.load(open("slice/config.json"))
+print(config["partial_rotary_factor"], config["original_max_position_embeddings"], config["rope_scaling"]["type"])')" = \
+    '0.75 32 longrope' ] || fail "something is missing beside longrope"
 spelled '1000 None yarn 4 False' qwen3-biases
 sed 's/"factor":[ \t]*4/"factor": 5/' slice/config.json >other
 cp other slice/config.json
 run 1 matquant verify slice --against "$GOLDEN/models/qwen3-biases"
 expect_err 'config.json: differs from the source.s in "rope_parameters"'
 
-run 0 matquant quantize "$GOLDEN/models/qwen3-biases" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
+run 0 matquant quantize "$GOLDEN/models/qwen3-biases" -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" -q --force
 run 0 matquant slice master -o slice --bits 4 --force
 expect_err '^matquant: warning: mlx-lm has no biases for Qwen3ForCausalLM, and will not load this slice$'
 for model in rope-dynamic gemma3-dynamic; do
-    run 0 matquant quantize "$GOLDEN/models/$model" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
+    run 0 matquant quantize "$GOLDEN/models/$model" -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" -q --force
     run 0 matquant slice master -o slice --bits 4 --force
     expect_err '^matquant: warning: mlx-lm has no dynamic rotary scaling for (Llama|Gemma3)ForCausalLM, and will not load this slice$'
 done
 # warns MODEL WARNING...
 warns() {
-    run 0 matquant quantize "$GOLDEN/models/$1" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" -q --force
+    run 0 matquant quantize "$GOLDEN/models/$1" -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" -q --force
     run 0 matquant slice master -o slice --bits 4 --force
     shift
     for warning; do
@@ -70,6 +76,12 @@ warns gemma2 'computes Gemma2ForCausalLM without its windows: .* more than 5 tok
 warns gemma2-attention-uncapped \
     'has no attention without attn_logit_softcapping for Gemma2ForCausalLM, and will not run this slice'
 warns gemma2-logits-uncapped 'has no logits without final_logit_softcapping for Gemma2ForCausalLM, and will not run this slice'
+warns phi3 'computes Phi3ForCausalLM without its windows: .* more than 5 tokens .*'
+warns phi4-mini "has not longrope's short factors \(it goes by the long ones\) for Phi3ForCausalLM: .*"
+! grep -q 'attention factor' "$TMPDIR/stderr" || fail "a warning without a reason"
+for model in phi4-mini-factor phi4-mini-v5; do
+    warns $model 'has not longrope with an attention factor of its own for Phi3ForCausalLM: .*'
+done
 warns gemma2-own-head 'has no biases for Gemma2ForCausalLM, and will not load this slice' \
     'has no head beside the embeddings for Gemma2ForCausalLM, and will not load this slice'
 
@@ -81,7 +93,7 @@ fills() {
     rm -rf model
     cp -rL "$GOLDEN/models/$from" model
     change_config 'for name in sys.argv[2:]: config.pop(name)' "$@"
-    run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
+    run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" --force -q
     run 0 matquant slice master -o slice --bits 4 --force
     found=$(python3 -c 'import json, sys
 config = json.load(open("slice/config.json"))
@@ -108,7 +120,7 @@ fills '1000 1 1 1 1 False False' granite embedding_multiplier attention_multipli
     attention_bias mlp_bias
 fills '10000 10000 4 2048 False' olmo2 rope_theta num_key_value_heads max_position_embeddings tie_word_embeddings
 # The length that a scaling was made for.
-run 0 matquant quantize "$GOLDEN/models/rope-yarn" -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
+run 0 matquant quantize "$GOLDEN/models/rope-yarn" -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" --force -q
 run 0 matquant slice master -o slice --bits 4 --force
 scaling() { python3 -c 'import json; print(*sorted(json.load(open("slice/config.json"))["rope_scaling"].items()))'; }
 [ "$(scaling)" = "('beta_fast', 32) ('beta_slow', 1) ('factor', 4) ('original_max_position_embeddings', 8) ('rope_type', 'yarn')" ] ||
@@ -117,7 +129,7 @@ scaling() { python3 -c 'import json; print(*sorted(json.load(open("slice/config.
 rm -rf model
 cp -rL "$GOLDEN/models/rope-yarn" model
 change_config 'config.pop("model_type"); config["rope_parameters"].update(mscale=0, mscale_all_dim=0, beta_fast=0, beta_slow=None)'
-run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
+run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" --force -q
 run 0 matquant slice master -o slice --bits 4 --force
 expect_no_err
 [ "$(scaling | sed "s/('factor', [^)]*) ('orig[^)]*) //")" = "('beta_fast', 32) ('beta_slow', 1) ('rope_type', 'yarn')" ] ||
@@ -135,7 +147,7 @@ lacks() {
     rm -rf model
     cp -rL "$GOLDEN/models/$2" model
     change_config "$3"
-    run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --force -q
+    run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" --force -q
     run 0 matquant slice master -o slice --bits 4 --force
     expect_err "^matquant: warning: mlx-lm has not $1 for .*: what it computes of this slice is not the model\$"
 }
@@ -165,7 +177,7 @@ with open("model/model.safetensors", "r+b") as file:
     file.write(rows)
 PY
 for embeddings in keep nested; do
-    run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.[qkv]_" --embeddings $embeddings --force -q
+    run 0 matquant quantize model -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" --embeddings $embeddings --force -q
     grep -q 'lm_head' master/model.safetensors || fail "no head in the master"
     run 0 matquant slice master -o slice --bits 4 --force
     ! grep -q 'lm_head' slice/model.safetensors slice/config.json || fail "the head came along"
