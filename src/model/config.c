@@ -17,7 +17,7 @@ static bool reads_more_than_text(const char *name, const cJSON *json) {
 
 static mq_status unknown_architecture(const char *name, const cJSON *json, const char *file,
                                       mq_error *err) {
-    char known[256] = "";
+    char known[512] = "";
     size_t count, used = 0;
     const mq_arch *rows = mq_arch_table(&count);
     for (size_t i = 0; i < count && used < sizeof known; i++) {
