@@ -3,7 +3,7 @@
  *
  * AMX reads 16 rows of an operand at a time. Rows some thousand bytes apart, as those of a layer's
  * input mostly are, fall on the same few places of the first-level cache, and a product of 4,096
- * numbers a row is less than half as fast as eight of 512, each added to the one before it.
+ * numbers a row takes half as long again as eight of 512, each added to the one before it.
  * Likewise a result that is wider than some hundred columns leaves the second-level cache before it
  * is added to (tests/bench/RESULTS.md, "Panels"). So
  *   c[rows, n] = a[rows, k]·b[k, n]
@@ -15,7 +15,7 @@
 
 #include "tensor/product.h"
 
-/* Columns of a panel at most. SmolLM2-135M's hidden_size, of which two panels would be slower. */
+/* Columns of a panel at most: SmolLM2-135M's hidden_size, whose rows share no places as they are. */
 #define MQ_PANEL 576
 /* Columns of a panel are a multiple of this, but for the last panel's: what a packed operand is
  * made up of along n (pack_bf16.h). */
