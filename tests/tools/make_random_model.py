@@ -183,11 +183,13 @@ def shapes_of(config):
     shapes = {"model.embed_tokens": [config["vocab_size"], hidden]}
     for layer in range(config["num_hidden_layers"]):
         prefix = "model.layers.%d." % layer
-        inner = (("self_attn.q_proj", [q, hidden]), ("self_attn.k_proj", [kv, hidden]), ("self_attn.v_proj", [kv, hidden]),
-                 ("mlp.gate_proj", [ffn, hidden]), ("mlp.up_proj", [ffn, hidden]))
+        linears = (("self_attn.q_proj", [q, hidden]), ("self_attn.k_proj", [kv, hidden]),
+                   ("self_attn.v_proj", [kv, hidden]), ("self_attn.o_proj", [hidden, q]),
+                   ("mlp.gate_proj", [ffn, hidden]), ("mlp.up_proj", [ffn, hidden]), ("mlp.down_proj", [hidden, ffn]))
         if config["model_type"] == "phi3":
-            inner = ("self_attn.qkv_proj", [q + 2 * kv, hidden]), ("mlp.gate_up_proj", [2 * ffn, hidden])
-        for name, shape in (*inner, ("self_attn.o_proj", [hidden, q]), ("mlp.down_proj", [hidden, ffn])):
+            linears = (("self_attn.qkv_proj", [q + 2 * kv, hidden]), ("mlp.gate_up_proj", [2 * ffn, hidden]),
+                       ("self_attn.o_proj", [hidden, q]), ("mlp.down_proj", [hidden, ffn]))
+        for name, shape in linears:
             shapes[prefix + name] = shape
         is_olmo = config["model_type"] == "olmo2"
         for name in GEMMA_NORMS if is_gemma else OUTPUT_NORMS if is_olmo else NORMS:
