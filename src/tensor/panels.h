@@ -15,7 +15,8 @@
 
 #include "tensor/product.h"
 
-/* Columns of a panel at most: SmolLM2-135M's hidden_size, whose rows share no places as they are. */
+/* Columns of a panel at most: SmolLM2-135M's hidden_size, whose rows share no places as they are.
+ */
 #define MQ_PANEL 576
 /* Columns of a panel are a multiple of this, but for the last panel's: what a packed operand is
  * made up of along n (pack_bf16.h). */
