@@ -100,8 +100,9 @@ static void carve_inputs_bf16(mq_activations *a, mq_slab *slab, const mq_config 
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, linear);
-        if (linear == MQ_K || linear == MQ_V || linear == MQ_UP) {
-            a->input_bf16[linear] = a->input_bf16[linear == MQ_UP ? MQ_GATE : MQ_Q];
+        const mq_linear owner = mq_block_input_owner(linear);
+        if (owner != linear) { /* which comes before it */
+            a->input_bf16[linear] = a->input_bf16[owner];
         } else {
             a->input_bf16[linear] = mq_carve(slab, w->tokens * in, sizeof(mq_bf16));
         }
@@ -124,7 +125,7 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
             a->d_bf16[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
             a->d_turned[linear] = mq_carve(slab, w->tokens * out, sizeof(mq_bf16));
         }
-        if (backward && linear != MQ_K && linear != MQ_V && linear != MQ_UP) {
+        if (backward && linear == mq_block_input_owner(linear)) {
             a->input_packed[linear] = mq_carve(
                 slab, mq_block_packed_input_size(gemm, config, linear, w->tokens), sizeof(mq_bf16));
         }

@@ -194,6 +194,11 @@ size_t mq_block_packed_input_size(const mq_gemm_bf16 *gemm, const mq_config *con
 /* Floats of the largest piece of a weight gradient. */
 size_t mq_block_piece_floats(const mq_config *config);
 
+/* Of linears that share an input, the one that it is called by. */
+static inline mq_linear mq_block_input_owner(mq_linear linear) {
+    return linear == MQ_K || linear == MQ_V ? MQ_Q : linear == MQ_UP ? MQ_GATE : linear;
+}
+
 /* Packs the weights for the products that a forward or a backward makes of them. */
 void mq_block_pack_weights(const mq_block_pass *pass);
 /* Packs the inputs whose layers' gradients are wanted. */

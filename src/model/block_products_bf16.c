@@ -25,11 +25,6 @@ static mq_panelled input_of(const mq_config *config, mq_linear linear, size_t to
     return (mq_panelled){.k = mq_panels_of(tokens), .n = mq_panels_of(in), .in_panels = true};
 }
 
-/* Of linears that share an input, the one that it is called by. */
-static mq_linear owner_of(mq_linear linear) {
-    return linear == MQ_K || linear == MQ_V ? MQ_Q : linear == MQ_UP ? MQ_GATE : linear;
-}
-
 /* Rows of a piece of a weight gradient: fewer read the packed input more often, more leave fewer
  * pieces for the threads. */
 #define PIECE 256
@@ -176,7 +171,7 @@ void mq_block_pack_inputs(const mq_block_pass *pass) {
     const size_t tokens = mq_block_tokens(pass);
     bool wanted[MQ_LINEAR_COUNT] = {false};
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
-        wanted[owner_of(linear)] |= pass->grads->linear[linear] != NULL;
+        wanted[mq_block_input_owner(linear)] |= pass->grads->linear[linear] != NULL;
     }
     panel_list list = {.count = 0};
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
@@ -357,7 +352,8 @@ void mq_block_weight_gradient_bf16(const mq_block_pass *pass, mq_linear linear, 
     for (size_t j = 0; j < x.n.count; j++) {
         float *c = begin_panel(pass, &x.n, dw);
         mq_panelled_product(c, a->d_turned[linear], out, row, rows,
-                            a->input_packed[owner_of(linear)], &x, j, false, pass->bf16);
+                            a->input_packed[mq_block_input_owner(linear)], &x, j, false,
+                            pass->bf16);
         end_panel(dw, &x.n, j, rows, c);
     }
     if (pass->grads->take) {
