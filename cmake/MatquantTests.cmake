@@ -192,7 +192,7 @@ if(TARGET bench_learn)
             mq_learner_finish mq_learner_advance mq_master_writer_put_rows mq_block_forward mq_block_backward
             mq_attention_forward mq_attention_backward mq_block_loss_gradient mq_block_loss_value
             mq_recipe_grid_class mq_gemm
-            mq_gemm_bf16_run mq_gram_add)
+            mq_gemm_bf16_run mq_block_gram_add)
         target_link_options(bench_learn PRIVATE LINKER:--wrap=${wrapped})
     endforeach()
     # That they still do: the linker does not say when a name is gone.

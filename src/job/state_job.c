@@ -17,7 +17,7 @@
  * float32, and sequences that the model writes drew the numbers of the blocks' orders; 7: gate and
  * up were not rounded for backward with bfloat16; 8: what narrow widths are measured on had targets
  * of float32; 9: a wider width pulled on narrower ones' codes with its gradient as it was. */
-#define STATE_VERSION 11
+#define STATE_VERSION 12
 
 /* --- reading and writing ---------------------------------------------------------------------- */
 

@@ -193,6 +193,13 @@ size_t mq_block_packed_input_size(const mq_gemm_bf16 *gemm, const mq_config *con
                                   mq_linear linear, size_t tokens);
 /* Floats of the largest piece of a weight gradient. */
 size_t mq_block_piece_floats(const mq_config *config);
+/* Rows of each piece, but the last, of a weight gradient or Gram matrix of so many rows. */
+size_t mq_block_piece_rows(size_t rows);
+
+/* A linear's input [tokens, in] as the b of dw = dyᵀ·x. */
+mq_panelled mq_block_input_panelled(const mq_config *config, mq_linear linear, size_t tokens);
+/* This thread's tiles. */
+float *mq_block_own_tiles(const mq_activations *activations);
 
 /* Of linears that share an input, the one that it is called by. */
 static inline mq_linear mq_block_input_owner(mq_linear linear) {

@@ -120,8 +120,16 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
                        const mq_block_weights *weights, const mq_block_shape *shape,
                        mq_activations *activations, const mq_context *context);
 
-/* After a forward in float32: the input [tokens, in] of a linear layer (for Gram matrices). */
+/* After a forward in float32: the input [tokens, in] of a linear layer. */
 const float *mq_activations_input(const mq_activations *activations, mq_linear linear);
+
+/* After a forward with these arguments, of a linear's input x[tokens, in]: squares[in] += Σ x², and
+ * matrix[in, in] += xᵀ·x, the upper triangle alone, unless it is NULL. Linears that share an input
+ * have the same. With bfloat16 operands x is what the products read, rounded, and activations have
+ * been carved with a backward, whose room is used. The same sums for any number of threads. */
+void mq_block_gram_add(double *squares, float *matrix, mq_linear linear,
+                       const mq_block_weights *weights, const mq_block_shape *shape,
+                       mq_activations *activations, const mq_context *context);
 
 /* --- a block's float32 parameters in memory --------------------------------------------------- */
 

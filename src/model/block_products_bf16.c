@@ -18,8 +18,7 @@ static mq_panelled weight_of(const mq_config *config, mq_linear linear, bool bac
                     : (mq_panelled){.k = of_in, .n = of_out, .trans_b = true};
 }
 
-/* Its input [tokens, in] as the b of dw = dyᵀ·x. */
-static mq_panelled input_of(const mq_config *config, mq_linear linear, size_t tokens) {
+mq_panelled mq_block_input_panelled(const mq_config *config, mq_linear linear, size_t tokens) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
     return (mq_panelled){.k = mq_panels_of(tokens), .n = mq_panels_of(in), .in_panels = true};
@@ -30,7 +29,7 @@ static mq_panelled input_of(const mq_config *config, mq_linear linear, size_t to
 #define PIECE 256
 #define PIECE_STEP 16
 
-static size_t piece_rows(size_t out) {
+size_t mq_block_piece_rows(size_t out) {
     const size_t pieces = (out + PIECE - 1) / PIECE, even = (out + pieces - 1) / pieces;
     return (even + PIECE_STEP - 1) / PIECE_STEP * PIECE_STEP;
 }
@@ -38,7 +37,7 @@ static size_t piece_rows(size_t out) {
 size_t mq_block_pieces_bf16(const mq_config *config, mq_linear linear) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, config, linear);
-    return (out + piece_rows(out) - 1) / piece_rows(out);
+    return (out + mq_block_piece_rows(out) - 1) / mq_block_piece_rows(out);
 }
 
 size_t mq_block_piece_floats(const mq_config *config) {
@@ -46,7 +45,7 @@ size_t mq_block_piece_floats(const mq_config *config) {
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, linear);
-        most = mq_larger(most, mq_smaller(piece_rows(out), out) * in);
+        most = mq_larger(most, mq_smaller(mq_block_piece_rows(out), out) * in);
     }
     return most;
 }
@@ -66,19 +65,30 @@ static mq_status prepare_rows(mq_gemm_bf16 *gemm, const mq_config *config, size_
     return status;
 }
 
+/* Those of `size` rows in pieces. */
+static mq_status prepare_pieces_of(mq_gemm_bf16 *gemm, const mq_panelled *b, size_t size,
+                                   mq_error *err) {
+    const size_t rows = mq_block_piece_rows(size);
+    mq_status status = size >= rows ? mq_panelled_prepare(gemm, b, rows, err) : MQ_OK;
+    if (status == MQ_OK && size % rows > 0) {
+        status = mq_panelled_prepare(gemm, b, size % rows, err);
+    }
+    return status;
+}
+
+/* Weight gradients, and Gram matrices of the inputs. */
 static mq_status prepare_pieces(mq_gemm_bf16 *gemm, const mq_config *config, size_t tokens,
                                 mq_error *err) {
     mq_status status = MQ_OK;
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, linear);
-        const mq_panelled b = input_of(config, linear, tokens);
-        const size_t rows = piece_rows(out);
-        if (status == MQ_OK && out >= rows) {
-            status = mq_panelled_prepare(gemm, &b, rows, err);
+        const mq_panelled b = mq_block_input_panelled(config, linear, tokens);
+        if (status == MQ_OK) {
+            status = prepare_pieces_of(gemm, &b, out, err);
         }
-        if (status == MQ_OK && out % rows > 0) {
-            status = mq_panelled_prepare(gemm, &b, out % rows, err);
+        if (status == MQ_OK && mq_block_input_owner(linear) == linear) {
+            status = prepare_pieces_of(gemm, &b, in, err);
         }
     }
     return status;
@@ -125,7 +135,7 @@ size_t mq_block_packed_size(const mq_gemm_bf16 *gemm, const mq_config *config, m
 
 size_t mq_block_packed_input_size(const mq_gemm_bf16 *gemm, const mq_config *config,
                                   mq_linear linear, size_t tokens) {
-    const mq_panelled b = input_of(config, linear, tokens);
+    const mq_panelled b = mq_block_input_panelled(config, linear, tokens);
     return mq_panelled_size(gemm, &b);
 }
 
@@ -175,7 +185,8 @@ void mq_block_pack_inputs(const mq_block_pass *pass) {
     }
     panel_list list = {.count = 0};
     for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
-        list.count += wanted[linear] ? input_of(pass->config, linear, tokens).n.count : 0;
+        list.count +=
+            wanted[linear] ? mq_block_input_panelled(pass->config, linear, tokens).n.count : 0;
         list.ends[linear] = list.count;
     }
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(pass->context))
@@ -183,9 +194,9 @@ void mq_block_pack_inputs(const mq_block_pass *pass) {
         size_t j, out, in;
         const mq_linear linear = panel_at(&j, &list, task);
         mq_config_linear_shape(&out, &in, pass->config, linear);
-        const mq_panelled b = input_of(pass->config, linear, tokens);
+        const mq_panelled b = mq_block_input_panelled(pass->config, linear, tokens);
         mq_panelled_pack(a->input_packed[linear], a->input_bf16[linear], &b, j,
-                         mq_smaller(piece_rows(out), out), pass->bf16);
+                         mq_smaller(mq_block_piece_rows(out), out), pass->bf16);
     }
 }
 
@@ -215,13 +226,13 @@ static void for_panels(panel_work *work, const mq_block_pass *pass, const mq_tog
     }
 }
 
-static float *tiles_of(const mq_block_pass *pass) {
-    return pass->activations->tiles + (size_t)omp_get_thread_num() * MQ_BLOCK_TILE;
+float *mq_block_own_tiles(const mq_activations *activations) {
+    return activations->tiles + (size_t)omp_get_thread_num() * MQ_BLOCK_TILE;
 }
 
 /* A panel's place in y[rows, columns]: a tile's unless it is all of it. */
 static float *begin_panel(const mq_block_pass *pass, const mq_panels *columns, float *y) {
-    return columns->count == 1 ? y : tiles_of(pass);
+    return columns->count == 1 ? y : mq_block_own_tiles(pass->activations);
 }
 
 static void end_panel(float *y, const mq_panels *columns, size_t j, size_t rows,
@@ -278,7 +289,7 @@ static void gated_panel(const mq_block_pass *pass, const mq_together *group, con
     (void)group;
     const mq_activations *a = pass->activations;
     const mq_panels ffn = mq_panels_of(pass->config->intermediate_size);
-    float *gate = tiles_of(pass), *up = gate + MQ_BLOCK_TILE / 2;
+    float *gate = mq_block_own_tiles(pass->activations), *up = gate + MQ_BLOCK_TILE / 2;
     forward_product(gate, pass, MQ_GATE, run, j);
     forward_product(up, pass, MQ_UP, run, j);
     const size_t at = mq_panel_at(&ffn, j, mq_block_tokens(pass), run->first);
@@ -328,7 +339,7 @@ static void gated_backward_panel(const mq_block_pass *pass, const mq_together *g
                                  const mq_rows *run, size_t j) {
     const mq_activations *a = pass->activations;
     const mq_panels ffn = mq_panels_of(pass->config->intermediate_size);
-    float *d = tiles_of(pass), *d_up = d + MQ_BLOCK_TILE / 2;
+    float *d = mq_block_own_tiles(pass->activations), *d_up = d + MQ_BLOCK_TILE / 2;
     backward_product(d, pass, group, run, j);
     const size_t at = mq_panel_at(&ffn, j, mq_block_tokens(pass), run->first);
     pass->kernels->glu_backward_bf16[pass->config->activation](
@@ -345,8 +356,9 @@ void mq_block_weight_gradient_bf16(const mq_block_pass *pass, mq_linear linear, 
     const mq_activations *a = pass->activations;
     size_t out, in;
     mq_config_linear_shape(&out, &in, pass->config, linear);
-    const mq_panelled x = input_of(pass->config, linear, mq_block_tokens(pass));
-    const size_t row = piece * piece_rows(out), rows = mq_smaller(piece_rows(out), out - row);
+    const mq_panelled x = mq_block_input_panelled(pass->config, linear, mq_block_tokens(pass));
+    const size_t row = piece * mq_block_piece_rows(out),
+                 rows = mq_smaller(mq_block_piece_rows(out), out - row);
     float *dw = pass->grads->take ? a->scratch + (size_t)omp_get_thread_num() * a->piece_floats
                                   : pass->grads->linear[linear] + row * in;
     for (size_t j = 0; j < x.n.count; j++) {

@@ -12,30 +12,6 @@ void mq_compensation_carve(mq_compensation *self, size_t in, mq_slab *slab) {
     self->factor = mq_carve(slab, in, in * sizeof *self->factor);
 }
 
-/* The panels are what is split among threads: a triangle, and what is to the right of it. Wide
- * enough for the speed of a product of all. */
-#define PANEL 192
-
-void mq_gram_add(float *gram, const float *x, size_t tokens, size_t in, const mq_context *context) {
-    mq_gemm_enter_single();
-#pragma omp parallel for schedule(dynamic) num_threads((int)mq_context_threads(context))
-    for (size_t first = 0; first < in; first += PANEL) {
-        const size_t count = in - first < PANEL ? in - first : PANEL, next = first + count;
-        float *rows = gram + first * in;
-        const mq_gemm_shape right = {.m = count,
-                                     .n = in - next,
-                                     .k = tokens,
-                                     .lda = in,
-                                     .ldb = in,
-                                     .ldc = in,
-                                     .trans_a = true,
-                                     .accumulate = true};
-        mq_gemm(rows + next, x + first, x + next, &right, 1.0f);
-        mq_gemm_gram(rows + first, in, x + first, in, tokens, count);
-    }
-    mq_gemm_leave_single(context);
-}
-
 /* Sorts inputs by descending diagonal; equal ones stay in their order. An insertion sort, which
  * needs no extra memory and takes negligible time compared with the factor. */
 static void sort_inputs(uint32_t *order, const float *gram, size_t in) {

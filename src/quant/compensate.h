@@ -18,9 +18,6 @@ typedef struct mq_compensation {
 
 void mq_compensation_carve(mq_compensation *self, size_t in, mq_slab *slab);
 
-/* gram[in, in] += x[tokens, in]ᵀ·x, the upper triangle. The same sums for any number of threads. */
-void mq_gram_add(float *gram, const float *x, size_t tokens, size_t in, const mq_context *context);
-
 /* From the upper triangle of gram[in, in]. False when it has no factor however it is damped: no
  * input ever moved, or one was not finite. */
 bool mq_compensation_set(mq_compensation *self, const float *gram, const mq_context *context);

@@ -36,12 +36,12 @@ static mq_block_shape shape_of(const mq_learner *learner, size_t layer, size_t s
 
 /* The block's weights with trained width k's values in place of the quantized linears.
  *
- * With a bfloat16 gemm all that the students do is bfloat16 products: training, and also measuring
- * and advancing their chains, which would take longer than training where AMX makes it. Rounding
- * lies 50 dB and more below the activations, less than what int8 itself is off by, and it moves the
- * chains no further than other text would: how good the stored numbers are is for eval to say, in
- * float32. The teacher is float32 (mq_learner_teach): what is learned is what full precision says,
- * and it passes once. */
+ * With a bfloat16 gemm all of a block's products are of bfloat16: the teacher's and its Gram
+ * matrices, which took an eighth of a block's time in float32 where there is AMX, training, and
+ * also measuring and advancing the students' chains. Rounding lies 50 dB and more below the
+ * activations, less than what int8 itself is off by, and it moves the chains no further than other
+ * text would: how good the stored numbers are is for eval to say, in float32
+ * (tests/bench/RESULTS.md, "The teacher in bfloat16"). */
 static mq_block_weights weights_of(const mq_learner *learner, size_t k) {
     mq_block_weights weights = mq_block_params_view(&learner->params);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
@@ -63,27 +63,6 @@ static mq_status check(const mq_learner *learner, mq_error *err) {
 }
 
 /* --- teacher ---------------------------------------------------------------------------------- */
-
-/* sum[in] += the squares of x[tokens, in], column by column in the order of the tokens. */
-static void add_squares(double *sum, const float *x, size_t tokens, size_t in) {
-#pragma omp parallel for
-    for (size_t begin = 0; begin < in; begin += 64) {
-        const size_t end = begin + 64 < in ? begin + 64 : in;
-        float part[64] = {0};
-        for (size_t t = 0; t < tokens; t++) {
-            const float *row = x + t * in;
-            for (size_t c = begin; c < end; c++) {
-                part[c - begin] += row[c] * row[c];
-            }
-            if (t % 256 == 255 || t + 1 == tokens) {
-                for (size_t c = begin; c < end; c++) {
-                    sum[c] += (double)part[c - begin];
-                    part[c - begin] = 0.0f;
-                }
-            }
-        }
-    }
-}
 
 /* Distinct inputs only: K, V and UP share the arrays of Q and GATE. */
 static const mq_linear distinct_inputs[] = {MQ_Q, MQ_O, MQ_GATE, MQ_DOWN};
@@ -120,8 +99,23 @@ static void gram_end(mq_learner *learner) {
     }
 }
 
+/* The block's weights of full precision: of bfloat16 in the room of a width's values, which are
+ * made later. */
+static mq_block_weights full_weights(const mq_learner *learner) {
+    mq_block_weights weights = mq_block_params_view(&learner->params);
+    for (int i = 0; learner->gemm != NULL && i < MQ_LINEAR_COUNT; i++) {
+        weights.linear_bf16[i] = learner->rounded[i];
+        if (learner->grid[i].groups > 0) {
+            mq_block_params_round(learner->values[i][0].bf16, &learner->params,
+                                  &learner->model->config, (mq_linear)i);
+            weights.linear_bf16[i] = learner->values[i][0].bf16;
+        }
+    }
+    return weights;
+}
+
 mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
-    const mq_block_weights weights = mq_block_params_view(&learner->params);
+    const mq_block_weights weights = full_weights(learner);
     gram_begin(learner);
     for (size_t index = 0; index < batch_count(learner); index++) {
         const mq_status status = check(learner, err);
@@ -134,14 +128,9 @@ mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
                          learner->chains.teacher + part.offset, &weights, &shape,
                          learner->activations, learner->context);
         for (size_t d = 0; !learner->taken && d < DISTINCT_INPUTS; d++) {
-            size_t out, in;
-            mq_config_linear_shape(&out, &in, &learner->model->config, distinct_inputs[d]);
-            const float *x = mq_activations_input(learner->activations, distinct_inputs[d]);
-            add_squares(learner->gram_sum[distinct_inputs[d]], x, part.tokens, in);
-            float *matrix = mq_learner_gram_matrix(learner, distinct_inputs[d]);
-            if (matrix != NULL) {
-                mq_gram_add(matrix, x, part.tokens, in, learner->context);
-            }
+            const mq_linear input = distinct_inputs[d];
+            mq_block_gram_add(learner->gram_sum[input], mq_learner_gram_matrix(learner, input),
+                              input, &weights, &shape, learner->activations, learner->context);
         }
     }
     gram_end(learner);

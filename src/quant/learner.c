@@ -128,11 +128,11 @@ static void carve_chains(mq_learner *learner, mq_slab *slab) {
     mq_rotations_carve(&learner->rotations, slab, config, chains->length);
     learner->order =
         mq_carve(slab, (chains->sequences + learner->batch - 1) / learner->batch, sizeof(size_t));
-    const bool rounds = learner->gemm != NULL; /* but for the teacher */
+    const bool rounds = learner->gemm != NULL;
     const mq_activations_use use = {.config = config,
                                     .sequences = learner->batch,
                                     .length = chains->length,
-                                    .f32 = rounds ? MQ_PASS_FORWARD : MQ_PASS_BACKWARD,
+                                    .f32 = rounds ? MQ_PASS_NONE : MQ_PASS_BACKWARD,
                                     .bf16 = rounds ? MQ_PASS_BACKWARD : MQ_PASS_NONE,
                                     .gemm = learner->gemm};
     learner->activations = mq_activations_carve(slab, &use, learner->context);

@@ -54,6 +54,31 @@ void mq_gemm_gram(float *c, size_t ldc, const float *x, size_t ldx, size_t rows,
                 c, (int)ldc);
 }
 
+/* The panels are what is split among threads: a triangle, and what is to the right of it. Wide
+ * enough for the speed of a product of all. */
+#define GRAM_PANEL 192
+
+void mq_gram_add(float *gram, const float *x, size_t tokens, size_t in, const mq_context *context) {
+    mq_gemm_enter_single();
+#pragma omp parallel for schedule(dynamic) num_threads((int)mq_context_threads(context))
+    for (size_t first = 0; first < in; first += GRAM_PANEL) {
+        const size_t count = in - first < GRAM_PANEL ? in - first : GRAM_PANEL,
+                     next = first + count;
+        float *rows = gram + first * in;
+        const mq_gemm_shape right = {.m = count,
+                                     .n = in - next,
+                                     .k = tokens,
+                                     .lda = in,
+                                     .ldb = in,
+                                     .ldc = in,
+                                     .trans_a = true,
+                                     .accumulate = true};
+        mq_gemm(rows + next, x + first, x + next, &right, 1.0f);
+        mq_gemm_gram(rows + first, in, x + first, in, tokens, count);
+    }
+    mq_gemm_leave_single(context);
+}
+
 void mq_gemm_reference(float *c, const float *a, const float *b, const mq_gemm_shape *shape,
                        float alpha) {
     const mq_gemm_shape *s = shape;

@@ -28,6 +28,10 @@ void mq_gemm(float *c, const float *a, const float *b, const mq_gemm_shape *shap
  * threads as mq_gemm. */
 void mq_gemm_gram(float *c, size_t ldc, const float *x, size_t ldx, size_t rows, size_t n);
 
+/* gram[in, in] += x[tokens, in]ᵀ·x, the upper triangle, by all threads: the same sums for any
+ * number of them. */
+void mq_gram_add(float *gram, const float *x, size_t tokens, size_t in, const mq_context *context);
+
 /* Around an OpenMP region whose threads call mq_gemm each on its own: sets the BLAS to one thread,
  * and back. */
 void mq_gemm_enter_single(void);

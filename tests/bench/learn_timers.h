@@ -180,7 +180,7 @@ REAL(mq_attention_forward);
 REAL(mq_attention_backward);
 REAL(mq_block_loss_gradient);
 REAL(mq_block_loss_value);
-REAL(mq_gram_add);
+REAL(mq_block_gram_add);
 REAL(mq_recipe_grid_class);
 
 void __wrap_mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
@@ -217,10 +217,11 @@ void __wrap_mq_block_loss_gradient(float *y, const mq_goal goals[], size_t count
 }
 
 /* Its products are no linear's. */
-void __wrap_mq_gram_add(float *gram, const float *x, size_t tokens, size_t in,
-                        const mq_context *context) {
+void __wrap_mq_block_gram_add(double *squares, float *matrix, mq_linear linear,
+                              const mq_block_weights *weights, const mq_block_shape *shape,
+                              mq_activations *activations, const mq_context *context) {
     timers.in_gram = true;
-    __real_mq_gram_add(gram, x, tokens, in, context);
+    __real_mq_block_gram_add(squares, matrix, linear, weights, shape, activations, context);
     timers.in_gram = false;
 }
 

@@ -305,11 +305,88 @@ static void gradients_given_away_are_the_same(void **state) {
     check_taken(IN_RUNS, false);
 }
 
+/* Element [t, c] of a linear's input as the products read it. */
+static double operand(const fixture *f, mq_linear linear, size_t in, size_t t, size_t c) {
+    const mq_panels panels = mq_panels_of(in);
+    const size_t j = c / panels.width;
+    return (double)mq_bf16_value(
+        f->activations
+            ->input_bf16[linear][mq_panel_at(&panels, j, TOKENS, t) + c - j * panels.width]);
+}
+
+/* Rows that are looked at: as many as matter to pieces and panels, and few enough to be quick. */
+static void check_gram(const fixture *f, mq_linear linear, const double *squares,
+                       const float *matrix) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, &f->config, linear);
+    for (size_t a = 0; a < in; a += a % 64 == 63 || in < 300 ? 1 : 31) {
+        for (size_t b = 0; b < in; b++) {
+            double sum = 0.0, size = 0.0;
+            for (size_t t = 0; b >= a && t < TOKENS; t++) {
+                const double product = operand(f, linear, in, t, a) * operand(f, linear, in, t, b);
+                sum += product;
+                size += fabs(product);
+            }
+            /* twice, since it was added twice; nothing below the diagonal */
+            assert_true(fabs((double)matrix[a * in + b] - 2.0 * sum) <= 1e-5 * size);
+            assert_true(a != b || fabs(squares[a] - 2.0 * sum) <= 1e-5 * size);
+        }
+    }
+}
+
+/* Of every linear's input, added to what is there; and again without the matrix, on other threads.
+ */
+static void check_grams(size_t intermediate_size) {
+    fixture f, single;
+    open_fixture(&f, "LlamaForCausalLM", intermediate_size, 3);
+    open_fixture(&single, "LlamaForCausalLM", intermediate_size, 1);
+    mq_block_weights weights = mq_block_params_view(&f.params);
+    memcpy(weights.linear_bf16, f.rounded, sizeof f.rounded);
+    run(&f, true);
+    run(&single, true);
+    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, &f.config, l);
+        double *squares = mq_calloc(in, sizeof *squares), *alone = mq_calloc(in, sizeof *alone);
+        float *matrix = mq_calloc(in * in, sizeof *matrix);
+        float *again = mq_calloc(in * in, sizeof *again);
+        assert_true(squares != NULL && alone != NULL && matrix != NULL && again != NULL);
+        for (int time = 0; time < 2; time++) {
+            mq_block_gram_add(squares, matrix, l, &weights, &f.shape, f.activations, f.context);
+            mq_block_gram_add(alone, again, l, &weights, &single.shape, single.activations,
+                              single.context);
+        }
+        if (l == MQ_Q || l == MQ_DOWN || intermediate_size == IN_RUNS) {
+            check_gram(&f, mq_block_input_owner(l), squares, matrix);
+        }
+        assert_memory_equal(matrix, again, in * in * sizeof *matrix);
+        assert_memory_equal(squares, alone, in * sizeof *squares);
+        memset(alone, 0, in * sizeof *alone);
+        for (int time = 0; time < 2; time++) {
+            mq_block_gram_add(alone, NULL, l, &weights, &f.shape, f.activations, f.context);
+        }
+        assert_memory_equal(squares, alone, in * sizeof *squares);
+        mq_free(squares);
+        mq_free(alone);
+        mq_free(matrix);
+        mq_free(again);
+    }
+    close_fixture(&single);
+    close_fixture(&f);
+}
+
+static void gram_matrices_are_of_the_operands(void **state) {
+    (void)state;
+    check_grams(IN_RUNS);
+    check_grams(IN_SLABS);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bf16_is_close_to_float32),
         cmocka_unit_test(threads_give_the_same_bytes),
         cmocka_unit_test(gradients_given_away_are_the_same),
+        cmocka_unit_test(gram_matrices_are_of_the_operands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
