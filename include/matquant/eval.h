@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 typedef struct mq_eval_options {
-    const char *model;      /* plain checkpoint, master, or slice (MLX format) */
+    const char *model;      /* a checkpoint, master, or slice (mlx, safetensors, matquant) */
     const unsigned *widths; /* [width_count], all different; masters: 2 ... 8, slices: their own */
     size_t width_count;     /* 0: a master at its widest width, any other folder as it is */
     const mq_layer_bits *layer_bits; /* [layer_bits_count]: layers of a master with other widths

@@ -220,7 +220,8 @@ typedef struct mq_block_loss {
     double before[MQ_MAX_WIDTHS]; /* mean relative squared error (or L2) of the block's output,
                                      parallel to the options' widths */
     double after[MQ_MAX_WIDTHS];
-    size_t epochs; /* epochs learned: fewer than asked for if early_stop ended the block */
+    size_t epochs; /* epochs learned: fewer than asked for if early_stop ended the block, 0 if
+                      nothing of it is quantized */
     double seconds;
 } mq_block_loss;
 

@@ -15,9 +15,9 @@
 static const cli_verb verbs[] = {
     {"quantize", "make one int8 checkpoint whose top bits are the lower precisions", cmd_quantize},
     {"slice", "cut the model of one width out of a master checkpoint", cmd_slice},
-    {"eval", "measure the perplexity of a model, a master at any width, or a slice", cmd_eval},
+    {"eval", "measure perplexity and zero-shot accuracy of a model, master or slice", cmd_eval},
     {"inspect", "print what a folder is", cmd_inspect},
-    {"verify", "check that a master checkpoint is whole", cmd_verify},
+    {"verify", "check that a master or a slice is whole", cmd_verify},
 };
 
 #define VERB_COUNT (sizeof verbs / sizeof verbs[0])

@@ -4,14 +4,21 @@
 #include "matquant/names.h"
 #include "table.h"
 
-/* Of all blocks, at the width of that index. */
+/* Of all blocks in which something is quantized, at the width of that index. (Those before the
+ * first of them have no loss.) */
 static void mean_losses(double *before, double *after, const mq_quantize_report *report,
                         size_t width) {
+    size_t blocks = 0;
     *before = *after = 0;
     for (size_t b = 0; b < report->blocks; b++) {
-        *before += report->block[b].before[width] / (double)report->blocks;
-        *after += report->block[b].after[width] / (double)report->blocks;
+        if (report->block[b].epochs > 0) {
+            *before += report->block[b].before[width];
+            *after += report->block[b].after[width];
+            blocks++;
+        }
     }
+    *before /= (double)blocks;
+    *after /= (double)blocks;
 }
 
 /* --- for people ------------------------------------------------------------------------------- */

@@ -16,7 +16,9 @@
  * larger chunks of the vocabulary with bfloat16; 6: of narrow widths the head was measured in
  * float32, and sequences that the model writes drew the numbers of the blocks' orders; 7: gate and
  * up were not rounded for backward with bfloat16; 8: what narrow widths are measured on had targets
- * of float32; 9: a wider width pulled on narrower ones' codes with its gradient as it was. */
+ * of float32; 9: a wider width pulled on narrower ones' codes with its gradient as it was; 10:
+ * bfloat16's products were not made in panels; 11: with them a block's teacher and the Gram
+ * matrices were float32's. */
 #define STATE_VERSION 12
 
 /* --- reading and writing ---------------------------------------------------------------------- */

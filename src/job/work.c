@@ -25,7 +25,8 @@ static layer_work work_of(const mq_quantize_plan *plan, size_t layer) {
 /* Passes over the text of the blocks that train something, widths added up. A block may stop early
  * after two. */
 static double passes(const mq_quantize_options *options) {
-    const size_t batches = (options->samples + options->batch - 1) / options->batch;
+    const size_t batch = mq_smaller(options->batch, options->samples);
+    const size_t batches = (options->samples + batch - 1) / batch;
     const size_t epochs =
         options->early_stop > 0.0 ? mq_smaller(options->epochs, 2) : options->epochs;
     const size_t steps = batches * epochs;
@@ -70,6 +71,9 @@ static double qat_sequences(const mq_quantize_plan *plan) {
     size_t visits = 0;
     for (size_t i = 0; i < options->width_count; i++) {
         const bool seldom = options->widths[i] == MQ_MAX_WIDTH;
+        if (!(options->lambda[i] > 0.0)) {
+            continue; /* is only measured */
+        }
         visits += seldom ? steps / mq_recipe_period(options, i) : steps;
     }
     return (double)visits * (double)batch;

@@ -131,7 +131,8 @@ static void carve_bf16(mq_activations *a, mq_slab *slab, const mq_config *config
         }
     }
     a->tiles = mq_carve(slab, mq_context_threads(context), MQ_BLOCK_TILE * sizeof *a->tiles);
-    a->rounding_width = w->hidden > w->ffn ? w->hidden : w->ffn;
+    /* inputs of o, which may be wider than both, are unpacked a few columns at a time */
+    a->rounding_width = mq_larger(mq_larger(w->hidden, w->ffn), mq_smaller(w->q, MQ_GRAM_COLUMNS));
     a->rounding = mq_carve(slab, mq_context_threads(context) * MQ_ROW_CHUNK,
                            a->rounding_width * sizeof(float));
     a->products = mq_products_carve(slab, a->products.gemm, mq_context_threads(context));

@@ -193,6 +193,8 @@ size_t mq_block_packed_input_size(const mq_gemm_bf16 *gemm, const mq_config *con
                                   mq_linear linear, size_t tokens);
 /* Floats of the largest piece of a weight gradient. */
 size_t mq_block_piece_floats(const mq_config *config);
+/* Columns of an input that are unpacked and squared at a time; panels are a multiple. */
+#define MQ_GRAM_COLUMNS MQ_PANEL_STEP
 /* Rows of each piece, but the last, of a weight gradient or Gram matrix of so many rows. */
 size_t mq_block_piece_rows(size_t rows);
 
@@ -200,11 +202,6 @@ size_t mq_block_piece_rows(size_t rows);
 mq_panelled mq_block_input_panelled(const mq_config *config, mq_linear linear, size_t tokens);
 /* This thread's tiles. */
 float *mq_block_own_tiles(const mq_activations *activations);
-
-/* Of linears that share an input, the one that it is called by. */
-static inline mq_linear mq_block_input_owner(mq_linear linear) {
-    return linear == MQ_K || linear == MQ_V ? MQ_Q : linear == MQ_UP ? MQ_GATE : linear;
-}
 
 /* Packs the weights for the products that a forward or a backward makes of them. */
 void mq_block_pack_weights(const mq_block_pass *pass);

@@ -36,10 +36,16 @@ typedef struct mq_block_grads {
     float *input; /* [tokens, hidden_size] */
     /* Not NULL: is called for every row of every wanted linear, once, by several threads at a time,
      * as soon as its gradient is there and while it is in the cache: dw[count, in] of rows [first,
-     * first + count). What `linear` points at is then only room for it. */
+     * first + count). What `linear` points at is then only room for it; with bfloat16 operands it
+     * is not even that, and says only that the gradient is wanted. */
     void (*take)(void *user, mq_linear linear, size_t first, size_t count, const float *dw);
     void *user;
 } mq_block_grads;
+
+/* Of linears that share an input, the one that it is called by, which comes before the others. */
+static inline mq_linear mq_block_input_owner(mq_linear linear) {
+    return linear == MQ_K || linear == MQ_V ? MQ_Q : linear == MQ_UP ? MQ_GATE : linear;
+}
 
 typedef struct mq_block_shape {
     const mq_config *config;

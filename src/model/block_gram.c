@@ -8,14 +8,12 @@
 #include "model/activations.h"
 #include "tensor/gemm.h"
 
-/* Columns that are squared at a time; panels are a multiple. */
-#define COLUMNS MQ_PANEL_STEP
 /* Tokens whose squares are added up in float32. */
 #define FLOAT_TOKENS 256
 
 /* sum[columns] += the squares of x[tokens, columns], in the order of the tokens. */
 static void add_squares(double *sum, const float *x, size_t ld, size_t tokens, size_t columns) {
-    float part[COLUMNS] = {0};
+    float part[MQ_GRAM_COLUMNS] = {0};
     for (size_t t = 0; t < tokens; t++) {
         const float *row = x + t * ld;
         for (size_t c = 0; c < columns; c++) {
@@ -33,8 +31,9 @@ static void add_squares(double *sum, const float *x, size_t ld, size_t tokens, s
 static void squares_f32(double *squares, const float *x, size_t tokens, size_t in,
                         const mq_context *context) {
 #pragma omp parallel for num_threads((int)mq_context_threads(context))
-    for (size_t begin = 0; begin < in; begin += COLUMNS) {
-        add_squares(squares + begin, x + begin, in, tokens, mq_smaller(COLUMNS, in - begin));
+    for (size_t begin = 0; begin < in; begin += MQ_GRAM_COLUMNS) {
+        add_squares(squares + begin, x + begin, in, tokens,
+                    mq_smaller(MQ_GRAM_COLUMNS, in - begin));
     }
 }
 
@@ -122,8 +121,8 @@ static void add_bf16(double *squares, float *matrix, mq_linear linear, size_t to
                               .turned = matrix ? room_for_turned(a, linear) : NULL};
     const size_t in = input.panelled.n.size;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(context))
-    for (size_t first = 0; first < in; first += COLUMNS) {
-        columns_bf16(squares, &input, first, mq_smaller(COLUMNS, in - first));
+    for (size_t first = 0; first < in; first += MQ_GRAM_COLUMNS) {
+        columns_bf16(squares, &input, first, mq_smaller(MQ_GRAM_COLUMNS, in - first));
     }
     if (matrix) {
         matrix_bf16(matrix, &input, context);

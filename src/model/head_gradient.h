@@ -12,8 +12,8 @@
 typedef struct mq_head_gradient mq_head_gradient;
 
 /* With a gemm of bfloat16 operands, which outlives it, was made for the context's threads, and has
- * been through mq_head_gradient_prepare for max_tokens: room for its operands too. The context, not
- * NULL, outlives it, too. */
+ * been through mq_head_gradient_prepare for max_tokens: room for its operands too. The context
+ * outlives it, too. */
 mq_head_gradient *mq_head_gradient_carve(mq_slab *slab, const mq_config *config, size_t max_tokens,
                                          const mq_gemm_bf16 *gemm, const mq_context *context);
 

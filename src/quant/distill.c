@@ -7,12 +7,21 @@
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+bool mq_distill_rounds_all(const mq_refit_setup *setup) {
+    return setup->gemm != NULL && !setup->codes_move;
+}
+
 static void carve_block(mq_distill *distill, mq_slab *slab) {
     const mq_config *config = &distill->setup.model->config;
-    mq_block_params_carve(&distill->params, slab, config);
+    const mq_selection *selection = distill->setup.selection;
+    mq_block_params_carve_rest(&distill->params, slab, config);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, config, (mq_linear)i);
+        if (!mq_distill_rounds_all(&distill->setup) ||
+            mq_selection_keeps(selection, selection->layers, i)) {
+            distill->params.linear[i] = mq_carve(slab, out, in * sizeof(float));
+        }
         distill->codes[i] = mq_carve(slab, out, in);
         if (distill->setup.gemm != NULL) {
             distill->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
@@ -23,14 +32,14 @@ static void carve_block(mq_distill *distill, mq_slab *slab) {
 
 static void carve_inside(mq_distill *distill, mq_slab *slab) {
     const mq_config *config = &distill->setup.model->config;
-    const bool rounds = distill->setup.gemm != NULL; /* but for wide widths whose codes move */
-    const mq_activations_use use = {.config = config,
-                                    .sequences = distill->batch,
-                                    .length = distill->setup.length,
-                                    .f32 = rounds && !distill->setup.codes_move ? MQ_PASS_NONE
-                                                                                : MQ_PASS_BACKWARD,
-                                    .bf16 = rounds ? MQ_PASS_BACKWARD : MQ_PASS_NONE,
-                                    .gemm = distill->setup.gemm};
+    const bool rounds = distill->setup.gemm != NULL;
+    const mq_activations_use use = {
+        .config = config,
+        .sequences = distill->batch,
+        .length = distill->setup.length,
+        .f32 = mq_distill_rounds_all(&distill->setup) ? MQ_PASS_NONE : MQ_PASS_BACKWARD,
+        .bf16 = rounds ? MQ_PASS_BACKWARD : MQ_PASS_NONE,
+        .gemm = distill->setup.gemm};
     mq_slab one = {0};
     mq_activations_carve_beside(&one, NULL, &use, distill->context);
     if (one.overflow) {

@@ -47,6 +47,9 @@ typedef struct mq_distill {
 /* Sets up the struct; setup is copied, what it points at must stay. */
 mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq_context *context);
 void mq_distill_carve(mq_distill *distill, mq_slab *slab);
+/* Whether all students' products are of bfloat16 operands, so that quantized linears have no
+ * float32 weights. */
+bool mq_distill_rounds_all(const mq_refit_setup *setup);
 /* Bytes beside what is carved: those of the passes in which nothing is trained. */
 size_t mq_distill_beside(const mq_refit_setup *setup, const mq_context *context);
 /* Makes setup's gemm, if it has one, ready for all products. */

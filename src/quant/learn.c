@@ -64,16 +64,20 @@ static mq_status check(const mq_learner *learner, mq_error *err) {
 
 /* --- teacher ---------------------------------------------------------------------------------- */
 
-/* Distinct inputs only: K, V and UP share the arrays of Q and GATE. */
-static const mq_linear distinct_inputs[] = {MQ_Q, MQ_O, MQ_GATE, MQ_DOWN};
-#define DISTINCT_INPUTS (sizeof distinct_inputs / sizeof distinct_inputs[0])
+/* Linears that share an input have one Gram matrix. */
+static bool has_gram(const mq_learner *learner, mq_linear linear) {
+    return !learner->taken && mq_block_input_owner(linear) == linear;
+}
 
 static void gram_begin(mq_learner *learner) {
-    for (size_t d = 0; d < DISTINCT_INPUTS; d++) {
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        if (!has_gram(learner, linear)) {
+            continue;
+        }
         size_t out, in;
-        mq_config_linear_shape(&out, &in, &learner->model->config, distinct_inputs[d]);
-        memset(learner->gram_sum[distinct_inputs[d]], 0, in * sizeof(double));
-        float *matrix = mq_learner_gram_matrix(learner, distinct_inputs[d]);
+        mq_config_linear_shape(&out, &in, &learner->model->config, linear);
+        memset(learner->gram_sum[linear], 0, in * sizeof(double));
+        float *matrix = mq_learner_gram_matrix(learner, linear);
         if (matrix != NULL) {
             memset(matrix, 0, in * in * sizeof *matrix);
         }
@@ -84,8 +88,10 @@ static void gram_begin(mq_learner *learner) {
  * defined. */
 static void gram_end(mq_learner *learner) {
     const double tokens = (double)learner->chains.sequences * (double)learner->chains.length;
-    for (size_t d = 0; d < DISTINCT_INPUTS; d++) {
-        const mq_linear linear = distinct_inputs[d];
+    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+        if (!has_gram(learner, linear)) {
+            continue;
+        }
         size_t out, in;
         mq_config_linear_shape(&out, &in, &learner->model->config, linear);
         double mean = 0.0;
@@ -127,10 +133,12 @@ mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {
         mq_block_forward(learner->chains.target + part.offset,
                          learner->chains.teacher + part.offset, &weights, &shape,
                          learner->activations, learner->context);
-        for (size_t d = 0; !learner->taken && d < DISTINCT_INPUTS; d++) {
-            const mq_linear input = distinct_inputs[d];
-            mq_block_gram_add(learner->gram_sum[input], mq_learner_gram_matrix(learner, input),
-                              input, &weights, &shape, learner->activations, learner->context);
+        for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
+            if (has_gram(learner, linear)) {
+                mq_block_gram_add(learner->gram_sum[linear],
+                                  mq_learner_gram_matrix(learner, linear), linear, &weights, &shape,
+                                  learner->activations, learner->context);
+            }
         }
     }
     gram_end(learner);
@@ -381,7 +389,7 @@ static mq_status pass_chain(double *loss, mq_learner *learner, size_t layer, siz
         }
     }
     *loss = sum / (double)tokens;
-    return MQ_OK;
+    return check(learner, err); /* of the last batch's products */
 }
 
 mq_status mq_learner_measure(double loss[MQ_MAX_WIDTHS], mq_learner *learner, size_t layer,

@@ -8,19 +8,6 @@
 #include "quant/recipe.h"
 #include "tensor/gemm.h"
 
-/* Linears that read the same activations have one Gram matrix. */
-static mq_linear same_input(mq_linear linear) {
-    switch (linear) {
-    case MQ_K:
-    case MQ_V:
-        return MQ_Q;
-    case MQ_UP:
-        return MQ_GATE;
-    default:
-        return linear;
-    }
-}
-
 /* Groups a row that a linear needs room for: the most of any block. */
 static size_t most_groups(const mq_selection *selection, int linear) {
     size_t most = 0;
@@ -29,15 +16,6 @@ static size_t most_groups(const mq_selection *selection, int linear) {
         most = groups > most ? groups : most;
     }
     return most;
-}
-
-static bool some_layer_keeps(const mq_selection *selection, int linear) {
-    for (size_t layer = 0; layer < selection->layers; layer++) {
-        if (selection->groups[layer][linear] == 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* Whether the last bits of this linear's codes are chosen by error compensation. */
@@ -54,7 +32,7 @@ static void carve_compensation(mq_learner *learner, mq_slab *slab) {
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
-        const mq_linear source = same_input((mq_linear)i);
+        const mq_linear source = mq_block_input_owner((mq_linear)i);
         if (!compensates(learner, i)) {
             continue;
         }
@@ -73,7 +51,7 @@ static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) 
     size_t out, in;
     mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
     const size_t groups = most_groups(learner->selection, i);
-    const mq_linear source = same_input((mq_linear)i);
+    const mq_linear source = mq_block_input_owner((mq_linear)i);
     if ((mq_linear)i == source) {
         learner->gram_sum[i] = mq_carve(slab, in, sizeof(double));
         learner->gram[i] = mq_carve(slab, in, sizeof(float));
@@ -84,7 +62,8 @@ static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) 
     for (size_t c = 0; !learn && learner->gram[i] != NULL && c < in; c++) {
         learner->gram[i][c] = 1.0f; /* without text every input weighs the same */
     }
-    if (learn && learner->gemm != NULL && some_layer_keeps(learner->selection, i)) {
+    if (learn && learner->gemm != NULL &&
+        mq_selection_keeps(learner->selection, learner->selection->blocks, i)) {
         learner->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
     }
     if (groups == 0) {
@@ -185,7 +164,7 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
 
 float *mq_learner_gram_matrix(const mq_learner *learner, mq_linear input) {
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        if (same_input((mq_linear)i) == input && learner->grid[i].groups > 0) {
+        if (mq_block_input_owner((mq_linear)i) == input && learner->grid[i].groups > 0) {
             return learner->gram_matrix[input];
         }
     }
@@ -201,7 +180,7 @@ static void start_compensation(mq_learner *learner, size_t layer) {
             gram != NULL && mq_compensation_set(&learner->compensation[i], gram, learner->context);
     }
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        const mq_linear source = same_input((mq_linear)i);
+        const mq_linear source = mq_block_input_owner((mq_linear)i);
         learner->finish[i].compensation = usable[source] ? &learner->compensation[source] : NULL;
         learner->finish[i].work = &learner->compensation_work;
         if (learner->grid[i].groups > 0 && learner->gram_matrix[source] != NULL &&

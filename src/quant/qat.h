@@ -4,7 +4,8 @@
  *
  *   Σ over trained widths r of λ_r · KL(full precision ‖ width r)
  *
- * on calibration text, all widths in every step. A validation share of the text, which is not
+ * on calibration text, all widths in every step, but for int8 (int8_period). Widths that are not
+ * trained keep the pairs of the codes as they were. A validation share of the text, which is not
  * trained on, decides: the codes and pairs of the epoch with the least weighted loss on it are put
  * into the store, and nothing is if that is not below the start's. A single width may end worse
  * than it began, that is what λ weighs: every width's divergence is measured, before and after. */

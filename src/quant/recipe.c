@@ -4,9 +4,8 @@
 #include <string.h>
 
 /* What the presets give to 2, 4 and 8 bits; between them straight lines. Balanced is the
- * default. What the others cost and bring on six blocks of SmolLM2 is in
- * tests/bench/RESULTS.md ("Symmetric zero points, error compensation, presets");
- * scripts/bench-tradeoff.sh measures the curve that they are points of. */
+ * default. What the others cost and bring on SmolLM2 is in tests/bench/RESULTS.md ("The
+ * trade-off"); scripts/bench-tradeoff.sh measures the curve that they are points of. */
 static const struct {
     double w2, w4, w8;
 } presets[] = {

@@ -17,10 +17,25 @@ struct mq_refit {
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* Rows of linears are taken; with bfloat16 operands they need no room here (mq_block_grads.take).
+ */
+static void carve_grads(mq_block_params *grads, const mq_refit_setup *setup, mq_slab *slab) {
+    const mq_config *config = &setup->model->config;
+    if (!mq_distill_rounds_all(setup)) {
+        mq_block_params_carve(grads, slab, config);
+        return;
+    }
+    mq_block_params_carve_rest(grads, slab, config);
+    float *wanted = mq_carve(slab, 1, sizeof *wanted);
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        grads->linear[i] = wanted;
+    }
+}
+
 static void carve(mq_refit *refit, mq_slab *slab) {
     mq_student_carve(&refit->student, &refit->distill.setup, slab);
     mq_distill_carve(&refit->distill, slab);
-    mq_block_params_carve(&refit->grads, slab, &refit->distill.setup.model->config);
+    carve_grads(&refit->grads, &refit->distill.setup, slab);
 }
 
 mq_status mq_refit_prepare(const mq_refit_setup *setup, mq_error *err) {

@@ -102,8 +102,8 @@ mq_status mq_refit_prepare(const mq_refit_setup *setup, mq_error *err);
 mq_status mq_refit_memory(size_t *out, const mq_refit_setup *setup, const mq_context *context,
                           mq_error *err);
 
-/* Allocates, and runs the full-precision model over all sequences. setup is copied; what it points
- * at must stay. train and validation are at least 1. */
+/* Allocates, and runs the full-precision model over all sequences that are read. setup is copied;
+ * what it points at must stay. train and validation are at least 1. */
 mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_context *context,
                         mq_error *err);
 void mq_refit_close(mq_refit *refit); /* NULL allowed */

@@ -129,7 +129,7 @@ static mq_status emit(mq_learner *learner, size_t layer, const mq_run_sink *sink
     return MQ_OK;
 }
 
-static double decibels(double loss) { return loss > 0.0 ? -10.0 * log10(loss) : 0.0; }
+static double decibels(double loss) { return -10.0 * log10(loss); } /* of 0: infinite */
 
 static void report_block(const mq_learner *learner, size_t layer, double started,
                          const mq_block_loss *loss) {

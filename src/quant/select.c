@@ -189,3 +189,12 @@ void mq_selection_free(mq_selection *selection) {
     mq_free(selection->groups);
     *selection = (mq_selection){0};
 }
+
+bool mq_selection_keeps(const mq_selection *selection, size_t layers, int linear) {
+    for (size_t layer = 0; layer < layers; layer++) {
+        if (selection->groups[layer][linear] == 0) {
+            return true;
+        }
+    }
+    return false;
+}

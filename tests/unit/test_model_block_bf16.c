@@ -19,6 +19,8 @@ enum { SEQUENCES = 3, LENGTH = 150, TOKENS = SEQUENCES * LENGTH };
 /* Of the feed-forward part: of a model that goes in runs, and of one that goes in slabs, whose
  * operands all have more than one panel. */
 enum { IN_RUNS = 200, IN_SLABS = 4100 };
+/* The same where attention's output is wider than everything else. */
+enum { NARROW = 24 };
 
 typedef struct fixture {
     mq_config config;
@@ -93,7 +95,9 @@ static void open_fixture(fixture *f, const char *architecture, size_t intermedia
     const mq_context_options options = {.threads = threads};
     const bool large = intermediate_size == IN_SLABS;
     *f = (fixture){.config = {.arch = mq_arch_find(architecture),
-                              .hidden_size = large ? 640 : 72,
+                              .hidden_size = large                         ? 640
+                                             : intermediate_size == NARROW ? 40
+                                                                           : 72,
                               .intermediate_size = intermediate_size,
                               .num_attention_heads = 6,
                               .num_key_value_heads = 2,
@@ -378,6 +382,7 @@ static void check_grams(size_t intermediate_size) {
 static void gram_matrices_are_of_the_operands(void **state) {
     (void)state;
     check_grams(IN_RUNS);
+    check_grams(NARROW);
     check_grams(IN_SLABS);
 }
 
