@@ -5,59 +5,22 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 #define MAX_JSON_FILE ((size_t)256 << 20)
 #define MAX_EXACT_INTEGER 9007199254740992.0 /* 2^53 */
 #define MOST_WITH_POINT 1e15                 /* larger ones are printed with an exponent */
 
-/* Length of the well-formed UTF-8 character at text (RFC 3629: no overlong forms, no surrogates, at
- * most U+10FFFF), or 0. */
-static size_t utf8_length(const unsigned char *text, size_t size) {
-    unsigned char first = text[0];
-    if (first < 0x80) {
-        return 1;
-    }
-    size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-    if (first < 0xc2 || first > 0xf4 || size < length) {
-        return 0;
-    }
-    unsigned char lowest = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    unsigned char highest = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    if (text[1] < lowest || text[1] > highest) {
-        return 0;
-    }
-    for (size_t i = 2; i < length; i++) {
-        if ((text[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    return length;
-}
-
-/* Whether none of eight bytes is 0 or part of a longer character. */
-static bool are_plain(const char *text) {
-    const uint64_t each = 0x0101010101010101u;
-    uint64_t eight;
-    memcpy(&eight, text, sizeof eight);
-    return ((eight | (eight - each)) & (each << 7)) == 0;
-}
-
 /* cJSON looks at neither: it takes a NUL for white space and copies any byte into its strings. */
 static mq_status check_bytes(const char *text, size_t size, const char *file, mq_error *err) {
-    for (size_t i = 0; i < size;) {
-        if (size - i >= 8 && are_plain(text + i)) {
-            i += 8;
-            continue;
-        }
-        size_t length = utf8_length((const unsigned char *)text + i, size - i);
-        if (length == 0) {
-            return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, i, "JSON is not valid UTF-8");
-        }
-        if (text[i] == '\0') {
-            return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, i, "JSON holds a NUL byte");
-        }
-        i += length;
+    size_t offset;
+    if (!mq_utf8_valid(&offset, text, size)) {
+        return mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, offset, "JSON is not valid UTF-8");
     }
-    return MQ_OK;
+    const char *nul = memchr(text, '\0', size);
+    return nul == NULL ? MQ_OK
+                       : mq_fail_offset(err, MQ_ERR_INPUT, file, NULL, (uint64_t)(nul - text),
+                                        "JSON holds a NUL byte");
 }
 
 /* cJSON keeps strings as C strings and would cut them at the character U+0000: two names could then

@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "base/utf8.h"
 #include "eval/perplexity.h"
 #include "eval/tasks.h"
-#include "text/utf8.h"
 
 static double worth(const mq_task_choice *choice, bool normalized) {
     return normalized ? choice->loglikelihood / (double)choice->bytes : choice->loglikelihood;

@@ -2,9 +2,9 @@
  * source's own card says of licence, languages and base model. */
 #include <string.h>
 
+#include "base/utf8.h"
 #include "export/export.h"
 #include "text/front_matter.h"
-#include "text/utf8.h"
 
 /* --- YAML ------------------------------------------------------------------------------------- */
 

@@ -7,8 +7,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "matquant/format.h"
-#include "text/utf8.h"
 
 /* --- small files ------------------------------------------------------------------------------ */
 

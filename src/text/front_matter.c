@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "base/utf8.h"
 #include "text/lines.h"
-#include "text/utf8.h"
 
 const char *const *mq_front_matter_keys(void) {
     static const char *const keys[] = {"license",  "license_name", "license_link",

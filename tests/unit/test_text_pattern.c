@@ -1,5 +1,5 @@
 /* layer: text */
-/* Regular expressions: translation from Oniguruma's syntax, and walking the matches; and UTF-8. */
+/* Regular expressions: translation from Oniguruma's syntax, and walking the matches. */
 #include "temporary.h"
 
 #include "text/tok_pattern.h"
@@ -194,52 +194,11 @@ static void test_long_match(void **state) {
     mq_free(text);
 }
 
-/* --- UTF-8 ------------------------------------------------------------------------------------ */
-
-static void test_utf8_round_trip(void **state) {
-    (void)state;
-    for (uint32_t c = 0; c < 0x110000; c++) {
-        char encoded[4];
-        uint32_t decoded;
-        if (c >= 0xd800 && c < 0xe000) {
-            continue;
-        }
-        size_t size = mq_utf8_encode(encoded, c);
-        assert_int_equal(mq_utf8_decode(&decoded, encoded, size), size);
-        assert_int_equal(decoded, c);
-        for (size_t cut = 1; cut < size; cut++) {
-            assert_int_equal(mq_utf8_decode(&decoded, encoded, cut), cut);
-            assert_int_equal(decoded, MQ_UTF8_BAD);
-        }
-    }
-}
-
-static void test_utf8_offset(void **state) {
-    (void)state;
-    size_t offset = 99;
-    assert_true(mq_utf8_valid(&offset, "a\xc3\xa9", 3));
-    assert_int_equal(offset, 99);
-    assert_false(mq_utf8_valid(&offset, "a\xc3\xa9\xed\xa0\x80", 6));
-    assert_int_equal(offset, 3);
-}
-
-static void test_utf8_mark(void **state) {
-    (void)state;
-    static const char mark[] = "\xef\xbb\xbf";
-    assert_int_equal(mq_utf8_mark(mark, 3), 3);
-    assert_int_equal(mq_utf8_mark(mark, 2), 0);
-    assert_int_equal(mq_utf8_mark("\xef\xbb\xbe", 3), 0);
-    assert_int_equal(mq_utf8_mark("a\xef\xbb\xbf", 4), 0);
-    assert_int_equal(mq_utf8_mark(NULL, 0), 0);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_translated),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_matches),         cmocka_unit_test(test_plain_patterns),
-        cmocka_unit_test(test_new_characters),  cmocka_unit_test(test_long_match),
-        cmocka_unit_test(test_utf8_round_trip), cmocka_unit_test(test_utf8_offset),
-        cmocka_unit_test(test_utf8_mark),
+        cmocka_unit_test(test_translated),     cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_matches),        cmocka_unit_test(test_plain_patterns),
+        cmocka_unit_test(test_new_characters), cmocka_unit_test(test_long_match),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
