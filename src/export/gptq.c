@@ -76,15 +76,21 @@ static const gptq_family *family_of(const mq_config *config) {
     return &other;
 }
 
+/* A master may have tensors that are not the model's, and whose names end like its own. */
+static bool is_own_layer(const mq_config *config, const char *layer) {
+    char weight[MQ_STORED_NAME_SIZE];
+    return mq_config_has_tensor(config, mq_name_make(weight, layer, "weight", 0));
+}
+
 /* What gptqmodel calls a linear whose rows are in a layer of the master, in name; NULL: they are
  * not, or it leaves the layer whole. */
 static const char *name_of_part(char name[MQ_NAME_SIZE], const mq_config *config, const char *layer,
                                 mq_linear linear) {
     const char *own = config->arch->linear[linear], *apart = family_of(config)->apart[linear];
-    const size_t length = strlen(layer), end = strlen(own);
-    if (apart == NULL || length < end || strcmp(layer + length - end, own) != 0) {
+    if (apart == NULL || !mq_ends_with(layer, own) || !is_own_layer(config, layer)) {
         return NULL;
     }
+    const size_t length = strlen(layer), end = strlen(own);
     snprintf(name, MQ_NAME_SIZE, "%.*s%s", (int)(length - end), layer, apart);
     return name;
 }

@@ -27,7 +27,17 @@ static void free_own(void *own) {
     mq_free(self);
 }
 
-/* Rows [first, first + rows) of a tensor; NULL where that is. */
+/* Whether the tensor has rows [first, first + rows). */
+static mq_status check_rows(const mq_tensor_info *info, size_t first, size_t rows, mq_error *err) {
+    const size_t there = info->dims > 0 ? info->shape[0] : 0;
+    return there > 0 && first <= there && rows <= there - first
+               ? MQ_OK
+               : mq_fail_tensor(err, MQ_ERR_INPUT, info->file, info->name,
+                                "has %zu rows, of which %zu from %zu on are needed", there, rows,
+                                first);
+}
+
+/* Rows of a tensor that has them; NULL where that is. */
 static const mq_tensor_info *cut_tensor(mq_tensor_info *out, const mq_tensor_info *info,
                                         size_t first, size_t rows) {
     if (info == NULL) {
@@ -58,7 +68,14 @@ static mq_status new_part(mq_integer_part **out, mq_plan *plan, const char *name
 mq_status mq_integer_cut(const mq_master_view **out, mq_plan *plan, const mq_master_view *view,
                          const char *prefix, size_t first, size_t rows, mq_error *err) {
     mq_integer_part *part = NULL;
-    const mq_status status = new_part(&part, plan, prefix, err);
+    mq_status status = check_rows(view->codes, first, rows, err);
+    for (unsigned width = 0; status == MQ_OK && width <= MQ_MAX_WIDTH; width++) {
+        const mq_tensor_info *pair[] = {view->scales[width], view->biases[width]};
+        for (size_t i = 0; status == MQ_OK && i < 2; i++) {
+            status = pair[i] != NULL ? check_rows(pair[i], first, rows, err) : MQ_OK;
+        }
+    }
+    status = status == MQ_OK ? new_part(&part, plan, prefix, err) : status;
     if (status != MQ_OK) {
         return status;
     }
@@ -80,7 +97,8 @@ mq_status mq_integer_cut_plain(const mq_tensor_info **out, mq_plan *plan,
                                const mq_tensor_info *info, const char *name, size_t first,
                                size_t rows, mq_error *err) {
     mq_integer_part *part = NULL;
-    const mq_status status = new_part(&part, plan, name, err);
+    mq_status status = check_rows(info, first, rows, err);
+    status = status == MQ_OK ? new_part(&part, plan, name, err) : status;
     if (status == MQ_OK) {
         *out = cut_tensor(&part->codes, info, first, rows);
         part->codes.name = part->name;

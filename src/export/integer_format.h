@@ -28,7 +28,8 @@ bool mq_integer_is_packed(const mq_plan *plan, const mq_master_view *view);
 /* The piece of one that is not, dequantized; why: what the format has against it, for a warning. */
 mq_status mq_integer_add_dequantized(mq_plan *plan, const mq_master_view *view, const char *why,
                                      mq_error *err);
-/* Rows [first, first + rows) of a layer as a layer by itself, of that prefix: the plan's. */
+/* Rows [first, first + rows) of a layer as a layer by itself, of that prefix: the plan's.
+ * MQ_ERR_INPUT: its tensors have not so many. */
 mq_status mq_integer_cut(const mq_master_view **out, mq_plan *plan, const mq_master_view *view,
                          const char *prefix, size_t first, size_t rows, mq_error *err);
 /* The same of a tensor that is not quantized; its name. */

@@ -8,11 +8,12 @@ compressed-tensors' scales; by default the source's. PATTERN=R as in slice --lay
 Prints the relative squared error of the weights, which these formats' whole zero points cost, and ends with 0; or names
 what is wrong and ends with 1.
 """
+import re
 import struct
 import sys
 
 from checkpoint import Master, check, check_config, check_small_files, numbers, read_json, read_modules, rounded, \
-    split_words
+    split_words, text_of
 
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
@@ -64,19 +65,22 @@ def compressed(prefix, tensors, shape, width, settings):
             [scales[row * groups:(row + 1) * groups] for row in range(out)])
 
 
-def gptq_names(name):
-    """gptqmodel takes one of Phi-3's fused projections apart."""
-    return [name.replace(".gate_up_proj", part) for part in (".gate_proj", ".up_proj")] if ".gate_up_proj" in name else [name]
+def gptq_names(name, master):
+    """gptqmodel takes one of Phi-3's fused projections apart, in each of its blocks."""
+    block = re.fullmatch(r"model\.layers\.([0-9]+)\.mlp\.gate_up_proj(\.weight)?", name)
+    apart = block and int(block.group(1)) < text_of(master.config)["num_hidden_layers"]
+    return [name.replace(".gate_up_proj", part) for part in (".gate_proj", ".up_proj")] if apart else [name]
 
 
-def split_rows(tensors):
+def split_rows(tensors, master):
     """The same of tensors that are not quantized: {name: tensor}."""
     result = {}
     for name, (dtype, shape, data) in tensors.items():
-        names = gptq_names(name)
+        names = gptq_names(name, master)
         size = len(data) // len(names)
         for i, part in enumerate(names):
-            result[part] = dtype, [shape[0] // len(names), *shape[1:]], data[i * size:(i + 1) * size]
+            rows = [shape[0] // 2, *shape[1:]] if len(names) == 2 else shape
+            result[part] = dtype, rows, data[i * size:(i + 1) * size]
     return result
 
 
@@ -94,10 +98,10 @@ def check_embeddings(master, quantization, may_pack):
     if quantization["quant_method"] == "gptq":
         packed = [prefix for prefix in master.embeddings
                   if may_pack and prefix == HEAD and master.width_of(HEAD) in (2, 3, 4, 8)]
-        dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for ignored in master.ignored for name in gptq_names(ignored)}
+        dynamic = {"-:^%s$" % name.replace(".", "\\."): {} for ignored in master.ignored for name in gptq_names(ignored, master)}
         for prefix in master.prefixes:
             if master.width_of(prefix) != master.width and (prefix in packed or prefix not in master.embeddings):
-                for name in gptq_names(prefix):
+                for name in gptq_names(prefix, master):
                     dynamic["+:^%s$" % name.replace(".", "\\.")] = {"bits": master.width_of(prefix)}
         check(quantization["lm_head"] == bool(packed), "lm_head is wrong")
         check(quantization.get("dynamic", {}) == dynamic, "dynamic is wrong")
@@ -140,7 +144,7 @@ def main():
     linears, count = [prefix for prefix in master.prefixes if prefix not in plain], 0
     for prefix in linears:
         shape, size = master.tensors[prefix + ".codes"][1], settings["group_size"]
-        names = gptq_names(prefix) if read == gptq else [prefix]
+        names = gptq_names(prefix, master) if read == gptq else [prefix]
         codes, zeros, scales = [], [], []
         for name in names:
             for rows, more in zip((codes, zeros, scales), read(name, tensors, [shape[0] // len(names), shape[1]],
@@ -155,7 +159,7 @@ def main():
                 power += w * w
         check(read == gptq or tensors[prefix + ".weight_scale"][0] == of_plain, prefix + ": scales of another type")
     others = master.plain(wanted_dtype)
-    others = split_rows(others) if read == gptq else others
+    others = split_rows(others, master) if read == gptq else others
     for name, tensor in others.items():
         check(tensors.get(name) == tensor, name + " differs")
     check(len(tensors) == len(others) + len(plain) + count, "tensors that do not belong there")

@@ -33,6 +33,27 @@ run 0 matquant quantize phi3 -o some --recipe rtn --group-size 32 --exclude 'lay
 run 0 matquant slice some -o some-gptq --bits 4 --format gptq -q
 run 0 python3 "$tools/read_integer.py" some some-gptq 4
 
+# What is not the model's it leaves whole, however the name ends and whatever the shape.
+python3 - <<'PY'
+import json, struct
+end = ".mlp.gate_up_proj.weight"
+foreign = {"draft" + end: [2, 8], "scalar" + end: [], "none" + end: [0, 8], "model.layers.7" + end: [2, 8]}
+with open("phi3/model.safetensors", "rb") as file:
+    (length,) = struct.unpack("<Q", file.read(8))
+    header, data = json.loads(file.read(length)), file.read()
+for name, shape in foreign.items():
+    more = struct.pack("<f", 1.5) * (shape[0] * shape[1] if shape else 1)
+    header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(more)]}
+    data += more
+text = json.dumps(header).encode()
+text += b" " * (-len(text) % 8)
+with open("phi3/model.safetensors", "wb") as file:
+    file.write(struct.pack("<Q", len(text)) + text + data)
+PY
+run 0 matquant quantize phi3 -o foreign --recipe rtn --group-size 32 -q
+run 0 matquant slice foreign -o foreign-gptq --bits 4 --format gptq -q
+run 0 python3 "$tools/read_integer.py" foreign foreign-gptq 4
+
 # llama.cpp takes from the name whether white space after special tokens is dropped, and wants some tokens then.
 # named EXPECTED MASTER: general.name
 named() {
