@@ -170,8 +170,18 @@ static mq_status add_vector(mq_plan *plan, const char *source, const char *name,
     return mq_plan_add(plan, name, &piece, err);
 }
 
+static bool has_width(const mq_gguf *own, unsigned width) { return own->is_plain || width != 7; }
+
 static mq_status add_quantized(mq_plan *plan, const mq_master_view *view, const char *name,
                                size_t heads, mq_error *err) {
+    const mq_gguf *own = plan->own;
+    const unsigned asked = mq_mixture_asked(plan->job->mixture, view);
+    if (!has_width(own, asked)) {
+        return mq_fail_tensor(err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
+                              "takes %u bits, which GGUF has not: it has 2, 3, 4, 5, 6 and 8; use "
+                              "--dtype f16 for plain weights",
+                              asked);
+    }
     const mq_ggml_type type = mq_gguf_type_of_linear(plan, view);
     mq_piece piece = {.spec = {.dims = 2, .shape = {view->out, view->in}},
                       .type = type,
@@ -182,7 +192,6 @@ static mq_status add_quantized(mq_plan *plan, const mq_master_view *view, const 
                       .is_inexact = !mq_gguf_holds_exactly(type, plan, view),
                       .takes_values = mq_gguf_takes_values(type, plan, view)};
     mq_piece_reads_all(&piece, plan, view);
-    const mq_gguf *own = plan->own;
     if (own->is_plain) {
         mq_gguf_make_plain(&piece, own->dtype);
     }
@@ -290,7 +299,7 @@ static void free_gguf(void *own) {
 }
 
 static mq_status check_options(const mq_gguf *own, const mq_plan *plan, mq_error *err) {
-    if (!own->is_plain && plan->job->width == 7) {
+    if (!has_width(own, plan->job->width)) {
         return mq_fail(err, MQ_ERR_USAGE,
                        "GGUF has no 7 bits; use --bits 2, 3, 4, 5, 6 or 8, --dtype f16 for plain "
                        "weights, or --format matquant");

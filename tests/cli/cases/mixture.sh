@@ -87,6 +87,10 @@ for format in compressed-tensors matquant; do
     run 2 matquant slice "$master" -o no --bits 2 --layer-bits up_proj=4 --format $format
     expect_one_error "^matquant: --format $format has one width for all layers; with --layer-bits use one of mlx, gguf, gptq, safetensors\$"
 done
+run 2 matquant slice "$master" -o no.gguf --bits 4 --layer-bits down_proj=7
+expect_one_error '^matquant: .*: tensor model\.layers\.0\.mlp\.down_proj\.codes: takes 7 bits, which GGUF has not: it has 2, .*; use --dtype f16 .*$'
+run 0 matquant slice "$master" -o seven.gguf --bits 4 --layer-bits down_proj=7 --dtype f16 -q
+run 0 python3 "$tools/read_gguf.py" "$master" seven.gguf 4 down_proj=7
 run 2 matquant eval mlx --layer-bits up_proj=4 $text
 expect_one_error '^matquant: mlx: is no master checkpoint: its layers have the widths that they have$'
-expect_only mlx plain gptq recorded measured of-master of-slice of-plain
+expect_only mlx plain gptq recorded measured seven.gguf of-master of-slice of-plain
