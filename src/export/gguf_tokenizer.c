@@ -13,6 +13,7 @@
 #include "export/gguf_meta.h"
 #include "export/gguf_split.h"
 #include "store/folder.h"
+#include "text/tok_json_model.h"
 #include "text/tok_vocab.h"
 
 /* Token types of GGUF. */
@@ -129,25 +130,6 @@ static mq_status read_tokens(converter *self) {
     return status;
 }
 
-/* "left right", or ["left", "right"]; false: neither. */
-static bool halves(const char **left, size_t *left_length, const char **right, const cJSON *merge) {
-    if (cJSON_IsArray(merge) && cJSON_IsString(merge->child) &&
-        cJSON_IsString(merge->child->next)) {
-        *left = merge->child->valuestring;
-        *left_length = strlen(*left);
-        *right = merge->child->next->valuestring;
-        return true;
-    }
-    const char *text = text_of(merge), *space = text == NULL ? NULL : strchr(text, ' ');
-    if (space == NULL) {
-        return false;
-    }
-    *left = text;
-    *left_length = (size_t)(space - text);
-    *right = space + 1;
-    return true;
-}
-
 /* --- spellings -------------------------------------------------------------------------------- */
 
 /* llama.cpp matches user-defined tokens before it marks spaces. */
@@ -249,16 +231,15 @@ static mq_status put_merges(converter *self) {
     mq_gguf_array(self->meta, "tokenizer.ggml.merges", MQ_GGUF_STRING, count);
     const cJSON *merge = NULL;
     cJSON_ArrayForEach(merge, self->merges) {
-        const char *left, *right;
-        size_t length;
-        if (!halves(&left, &length, &right, merge)) {
+        mq_tok_halves halves;
+        if (!mq_tok_read_halves(&halves, merge)) {
             return refuse(self, "a merge that is not two tokens");
         }
         mq_buffer *bytes = &self->meta->bytes;
-        mq_gguf_put_u64(bytes, length + 1 + strlen(right));
-        mq_buffer_put(bytes, left, length);
+        mq_gguf_put_u64(bytes, halves.left_size + 1 + halves.right_size);
+        mq_buffer_put(bytes, halves.left, halves.left_size);
         mq_buffer_put_text(bytes, " ");
-        mq_buffer_put_text(bytes, right);
+        mq_buffer_put(bytes, halves.right, halves.right_size);
     }
     return MQ_OK;
 }
@@ -272,15 +253,14 @@ static mq_status score_tokens(converter *self) {
     float rank = 0;
     mq_status status = MQ_OK;
     cJSON_ArrayForEach(merge, self->merges) {
-        const char *left, *right;
-        size_t length;
-        if (!halves(&left, &length, &right, merge)) {
+        mq_tok_halves halves;
+        if (!mq_tok_read_halves(&halves, merge)) {
             status = refuse(self, "a merge that is not two tokens");
             break;
         }
         merged.length = 0;
-        mq_buffer_put(&merged, left, length);
-        mq_buffer_put_text(&merged, right);
+        mq_buffer_put(&merged, halves.left, halves.left_size);
+        mq_buffer_put(&merged, halves.right, halves.right_size);
         if (merged.failed) {
             status = mq_fail_memory(self->err, "a merge", merged.capacity);
             break;
@@ -400,6 +380,16 @@ static mq_status put_chat_template(converter *self) {
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
+static void drop_version_lines(cJSON *merges) {
+    cJSON *next = NULL;
+    for (cJSON *item = cJSON_IsArray(merges) ? merges->child : NULL; item != NULL; item = next) {
+        next = item->next;
+        if (mq_tok_is_version_line(item)) {
+            cJSON_Delete(cJSON_DetachItemViaPointer(merges, item));
+        }
+    }
+}
+
 static mq_status read_files(converter *self) {
     const char *folder = self->plan->job->options->master;
     mq_status status = mq_read_folder_json(&self->root, folder, "tokenizer.json", false, self->err);
@@ -412,11 +402,12 @@ static mq_status read_files(converter *self) {
     }
     self->model = member(self->root, "model");
     self->vocab = member(self->model, "vocab");
-    self->merges = member(self->model, "merges");
+    cJSON *merges = cJSON_GetObjectItemCaseSensitive(self->model, "merges");
+    drop_version_lines(merges);
+    self->merges = merges;
     self->added = member(self->root, "added_tokens");
     self->sentencepiece = is_true(self->model, "byte_fallback");
-    const char *type = text_of(member(self->model, "type"));
-    if (type == NULL || strcmp(type, "BPE") != 0 || !cJSON_IsObject(self->vocab) ||
+    if (!mq_tok_is_bpe(self->model) || !cJSON_IsObject(self->vocab) ||
         !cJSON_IsArray(self->merges)) {
         return refuse(self, "a model that is no byte-pair encoding");
     }

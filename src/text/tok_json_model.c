@@ -3,8 +3,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "text/tok_internal.h"
+#include "text/tok_json_model.h"
+
+bool mq_tok_is_bpe(const cJSON *model) {
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(model, "type");
+    return !type || (cJSON_IsString(type) && strcmp(type->valuestring, "BPE") == 0);
+}
 
 /* The fields that are not the tables. */
 static mq_status load_settings(mq_tok_loader *loader, const cJSON *model) {
@@ -21,9 +26,8 @@ static mq_status load_settings(mq_tok_loader *loader, const cJSON *model) {
                                         NULL};
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     mq_tokenizer *t = loader->tokenizer;
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(model, "type");
-    /* files older than the field have no type; merges are what only BPE has */
-    if (type && !(cJSON_IsString(type) && strcmp(type->valuestring, "BPE") == 0)) {
+    if (!mq_tok_is_bpe(model)) {
+        const cJSON *type = cJSON_GetObjectItemCaseSensitive(model, "type");
         return mq_tok_refuse(loader, "model", "the type \"%.64s\" is not supported (known: BPE)",
                              cJSON_IsString(type) ? type->valuestring : "?");
     }
@@ -122,20 +126,18 @@ static mq_status load_vocab(mq_tok_loader *loader, const cJSON *vocab) {
 
 /* --- merges ----------------------------------------------------------------------------------- */
 
-/* The two halves of one entry: "a b", or ["a", "b"]. They point into the JSON. */
-typedef struct halves {
-    const char *left, *right;
-    size_t left_size, right_size;
-} halves;
+bool mq_tok_is_version_line(const cJSON *item) {
+    return cJSON_IsString(item) && strncmp(item->valuestring, "#version", 8) == 0;
+}
 
-static bool read_halves(halves *out, const cJSON *item) {
+bool mq_tok_read_halves(mq_tok_halves *out, const cJSON *item) {
     if (cJSON_IsString(item)) {
         const char *space = strchr(item->valuestring, ' ');
         if (!space || strchr(space + 1, ' ')) {
             return false;
         }
-        *out = (halves){item->valuestring, space + 1, (size_t)(space - item->valuestring),
-                        strlen(space + 1)};
+        *out = (mq_tok_halves){item->valuestring, space + 1, (size_t)(space - item->valuestring),
+                               strlen(space + 1)};
         return true;
     }
     const cJSON *left = cJSON_IsArray(item) ? item->child : NULL;
@@ -143,12 +145,13 @@ static bool read_halves(halves *out, const cJSON *item) {
     if (!cJSON_IsString(left) || !cJSON_IsString(right) || right->next) {
         return false;
     }
-    *out = (halves){left->valuestring, right->valuestring, strlen(left->valuestring),
-                    strlen(right->valuestring)};
+    *out = (mq_tok_halves){left->valuestring, right->valuestring, strlen(left->valuestring),
+                           strlen(right->valuestring)};
     return true;
 }
 
-static mq_status add_merge(mq_tok_loader *loader, const halves *h, size_t index, mq_bytes *whole) {
+static mq_status add_merge(mq_tok_loader *loader, const mq_tok_halves *h, size_t index,
+                           mq_bytes *whole) {
     mq_tokenizer *t = loader->tokenizer;
     char where[48];
     snprintf(where, sizeof where, "model.merges[%zu]", index);
@@ -184,11 +187,11 @@ static mq_status load_merges(mq_tok_loader *loader, const cJSON *merges) {
     mq_bytes whole = {0};
     size_t index = 0;
     for (const cJSON *item = merges->child; item && !status; item = item->next, index++) {
-        halves h;
-        if (cJSON_IsString(item) && strncmp(item->valuestring, "#version", 8) == 0) {
-            continue; /* the first line of a merges.txt, which old files carried over */
+        mq_tok_halves h;
+        if (mq_tok_is_version_line(item)) {
+            continue;
         }
-        if (read_halves(&h, item)) {
+        if (mq_tok_read_halves(&h, item)) {
             status = add_merge(loader, &h, index, &whole);
         } else {
             char where[48];

@@ -84,6 +84,24 @@ v.update({"[PAD40]": 41, "[PAD40_2]": 42})'
 done
 change_tokenizer=
 
+# The same tokenizer as the first programs wrote it, which eval reads, gives the same file.
+printf 'abcdabcdabcd' >text.txt
+for kind in gpt-2 llama2; do
+    converts 'llama, tokenizer .*' llama $kind
+    mv out.gguf new.gguf
+    python3 - <<'PY'
+import json
+tokenizer = json.load(open("master/tokenizer.json"))
+model = tokenizer["model"]
+del model["type"]
+model["merges"] = ["#version: 0.2"] + [" ".join(merge) for merge in model["merges"]]
+json.dump(tokenizer, open("master/tokenizer.json", "w"))
+PY
+    run 0 matquant eval master --bits 4 --text text.txt --seq-len 2 --windows 1
+    run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32
+    expect_same out.gguf new.gguf
+done
+
 # Whether llama.cpp begins a text as eval does, by the template or, without one, by tokenizer_config.json.
 begins() {
     change_tokenizer=$1 golden_master llama gpt-2

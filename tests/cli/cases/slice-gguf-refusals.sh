@@ -74,7 +74,9 @@ tokenizer 'this normalizer' llama llama-v5 't["normalizer"] = {"type": "NFC"}'
 tokenizer 'this normalizer' llama gpt-2 't["normalizer"] = {"type": "NFC"}'
 tokenizer 'this normalizer' llama llama2 't["normalizer"] = {"type": "NFC"}'
 tokenizer 'a merge that is not two tokens' llama gpt-2 't["model"]["merges"][1] = "ab"'
+tokenizer 'a merge that is not two tokens' llama gpt-2 't["model"]["merges"][1] = "a b c"'
 tokenizer 'a merge that is not two tokens' llama llama2 't["model"]["merges"][1] = ["a"]'
+tokenizer 'a merge that is not two tokens' llama llama2 't["model"]["merges"][1] = ["a", "b", "c"]'
 tokenizer 'a model that is no byte-pair encoding' llama gpt-2 't["model"]["type"] = "Unigram"'
 
 # Tokens that the embeddings have no row for: an added one is left out, as Gemma 3's for images has to be.
