@@ -210,11 +210,16 @@ mq_status mq_tok_load_post_processor(mq_tok_loader *loader, const struct cJSON *
                                      const char *where);
 mq_status mq_tok_load_decoder(mq_tok_loader *loader, const struct cJSON *value, const char *where);
 
-/* What the loaders share. A field that `known` (ended by NULL) does not list is refused. */
+/* What the loaders share. A field that `known` (ended by NULL) does not list is refused, and one
+ * that is there twice. */
 mq_status mq_tok_refuse(mq_tok_loader *loader, const char *where, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 mq_status mq_tok_check_fields(mq_tok_loader *loader, const struct cJSON *object, const char *where,
                               const char *const *known);
+/* The member of that name, NULL: none; refused where there are two. For objects whose other fields
+ * have any names, or do not matter. */
+mq_status mq_tok_member(const struct cJSON **out, mq_tok_loader *loader, const struct cJSON *object,
+                        const char *where, const char *key);
 mq_status mq_tok_type(const char **out, mq_tok_loader *loader, const struct cJSON *object,
                       const char *where);
 mq_status mq_tok_bool(bool *out, mq_tok_loader *loader, const struct cJSON *object,

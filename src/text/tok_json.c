@@ -19,6 +19,11 @@ mq_status mq_tok_refuse(mq_tok_loader *loader, const char *where, const char *fo
                         *where ? ": " : "", message);
 }
 
+/* Of two fields of one name cJSON finds the first, and other readers the last. */
+static mq_status refuse_repeated(mq_tok_loader *loader, const char *where, const char *key) {
+    return mq_tok_refuse(loader, where, "the field \"%.64s\" is there twice", key);
+}
+
 mq_status mq_tok_check_fields(mq_tok_loader *loader, const cJSON *object, const char *where,
                               const char *const *known) {
     if (!cJSON_IsObject(object)) {
@@ -31,6 +36,20 @@ mq_status mq_tok_check_fields(mq_tok_loader *loader, const cJSON *object, const 
         }
         if (!known[i]) {
             return mq_tok_refuse(loader, where, "the field \"%.64s\" is not known", item->string);
+        }
+        if (cJSON_GetObjectItemCaseSensitive(object, item->string) != item) {
+            return refuse_repeated(loader, where, item->string);
+        }
+    }
+    return MQ_OK;
+}
+
+mq_status mq_tok_member(const cJSON **out, mq_tok_loader *loader, const cJSON *object,
+                        const char *where, const char *key) {
+    *out = cJSON_GetObjectItemCaseSensitive(object, key);
+    for (const cJSON *item = *out ? (*out)->next : NULL; item; item = item->next) {
+        if (strcmp(item->string, key) == 0) {
+            return refuse_repeated(loader, where, key);
         }
     }
     return MQ_OK;
@@ -60,7 +79,11 @@ mq_status mq_tok_bool(bool *out, mq_tok_loader *loader, const cJSON *object, con
 
 mq_status mq_tok_string(const char **out, mq_tok_loader *loader, const cJSON *object,
                         const char *where, const char *key) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    const cJSON *item = NULL;
+    mq_status status = mq_tok_member(&item, loader, object, where, key);
+    if (status) {
+        return status;
+    }
     if (!cJSON_IsString(item)) {
         return mq_tok_refuse(loader, where, "\"%s\" is %s", key, item ? "not a string" : "missing");
     }

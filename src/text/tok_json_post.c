@@ -33,12 +33,15 @@ static mq_status append_list(id_list *list, const int32_t *ids, size_t count, mq
 /* The ids that special_tokens gives for a name. */
 static mq_status append_special(mq_tok_loader *loader, id_list *list, const cJSON *specials,
                                 const char *name, const char *where) {
-    const cJSON *entry = cJSON_GetObjectItemCaseSensitive(specials, name);
-    const cJSON *ids = cJSON_GetObjectItemCaseSensitive(entry, "ids");
-    if (!cJSON_IsArray(ids) || !ids->child) {
-        return mq_tok_refuse(loader, where, "special_tokens gives no ids for \"%.64s\"", name);
+    const cJSON *entry = NULL, *ids = NULL;
+    mq_status status = mq_tok_member(&entry, loader, specials, where, name);
+    status = status ? status : mq_tok_member(&ids, loader, entry, where, "ids");
+    if (!status && (!cJSON_IsArray(ids) || !ids->child)) {
+        status = mq_tok_refuse(loader, where, "special_tokens gives no ids for \"%.64s\"", name);
     }
-    mq_status status = MQ_OK;
+    if (status) {
+        return status;
+    }
     for (const cJSON *item = ids->child; item && !status; item = item->next) {
         double id = cJSON_IsNumber(item) ? item->valuedouble : -1;
         if (!(id >= 0 && id < (double)loader->tokenizer->vocab_size) || floor(id) != id) {
@@ -56,9 +59,13 @@ static mq_status load_template_items(mq_tok_loader *loader, const cJSON *single,
     bool seen = false;
     mq_status status = MQ_OK;
     for (const cJSON *item = single->child; item && !status; item = item->next) {
-        const cJSON *special = cJSON_GetObjectItemCaseSensitive(item, "SpecialToken");
-        const cJSON *sequence = cJSON_GetObjectItemCaseSensitive(item, "Sequence");
+        const cJSON *special = NULL, *sequence = NULL;
         const char *name = NULL;
+        status = mq_tok_member(&special, loader, item, where, "SpecialToken");
+        status = status ? status : mq_tok_member(&sequence, loader, item, where, "Sequence");
+        if (status) {
+            break;
+        }
         if (special) {
             status = mq_tok_string(&name, loader, special, where, "id");
             status = status ? status

@@ -144,6 +144,46 @@ static void test_refused_steps(void **state) {
     CHECK_REFUSALS(state, list);
 }
 
+/* Of two fields of one name cJSON finds the first, and Python the last. */
+static void test_repeated_fields(void **state) {
+#define SPECIALS(entries) "\"pair\":[],\"special_tokens\":{" entries "}}"
+#define ENTRY(ids) "\"<s>\":{\"id\":\"<s>\"," ids ",\"tokens\":[\"<s>\"]}"
+#define SINGLE(fields)                                                                             \
+    "{\"type\":\"TemplateProcessing\",\"single\":[{" fields                                        \
+    "},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
+#define BEGIN "\"SpecialToken\":{\"id\":\"<s>\"}"
+    static const refusal list[] = {
+        {{.model = "{" VOCAB "," MERGES ",\"fuse_unk\":true,\"fuse_unk\":false}"},
+         "model: the field \"fuse_unk\" is there twice"},
+        {{.model = "{" VOCAB "," MERGES "," MERGES "}"},
+         "model: the field \"merges\" is there twice"},
+        {{.decoder = "null,\"decoder\":{\"type\":\"Fuse\"}"},
+         "the field \"decoder\" is there twice"},
+        {{.added = "[{\"id\":6,\"id\":9,\"content\":\"<s>\"," FLAGS "}]"},
+         "added_tokens[0]: the field \"id\" is there twice"},
+        {{.normalizer = "{\"type\":\"Prepend\",\"prepend\":\"_\",\"prepend\":\"-\"}"},
+         "normalizer: the field \"prepend\" is there twice"},
+        {{.normalizer = "{\"type\":\"Replace\",\"content\":\"x\","
+                        "\"pattern\":{\"String\":\"a\",\"String\":\"b\"}}"},
+         "normalizer: the field \"String\" is there twice"},
+        {{.decoder = "{\"type\":\"ByteLevel\",\"type\":\"Fuse\"}"},
+         "decoder: the field \"type\" is there twice"},
+        {{.post_processor = "{\"type\":\"ByteLevel\",\"type\":\"Sequence\"}"},
+         "post_processor: the field \"type\" is there twice"},
+        {{.post_processor = SINGLE(BEGIN "," BEGIN) SPECIALS(ENTRY("\"ids\":[6]"))},
+         "post_processor: the field \"SpecialToken\" is there twice"},
+        {{.post_processor = SINGLE(BEGIN) SPECIALS(ENTRY("\"ids\":[6]") "," ENTRY("\"ids\":[5]"))},
+         "post_processor: the field \"<s>\" is there twice"},
+        {{.post_processor = SINGLE(BEGIN) SPECIALS(ENTRY("\"ids\":[6],\"ids\":[5]"))},
+         "post_processor: the field \"ids\" is there twice"},
+    };
+    CHECK_REFUSALS(state, list);
+#undef BEGIN
+#undef SINGLE
+#undef ENTRY
+#undef SPECIALS
+}
+
 static void test_refused_files(void **state) {
     static const char *const texts[] = {
         "", "{", "[]", "{\"version\":\"2.0\"}", "{\"novel\":1}", "{\"model\":\"\xff\"}"};
@@ -182,7 +222,7 @@ static void test_truncated_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_refused_models), TEST(test_refused_added_tokens), TEST(test_refused_steps),
-        TEST(test_refused_files),  TEST(test_truncated_files),
+        TEST(test_refused_files),  TEST(test_truncated_files),      TEST(test_repeated_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
