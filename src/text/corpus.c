@@ -57,9 +57,12 @@ static mq_status join_documents(mq_bytes *out, const char *text, size_t size, co
     return status;
 }
 
+static bool has_documents(const char *path) {
+    return has_extension(path, ".jsonl") || has_extension(path, ".ndjson");
+}
+
 /* It would be learned from, and measured on, with all its brackets. */
-static mq_status refuse_json(char *data, const char *path, mq_error *err) {
-    mq_free(data);
+static mq_status refuse_json(const char *path, mq_error *err) {
     return mq_fail_file(err, MQ_ERR_INPUT, path,
                         "is JSON by its name: text is read from .jsonl, one object a line with the "
                         "key \"text\", or from .txt");
@@ -71,23 +74,36 @@ static mq_status refuse_dash(mq_error *err) {
                         "plain text, not as .jsonl");
 }
 
+/* What is known before the file is read: its name and, of plain text, the length, which a pipe says
+ * to be 0. How long documents are, or what is gzipped, only reading shows. */
+static mq_status check_unread(const char *path, mq_error *err) {
+    size_t size;
+    if (strcmp(path, "-") == 0 && !mq_path_exists(path)) {
+        return refuse_dash(err);
+    }
+    if (has_extension(path, ".json")) {
+        return refuse_json(path, err);
+    }
+    const bool is_plain = !has_documents(path) && !mq_ends_with_any_case(path, ".gz");
+    return is_plain && mq_file_size(&size, path, NULL) == MQ_OK
+               ? mq_error_in_file(err, mq_tok_check_length(size, err), path)
+               : MQ_OK; /* what cannot be looked at cannot be read, which says why */
+}
+
 /* The whole text of the file; *out is the caller's. */
 static mq_status read_text(mq_bytes *out, char sha256[65], const char *path,
                            const mq_context *context, mq_error *err) {
     char *data = NULL;
     size_t size = 0, offset;
-    if (strcmp(path, "-") == 0 && !mq_path_exists(path)) {
-        return refuse_dash(err);
+    mq_status status = check_unread(path, err);
+    if (!status) {
+        status = mq_read_file_digest(&data, &size, sha256, path, MQ_CORPUS_MAX_SIZE, err);
     }
-    mq_status status = mq_read_file_digest(&data, &size, sha256, path, MQ_CORPUS_MAX_SIZE, err);
     if (!status && !mq_utf8_valid(&offset, data, size)) {
         status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, offset, "the text is not UTF-8");
     }
-    if (!status && has_extension(path, ".json")) {
-        return refuse_json(data, path, err);
-    }
     const size_t mark = mq_utf8_mark(data, size);
-    if (!status && (has_extension(path, ".jsonl") || has_extension(path, ".ndjson"))) {
+    if (!status && has_documents(path)) {
         memset(data, ' ', mark); /* a line of it alone is blank; offsets stay the file's */
         status = join_documents(out, data, size, path, context, err);
     } else if (!status) {

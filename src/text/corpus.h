@@ -26,18 +26,19 @@ typedef struct mq_corpus_options {
     size_t vocab_size; /* of the model: an id that is not below it is MQ_ERR_INPUT */
 } mq_corpus_options;
 
-/* path is .txt (any other name but .json, which is refused, too), .jsonl or .ndjson (one object a
- * line with the key "text"), either gzipped, or .npy token ids (1-D or [n, length], any integer
- * type, C order; then no tokenizer is needed and no BOS is added: the ids are taken as they are,
- * 2-D rows are cut into as many windows of `length` as they have; they must have one).
+/* path is .txt (any other name but .json, which is refused unread, too), .jsonl or .ndjson (one
+ * object a line with the key "text"), either gzipped, or .npy token ids (1-D or [n, length], any
+ * integer type, C order; then no tokenizer is needed and no BOS is added: the ids are taken as they
+ * are, 2-D rows are cut into as many windows of `length` as they have; they must have one).
  *
  * Text: the documents (jsonl) or the whole file (txt) are tokenized without special tokens,
  * documents joined by two newlines as text, and cut into consecutive windows of `length` (length -
  * 1 and the BOS, with bos). With sample, the windows are shuffled by seed and the first max_count
  * taken, in the shuffled order. A window at the end that is not full is dropped. MQ_ERR_INPUT:
- * empty, not UTF-8 (with the offset), broken gzip, a line that is not JSON or has no "text", fewer
- * than min_count windows when sample is set (says how many tokens there are and how many are
- * needed), fewer than one otherwise. out->ids is the caller's. tokenizer may be NULL for .npy only.
+ * empty, not UTF-8 (with the offset), more than 1 GiB of text, broken gzip, a line that is not JSON
+ * or has no "text", fewer than min_count windows when sample is set (says how many tokens there are
+ * and how many are needed), fewer than one otherwise. out->ids is the caller's. tokenizer may be
+ * NULL for .npy only.
  */
 mq_status mq_corpus_load(mq_sequences *out, const char *path, const mq_tokenizer *tokenizer,
                          const mq_corpus_options *options, const mq_context *context,

@@ -155,6 +155,9 @@ typedef struct mq_encoder {
     size_t count, capacity;
 } mq_encoder;
 
+/* MQ_ERR_INPUT: a text of so many bytes is longer than MQ_MAX_TEXT. */
+mq_status mq_tok_check_length(size_t size, mq_error *err);
+
 /* As mq_tokenizer_encode (matquant/tokenizer.h); MQ_ERR_INTERRUPTED when context says so. */
 mq_status mq_tokenizer_encode_in(int32_t **ids, size_t *count, const mq_tokenizer *tokenizer,
                                  const char *text, size_t size, bool add_special,

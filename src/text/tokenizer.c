@@ -94,18 +94,21 @@ mq_status mq_tokenizer_encode(int32_t **ids, size_t *count, const mq_tokenizer *
     return mq_tokenizer_encode_in(ids, count, tokenizer, text, size, add_special, NULL, err);
 }
 
+mq_status mq_tok_check_length(size_t size, mq_error *err) {
+    return size <= MQ_MAX_TEXT ? MQ_OK
+                               : mq_fail(err, MQ_ERR_INPUT,
+                                         "%zu bytes of text are more than the tokenizer takes at "
+                                         "once (%lu); use a part of it",
+                                         size, MQ_MAX_TEXT);
+}
+
 mq_status mq_tokenizer_encode_in(int32_t **ids, size_t *count, const mq_tokenizer *tokenizer,
                                  const char *text, size_t size, bool add_special,
                                  const mq_context *context, mq_error *err) {
-    if (size > MQ_MAX_TEXT) {
-        return mq_fail(err, MQ_ERR_INPUT,
-                       "%zu bytes of text are more than the tokenizer takes at once (%lu)", size,
-                       MQ_MAX_TEXT);
-    }
     mq_encoder encoder = {.tokenizer = tokenizer, .context = context, .err = err};
     mq_bytes repaired = {0};
-    mq_status status = MQ_OK;
-    if (!mq_utf8_valid(NULL, text, size)) {
+    mq_status status = mq_tok_check_length(size, err);
+    if (!status && !mq_utf8_valid(NULL, text, size)) {
         status = mq_utf8_repair(&repaired, text, size, err);
         text = repaired.data;
         size = repaired.size;

@@ -165,6 +165,22 @@ static void test_refused_text(void **state) {
     mq_tokenizer_free(t);
 }
 
+/* Before anything is read: what is in the files would be another error. */
+static void test_refused_unread(void **state) {
+    mq_tokenizer *t = byte_tokenizer(*state, true, false);
+    const char *path = write_text(*state, "long.txt", "\xff");
+    assert_int_equal(truncate(path, ((off_t)1 << 30) + 1), 0);
+    check_refused(path, t, OPTIONS(.length = 1), MQ_ERR_INPUT,
+                  "1073741825 bytes of text are more than the tokenizer takes at once "
+                  "(1073741824); use a part of it",
+                  -1);
+    check_refused(write_text(*state, "a.json", "\xff"), t, OPTIONS(.length = 1), MQ_ERR_INPUT,
+                  "is JSON by its name", -1);
+    check_refused(write_text(*state, "b.JSON.gz", "\xff"), t, OPTIONS(.length = 1), MQ_ERR_INPUT,
+                  "is JSON by its name", -1);
+    mq_tokenizer_free(t);
+}
+
 /* Sampling shuffles all windows by the seed: the same seed gives the same, a shorter choice is the
  * beginning of a longer one, every window comes once. */
 static void test_sampling(void **state) {
@@ -377,10 +393,11 @@ static void test_interrupted(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_windows),       TEST(test_documents),   TEST(test_byte_order_mark),
-        TEST(test_refused_text),  TEST(test_sampling),    TEST(test_npy_types),
-        TEST(test_npy_rows),      TEST(test_npy_refused), TEST(test_npy_ids),
-        TEST(test_npy_truncated), TEST(test_no_memory),   TEST(test_interrupted),
+        TEST(test_windows),        TEST(test_documents),   TEST(test_byte_order_mark),
+        TEST(test_refused_text),   TEST(test_sampling),    TEST(test_npy_types),
+        TEST(test_npy_rows),       TEST(test_npy_refused), TEST(test_npy_ids),
+        TEST(test_npy_truncated),  TEST(test_no_memory),   TEST(test_interrupted),
+        TEST(test_refused_unread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
