@@ -140,18 +140,6 @@ ssize_t mq_sys_read_at(int fd, void *data, size_t size, uint64_t offset) {
     return got;
 }
 
-ssize_t mq_sys_write(int fd, const void *data, size_t size) {
-    int injected = next_fault(CALL_WRITE);
-    if (injected > 0) {
-        return -1;
-    }
-    ssize_t put;
-    do {
-        put = write(fd, data, injected == SHORT_COUNT ? half_of(size) : size);
-    } while (put < 0 && errno == EINTR);
-    return put;
-}
-
 ssize_t mq_sys_write_at(int fd, const void *data, size_t size, uint64_t offset) {
     int injected = next_fault(CALL_WRITE);
     if (injected > 0) {

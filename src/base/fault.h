@@ -9,14 +9,13 @@
 #include <sys/types.h>
 
 int mq_sys_open(const char *path, int flags, mode_t mode); /* "open"; -1 and errno, as open(2) */
-ssize_t mq_sys_read(int fd, void *data, size_t size);      /* "read"; deals with EINTR */
+ssize_t mq_sys_read(int fd, void *data, size_t size);      /* "read"; all deal with EINTR */
 ssize_t mq_sys_read_at(int fd, void *data, size_t size, uint64_t offset);
-ssize_t mq_sys_write(int fd, const void *data, size_t size); /* "write"; both deal with EINTR */
-ssize_t mq_sys_write_at(int fd, const void *data, size_t size, uint64_t offset);
-int mq_sys_fsync(int fd); /* "fsync" */
+ssize_t mq_sys_write_at(int fd, const void *data, size_t size, uint64_t offset); /* "write" */
 /* Tells the system to begin bringing this range to the disk, where it can be told so. No promise:
  * what fails, fsync will say. */
 void mq_sys_begin_sync(int fd, uint64_t offset, uint64_t size);
+int mq_sys_fsync(int fd);              /* "fsync" */
 void *mq_sys_map(int fd, size_t size); /* "map"; read-only, NULL and errno */
 int mq_sys_rename(const char *from, const char *to, unsigned flags); /* "rename": renameat2(2) */
 

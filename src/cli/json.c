@@ -70,21 +70,14 @@ cJSON *cli_json_array(cli_json *json, cJSON *object, const char *key) {
     return keep(json, cJSON_AddArrayToObject(object, key));
 }
 
-static cJSON *append(cli_json *json, cJSON *array, cJSON *item) {
-    if (!keep(json, item) || !cJSON_AddItemToArray(array, item)) {
+cJSON *cli_json_element(cli_json *json, cJSON *array) {
+    cJSON *item = cJSON_CreateObject();
+    if (!item || !cJSON_AddItemToArray(array, item)) {
         cJSON_Delete(item);
         json->failed = true;
         return NULL;
     }
     return item;
-}
-
-cJSON *cli_json_element(cli_json *json, cJSON *array) {
-    return append(json, array, cJSON_CreateObject());
-}
-
-void cli_json_count(cli_json *json, cJSON *array, size_t value) {
-    append(json, array, cJSON_CreateNumber((double)value));
 }
 
 void cli_json_raw(cli_json *json, cJSON *object, const char *key, const char *text) {

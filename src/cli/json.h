@@ -27,7 +27,6 @@ cJSON *cli_json_object(cli_json *json, cJSON *object, const char *key);
 cJSON *cli_json_array(cli_json *json, cJSON *object, const char *key);
 /* A new object at the end of an array. */
 cJSON *cli_json_element(cli_json *json, cJSON *array);
-void cli_json_count(cli_json *json, cJSON *array, size_t value);
 /* A member that is JSON text already. */
 void cli_json_raw(cli_json *json, cJSON *object, const char *key, const char *text);
 

@@ -131,10 +131,8 @@ mq_status mq_folder_kind(mq_kind *kind, const char *folder, mq_error *err);
 
 /* A model to run from any kind of folder: plain (width must be 0), a master at a width (0: the
  * widest that it serves, which is 8 unless it is a slice in the master's format; MQ_ERR_USAGE when
- * it is not served), or a slice in MLX's format (width 0 or its own). */
-mq_status mq_model_open_any(mq_model **out, const char *folder, unsigned width, mq_error *err);
-/* The same of a master with layers of other widths (mq_mixture_make); of any other folder
- * layer_bits is MQ_ERR_USAGE. */
+ * it is not served), or a slice in MLX's format (width 0 or its own). layer_bits[count]: layers of
+ * a master that have other widths (mq_mixture_make); of any other folder they are MQ_ERR_USAGE. */
 mq_status mq_model_open_mixed(mq_model **out, const char *folder, unsigned width,
                               const mq_layer_bits *layer_bits, size_t count, mq_error *err);
 

@@ -106,10 +106,6 @@ static mq_status open_plain(mq_model **out, const char *folder, const asked_widt
                                                asked->width);
 }
 
-mq_status mq_model_open_any(mq_model **out, const char *folder, unsigned width, mq_error *err) {
-    return mq_model_open_mixed(out, folder, width, NULL, 0, err);
-}
-
 mq_status mq_model_open_mixed(mq_model **out, const char *folder, unsigned width,
                               const mq_layer_bits *layer_bits, size_t count, mq_error *err) {
     const asked_widths asked = {width, layer_bits, count};

@@ -84,8 +84,8 @@ static UNUSED void expect_same_model(const char *a, unsigned width_a, const char
                                      unsigned width_b) {
     mq_error err;
     mq_model *left = NULL, *right = NULL;
-    must(mq_model_open_any(&left, a, width_a, &err), &err);
-    must(mq_model_open_any(&right, b, width_b, &err), &err);
+    must(mq_model_open_mixed(&left, a, width_a, NULL, 0, &err), &err);
+    must(mq_model_open_mixed(&right, b, width_b, NULL, 0, &err), &err);
     expect_same_weights(left, right);
 }
 

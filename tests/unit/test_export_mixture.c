@@ -40,7 +40,7 @@ static void mixed_slices_are_mixed_masters(void **state) {
         must(mq_slice(&report, &options, NULL, &err), &err);
         assert_int_equal(report.cost_count, 0);
         must(mq_model_open_mixed(&whole, master, 2, layer_bits, 2, &err), &err);
-        must(mq_model_open_any(&cut, output, 0, &err), &err);
+        must(mq_model_open_mixed(&cut, output, 0, NULL, 0, &err), &err);
         assert_memory_equal(&whole->widths, &report.widths, sizeof report.widths);
         if (i == 0) {
             assert_memory_equal(&whole->widths, &cut->widths, sizeof cut->widths);

@@ -130,7 +130,7 @@ static void slice_reader_rejects(void **state) {
     expect_same_model(master, 4, good, 4);
     mq_error err;
     mq_model *model = NULL;
-    expect_error(mq_model_open_any(&model, good, 2, &err), MQ_ERR_USAGE, &err, "mlx", "",
+    expect_error(mq_model_open_mixed(&model, good, 2, NULL, 0, &err), MQ_ERR_USAGE, &err, "mlx", "",
                  "a slice of 4 bits");
     mq_free(good);
     mq_free(master);

@@ -174,7 +174,7 @@ static void kinds_of_folders(void **state) {
 
 static mq_status try_open(const char *folder, unsigned width, mq_error *err) {
     mq_model *model = NULL;
-    mq_status status = mq_model_open_any(&model, folder, width, err);
+    mq_status status = mq_model_open_mixed(&model, folder, width, NULL, 0, err);
     if (status == MQ_OK) {
         mq_model_free(model);
     }
@@ -197,8 +197,8 @@ static void models_of_any_kind(void **state) {
     mq_model *whole = NULL, *eight = NULL;
     float a[HIDDEN], b[HIDDEN];
     const char *name = "model.layers.1.mlp.up_proj.weight";
-    must(mq_model_open_any(&whole, folder, 0, &err), &err);
-    must(mq_model_open_any(&eight, folder, 8, &err), &err);
+    must(mq_model_open_mixed(&whole, folder, 0, NULL, 0, &err), &err);
+    must(mq_model_open_mixed(&eight, folder, 8, NULL, 0, &err), &err);
     must(whole->weights->class_->read(a, whole->weights, name, 7, 1, &err), &err);
     must(eight->weights->class_->read(b, eight->weights, name, 7, 1, &err), &err);
     assert_memory_equal(a, b, sizeof a);
@@ -227,7 +227,7 @@ static void opening_without_memory(void **state) {
         mq_model *model = NULL;
         size_t before = mq_alloc_current();
         mq_alloc_fail_after(at);
-        status = mq_model_open_any(&model, folder, 4, &err);
+        status = mq_model_open_mixed(&model, folder, 4, NULL, 0, &err);
         if (status == MQ_OK) {
             status = model->weights->class_->read(row, model->weights,
                                                   "model.layers.0.mlp.up_proj.weight", 0, 1, &err);
