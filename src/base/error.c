@@ -120,10 +120,12 @@ mq_status mq_fail_memory(mq_error *err, const char *what, size_t size) {
 }
 
 mq_status mq_fail_errno(mq_error *err, int error_number, const char *file, const char *action) {
+    static const int of_paths[] = {ENOENT, EISDIR, ENOTDIR, EACCES, ENAMETOOLONG, ELOOP};
     mq_status status = MQ_ERR_MACHINE;
-    if (error_number == ENOENT || error_number == EISDIR || error_number == ENOTDIR ||
-        error_number == EACCES) {
-        status = MQ_ERR_INPUT;
+    for (size_t i = 0; i < sizeof of_paths / sizeof *of_paths; i++) {
+        if (error_number == of_paths[i]) {
+            status = MQ_ERR_INPUT;
+        }
     }
     char buffer[128];
     return mq_fail_file(err, status, file, "cannot %s: %s", action,

@@ -24,8 +24,8 @@ mq_status mq_fail_offset(mq_error *err, mq_status status, const char *file, cons
 /* Out of memory while asking for size bytes for `what` (static text, such as "the activations"). */
 mq_status mq_fail_memory(mq_error *err, const char *what, size_t size);
 
-/* A failed system call on file: the status is MQ_ERR_INPUT for ENOENT, EISDIR, ENOTDIR, EACCES and
- * MQ_ERR_MACHINE otherwise. */
+/* A failed system call on file: the status is MQ_ERR_INPUT for ENOENT, EISDIR, ENOTDIR, EACCES,
+ * ENAMETOOLONG, ELOOP and MQ_ERR_MACHINE otherwise. */
 mq_status mq_fail_errno(mq_error *err, int error_number, const char *file, const char *action);
 
 /* Adds the file (or the tensor) to an error that a lower function left without; returns err's

@@ -97,7 +97,7 @@ static void arguments_may_point_into_the_error(void **state) {
 
 static void system_errors_blame_input_or_machine(void **state) {
     (void)state;
-    const int input[] = {ENOENT, EISDIR, ENOTDIR, EACCES};
+    const int input[] = {ENOENT, EISDIR, ENOTDIR, EACCES, ENAMETOOLONG, ELOOP};
     const int machine[] = {ENOSPC, EIO, EMFILE, ENOMEM, EROFS};
     mq_error err;
     for (size_t i = 0; i < sizeof input / sizeof *input; i++) {
