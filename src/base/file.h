@@ -36,7 +36,10 @@ mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const c
 bool mq_is_lfs_pointer(const void *data, size_t size);
 mq_status mq_fail_lfs_pointer(mq_error *err, const char *path);
 
-bool mq_path_exists(const char *path); /* also a broken link */
+bool mq_path_exists(const char *path); /* also a broken link; false, too, if nobody can tell */
+/* The same where it matters that nobody can tell, as in a folder that may not be searched: an
+ * error, of the path. */
+mq_status mq_path_is_there(bool *there, const char *path, mq_error *err);
 bool mq_is_folder(const char *path);
 bool mq_same_file(const char *a, const char *b); /* both exist and are the same inode */
 /* Whether both are the same file or, where nothing is yet, would be: one name in one folder. */

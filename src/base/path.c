@@ -18,6 +18,13 @@ bool mq_path_exists(const char *path) {
     return lstat(path, &about) == 0;
 }
 
+mq_status mq_path_is_there(bool *there, const char *path, mq_error *err) {
+    struct stat about;
+    *there = lstat(path, &about) == 0;
+    return *there || errno == ENOENT || errno == ENOTDIR ? MQ_OK
+                                                         : mq_fail_errno(err, errno, path, "open");
+}
+
 bool mq_is_folder(const char *path) {
     struct stat about;
     return stat(path, &about) == 0 && S_ISDIR(about.st_mode);

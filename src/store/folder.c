@@ -199,8 +199,9 @@ mq_status mq_read_folder_json(cJSON **out, const char *folder, const char *name,
     if (path == NULL) {
         return no_memory_for_path(err, name);
     }
-    mq_status status = MQ_OK;
-    if (!optional || mq_path_exists(path)) {
+    bool there = true;
+    mq_status status = optional ? mq_path_is_there(&there, path, err) : MQ_OK;
+    if (status == MQ_OK && there) {
         status = mq_json_read(out, path, err);
     }
     if (status == MQ_OK && *out != NULL && !cJSON_IsObject(*out)) {

@@ -118,7 +118,11 @@ mq_status mq_folder_check(const char *folder, mq_error *err) {
     if (path == NULL) {
         return mq_fail_memory(err, "a path", strlen(folder));
     }
-    const mq_status status = mq_path_exists(path) ? MQ_OK : no_model(folder, path, err);
+    bool there;
+    mq_status status = mq_path_is_there(&there, path, err);
+    if (status == MQ_OK && !there) {
+        status = no_model(folder, path, err);
+    }
     mq_free(path);
     return status;
 }

@@ -1,6 +1,7 @@
 /* layer: store */
 #include "store_fixture.h"
 
+#include "store/folder.h"
 #include "store/pack.h"
 #include "store/quantized_weights.h"
 
@@ -172,6 +173,30 @@ static void kinds_of_folders(void **state) {
     mq_free(plain);
 }
 
+/* A name that is just short enough for the folder and too long for what is in it: nobody can tell
+ * whether config.json is there. (A folder that may not be searched is the usual case; nothing keeps
+ * root, whom tests may run as, out of one.) */
+static void what_cannot_be_looked_at_is_not_called_absent(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), folder[PATH_MAX];
+    size_t length = (size_t)snprintf(folder, sizeof folder, "%s", plain);
+    while (length + strlen("/./config.json") < sizeof folder) {
+        memcpy(folder + length, "/.", 3);
+        length += 2;
+    }
+    memcpy(folder + length, "/.", 3);
+    mq_error err;
+    mq_kind kind = MQ_KIND_PLAIN;
+    cJSON *json = NULL;
+    assert_true(mq_is_folder(folder));
+    expect_error(mq_folder_kind(&kind, folder, &err), MQ_ERR_INPUT, &err, "config.json", "",
+                 "cannot open: File name too long");
+    expect_error(mq_read_folder_json(&json, folder, "matquant.json", true, &err), MQ_ERR_INPUT,
+                 &err, "matquant.json", "", "cannot open: File name too long");
+    assert_null(json);
+    mq_free(plain);
+}
+
 static mq_status try_open(const char *folder, unsigned width, mq_error *err) {
     mq_model *model = NULL;
     mq_status status = mq_model_open_mixed(&model, folder, width, NULL, 0, err);
@@ -249,6 +274,7 @@ int main(void) {
         cmocka_unit_test(private_norms_replace_the_shared),
         cmocka_unit_test(a_scale_that_is_not_finite_stops_reading),
         cmocka_unit_test(kinds_of_folders),
+        cmocka_unit_test(what_cannot_be_looked_at_is_not_called_absent),
         cmocka_unit_test(models_of_any_kind),
         cmocka_unit_test(opening_without_memory),
     };
