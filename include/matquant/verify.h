@@ -21,8 +21,8 @@ typedef struct mq_verify_report {
  * digests there, if it has any. If against is not NULL, also checks that every tensor that is
  * not quantized, and every small file that is copied, is byte for byte the one in that source
  * (after slice --dtype: rounded to that type). Problems found: MQ_ERR_CHECK, with the first in err.
- * A folder that cannot be read at all: MQ_ERR_INPUT. *report owns nothing that would have to be
- * freed. */
+ * A folder that cannot be read at all: MQ_ERR_INPUT. All of it is one thread's work, whatever
+ * number the context has. *report owns nothing that would have to be freed. */
 mq_status mq_verify(mq_verify_report *report, const char *folder, const char *against,
                     const mq_context *context, mq_error *err);
 

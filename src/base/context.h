@@ -18,8 +18,9 @@ void mq_report(const mq_context *context, const mq_progress *progress);
 /* MQ_OK, or MQ_ERR_INTERRUPTED with err filled in once the interrupted flag is set. */
 mq_status mq_check_interrupt(const mq_context *context, mq_error *err);
 
-/* For the first line of public functions: from now on the calling thread's parallel regions, and
- * the BLAS, have the context's number of threads. Nothing with NULL. (In tensor/context.c.) */
+/* For the first line of public functions that divide their work: from now on the calling thread's
+ * parallel regions, and the BLAS, have the context's number of threads. Nothing with NULL. (In
+ * tensor/context.c.) */
 void mq_context_use(const mq_context *context);
 
 /* outer with another sink, or (NULL) none: for work that says nothing, or whose progress is part of

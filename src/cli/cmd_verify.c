@@ -41,7 +41,6 @@ mq_status cmd_verify(int count, char *const *argv) {
          .help = "also check that every tensor that is not quantized, and every other file that is "
                  "copied, is byte for byte the one in this model (after slice --dtype: rounded to "
                  "that type)"},
-        CLI_THREADS_OPTION(common),
         CLI_COMMON_OPTIONS(common)};
     const cli_command command = {
         .name = "verify",

@@ -54,6 +54,7 @@ wrong eval "M --text T --max-ppl -1" "option '--max-ppl' takes a number of at le
 wrong inspect "" "FOLDER is missing"
 wrong inspect "A B" "unexpected argument 'B'"
 wrong verify "" "FOLDER is missing"
+wrong verify "M --threads 2" "unknown option '--threads'"
 wrong verify "M --against" "option '--against' needs a value: MODEL"
 
 run 2 matquant
