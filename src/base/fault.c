@@ -10,6 +10,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "matquant/error.h"
+
 enum call { CALL_OPEN, CALL_READ, CALL_WRITE, CALL_FSYNC, CALL_MAP, CALL_RENAME, CALL_COUNT };
 
 static const char *const call_names[CALL_COUNT] = {"open",  "read", "write",
@@ -81,7 +83,14 @@ static bool parse_faults(const char *text) {
     return true;
 }
 
-static void read_environment(void) { parse_faults(getenv("MATQUANT_FAULT")); }
+/* A test with a fault that nobody understands would pass without one: nothing else is done then. */
+static void read_environment(void) {
+    const char *text = getenv("MATQUANT_FAULT");
+    if (!parse_faults(text)) {
+        fprintf(stderr, "matquant: MATQUANT_FAULT=%s is not understood (see base/file.h)\n", text);
+        _exit(MQ_ERR_USAGE);
+    }
+}
 
 bool mq_fault_configure(const char *text) {
     pthread_once(&read_once, read_environment);

@@ -136,7 +136,7 @@ bool mq_same_disk(const char *a, const char *b);
  * MATQUANT_FAULT can make fail, so that tests reach the failures that a healthy machine does not
  * show: "write:N:ENOSPC" (the N-th write fails), "write:N:SHORT" (writes half), "read:N:EIO",
  * "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO", "map:N:ENOMEM", "open:N:EMFILE"; several joined by
- * commas. Read once, at the first call. */
+ * commas. Read once, at the first call; anything else ends the program there with status 2. */
 
 /* --- digests ---------------------------------------------------------------------------------- */
 

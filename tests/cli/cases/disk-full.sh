@@ -23,6 +23,13 @@ for fault in fsync:1:EIO fsync:3:EIO rename:1:EIO; do
     expect_only
 done
 
+# A fault that is not understood is none that was survived.
+for fault in wirte:1:ENOSPC write:1:ENOSPACE write:1; do
+    run 2 env MATQUANT_FAULT=$fault $quantize
+    expect_one_error "^matquant: MATQUANT_FAULT=$fault is not understood .*"
+    expect_only
+done
+
 # Short writes are no failure; a limit on the size of files is one.
 run 0 env MATQUANT_FAULT=write:3:SHORT,read:2:SHORT $quantize
 verified out
