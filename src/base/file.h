@@ -67,10 +67,10 @@ void mq_free_list(char **list, size_t count);
  * ".NAME.matquant-XXXXXX" and renamed by mq_output_commit after every file and the folder are
  * fsynced. Until then mq_output_discard removes it without trace. With replace, an existing folder
  * of that name is exchanged at the moment of commit and removed after (MQ_ERR_USAGE if it is none
- * that a run of ours has written, so that --force cannot wipe a home folder, or another model: it
- * must hold config.json and matquant.json, and no folders). Temporary folders of the same
- * output that a killed run left behind are removed by the next mq_output_begin for the same name,
- * if no process holds their lock. */
+ * that a run of ours has written, so that --force cannot wipe a home folder, or another model: if
+ * it is not empty it must hold config.json and matquant.json, and otherwise only files that our
+ * runs write, or that matquant.json lists as copied). Temporary folders of the same output that a killed run left behind
+ * are removed by the next mq_output_begin for the same name, if no process holds their lock. */
 typedef struct mq_output mq_output;
 
 /* What mq_output_begin would refuse, found out without writing anything: the same errors. */

@@ -6,7 +6,6 @@
  * nobody can tell whether they are still wanted. */
 #include "base/output.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -17,88 +16,10 @@
 #include <unistd.h>
 
 #include "base/fault.h"
-#include "matquant/format.h"
 
 #define MAX_TRIES 100
 
 /* --- begin ------------------------------------------------------------------------------------ */
-
-/* A plain file that begins with magic, which all do with "". */
-static mq_status check_replaceable_file(const char *path, const struct stat *about,
-                                        const char *magic, mq_error *err) {
-    if (!S_ISREG(about->st_mode)) {
-        return mq_fail_file(err, MQ_ERR_USAGE, path, "exists and is not a plain file");
-    }
-    if (magic[0] == '\0') {
-        return MQ_OK;
-    }
-    char begin[16];
-    const size_t length = strlen(magic);
-    const int fd = mq_sys_open(path, O_RDONLY, 0);
-    const bool same = fd >= 0 && length <= sizeof begin &&
-                      mq_sys_read(fd, begin, length) == (ssize_t)length &&
-                      memcmp(begin, magic, length) == 0;
-    if (fd >= 0) {
-        close(fd);
-    }
-    return same ? MQ_OK
-                : mq_fail_file(err, MQ_ERR_USAGE, path,
-                               "is not replaced: it is no file that begins with \"%s\"", magic);
-}
-
-/* Whether it is a folder that a killed run left in that one, as eval --record does. */
-static bool is_abandoned(const char *parent, const char *name, const struct stat *about) {
-    char base[MQ_LEFTOVER_BASE];
-    if (!S_ISDIR(about->st_mode) || !mq_output_leftover_base(base, name)) {
-        return false;
-    }
-    char *path = mq_path_join(parent, name);
-    const bool abandoned = path != NULL && mq_folder_is_abandoned(path);
-    mq_free(path);
-    return abandoned;
-}
-
-/* Whether what is at path may be replaced: a folder of plain files with a config.json and a
- * matquant.json among them (all that our runs write have both), or an empty one, whatever killed
- * runs left there; where one file is to be made, such a file. */
-static mq_status check_replaceable(const char *path, const char *magic, mq_error *err) {
-    struct stat about;
-    if (lstat(path, &about) != 0) {
-        return mq_fail_errno(err, errno, path, "look at the output");
-    }
-    if (magic != NULL) {
-        return check_replaceable_file(path, &about, magic, err);
-    }
-    if (!S_ISDIR(about.st_mode)) {
-        return mq_fail_file(err, MQ_ERR_USAGE, path, "exists and is not a folder");
-    }
-    DIR *stream = opendir(path);
-    if (stream == NULL) {
-        return mq_fail_errno(err, errno, path, "list the folder");
-    }
-    size_t files = 0;
-    size_t ours = 0;
-    bool others = false;
-    const struct dirent *entry;
-    mq_status status;
-    while ((status = mq_next_entry(&entry, stream, path, err)) == MQ_OK && entry != NULL) {
-        const bool there = fstatat(dirfd(stream), entry->d_name, &about, AT_SYMLINK_NOFOLLOW) == 0;
-        if (there && is_abandoned(path, entry->d_name, &about)) {
-            continue;
-        }
-        files++;
-        others = others || !there || !S_ISREG(about.st_mode);
-        ours += strcmp(entry->d_name, "config.json") == 0 ||
-                strcmp(entry->d_name, MQ_PROVENANCE_FILE) == 0;
-    }
-    closedir(stream);
-    if (status == MQ_OK && (others || (files > 0 && ours < 2))) {
-        return mq_fail_file(err, MQ_ERR_USAGE, path,
-                            "is not replaced: it holds what no run of matquant has written; "
-                            "use another name, or remove it yourself");
-    }
-    return status;
-}
 
 /* Whether something is mounted there; by another device alone where the system cannot say. */
 static bool is_mount(const mq_output *output) {
@@ -277,7 +198,7 @@ static mq_status new_output(mq_output **out, const char *path, const char *magic
         status = replace ? check_no_mount(output, err)
                          : mq_fail_file(err, MQ_ERR_USAGE, output->path,
                                         "the output exists already; --force replaces it");
-        status = status == MQ_OK ? check_replaceable(output->path, magic, err) : status;
+        status = status == MQ_OK ? mq_output_check_replaceable(output->path, magic, err) : status;
     }
     if (status != MQ_OK) {
         free_output(output);
@@ -406,7 +327,8 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
         return mq_fail_errno(err, errno, output->path, "bring to the disk");
     }
     bool exists = output->replace && mq_path_exists(output->path);
-    mq_status status = exists ? check_replaceable(output->path, output->magic, err) : MQ_OK;
+    mq_status status =
+        exists ? mq_output_check_replaceable(output->path, output->magic, err) : MQ_OK;
     if (status != MQ_OK) {
         return status;
     }

@@ -1,4 +1,4 @@
-/* The inside of mq_output, shared by output.c, file_write.c and keep.c. */
+/* The inside of mq_output, shared by output.c, replace.c, locks.c, file_write.c and keep.c. */
 #ifndef MQ_BASE_OUTPUT_H
 #define MQ_BASE_OUTPUT_H
 
@@ -18,6 +18,13 @@ struct mq_output {
     bool replace;
     bool committed;
 };
+
+/* --- what may be replaced (replace.c) --------------------------------------------------------- */
+
+/* Whether what is at path, which is there, may be replaced: MQ_ERR_USAGE says why not. With magic,
+ * a plain file that begins so. With NULL a folder, which is empty or has config.json, matquant.json
+ * and no more than our runs write and copy, whatever killed runs left in it. */
+mq_status mq_output_check_replaceable(const char *path, const char *magic, mq_error *err);
 
 /* --- temporary folders beside an output (locks.c) --------------------------------------------- */
 

@@ -29,8 +29,29 @@ run 2 matquant quantize "$model" -o out $small --force
 expect_one_error '^matquant: out: is not replaced: .*'
 [ "$(cat out/notes.txt)" = mine ] || fail "out/notes.txt is gone"
 rm -r out
-run 0 matquant quantize "$model" -o out --recipe rtn --group-size 32 -q
-cp "$DATA/demo-calib.jsonl.gz" out/text.jsonl.gz
+rtn="matquant quantize $model -o out --recipe rtn --group-size 32 -q"
+run 0 $rtn
+echo mine >out/notes.txt
+run 2 $rtn --force
+expect_one_error '^matquant: out: is not replaced: it holds "notes\.txt", .*'
+[ "$(cat out/notes.txt)" = mine ] || fail "out/notes.txt is gone"
+rm out/notes.txt
+run 0 matquant slice out -o out/int4.gguf --bits 4 -q
+run 2 $rtn --force
+expect_one_error '^matquant: out: is not replaced: it holds "int4\.gguf", .*'
+expect_exists out/int4.gguf
+rm out/int4.gguf
+for format in mlx safetensors gptq compressed-tensors matquant mlx; do # all that runs write and copy
+    run 0 matquant slice out -o slice --bits 4 --format $format --max-shard-size 100K --force -q
+done
+run 0 $rtn --force
+rm -r slice out
+
+# Nor by way of a text that it reads, which was copied there.
+mkdir in
+cp "$model"/* in
+cp "$DATA/demo-calib.jsonl.gz" in/text.jsonl.gz
+run 0 matquant quantize in -o out --recipe rtn --group-size 32 -q
 run 2 matquant quantize "$model" -o out --calib out/text.jsonl.gz --samples 4 --seq-len 32 --group-size 32 --force
 expect_one_error '^matquant: out/text\.jsonl\.gz: the calibration text is in the output.s folder, .*'
 expect_same out/text.jsonl.gz "$DATA/demo-calib.jsonl.gz"
@@ -38,7 +59,7 @@ ln -s out/text.jsonl.gz link.jsonl.gz # nor by another name
 run 2 matquant quantize "$model" -o out --calib link.jsonl.gz --samples 4 --seq-len 32 --group-size 32 --force
 expect_one_error '^matquant: link\.jsonl\.gz: the calibration text is in the output.s folder, .*'
 rm link.jsonl.gz
-rm -r out
+rm -r in out
 
 # An output that is the input, by the same name or another one.
 cp -r "$model" in
