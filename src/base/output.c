@@ -322,23 +322,56 @@ static int exchange(const char *folder, const char *path, bool is_file) {
     return result;
 }
 
-mq_status mq_output_commit(mq_output *output, mq_error *err) {
-    if (mq_sync_folder(output->folder) != 0) {
-        return mq_fail_errno(err, errno, output->path, "bring to the disk");
-    }
-    bool exists = output->replace && mq_path_exists(output->path);
-    mq_status status =
+/* Puts the finished output in its place, where something `exists` or nothing is. MQ_ERR_USAGE: what
+ * is there by now is not replaced. */
+static mq_status put_in_place(mq_output *output, bool exists, mq_error *err) {
+    const mq_status status =
         exists ? mq_output_check_replaceable(output->path, output->magic, err) : MQ_OK;
     if (status != MQ_OK) {
         return status;
     }
+    const int result = exists ? exchange(output->made, output->path, output->magic != NULL)
+                              : move_to_free_name(output->made, output->path);
+    if (result == 0) {
+        return MQ_OK;
+    }
+    return errno == EEXIST ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "has appeared meanwhile")
+                           : mq_fail_errno(err, errno, output->path, "rename the finished output");
+}
+
+/* A finished folder may be hours of work, which do not end for what somebody has put in its place
+ * meanwhile: it stays beside it, under a name that no later run takes for a leftover. */
+static mq_status keep_beside(const mq_output *output, const mq_error *why, mq_error *err) {
+    const char *suffix = output->folder + strlen(output->folder) - MQ_SUFFIX_LENGTH;
+    char *kept = mq_asprintf("%s-finished-%s", output->path, suffix);
+    if (kept != NULL && move_to_free_name(output->folder, kept) == 0) {
+        mq_sync_folder(output->parent);
+        mq_fail_file(err, why->status, output->path,
+                     "what was made is kept as %s; what is there %s", mq_path_base(kept),
+                     why->message);
+    } else if (err != NULL) {
+        *err = *why;
+    }
+    mq_free(kept);
+    return why->status;
+}
+
+mq_status mq_output_commit(mq_output *output, mq_error *err) {
+    if (mq_sync_folder(output->folder) != 0) {
+        return mq_fail_errno(err, errno, output->path, "bring to the disk");
+    }
     const bool is_file = output->magic != NULL;
-    int result = exists ? exchange(output->made, output->path, is_file)
-                        : move_to_free_name(output->made, output->path);
-    if (result != 0) {
-        return errno == EEXIST
-                   ? mq_fail_file(err, MQ_ERR_USAGE, output->path, "has appeared meanwhile")
-                   : mq_fail_errno(err, errno, output->path, "rename the finished output");
+    const bool exists = output->replace && mq_path_exists(output->path);
+    mq_error problem;
+    const mq_status status = put_in_place(output, exists, &problem);
+    if (status == MQ_ERR_USAGE && !is_file) {
+        return keep_beside(output, &problem, err);
+    }
+    if (status != MQ_OK) {
+        if (err != NULL) {
+            *err = problem;
+        }
+        return status;
     }
     if (mq_sync_folder(output->parent) != 0) {
         /* Nobody was told that it is there: as if it had never been. */

@@ -84,10 +84,85 @@ static void a_file_that_we_do_not_write_is_not_lost(void **state) {
     assert_written(path);
 }
 
+/* --- while the output was made ---------------------------------------------------------------- */
+
+/* The finished output, by the name that err says. */
+static const char *kept_beside(temporary *folder, const mq_error *err) {
+    char name[64] = "";
+    assert_int_equal(sscanf(err->message, "what was made is kept as %63[^;]", name), 1);
+    assert_int_equal(strncmp(name, "out-finished-", 13), 0);
+    return temporary_path(folder, name);
+}
+
+/* Neither what appeared nor what was made is lost: not even to the next run. */
+static void what_appears_meanwhile_is_kept(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
+    const char *path = temporary_path(folder, "out");
+    for (int fallback = 0; fallback < 2; fallback++) {
+        mq_output *output = NULL;
+        assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
+        assert_int_equal(write_files(output, source, &err), MQ_OK);
+        assert_int_equal(mkdir(path, 0777), 0);
+        assert_true(mq_fault_configure(fallback ? "rename:1:EINVAL" : NULL));
+        assert_int_equal(mq_output_commit(output, &err), MQ_ERR_USAGE);
+        assert_true(mq_fault_configure(NULL));
+        assert_string_equal(err.file, path);
+        assert_non_null(strstr(err.message, "; what is there has appeared meanwhile"));
+        mq_output_discard(output);
+        assert_int_equal(temporary_entries(path), 0);
+        assert_int_equal(rmdir(path), 0);
+        const char *kept = kept_beside(folder, &err);
+        assert_int_equal(run(path, source, false, &err), MQ_OK);
+        assert_written(kept);
+        temporary_remove(kept);
+        temporary_remove(path);
+        assert_int_equal(temporary_entries(folder->path), 1);
+    }
+}
+
+static void what_appears_in_the_old_output_is_kept(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
+    const char *path = temporary_path(folder, "out");
+    mq_output *output = NULL;
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    assert_int_equal(mq_output_begin(&output, path, true, &err), MQ_OK);
+    assert_int_equal(write_files(output, source, &err), MQ_OK);
+    const char *theirs = temporary_write(folder, "out/notes", "mine", 4);
+    assert_int_equal(mq_output_commit(output, &err), MQ_ERR_USAGE);
+    assert_non_null(strstr(err.message, "; what is there is not replaced: it holds \"notes\""));
+    mq_output_discard(output);
+    assert_file(theirs, "mine");
+    assert_int_equal(remove(theirs), 0);
+    assert_written(path);
+    assert_written(kept_beside(folder, &err));
+    assert_int_equal(temporary_entries(folder->path), 3);
+}
+
+/* Where it cannot be kept it is gone, and the error is what stands in the way. */
+static void what_cannot_be_kept_leaves_nothing(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *path = temporary_path(folder, "out");
+    mq_output *output = NULL;
+    assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_true(mq_fault_configure("rename:2:EIO"));
+    assert_int_equal(mq_output_commit(output, &err), MQ_ERR_USAGE);
+    assert_true(mq_fault_configure(NULL));
+    assert_string_equal(err.message, "has appeared meanwhile");
+    mq_output_discard(output);
+    assert_int_equal(temporary_entries(folder->path), 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(what_is_not_ours_is_not_replaced),
-        TEST(a_file_that_we_do_not_write_is_not_lost),
+        TEST(what_is_not_ours_is_not_replaced),   TEST(a_file_that_we_do_not_write_is_not_lost),
+        TEST(what_appears_meanwhile_is_kept),     TEST(what_appears_in_the_old_output_is_kept),
+        TEST(what_cannot_be_kept_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
