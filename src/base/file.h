@@ -94,8 +94,9 @@ mq_status mq_output_commit(mq_output *output, mq_error *err);
 void mq_output_discard(mq_output *output); /* also frees; after commit it only frees */
 
 /* Waits until no other process holds the folder, and holds it until mq_folder_unlock, or the end of
- * the process: for files in it that are read and written anew. -1: the file system knows no locks,
- * or there is no such folder, and nobody waits. */
+ * the process: for files in it that are read and written anew. mq_output_commit waits, too, before
+ * it replaces the folder. -1: the file system knows no locks, or there is no such folder, and
+ * nobody waits. */
 int mq_folder_lock(const char *path);
 void mq_folder_unlock(int lock); /* -1: does nothing */
 

@@ -363,7 +363,10 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
     const bool is_file = output->magic != NULL;
     const bool exists = output->replace && mq_path_exists(output->path);
     mq_error problem;
+    /* Not while somebody is writing in the old folder: mq_folder_lock. */
+    const int lock = exists && !is_file ? mq_folder_lock(output->path) : -1;
     const mq_status status = put_in_place(output, exists, &problem);
+    mq_folder_unlock(lock);
     if (status == MQ_ERR_USAGE && !is_file) {
         return keep_beside(output, &problem, err);
     }

@@ -319,6 +319,7 @@ mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
                       const mq_context *context, mq_error *err) {
     const double start = mq_seconds();
     mq_context_use(context);
+    char *master = NULL; /* with record */
     eval_inputs inputs = {.count = options->width_count > 0 ? options->width_count : 1};
     for (size_t i = 0; i < inputs.count; i++) {
         results[i] = (mq_eval_result){0};
@@ -328,7 +329,7 @@ mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
         status = check_items(options, err);
     }
     if (status == MQ_OK && options->record) {
-        status = mq_record_check(options, err);
+        status = mq_record_check(&master, options, err);
     }
     if (status == MQ_OK) {
         status = open_all(&inputs, options, context, err);
@@ -340,8 +341,9 @@ mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
         status = mq_task_write_items(options->items, options->force, &inputs.tasks, err);
     }
     if (status == MQ_OK && options->record) {
-        status = mq_record_write(results, inputs.count, options, err);
+        status = mq_record_write(results, inputs.count, master, options, err);
     }
+    mq_free(master);
     close_all(&inputs);
     for (size_t i = 0; i < inputs.count; i++) {
         if (results[i].measured) {

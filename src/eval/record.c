@@ -21,7 +21,21 @@ static mq_status check_writable(const char *folder, mq_error *err) {
     return status;
 }
 
-mq_status mq_record_check(const mq_eval_options *options, mq_error *err) {
+#define EVALUATIONS "evaluations"
+
+/* The text of matquant.json without what is recorded there: the same of one master, whatever is
+ * measured of it, and with the checksums of its tensors another one of any other. */
+static mq_status print_identity(char **out, cJSON *provenance, mq_error *err) {
+    cJSON *recorded = cJSON_DetachItemFromObjectCaseSensitive(provenance, EVALUATIONS);
+    *out = mq_json_print(provenance);
+    if (recorded != NULL) {
+        cJSON_AddItemToObjectCS(provenance, EVALUATIONS, recorded); /* which allocates nothing */
+    }
+    return *out == NULL ? mq_fail_memory(err, "the provenance", 0) : MQ_OK;
+}
+
+mq_status mq_record_check(char **master, const mq_eval_options *options, mq_error *err) {
+    *master = NULL;
     if (options->text == NULL) {
         return mq_fail(err, MQ_ERR_USAGE, "what is recorded is measured on a text");
     }
@@ -35,12 +49,18 @@ mq_status mq_record_check(const mq_eval_options *options, mq_error *err) {
         status = mq_fail_file(err, MQ_ERR_USAGE, options->model,
                               "is no master checkpoint: there is no provenance to record it in");
     }
+    if (status == MQ_OK) {
+        status = check_writable(options->model, err);
+    }
     cJSON *provenance = NULL;
     if (status == MQ_OK) {
         status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
     }
+    if (status == MQ_OK) {
+        status = print_identity(master, provenance, err);
+    }
     cJSON_Delete(provenance);
-    return status == MQ_OK ? check_writable(options->model, err) : status;
+    return status;
 }
 
 /* --- the entry -------------------------------------------------------------------------------- */
@@ -131,10 +151,10 @@ static void keep_reference(mq_json *json, cJSON *entry, const cJSON *old) {
 /* Puts entry, which becomes the provenance's, into its list. */
 static mq_status put_entry(cJSON *provenance, cJSON *entry, mq_error *err) {
     mq_json json = {.root = NULL};
-    cJSON *list = cJSON_GetObjectItemCaseSensitive(provenance, "evaluations");
+    cJSON *list = cJSON_GetObjectItemCaseSensitive(provenance, EVALUATIONS);
     if (!cJSON_IsArray(list)) {
-        cJSON_DeleteItemFromObjectCaseSensitive(provenance, "evaluations");
-        list = mq_json_put_array(&json, provenance, "evaluations");
+        cJSON_DeleteItemFromObjectCaseSensitive(provenance, EVALUATIONS);
+        list = mq_json_put_array(&json, provenance, EVALUATIONS);
     }
     cJSON *old = list == NULL ? NULL : list->child;
     while (old != NULL && !same_windows(old, entry)) {
@@ -163,13 +183,30 @@ static mq_status write_back(const cJSON *provenance, const char *folder, mq_erro
     return status;
 }
 
-mq_status mq_record_write(const mq_eval_result *results, size_t count,
+/* A run with --force may have put another master in its place while this one was measured. */
+static mq_status check_same(const char *master, cJSON *provenance, const char *folder,
+                            mq_error *err) {
+    char *now = NULL;
+    mq_status status = print_identity(&now, provenance, err);
+    if (status == MQ_OK && strcmp(now, master) != 0) {
+        status = mq_fail_file(err, MQ_ERR_INPUT, folder,
+                              "is another master than the one that was measured: it was replaced "
+                              "meanwhile, and nothing is recorded");
+    }
+    mq_free(now);
+    return status;
+}
+
+mq_status mq_record_write(const mq_eval_result *results, size_t count, const char *master,
                           const mq_eval_options *options, mq_error *err) {
     cJSON *provenance = NULL;
-    /* By one at a time: others may record their own meanwhile. */
+    /* By one at a time: others may record their own meanwhile, or replace the folder. */
     const int lock = mq_folder_lock(options->model);
     mq_status status =
         mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
+    if (status == MQ_OK) {
+        status = check_same(master, provenance, options->model, err);
+    }
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
         cJSON *entry = NULL;
         status = make_entry(&entry, &results[i], options, err);

@@ -1,6 +1,9 @@
 /* layer: base */
 /* Output folders that are replaced, and those that are not. */
+#include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "output_fixture.h"
 
@@ -158,11 +161,41 @@ static void what_cannot_be_kept_leaves_nothing(void **state) {
     assert_int_equal(temporary_entries(folder->path), 1);
 }
 
+/* A process that has the old folder to itself, to write in it, is not interrupted. */
+static void a_folder_that_is_held_is_waited_for(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
+    const char *path = temporary_path(folder, "out");
+    enum { NOTHING, HELD, LET_GO };
+    atomic_int *at =
+        mmap(NULL, sizeof *at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(at != MAP_FAILED);
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        const int lock = mq_folder_lock(path);
+        atomic_store(at, HELD);
+        usleep(300000);
+        atomic_store(at, LET_GO);
+        mq_folder_unlock(lock);
+        _exit(0);
+    }
+    while (atomic_load(at) != HELD) {
+        usleep(1000);
+    }
+    assert_int_equal(run(path, source, true, &err), MQ_OK);
+    assert_int_equal(atomic_load(at), LET_GO);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    munmap(at, sizeof *at);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(what_is_not_ours_is_not_replaced),   TEST(a_file_that_we_do_not_write_is_not_lost),
         TEST(what_appears_meanwhile_is_kept),     TEST(what_appears_in_the_old_output_is_kept),
-        TEST(what_cannot_be_kept_leaves_nothing),
+        TEST(what_cannot_be_kept_leaves_nothing), TEST(a_folder_that_is_held_is_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

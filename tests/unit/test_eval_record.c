@@ -2,6 +2,7 @@
 /* Evaluations in a master's provenance: what is kept, what replaces what, what is refused. */
 #include "eval/record.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -42,7 +43,8 @@ static char *make_text(void) {
 /* A master, its source and a text, and what is measured of it. */
 typedef struct measured {
     char *plain, *text, *master;
-    cJSON *before; /* the provenance as it was */
+    cJSON *before;  /* the provenance as it was */
+    char *identity; /* once it was checked */
     mq_eval_options options;
 } measured;
 
@@ -61,6 +63,7 @@ static void close_measured(measured *m) {
     mq_free(m->master);
     mq_free(m->plain);
     mq_free(m->text);
+    mq_free(m->identity);
 }
 
 static void test_entries(void **state) {
@@ -76,22 +79,22 @@ static void test_entries(void **state) {
                              .nll = log(7.5),
                              .nll_stderr = NAN, /* of one window */
                              .perplexity = 7.5};
-    must(mq_record_check(&options, &err), &err);
-    must(mq_record_write(&result, 1, &options, &err), &err);
+    must(mq_record_check(&m.identity, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
     result.width = 8;
-    must(mq_record_write(&result, 1, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
     result.width = 4;
     result.perplexity = 7.25; /* measured again, and compared */
     result.has_reference = true;
     result.reference_perplexity = 7;
     result.kl = 0.125;
     options.reference = m.plain;
-    must(mq_record_write(&result, 1, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
     options.reference = NULL; /* and once more without: what is known of the same windows stays */
     result.has_reference = false;
-    must(mq_record_write(&result, 1, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
     result.bos = false; /* other windows */
-    must(mq_record_write(&result, 1, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
 
     cJSON *after = provenance_of(m.master);
     cJSON *list = cJSON_DetachItemFromObjectCaseSensitive(after, "evaluations");
@@ -124,13 +127,14 @@ static void test_no_memory(void **state) {
     measured m = open_measured();
     m.options.reference = m.plain;
     mq_eval_result result = {.width = 4, .text_sha256 = "ba7816bf", .perplexity = 7.5, .kl = 0.125};
+    must(mq_record_check(&m.identity, &m.options, &err), &err);
     for (size_t pass = 0; pass < 2; pass++) { /* the first entry; in the place of another */
         result.has_reference = pass == 0;
         mq_status status = MQ_ERR_MACHINE;
         size_t left = 0;
         for (; status != MQ_OK; left++) {
             json_memory_begin(left);
-            status = mq_record_write(&result, 1, &m.options, &err);
+            status = mq_record_write(&result, 1, m.identity, &m.options, &err);
             assert_int_equal(json_memory_end(), 0);
             cJSON *after = provenance_of(m.master);
             assert_true(cJSON_Compare(m.before, after, true) == (status != MQ_OK));
@@ -151,25 +155,49 @@ static void test_what_is_refused(void **state) {
     const fixture_master_options none = {0};
     char *master = fixture_master(plain, &none);
     mq_eval_options options = mq_eval_defaults();
+    char *identity = NULL;
     options.model = master;
-    assert_int_equal(mq_record_check(&options, &err), MQ_ERR_USAGE);
+    assert_int_equal(mq_record_check(&identity, &options, &err), MQ_ERR_USAGE);
     assert_non_null(strstr(err.message, "text"));
     options.text = "t.txt";
     options.model = plain;
-    assert_int_equal(mq_record_check(&options, &err), MQ_ERR_USAGE);
+    assert_int_equal(mq_record_check(&identity, &options, &err), MQ_ERR_USAGE);
     assert_non_null(strstr(err.message, "no master"));
     options.model = master;
     char *file = fixture_file(master, MQ_PROVENANCE_FILE);
     assert_int_equal(unlink(file), 0);
-    assert_int_equal(mq_record_check(&options, &err), MQ_ERR_INPUT);
+    assert_int_equal(mq_record_check(&identity, &options, &err), MQ_ERR_INPUT);
+    assert_null(identity);
     mq_free(file);
     mq_free(master);
     mq_free(plain);
 }
 
+/* By the name that it was opened by there is another one, of the same model by other settings, when
+ * it has been measured. */
+static void test_another_master(void **state) {
+    (void)state;
+    mq_error err = {0};
+    measured m = open_measured();
+    const fixture_master_options groups = {.group_size = 32};
+    char *other = fixture_master(m.plain, &groups);
+    const mq_eval_result result = {.width = 4, .text_sha256 = "ba7816bf", .perplexity = 7.5};
+    must(mq_record_check(&m.identity, &m.options, &err), &err);
+    assert_int_equal(renameat2(AT_FDCWD, other, AT_FDCWD, m.master, RENAME_EXCHANGE), 0);
+    cJSON *before = provenance_of(m.master);
+    expect_error(mq_record_write(&result, 1, m.identity, &m.options, &err), MQ_ERR_INPUT, &err,
+                 m.master, "", "is another master than the one that was measured");
+    cJSON *after = provenance_of(m.master);
+    assert_true(cJSON_Compare(before, after, true));
+    cJSON_Delete(before);
+    cJSON_Delete(after);
+    mq_free(other);
+    close_measured(&m);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_entries),
-                                       cmocka_unit_test(test_no_memory),
-                                       cmocka_unit_test(test_what_is_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_entries), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_another_master), cmocka_unit_test(test_what_is_refused)};
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }
