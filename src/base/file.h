@@ -25,11 +25,12 @@ void mq_map_dont_need(const mq_mapping *mapping, size_t offset, size_t size);
  * empty), with a 0 byte after the end (not counted). *out is the caller's (mq_free). More than
  * max_size bytes, or a broken gzip stream, is MQ_ERR_INPUT. */
 mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_size, mq_error *err);
-/* The same with the SHA-256 of the file as it lies there, gzipped or not, from the one time that it
- * is read: it may be a pipe, or be another file by the next time. As mq_sha256_file; NULL: not
- * wanted. */
+/* The same for what may take long, since it is large or a pipe, or never come: checks for an
+ * interrupt, also while it waits. With the SHA-256 of the file as it lies there, gzipped or not,
+ * from the one time that it is read: it may be another file by the next time. As mq_sha256_file;
+ * NULL: not wanted. */
 mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const char *path,
-                              size_t max_size, mq_error *err);
+                              size_t max_size, const mq_context *context, mq_error *err);
 
 /* Whether a file that begins so is what Git LFS leaves in the place of a large file that was not
  * fetched, and the error of finding one. */

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <sha2.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,12 +13,18 @@
 #include "base/file.h"
 
 #define READ_SIZE ((size_t)256 << 10)
+#define LOOK_MS 100 /* how long to wait for a pipe before looking whether to stop */
 
 /* --- mapping ---------------------------------------------------------------------------------- */
 
-/* Opens for reading; folders are refused here, since read(2) says so only later. */
+/* Opens for reading; folders are refused here, since read(2) says so only later. A named pipe's
+ * writer is not waited for in open(2), which nothing would interrupt; elsewhere O_NONBLOCK means
+ * nothing, but for a file that another machine has on lease. */
 static mq_status open_to_read(int *fd, struct stat *about, const char *path, mq_error *err) {
-    *fd = mq_sys_open(path, O_RDONLY, 0);
+    *fd = mq_sys_open(path, O_RDONLY | O_NONBLOCK, 0);
+    if (*fd < 0 && errno == EWOULDBLOCK) {
+        *fd = mq_sys_open(path, O_RDONLY, 0);
+    }
     if (*fd < 0) {
         return mq_fail_errno(err, errno, path, "open");
     }
@@ -140,7 +147,8 @@ typedef struct reader {
     size_t length;   /* bytes in piece; 0 at the end of the file */
     uint64_t offset; /* of piece in the file */
     const char *path;
-    SHA2_CTX *digest; /* of all that is read; NULL: nobody asks */
+    SHA2_CTX *digest;          /* of all that is read; NULL: nobody asks */
+    const mq_context *context; /* whether to stop; NULL: nobody asks that */
 } reader;
 
 static void digest_piece(const reader *r) {
@@ -149,13 +157,39 @@ static void digest_piece(const reader *r) {
     }
 }
 
+/* read(2), with *got bytes, 0 at the end. What a pipe or a terminal may never have is waited for in
+ * short turns: a request to stop that comes between looking and waiting is seen in the next. */
+static mq_status read_some(size_t *got, const reader *r, unsigned char *room, size_t size,
+                           mq_error *err) {
+    struct pollfd wanted = {.fd = r->fd, .events = POLLIN}; /* a plain file's is always there */
+    for (;;) {
+        const mq_status status = mq_check_interrupt(r->context, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        const int there = poll(&wanted, 1, LOOK_MS);
+        if (there == 0 || (there < 0 && errno == EINTR)) {
+            continue;
+        }
+        const ssize_t length = mq_sys_read(r->fd, room, size);
+        if (length >= 0) {
+            *got = (size_t)length;
+            return MQ_OK;
+        }
+        if (errno != EAGAIN) { /* that: another reader has had it */
+            return mq_fail_errno(err, errno, r->path, "read");
+        }
+    }
+}
+
 static mq_status next_piece(reader *r, mq_error *err) {
-    ssize_t got = mq_sys_read(r->fd, r->piece, READ_SIZE);
-    if (got < 0) {
-        return mq_fail_errno(err, errno, r->path, "read");
+    size_t got = 0;
+    const mq_status status = read_some(&got, r, r->piece, READ_SIZE, err);
+    if (status != MQ_OK) {
+        return status;
     }
     r->offset += r->length;
-    r->length = (size_t)got;
+    r->length = got;
     digest_piece(r);
     return MQ_OK;
 }
@@ -243,17 +277,14 @@ static mq_status read_plain(contents *c, reader *r, mq_error *err) {
 /* The first piece: READ_SIZE bytes or the whole file, so that a short read does not hide the gzip
  * magic. */
 static mq_status first_piece(reader *r, mq_error *err) {
-    size_t length = 0;
-    while (length < READ_SIZE) {
-        ssize_t got = mq_sys_read(r->fd, r->piece + length, READ_SIZE - length);
-        if (got < 0) {
-            return mq_fail_errno(err, errno, r->path, "read");
+    size_t length = 0, got = 0;
+    do {
+        const mq_status status = read_some(&got, r, r->piece + length, READ_SIZE - length, err);
+        if (status != MQ_OK) {
+            return status;
         }
-        if (got == 0) {
-            break;
-        }
-        length += (size_t)got;
-    }
+        length += got;
+    } while (got > 0 && length < READ_SIZE);
     r->length = length;
     digest_piece(r);
     return MQ_OK;
@@ -288,14 +319,19 @@ static mq_status read_contents(contents *c, reader *r, size_t expected, mq_error
     return status;
 }
 
+/* Of a request to stop no file is to blame. */
+static mq_status in_file(mq_error *err, mq_status status, const char *path) {
+    return status == MQ_ERR_INTERRUPTED ? status : mq_error_in_file(err, status, path);
+}
+
 mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_size, mq_error *err) {
-    return mq_read_file_digest(out, size, NULL, path, max_size, err);
+    return mq_read_file_digest(out, size, NULL, path, max_size, NULL, err);
 }
 
 mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const char *path,
-                              size_t max_size, mq_error *err) {
+                              size_t max_size, const mq_context *context, mq_error *err) {
     SHA2_CTX digest;
-    reader r = {.path = path, .digest = sha256 != NULL ? &digest : NULL};
+    reader r = {.path = path, .digest = sha256 != NULL ? &digest : NULL, .context = context};
     struct stat about;
     SHA256Init(&digest);
     mq_status status = open_to_read(&r.fd, &about, path, err);
@@ -312,7 +348,7 @@ mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const c
     close(r.fd);
     if (status != MQ_OK) {
         mq_free(c.text);
-        return mq_error_in_file(err, status, path);
+        return in_file(err, status, path);
     }
     if (sha256 != NULL) {
         SHA256End(&digest, sha256);
@@ -348,7 +384,7 @@ uint32_t mq_crc32_join(uint32_t first, uint32_t second, size_t size) {
 
 mq_status mq_sha256_file(char out[65], const char *path, const mq_context *context, mq_error *err) {
     SHA2_CTX digest;
-    reader r = {.path = path, .digest = &digest};
+    reader r = {.path = path, .digest = &digest, .context = context};
     struct stat about;
     mq_status status = open_to_read(&r.fd, &about, path, err);
     if (status != MQ_OK) {
@@ -360,15 +396,12 @@ mq_status mq_sha256_file(char out[65], const char *path, const mq_context *conte
         status = next_piece(&r, err);
     }
     while (status == MQ_OK && r.length > 0) {
-        status = mq_check_interrupt(context, err);
-        if (status == MQ_OK) {
-            status = next_piece(&r, err);
-        }
+        status = next_piece(&r, err);
     }
     mq_free(r.piece);
     close(r.fd);
     if (status == MQ_OK) {
         SHA256End(&digest, out);
     }
-    return status == MQ_ERR_INTERRUPTED ? status : mq_error_in_file(err, status, path);
+    return in_file(err, status, path);
 }

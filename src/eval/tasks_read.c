@@ -163,7 +163,7 @@ mq_status mq_task_set_read(mq_task_set *set, const char *path, size_t max_items,
                            mq_error *err) {
     char *text = NULL;
     size_t size = 0;
-    mq_status status = mq_read_file(&text, &size, path, MAX_TASK_FILE, err);
+    mq_status status = mq_read_file_digest(&text, &size, NULL, path, MAX_TASK_FILE, context, err);
     if (!status) {
         status = mq_error_in_file(err, add_task(set, path, err), path);
     }

@@ -97,7 +97,7 @@ static mq_status read_text(mq_bytes *out, char sha256[65], const char *path,
     size_t size = 0, offset;
     mq_status status = check_unread(path, err);
     if (!status) {
-        status = mq_read_file_digest(&data, &size, sha256, path, MQ_CORPUS_MAX_SIZE, err);
+        status = mq_read_file_digest(&data, &size, sha256, path, MQ_CORPUS_MAX_SIZE, context, err);
     }
     if (!status && !mq_utf8_valid(&offset, data, size)) {
         status = mq_fail_offset(err, MQ_ERR_INPUT, path, NULL, offset, "the text is not UTF-8");
@@ -236,7 +236,7 @@ mq_status mq_corpus_load(mq_sequences *out, const char *path, const mq_tokenizer
         return mq_fail(err, MQ_ERR_USAGE, "sequences of %zu tokens are too short", options->length);
     }
     mq_token_rows rows = {0};
-    mq_status status = is_npy ? mq_corpus_read_npy(&rows, path, options, err)
+    mq_status status = is_npy ? mq_corpus_read_npy(&rows, path, options, context, err)
                               : read_windows(&rows, path, tokenizer, options->length - added,
                                              options, context, err);
     if (!status && bos >= 0) {

@@ -17,6 +17,6 @@ typedef struct mq_token_rows {
 
 /* The tokens of a NumPy array file (format versions 1.0 to 3.0), in rows of options->length. */
 mq_status mq_corpus_read_npy(mq_token_rows *out, const char *path, const mq_corpus_options *options,
-                             mq_error *err);
+                             const mq_context *context, mq_error *err);
 
 #endif

@@ -208,11 +208,11 @@ static mq_status read_rows(mq_token_rows *out, npy *n, const mq_corpus_options *
 }
 
 mq_status mq_corpus_read_npy(mq_token_rows *out, const char *path, const mq_corpus_options *options,
-                             mq_error *err) {
+                             const mq_context *context, mq_error *err) {
     char *data = NULL;
     size_t size = 0;
     mq_status status =
-        mq_read_file_digest(&data, &size, out->sha256, path, MQ_CORPUS_MAX_SIZE, err);
+        mq_read_file_digest(&data, &size, out->sha256, path, MQ_CORPUS_MAX_SIZE, context, err);
     if (!status) {
         npy n = {.path = path, .err = err, .data = (const unsigned char *)data, .size = size};
         status = read_rows(out, &n, options);

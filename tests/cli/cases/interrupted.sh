@@ -36,6 +36,22 @@ run 5 timeout --preserve-status 2 matquant quantize "$MATQUANT_SOURCE_DIR/data/d
 expect_err '^matquant: interrupted$'
 expect_only
 
+# While a text is waited for that may never come: nobody writes to the pipe, or somebody has not written all of it.
+mkfifo pipe
+waiting() {
+    run 5 timeout 60 python3 "$tools/signal_after.py" INT 2 "$@" -q
+    expect_one_error '^matquant: interrupted$'
+    expect_only pipe
+}
+waiting matquant eval "$model" --text pipe
+waiting matquant eval "$model" --tasks pipe
+waiting matquant quantize "$model" -o out --calib pipe --state state
+head -c 1000 "$DATA/demo-calib.jsonl.gz" >begun
+{ cat begun; rm begun; exec sleep 60; } >pipe &
+waiting matquant eval "$model" --text pipe
+kill $!
+rm pipe
+
 # Weights that are cut short while they are read are an error of the machine, not a death by signal.
 mkdir shrinking
 cp "$model"/* shrinking
