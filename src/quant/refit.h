@@ -66,9 +66,13 @@ typedef struct mq_refit_setup {
 /* Adam's rate at the top of the schedule, for log scale, for the centre in halves of the range and
  * for a norm in units of its own size. One rate, 1e-3, for all is too little for 2 bits and too
  * much for 8: what a number may be off by is a part of the width's step, and so is what helps it.
- * With one sequence of 512 tokens a step, half of what four want (trials in
- * tests/bench/RESULTS.md). */
-static inline double mq_refit_rate(unsigned width) { return 6e-3 / (double)(1u << width); }
+ * But wide widths' codes stay where narrower ones put them, and are off by more than their own
+ * steps: for these there is a least rate. With one sequence of 512 tokens a step, half of what four
+ * want (trials in tests/bench/RESULTS.md, "The refit"). */
+static inline double mq_refit_rate(unsigned width) {
+    const double by_step = 6e-3 / (double)(1u << width), least = 1e-4;
+    return by_step > least ? by_step : least;
+}
 
 #define MQ_REFIT_WARMUP 10 /* steps */
 
