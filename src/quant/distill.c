@@ -118,6 +118,11 @@ size_t mq_refit_measured(const mq_refit_setup *setup, unsigned width) {
     return mq_smaller(mq_larger(setup->validation / PART, LEAST), setup->validation);
 }
 
+size_t mq_distill_measuring_work(const mq_distill *distill, unsigned width) {
+    const size_t work = mq_refit_measured(&distill->setup, width) / (4 * distill->batch);
+    return work > 0 ? work : 1;
+}
+
 /* The largest share of train that any refitted width has, or any wide one (0: there is none). */
 static size_t largest_share(const mq_refit_setup *setup, bool only_wide) {
     size_t most = 0;

@@ -59,6 +59,12 @@ mq_status mq_distill_prepare(const mq_refit_setup *setup, mq_error *err);
  * with setup's gemm over those that only narrow widths are trained or measured on. */
 mq_status mq_distill_teach(mq_distill *distill, mq_error *err);
 
+/* What measuring a width takes, in steps of training, for progress: a sequence is one of the four
+ * passes that training on it is (forward to the boundaries, forward again inside the blocks, and
+ * backward, which is two). Never 0: while the last step is done and the last measuring is not, the
+ * job is not. */
+size_t mq_distill_measuring_work(const mq_distill *distill, unsigned width);
+
 /* Mean KL(full precision ‖ student) of the width's validation sequences, nats a token, with the
  * student's numbers as they would be stored. Products are float32, but for those of narrow widths
  * with setup's gemm where codes stand still. */

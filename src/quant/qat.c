@@ -152,15 +152,10 @@ static mq_status keep(qat *self, mq_qat_result *result, mq_error *err) {
 
 /* --- measuring -------------------------------------------------------------------------------- */
 
-/* Measuring a sequence is one of the four passes that training on it is (refit.c). Never 0. */
-static size_t measuring_work(const qat *self) {
-    const size_t work = self->distill.setup.validation / (4 * self->distill.batch);
-    return work > 0 ? work : 1;
-}
-
 static void report(const qat *self, const char *detail) {
-    const double total = (double)self->steps + (double)(self->measurings * measuring_work(self));
-    const double inside = (double)self->step + (double)(self->measured * measuring_work(self));
+    const size_t measuring = mq_distill_measuring_work(&self->distill, MQ_MAX_WIDTH); /* of any */
+    const double total = (double)self->steps + (double)(self->measurings * measuring);
+    const double inside = (double)self->step + (double)(self->measured * measuring);
     const mq_progress progress = {.phase = "qat",
                                   .unit = "step",
                                   .done = detail != NULL ? total : inside,

@@ -159,18 +159,10 @@ typedef struct width_run {
     size_t tokens; /* of those */
 } width_run;
 
-/* Measuring a sequence is one of the four passes that training on it is: forward to the boundaries,
- * forward again inside the blocks, and backward, which is two. Never 0: while the last step is done
- * and the last measuring is not, the job is not. */
-static size_t measuring_work(const mq_refit *refit, unsigned width) {
-    const size_t work =
-        mq_refit_measured(&refit->distill.setup, width) / (4 * refit->distill.batch);
-    return work > 0 ? work : 1;
-}
-
 static void report(const mq_refit *refit, const width_run *run, const char *detail) {
     const size_t work = mq_refit_work(refit, run->width);
-    const size_t inside = run->step + run->measured * measuring_work(refit, run->width);
+    const size_t inside =
+        run->step + run->measured * mq_distill_measuring_work(&refit->distill, run->width);
     const mq_progress progress = {.phase = "refit",
                                   .unit = "step",
                                   .done = (double)(run->before + (detail != NULL ? work : inside)),
@@ -246,7 +238,7 @@ static size_t step_count(const mq_refit *refit, unsigned width) {
 
 size_t mq_refit_work(const mq_refit *refit, unsigned width) {
     return step_count(refit, width) +
-           (refit->distill.setup.epochs + 1) * measuring_work(refit, width);
+           (refit->distill.setup.epochs + 1) * mq_distill_measuring_work(&refit->distill, width);
 }
 
 static void report_width(const mq_refit *refit, const width_run *run, const mq_refit_result *result,
