@@ -62,7 +62,7 @@ def summary(run):
         "products of linears": total("linear_products"),
         "products of attention": total("attention_products"),
         "attention's elementwise": total("attention") - total("attention_products"),
-        "norms, rope, activation, packing": total("block") - total("attention") - total("linear_products"),
+        "norms, activation, packing": total("block") - total("attention") - total("linear_products"),
         "fake quantization, Adam": train["values"],
         "loss": train["loss"],
         "rest of the step": train["seconds"] - train["block"] - train["values"] - train["loss"],
