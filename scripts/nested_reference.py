@@ -21,7 +21,7 @@ def pulled(edge, factor):
 
 def pull_of(width):
     """How much of w_r's own gradient goes to the edge that a narrower width set, where r is held there."""
-    return 0.0 if width == 8 else 1.5
+    return 0.2 if width == 8 else 1.5
 
 
 def least_squares(level, weight, h):
