@@ -289,7 +289,7 @@ static void gated_panel(const mq_block_pass *pass, const mq_together *group, con
     (void)group;
     const mq_activations *a = pass->activations;
     const mq_panels ffn = mq_panels_of(pass->config->intermediate_size);
-    float *gate = mq_block_own_tiles(pass->activations), *up = gate + MQ_BLOCK_TILE / 2;
+    float *gate = mq_block_own_tiles(a), *up = gate + MQ_BLOCK_TILE / 2;
     forward_product(gate, pass, MQ_GATE, run, j);
     forward_product(up, pass, MQ_UP, run, j);
     const size_t at = mq_panel_at(&ffn, j, mq_block_tokens(pass), run->first);
@@ -339,7 +339,7 @@ static void gated_backward_panel(const mq_block_pass *pass, const mq_together *g
                                  const mq_rows *run, size_t j) {
     const mq_activations *a = pass->activations;
     const mq_panels ffn = mq_panels_of(pass->config->intermediate_size);
-    float *d = mq_block_own_tiles(pass->activations), *d_up = d + MQ_BLOCK_TILE / 2;
+    float *d = mq_block_own_tiles(a), *d_up = d + MQ_BLOCK_TILE / 2;
     backward_product(d, pass, group, run, j);
     const size_t at = mq_panel_at(&ffn, j, mq_block_tokens(pass), run->first);
     pass->kernels->glu_backward_bf16[pass->config->activation](

@@ -179,7 +179,7 @@ static teaching teaching_of(const mq_refit_setup *setup, size_t first, size_t en
 static void plan_teaching(teaching out[TEACHINGS], const mq_refit_setup *setup) {
     const size_t begin = unread(setup), end = setup->train + setup->validation;
     size_t exact = begin, rounded = end; /* where the middle begins, and where it has ended */
-    if (setup->gemm != NULL && !setup->codes_move) {
+    if (mq_distill_rounds_all(setup)) {
         const size_t wide = largest_share(setup, true);
         exact = setup->train - wide;
         rounded = setup->train + (wide > 0 ? mq_refit_measured(setup, MQ_MAX_WIDTH) : 0);
