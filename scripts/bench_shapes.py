@@ -1,6 +1,7 @@
 """What scripts/bench.sh measures on: the demo model, SmolLM2, and a block of Llama-2-7B's shape that is made here."""
 import array
 import json
+import math
 import os
 import pathlib
 import random
@@ -9,61 +10,71 @@ import struct
 import sys
 
 DEFAULTS = {"samples": 64, "seq-len": 512, "epochs": 4, "batch": 2}  # those of matquant quantize
-LLAMA7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_key_value_heads": 32}
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "max_position_embeddings": 4096,
+         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True}
+# A block of Llama-2-7B's with a vocabulary of 256.
+LLAMA7B = {**LLAMA, "hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_key_value_heads": 32,
+           "num_hidden_layers": 1, "vocab_size": 256}
 
 
-def make_llama7b(folder):
-    """One block of Llama-2-7B's shape, random bfloat16 weights, a vocabulary of 256; and token ids for it."""
-    if (folder / "model.safetensors").exists():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    hidden, ffn = LLAMA7B["hidden_size"], LLAMA7B["intermediate_size"]
-    shapes = {"model.embed_tokens.weight": (256, hidden), "model.norm.weight": (hidden,)}
-    block = "model.layers.0."
-    for name in "qkvo":
-        shapes[f"{block}self_attn.{name}_proj.weight"] = (hidden, hidden)
-    for name in ("gate", "up"):
-        shapes[f"{block}mlp.{name}_proj.weight"] = (ffn, hidden)
-    shapes[block + "mlp.down_proj.weight"] = (hidden, ffn)
-    for name in ("input_layernorm", "post_attention_layernorm"):
-        shapes[f"{block}{name}.weight"] = (hidden,)
-    generator = random.Random(1)
-    numbers = array.array("f", (generator.gauss(0.0, 0.02) for _ in range(1 << 18))).tobytes()
-    weights = bytearray(len(numbers) // 2)
-    weights[0::2], weights[1::2] = numbers[2::4], numbers[3::4]  # bfloat16: the upper half of a float32
-    header, at = {}, 0
+def tensors_of(config):
+    """{name: shape} of a Llama."""
+    hidden, ffn = config["hidden_size"], config["intermediate_size"]
+    head_dim = hidden // config["num_attention_heads"]
+    keys = config["num_key_value_heads"] * head_dim
+    shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (config["vocab_size"], hidden)
+    for layer in range(config["num_hidden_layers"]):
+        block = f"model.layers.{layer}."
+        for name, rows in (("q", hidden), ("k", keys), ("v", keys), ("o", hidden)):
+            shapes[f"{block}self_attn.{name}_proj.weight"] = (rows, hidden)
+        for name in ("gate", "up"):
+            shapes[f"{block}mlp.{name}_proj.weight"] = (ffn, hidden)
+        shapes[block + "mlp.down_proj.weight"] = (hidden, ffn)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{block}{name}.weight"] = (hidden,)
+    return shapes
+
+
+def write_checkpoint(folder, config, write_tensor):
+    """config.json and model.safetensors of bfloat16. write_tensor(file, shape, size): size bytes of one tensor."""
+    shapes, header, at = tensors_of(config), {}, 0
     for name, shape in shapes.items():
-        size = 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+        size = 2 * math.prod(shape)
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()
     with open(folder / "partial", "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for name, shape in shapes.items():
-            left = header[name]["data_offsets"][1] - header[name]["data_offsets"][0]
-            if len(shape) == 1:
-                file.write(b"\x80\x3f" * shape[0])  # norms of ones
-                continue
-            while left > 0:
-                begin = 2 * generator.randrange(len(weights) // 4)  # so that rows differ
-                piece = weights[begin : begin + left]
-                file.write(piece)
-                left -= len(piece)
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "max_position_embeddings": 4096,
-        "num_hidden_layers": 1,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": True,
-        "vocab_size": 256,
-        **LLAMA7B,
-    }
+        for shape in shapes.values():
+            write_tensor(file, shape, 2 * math.prod(shape))
     (folder / "config.json").write_text(json.dumps(config))
     os.rename(folder / "partial", folder / "model.safetensors")
+
+
+def make_llama7b(folder):
+    """One block of Llama-2-7B's shape, random weights."""
+    if (folder / "model.safetensors").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    generator = random.Random(1)
+    numbers = array.array("f", (generator.gauss(0.0, 0.02) for _ in range(1 << 18))).tobytes()
+    weights = bytearray(len(numbers) // 2)
+    weights[0::2], weights[1::2] = numbers[2::4], numbers[3::4]  # bfloat16: the upper half of a float32
+
+    def write_tensor(file, shape, size):
+        if len(shape) == 1:
+            file.write(b"\x80\x3f" * shape[0])  # norms of ones
+            return
+        while size > 0:
+            begin = 2 * generator.randrange(len(weights) // 4)  # so that rows differ
+            piece = weights[begin : begin + size]
+            file.write(piece)
+            size -= len(piece)
+
+    write_checkpoint(folder, LLAMA7B, write_tensor)
 
 
 def write_npy(path, rows, length):
