@@ -214,7 +214,8 @@ mq_status cmd_inspect(int count, char *const *argv) {
     const char *folder = NULL;
     cli_common common = {0};
     const cli_argument arguments[] = {
-        {"FOLDER", "plain model, master checkpoint, or slice", &folder}, {NULL, NULL, NULL}};
+        {"FOLDER", "plain model, master, or slice (not gptq, compressed-tensors, GGUF)", &folder},
+        {NULL, NULL, NULL}};
     const cli_option specs[] = {CLI_COMMON_OPTIONS(common)};
     const cli_command command = {
         .name = "inspect",

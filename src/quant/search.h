@@ -1,5 +1,6 @@
-/* The clip of a group by error search (docs/method.md, 2: "Start"): of the clips t·(min, max), the
- * one whose codes, each level with the scale and the middle that fit it best, leave the least
+/* The clip of a group by error search (docs/method.md, 2: "Starting values"): of the clips
+ * t·(min, max), the one whose codes, each level with the scale and the middle that fit it best,
+ * leave the least
  *
  *   Σ_r lambda_r · Σ_i h_i · (scale_r·level_r,i + middle_r - w_i)²
  *
