@@ -12,7 +12,7 @@
 # And two of a model with random weights and rows of 256 in one group, which GGUF holds in K-quants: 6 to 2 bits (6 and 3
 # fitted), and with symmetric zero points 6 and 3 exactly. And a Gemma 3 with random weights, whose windows are shorter than
 # the texts, the same in a model with images, and small Qwen 2, Qwen 3, Mistral, SmolLM3, Gemma 2, Granite, OLMo 2,
-# Phi-3 and Phi-4-mini models of random weights, at 8 and 4.
+# Phi-3 and Phi-4-mini models of random weights, at 8 and 4 (FAMILY_BITS).
 #
 # READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
 # BITS        the widths (default: 8,7,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
@@ -119,7 +119,7 @@ if [ $# -eq 0 ]; then
         "$work/demo-own-head" "$few" "$work/wide-rows" 6,5,4,3,2 "$work/wide-rows-symmetric" 6,3 \
         "$work/short-windows" 8,4
     for kind in $families; do
-        set -- "$@" "$work/random-$kind" 8,4
+        set -- "$@" "$work/random-$kind" "${FAMILY_BITS:-8,4}"
     done
 else
     for master; do # each with its widths
