@@ -55,29 +55,12 @@ static void print_provenance(const cJSON *object, const char *path) {
     }
 }
 
-/* What the refit measured of a width at its end; NAN: it had none, or the slice has layers of other
- * widths, too. */
-static double refit_kl(const cJSON *provenance, unsigned width) {
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
-    if (cJSON_HasObjectItem(slice, "layer_bits")) {
-        return NAN;
-    }
-    const cJSON *refit = cJSON_GetObjectItemCaseSensitive(provenance, "refit");
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(refit, "widths")) {
-        if (number_of(item, "bits") == width) {
-            return number_of(item, "kl_after");
-        }
-    }
-    return NAN;
-}
-
-static void print_widths(const mq_inspection *inspection, const cJSON *provenance) {
+static void print_widths(const mq_inspection *inspection) {
     cli_table table = {0};
     char bytes[CLI_CELL_SIZE];
     bool refitted = false;
     for (size_t i = 0; i < inspection->width_count; i++) {
-        refitted = refitted || isfinite(refit_kl(provenance, inspection->widths[i].width));
+        refitted = refitted || isfinite(inspection->widths[i].refit_kl);
     }
     cli_table_row(&table);
     cli_table_cell(&table, "bits");
@@ -96,9 +79,8 @@ static void print_widths(const mq_inspection *inspection, const cJSON *provenanc
         cli_table_cell(&table, "%.3f", width->bits_per_weight);
         cli_table_cell(&table, "%zu", width->bytes);
         cli_table_cell(&table, "%s", cli_show_bytes(bytes, width->bytes));
-        const double kl = refit_kl(provenance, width->width);
-        if (isfinite(kl)) {
-            cli_table_cell(&table, "%.4f", kl);
+        if (isfinite(width->refit_kl)) {
+            cli_table_cell(&table, "%.4f", width->refit_kl);
         } else if (refitted) {
             cli_table_cell(&table, "-");
         }
@@ -152,10 +134,10 @@ static void print_table(const mq_inspection *inspection, const char *folder) {
                             inspection->embedding_bits);
         }
     }
-    cJSON *provenance = inspection->provenance ? cJSON_Parse(inspection->provenance) : NULL;
     if (inspection->width_count > 0) {
-        print_widths(inspection, provenance);
+        print_widths(inspection);
     }
+    cJSON *provenance = inspection->provenance ? cJSON_Parse(inspection->provenance) : NULL;
     if (provenance) {
         cJSON *evaluations = cJSON_DetachItemFromObjectCaseSensitive(provenance, "evaluations");
         if (cJSON_IsArray(evaluations) && evaluations->child) {
@@ -203,6 +185,7 @@ static mq_status print_json(const mq_inspection *inspection, const char *folder)
         cli_json_bool(&json, width, "trained", inspection->widths[i].trained);
         cli_json_number(&json, width, "bits_per_weight", inspection->widths[i].bits_per_weight);
         cli_json_size(&json, width, "bytes", inspection->widths[i].bytes);
+        cli_json_number(&json, width, "refit_kl", inspection->widths[i].refit_kl);
     }
     if (inspection->provenance) {
         cli_json_raw(&json, json.root, "provenance", inspection->provenance);

@@ -5,22 +5,28 @@
 #include "matquant/names.h"
 #include "matquant/version.h"
 #include "store/folder.h"
+#include "store/readers.h"
 
-/* What the master's provenance says under `key`. One that is a slice itself (in the master's own
- * format) has it from its master, one level deeper, as `key_in_slice`. */
-static const cJSON *origin(const mq_master *master, const char *key, const char *key_in_slice) {
-    const cJSON *provenance = mq_master_provenance(master);
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
-    return cJSON_IsObject(slice) ? cJSON_GetObjectItemCaseSensitive(slice, key_in_slice)
-                                 : cJSON_GetObjectItemCaseSensitive(provenance, key);
+/* "tool" of a master is what made it, but of one that is a slice itself (in the master's own
+ * format) what cut it: that which made its master it has as "master_tool". */
+static const cJSON *maker_of(const cJSON *provenance) {
+    const bool is_slice = mq_provenance_slice(provenance) != NULL;
+    return mq_provenance_item(provenance, is_slice ? "master_tool" : "tool");
+}
+
+static void put_item(mq_json *json, cJSON *slice, const char *key, const cJSON *item) {
+    if (item != NULL) {
+        mq_json_put_copy(json, slice, key, item);
+    }
 }
 
 /* Which master: its name, and the digest of its matquant.json, which in turn has the CRC-32 of all
  * its tensors. */
 static mq_status put_master(mq_json *json, cJSON *slice, const mq_export_job *job, mq_error *err) {
     const char *folder = job->options->master;
+    const cJSON *provenance = mq_master_provenance(job->master);
     mq_json_put_text(json, slice, "master", job->master_name);
-    if (mq_master_provenance(job->master) == NULL) {
+    if (provenance == NULL) {
         return MQ_OK;
     }
     char *path = mq_path_join(folder, MQ_PROVENANCE_FILE);
@@ -34,16 +40,10 @@ static mq_status put_master(mq_json *json, cJSON *slice, const mq_export_job *jo
         return status;
     }
     mq_json_put_text(json, slice, "master_sha256", digest);
-    static const char *const kept[][2] = {{"tool", "master_tool"},
-                                          {"recipe", "recipe"},
-                                          {"source", "source"},
-                                          {"calibration", "calibration"},
-                                          {"model_card", "model_card"}};
+    put_item(json, slice, "master_tool", maker_of(provenance));
+    static const char *const kept[] = {"recipe", "source", "calibration", "model_card"};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
-        const cJSON *item = origin(job->master, kept[i][0], kept[i][1]);
-        if (item != NULL) {
-            mq_json_put_copy(json, slice, kept[i][1], item);
-        }
+        put_item(json, slice, kept[i], mq_provenance_item(provenance, kept[i]));
     }
     return MQ_OK;
 }
@@ -74,23 +74,6 @@ static void put_mixture(mq_json *json, cJSON *slice, const mq_export_job *job) {
     }
 }
 
-/* What the end-to-end refit did to this width. */
-static void put_refit(mq_json *json, cJSON *slice, const mq_export_job *job) {
-    const cJSON *refit = origin(job->master, "refit", "refit");
-    const cJSON *all = cJSON_GetObjectItemCaseSensitive(refit, "widths");
-    if (refit != NULL && all == NULL) { /* of a slice: that of its width */
-        mq_json_put_copy(json, slice, "refit", refit);
-    }
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, all) {
-        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
-        if (cJSON_IsNumber(bits) && bits->valuedouble == job->width) {
-            mq_json_put_copy(json, slice, "refit", item);
-            return;
-        }
-    }
-}
-
 /* Of `all`, what was measured at this width. */
 static void copy_evaluations(mq_json *json, cJSON *slice, const cJSON *all,
                              const mq_export_job *job) {
@@ -115,7 +98,7 @@ static void put_evaluations(mq_json *json, cJSON *slice, const mq_export_job *jo
         return;
     }
     const cJSON *provenance = mq_master_provenance(job->master);
-    const cJSON *of_slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    const cJSON *of_slice = mq_provenance_slice(provenance);
     copy_evaluations(json, slice, cJSON_GetObjectItemCaseSensitive(provenance, "evaluations"), job);
     copy_evaluations(json, slice, cJSON_GetObjectItemCaseSensitive(of_slice, "evaluations"), job);
 }
@@ -128,7 +111,8 @@ static void put_private(mq_json *json, cJSON *slice, const mq_plan *plan) {
         }
     }
     const cJSON *item = NULL; /* a slice has them under their plain names already */
-    cJSON_ArrayForEach(item, origin(plan->job->master, "private", "private")) {
+    cJSON_ArrayForEach(item,
+                       mq_provenance_item(mq_master_provenance(plan->job->master), "private")) {
         if (cJSON_IsString(item)) {
             mq_json_put_text(json, names, NULL, item->valuestring);
         }
@@ -149,7 +133,8 @@ mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export
     }
     put_mixture(&json, slice, plan->job);
     const mq_status status = put_master(&json, slice, plan->job, err);
-    put_refit(&json, slice, plan->job);
+    put_item(&json, slice, "refit",
+             mq_provenance_refit(mq_master_provenance(plan->job->master), plan->job->width));
     put_evaluations(&json, slice, plan->job);
     put_private(&json, slice, plan);
     return mq_json_take(out, &json, status, MQ_PROVENANCE_FILE, err);

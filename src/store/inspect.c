@@ -66,6 +66,13 @@ static mq_status take_provenance(mq_inspection *out, const cJSON *provenance, mq
     return out->provenance == NULL ? mq_fail_memory(err, "the provenance", 0) : MQ_OK;
 }
 
+/* What the provenance says of a width. */
+static mq_width_size told_of(const cJSON *provenance, unsigned width) {
+    return (mq_width_size){.width = width,
+                           .trained = mq_provenance_trained(provenance, width),
+                           .refit_kl = mq_provenance_refit_kl(provenance, width)};
+}
+
 /* --- masters ---------------------------------------------------------------------------------- */
 
 /* The size of the slice that `matquant slice` writes: in MLX's format where that can hold it, else
@@ -74,18 +81,16 @@ static mq_width_size measure_width(const mq_master *master, const mq_config *con
                                    unsigned width) {
     const mq_slice_size size = mq_slice_size_of(master, config, width);
     const double weights = (double)size.quantized_weights;
-    return (mq_width_size){.width = width,
-                           .trained = mq_provenance_trained(mq_master_provenance(master), width),
-                           .bits_per_weight =
-                               weights > 0 ? 8.0 * (double)size.quantized_bytes / weights : 0.0,
-                           .bytes = size.bytes};
+    mq_width_size out = told_of(mq_master_provenance(master), width);
+    out.bits_per_weight = weights > 0 ? 8.0 * (double)size.quantized_bytes / weights : 0.0;
+    out.bytes = size.bytes;
+    return out;
 }
 
 /* What a slice in the master's own format takes: it is not cut again. */
 static mq_width_size measure_slice(const mq_master *master, unsigned width, size_t weights) {
     const mq_tensors *tensors = mq_master_tensors(master);
-    mq_width_size size = {.width = width,
-                          .trained = mq_provenance_trained(mq_master_provenance(master), width)};
+    mq_width_size size = told_of(mq_master_provenance(master), width);
     size_t quantized = 0;
     for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
         const mq_tensor_info *info = mq_tensors_at(tensors, i);
@@ -115,8 +120,7 @@ static mq_status inspect_open_master(mq_inspection *out, const mq_master *master
     out->embedding_bits = mq_master_embedding_bits(master);
     unsigned widths[7];
     out->width_count = mq_master_widths(widths, master);
-    const bool is_slice =
-        cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(mq_master_provenance(master), "slice"));
+    const bool is_slice = mq_provenance_slice(mq_master_provenance(master)) != NULL;
     for (size_t i = 0; i < out->width_count; i++) {
         out->widths[i] = is_slice ? measure_slice(master, widths[i], out->quantized_weights)
                                   : measure_width(master, config, widths[i]);
@@ -159,12 +163,10 @@ static mq_status inspect_open_slice(mq_inspection *out, const mq_slice_reader *s
     }
     out->width_count = 1;
     double weights = (double)out->quantized_weights;
-    out->widths[0] = (mq_width_size){
-        .width = mq_slice_reader_width(slice),
-        .trained =
-            mq_provenance_trained(mq_slice_reader_provenance(slice), mq_slice_reader_width(slice)),
-        .bits_per_weight = weights > 0 ? 8.0 * (double)quantized_bytes / weights : 0.0,
-        .bytes = bytes};
+    mq_width_size *size = &out->widths[0];
+    *size = told_of(mq_slice_reader_provenance(slice), mq_slice_reader_width(slice));
+    size->bits_per_weight = weights > 0 ? 8.0 * (double)quantized_bytes / weights : 0.0;
+    size->bytes = bytes;
     mq_status status = add_file_sizes(&out->bytes, tensors, err);
     return status == MQ_OK ? take_provenance(out, mq_slice_reader_provenance(slice), err) : status;
 }

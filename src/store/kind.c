@@ -1,5 +1,3 @@
-#include "matquant/names.h"
-#include "matquant/quantize.h"
 #include "store/folder.h"
 #include "store/master.h"
 #include "store/readers.h"
@@ -52,8 +50,8 @@ static mq_status kind_of_provenance(mq_status status, const char *folder, mq_err
         mq_read_folder_json(&provenance, folder, MQ_PROVENANCE_FILE, true, NULL) != MQ_OK) {
         return status;
     }
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
-    const cJSON *format = cJSON_GetObjectItemCaseSensitive(slice, "format");
+    const cJSON *format =
+        cJSON_GetObjectItemCaseSensitive(mq_provenance_slice(provenance), "format");
     bool other = cJSON_IsString(format);
     static const char *const read[] = {"mlx", "safetensors", "matquant"};
     for (size_t i = 0; other && i < sizeof read / sizeof *read; i++) {
@@ -143,24 +141,4 @@ mq_status mq_folder_kind(mq_kind *kind, const char *folder, mq_error *err) {
     mq_free(path);
     cJSON_Delete(config);
     return status;
-}
-
-bool mq_provenance_trained(const cJSON *provenance, unsigned width) {
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
-    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(slice, "width");
-    const cJSON *recipe =
-        cJSON_GetObjectItemCaseSensitive(slice != NULL ? slice : provenance, "recipe");
-    const double wanted = cJSON_IsNumber(cut) ? cut->valuedouble : (double)width;
-    const cJSON *name = cJSON_GetObjectItemCaseSensitive(recipe, "name");
-    if (cJSON_IsString(name) &&
-        strcmp(name->valuestring, mq_name_at(mq_recipe_names(), MQ_RECIPE_RTN)) == 0) {
-        return false;
-    }
-    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits"), *item = NULL;
-    cJSON_ArrayForEach(item, bits) {
-        if (cJSON_IsNumber(item) && item->valuedouble == wanted) {
-            return true;
-        }
-    }
-    return false;
 }

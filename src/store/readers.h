@@ -1,4 +1,5 @@
-/* What stands behind mq_master_open (store/master.h), and the reader of slices in MLX's format. */
+/* What stands behind mq_master_open (store/master.h), what matquant.json says, and the reader of
+ * slices in MLX's format. */
 #ifndef MQ_STORE_READERS_H
 #define MQ_STORE_READERS_H
 
@@ -23,10 +24,26 @@ mq_role mq_master_role(unsigned *width, const mq_master *master, const mq_tensor
 /* The tensor that the model of this width uses in place of NAME, or NULL when it uses NAME. */
 const mq_tensor_info *mq_master_private(const mq_master *master, const char *name, unsigned width);
 
-/* Whether a width was trained, by what matquant.json says (NULL: nothing, false): recipe.bits, but
- * of recipe rtn none. A slice has its master's recipe, and says which width of it it is: with an
- * extra level it has one bit more. */
+/* --- matquant.json ---------------------------------------------------------------------------- */
+
+/* `provenance` is what matquant.json says; NULL, where there is none: nothing. Results point into
+ * it. */
+
+/* What a slice says of itself; NULL: it is no slice. */
+const cJSON *mq_provenance_slice(const cJSON *provenance);
+/* What a master says under `key` ("recipe", "source", "refit"...). What a slice has of that from
+ * its master stands one level deeper, in what it says of itself: for `key` it is looked up there.
+ * NULL: nothing. */
+const cJSON *mq_provenance_item(const cJSON *provenance, const char *key);
+/* Whether a width was trained: recipe.bits, but of recipe rtn none. A slice says which width of its
+ * master it is: with an extra level it has one bit more. */
 bool mq_provenance_trained(const cJSON *provenance, unsigned width);
+/* What the end-to-end refit did to a width ("bits", "kl_before", "kl_after"...); NULL: it had none.
+ * A slice has but its own. */
+const cJSON *mq_provenance_refit(const cJSON *provenance, unsigned width);
+/* KL(full precision ‖ the width) in nats a token, as the refit measured it at its end; NAN: it had
+ * none, or layers of the slice have other widths. */
+double mq_provenance_refit_kl(const cJSON *provenance, unsigned width);
 
 /* --- slices ----------------------------------------------------------------------------------- */
 

@@ -82,9 +82,7 @@ mq_status mq_verify_zero_points(const mq_verification *self, mq_error *err) {
 
 /* What the master's maker asked for; of a slice, what its master's did. NULL: nothing says so. */
 static const cJSON *recipe_of(const mq_verification *self) {
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
-    return cJSON_GetObjectItemCaseSensitive(cJSON_IsObject(slice) ? slice : self->provenance,
-                                            "recipe");
+    return mq_provenance_item(self->provenance, "recipe");
 }
 
 /* What says how large a layer's groups are: config.json, or for rows that its size does not divide
@@ -167,7 +165,7 @@ mq_status mq_verify_settings(const mq_verification *self, mq_error *err) {
     }
     /* A slice's codes are rounded already: there is nothing to round when they are read. */
     const char *rule = made_with(self, "slice_rule");
-    const bool cut = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice") != NULL;
+    const bool cut = mq_provenance_slice(self->provenance) != NULL;
     if (cut && rule != NULL &&
         strcmp(rule, mq_name_at(mq_slice_rule_names(), MQ_SLICE_ROUND)) == 0) {
         rule = mq_name_at(mq_slice_rule_names(), MQ_SLICE_TOP);

@@ -30,7 +30,7 @@ static bool find_linear(size_t *out, size_t *in, const mq_verification *self, co
 /* A slice says in matquant.json which of its tensors were private to its width: those may differ
  * from the source's. */
 static bool was_private(const mq_verification *self, const char *name) {
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
+    const cJSON *slice = mq_provenance_slice(self->provenance);
     const cJSON *names = cJSON_GetObjectItemCaseSensitive(slice, "private"), *item = NULL;
     cJSON_ArrayForEach(item, names) {
         if (cJSON_IsString(item) && strcmp(item->valuestring, name) == 0) {
@@ -47,7 +47,7 @@ static mq_status note(const mq_verification *self, const mq_error *problem, mq_e
 /* The element type that a slice's plain weights were converted to, as matquant.json says it; NULL:
  * they are the source's bytes. */
 static const char *converted_to(const mq_verification *self) {
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
+    const cJSON *slice = mq_provenance_slice(self->provenance);
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(slice, "dtype"));
 }
 

@@ -53,11 +53,8 @@ static mq_status check_file(const mq_verification *self, const char *name, const
 
 /* The digest that matquant.json has of the source's file; NULL: none. */
 static const char *listed_digest(const mq_verification *self, const char *name) {
-    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(self->provenance, "slice");
-    const cJSON *files = cJSON_GetObjectItemCaseSensitive(
-        cJSON_IsObject(slice) ? slice : self->provenance, "source");
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, files) {
+    cJSON_ArrayForEach(item, mq_provenance_item(self->provenance, "source")) {
         const cJSON *file = cJSON_GetObjectItemCaseSensitive(item, "file");
         const cJSON *digest = cJSON_GetObjectItemCaseSensitive(item, "sha256");
         if (cJSON_IsString(file) && cJSON_IsString(digest) &&

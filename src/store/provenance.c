@@ -1,0 +1,60 @@
+/* What matquant.json says, of a master and of what was cut from it. */
+#include <math.h>
+#include <string.h>
+
+#include "matquant/names.h"
+#include "matquant/quantize.h"
+#include "store/readers.h"
+
+const cJSON *mq_provenance_slice(const cJSON *provenance) {
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    return cJSON_IsObject(slice) ? slice : NULL;
+}
+
+const cJSON *mq_provenance_item(const cJSON *provenance, const char *key) {
+    const cJSON *slice = mq_provenance_slice(provenance);
+    return cJSON_GetObjectItemCaseSensitive(slice != NULL ? slice : provenance, key);
+}
+
+bool mq_provenance_trained(const cJSON *provenance, unsigned width) {
+    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(mq_provenance_slice(provenance), "width");
+    const cJSON *recipe = mq_provenance_item(provenance, "recipe");
+    const double wanted = cJSON_IsNumber(cut) ? cut->valuedouble : (double)width;
+    const cJSON *name = cJSON_GetObjectItemCaseSensitive(recipe, "name");
+    if (cJSON_IsString(name) &&
+        strcmp(name->valuestring, mq_name_at(mq_recipe_names(), MQ_RECIPE_RTN)) == 0) {
+        return false;
+    }
+    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits"), *item = NULL;
+    cJSON_ArrayForEach(item, bits) {
+        if (cJSON_IsNumber(item) && item->valuedouble == wanted) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const cJSON *mq_provenance_refit(const cJSON *provenance, unsigned width) {
+    const cJSON *refit = mq_provenance_item(provenance, "refit");
+    if (mq_provenance_slice(provenance) != NULL) {
+        return refit;
+    }
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(refit, "widths")) {
+        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
+        if (cJSON_IsNumber(bits) && bits->valuedouble == width) {
+            return item;
+        }
+    }
+    return NULL;
+}
+
+double mq_provenance_refit_kl(const cJSON *provenance, unsigned width) {
+    const cJSON *slice = mq_provenance_slice(provenance);
+    if (cJSON_GetObjectItemCaseSensitive(slice, "layer_bits") != NULL) {
+        return NAN; /* measured was the width alone */
+    }
+    const cJSON *kl =
+        cJSON_GetObjectItemCaseSensitive(mq_provenance_refit(provenance, width), "kl_after");
+    return cJSON_IsNumber(kl) ? kl->valuedouble : NAN;
+}
