@@ -71,7 +71,7 @@ const char *cli_closest(const char *mistyped, const char *const *names, size_t c
     return best;
 }
 
-/* Of a command; quantize has 54. */
+/* Of a command. */
 #define MOST_OPTIONS 96
 
 static const char *closest_option(const cli_command *command, const char *mistyped) {

@@ -221,6 +221,8 @@ size_t mq_block_pieces_bf16(const mq_config *config, mq_linear linear);
 void mq_block_gated_bf16(const mq_block_pass *pass, const mq_rows *slab);
 void mq_block_gated_backward_bf16(const mq_block_pass *pass, const mq_rows *slab);
 
+/* --- norms, and the parts of a block, with products of either kind ---------------------------- */
+
 /* y = n(x) of rows->count tokens; arrays begin at the first of them. y may be x. Where the
  * architecture has no such norm n(x) is x (not of queries and keys, which then need no call). */
 void mq_block_norm(float *y, const float *x, const mq_block_pass *pass, mq_norm norm,

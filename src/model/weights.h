@@ -88,7 +88,7 @@ mq_status mq_head_score(const mq_head_scores *out, const mq_head_side *model,
 /* Bytes that scoring count tokens of one or two models holds at most. */
 size_t mq_head_memory(const mq_config *config, size_t count);
 
-/* Full logits[count, vocab_size], for tests and sampling of few tokens. */
+/* Full logits[count, vocab_size], for tests and tests/tools/logits.c. */
 mq_status mq_head_logits(float *logits, const mq_model *model, const float *hidden, size_t count,
                          const mq_context *context, mq_error *err);
 

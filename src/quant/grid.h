@@ -20,9 +20,9 @@ typedef enum mq_grid_start {
                           clip grid at OmniQuant's */
     MQ_START_RANGE,    /* the smallest and the largest weight (recipe rtn) */
     MQ_START_SEARCH    /* the clip of the least error over the widths, and nothing is learned from
-                          there on (embeddings): codes are rounded at 8 bits, and every width gets its
-                          least-squares pair, of numbers that bfloat16 has, too. values and step are
-                          not to be called. The clip grid: with a float zero point only */
+                          there on (embeddings): codes are rounded at 8 bits, and every width gets
+                          its least-squares pair, of numbers that bfloat16 has, too. values and
+                          step are not to be called. The clip grid: with a float zero point only */
 } mq_grid_start;
 
 /* What all linears of a run have in common. */
@@ -95,12 +95,8 @@ void mq_grid_carve(mq_grid *grid, const mq_grid_class *class_, const mq_grid_opt
 
 /* --- from a finished grid to the stored numbers (finish.c) ------------------------------------ */
 
-/* Fills quantized (its arrays exist, for every width to serve): codes; for trained widths the
- * learned pair, if a step visited them or their codes were made for it; for all others the
- * least-squares pair under gram. Pairs are rounded to float16, the bias so that it makes up for the
- * rounding of its scale; or by mq_symmetric_pair, where the grid's zero point is symmetric.
- * scratch: 2·width_count arrays [out, groups] as mq_finish_scratch carves them. */
 typedef struct mq_finish_scratch {
+    /* [width_count] arrays [out, groups], carved */
     float *scale[MQ_MAX_WIDTHS], *middle[MQ_MAX_WIDTHS];
     const bool *visited; /* [width_count]: whether any step saw the width's loss; NULL: all did */
     const mq_compensation *compensation; /* NULL: codes stay as the grid rounds them */
@@ -109,7 +105,11 @@ typedef struct mq_finish_scratch {
 
 void mq_finish_scratch_carve(mq_finish_scratch *scratch, const mq_grid_options *options, size_t out,
                              size_t groups, mq_slab *slab);
-/* False when a pair does not fit in float16 (never for weights that themselves would). */
+/* Fills quantized (its arrays exist, for every width to serve): codes; for trained widths the
+ * learned pair, if a step visited them or their codes were made for it; for all others the
+ * least-squares pair under gram. Pairs are rounded to float16, the bias so that it makes up for the
+ * rounding of its scale; or by mq_symmetric_pair, where the grid's zero point is symmetric. False
+ * when a pair does not fit in float16 (never for weights that themselves would). */
 bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *gram,
                     mq_slice_rule rule, const mq_finish_scratch *scratch);
 

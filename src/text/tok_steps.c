@@ -199,7 +199,7 @@ mq_status mq_normalize(const char **out, size_t *out_size, mq_bytes buffers[2],
                        size_t size, mq_error *err) {
     *out = text;
     *out_size = size;
-    for (size_t i = 0; i<normalizer->count && * out_size> 0; i++) {
+    for (size_t i = 0; *out_size > 0 && i < normalizer->count; i++) {
         mq_bytes *buffer = &buffers[i & 1];
         mq_status status =
             mq_step_transform(buffer, &normalizer->items[i], matcher, *out, *out_size, true, err);

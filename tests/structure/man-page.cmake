@@ -1,6 +1,6 @@
 # cmake -D PROGRAM=FILE -D PAGE=FILE -P man-page.cmake
 #
-# Every verb that `matquant --help` lists has a section in the man page, and every option of `matquant VERB --help` is
+# The verbs that `matquant --help` lists are those with a section in the man page, and every option of `matquant VERB --help` is
 # named there or in the section that holds for all, once; neither names an option that the verb does not have.
 
 cmake_minimum_required(VERSION 3.22)
@@ -36,11 +36,20 @@ function(documented_options result title)
     set(${result} ${options} PARENT_SCOPE)
 endfunction()
 
+# The verbs: what the overview lists under "Commands:", and the page has sections for.
+string(REGEX REPLACE ".*\nCommands:\n" "\n" commands "${overview}")
+string(REGEX REPLACE "\n\n.*" "\n" commands "${commands}")
+string(REGEX MATCHALL "\n  [a-z]+ " verbs "${commands}")
+list(TRANSFORM verbs STRIP)
+string(REGEX MATCHALL "\n\\.SS matquant [a-z]+" documented_verbs "${page}")
+list(TRANSFORM documented_verbs REPLACE ".* " "")
+if(NOT verbs OR NOT "${verbs}" STREQUAL "${documented_verbs}")
+    string(APPEND wrong "\n  --help lists the commands '${verbs}', the man page '${documented_verbs}'")
+endif()
+string(REPLACE ";" "|" any_verb "${verbs}")
+
 documented_options(common "Options of every command")
-foreach(verb IN ITEMS quantize slice eval inspect verify)
-    if(NOT overview MATCHES "\n +(matquant )?${verb} ")
-        string(APPEND wrong "\n  --help does not list ${verb}")
-    endif()
+foreach(verb IN LISTS verbs)
     execute_process(COMMAND ${PROGRAM} ${verb} --help OUTPUT_VARIABLE help RESULT_VARIABLE status)
     if(NOT status EQUAL 0)
         string(APPEND wrong "\n  ${verb} --help: status ${status}")
@@ -50,7 +59,7 @@ foreach(verb IN ITEMS quantize slice eval inspect verify)
 
     string(REGEX REPLACE "[];[]" " " help " ${help}")
     # "slice --dtype" is the other verb's.
-    string(REGEX REPLACE "[ (\n](quantize|slice|eval|inspect|verify)[ \n]+--[a-z-]+" " " help "${help}")
+    string(REGEX REPLACE "[ (\n](${any_verb})[ \n]+--[a-z-]+" " " help "${help}")
     string(REGEX MATCHALL "[ \n]--?[a-z][a-z0-9-]*" options "${help}")
     list(TRANSFORM options STRIP)
     list(REMOVE_DUPLICATES options)
