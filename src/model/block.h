@@ -137,15 +137,21 @@ void mq_block_gram_add(double *squares, float *matrix, mq_linear linear,
                        const mq_block_weights *weights, const mq_block_shape *shape,
                        mq_activations *activations, const mq_context *context);
 
-/* --- a block's float32 parameters in memory --------------------------------------------------- */
+/* --- a block's parameters in memory ----------------------------------------------------------- */
 
 typedef struct mq_block_params {
     float *linear[MQ_LINEAR_COUNT], *bias[MQ_LINEAR_COUNT], *norm[MQ_NORM_COUNT];
+    mq_bf16 *rounded[MQ_LINEAR_COUNT]; /* [out, in]: as products of bfloat16 operands want it; NULL:
+                                          there is no room for it */
 } mq_block_params;
 
+/* Sets up the struct, without room for rounded weights. */
 void mq_block_params_carve(mq_block_params *out, mq_slab *slab, const mq_config *config);
 /* The same but for the linears' weights, which are NULL. */
 void mq_block_params_carve_rest(mq_block_params *out, mq_slab *slab, const mq_config *config);
+/* After either: room for the rounded weights of the linears that are wanted (NULL: of all). */
+void mq_block_params_carve_rounded(mq_block_params *params, mq_slab *slab, const mq_config *config,
+                                   const bool wanted[MQ_LINEAR_COUNT]);
 /* Reads layer's parameters through model->weights; norms with 1 added where the architecture says
  * so. */
 mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, size_t layer,
@@ -153,10 +159,14 @@ mq_status mq_block_params_load(mq_block_params *params, const mq_model *model, s
 /* The same but for the weights of some linears, which the caller fills in. */
 mq_status mq_block_params_load_rest(mq_block_params *params, const mq_model *model, size_t layer,
                                     const bool skip_weight[MQ_LINEAR_COUNT], mq_error *err);
+/* Rounds the weights of each linear that has room for it, but of those to skip (NULL: none). */
+void mq_block_params_round(const mq_block_params *params, const mq_config *config,
+                           const bool skip[MQ_LINEAR_COUNT]);
+/* For products of float32 operands. */
 mq_block_weights mq_block_params_view(const mq_block_params *params);
-/* rounded[out, in]: a linear's weights for products of bfloat16 operands. */
-void mq_block_params_round(mq_bf16 *rounded, const mq_block_params *params, const mq_config *config,
-                           mq_linear linear);
+/* For products of bfloat16 ones, of the rounded weights; where there is room for none of these, the
+ * same as mq_block_params_view. */
+mq_block_weights mq_block_params_view_bf16(const mq_block_params *params);
 
 /* --- a whole model, block by block ------------------------------------------------------------ */
 

@@ -1,13 +1,10 @@
 /* A whole model, block by block: one block's weights in memory, all sequences pass through it. */
-#include <string.h>
-
 #include "base/error.h"
 #include "model/block.h"
 
 typedef struct forward {
     const mq_gemm_bf16 *gemm; /* NULL: float32 products */
     mq_block_params params;
-    mq_bf16 *rounded[MQ_LINEAR_COUNT]; /* params.linear, with gemm */
     mq_activations *activations;
     mq_rotations rotations;
     mq_slab memory;
@@ -21,10 +18,8 @@ typedef struct forward_size {
 static void forward_carve(forward *f, mq_slab *slab, const mq_config *config,
                           const forward_size *size, const mq_context *context) {
     mq_block_params_carve(&f->params, slab, config);
-    for (int i = 0; f->gemm != NULL && i < MQ_LINEAR_COUNT; i++) {
-        size_t out, in;
-        mq_config_linear_shape(&out, &in, config, (mq_linear)i);
-        f->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
+    if (f->gemm != NULL) {
+        mq_block_params_carve_rounded(&f->params, slab, config, NULL);
     }
     mq_rotations_carve(&f->rotations, slab, config, size->positions);
     const mq_activations_use use = {.config = config,
@@ -80,19 +75,6 @@ size_t mq_model_forward_memory(const mq_forward_run *run, const mq_context *cont
     return slab.overflow ? SIZE_MAX : slab.used;
 }
 
-/* The block's weights as products want them. */
-static mq_block_weights weights_of(const forward *f, const mq_config *config) {
-    mq_block_weights weights = mq_block_params_view(&f->params);
-    if (f->gemm == NULL) {
-        return weights;
-    }
-    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        mq_block_params_round(f->rounded[i], &f->params, config, (mq_linear)i);
-    }
-    memcpy(weights.linear_bf16, f->rounded, sizeof f->rounded);
-    return weights;
-}
-
 static mq_status forward_block(float *hidden, forward *f, const mq_forward_run *run, size_t layer,
                                const mq_context *context, mq_error *err) {
     const mq_config *config = &run->model->config;
@@ -101,7 +83,8 @@ static mq_status forward_block(float *hidden, forward *f, const mq_forward_run *
     if (status != MQ_OK) {
         return status;
     }
-    const mq_block_weights weights = weights_of(f, config);
+    mq_block_params_round(&f->params, config, NULL);
+    const mq_block_weights weights = mq_block_params_view_bf16(&f->params);
     for (size_t first = 0; status == MQ_OK && first < run->sequences; first += batch) {
         status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {

@@ -1,4 +1,6 @@
-/* One block's float32 parameters in memory. */
+/* One block's parameters in memory. */
+#include <string.h>
+
 #include "base/error.h"
 #include "model/block.h"
 
@@ -25,6 +27,17 @@ void mq_block_params_carve_rest(mq_block_params *out, mq_slab *slab, const mq_co
     for (size_t i = 0; i < MQ_NORM_COUNT; i++) {
         const size_t size = mq_config_norm_size(config, (mq_norm)i);
         out->norm[i] = size != 0 ? mq_carve(slab, size, sizeof(float)) : NULL;
+    }
+}
+
+void mq_block_params_carve_rounded(mq_block_params *params, mq_slab *slab, const mq_config *config,
+                                   const bool wanted[MQ_LINEAR_COUNT]) {
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, (mq_linear)i);
+        if (wanted == NULL || wanted[i]) {
+            params->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
+        }
     }
 }
 
@@ -76,6 +89,25 @@ mq_status mq_block_params_load_rest(mq_block_params *params, const mq_model *mod
     return status == MQ_OK ? MQ_OK : mq_error_in_file(err, status, model->folder);
 }
 
+static void round_linear(mq_bf16 *rounded, const float *weight, const mq_config *config,
+                         mq_linear linear) {
+    size_t out, in;
+    mq_config_linear_shape(&out, &in, config, linear);
+#pragma omp parallel for schedule(static)
+    for (size_t row = 0; row < out; row++) {
+        mq_bf16_round_all(rounded + row * in, weight + row * in, in);
+    }
+}
+
+void mq_block_params_round(const mq_block_params *params, const mq_config *config,
+                           const bool skip[MQ_LINEAR_COUNT]) {
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        if (params->rounded[i] != NULL && (skip == NULL || !skip[i])) {
+            round_linear(params->rounded[i], params->linear[i], config, (mq_linear)i);
+        }
+    }
+}
+
 mq_block_weights mq_block_params_view(const mq_block_params *params) {
     mq_block_weights view = {0};
     for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {
@@ -88,12 +120,8 @@ mq_block_weights mq_block_params_view(const mq_block_params *params) {
     return view;
 }
 
-void mq_block_params_round(mq_bf16 *rounded, const mq_block_params *params, const mq_config *config,
-                           mq_linear linear) {
-    size_t out, in;
-    mq_config_linear_shape(&out, &in, config, linear);
-#pragma omp parallel for schedule(static)
-    for (size_t row = 0; row < out; row++) {
-        mq_bf16_round_all(rounded + row * in, params->linear[linear] + row * in, in);
-    }
+mq_block_weights mq_block_params_view_bf16(const mq_block_params *params) {
+    mq_block_weights view = mq_block_params_view(params);
+    memcpy(view.linear_bf16, params->rounded, sizeof params->rounded);
+    return view;
 }

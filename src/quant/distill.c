@@ -23,9 +23,9 @@ static void carve_block(mq_distill *distill, mq_slab *slab) {
             distill->params.linear[i] = mq_carve(slab, out, in * sizeof(float));
         }
         distill->codes[i] = mq_carve(slab, out, in);
-        if (distill->setup.gemm != NULL) {
-            distill->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
-        }
+    }
+    if (distill->setup.gemm != NULL) {
+        mq_block_params_carve_rounded(&distill->params, slab, config, NULL);
     }
     mq_rotations_carve(&distill->rotations, slab, config, distill->setup.length);
 }
@@ -371,20 +371,16 @@ static bool wants_bf16(const mq_distill *distill, const mq_student *student) {
 
 /* The layer's weights as products want them. */
 static mq_block_weights weights_of(const mq_distill *distill, const mq_student *student) {
-    mq_block_weights weights = mq_block_params_view(&distill->params);
-    for (int i = 0; wants_bf16(distill, student) && i < MQ_LINEAR_COUNT; i++) {
-        weights.linear_bf16[i] = distill->rounded[i];
-    }
-    return weights;
+    return wants_bf16(distill, student) ? mq_block_params_view_bf16(&distill->params)
+                                        : mq_block_params_view(&distill->params);
 }
 
 static mq_status load(mq_distill *distill, const mq_student *student, size_t index, size_t layer,
                       mq_error *err) {
     mq_status status = mq_check_interrupt(distill->context, err);
     if (status == MQ_OK) {
-        status = mq_student_load(&distill->params,
-                                 wants_bf16(distill, student) ? distill->rounded : NULL,
-                                 distill->codes, student, layer, err);
+        status = mq_student_load(&distill->params, wants_bf16(distill, student), distill->codes,
+                                 student, layer, err);
     }
     distill->loaded_student = index;
     distill->loaded_layer = status == MQ_OK ? layer : NOWHERE;

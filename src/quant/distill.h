@@ -30,13 +30,12 @@ typedef struct mq_distill {
     float *gradient[MQ_MAX_WIDTHS + 1]; /* [batch·length, hidden_size] for each student, and a spare
                                            one */
     mq_block_params params;             /* of the block that is being worked on */
-    mq_bf16 *rounded[MQ_LINEAR_COUNT];  /* params.linear, for products of bfloat16 operands */
     uint8_t *codes[MQ_LINEAR_COUNT];    /* of that block */
     float *final_norm;                  /* [hidden_size]: gradient */
     float *stored_norm;                 /* [hidden_size]: a student's final norm as it is stored */
     mq_distill_inside *inside;          /* [inside_count] */
     size_t inside_count;
-    size_t loaded_student, loaded_layer; /* whose params, rounded and codes are */
+    size_t loaded_student, loaded_layer; /* whose params and codes are */
     mq_head_gradient *head;
     mq_rotations rotations;
     size_t *order;  /* [train]: sequences in the order of the epoch */

@@ -43,13 +43,11 @@ static mq_block_shape shape_of(const mq_learner *learner, size_t layer, size_t s
  * text would: how good the stored numbers are is for eval to say, in float32
  * (tests/bench/RESULTS.md, "The teacher in bfloat16"). */
 static mq_block_weights weights_of(const mq_learner *learner, size_t k) {
-    mq_block_weights weights = mq_block_params_view(&learner->params);
+    mq_block_weights weights = mq_block_params_view_bf16(&learner->params);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
-        const bool quantized = learner->grid[i].groups > 0;
-        if (learner->gemm != NULL) {
-            weights.linear_bf16[i] = quantized ? learner->values[i][k].bf16 : learner->rounded[i];
-        } else if (quantized) {
+        if (learner->grid[i].groups > 0) { /* of the two one is there */
             weights.linear[i] = learner->values[i][k].f32;
+            weights.linear_bf16[i] = learner->values[i][k].bf16;
         }
     }
     return weights;
@@ -108,16 +106,16 @@ static void gram_end(mq_learner *learner) {
 /* The block's weights of full precision: of bfloat16 in the room of a width's values, which are
  * made later. */
 static mq_block_weights full_weights(const mq_learner *learner) {
-    mq_block_weights weights = mq_block_params_view(&learner->params);
-    for (int i = 0; learner->gemm != NULL && i < MQ_LINEAR_COUNT; i++) {
-        weights.linear_bf16[i] = learner->rounded[i];
-        if (learner->grid[i].groups > 0) {
-            mq_block_params_round(learner->values[i][0].bf16, &learner->params,
-                                  &learner->model->config, (mq_linear)i);
-            weights.linear_bf16[i] = learner->values[i][0].bf16;
+    mq_block_params params = learner->params;
+    bool kept[MQ_LINEAR_COUNT]; /* which loading has rounded */
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        kept[i] = learner->grid[i].groups == 0;
+        if (!kept[i]) {
+            params.rounded[i] = learner->values[i][0].bf16;
         }
     }
-    return weights;
+    mq_block_params_round(&params, &learner->model->config, kept);
+    return mq_block_params_view_bf16(&params);
 }
 
 mq_status mq_learner_teach(mq_learner *learner, size_t layer, mq_error *err) {

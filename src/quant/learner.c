@@ -47,6 +47,19 @@ static void carve_compensation(mq_learner *learner, mq_slab *slab) {
     work->memory = mq_carve(slab, work->threads, work->bytes);
 }
 
+static void carve_params(mq_learner *learner, mq_slab *slab, bool learn) {
+    const mq_selection *selection = learner->selection;
+    const mq_config *config = &learner->model->config;
+    bool kept[MQ_LINEAR_COUNT];
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        kept[i] = mq_selection_keeps(selection, selection->blocks, i);
+    }
+    mq_block_params_carve(&learner->params, slab, config);
+    if (learn && learner->gemm != NULL) {
+        mq_block_params_carve_rounded(&learner->params, slab, config, kept);
+    }
+}
+
 static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) {
     size_t out, in;
     mq_config_linear_shape(&out, &in, &learner->model->config, (mq_linear)i);
@@ -61,10 +74,6 @@ static void carve_linear(mq_learner *learner, int i, mq_slab *slab, bool learn) 
     }
     for (size_t c = 0; !learn && learner->gram[i] != NULL && c < in; c++) {
         learner->gram[i][c] = 1.0f; /* without text every input weighs the same */
-    }
-    if (learn && learner->gemm != NULL &&
-        mq_selection_keeps(learner->selection, learner->selection->blocks, i)) {
-        learner->rounded[i] = mq_carve(slab, out, in * sizeof(mq_bf16));
     }
     if (groups == 0) {
         return;
@@ -123,7 +132,7 @@ void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size
     learner->grid_class = mq_recipe_grid_class(learner->options);
     learner->chains = (mq_chains){.sequences = sequences, .length = length};
     learner->batch = learner->options->batch < sequences ? learner->options->batch : sequences;
-    mq_block_params_carve(&learner->params, slab, &learner->model->config);
+    carve_params(learner, slab, learn);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         carve_linear(learner, i, slab, learn);
     }
@@ -151,14 +160,13 @@ mq_status mq_learner_load(mq_learner *learner, size_t layer, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
+    bool quantized[MQ_LINEAR_COUNT];
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         learner->grid[i].groups = learner->selection->groups[layer][i];
         learner->quantized[i].groups = learner->grid[i].groups;
-        if (learner->rounded[i] != NULL && learner->grid[i].groups == 0) {
-            mq_block_params_round(learner->rounded[i], &learner->params, &learner->model->config,
-                                  (mq_linear)i);
-        }
+        quantized[i] = learner->grid[i].groups > 0;
     }
+    mq_block_params_round(&learner->params, &learner->model->config, quantized);
     return MQ_OK;
 }
 

@@ -30,10 +30,9 @@ typedef struct mq_learner {
     size_t batch; /* sequences a step */
 
     mq_chains chains;
-    mq_block_params params; /* the block at full precision */
-    mq_bf16
-        *rounded[MQ_LINEAR_COUNT]; /* with gemm: its linears that are not quantized, [out, in] */
-    mq_let let;                    /* of options->let */
+    mq_block_params params; /* the block at full precision; with gemm rounded, too, what of it is
+                               not quantized */
+    mq_let let;             /* of options->let */
     mq_grid grid[MQ_LINEAR_COUNT]; /* grid.groups == 0: not quantized in this block */
     mq_values values[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS]; /* f32, or with gemm bf16 */
     float *gradients[MQ_LINEAR_COUNT][MQ_MAX_WIDTHS];

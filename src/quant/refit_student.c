@@ -314,25 +314,22 @@ static mq_status load_linear(float *weights, mq_bf16 *rounded, uint8_t *codes,
     return mq_first_error_take(&failed, err);
 }
 
-mq_status mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,
-                          uint8_t *const codes[MQ_LINEAR_COUNT], const mq_student *student,
-                          size_t layer, mq_error *err) {
+mq_status mq_student_load(mq_block_params *params, bool bf16, uint8_t *const codes[MQ_LINEAR_COUNT],
+                          const mq_student *student, size_t layer, mq_error *err) {
     bool skip[MQ_LINEAR_COUNT];
     mq_status status = MQ_OK;
     for (int i = 0; status == MQ_OK && i < MQ_LINEAR_COUNT; i++) {
         skip[i] = student->pairs[layer][i].groups > 0;
         if (skip[i]) {
-            status = load_linear(rounded ? NULL : params->linear[i], rounded ? rounded[i] : NULL,
+            status = load_linear(bf16 ? NULL : params->linear[i], bf16 ? params->rounded[i] : NULL,
                                  codes[i], student, layer, (mq_linear)i, err);
         }
     }
     if (status == MQ_OK) {
         status = mq_block_params_load_rest(params, &student->model, layer, skip, err);
     }
-    for (int i = 0; status == MQ_OK && rounded && i < MQ_LINEAR_COUNT; i++) {
-        if (!skip[i]) {
-            mq_block_params_round(rounded[i], params, &student->model.config, (mq_linear)i);
-        }
+    if (status == MQ_OK && bf16) {
+        mq_block_params_round(params, &student->model.config, skip);
     }
     return status;
 }

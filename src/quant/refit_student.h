@@ -74,12 +74,10 @@ static inline mq_adam mq_refit_adam(double rate, double rate_rounding, size_t st
     return adam;
 }
 
-/* A layer's parameters, and the codes[linear][out, in] that its weights were made of. With
- * rounded[linear][out, in] (NULL: not wanted) all its weights are there in bfloat16, and in params
- * those alone that are not quantized. */
-mq_status mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,
-                          uint8_t *const codes[MQ_LINEAR_COUNT], const mq_student *student,
-                          size_t layer, mq_error *err);
+/* A layer's parameters, and the codes[linear][out, in] that its weights were made of. bf16: all its
+ * weights are there rounded, and in float32 those alone that are not quantized. */
+mq_status mq_student_load(mq_block_params *params, bool bf16, uint8_t *const codes[MQ_LINEAR_COUNT],
+                          const mq_student *student, size_t layer, mq_error *err);
 /* One step of Adam on the pairs of a linear's rows [first, first + rows) for gradient[rows, in] of
  * the loss by their weights, on the calling thread; codes[out, in] are the linear's. */
 void mq_student_step_rows(mq_student *student, size_t layer, mq_linear linear, size_t first,

@@ -37,7 +37,6 @@ typedef struct bench {
     bool cpu, bf16;
     mq_context *context;
     mq_gemm_bf16 *gemm; /* NULL: there is none */
-    mq_bf16 *rounded[MQ_LINEAR_COUNT];
     mq_slab slab;
     mq_block_params weights, grads;
     mq_activations *activations;
@@ -53,12 +52,8 @@ static void carve(bench *b) {
     const mq_config *config = &b->config;
     mq_slab *slab = &b->slab;
     mq_block_params_carve(&b->weights, slab, config);
+    mq_block_params_carve_rounded(&b->weights, slab, config, NULL);
     mq_block_params_carve(&b->grads, slab, config);
-    for (mq_linear linear = 0; linear < MQ_LINEAR_COUNT; linear++) {
-        size_t out, in;
-        mq_config_linear_shape(&out, &in, config, linear);
-        b->rounded[linear] = mq_carve(slab, out * in, sizeof(mq_bf16));
-    }
     const mq_activations_use use = {.config = config,
                                     .sequences = SEQUENCES,
                                     .length = LENGTH,
@@ -90,8 +85,8 @@ static void fill(bench *b) {
         size_t out, in;
         mq_config_linear_shape(&out, &in, &b->config, linear);
         randomize(b->weights.linear[linear], out * in, 0.05F, &random);
-        mq_bf16_round_all(b->rounded[linear], b->weights.linear[linear], out * in);
     }
+    mq_block_params_round(&b->weights, &b->config, NULL);
     for (mq_norm norm = 0; norm < MQ_NORM_COUNT; norm++) {
         for (size_t i = 0; i < mq_config_norm_size(&b->config, norm); i++) {
             b->weights.norm[norm][i] = 1.0F;
@@ -146,8 +141,7 @@ static void products_of_rows(const mq_block_pass *pass, const mq_rows *rows, boo
 /* The same in bfloat16, by the block's own calls on its own arrays. */
 static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool backward) {
     const mq_block_shape shape = {.config = &b->config, .sequences = SEQUENCES, .length = LENGTH};
-    mq_block_weights weights = {0};
-    memcpy(weights.linear_bf16, b->rounded, sizeof b->rounded);
+    const mq_block_weights weights = mq_block_params_view_bf16(&b->weights);
     mq_block_pass pass = {.kernels = mq_kernels_get(),
                           .config = &b->config,
                           .weights = &weights,
@@ -242,11 +236,9 @@ static double run_once(bench *b, int what) {
                                   .length = LENGTH,
                                   .cos_table = b->cos_table,
                                   .sin_table = b->sin_table};
-    mq_block_weights weights = mq_block_params_view(&b->weights);
+    const mq_block_weights weights =
+        b->bf16 ? mq_block_params_view_bf16(&b->weights) : mq_block_params_view(&b->weights);
     mq_block_grads grads = {0};
-    if (b->bf16) {
-        memcpy(weights.linear_bf16, b->rounded, sizeof b->rounded);
-    }
     memcpy(grads.linear, b->grads.linear, sizeof grads.linear);
     const double start = now(b->cpu);
     switch (what) {

@@ -61,10 +61,10 @@ mq_status __wrap_mq_distill_measure(double *kl, mq_distill *distill, mq_student 
     return status;
 }
 
-mq_status __wrap_mq_student_load(mq_block_params *params, mq_bf16 *const *rounded,
+mq_status __wrap_mq_student_load(mq_block_params *params, bool bf16,
                                  uint8_t *const block_codes[MQ_LINEAR_COUNT],
                                  const mq_student *student, size_t layer, mq_error *err) {
-    TIMED(LOADING, __real_mq_student_load(params, rounded, block_codes, student, layer, err));
+    TIMED(LOADING, __real_mq_student_load(params, bf16, block_codes, student, layer, err));
 }
 
 mq_status __wrap_mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory,

@@ -30,7 +30,6 @@ typedef struct fixture {
     mq_gemm_bf16 *gemm;
     mq_slab slab;
     mq_block_params params, grads;
-    mq_bf16 *rounded[MQ_LINEAR_COUNT];
     mq_activations *activations;
     float *x, *y, *dy, *dx, *cos_table, *sin_table;
 } fixture;
@@ -39,12 +38,8 @@ static void carve(fixture *f) {
     const size_t size = sizeof(float), hidden = TOKENS * f->config.hidden_size;
     const size_t angles = LENGTH * mq_config_rotary_dim(&f->config) / 2;
     mq_block_params_carve(&f->params, &f->slab, &f->config);
+    mq_block_params_carve_rounded(&f->params, &f->slab, &f->config, NULL);
     mq_block_params_carve(&f->grads, &f->slab, &f->config);
-    for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
-        size_t out, in;
-        mq_config_linear_shape(&out, &in, &f->config, l);
-        f->rounded[l] = mq_carve(&f->slab, out * in, sizeof(mq_bf16));
-    }
     const mq_activations_use use = {.config = &f->config,
                                     .sequences = SEQUENCES,
                                     .length = LENGTH,
@@ -72,8 +67,8 @@ static void fill(fixture *f) {
         mq_config_linear_shape(&out, &in, &f->config, l);
         /* so wide that outputs are about as large as inputs, as in a trained model */
         randomize(f->params.linear[l], out * in, 0.0F, sqrtf(3.0F / (float)in), &random);
-        mq_bf16_round_all(f->rounded[l], f->params.linear[l], out * in);
     }
+    mq_block_params_round(&f->params, &f->config, NULL);
     for (mq_norm n = 0; n < MQ_NORM_COUNT; n++) {
         randomize(f->params.norm[n], mq_config_norm_size(&f->config, n), 1.0F, 0.5F, &random);
     }
@@ -132,10 +127,10 @@ static void close_fixture(fixture *f) {
 /* Forward and the gradients of everything, for one dy; the linears' to `take` if it is not NULL. */
 static void run_taken(fixture *f, bool bf16,
                       void (*take)(void *, mq_linear, size_t, size_t, const float *), void *user) {
-    mq_block_weights weights = mq_block_params_view(&f->params);
+    mq_block_weights weights =
+        bf16 ? mq_block_params_view_bf16(&f->params) : mq_block_params_view(&f->params);
     mq_block_grads grads = {.input = f->dx, .take = take, .user = user};
     for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
-        weights.linear_bf16[l] = bf16 ? f->rounded[l] : NULL;
         weights.linear[l] = bf16 ? NULL : weights.linear[l];
         grads.linear[l] = f->grads.linear[l];
     }
@@ -344,8 +339,7 @@ static void check_grams(size_t intermediate_size) {
     fixture f, single;
     open_fixture(&f, "LlamaForCausalLM", intermediate_size, 3);
     open_fixture(&single, "LlamaForCausalLM", intermediate_size, 1);
-    mq_block_weights weights = mq_block_params_view(&f.params);
-    memcpy(weights.linear_bf16, f.rounded, sizeof f.rounded);
+    const mq_block_weights weights = mq_block_params_view_bf16(&f.params);
     run(&f, true);
     run(&single, true);
     for (mq_linear l = 0; l < MQ_LINEAR_COUNT; l++) {
