@@ -4,14 +4,11 @@
 
 #include "job/job.h"
 #include "quant/embedding.h"
+#include "quant/recipe.h"
 #include "store/pack.h"
 #include "store/quantized_weights.h"
 
 /* --- what there is ---------------------------------------------------------------------------- */
-
-static unsigned min_width_of(const mq_quantize_options *options) {
-    return options->embeddings == MQ_EMBEDDINGS_8 ? MQ_MAX_WIDTH : options->embeddings_min_bits;
-}
 
 static void add_matrix(mq_quantize_plan *plan, const char *name) {
     const mq_config *config = &plan->model->config;
@@ -20,7 +17,7 @@ static void add_matrix(mq_quantize_plan *plan, const char *name) {
     *entry = (mq_master_linear){.out = config->vocab_size,
                                 .in = config->hidden_size,
                                 .groups = plan->selection.embedding_groups,
-                                .min_width = min_width_of(plan->options)};
+                                .min_width = mq_recipe_embedding_min_width(plan->options)};
     memcpy(entry->prefix, name, strlen(name) - strlen(".weight"));
 }
 
@@ -180,7 +177,7 @@ static const mq_weights_class embedded_class = {embedded_has, embedded_shape, em
 
 mq_status mq_quantize_embedded(mq_weights *out[MQ_MAX_WIDTH + 1], const mq_quantize_plan *plan,
                                const mq_master_writer *writer, mq_error *err) {
-    const unsigned least = min_width_of(plan->options);
+    const unsigned least = mq_recipe_embedding_min_width(plan->options);
     mq_status status = MQ_OK;
     for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
         out[width] = NULL;

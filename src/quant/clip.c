@@ -355,6 +355,7 @@ const mq_grid_class mq_clip_grid = {
     .rate_group = 1e-2, /* OmniQuant's --lwc_lr */
     .rate_rounding = 0.0,
     .beta1 = MQ_ADAM_BETA1,
+    .pairs_shared = true,
     .carve = clip_carve,
     .start = clip_start,
     .values = clip_values,

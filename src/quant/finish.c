@@ -102,9 +102,9 @@ static bool finish_width(mq_quantized *quantized, const mq_grid *grid, const flo
     }
     /* If a width's loss has weight 0, or no step visited it, no gradient adjusted its scale and
      * middle while the clip moved, so its pair is fitted instead. Exceptions: the codes were made
-     * for these numbers (compensation at 8 bits), or all widths share them (the clip grid). */
+     * for these numbers (compensation at 8 bits), or all widths share them. */
     const bool made_for =
-        grid->class_ == &mq_clip_grid || (width == MQ_MAX_WIDTH && scratch->compensation != NULL);
+        grid->class_->pairs_shared || (width == MQ_MAX_WIDTH && scratch->compensation != NULL);
     const bool listed = options->start != MQ_START_SEARCH && index < options->width_count;
     const bool looked_after = listed && options->lambda[index] > 0.0 &&
                               (scratch->visited == NULL || scratch->visited[index]);

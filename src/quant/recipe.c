@@ -195,13 +195,16 @@ const mq_grid_class *mq_recipe_embedding_class(const mq_quantize_options *option
                : &mq_clip_grid;
 }
 
+unsigned mq_recipe_embedding_min_width(const mq_quantize_options *options) {
+    return options->embeddings == MQ_EMBEDDINGS_8 ? MQ_MAX_WIDTH : options->embeddings_min_bits;
+}
+
 /* The search weighs the widths' slices as the recipe weighs the widths that take them. */
 mq_grid_options mq_recipe_embedding_grid(const mq_quantize_options *options) {
     mq_grid_options grid = {.slice_rule = options->slice_rule,
                             .zero_point = options->zero_point,
                             .start = MQ_START_SEARCH};
-    const unsigned least =
-        options->embeddings == MQ_EMBEDDINGS_8 ? MQ_MAX_WIDTH : options->embeddings_min_bits;
+    const unsigned least = mq_recipe_embedding_min_width(options);
     for (size_t i = 0; i < options->width_count; i++) {
         const unsigned width = options->widths[i] > least ? options->widths[i] : least;
         if (grid.width_count > 0 && grid.widths[grid.width_count - 1] == width) {

@@ -29,5 +29,7 @@ const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options);
 /* The same of the embeddings and the head, which nothing is learned of. */
 mq_grid_options mq_recipe_embedding_grid(const mq_quantize_options *options);
 const mq_grid_class *mq_recipe_embedding_class(const mq_quantize_options *options);
+/* The fewest bits that a slice has of the embeddings and the head, where they are quantized. */
+unsigned mq_recipe_embedding_min_width(const mq_quantize_options *options);
 
 #endif
