@@ -122,24 +122,17 @@ static mq_status load_slab(head_side *side, size_t first, size_t rows, mq_error 
     const mq_config *config = &side->of.model->config;
     const mq_weights *weights = side->of.model->weights;
     const char *name = mq_config_head(config);
-    mq_status statuses[MAX_CHUNKS];
-    mq_error errors[MAX_CHUNKS];
+    mq_first_error failed = {.status = MQ_OK};
     const size_t chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
 #pragma omp parallel for schedule(static, 1)
     for (size_t i = 0; i < chunks; i++) {
         const size_t begin = i * CHUNK_ROWS, count = mq_smaller(CHUNK_ROWS, rows - begin);
-        statuses[i] = weights->class_->read(side->slab + begin * config->hidden_size, weights, name,
-                                            first + begin, count, &errors[i]);
+        mq_error own;
+        const mq_status status = weights->class_->read(side->slab + begin * config->hidden_size,
+                                                       weights, name, first + begin, count, &own);
+        mq_first_error_note(&failed, i, status, &own);
     }
-    for (size_t i = 0; i < chunks; i++) {
-        if (statuses[i] != MQ_OK) {
-            if (err != NULL) {
-                *err = errors[i];
-            }
-            return mq_error_in_file(err, statuses[i], side->of.model->folder);
-        }
-    }
-    return MQ_OK;
+    return mq_error_in_file(err, mq_first_error_take(&failed, err), side->of.model->folder);
 }
 
 static void norm_group(head_side *side, size_t first, size_t tokens) {

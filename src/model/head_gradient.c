@@ -19,6 +19,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "model/head_kernels.h"
 #include "model/head_products.h"
 #include "model/ops.h"
@@ -49,8 +50,6 @@ struct mq_head_gradient {
     float *d_norm;          /* [hidden_size]: of one slab */
     float *norm_scratch;    /* [chunks, hidden_size] of mq_rmsnorm_backward */
     mq_head_products products; /* their normed: the model's tokens, then the reference's */
-    mq_status status[PIECES];
-    mq_error error[PIECES];
 };
 
 /* One call of mq_head_kl_gradient. */
@@ -241,20 +240,15 @@ static mq_status run_piece(const pass *p, size_t piece, mq_error *err) {
 }
 
 static mq_status run_pieces(const pass *p, mq_error *err) {
-    mq_head_gradient *m = p->memory;
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)mq_context_threads(m->context))
+    mq_first_error failed = {.status = MQ_OK};
+    const int threads = (int)mq_context_threads(p->memory->context);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (size_t piece = 0; piece < PIECES; piece++) {
-        m->status[piece] = run_piece(p, piece, &m->error[piece]);
+        mq_error own;
+        const mq_status status = run_piece(p, piece, &own);
+        mq_first_error_note(&failed, piece, status, &own);
     }
-    for (size_t piece = 0; piece < PIECES; piece++) {
-        if (m->status[piece] != MQ_OK) {
-            if (err != NULL) {
-                *err = m->error[piece];
-            }
-            return mq_error_in_file(err, m->status[piece], p->model->folder);
-        }
-    }
-    return MQ_OK;
+    return mq_error_in_file(err, mq_first_error_take(&failed, err), p->model->folder);
 }
 
 static bool is_empty(const pass *p, size_t piece) {
