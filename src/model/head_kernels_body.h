@@ -20,31 +20,10 @@ static void finish(float *logits, size_t n, float scale, float cap) {
     }
 }
 
-/* By lanes, since not every compiler turns a running maximum of floats into vector code. */
-static float largest(const float *logits, size_t n) {
-    enum { LANES = 16 };
-    float lanes[LANES];
-    for (size_t l = 0; l < LANES; l++) {
-        lanes[l] = logits[0];
-    }
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (size_t l = 0; l < LANES; l++) {
-            lanes[l] = logits[i + l] > lanes[l] ? logits[i + l] : lanes[l];
-        }
-    }
-    float max = lanes[0];
-    for (size_t l = 1; l < LANES; l++) {
-        max = lanes[l] > max ? lanes[l] : max;
-    }
-    for (; i < n; i++) {
-        max = logits[i] > max ? logits[i] : max;
-    }
-    return max;
-}
+static float largest(const float *logits, size_t n) { return mq_largest_inline(logits, n); }
 
 static void log_sum(float *max, float *sum, const float *logits, size_t n) {
-    const float top = largest(logits, n);
+    const float top = mq_largest_inline(logits, n);
     float total = 0.0F;
 #pragma omp simd reduction(+ : total)
     for (size_t i = 0; i < n; i++) {

@@ -258,34 +258,11 @@ static void cap(float *s, size_t count, float softcap) {
     }
 }
 
-/* In lanes by hand: a reduction with max would have to say what becomes of NaN. */
-static float maximum(const float *s, size_t count) {
-    enum { LANES = 16 };
-    float lane[LANES], largest = s[0];
-    for (size_t j = 0; j < LANES; j++) {
-        lane[j] = largest;
-    }
-    size_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-#pragma omp simd
-        for (size_t j = 0; j < LANES; j++) {
-            lane[j] = s[i + j] > lane[j] ? s[i + j] : lane[j];
-        }
-    }
-    for (; i < count; i++) {
-        largest = s[i] > largest ? s[i] : largest;
-    }
-    for (size_t j = 0; j < LANES; j++) {
-        largest = lane[j] > largest ? lane[j] : largest;
-    }
-    return largest;
-}
-
 static void softmax(float *s, float *max, float *sum, size_t count, float softcap) {
     if (softcap > 0.0F) {
         cap(s, count, softcap);
     }
-    const float largest = maximum(s, count);
+    const float largest = mq_largest_inline(s, count);
     float total = 0.0F;
 #pragma omp simd reduction(+ : total)
     for (size_t i = 0; i < count; i++) {

@@ -1,8 +1,10 @@
 /* The exponential function as straight-line code that compilers turn into vector instructions: to
- * be inlined into loops marked `omp simd`, where a call into libm would keep them scalar. */
+ * be inlined into loops marked `omp simd`, where a call into libm would keep them scalar. And the
+ * largest of many numbers, which is subtracted before it. */
 #ifndef MQ_TENSOR_VEXP_H
 #define MQ_TENSOR_VEXP_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -50,6 +52,30 @@ static inline __attribute__((always_inline)) float mq_sigmoid_inline(float x) {
 /* tanh(x) to an absolute error of 2^-23. */
 static inline __attribute__((always_inline)) float mq_tanh_inline(float x) {
     return 1.0F - 2.0F / (1.0F + mq_exp_inline(2.0F * x));
+}
+
+/* The largest of x[count], count > 0; x[0] if that is NaN, and others that are do not count. In
+ * lanes by hand: a reduction with max would have to say what becomes of NaN. */
+static inline __attribute__((always_inline)) float mq_largest_inline(const float *x, size_t count) {
+    enum { LANES = 16 };
+    float lane[LANES], largest = x[0];
+    for (size_t j = 0; j < LANES; j++) {
+        lane[j] = largest;
+    }
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+#pragma omp simd
+        for (size_t j = 0; j < LANES; j++) {
+            lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+        }
+    }
+    for (; i < count; i++) {
+        largest = x[i] > largest ? x[i] : largest;
+    }
+    for (size_t j = 0; j < LANES; j++) {
+        largest = lane[j] > largest ? lane[j] : largest;
+    }
+    return largest;
 }
 
 #endif
