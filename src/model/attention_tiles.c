@@ -32,7 +32,7 @@ static mq_attn_tile tile_at(const mq_attention_shape *shape, size_t index, bool 
     mq_attn_tile t = {.first = first};
     t.tokens = mq_smaller(shape->length - first, most);
     t.rows = t.tokens * mq_attn_group(shape);
-    t.first_key = shape->window > 0 && first + 1 > shape->window ? first + 1 - shape->window : 0;
+    t.first_key = mq_first_visible(first, shape->window);
     t.keys = first + t.tokens - t.first_key;
     t.ld = bf16 ? t.keys : mq_attention_score_stride(shape);
     t.key_stride = bf16 ? shape->head_dim : shape->kv_heads * shape->head_dim;
@@ -40,8 +40,8 @@ static mq_attn_tile tile_at(const mq_attention_shape *shape, size_t index, bool 
 }
 
 mq_attn_span mq_attn_visible(const mq_attn_work *w, size_t i) {
-    const size_t query = w->tile.first + i / mq_attn_group(w->shape), window = w->shape->window;
-    const size_t first_key = window > 0 && query + 1 > window ? query + 1 - window : 0;
+    const size_t query = w->tile.first + i / mq_attn_group(w->shape);
+    const size_t first_key = mq_first_visible(query, w->shape->window);
     return (mq_attn_span){first_key - w->tile.first_key, query + 1 - w->tile.first_key};
 }
 

@@ -14,14 +14,12 @@
 #include "tensor/gemm.h"
 
 mq_attention_shape mq_block_attention_shape(const mq_config *config, const mq_block_shape *shape) {
-    const bool local = config->sliding_window > 0 && config->layer_is_local &&
-                       config->layer_is_local[shape->layer];
     return (mq_attention_shape){.sequences = shape->sequences,
                                 .length = shape->length,
                                 .heads = config->num_attention_heads,
                                 .kv_heads = config->num_key_value_heads,
                                 .head_dim = config->head_dim,
-                                .window = local ? config->sliding_window : 0,
+                                .window = mq_config_window(config, shape->layer),
                                 .scale = (float)config->attention_scale,
                                 .softcap = (float)config->attn_logit_softcapping};
 }

@@ -152,6 +152,13 @@ static inline size_t mq_config_rotary_dim(const mq_config *config) {
     return config->head_dim - config->unrotated_dim;
 }
 
+/* Tokens that one of this layer sees, itself and those before it; 0: all. Where layer_is_local is
+ * NULL, as in a config made by hand, no layer has a window. */
+static inline size_t mq_config_window(const mq_config *config, size_t layer) {
+    return config->layer_is_local != NULL && config->layer_is_local[layer] ? config->sliding_window
+                                                                           : 0;
+}
+
 /* Tokens of the longest sequence that the model is made for and that is computed here. Sequences
  * longer than longrope's original length are not: all their positions would rotate otherwise. */
 size_t mq_config_longest(const mq_config *config);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "model/generator.h"
+#include "model/ops.h"
 
 #define COLUMNS 96 /* of a product that a thread makes at once */
 
@@ -179,8 +180,7 @@ static void look_back(const mq_generator *g, float *y, const float *q, size_t ca
 static void attend(const mq_generator *g, size_t layer, size_t b, size_t head, size_t position) {
     const mq_config *config = &g->model->config;
     const mq_rotation rotation = config->layer_rotation[layer];
-    const size_t window = config->layer_is_local[layer] ? config->sliding_window : 0;
-    const size_t first = window != 0 && position + 1 > window ? position + 1 - window : 0;
+    const size_t first = mq_first_visible(position, mq_config_window(config, layer));
     const size_t dim = config->head_dim;
     const size_t shared = config->num_attention_heads / config->num_key_value_heads;
     const size_t key = (b * config->num_key_value_heads + head) * dim;

@@ -31,14 +31,9 @@ typedef struct head_task {
     size_t ld;
 } head_task;
 
-/* The first position that a query sees. */
-static size_t first_visible(size_t position, size_t window) {
-    return window > 0 && position + 1 > window ? position + 1 - window : 0;
-}
-
 static tile tile_at(const mq_packed_sequence *sequence, size_t first, size_t window) {
     tile t = {.first = first, .rows = mq_smaller(sequence->own.count - first, MQ_ATTENTION_TILE)};
-    t.first_key = first_visible(sequence->position + first, window);
+    t.first_key = mq_first_visible(sequence->position + first, window);
     t.keys = sequence->position + first + t.rows - t.first_key;
     return t;
 }
@@ -76,7 +71,7 @@ static void tile_scores(const head_task *task, const tile *t, const mq_attention
     }
     for (size_t r = 0; r < t->rows; r++) {
         const size_t query = sequence->position + t->first + r;
-        const size_t begin = first_visible(query, shape->window) - t->first_key;
+        const size_t begin = mq_first_visible(query, shape->window) - t->first_key;
         const size_t end = query + 1 - t->first_key;
         float *row = task->scores + r * task->ld;
         float max;

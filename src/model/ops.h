@@ -52,6 +52,11 @@ typedef struct mq_attention_shape {
     float scale, softcap;
 } mq_attention_shape;
 
+/* The first position that the token at `position` sees, of a window as above. */
+static inline size_t mq_first_visible(size_t position, size_t window) {
+    return window > 0 && position + 1 > window ? position + 1 - window : 0;
+}
+
 /* Tokens whose queries, of all heads that share keys and values, are a tile; of a packed batch,
  * whose tiles are of one head, MQ_ATTENTION_TILE. */
 size_t mq_attention_tile(const mq_attention_shape *shape);

@@ -81,11 +81,10 @@ static void linear_need(double *flops, double *seconds, const bench *b, bool bac
  * affair. */
 static double attention_need(const bench *b, size_t layer, bool backward) {
     const mq_config *config = &b->config;
-    const bool local = config->layer_is_local && config->layer_is_local[layer];
+    const size_t window = mq_config_window(config, layer);
     double pairs = 0.0;
     for (size_t i = 1; i <= b->setting[SEQ_LEN]; i++) {
-        const bool cut = local && config->sliding_window > 0 && i > config->sliding_window;
-        pairs += (double)(cut ? config->sliding_window : i);
+        pairs += (double)(window > 0 && i > window ? window : i);
     }
     return (backward ? 4.0 : 2.0) * 2.0 * pairs / (double)b->setting[SEQ_LEN] *
            (double)(config->num_attention_heads * config->head_dim);
