@@ -61,10 +61,6 @@ static mq_status check_items_folder(const mq_eval_options *options, mq_error *er
 
 /* Where the items are written. */
 static mq_status check_items(const mq_eval_options *options, mq_error *err) {
-    if (mq_path_exists(options->items) && !options->force) {
-        return mq_fail_file(err, MQ_ERR_USAGE, options->items,
-                            "the file exists already; --force replaces it");
-    }
     for (size_t i = 0; i < options->task_count; i++) {
         if (mq_same_file(options->items, options->tasks[i])) {
             return mq_fail_file(err, MQ_ERR_USAGE, options->items, "the items are a task's file");

@@ -37,10 +37,6 @@ static mq_status check_paths(const mq_quantize_options *options, mq_error *err) 
     if (mq_path_exists(options->output) && mq_same_file(options->model, options->output)) {
         return mq_fail_file(err, MQ_ERR_USAGE, options->output, "the output is the input itself");
     }
-    if (mq_path_exists(options->output) && !options->force) {
-        return mq_fail_file(err, MQ_ERR_USAGE, options->output,
-                            "the output exists already; --force replaces it");
-    }
     const mq_status status = mq_output_check(options->output, options->force, err);
     return status == MQ_OK ? check_calibration(options, err) : status;
 }
@@ -52,7 +48,7 @@ mq_status mq_quantize_in_source(const mq_quantize_plan *plan, mq_status status, 
 }
 
 /* Names a weight that is NaN or infinite before an hour is spent on the blocks before it. */
-static mq_status check_finite(const mq_quantize_plan *plan, mq_error *err) {
+static mq_status check_finite(mq_quantize_plan *plan, mq_error *err) {
     for (size_t i = 0; i < mq_tensors_count(plan->source); i++) {
         const mq_tensor_info *info = mq_tensors_at(plan->source, i);
         if (!mq_dtype_is_weight(info->dtype)) {
@@ -282,7 +278,7 @@ static void predict_memory(mq_quantize_plan *plan) {
  * is checked before. */
 static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
     mq_status status = mq_quantize_read_text(plan, err);
-    if (status == MQ_OK) {
+    if (status == MQ_OK) { /* of what was read, before minutes are spent on more text */
         status = mq_state_check_job(plan, err);
     }
     if (status == MQ_OK && mq_quantize_has_written(plan)) {
@@ -307,10 +303,32 @@ static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
     if (status == MQ_OK && unwritten) {
         status = mq_quantize_write_text(plan, err);
     }
+    /* Of all of the text: now that it is there, it has a checksum. */
     return status == MQ_OK ? mq_state_check_job(plan, err) : status;
 }
 
-static mq_status check_length(const mq_quantize_plan *plan, mq_error *err) {
+/* --- all of it, in this order ----------------------------------------------------------------- */
+
+static mq_status check_request(const mq_quantize_options *options, mq_error *err) {
+    static mq_status (*const checks[])(const mq_quantize_options *, mq_error *) = {
+        mq_recipe_check, check_paths, mq_state_check_folder};
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < sizeof checks / sizeof *checks; i++) {
+        status = checks[i](options, err);
+    }
+    return status;
+}
+
+static mq_status open_model(mq_quantize_plan *plan, mq_error *err) {
+    const char *folder = plan->options->model;
+    mq_status status = mq_folder_check(folder, err);
+    if (status == MQ_OK) {
+        status = mq_check_small_files(folder, plan->context, err);
+    }
+    return status == MQ_OK ? mq_model_open_plain(&plan->model, folder, err) : status;
+}
+
+static mq_status check_length(mq_quantize_plan *plan, mq_error *err) {
     const size_t length = plan->options->seq_len;
     const size_t most = plan->model->config.max_position_embeddings;
     if (plan->options->recipe == MQ_RECIPE_RTN) {
@@ -325,70 +343,69 @@ static mq_status check_length(const mq_quantize_plan *plan, mq_error *err) {
     return mq_config_check_length(&plan->model->config, length, err);
 }
 
+static mq_status open_tensors(mq_quantize_plan *plan, mq_error *err) {
+    const char *heads[MQ_LAYOUT_COUNT + 1];
+    return mq_tensors_open_without(&plan->source, plan->options->model,
+                                   mq_config_unused_heads(heads, &plan->model->config), err);
+}
+
+static mq_status select_layers(mq_quantize_plan *plan, mq_error *err) {
+    const mq_status status = mq_select(&plan->selection, plan->options, &plan->model->config, err);
+    return mq_quantize_in_source(plan, status, err);
+}
+
+typedef mq_status plan_step(mq_quantize_plan *plan, mq_error *err);
+
+static mq_status take_steps(mq_quantize_plan *plan, plan_step *const *steps, size_t count,
+                            mq_error *err) {
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        status = steps[i](plan, err);
+    }
+    return status;
+}
+
+static mq_status open_source(mq_quantize_plan *plan, mq_error *err) {
+    static plan_step *const steps[] = {open_model,    check_length, open_tensors,
+                                       select_layers, make_layout,  mq_state_survey};
+    return take_steps(plan, steps, sizeof steps / sizeof *steps, err);
+}
+
+static mq_status open_backend(mq_quantize_plan *plan, mq_error *err) {
+    mq_quantize_options chosen = *plan->options;
+    const mq_status status = mq_state_backend(&chosen.gemm, plan->options, err);
+    return status == MQ_OK
+               ? mq_backend_open(&plan->backend, &chosen, &plan->model->config, plan->context, err)
+               : status;
+}
+
+/* Whether the state is of this model and recipe, before a text is read. */
+static mq_status check_state(mq_quantize_plan *plan, mq_error *err) {
+    const mq_status status = mq_state_check_job(plan, err);
+    return status == MQ_OK ? mq_state_check_files(plan, err) : status;
+}
+
+/* When there is no error to say the same. */
+static mq_status warn_of_source(mq_quantize_plan *plan, mq_error *err) {
+    return mq_quantize_warn_of_source(plan, err);
+}
+
+static mq_status check_run(mq_quantize_plan *plan, mq_error *err) {
+    static plan_step *const steps[] = {open_backend,         check_machine, check_finite,
+                                       check_state,          make_text,     warn_of_source,
+                                       mq_quantize_read_card};
+    return take_steps(plan, steps, sizeof steps / sizeof *steps, err);
+}
+
 mq_status mq_quantize_plan_make(mq_quantize_plan *plan, const mq_quantize_options *options,
                                 const mq_context *context, mq_error *err) {
     *plan = (mq_quantize_plan){.options = options, .context = context};
-    mq_status status = mq_recipe_check(options, err);
+    mq_status status = check_request(options, err);
     if (status == MQ_OK) {
-        status = check_paths(options, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_state_check_folder(options, err);
+        status = open_source(plan, err);
     }
     if (status == MQ_OK) {
-        status = mq_folder_check(options->model, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_check_small_files(options->model, context, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_model_open_plain(&plan->model, options->model, err);
-    }
-    if (status == MQ_OK) {
-        status = check_length(plan, err);
-    }
-    if (status == MQ_OK) {
-        const char *heads[MQ_LAYOUT_COUNT + 1];
-        status = mq_tensors_open_without(&plan->source, options->model,
-                                         mq_config_unused_heads(heads, &plan->model->config), err);
-    }
-    if (status == MQ_OK) {
-        status = mq_quantize_in_source(
-            plan, mq_select(&plan->selection, options, &plan->model->config, err), err);
-    }
-    if (status == MQ_OK) {
-        status = make_layout(plan, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_state_survey(plan, err);
-    }
-    mq_quantize_options chosen = *options;
-    if (status == MQ_OK) {
-        status = mq_state_backend(&chosen.gemm, options, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_backend_open(&plan->backend, &chosen, &plan->model->config, context, err);
-    }
-    if (status == MQ_OK) {
-        status = check_machine(plan, err);
-    }
-    if (status == MQ_OK) {
-        status = check_finite(plan, err);
-    }
-    if (status == MQ_OK) { /* before minutes are spent on sampling a text */
-        status = mq_state_check_job(plan, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_state_check_files(plan, err);
-    }
-    if (status == MQ_OK) {
-        status = make_text(plan, err);
-    }
-    if (status == MQ_OK) { /* when there is no error to say the same */
-        status = mq_quantize_warn_of_source(plan, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_quantize_read_card(plan, err);
+        status = check_run(plan, err);
     }
     if (status == MQ_OK) {
         predict_memory(plan);

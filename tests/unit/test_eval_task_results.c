@@ -201,8 +201,10 @@ static void test_what_is_refused(void **state) {
     bad.reference = good.model;
     refuses(&bad, MQ_ERR_USAGE, "on a text");
     bad = good;
-    bad.items = path;
+    bad.items = MATQUANT_DATA_DIR "/demo-eval.txt";
     refuses(&bad, MQ_ERR_USAGE, "exists already; --force");
+    bad.items = path; /* --force is not advised where it does not help */
+    refuses(&bad, MQ_ERR_USAGE, "a task's file");
     bad.force = true;
     refuses(&bad, MQ_ERR_USAGE, "a task's file");
     bad = good;

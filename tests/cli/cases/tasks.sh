@@ -58,7 +58,7 @@ END
 
 # An items file that is there is kept without --force, and seen before anything is computed.
 run 2 matquant eval "$model" --tasks tasks/* --items slice.jsonl
-expect_one_error '^matquant: slice\.jsonl: the file exists already; --force replaces it$'
+expect_one_error '^matquant: slice\.jsonl: the output exists already; --force replaces it$'
 expect_same slice.jsonl master.jsonl
 run 0 matquant eval "$model" --tasks tasks/* --items slice.jsonl --force --max-items 2 -q
 [ "$(wc -l <slice.jsonl)" = 4 ] || fail "not two items of each task"
@@ -67,8 +67,10 @@ expect_one_error "^matquant: tasks/one\.jsonl: the items are a task's file\$"
 
 # Nor do they replace the text, or a file of a model that is read.
 cp "$DATA/demo-eval.txt" text.txt
-run 2 matquant eval "$model" --tasks tasks/one.jsonl --text text.txt --items text.txt --force
-expect_one_error "^matquant: text\.txt: the items are the text's file\$"
+for force in "" --force; do # which is not advised, since it is not enough
+    run 2 matquant eval "$model" --tasks tasks/one.jsonl --text text.txt --items text.txt $force
+    expect_one_error "^matquant: text\.txt: the items are the text's file\$"
+done
 expect_same text.txt "$DATA/demo-eval.txt"
 cp -r "$model" own
 run 2 matquant eval own/ --tasks tasks/one.jsonl --items own/model.safetensors --force
