@@ -11,6 +11,18 @@
 typedef enum mq_simd { MQ_SIMD_NONE, MQ_SIMD_AVX2, MQ_SIMD_AVX512 } mq_simd;
 mq_simd mq_simd_best(void);
 
+/* A table of loops is compiled once for each of them: TABLE_base for any processor, and for x86-64
+ * TABLE_avx2 and TABLE_avx512. This initializes an array of all that there are, in that order:
+ *   static const mq_kernels *const all[] = MQ_KERNELS_OF(mq_kernels);
+ * of which this processor runs those up to mq_simd_best(). */
+#if defined(__x86_64__)
+#define MQ_KERNELS_OF(table)                                                                       \
+    { &table##_base, &table##_avx2, &table##_avx512 }
+#else
+#define MQ_KERNELS_OF(table)                                                                       \
+    { &table##_base }
+#endif
+
 /* Bytes that the kernel says new work could use without swapping (MemAvailable, and at most the
  * limits of the control groups that the process is in, versions 1 and 2); false where it does not
  * say. */

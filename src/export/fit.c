@@ -2,12 +2,11 @@
 
 #include "base/machine.h"
 
+const mq_fit_kernels *mq_fit_kernels_at(size_t index) {
+    static const mq_fit_kernels *const all[] = MQ_KERNELS_OF(mq_fit_kernels);
+    return index <= (size_t)mq_simd_best() ? all[index] : NULL;
+}
+
 const mq_fit_kernels *mq_fit_kernels_best(void) {
-#if defined(__x86_64__)
-    static const mq_fit_kernels *const all[] = {&mq_fit_kernels_base, &mq_fit_kernels_avx2,
-                                                &mq_fit_kernels_avx512};
-    return all[mq_simd_best()];
-#else
-    return &mq_fit_kernels_base;
-#endif
+    return mq_fit_kernels_at((size_t)mq_simd_best());
 }

@@ -69,13 +69,10 @@ typedef struct mq_fit_kernels {
     void (*integer)(mq_fit_groups *groups);
 } mq_fit_kernels;
 
-/* For this processor. */
+/* By instruction set (base/machine.h); base is the reference for the others. */
+extern const mq_fit_kernels mq_fit_kernels_base, mq_fit_kernels_avx2, mq_fit_kernels_avx512;
+/* The fastest that this processor runs; and all of them, slowest first, until NULL. */
 const mq_fit_kernels *mq_fit_kernels_best(void);
-
-extern const mq_fit_kernels mq_fit_kernels_base; /* any processor: the reference of the tests */
-#if defined(__x86_64__)
-extern const mq_fit_kernels mq_fit_kernels_avx2;
-extern const mq_fit_kernels mq_fit_kernels_avx512;
-#endif
+const mq_fit_kernels *mq_fit_kernels_at(size_t index);
 
 #endif

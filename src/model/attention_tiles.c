@@ -79,7 +79,7 @@ mq_attn_work mq_attn_work_on(const mq_attention_run *run, size_t head) {
     const size_t thread = (size_t)omp_get_thread_num(), ld = mq_attention_score_stride(shape);
     const size_t rows = mq_attention_tile(shape) * mq_attn_group(shape), d = shape->head_dim;
     mq_attn_work w = {.shape = shape,
-                      .kernels = mq_kernels_get(),
+                      .kernels = mq_kernels_best(),
                       .view = view_of(shape, head / shape->kv_heads, head % shape->kv_heads)};
     w.scores = run->scratch + thread * mq_attn_work_floats(shape);
     w.dp = w.scores + rows * ld;
@@ -162,7 +162,7 @@ mq_status mq_attention_prepare(mq_gemm_bf16 *gemm, const mq_attention_shape *sha
 
 void mq_attention_round_keys(mq_bf16 *to, const float *k, size_t first, size_t count,
                              const mq_attention_shape *shape) {
-    const mq_kernels *kernels = mq_kernels_get();
+    const mq_kernels *kernels = mq_kernels_best();
     const size_t d = shape->head_dim, heads = shape->kv_heads;
     for (size_t token = first; token < first + count; token++) {
         const size_t sequence = token / shape->length, at = token % shape->length;

@@ -169,7 +169,7 @@ void mq_block_forward(float *y, const float *x, const mq_block_weights *weights,
                       const mq_block_shape *shape, mq_activations *activations,
                       const mq_context *context) {
     assert(shape->sequences * shape->length <= activations->max_tokens);
-    const mq_block_pass pass = {.kernels = mq_kernels_get(),
+    const mq_block_pass pass = {.kernels = mq_kernels_best(),
                                 .config = shape->config,
                                 .weights = weights,
                                 .bf16 = mq_block_bf16(weights, activations),
@@ -277,7 +277,7 @@ void mq_block_backward(mq_block_grads *grads, float *dy, const float *x,
                        mq_activations *activations, const mq_context *context) {
     mq_activations *a = activations;
     assert(!shape->packed && shape->sequences * shape->length <= a->max_tokens);
-    mq_block_pass pass = {.kernels = mq_kernels_get(),
+    mq_block_pass pass = {.kernels = mq_kernels_best(),
                           .config = shape->config,
                           .weights = weights,
                           .bf16 = mq_block_bf16(weights, a),

@@ -115,7 +115,7 @@ static void matrix_bf16(float *matrix, const gram_input *input, const mq_context
 static void add_bf16(double *squares, float *matrix, mq_linear linear, size_t tokens,
                      const mq_config *config, mq_activations *a, const mq_context *context) {
     const gram_input input = {.activations = a,
-                              .kernels = mq_kernels_get(),
+                              .kernels = mq_kernels_best(),
                               .linear = linear,
                               .panelled = mq_block_input_panelled(config, linear, tokens),
                               .turned = matrix ? room_for_turned(a, linear) : NULL};

@@ -198,8 +198,8 @@ static mq_status read_model(mq_generator *g, mq_error *err) {
 mq_status mq_generator_open(mq_generator *g, const mq_generate_setup *setup, mq_error *err) {
     const mq_config *config = &setup->model->config;
     *g = generator_of(setup);
-    g->kernels = mq_kernels_get();
-    g->head_kernels = mq_head_kernels_get();
+    g->kernels = mq_kernels_best();
+    g->head_kernels = mq_head_kernels_best();
     generator_carve(g);
     mq_status status = mq_slab_allocate(&g->memory, "a whole model and its cache", err);
     if (status != MQ_OK) {

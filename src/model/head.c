@@ -98,7 +98,7 @@ static mq_status head_open(head *h, size_t count, mq_error *err) {
     for (size_t i = 0; i < h->side_count; i++) {
         widths[i] = h->sides[i].of.model->config.hidden_size;
     }
-    h->kernels = mq_head_kernels_get();
+    h->kernels = mq_head_kernels_best();
     h->memory = (mq_slab){0};
     head_carve(h, &h->memory, widths, count);
     mq_status status = mq_slab_allocate(&h->memory, "the head", err);

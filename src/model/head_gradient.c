@@ -381,7 +381,7 @@ mq_status mq_head_kl_gradient(const mq_head_kl *of, mq_head_gradient *memory, mq
               .model = reference,
               .head = of->model.model,
               .bf16 = of->bf16,
-              .kernels = mq_head_kernels_get(),
+              .kernels = mq_head_kernels_best(),
               .scale = (float)(1.0 / config->logits_scaling),
               .softcap = (float)config->final_logit_softcapping};
     if (of->d_norm != NULL) {

@@ -3,29 +3,15 @@
 
 #include "base/machine.h"
 
-extern const mq_head_kernels mq_head_kernels_baseline;
-#define MQ_HEAD_KERNELS_TABLE mq_head_kernels_baseline
-#define MQ_HEAD_KERNELS_NAME "baseline"
+#define MQ_KERNEL_SYMBOL mq_head_kernels_base
+#define MQ_KERNEL_NAME "base"
 #include "model/head_kernels_body.h"
 
-#if defined(__x86_64__)
-extern const mq_head_kernels mq_head_kernels_avx2, mq_head_kernels_avx512;
-
 const mq_head_kernels *mq_head_kernels_at(size_t index) {
-    const mq_head_kernels *const all[] = {&mq_head_kernels_baseline, &mq_head_kernels_avx2,
-                                          &mq_head_kernels_avx512};
+    static const mq_head_kernels *const all[] = MQ_KERNELS_OF(mq_head_kernels);
     return index <= (size_t)mq_simd_best() ? all[index] : NULL;
 }
-#else
-const mq_head_kernels *mq_head_kernels_at(size_t index) {
-    return index == 0 ? &mq_head_kernels_baseline : NULL;
-}
-#endif
 
-const mq_head_kernels *mq_head_kernels_get(void) {
-    const mq_head_kernels *best = mq_head_kernels_at(0);
-    for (size_t i = 1; mq_head_kernels_at(i) != NULL; i++) {
-        best = mq_head_kernels_at(i);
-    }
-    return best;
+const mq_head_kernels *mq_head_kernels_best(void) {
+    return mq_head_kernels_at((size_t)mq_simd_best());
 }

@@ -29,8 +29,10 @@ typedef struct mq_head_kernels {
                           float inverse_temperature);
 } mq_head_kernels;
 
+/* By instruction set (base/machine.h). */
+extern const mq_head_kernels mq_head_kernels_base, mq_head_kernels_avx2, mq_head_kernels_avx512;
 /* The fastest that this processor runs; and all of them, slowest first, until NULL. */
-const mq_head_kernels *mq_head_kernels_get(void);
+const mq_head_kernels *mq_head_kernels_best(void);
 const mq_head_kernels *mq_head_kernels_at(size_t index);
 
 #endif

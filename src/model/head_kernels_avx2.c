@@ -1,7 +1,6 @@
 /* head_kernels.h with AVX2 and FMA; compiled for them, called only where the processor has them. */
 #include "model/head_kernels.h"
 
-extern const mq_head_kernels mq_head_kernels_avx2;
-#define MQ_HEAD_KERNELS_TABLE mq_head_kernels_avx2
-#define MQ_HEAD_KERNELS_NAME "avx2"
+#define MQ_KERNEL_SYMBOL mq_head_kernels_avx2
+#define MQ_KERNEL_NAME "avx2"
 #include "model/head_kernels_body.h"

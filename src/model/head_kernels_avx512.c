@@ -2,7 +2,6 @@
  * has them. */
 #include "model/head_kernels.h"
 
-extern const mq_head_kernels mq_head_kernels_avx512;
-#define MQ_HEAD_KERNELS_TABLE mq_head_kernels_avx512
-#define MQ_HEAD_KERNELS_NAME "avx512"
+#define MQ_KERNEL_SYMBOL mq_head_kernels_avx512
+#define MQ_KERNEL_NAME "avx512"
 #include "model/head_kernels_body.h"

@@ -1,5 +1,5 @@
 /* The code behind head_kernels.h. Included by one .c file an instruction set, which defines
- * MQ_HEAD_KERNELS_TABLE (the name of the table) and MQ_HEAD_KERNELS_NAME. */
+ * MQ_KERNEL_SYMBOL (the table) and MQ_KERNEL_NAME. */
 #include <stdint.h>
 
 #include "model/head_kernels.h"
@@ -79,8 +79,8 @@ static float exponentials(float *p, const float *logits, size_t n, float max,
     return total;
 }
 
-const mq_head_kernels MQ_HEAD_KERNELS_TABLE = {
-    .name = MQ_HEAD_KERNELS_NAME,
+const mq_head_kernels MQ_KERNEL_SYMBOL = {
+    .name = MQ_KERNEL_NAME,
     .finish = finish,
     .largest = largest,
     .log_sum = log_sum,

@@ -79,7 +79,7 @@ mq_status mq_head_rows_read(mq_head_rows *out, const mq_head_products *m, const 
         weights->class_->read(rows, weights, mq_config_head(&of->config), first, count, err);
     if (status == MQ_OK && bf16) {
         mq_bf16 *rounded = m->rows_bf16 + thread() * m->chunk_rows_bf16 * m->hidden_size;
-        mq_kernels_get()->to_bf16(rounded, rows, count * m->hidden_size);
+        mq_kernels_best()->to_bf16(rounded, rows, count * m->hidden_size);
         out->bf16 = rounded;
     }
     return status;
@@ -130,7 +130,7 @@ static void d_normed_bf16(float *d_normed, const mq_head_products *m, const floa
                           size_t tokens, const mq_head_rows *rows, bool begins) {
     const mq_panelled b = for_gradient(m->hidden_size, rows->count);
     mq_bf16 *rounded = m->d_logits + thread() * m->slab * m->chunk_rows_bf16;
-    mq_kernels_get()->to_bf16(rounded, d_logits, tokens * rows->count);
+    mq_kernels_best()->to_bf16(rounded, d_logits, tokens * rows->count);
     const mq_bf16 *packed = pack(m, &b, rows, tokens);
     for (size_t j = 0; j < b.n.count; j++) {
         for (size_t t = 0; t < tokens; t += ROWS) {

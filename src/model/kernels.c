@@ -5,33 +5,20 @@
 #include "base/machine.h"
 #include "tensor/panels.h"
 
-extern const mq_kernels mq_kernels_baseline;
-#define MQ_KERNELS_TABLE mq_kernels_baseline
-#define MQ_KERNELS_NAME "baseline"
+#define MQ_KERNEL_SYMBOL mq_kernels_base
+#define MQ_KERNEL_NAME "base"
 #include "model/kernels_body.h"
 
-#if defined(__x86_64__)
-extern const mq_kernels mq_kernels_avx2, mq_kernels_avx512;
-
 const mq_kernels *mq_kernels_at(size_t index) {
-    const mq_kernels *const all[] = {&mq_kernels_baseline, &mq_kernels_avx2, &mq_kernels_avx512};
+    static const mq_kernels *const all[] = MQ_KERNELS_OF(mq_kernels);
     return index <= (size_t)mq_simd_best() ? all[index] : NULL;
 }
-#else
-const mq_kernels *mq_kernels_at(size_t index) { return index == 0 ? &mq_kernels_baseline : NULL; }
-#endif
 
-const mq_kernels *mq_kernels_get(void) {
-    const mq_kernels *best = mq_kernels_at(0);
-    for (size_t i = 1; mq_kernels_at(i); i++) {
-        best = mq_kernels_at(i);
-    }
-    return best;
-}
+const mq_kernels *mq_kernels_best(void) { return mq_kernels_at((size_t)mq_simd_best()); }
 
 void mq_round_panels(mq_bf16 *y, size_t y_rows, size_t first, const float *x, size_t rows,
                      size_t columns) {
-    const mq_kernels *kernels = mq_kernels_get();
+    const mq_kernels *kernels = mq_kernels_best();
     const mq_panels panels = mq_panels_of(columns);
     if (panels.count == 1) {
         kernels->to_bf16(y + first * columns, x, rows * columns);

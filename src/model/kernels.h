@@ -83,9 +83,10 @@ typedef struct mq_kernels {
 void mq_round_panels(mq_bf16 *y, size_t y_rows, size_t first, const float *x, size_t rows,
                      size_t columns);
 
-/* The fastest that this processor runs. */
-const mq_kernels *mq_kernels_get(void);
-/* All that it runs, slowest first: index 0, 1, ... until NULL. */
+/* By instruction set (base/machine.h). */
+extern const mq_kernels mq_kernels_base, mq_kernels_avx2, mq_kernels_avx512;
+/* The fastest that this processor runs; and all of them, slowest first, until NULL. */
+const mq_kernels *mq_kernels_best(void);
 const mq_kernels *mq_kernels_at(size_t index);
 
 #endif

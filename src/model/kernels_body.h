@@ -1,5 +1,5 @@
 /* The code behind kernels.h. Included by one .c file an instruction set, which defines
- * MQ_KERNELS_TABLE (the name of the table) and MQ_KERNELS_NAME. `omp simd` because many of these
+ * MQ_KERNEL_SYMBOL (the table) and MQ_KERNEL_NAME. `omp simd` because many of these
  * work in place, which a compiler could not rule out to be an overlap, and for sums, whose order it
  * fixes for an instruction set. */
 #include <math.h>
@@ -297,8 +297,8 @@ static void softmax_backward(float *s, float *ds, size_t count, float lse, float
 
 static void to_bf16(mq_bf16 *y, const float *x, size_t count) { mq_bf16_round_all(y, x, count); }
 
-const mq_kernels MQ_KERNELS_TABLE = {
-    .name = MQ_KERNELS_NAME,
+const mq_kernels MQ_KERNEL_SYMBOL = {
+    .name = MQ_KERNEL_NAME,
     .rmsnorm = rmsnorm,
     .add_rmsnorm = add_rmsnorm,
     .rmsnorm_add = rmsnorm_add,

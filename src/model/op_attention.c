@@ -158,7 +158,7 @@ static void backward_part(const mq_attention_grads *own, const mq_attention_kept
 
 /* dk, or dv, += that of all parts but the first. sums: of the second. */
 static void add_parts(float *dk, const float *sums, const mq_attention_run *run) {
-    const mq_kernels *kernels = mq_kernels_get();
+    const mq_kernels *kernels = mq_kernels_best();
     const size_t parts = parts_of(run->shape), size = kv_floats(run->shape), chunk = 4096;
 #pragma omp parallel for schedule(static) num_threads((int)mq_context_threads(run->context))
     for (size_t first = 0; first < size; first += chunk) {

@@ -107,7 +107,7 @@ static void forward_tile(const head_task *task, const tile *t, const mq_attentio
 
 void mq_attention_forward_packed(float *out, const mq_attention_inputs *in, const mq_packed *packed,
                                  const mq_attention_run *run) {
-    const mq_kernels *kernels = mq_kernels_get();
+    const mq_kernels *kernels = mq_kernels_best();
     const mq_attention_shape *shape = run->shape;
     const mq_attention_shape longest = {.length = packed->longest, .window = shape->window};
     const size_t ld = mq_attention_score_stride(&longest);

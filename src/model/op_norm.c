@@ -21,7 +21,7 @@ void mq_rmsnorm_forward_reference(float *y, float *inv_rms, const float *x, cons
 
 void mq_rmsnorm_forward(float *y, float *inv_rms, const float *x, const float *weight, size_t rows,
                         size_t n, float eps) {
-    const mq_kernels *kernels = mq_kernels_get();
+    const mq_kernels *kernels = mq_kernels_best();
     const size_t chunks = mq_rmsnorm_chunks(rows);
 #pragma omp parallel for schedule(static)
     for (size_t c = 0; c < chunks; c++) {
@@ -60,7 +60,7 @@ void mq_rmsnorm_backward_reference(float *dx, float *dweight, const float *dy, c
 void mq_rmsnorm_backward(float *dx, float *dweight, const float *dy, const float *x,
                          const float *inv_rms, const float *weight, size_t rows, size_t n,
                          bool accumulate, float *scratch) {
-    const mq_kernels *kernels = mq_kernels_get();
+    const mq_kernels *kernels = mq_kernels_best();
     const size_t chunks = mq_rmsnorm_chunks(rows);
 #pragma omp parallel for schedule(static)
     for (size_t c = 0; c < chunks; c++) {

@@ -60,14 +60,13 @@ static void nested_carve(mq_grid *grid, mq_slab *slab) {
     }
 }
 
+const mq_nested_kernels *mq_nested_kernels_at(size_t index) {
+    static const mq_nested_kernels *const all[] = MQ_KERNELS_OF(mq_nested_kernels);
+    return index <= (size_t)mq_simd_best() ? all[index] : NULL;
+}
+
 const mq_nested_kernels *mq_nested_kernels_best(void) {
-#if defined(__x86_64__)
-    static const mq_nested_kernels *const all[] = {&mq_nested_kernels_base, &mq_nested_kernels_avx2,
-                                                   &mq_nested_kernels_avx512};
-    return all[mq_simd_best()];
-#else
-    return &mq_nested_kernels_base;
-#endif
+    return mq_nested_kernels_at((size_t)mq_simd_best());
 }
 
 /* A clip that learning would turn around stays a thousandth wide; with a symmetric zero point lo =

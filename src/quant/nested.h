@@ -73,12 +73,12 @@ typedef struct mq_nested_kernels {
                    size_t count);
 } mq_nested_kernels;
 
-extern const mq_nested_kernels mq_nested_kernels_base;
-#if defined(__x86_64__)
-extern const mq_nested_kernels mq_nested_kernels_avx2;
-extern const mq_nested_kernels mq_nested_kernels_avx512;
-#endif
+/* By instruction set (base/machine.h); base is the reference for the others. */
+extern const mq_nested_kernels mq_nested_kernels_base, mq_nested_kernels_avx2,
+    mq_nested_kernels_avx512;
+/* The fastest that this processor runs; and all of them, slowest first, until NULL. */
 const mq_nested_kernels *mq_nested_kernels_best(void);
+const mq_nested_kernels *mq_nested_kernels_at(size_t index);
 
 /* [*low, *high] are the codes of 8 bits that a weight may still get: what the level `width`, having
  * decided for a slice, leaves of them. */

@@ -4,12 +4,11 @@
 #include "base/machine.h"
 #include "quant/refit_kernels_body.h"
 
+const mq_refit_kernels *mq_refit_kernels_at(size_t index) {
+    static const mq_refit_kernels *const all[] = MQ_KERNELS_OF(mq_refit_kernels);
+    return index <= (size_t)mq_simd_best() ? all[index] : NULL;
+}
+
 const mq_refit_kernels *mq_refit_kernels_best(void) {
-#if defined(__x86_64__)
-    static const mq_refit_kernels *const all[] = {&mq_refit_kernels_base, &mq_refit_kernels_avx2,
-                                                  &mq_refit_kernels_avx512};
-    return all[mq_simd_best()];
-#else
-    return &mq_refit_kernels_base;
-#endif
+    return mq_refit_kernels_at((size_t)mq_simd_best());
 }

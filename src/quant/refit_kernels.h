@@ -21,13 +21,10 @@ typedef struct mq_refit_kernels {
                  size_t count, float centre, unsigned width, mq_slice_rule rule);
 } mq_refit_kernels;
 
-extern const mq_refit_kernels mq_refit_kernels_base; /* the reference for the others */
-#if defined(__x86_64__)
-extern const mq_refit_kernels mq_refit_kernels_avx2;
-extern const mq_refit_kernels mq_refit_kernels_avx512;
-#endif
-
-/* The fastest that this processor has the instructions for. */
+/* By instruction set (base/machine.h); base is the reference for the others. */
+extern const mq_refit_kernels mq_refit_kernels_base, mq_refit_kernels_avx2, mq_refit_kernels_avx512;
+/* The fastest that this processor runs; and all of them, slowest first, until NULL. */
 const mq_refit_kernels *mq_refit_kernels_best(void);
+const mq_refit_kernels *mq_refit_kernels_at(size_t index);
 
 #endif

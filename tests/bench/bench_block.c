@@ -142,7 +142,7 @@ static void products_of_rows(const mq_block_pass *pass, const mq_rows *rows, boo
 static void linear_products_bf16(const bench *b, mq_block_grads *grads, bool backward) {
     const mq_block_shape shape = {.config = &b->config, .sequences = SEQUENCES, .length = LENGTH};
     const mq_block_weights weights = mq_block_params_view_bf16(&b->weights);
-    mq_block_pass pass = {.kernels = mq_kernels_get(),
+    mq_block_pass pass = {.kernels = mq_kernels_best(),
                           .config = &b->config,
                           .weights = &weights,
                           .bf16 = &b->activations->products,

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "export/fit.h"
+#include "kernel_tables.h"
 
 static inline uint32_t next_random(uint32_t *state) {
     *state = *state * 1664525u + 1013904223u;
@@ -17,15 +18,12 @@ static inline float random_between(uint32_t *state, float low, float high) {
 
 static inline float half(float value) { return mq_f16_to_f32(mq_f32_to_f16(value)); }
 
-/* compare holds kernels against mq_fit_kernels_base: of this processor, and of the one before. */
+/* compare holds kernels against mq_fit_kernels_base: all that this processor runs. */
 static inline void on_every_processor(void (*compare)(const mq_fit_kernels *kernels)) {
-    const mq_fit_kernels *best = mq_fit_kernels_best();
-    compare(best);
-#if defined(__x86_64__)
-    if (best == &mq_fit_kernels_avx512) {
-        compare(&mq_fit_kernels_avx2);
+    EXPECT_TABLE(mq_fit_kernels);
+    for (size_t i = 0; mq_fit_kernels_at(i) != NULL; i++) {
+        compare(mq_fit_kernels_at(i));
     }
-#endif
 }
 
 #endif

@@ -99,7 +99,7 @@ static double least_cost(const groups *g, size_t i) {
     return least;
 }
 
-/* On both processors, and each group as if it were alone. */
+/* On this processor and on any, and each group as if it were alone. */
 static void compare_integer(const mq_fit_kernels *kernels, uint32_t *state, unsigned round) {
     static const size_t sizes[] = {64, 20, 7, 130, SIZE_MOST};
     static const mq_dtype dtypes[] = {MQ_F16, MQ_BF16, MQ_F32};

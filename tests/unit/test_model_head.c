@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "base/random.h"
+#include "kernel_tables.h"
 #include "memory_model.h"
 #include "model/head_kernels.h"
 
@@ -309,6 +310,7 @@ static void check_kernels(const mq_head_kernels *k, size_t n) {
 
 static void test_kernels(void **state) {
     (void)state;
+    EXPECT_TABLE(mq_head_kernels);
     for (size_t i = 0; mq_head_kernels_at(i) != NULL; i++) {
         for (size_t n = 1; n < 1100; n += n < 40 ? 1 : 97) {
             check_kernels(mq_head_kernels_at(i), n);

@@ -129,8 +129,8 @@ enum { SEQUENCES = 2, LENGTH = 70, HEADS = 3, DIM = 13, HALF = 5, STRIDE = HEADS
 static void rotate(float *x, const float *cos_table, const float *sin_table, bool inverse) {
     for (size_t t = 0; t < (size_t)SEQUENCES * LENGTH; t++) {
         const size_t at = t % LENGTH * HALF;
-        mq_kernels_get()->rope(x + t * STRIDE, cos_table + at, sin_table + at, HEADS, DIM, HALF,
-                               inverse);
+        mq_kernels_best()->rope(x + t * STRIDE, cos_table + at, sin_table + at, HEADS, DIM, HALF,
+                                inverse);
     }
 }
 
@@ -186,7 +186,7 @@ static void check_glu(mq_activation activation) {
     gate[0] = -200.0F;
     gate[1] = 200.0F;
     gate[2] = 0.0F;
-    mq_kernels_get()->glu[activation](h, gate, up, COUNT);
+    mq_kernels_best()->glu[activation](h, gate, up, COUNT);
     mq_glu_forward_reference(h2, gate, up, COUNT, activation);
     check_close("h", h, h2, COUNT, 3e-7);
     mq_glu_backward_reference(dgate, dup, dh, gate, up, COUNT, activation);
@@ -203,7 +203,7 @@ static void check_glu(mq_activation activation) {
     }
     /* fast, and over its own inputs as the block does it */
     float *fast_gate = copy_floats(gate, COUNT), *fast_up = copy_floats(up, COUNT);
-    mq_kernels_get()->glu_backward[activation](fast_gate, fast_up, dh, fast_gate, fast_up, COUNT);
+    mq_kernels_best()->glu_backward[activation](fast_gate, fast_up, dh, fast_gate, fast_up, COUNT);
     /* 1 - sigmoid, rounded to 2^-24, is multiplied by gates of up to 12 */
     check_close("dgate", fast_gate, dgate, COUNT, 2e-6);
     check_close("dup", fast_up, dup, COUNT, 3e-7);

@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "base/machine.h"
 #include "grid_fixture.h"
+#include "kernel_tables.h"
 
 /* values: in both forms and in each alone, row by row as tasks may have it. */
 static void check_values(const mq_nested_kernels *kernels, fixture *f, const mq_values expected[]) {
@@ -93,15 +93,9 @@ static void check_kernels(const mq_nested_kernels *kernels, size_t group, bool s
 
 static void kernels_agree(void **state) {
     (void)state;
-    const mq_nested_kernels *all[2] = {mq_nested_kernels_best()};
-    size_t count = 1;
-#if defined(__x86_64__)
-    if (mq_simd_best() >= MQ_SIMD_AVX2) {
-        all[count++] = &mq_nested_kernels_avx2;
-    }
-#endif
-    for (size_t i = 0; i < 4 * count; i++) { /* a row is more than a chunk */
-        check_kernels(all[i / 4], i % 2 == 0 ? 64 : 0, i / 2 % 2 == 1);
+    EXPECT_TABLE(mq_nested_kernels);
+    for (size_t i = 0; mq_nested_kernels_at(i / 4) != NULL; i++) { /* a row is more than a chunk */
+        check_kernels(mq_nested_kernels_at(i / 4), i % 2 == 0 ? 64 : 0, i / 2 % 2 == 1);
     }
 }
 

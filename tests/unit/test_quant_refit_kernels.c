@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "base/machine.h"
 #include "base/random.h"
+#include "kernel_tables.h"
 #include "quant/refit_kernels.h"
 #include "tensor/dtype.h"
 
@@ -32,21 +32,6 @@ static group make_group(void) {
         g.gradient[i] = (float)(4.0 * mq_random_unit(&random) - 2.0);
     }
     return g;
-}
-
-static size_t all_kernels(const mq_refit_kernels *all[3]) {
-    size_t count = 0;
-    all[count++] = &mq_refit_kernels_base;
-#if defined(__x86_64__)
-    if (mq_simd_best() >= MQ_SIMD_AVX2) {
-        all[count++] = &mq_refit_kernels_avx2;
-    }
-    if (mq_simd_best() >= MQ_SIMD_AVX512) {
-        all[count++] = &mq_refit_kernels_avx512;
-    }
-#endif
-    assert_ptr_equal(mq_refit_kernels_best(), all[count - 1]);
-    return count;
 }
 
 static void check_weights(const mq_refit_kernels *kernels, const group *g, size_t count,
@@ -95,14 +80,14 @@ static void kernels_agree(void **state) {
     (void)state;
     static const mq_slice_rule rules[] = {MQ_SLICE_TOP, MQ_SLICE_ROUND, MQ_SLICE_ROUND_EXTRA};
     const group g = make_group();
-    const mq_refit_kernels *all[3];
-    const size_t kernels = all_kernels(all);
-    for (size_t k = 0; k < kernels; k++) {
+    EXPECT_TABLE(mq_refit_kernels);
+    for (size_t k = 0; mq_refit_kernels_at(k) != NULL; k++) {
+        const mq_refit_kernels *kernels = mq_refit_kernels_at(k);
         for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
             for (size_t rule = 0; rule < 3; rule++) {
                 for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-                    check_weights(all[k], &g, counts[i], width, rules[rule]);
-                    check_sums(all[k], &g, counts[i], width, rules[rule]);
+                    check_weights(kernels, &g, counts[i], width, rules[rule]);
+                    check_sums(kernels, &g, counts[i], width, rules[rule]);
                 }
             }
         }
