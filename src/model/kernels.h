@@ -50,9 +50,10 @@ typedef struct mq_kernels {
     /* The same of x[rows, n], turned: y[n, rows], of which a row begins every ld. */
     void (*to_bf16_turned)(mq_bf16 *y, size_t ld, const float *x, size_t rows, size_t n);
 
-    /* One token's heads, x[heads, head_dim] in place: (x1, x2) <- (x1·cos - x2·sin, x2·cos +
-     * x1·sin), or, with inverse, the rotation back. x1 and x2 are the first and the second `half`
-     * of a head's numbers; the rest of them stay. cos_row and sin_row [half]. */
+    /* Rotary embedding (Su et al. 2021, the halves layout of transformers) of one token's heads,
+     * x[heads, head_dim] in place: (x1, x2) <- (x1·cos - x2·sin, x2·cos + x1·sin), or, with
+     * inverse, the rotation back, which is its gradient, too. x1 and x2 are the first and the
+     * second `half` of a head's numbers; the rest of them stay. cos_row and sin_row [half]. */
     void (*rope)(float *x, const float *cos_row, const float *sin_row, size_t heads,
                  size_t head_dim, size_t half, bool inverse);
 

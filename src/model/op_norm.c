@@ -1,23 +1,6 @@
 /* RMSNorm, forward and backward. */
-#include <math.h>
-
 #include "model/kernels.h"
 #include "model/ops.h"
-
-void mq_rmsnorm_forward_reference(float *y, float *inv_rms, const float *x, const float *weight,
-                                  size_t rows, size_t n, float eps) {
-    for (size_t r = 0; r < rows; r++) {
-        double sum = 0.0;
-        for (size_t i = 0; i < n; i++) {
-            sum += (double)x[r * n + i] * (double)x[r * n + i];
-        }
-        const double inv = 1.0 / sqrt(sum / (double)n + (double)eps);
-        for (size_t i = 0; i < n; i++) {
-            y[r * n + i] = (float)((double)x[r * n + i] * inv * (double)weight[i]);
-        }
-        inv_rms[r] = (float)inv;
-    }
-}
 
 void mq_rmsnorm_forward(float *y, float *inv_rms, const float *x, const float *weight, size_t rows,
                         size_t n, float eps) {
@@ -28,32 +11,6 @@ void mq_rmsnorm_forward(float *y, float *inv_rms, const float *x, const float *w
         const size_t first = c * MQ_ROW_CHUNK;
         const size_t count = rows - first < MQ_ROW_CHUNK ? rows - first : MQ_ROW_CHUNK;
         kernels->rmsnorm(y + first * n, inv_rms + first, x + first * n, weight, count, n, eps);
-    }
-}
-
-/* y_i = x_i·inv·w_i with inv = (Σx²/n + eps)^(-1/2), so that d inv/dx_j = -inv³·x_j/n. */
-void mq_rmsnorm_backward_reference(float *dx, float *dweight, const float *dy, const float *x,
-                                   const float *inv_rms, const float *weight, size_t rows, size_t n,
-                                   bool accumulate) {
-    for (size_t i = 0; dweight && i < n; i++) {
-        double sum = 0.0;
-        for (size_t r = 0; r < rows; r++) {
-            sum += (double)dy[r * n + i] * (double)x[r * n + i] * (double)inv_rms[r];
-        }
-        dweight[i] = (float)sum;
-    }
-    for (size_t r = 0; dx && r < rows; r++) {
-        const double inv = (double)inv_rms[r];
-        double dot = 0.0;
-        for (size_t i = 0; i < n; i++) {
-            dot += (double)dy[r * n + i] * (double)weight[i] * (double)x[r * n + i];
-        }
-        for (size_t i = 0; i < n; i++) {
-            const double through = inv * (double)dy[r * n + i] * (double)weight[i];
-            const double along = inv * inv * inv * (double)x[r * n + i] * dot / (double)n;
-            const double before = accumulate ? (double)dx[r * n + i] : 0.0;
-            dx[r * n + i] = (float)(before + through - along);
-        }
     }
 }
 

@@ -1,13 +1,12 @@
-/* The operations of a block, forward and backward, each with a plain reference (…_reference) beside
- * it that the tests hold the fast path against. All arrays float32, row-major; threads through
- * OpenMP; results do not depend on the number of threads. */
+/* The operations of a block that threads share, forward and backward; what one thread does by
+ * itself is in kernels.h. All arrays float32, row-major; threads through OpenMP; results do not
+ * depend on the number of threads. */
 #ifndef MQ_MODEL_OPS_H
 #define MQ_MODEL_OPS_H
 
 #include <stddef.h>
 
 #include "base/context.h"
-#include "model/arch.h"
 #include "tensor/product.h"
 
 /* RMSNorm (Zhang & Sennrich 2019): y[rows, n] = x · inv_rms · weight[n], inv_rms[rows] =
@@ -20,29 +19,6 @@ void mq_rmsnorm_backward(float *dx, float *dweight, const float *dy, const float
                          const float *inv_rms, const float *weight, size_t rows, size_t n,
                          bool accumulate, float *scratch);
 size_t mq_rmsnorm_chunks(size_t rows);
-void mq_rmsnorm_forward_reference(float *y, float *inv_rms, const float *x, const float *weight,
-                                  size_t rows, size_t n, float eps);
-void mq_rmsnorm_backward_reference(float *dx, float *dweight, const float *dy, const float *x,
-                                   const float *inv_rms, const float *weight, size_t rows, size_t n,
-                                   bool accumulate);
-
-/* Rotary embedding (Su et al. 2021, the halves layout of transformers), in place on
- * x[sequences·length, heads, head_dim], row stride `stride` floats between tokens; of each head the
- * first 2·half numbers, by tables [length, half]. backward = rotation by the negative angle, since
- * a linear map's gradient is its transpose. What the block uses is mq_kernels.rope. */
-void mq_rope_forward_reference(float *x, size_t stride, const float *cos_table,
-                               const float *sin_table, size_t sequences, size_t length,
-                               size_t heads, size_t head_dim, size_t half);
-void mq_rope_backward_reference(float *dx, size_t stride, const float *cos_table,
-                                const float *sin_table, size_t sequences, size_t length,
-                                size_t heads, size_t head_dim, size_t half);
-
-/* Gated activation: h[count] = act(gate) · up, and its gradient. What the block uses is
- * mq_kernels.glu. */
-void mq_glu_forward_reference(float *h, const float *gate, const float *up, size_t count,
-                              mq_activation activation);
-void mq_glu_backward_reference(float *dgate, float *dup, const float *dh, const float *gate,
-                               const float *up, size_t count, mq_activation activation);
 
 /* Causal attention with grouped queries, in tiles: out[tokens, heads, head_dim] and, kept for
  * backward, lse[tokens, heads], the log-sum-exp of each row. window > 0: a token sees itself and
@@ -122,10 +98,5 @@ void mq_attention_forward_packed(float *out, const mq_attention_inputs *in,
  * not wanted. */
 void mq_attention_backward(const mq_attention_grads *grads, const mq_attention_kept *kept,
                            const mq_attention_inputs *in, const mq_attention_run *run);
-void mq_attention_forward_reference(float *out, float *lse, const mq_attention_inputs *in,
-                                    const mq_attention_shape *shape);
-void mq_attention_backward_reference(const mq_attention_grads *grads, const float *dout,
-                                     const mq_attention_inputs *in,
-                                     const mq_attention_shape *shape);
 
 #endif

@@ -21,9 +21,4 @@ void mq_pack_row(uint32_t *words, const uint8_t *codes, size_t count, unsigned w
 void mq_pack_slices(uint32_t *words, const uint8_t *slices, size_t count, unsigned bits);
 void mq_unpack_row(uint8_t *slices, const uint32_t *words, size_t count, unsigned bits);
 
-/* The definition, bit by bit: what the tests hold the two above against. */
-void mq_pack_row_reference(uint32_t *words, const uint8_t *codes, size_t count, unsigned width,
-                           mq_slice_rule rule);
-void mq_unpack_row_reference(uint8_t *slices, const uint32_t *words, size_t count, unsigned bits);
-
 #endif

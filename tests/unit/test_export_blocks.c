@@ -12,7 +12,7 @@
 #include "export/gguf_blocks.h"
 #include "export/integer_grid.h"
 #include "fit_test.h"
-#include "store/pack.h"
+#include "reference_pack.h"
 
 enum { IN = 512 };
 
@@ -310,7 +310,7 @@ static void strided_packing_is_the_row_packing(void **state) {
             spread[3 * i] = (uint8_t)(codes[i] >> (8 - width));
         }
         uint32_t expected[16] = {0}, got[16] = {0};
-        mq_pack_row_reference(expected, codes, 64, width, MQ_SLICE_TOP);
+        pack_row_reference(expected, codes, 64, width, MQ_SLICE_TOP);
         mq_pack_strided(got, spread, 3, 64, width);
         assert_memory_equal(got, expected, sizeof got);
         assert_int_equal(mq_packed_words(64, width), 2 * width);

@@ -11,6 +11,7 @@
 
 #include "model/kernels.h"
 #include "random_arrays.h"
+#include "reference_attention.h"
 
 typedef struct attention_case {
     float *q, *dq, *dq2, *out, *out2, *dout; /* [tokens, heads, head_dim] */
@@ -54,11 +55,11 @@ static void check_attention(const mq_attention_shape *shape, const mq_context *c
     const mq_attention_grads grads = {c.dq, c.dk, c.dv}, expected = {c.dq2, c.dk2, c.dv2};
     const mq_attention_run run = {.shape = shape, .scratch = c.scratch, .context = context};
     mq_attention_forward(c.out, c.lse, &in, &run);
-    mq_attention_forward_reference(c.out2, c.lse2, &in, shape);
+    attention_forward_reference(c.out2, c.lse2, &in, shape);
     check_close("out", c.out, c.out2, q, 2e-6);
     check_close("lse", c.lse, c.lse2, rows * shape->heads, 2e-6);
     mq_attention_backward(&grads, &kept, &in, &run);
-    mq_attention_backward_reference(&expected, c.dout, &in, shape);
+    attention_backward_reference(&expected, c.dout, &in, shape);
     /* A query that sees one key has the gradient 0, as the difference of two sums of order 10. */
     check_within("dq", c.dq, c.dq2, q, 5e-6, 1.0);
     check_within("dk", c.dk, c.dk2, kv, 5e-6, 1.0);
@@ -123,7 +124,7 @@ static void test_attention_differences(void **state) {
         double *out = new_doubles(q);
         const mq_attention_inputs in = inputs_of(&c);
         const mq_attention_grads grads = {c.dq, c.dk, c.dv};
-        mq_attention_backward_reference(&grads, c.dout, &in, &shape);
+        attention_backward_reference(&grads, c.dout, &in, &shape);
         for (size_t i = 0; i < q; i++) {
             c.dq2[i] = (float)difference(attention_function, &user, &user.q[i], c.dout, out, q);
         }

@@ -10,8 +10,8 @@
 
 #include "kernel_tables.h"
 #include "model/kernels.h"
-#include "model/ops.h"
 #include "random_arrays.h"
+#include "reference_ops.h"
 #include "tensor/dtype.h"
 
 #define EPS 1e-3F
@@ -27,11 +27,11 @@ static void check_fused_norms(const mq_kernels *kernels) {
     for (size_t i = 0; i < COUNT; i++) {
         assert_true(sum[i] == a[i] + b[i]);
     }
-    mq_rmsnorm_forward_reference(expected, inv2, sum, weight, ROWS, N, EPS);
+    rmsnorm_forward_reference(expected, inv2, sum, weight, ROWS, N, EPS);
     check_close("add_rmsnorm", y, expected, COUNT, 5e-7);
     check_close("add_rmsnorm inv", inv, inv2, ROWS, 5e-7);
     kernels->rmsnorm_add(sum, inv, a, b, weight, ROWS, N, EPS);
-    mq_rmsnorm_forward_reference(normed, inv2, b, weight, ROWS, N, EPS);
+    rmsnorm_forward_reference(normed, inv2, b, weight, ROWS, N, EPS);
     for (size_t i = 0; i < COUNT; i++) {
         expected[i] = a[i] + normed[i];
     }
@@ -94,7 +94,7 @@ static void check_glu_bf16(const mq_kernels *kernels, mq_activation activation, 
     kernels->glu_bf16[activation](unkept, NULL, NULL, gate, up, COUNT);
     kernels->glu_bf16[activation](h, kept[0], kept[1], gate, up, COUNT);
     assert_memory_equal(h, unkept, sizeof h);
-    mq_glu_forward_reference(values, gate, up, COUNT, activation);
+    glu_forward_reference(values, gate, up, COUNT, activation);
     for (size_t i = 0; i < COUNT; i++) {
         const double error = fabs((double)mq_bf16_value(h[i]) - (double)values[i]);
         assert_true(error <= 0x1.01p-8 * fabs((double)values[i]) + 4e-6);
@@ -105,7 +105,7 @@ static void check_glu_bf16(const mq_kernels *kernels, mq_activation activation, 
     }
     memcpy(dgate, dh, sizeof dgate); /* in place, as it is used */
     kernels->glu_backward_bf16[activation](dgate, dup, dgate, kept[0], kept[1], COUNT);
-    mq_glu_backward_reference(values, dup2, dh, rounded[0], rounded[1], COUNT, activation);
+    glu_backward_reference(values, dup2, dh, rounded[0], rounded[1], COUNT, activation);
     check_close("dgate of rounded numbers", dgate, values, COUNT, 2e-6);
     check_close("dup of rounded numbers", dup, dup2, COUNT, 3e-7);
 }
@@ -117,10 +117,10 @@ static void check_kernels(const mq_kernels *kernels) {
           *dup2 = new_floats(COUNT);
     for (mq_activation activation = MQ_SILU; activation <= MQ_GELU_TANH; activation++) {
         kernels->glu[activation](h, gate, up, COUNT);
-        mq_glu_forward_reference(h2, gate, up, COUNT, activation);
+        glu_forward_reference(h2, gate, up, COUNT, activation);
         check_close("glu", h, h2, COUNT, 3e-7);
         kernels->glu_backward[activation](h, dup, dh, gate, up, COUNT);
-        mq_glu_backward_reference(h2, dup2, dh, gate, up, COUNT, activation);
+        glu_backward_reference(h2, dup2, dh, gate, up, COUNT, activation);
         check_close("dgate", h, h2, COUNT, 2e-6);
         check_close("dup", dup, dup2, COUNT, 3e-7);
         check_glu_bf16(kernels, activation, gate, up, dh);
@@ -131,7 +131,7 @@ static void check_kernels(const mq_kernels *kernels) {
     }
     assert_true(fabs((double)kernels->dot(gate, up, COUNT) - exact) < 1e-3);
     memcpy(h, gate, sizeof *h * COUNT);
-    mq_rope_forward_reference(h, 1000, up, dh, 1, 1, 5, 200, 100);
+    rope_forward_reference(h, 1000, up, dh, 1, 1, 5, 200, 100);
     kernels->rope(gate, up, dh, 5, 200, 100, false);
     check_close("rope", gate, h, COUNT, 3e-7);
     for (size_t count = 1; count < 70; count++) {

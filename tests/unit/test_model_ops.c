@@ -11,6 +11,7 @@
 
 #include "model/kernels.h"
 #include "random_arrays.h"
+#include "reference_ops.h"
 #include "tensor/vexp.h"
 
 /* --- exp -------------------------------------------------------------------------------------- */
@@ -64,14 +65,14 @@ static void test_rmsnorm(void **state) {
     (void)state;
     const size_t count = (size_t)NORM_ROWS * NORM_WIDTH;
     norm_case c = new_norm_case();
-    mq_rmsnorm_forward_reference(c.y2, c.inv2, c.x, c.weight, NORM_ROWS, NORM_WIDTH, NORM_EPS);
+    rmsnorm_forward_reference(c.y2, c.inv2, c.x, c.weight, NORM_ROWS, NORM_WIDTH, NORM_EPS);
     mq_rmsnorm_forward(c.y, c.inv, c.x, c.weight, NORM_ROWS, NORM_WIDTH, NORM_EPS);
     check_close("y", c.y, c.y2, count, 5e-7);
     check_close("inv_rms", c.inv, c.inv2, NORM_ROWS, 5e-7);
     for (int accumulate = 0; accumulate < 2; accumulate++) {
         memcpy(c.dx2, c.dx, count * sizeof *c.dx);
-        mq_rmsnorm_backward_reference(c.dx2, c.dweight2, c.dy, c.x, c.inv, c.weight, NORM_ROWS,
-                                      NORM_WIDTH, accumulate == 1);
+        rmsnorm_backward_reference(c.dx2, c.dweight2, c.dy, c.x, c.inv, c.weight, NORM_ROWS,
+                                   NORM_WIDTH, accumulate == 1);
         mq_rmsnorm_backward(c.dx, c.dweight, c.dy, c.x, c.inv, c.weight, NORM_ROWS, NORM_WIDTH,
                             accumulate == 1, c.scratch);
         check_close("dx", c.dx, c.dx2, count, 1e-6);
@@ -81,8 +82,8 @@ static void test_rmsnorm(void **state) {
     mq_rmsnorm_backward(NULL, c.dweight, c.dy, c.x, c.inv, c.weight, NORM_ROWS, NORM_WIDTH, false,
                         c.scratch);
     check_close("dweight alone", c.dweight, c.dweight2, NORM_WIDTH, 2e-6);
-    mq_rmsnorm_backward_reference(c.dx2, NULL, c.dy, c.x, c.inv, c.weight, NORM_ROWS, NORM_WIDTH,
-                                  false);
+    rmsnorm_backward_reference(c.dx2, NULL, c.dy, c.x, c.inv, c.weight, NORM_ROWS, NORM_WIDTH,
+                               false);
     mq_rmsnorm_backward(c.dy, NULL, c.dy, c.x, c.inv, c.weight, NORM_ROWS, NORM_WIDTH, false, NULL);
     check_close("dx in place", c.dy, c.dx2, count, 1e-6);
     free_norm_case(&c);
@@ -103,9 +104,9 @@ static void test_rmsnorm_differences(void **state) {
     norm_case c = new_norm_case();
     norm_user user = {to_doubles(c.x, COUNT), to_doubles(c.weight, NORM_WIDTH)};
     double *out = new_doubles(COUNT);
-    mq_rmsnorm_forward_reference(c.y, c.inv, c.x, c.weight, ROWS, NORM_WIDTH, NORM_EPS);
-    mq_rmsnorm_backward_reference(c.dx, c.dweight, c.dy, c.x, c.inv, c.weight, ROWS, NORM_WIDTH,
-                                  false);
+    rmsnorm_forward_reference(c.y, c.inv, c.x, c.weight, ROWS, NORM_WIDTH, NORM_EPS);
+    rmsnorm_backward_reference(c.dx, c.dweight, c.dy, c.x, c.inv, c.weight, ROWS, NORM_WIDTH,
+                               false);
     for (size_t i = 0; i < COUNT; i++) {
         c.dx2[i] = (float)difference(norm_function, &user, &user.x[i], c.dy, out, COUNT);
     }
@@ -143,8 +144,8 @@ static void test_rope(void **state) {
           *sin_table = random_floats(LENGTH * HALF, 1.0);
     double *wide = new_doubles((size_t)LENGTH * DIM);
     rotate(fast, cos_table, sin_table, false);
-    mq_rope_forward_reference(plain, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM,
-                              HALF);
+    rope_forward_reference(plain, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM,
+                           HALF);
     check_close("rope", fast, plain, count, 3e-7);
     /* one head against the double of the block tests */
     for (size_t t = 0; t < LENGTH; t++) {
@@ -161,8 +162,8 @@ static void test_rope(void **state) {
     float *a = random_floats(count, 1.0), *turned = copy_floats(a, count),
           *back = copy_floats(a, count);
     rotate(turned, cos_table, sin_table, true);
-    mq_rope_backward_reference(back, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM,
-                               HALF);
+    rope_backward_reference(back, STRIDE, cos_table, sin_table, SEQUENCES, LENGTH, HEADS, DIM,
+                            HALF);
     check_close("rope backward", turned, back, count, 3e-7);
     double left = 0.0, right = 0.0;
     for (size_t i = 0; i < count; i++) {
@@ -187,9 +188,9 @@ static void check_glu(mq_activation activation) {
     gate[1] = 200.0F;
     gate[2] = 0.0F;
     mq_kernels_best()->glu[activation](h, gate, up, COUNT);
-    mq_glu_forward_reference(h2, gate, up, COUNT, activation);
+    glu_forward_reference(h2, gate, up, COUNT, activation);
     check_close("h", h, h2, COUNT, 3e-7);
-    mq_glu_backward_reference(dgate, dup, dh, gate, up, COUNT, activation);
+    glu_backward_reference(dgate, dup, dh, gate, up, COUNT, activation);
     for (size_t i = 3; i < 2000;
          i++) { /* a function of one gate and one up: differences one by one */
         const double step = 1e-5, g = (double)gate[i], u = (double)up[i];

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
-#include "store/pack.h"
+#include "reference_pack.h"
 
 static const mq_slice_rule rules[] = {MQ_SLICE_TOP, MQ_SLICE_ROUND, MQ_SLICE_ROUND_EXTRA};
 
@@ -83,10 +83,10 @@ static void packs_like_the_reference(void **state) {
                 const size_t words = count * bits / 32;
                 fast[words] = slow[words] = 0xdeadbeef; /* nothing is written past the row */
                 mq_pack_row(fast, codes, count, width, rules[r]);
-                mq_pack_row_reference(slow, codes, count, width, rules[r]);
+                pack_row_reference(slow, codes, count, width, rules[r]);
                 assert_memory_equal(fast, slow, (words + 1) * 4);
                 mq_unpack_row(slices, fast, count, bits);
-                mq_unpack_row_reference(again, fast, count, bits);
+                unpack_row_reference(again, fast, count, bits);
                 assert_memory_equal(slices, again, count);
                 memset(fast, 0x55, words * 4);
                 mq_pack_slices(fast, slices, count, bits);
