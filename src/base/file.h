@@ -70,9 +70,9 @@ void mq_free_list(char **list, size_t count);
  * of that name is exchanged at the moment of commit and removed after (MQ_ERR_USAGE if it is none
  * that a run of ours has written, so that --force cannot wipe a home folder, or another model: if
  * it is not empty it must hold config.json and matquant.json, and otherwise only files that our
- * runs write, or that matquant.json lists as copied). Temporary folders of the same output that a
- * killed run left behind are removed by the next mq_output_begin for the same name, if no process
- * holds their lock. */
+ * runs write, or that matquant.json lists as copied; and if this process may not write in it).
+ * Temporary folders of the same output that a killed run left behind are removed by the next
+ * mq_output_begin for the same name, if no process holds their lock. */
 typedef struct mq_output mq_output;
 
 /* What mq_output_begin would refuse, found out without writing anything: the same errors. */
@@ -89,8 +89,9 @@ mq_status mq_output_begin_file(mq_output **out, const char *path, const char *ma
 const char *mq_output_file_name(const mq_output *output);
 const char *mq_output_folder(const mq_output *output); /* where to write meanwhile */
 /* On failure it still has to be discarded. MQ_ERR_USAGE: what has appeared in its place, or in the
- * folder there, is not replaced; a finished folder is then kept as "NAME-finished-XXXXXX" beside
- * it, as err says, and discarding does not touch that. */
+ * folder there, is not replaced. A finished folder that cannot be put in its place, for that or for
+ * what the file system says, is kept as "NAME-finished-XXXXXX" beside it, as err says, and
+ * discarding does not touch that. */
 mq_status mq_output_commit(mq_output *output, mq_error *err);
 void mq_output_discard(mq_output *output); /* also frees; after commit it only frees */
 

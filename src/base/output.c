@@ -339,15 +339,16 @@ static mq_status put_in_place(mq_output *output, bool exists, mq_error *err) {
                            : mq_fail_errno(err, errno, output->path, "rename the finished output");
 }
 
-/* A finished folder may be hours of work, which do not end for what somebody has put in its place
- * meanwhile: it stays beside it, under a name that no later run takes for a leftover. */
+/* A finished folder may be hours of work, which are not lost for what somebody has put in its place
+ * meanwhile, or for a rename that fails: it stays beside it, under a name that no later run takes
+ * for a leftover. */
 static mq_status keep_beside(const mq_output *output, const mq_error *why, mq_error *err) {
     const char *suffix = output->folder + strlen(output->folder) - MQ_SUFFIX_LENGTH;
     char *kept = mq_asprintf("%s-finished-%s", output->path, suffix);
     if (kept != NULL && move_to_free_name(output->folder, kept) == 0) {
         mq_sync_folder(output->parent);
-        mq_fail_file(err, why->status, output->path,
-                     "what was made is kept as %s; what is there %s", mq_path_base(kept),
+        mq_fail_file(err, why->status, output->path, "what was made is kept as %s; %s%s",
+                     mq_path_base(kept), why->status == MQ_ERR_USAGE ? "what is there " : "",
                      why->message);
     } else if (err != NULL) {
         *err = *why;
@@ -367,7 +368,7 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
     const int lock = exists && !is_file ? mq_folder_lock(output->path) : -1;
     const mq_status status = put_in_place(output, exists, &problem);
     mq_folder_unlock(lock);
-    if (status == MQ_ERR_USAGE && !is_file) {
+    if (status != MQ_OK && !is_file) {
         return keep_beside(output, &problem, err);
     }
     if (status != MQ_OK) {

@@ -119,9 +119,24 @@ static mq_status read_provenance(cJSON **out, const char *folder, mq_error *err)
     return status == MQ_ERR_INPUT ? MQ_OK : status;
 }
 
+/* Whether its files could be removed once it has been replaced. */
+static mq_status check_may_change(const char *path, mq_error *err) {
+    if (access(path, W_OK | X_OK) == 0) {
+        return MQ_OK;
+    }
+    return errno == EACCES ? mq_fail_file(err, MQ_ERR_USAGE, path,
+                                          "is not replaced: it is write-protected, or another "
+                                          "user's; use another name, or remove it yourself")
+                           : mq_fail_errno(err, errno, path, "look at the output");
+}
+
 static mq_status check_replaceable_folder(const char *path, mq_error *err) {
+    mq_status status = check_may_change(path, err);
+    if (status != MQ_OK) {
+        return status;
+    }
     cJSON *provenance = NULL;
-    mq_status status = read_provenance(&provenance, path, err);
+    status = read_provenance(&provenance, path, err);
     if (status != MQ_OK) {
         return status;
     }

@@ -157,7 +157,8 @@ static void another_runs_output_is_refused(void **state) {
 /* --- faults ----------------------------------------------------------------------------------- */
 
 /* Makes call number 1, 2, 3, ... fail until the run succeeds. Every failure is the machine's and
- * leaves the folder as it was: without output, or with the old one. */
+ * leaves the folder as it was: without output, or with the old one. If it was the one that puts the
+ * output in its place, that is kept beside it. */
 static void sweep(temporary *folder, const char *call, const char *error, bool replace,
                   size_t at_least) {
     const char *source = temporary_path(folder, "source");
@@ -180,6 +181,11 @@ static void sweep(temporary *folder, const char *call, const char *error, bool r
         }
         assert_int_equal(status, MQ_ERR_MACHINE);
         assert_string_not_equal(err.file, "");
+        if (strcmp(call, "rename") == 0 || strstr(err.message, "is kept as") != NULL) {
+            const char *kept = kept_beside(folder, &err);
+            assert_written(kept);
+            temporary_remove(kept);
+        }
         assert_int_equal(temporary_entries(folder->path), entries);
         if (replace) {
             assert_file(temporary_path(folder, "out/old"), "old");
@@ -239,6 +245,9 @@ static void plain_renaming_is_enough(void **state) {
         snprintf(faults, sizeof faults, "rename:1:EINVAL,rename:%d:EIO", failing);
         assert_true(mq_fault_configure(faults));
         assert_int_equal(run(path, source, true, &err), MQ_ERR_MACHINE);
+        const char *kept = kept_beside(folder, &err);
+        assert_written(kept);
+        temporary_remove(kept);
         assert_int_equal(temporary_entries(path), 4);
         assert_int_equal(temporary_entries(folder->path), 2);
     }

@@ -1,8 +1,10 @@
 /* layer: base */
 /* Output folders that are replaced, and those that are not. */
+#include <linux/capability.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "output_fixture.h"
@@ -87,15 +89,37 @@ static void a_file_that_we_do_not_write_is_not_lost(void **state) {
     assert_written(path);
 }
 
-/* --- while the output was made ---------------------------------------------------------------- */
-
-/* The finished output, by the name that err says. */
-static const char *kept_beside(temporary *folder, const mq_error *err) {
-    char name[64] = "";
-    assert_int_equal(sscanf(err->message, "what was made is kept as %63[^;]", name), 1);
-    assert_int_equal(strncmp(name, "out-finished-", 13), 0);
-    return temporary_path(folder, name);
+/* Whoever may not write in it could not remove it either, once it has been replaced. */
+static void what_is_write_protected_is_not_replaced(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    assert_int_equal(chmod(path, 0555), 0);
+    if (access(path, W_OK) == 0) {
+        skip();
+    }
+    assert_int_equal(mq_output_check(path, true, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.file, path);
+    assert_string_equal(err.message, "is not replaced: it is write-protected, or another user's; "
+                                     "use another name, or remove it yourself");
+    assert_int_equal(run(path, source, true, &err), MQ_ERR_USAGE);
+    assert_int_equal(temporary_entries(folder->path), 2);
+    assert_int_equal(chmod(path, 0755), 0);
+    mq_output *output = NULL;
+    assert_int_equal(mq_output_begin(&output, path, true, &err), MQ_OK);
+    assert_int_equal(write_files(output, source, &err), MQ_OK);
+    assert_int_equal(chmod(path, 0555), 0);
+    assert_int_equal(mq_output_commit(output, &err), MQ_ERR_USAGE);
+    mq_output_discard(output);
+    assert_int_equal(chmod(path, 0755), 0);
+    assert_written(path);
+    assert_written(kept_beside(folder, &err));
+    assert_int_equal(temporary_entries(folder->path), 3);
 }
+
+/* --- while the output was made ---------------------------------------------------------------- */
 
 /* Neither what appeared nor what was made is lost: not even to the next run. */
 static void what_appears_meanwhile_is_kept(void **state) {
@@ -145,6 +169,26 @@ static void what_appears_in_the_old_output_is_kept(void **state) {
     assert_int_equal(temporary_entries(folder->path), 3);
 }
 
+/* Whatever the file system says: hours of work are not lost for it. */
+static void what_cannot_be_put_in_place_is_kept(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
+    const char *path = temporary_path(folder, "out");
+    for (int replace = 0; replace < 2; replace++) {
+        assert_true(mq_fault_configure("rename:1:EACCES"));
+        assert_int_equal(run(path, source, replace, &err), MQ_ERR_INPUT);
+        assert_true(mq_fault_configure(NULL));
+        assert_string_equal(err.file, path);
+        assert_non_null(strstr(err.message, "; cannot rename the finished output: "));
+        const char *kept = kept_beside(folder, &err);
+        assert_written(kept);
+        temporary_remove(kept);
+        assert_int_equal(temporary_entries(folder->path), 1 + (size_t)replace);
+        assert_int_equal(run(path, source, replace, &err), MQ_OK);
+    }
+}
+
 /* Where it cannot be kept it is gone, and the error is what stands in the way. */
 static void what_cannot_be_kept_leaves_nothing(void **state) {
     temporary *folder = *state;
@@ -191,11 +235,24 @@ static void a_folder_that_is_held_is_waited_for(void **state) {
     munmap(at, sizeof *at);
 }
 
+/* From now on permissions bind this process, root's as well: its privileges are given up. */
+static void obey_permissions(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    (void)syscall(SYS_capset, &header, none);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(what_is_not_ours_is_not_replaced),   TEST(a_file_that_we_do_not_write_is_not_lost),
-        TEST(what_appears_meanwhile_is_kept),     TEST(what_appears_in_the_old_output_is_kept),
-        TEST(what_cannot_be_kept_leaves_nothing), TEST(a_folder_that_is_held_is_waited_for),
+        TEST(what_is_not_ours_is_not_replaced),
+        TEST(a_file_that_we_do_not_write_is_not_lost),
+        TEST(what_is_write_protected_is_not_replaced),
+        TEST(what_appears_meanwhile_is_kept),
+        TEST(what_appears_in_the_old_output_is_kept),
+        TEST(what_cannot_be_put_in_place_is_kept),
+        TEST(what_cannot_be_kept_leaves_nothing),
+        TEST(a_folder_that_is_held_is_waited_for),
     };
+    obey_permissions();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #include "export_fixture.h"
 
 #include "base/fault.h"
+#include "base/folder.h"
 #include "json_memory.h"
 
 static void interrupts_leave_nothing(void **state) {
@@ -104,6 +105,21 @@ static void slicing_without_memory_for_json(void **state) {
 
 /* --- the machine ------------------------------------------------------------------------------ */
 
+/* Whether a failed slice is kept beside `output`, as err says: with the files of `same`, and
+ * removed here; not at all if that is NULL. */
+static void expect_kept(const char *output, const char *same, const mq_error *err) {
+    char name[64] = "";
+    const int found = sscanf(err->message, "what was made is kept as %63[^;]", name);
+    assert_int_equal(found == 1, same != NULL);
+    if (same != NULL) {
+        char *folder = mq_path_parent(output), *kept = fixture_file(folder, name);
+        expect_same_folders(same, kept);
+        mq_remove_folder(kept);
+        mq_free(kept);
+        mq_free(folder);
+    }
+}
+
 static void failing_system_calls(void **state) {
     (void)state;
     static const struct {
@@ -137,6 +153,7 @@ static void failing_system_calls(void **state) {
                 assert_false(faults[i].harmless);
                 assert_int_equal(status, MQ_ERR_MACHINE);
                 assert_string_not_equal(err.file, "");
+                expect_kept(output, strcmp(faults[i].call, "rename") == 0 ? reference : NULL, &err);
                 expect_nothing_left(output);
                 failed++;
             }

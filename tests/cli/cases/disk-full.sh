@@ -17,11 +17,19 @@ for n in 1 2 20 60; do
     expect_one_error '^matquant: out/[a-z0-9.-]+: .*No space left on device$'
     expect_only
 done
-for fault in fsync:1:EIO fsync:3:EIO rename:1:EIO; do
+for fault in fsync:1:EIO fsync:3:EIO; do
     run 4 env MATQUANT_FAULT=$fault $quantize
     expect_one_error '^matquant: out.*: .*Input/output error$'
     expect_only
 done
+
+# What is complete is kept where only its name cannot be had.
+run 4 env MATQUANT_FAULT=rename:1:EIO $quantize
+kept='out-finished-[A-Za-z0-9_-]{6}'
+expect_one_error "^matquant: out: what was made is kept as $kept; cannot rename the finished output: Input/output error\$"
+verified ./out-finished-*
+rm -r ./out-finished-*
+expect_only
 
 # A fault that is not understood is none that was survived.
 for fault in wirte:1:ENOSPC write:1:ENOSPACE write:1; do
