@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fault.h"
@@ -19,6 +20,15 @@ mq_status mq_next_entry(const struct dirent **out, DIR *stream, const char *fold
                                       : mq_fail_errno(err, errno, folder, "list the folder");
 }
 
+/* unlinkat(2) in the folder open at fd, although that is write-protected, if it is one's own. */
+static int unlink_in(int fd, const char *name, int flags) {
+    int result = unlinkat(fd, name, flags);
+    if (result != 0 && errno == EACCES) {
+        result = fchmod(fd, 0700) == 0 ? unlinkat(fd, name, flags) : -1;
+    }
+    return result;
+}
+
 /* Removes everything in the folder open at fd, as far as it can be; closes fd. Ours are flat; what
  * is deeper is removed all the same when the folder is known to be a temporary one. */
 static void remove_contents(int fd) {
@@ -29,12 +39,12 @@ static void remove_contents(int fd) {
     }
     const struct dirent *entry;
     while (mq_next_entry(&entry, stream, "", NULL) == MQ_OK && entry != NULL) {
-        if (unlinkat(fd, entry->d_name, 0) != 0 && (errno == EISDIR || errno == EPERM)) {
+        if (unlink_in(fd, entry->d_name, 0) != 0 && (errno == EISDIR || errno == EPERM)) {
             int inner = openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             if (inner >= 0) {
                 remove_contents(inner);
             }
-            unlinkat(fd, entry->d_name, AT_REMOVEDIR);
+            unlink_in(fd, entry->d_name, AT_REMOVEDIR);
         }
     }
     closedir(stream);

@@ -11,7 +11,8 @@
  * holds nothing more. */
 mq_status mq_next_entry(const struct dirent **out, DIR *stream, const char *folder, mq_error *err);
 
-/* Removes a folder and everything in it, as far as that can be done. */
+/* Removes a folder and everything in it, as far as that can be done, write-protected folders of
+ * one's own included. */
 void mq_remove_folder(const char *path);
 
 /* Brings a folder's entries to the disk: -1 and errno. File systems that have no such thing say

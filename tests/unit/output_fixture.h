@@ -2,6 +2,9 @@
 #ifndef OUTPUT_FIXTURE_H
 #define OUTPUT_FIXTURE_H
 
+#include <linux/capability.h>
+#include <sys/syscall.h>
+
 #include "base/file.h"
 #include "faulty_folder.h"
 
@@ -69,6 +72,13 @@ static inline void assert_written(const char *path) {
     assert_file(joined, "01234567");
     mq_free(joined);
     assert_int_equal(temporary_entries(path), 3);
+}
+
+/* From now on permissions bind this process, root's as well: its privileges are given up. */
+static inline void obey_permissions(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    (void)syscall(SYS_capset, &header, none);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

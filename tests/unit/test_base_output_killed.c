@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "output_fixture.h"
@@ -87,6 +88,25 @@ static void what_killed_runs_left_inside_is_replaced(void **state) {
     assert_int_equal(temporary_entries(folder->path), 2);
 }
 
+/* Its owner may change that, and nobody would ever remove it otherwise. */
+static void a_write_protected_one_is_removed_as_well(void **state) {
+    temporary *folder = *state;
+    const char *left = temporary_path(folder, ".out.matquant-killed");
+    assert_int_equal(mkdir(left, 0777), 0);
+    temporary_write(folder, ".out.matquant-killed/config.json", "{", 1);
+    assert_int_equal(mkdir(temporary_path(folder, ".out.matquant-killed/inner"), 0777), 0);
+    temporary_write(folder, ".out.matquant-killed/inner/x", "x", 1);
+    assert_int_equal(chmod(temporary_path(folder, ".out.matquant-killed/inner"), 0555), 0);
+    assert_int_equal(chmod(left, 0555), 0);
+    if (access(left, W_OK) == 0) {
+        skip();
+    }
+    mq_output *output = NULL;
+    assert_int_equal(mq_output_begin(&output, temporary_path(folder, "out"), false, NULL), MQ_OK);
+    mq_output_discard(output);
+    assert_int_equal(temporary_entries(folder->path), 0);
+}
+
 /* What two processes that start at once do to one another. */
 typedef struct meeting {
     atomic_int ready, done, made;
@@ -136,6 +156,8 @@ int main(void) {
         TEST(folders_of_killed_runs_are_removed_by_the_next),
         TEST(of_two_that_start_at_once_one_goes_on_at_most),
         TEST(what_killed_runs_left_inside_is_replaced),
+        TEST(a_write_protected_one_is_removed_as_well),
     };
+    obey_permissions();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,8 @@
 /* layer: base */
 /* Output folders that are replaced, and those that are not. */
-#include <linux/capability.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "output_fixture.h"
@@ -233,13 +231,6 @@ static void a_folder_that_is_held_is_waited_for(void **state) {
     assert_int_equal(atomic_load(at), LET_GO);
     assert_int_equal(waitpid(child, NULL, 0), child);
     munmap(at, sizeof *at);
-}
-
-/* From now on permissions bind this process, root's as well: its privileges are given up. */
-static void obey_permissions(void) {
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
-    (void)syscall(SYS_capset, &header, none);
 }
 
 int main(void) {
