@@ -83,7 +83,7 @@ mq_status mq_output_check(const char *path, bool replace, mq_error *err);
 mq_status mq_output_begin(mq_output **out, const char *path, bool replace, mq_error *err);
 /* The same for an output that is one file: it is written, under the name that mq_output_file_name
  * says, into the temporary folder, and the file alone is renamed. With replace, only a plain file
- * that begins with magic (static text, "": any) is replaced. */
+ * that begins with magic (static text, "": any) is replaced; the new one has its permissions. */
 mq_status mq_output_begin_file(mq_output **out, const char *path, const char *magic, bool replace,
                                mq_error *err);
 const char *mq_output_file_name(const mq_output *output);

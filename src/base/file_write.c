@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fault.h"
@@ -18,6 +19,17 @@ struct mq_writer {
     char *path; /* the file's final one, for messages */
 };
 
+/* A file that takes another's place, open at fd, gets the permissions of that one: who may read it
+ * was decided there, and not by the umask of this process. */
+static mq_status keep_permissions(int fd, const mq_output *output, mq_error *err) {
+    struct stat old;
+    const bool replaces =
+        output->magic != NULL && output->replace && lstat(output->path, &old) == 0;
+    return !replaces || fchmod(fd, old.st_mode & 0777) == 0
+               ? MQ_OK
+               : mq_fail_errno(err, errno, output->path, "give its permissions to a new file");
+}
+
 mq_status mq_writer_open(mq_writer **out, mq_output *output, const char *name, mq_error *err) {
     if (name[0] == '\0' || strchr(name, '/') != NULL) {
         return mq_fail_file(err, MQ_ERR_INPUT, output->path, "\"%s\" is no name for a file", name);
@@ -30,8 +42,10 @@ mq_status mq_writer_open(mq_writer **out, mq_output *output, const char *name, m
         status = mq_fail_memory(err, "a file writer", sizeof *writer);
     } else {
         writer->fd = mq_sys_open(temporary, O_RDWR | O_CREAT | O_EXCL, 0666);
-        if (writer->fd < 0) {
-            status = mq_fail_errno(err, errno, path, "create");
+        status = writer->fd < 0 ? mq_fail_errno(err, errno, path, "create")
+                                : keep_permissions(writer->fd, output, err);
+        if (status != MQ_OK && writer->fd >= 0) {
+            close(writer->fd);
         }
     }
     mq_free(temporary);

@@ -71,6 +71,28 @@ static void test_faults(void **state) {
     assert_holds(path, "whole");
 }
 
+/* Who could read the old file can read the new one, and nobody else, whatever the umask is. */
+static void test_permissions_are_kept(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_path(folder, "out");
+    static const mode_t masks[] = {0077, 0}, modes[] = {0644, 0600, 0440};
+    for (size_t m = 0; m < sizeof masks / sizeof *masks; m++) {
+        const mode_t before = umask(masks[m]);
+        struct stat about;
+        assert_int_equal(mq_output_file(path, "old", 3, false, NULL), MQ_OK);
+        assert_int_equal(stat(path, &about), 0);
+        assert_int_equal(about.st_mode & 0777, 0666 & ~masks[m]);
+        for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+            assert_int_equal(chmod(path, modes[i]), 0);
+            assert_int_equal(mq_output_file(path, "new", 3, true, NULL), MQ_OK);
+            assert_int_equal(stat(path, &about), 0);
+            assert_int_equal(about.st_mode & 0777, modes[i]);
+        }
+        umask(before);
+        assert_int_equal(remove(path), 0);
+    }
+}
+
 /* Where the system has no exchange one rename takes the old file's place: at no moment is there
  * none. Only the third call would fail. */
 static void test_without_exchange(void **state) {
@@ -110,7 +132,8 @@ static void test_lack_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_writes),           TEST(test_what_is_refused), TEST(test_faults),
+        TEST(test_writes),           TEST(test_what_is_refused),
+        TEST(test_faults),           TEST(test_permissions_are_kept),
         TEST(test_without_exchange), TEST(test_lack_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,6 +48,11 @@ python3 -c 'import json; assert [json.load(open("result-%d" % r))["bits"] for r 
 recorded "$DATA/demo-eval.txt" 4 2 8 || fail "not replaced"
 unchanged_but_provenance
 
+# Who could read it can read it still.
+chmod 640 m/matquant.json
+run 0 sh -c 'umask 077; exec "$@"' sh $measure --record
+[ "$(stat -c %a m/matquant.json)" = 640 ] || fail "recording changes who can read the provenance"
+
 # Where it shows: inspect, and the cards of slices of that width.
 run 0 matquant inspect m
 expect_out '^4 bits +perplexity [0-9.]+, KL [0-9.]+, 2 windows of 64 tokens of demo-eval\.txt$'
