@@ -133,8 +133,10 @@ mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export
     }
     put_mixture(&json, slice, plan->job);
     const mq_status status = put_master(&json, slice, plan->job, err);
-    put_item(&json, slice, "refit",
-             mq_provenance_refit(mq_master_provenance(plan->job->master), plan->job->width));
+    if (mq_mixture_is_uniform(plan->job->mixture)) { /* else no layer may have had it */
+        put_item(&json, slice, "refit",
+                 mq_provenance_refit(mq_master_provenance(plan->job->master), plan->job->width));
+    }
     put_evaluations(&json, slice, plan->job);
     put_private(&json, slice, plan);
     return mq_json_take(out, &json, status, MQ_PROVENANCE_FILE, err);

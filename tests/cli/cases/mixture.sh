@@ -61,10 +61,22 @@ cp -r "$master" recorded
 run 0 matquant eval recorded --bits 2 $text --record -q
 run 0 matquant slice recorded -o measured --bits 2 -q
 grep -q '^- perplexity ' measured/README.md || fail "no measurement in the model card"
+grep -q 'refitted end to end' measured/README.md || fail "no refit in the model card"
+for mixed in up_proj=4 .=4; do # no layer is left at 2 bits by the second
+    run 0 matquant slice recorded -o measured --bits 2 --layer-bits $mixed --force -q
+    ! grep -q '^- perplexity ' measured/README.md || fail "a measurement of another model in the model card"
+    ! grep -q 'refitted end to end' measured/README.md || fail "the refit of another model in the model card"
+    ! grep -q '"refit"' measured/matquant.json || fail "the refit of another model in the provenance"
+done
 run 0 matquant slice recorded -o measured --bits 2 --layer-bits up_proj=4 --force -q
-! grep -q '^- perplexity ' measured/README.md || fail "a measurement of another model in the model card"
 grep -q '^A slice of mixed widths (6 layers of 4 bits, 36 of 2), with norms of 2 bits where a block has several, in the format `mlx`' measured/README.md ||
     fail "the model card does not say what this is"
+for bits in 4 2; do # layers of 2 bits have 4 in the types that hold their rows
+    run 0 matquant slice recorded -o refit.gguf --bits $bits --force -q
+    grep -aq 'refitted end to end' refit.gguf && had=4 || had=2
+    [ $had = $bits ] || fail "the refit in a GGUF file of $bits bits"
+done
+rm refit.gguf
 run 2 matquant eval recorded --bits 2 --layer-bits up_proj=4 $text --record
 expect_one_error '^matquant: what is recorded is of one width for all layers, not of mixed ones$'
 
