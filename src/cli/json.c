@@ -1,6 +1,7 @@
 #include "json.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -26,7 +27,9 @@ void cli_json_number(cli_json *json, cJSON *object, const char *key, double valu
 }
 
 void cli_json_size(cli_json *json, cJSON *object, const char *key, size_t value) {
-    keep(json, cJSON_AddNumberToObject(object, key, (double)value));
+    char digits[24]; /* cJSON's own numbers are doubles, and large ones have an exponent */
+    snprintf(digits, sizeof digits, "%zu", value);
+    keep(json, cJSON_AddRawToObject(object, key, digits));
 }
 
 void cli_json_bool(cli_json *json, cJSON *object, const char *key, bool value) {

@@ -64,6 +64,24 @@ static void test_json_members(void **state) {
     cli_json_free(&json);
 }
 
+/* In digits, all of them: a reader of JSON takes 1e+15 for a number that is not whole. */
+static void test_json_sizes(void **state) {
+    (void)state;
+    cli_json json;
+    cli_json_begin(&json);
+    cli_json_size(&json, json.root, "none", 0);
+    cli_json_size(&json, json.root, "round", 1000000000000000);
+    cli_json_size(&json, json.root, "odd", ((size_t)1 << 53) + 1);
+    cli_json_size(&json, json.root, "disk", (size_t)1 << 63);
+    cli_json_size(&json, json.root, "largest", SIZE_MAX);
+    assert_false(json.failed);
+    char *text = cJSON_PrintUnformatted(json.root);
+    assert_string_equal(text, "{\"none\":0,\"round\":1000000000000000,\"odd\":9007199254740993,"
+                              "\"disk\":9223372036854775808,\"largest\":18446744073709551615}");
+    cJSON_free(text);
+    cli_json_free(&json);
+}
+
 static void test_table(void **state) {
     (void)state;
     cli_table table = {0};
@@ -182,9 +200,13 @@ static void test_control_characters(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_json_text), cmocka_unit_test(test_json_members),
-        cmocka_unit_test(test_table),     cmocka_unit_test(test_units),
-        cmocka_unit_test(test_progress),  cmocka_unit_test(test_control_characters),
+        cmocka_unit_test(test_json_text),
+        cmocka_unit_test(test_json_members),
+        cmocka_unit_test(test_json_sizes),
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_units),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_control_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
