@@ -14,6 +14,9 @@ static_assert(sizeof(mq_recipe) == sizeof(unsigned) && sizeof(mq_preset) == size
                   sizeof(mq_gemm_choice) == sizeof(unsigned),
               "enumerations are as wide as unsigned");
 
+/* Of weights, more than any row has. Beyond it is MQ_GROUP_SIZE_AUTO, which is no size. */
+#define LARGEST_GROUP 1e9
+
 /* What comes after a phase: pairs, for the progress line. */
 static const char *const with_refit[] = {
     "generate", "learn and refit",          "learn", "refit", "full precision",
@@ -208,7 +211,7 @@ mq_status cmd_quantize(int count, char *const *argv) {
         {CLI_COUNT, 0, "group-size", &options->group_size, "N",
          .help = "number of weights in a row that share scale and bias; 0: the whole row (default: "
                  "128, or 64 or 32 if 128 does not divide all rows)",
-         .hide_default = true},
+         .max = LARGEST_GROUP, .hide_default = true},
         {CLI_COUNT, 0, "group-fallback", &options->group_fallback, "N",
          "group size of the layers whose rows --group-size does not divide (default: such a layer "
          "is an error)",

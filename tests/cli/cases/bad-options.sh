@@ -8,6 +8,11 @@ expect_only
 run 0 matquant quantize "$model" -o out --recipe rtn --group-size 36 --group-fallback 32 --dry-run
 expect_only
 
+for size in 1000000001 18446744073709551615; do # the latter is the library's word for "not given"
+    run 2 matquant quantize "$model" -o out --recipe rtn --group-size $size --dry-run
+    expect_one_error "^matquant quantize: option '--group-size' takes a whole number from 0 to 1000000000, not '$size' .*"
+done
+
 # A learning recipe without text; a text that is not there is in bad-text.
 run 2 matquant quantize "$model" -o out
 expect_one_error '^matquant.*--calib.*'

@@ -22,7 +22,7 @@ wrong quantize "M -o out --preset best" "option '--preset' takes balanced, narro
 wrong quantize "M -o out --preset wide --lambda 1,2,3" "--preset stands for a --lambda: give one of them"
 wrong quantize "M -o out --lambda 1,2" "--lambda has 2 numbers, but --bits 3 widths"
 wrong quantize "M -o out --lambda 1,2,-3" "option '--lambda' takes numbers, .*, not '1,2,-3'"
-wrong quantize "M -o out --group-size -1" "option '--group-size' takes a whole number, not '-1'"
+wrong quantize "M -o out --group-size -1" "option '--group-size' takes a whole number from 0 to 1000000000, not '-1'"
 wrong quantize "M -o out --epochs 0" "option '--epochs' takes a whole number of at least 1, not '0'"
 wrong quantize "M -o out --periods 8,0,1" "option '--periods' takes whole numbers, separated by commas, from 1 to 1000000, not '8,0,1'"
 wrong quantize "M -o out --seq-len 1" "option '--seq-len' takes a whole number of at least 2, not '1'"
