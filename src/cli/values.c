@@ -141,10 +141,17 @@ static bool read_in_range(size_t *out, const cli_option *option, const char **at
     return true;
 }
 
-/* One term up to a comma or the end; a pair only where the option takes them. */
+/* Of a list that goes on where there is no more room. */
+static const char *expect_shorter(char *expected, size_t size) {
+    snprintf(expected, size, "a list of at most %d", CLI_LIST_SIZE);
+    return expected;
+}
+
+/* One term up to a comma or the end, for which there is room; a pair only where the option takes
+ * them. */
 static bool read_term(cli_terms *list, const cli_option *option, const char **at) {
     size_t from = 0, to = 0;
-    if (list->count == CLI_LIST_SIZE || !read_in_range(&to, option, at)) {
+    if (!read_in_range(&to, option, at)) {
         return false;
     }
     if (option->type == CLI_TERMS && (**at == '>' || **at == ':')) {
@@ -180,6 +187,9 @@ static const char *read_terms(char *expected, size_t size, const cli_option *opt
             return NULL;
         }
         at++;
+        if (list.count == CLI_LIST_SIZE) {
+            return expect_shorter(expected, size);
+        }
     }
     return expect_range(expected, size, option,
                         option->type == CLI_TERMS
@@ -197,14 +207,17 @@ static const char *read_numbers(char *expected, size_t size, const cli_option *o
     while (good) {
         double value = 0;
         char *end = NULL;
-        good = list.count < CLI_LIST_SIZE && read_double(&value, at, &end) &&
-               in_range(value, option) && (*end == ',' || *end == 0);
+        good =
+            read_double(&value, at, &end) && in_range(value, option) && (*end == ',' || *end == 0);
         if (good) {
             list.items[list.count++] = value;
             at = end + 1;
             if (*end == 0) {
                 *(cli_numbers *)option->value = list;
                 return NULL;
+            }
+            if (list.count == CLI_LIST_SIZE) {
+                return expect_shorter(expected, size);
             }
         }
     }

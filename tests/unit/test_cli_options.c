@@ -26,6 +26,7 @@ static struct {
     unsigned colour;
     enum taste { NONE, SWEET, SOUR, BITTER } taste;
     cli_counts bits;
+    cli_terms terms;
     cli_numbers lambda;
     cli_texts include, tasks;
     cli_layer_bits layers;
@@ -48,6 +49,7 @@ static const cli_option options[] = {
     {CLI_CHOICE, 0, "taste", &line.taste, "NAME", "of it", .choices = tastes, .min = SOUR},
     {CLI_COUNTS, 0, "bits", &line.bits, "LIST", "widths", .min = 2, .max = 8,
      .given = &line.bits_given, .part = WIDTHS},
+    {CLI_TERMS, 0, "terms", &line.terms, "LIST", "pairs", .min = 2, .max = 8},
     {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST", "weights", .max = 100},
     {CLI_TEXTS, 0, "include", &line.include, "REGEX", .help = "names, one option each"},
     {CLI_TEXTS, 't', "tasks", &line.tasks, "FILE...", .help = "files", .several = true},
@@ -236,6 +238,22 @@ static void test_lists_out_of_range(void **state) {
     assert_int_equal(line.lambda.count, 0);
 }
 
+/* What is wrong with such a list is its length alone. */
+static void test_lists_that_are_too_long(void **state) {
+    (void)state;
+    accepts("M -o o --lambda 1,1,1,1,1,1,1,1,1,1,1,1,1,1");
+    assert_int_equal(line.lambda.count, CLI_LIST_SIZE);
+    refuses("M -o o --lambda 1,1,1,1,1,1,1,1,1,1,1,1,1,1,1",
+            "option '--lambda' takes a list of at most 14, not '1,1,1,1,1,1,1,1,1,1,1,1,1,1,1'");
+    accepts("M -o o --terms 8,7,6,5,4,3,2,8:2,8:3,8:4,8:5,8:6,8:7,7:2");
+    assert_int_equal(line.terms.count, CLI_LIST_SIZE);
+    refuses("M -o o --terms 8,7,6,5,4,3,2,8:2,8:3,8:4,8:5,8:6,8:7,7:2,7:3",
+            "option '--terms' takes a list of at most 14, not "
+            "'8,7,6,5,4,3,2,8:2,8:3,8:4,8:5,8:6,8:7,7:2,7:3'");
+    assert_int_equal(parse("M -o o --terms 8,7,6,5,4,3,2,8:2,8:3,8:4,8:5,8:6,8:7,7:2x"), CLI_WRONG);
+    assert_non_null(strstr(message, "option '--terms' takes different whole numbers or pairs"));
+}
+
 /* The option with that value, once more than there is room for. */
 static void expect_too_many(char *name, char *value, const char *wanted) {
     char *argv[2 * (CLI_TEXTS_SIZE + 1)];
@@ -306,7 +324,7 @@ static void test_help_is_asked_for(void **state) {
 
 static void test_help_text(void **state) {
     (void)state;
-    assert_int_equal(parse("--bits 8,4 --lambda 0.1,1"), CLI_WRONG);
+    assert_int_equal(parse("--bits 8,4 --terms 8:2,4 --lambda 0.1,1"), CLI_WRONG);
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
@@ -330,6 +348,7 @@ static void test_help_text(void **state) {
                                    "  --colour NAME           of the paint (default: red)\n"
                                    "  --taste NAME            of it\n"
                                    "  --bits LIST             widths (default: 8,4)\n"
+                                   "  --terms LIST            pairs (default: 8>2,4)\n"
                                    "  --lambda LIST           weights (default: 0.1,1)\n"
                                    "  --include REGEX         names, one option each\n"
                                    "  -t, --tasks FILE...     files\n"
@@ -372,6 +391,7 @@ int main(void) {
         cmocka_unit_test(test_values_out_of_range),
         cmocka_unit_test(test_sizes_out_of_range),
         cmocka_unit_test(test_lists_out_of_range),
+        cmocka_unit_test(test_lists_that_are_too_long),
         cmocka_unit_test(test_too_many_texts),
         cmocka_unit_test(test_layer_bits),
         cmocka_unit_test(test_wrong_lines),
