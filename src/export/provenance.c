@@ -103,18 +103,26 @@ static void put_evaluations(mq_json *json, cJSON *slice, const mq_export_job *jo
     copy_evaluations(json, slice, cJSON_GetObjectItemCaseSensitive(of_slice, "evaluations"), job);
 }
 
-static void put_private(mq_json *json, cJSON *slice, const mq_plan *plan) {
-    cJSON *names = mq_json_put_array(json, slice, "private");
-    for (size_t i = 0; i < plan->count; i++) {
-        if (plan->pieces[i].is_private) {
-            mq_json_put_text(json, names, NULL, plan->pieces[i].spec.name);
+static bool is_listed(const cJSON *names, const char *name) {
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, names) {
+        if (cJSON_IsString(item) && strcmp(item->valuestring, name) == 0) {
+            return true;
         }
     }
-    const cJSON *item = NULL; /* a slice has them under their plain names already */
-    cJSON_ArrayForEach(item,
-                       mq_provenance_item(mq_master_provenance(plan->job->master), "private")) {
-        if (cJSON_IsString(item)) {
-            mq_json_put_text(json, names, NULL, item->valuestring);
+    return false;
+}
+
+/* Tensors that are private to the width, by their names here. A master that is a slice itself has
+ * them under their plain names already, and lists them. */
+static void put_private(mq_json *json, cJSON *slice, const mq_plan *plan) {
+    cJSON *names = mq_json_put_array(json, slice, "private");
+    const cJSON *listed = mq_provenance_item(mq_master_provenance(plan->job->master), "private");
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        const mq_tensor_info *source = piece->sources[0];
+        if (piece->is_private || (source != NULL && is_listed(listed, source->name))) {
+            mq_json_put_text(json, names, NULL, piece->spec.name);
         }
     }
 }

@@ -122,6 +122,23 @@ for name in gemma3-images gemma3-images-v5; do
     expect_same part whole
 done
 
+# The norms that a refit changed are known for such by the names that they have in the slice, also in one of a slice.
+for name in gemma3-images gemma3-images-v5; do
+    source=$GOLDEN/models/$name
+    rm -rf master own
+    run 0 matquant quantize "$source" -o master --calib ids.npy --samples 1 --seq-len 24 --epochs 1 --no-extend --group-size 32 \
+        --include q_proj --refit-bits 4 --gemm openblas -q
+    run 0 matquant slice master -o own --bits 4 --format matquant -q
+    for from in master own; do
+        rm -rf slice
+        run 0 matquant slice $from -o slice --bits 4 -q
+        run 0 matquant verify slice --against "$source"
+        python3 -c 'import json; print(*json.load(open("slice/matquant.json"))["slice"]["private"])' >private-$from
+    done
+    grep -q norm private-own || fail "no norm is private"
+    expect_same private-master private-own
+done
+
 # What config.json says of the language model is compared member by member.
 change_config() {
     python3 -c 'import json, sys
