@@ -12,10 +12,19 @@
 
 #include "matquant/error.h"
 
-enum call { CALL_OPEN, CALL_READ, CALL_WRITE, CALL_FSYNC, CALL_MAP, CALL_RENAME, CALL_COUNT };
+enum call {
+    CALL_OPEN,
+    CALL_READ,
+    CALL_WRITE,
+    CALL_FSYNC,
+    CALL_MAP,
+    CALL_RENAME,
+    CALL_THREAD,
+    CALL_COUNT
+};
 
-static const char *const call_names[CALL_COUNT] = {"open",  "read", "write",
-                                                   "fsync", "map",  "rename"};
+static const char *const call_names[CALL_COUNT] = {"open", "read",   "write", "fsync",
+                                                   "map",  "rename", "thread"};
 
 #define SHORT_COUNT (-1) /* no error number: the call does half of what was asked */
 
@@ -23,8 +32,9 @@ static const struct {
     const char *name;
     int number;
 } fault_names[] = {
-    {"SHORT", SHORT_COUNT}, {"EACCES", EACCES}, {"EINVAL", EINVAL}, {"EIO", EIO},
-    {"EMFILE", EMFILE},     {"ENOMEM", ENOMEM}, {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT},
+    {"SHORT", SHORT_COUNT}, {"EACCES", EACCES}, {"EAGAIN", EAGAIN},
+    {"EINVAL", EINVAL},     {"EIO", EIO},       {"EMFILE", EMFILE},
+    {"ENOMEM", ENOMEM},     {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT},
 };
 
 typedef struct fault {
@@ -195,4 +205,9 @@ int mq_sys_rename(const char *from, const char *to, unsigned flags) {
         return -1;
     }
     return renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
+}
+
+int mq_sys_thread(pthread_t *out, void *(*work)(void *), void *argument) {
+    const int injected = next_fault(CALL_THREAD);
+    return injected > 0 ? injected : pthread_create(out, NULL, work, argument);
 }

@@ -1,8 +1,9 @@
-/* The system calls of file.h, each through one door that MATQUANT_FAULT can make fail (see file.h).
- */
+/* The system calls of file.h, and the start of a thread, each through one door that MATQUANT_FAULT
+ * can make fail (see file.h). */
 #ifndef MQ_BASE_FAULT_H
 #define MQ_BASE_FAULT_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +19,8 @@ void mq_sys_begin_sync(int fd, uint64_t offset, uint64_t size);
 int mq_sys_fsync(int fd);              /* "fsync" */
 void *mq_sys_map(int fd, size_t size); /* "map"; read-only, NULL and errno */
 int mq_sys_rename(const char *from, const char *to, unsigned flags); /* "rename": renameat2(2) */
+/* "thread": pthread_create(3), 0 or the error number. */
+int mq_sys_thread(pthread_t *out, void *(*work)(void *), void *argument);
 
 /* Tests: what the environment variable would say, with all calls counted from now; NULL or "": no
  * faults. false: not understood, and no faults. */

@@ -138,11 +138,12 @@ bool mq_same_disk(const char *a, const char *b);
 
 /* --- faults ----------------------------------------------------------------------------------- */
 
-/* Every system call of this file goes through one place that the environment variable
- * MATQUANT_FAULT can make fail, so that tests reach the failures that a healthy machine does not
- * show: "write:N:ENOSPC" (the N-th write fails), "write:N:SHORT" (writes half), "read:N:EIO",
- * "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO", "map:N:ENOMEM", "open:N:EMFILE"; several joined by
- * commas. Read once, at the first call; anything else ends the program there with status 2. */
+/* Every system call of this file, and every start of a thread (machine.h), goes through one place
+ * that the environment variable MATQUANT_FAULT can make fail, so that tests reach the failures that
+ * a healthy machine does not show: "write:N:ENOSPC" (the N-th write fails), "write:N:SHORT" (writes
+ * half), "read:N:EIO", "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO", "map:N:ENOMEM",
+ * "open:N:EMFILE", "thread:N:EAGAIN"; several joined by commas. Read once, at the first call;
+ * anything else ends the program there with status 2. */
 
 /* --- digests ---------------------------------------------------------------------------------- */
 

@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/alloc.h"
+#include "base/fault.h"
+
 mq_simd mq_simd_best(void) {
 #if defined(__x86_64__)
     /* Every processor with AVX2 has F16C, which clang's builtin has no name for. */
@@ -90,6 +93,37 @@ bool mq_memory_available(size_t *out) {
         mq_memory_bound_by_groups(out, "/proc/self/cgroup", "/sys/fs/cgroup");
     }
     return found;
+}
+
+/* What a thread does that is only to be there: it waits until the gate is opened. */
+static void *wait_at(void *gate) {
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+mq_status mq_check_threads(size_t threads, mq_error *err) {
+    pthread_t *others = NULL;
+    mq_status status = mq_new(&others, threads, sizeof *others, "a list of threads", err);
+    if (status != MQ_OK) {
+        return status;
+    }
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    size_t started = 1;
+    int number = 0;
+    pthread_mutex_lock(&gate);
+    while (started < threads && (number = mq_sys_thread(&others[started], wait_at, &gate)) == 0) {
+        started++;
+    }
+    pthread_mutex_unlock(&gate);
+    for (size_t i = 1; i < started; i++) {
+        pthread_join(others[i], NULL);
+    }
+    mq_free(others);
+    char buffer[128];
+    return number == 0 ? MQ_OK
+                       : mq_fail(err, MQ_ERR_MACHINE, "cannot start %zu threads: %s", threads,
+                                 strerror_r(number, buffer, sizeof buffer));
 }
 
 void mq_take_processor(size_t number) {

@@ -2,8 +2,7 @@
 #ifndef MQ_BASE_MACHINE_H
 #define MQ_BASE_MACHINE_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "base/error.h"
 
 /* Which of the files that are compiled for an instruction set (matquant_simd_sources of
  * cmake/MatquantFlags.cmake) this processor can run; each includes those before it. AVX2 is with
@@ -34,6 +33,11 @@ bool mq_memory_available(size_t *out);
  * (/sys/fs/cgroup). What a group uses already is not subtracted: most of that is cached files,
  * which make room. */
 void mq_memory_bound_by_groups(size_t *available, const char *process, const char *root);
+
+/* MQ_ERR_MACHINE if not so many threads (at least 1), this one among them, can be at work at once:
+ * they are started, and end when all are there. For libraries that end the program, or crash, where
+ * a thread of theirs cannot be started. */
+mq_status mq_check_threads(size_t threads, mq_error *err);
 
 /* Moves the calling thread to number `number` (modulo their count) of the processors that it may
  * run on, and leaves it free to be moved on. For threads that wait without sleeping, as OpenMP's

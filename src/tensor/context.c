@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/context.h"
+#include "base/machine.h"
 #include "tensor/gemm.h"
 
 #define MAX_THREADS 4096
@@ -13,6 +14,17 @@
 static size_t usable_processors(void) {
     const int processors = omp_get_num_procs();
     return processors > 0 ? (size_t)processors : 1;
+}
+
+/* OpenMP and the BLAS each start threads of their own, and where they cannot, they end the program
+ * in their own way. The BLAS does so once it is told their number, OpenMP later. */
+static mq_status start_threads(const mq_context *context, mq_error *err) {
+    mq_status status = mq_check_threads(context->threads, err);
+    if (status == MQ_OK) {
+        mq_context_use(context);
+        status = mq_check_threads(context->threads, err);
+    }
+    return status;
 }
 
 mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq_error *err) {
@@ -31,7 +43,11 @@ mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq
         return status;
     }
     *context = (mq_context){.options = resolved, .threads = threads};
-    mq_context_use(context);
+    status = start_threads(context, err);
+    if (status != MQ_OK) {
+        mq_context_free(context);
+        return status;
+    }
     mq_gemm_describe(context->blas, sizeof context->blas);
     *out = context;
     return MQ_OK;

@@ -1,0 +1,70 @@
+/* layer: tensor */
+/* A context has the threads that it is asked for, or is not made. */
+#include "base/context.h"
+#include "faulty_folder.h"
+#include "matquant/context.h"
+
+enum { THREADS = 4, STARTED = 2 * (THREADS - 1) }; /* by OpenMP, and by the BLAS */
+
+/* Whichever of them cannot be started. */
+static void threads_that_cannot_be_started(void **state) {
+    (void)state;
+    const mq_context_options options = {.threads = THREADS};
+    const size_t before = mq_alloc_current();
+    for (size_t n = 1; n <= STARTED + 1; n++) {
+        mq_context *context = NULL;
+        mq_error err = {0};
+        char fault[32];
+        snprintf(fault, sizeof fault, "thread:%zu:EAGAIN", n);
+        assert_true(mq_fault_configure(fault));
+        const mq_status status = mq_context_new(&context, &options, &err);
+        assert_int_equal(status, n <= STARTED ? MQ_ERR_MACHINE : MQ_OK);
+        if (status != MQ_OK) {
+            assert_string_equal(err.message,
+                                "cannot start 4 threads: Resource temporarily unavailable");
+            assert_null(context);
+        } else {
+            assert_int_equal(mq_context_threads(context), THREADS);
+        }
+        mq_context_free(context);
+        assert_int_equal(mq_alloc_current(), before);
+    }
+}
+
+static void one_thread_starts_no_other(void **state) {
+    (void)state;
+    const mq_context_options options = {.threads = 1};
+    mq_context *context = NULL;
+    assert_true(mq_fault_configure("thread:1:EAGAIN"));
+    assert_int_equal(mq_context_new(&context, &options, NULL), MQ_OK);
+    mq_context_free(context);
+}
+
+static void lack_of_memory(void **state) {
+    (void)state;
+    const mq_context_options options = {.threads = THREADS};
+    const size_t before = mq_alloc_current();
+    mq_context *context = NULL;
+    size_t countdown = 1;
+    mq_status status;
+    do {
+        mq_alloc_fail_after(countdown++);
+        status = mq_context_new(&context, &options, NULL);
+        mq_alloc_fail_after(0);
+        assert_true(status == MQ_OK || (status == MQ_ERR_MACHINE && context == NULL));
+        assert_true(status == MQ_OK || mq_alloc_current() == before);
+    } while (status != MQ_OK);
+    assert_true(countdown > 3);
+    mq_context_free(context);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(threads_that_cannot_be_started),
+        TEST(one_thread_starts_no_other),
+        TEST(lack_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
