@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """add_tokenizer.py KIND FOLDER: gives a model a small tokenizer of that kind, with as many tokens as its config.json says, and
-a chat template. Kinds are GGUF's names of what splits a text: gpt-2, smollm, llama-bpe, smaug-bpe, qwen2; llama2 and gemma
-stand for SentencePiece's two, and llama-v5 for llama2 as transformers 5 writes it."""
+a chat template. Kinds are GGUF's names of what splits a text: gpt-2, smollm, llama-bpe, smaug-bpe, qwen2; dolma2 (OLMo 2's) and
+phi-4 say what smaug-bpe says as published conversions of tiktoken's say it. llama2 and gemma stand for SentencePiece's two, and
+llama-v5 for llama2 as transformers 5 writes it."""
 import json
 import pathlib
 import sys
@@ -13,8 +14,8 @@ def byte_level(use_regex):
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
-def split_then_bytes(numbers):
-    split = {"type": "Split", "pattern": {"Regex": PATTERN % numbers}, "behavior": "Isolated", "invert": False}
+def split_then_bytes(numbers, behavior="Isolated", invert=False):
+    split = {"type": "Split", "pattern": {"Regex": PATTERN % numbers}, "behavior": behavior, "invert": invert}
     return {"type": "Sequence", "pretokenizers": [split, byte_level(False)]}
 
 
@@ -24,14 +25,20 @@ PRE_TOKENIZERS = {
     "llama-bpe": split_then_bytes(r"\p{N}{1,3}"),
     "smaug-bpe": split_then_bytes(r"\p{N}{1,3}"),
     "qwen2": split_then_bytes(r"\p{N}"),
+    "dolma2": split_then_bytes(r"\p{N}{1,3}", "Removed", True),
+    "phi-4": split_then_bytes(r"\p{N}{1,3}", "Removed", True),
     "llama2": None,
     "llama-v5": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False},
     "gemma": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
 }
 MARK = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 MARKED = ("gemma", "llama2", "llama-v5")
+TIKTOKEN = ("dolma2", "phi-4")
 NORMALIZERS = {"gemma": MARK, "qwen2": {"type": "NFC"},
                "llama2": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, MARK]}}
+TEMPLATE = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                                                     {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}}
 
 
 def main():
@@ -46,15 +53,14 @@ def main():
     tokens += ["<extra%d>" % i for i in range(count - len(tokens))]
     tokenizer = {
         "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [{"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
-                          "normalized": False, "special": True} for i, text in enumerate(special)],
+        "added_tokens": [{"id": i, "content": text, "single_word": False, "lstrip": kind == "phi-4",
+                          "rstrip": kind == "phi-4", "normalized": False, "special": True}
+                         for i, text in enumerate(special)],
         "normalizer": NORMALIZERS.get(kind), "pre_tokenizer": PRE_TOKENIZERS[kind],
-        "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
-                                                                    {"Sequence": {"id": "A", "type_id": 0}}],
-                           "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
-        "decoder": None,
-        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": kind in MARKED,
+        "post_processor": None if kind in TIKTOKEN else TEMPLATE, "decoder": None,
+        "model": {"type": "BPE", "dropout": None, "unk_token": None if kind in TIKTOKEN else "<unk>",
+                  "continuing_subword_prefix": "" if kind in TIKTOKEN else None, "end_of_word_suffix": None,
+                  "fuse_unk": kind not in TIKTOKEN, "byte_fallback": kind in MARKED,
                   "ignore_merges": kind == "llama-bpe", "vocab": {text: i for i, text in enumerate(tokens)},
                   "merges": merges},
     }

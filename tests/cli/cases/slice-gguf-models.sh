@@ -44,14 +44,15 @@ converts 'granite, tokenizer gpt2 smollm, rope default' granite-plain smollm
 converts 'granite, tokenizer gpt2 smollm, rope linear' granite-biases smollm
 converts 'granite, tokenizer gpt2 smollm, rope llama3' granite smollm rope_theta=null rope_parameters='{"rope_type":"llama3",
     "factor":8,"rope_theta":1000,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":128}'
-converts 'olmo2, tokenizer gpt2 smaug-bpe, rope default' olmo2 smaug-bpe # OLMo 2's splits text alike
-converts 'olmo2, tokenizer gpt2 smaug-bpe, rope yarn' olmo2 smaug-bpe rope_theta=null \
+converts 'olmo2, tokenizer gpt2 smaug-bpe, rope default' olmo2 dolma2
+converts 'olmo2, tokenizer gpt2 smaug-bpe, rope yarn' olmo2 dolma2 rope_theta=null \
     rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000}'
 
 converts 'phi3, tokenizer llama default, rope default' phi3 llama2
 run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
 expect_err 'warning: llama.cpp computes Phi3ForCausalLM without its windows: .* more than 5 tokens'
 converts 'phi3, tokenizer llama default, rope default' phi3-no-window llama2
+converts 'phi3, tokenizer gpt2 smaug-bpe, rope default' phi3-no-window phi-4
 converts 'phi3, tokenizer gpt2 gpt-2, rope longrope' phi4-mini gpt-2
 converts 'phi3, tokenizer gpt2 gpt-2, rope longrope' phi4-mini-factor gpt-2
 converts 'phi3, tokenizer gpt2 gpt-2, rope longrope' phi4-mini-v5 gpt-2

@@ -66,6 +66,8 @@ tokenizer() {
 tokenizer 'no pre_tokenizer' llama gpt-2 't["pre_tokenizer"] = None'
 tokenizer 'this pre_tokenizer' llama gpt-2 't["pre_tokenizer"]["add_prefix_space"] = True'
 tokenizer 'this pre_tokenizer' llama gpt-2 't["model"]["ignore_merges"] = True'
+tokenizer 'this pre_tokenizer' llama dolma2 't["pre_tokenizer"]["pretokenizers"][0]["invert"] = False'
+tokenizer 'this pre_tokenizer' llama dolma2 't["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Contiguous"'
 tokenizer 'this pre_tokenizer' llama llama2 't["pre_tokenizer"] = {"type": "Whitespace"}'
 tokenizer 'this pre_tokenizer' llama llama-v5 't["pre_tokenizer"]["split"] = True'
 tokenizer 'this pre_tokenizer' llama llama-v5 't["pre_tokenizer"]["replacement"] = "_"'
