@@ -62,6 +62,10 @@ static inline const mq_gguf_arch *mq_gguf_arch_of(const mq_plan *plan) {
 mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err);
 /* general.name (gguf_name.c). */
 mq_status mq_gguf_put_name(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);
+/* Whether llama.cpp takes from that name that the tokenizer, a tokenizer.json, is Phi-3's; and
+ * whether it then drops white space after the special token of this text. */
+bool mq_gguf_named_phi3(const mq_plan *plan, const cJSON *tokenizer);
+bool mq_gguf_phi3_strips(const char *text);
 /* All metadata; after the tensors were planned. */
 mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);
 

@@ -1,7 +1,7 @@
 /* What a GGUF file calls its model. llama.cpp takes from that name whether white space after a
- * special token belongs to the token, as the tokenizers of Phi-3 and Phi-3.5 have it, and those of
- * Phi-4 not: of a name with "phi-3" or "phi3" in it, in letters of any case. Then it wants tokens
- * of these, too, and does not load a file without them. */
+ * special token belongs to the token, as the tokenizers of Phi-3 and Phi-3.5 have it (rstrip): of a
+ * name with "phi-3" or "phi3" in it, in letters of any case. Then it wants tokens of these, too,
+ * and does not load a file without them, such as Phi-4's. */
 #include <ctype.h>
 #include <string.h>
 
@@ -31,20 +31,41 @@ static bool has_mark(const char *name) {
     return found;
 }
 
+/* The tokens that llama.cpp wants in a file that it takes for Phi-3's. White space after a token is
+ * dropped, but not after those from the second on. */
+static const char *const phi3_tokens[] = {"</s>", "<unk>", "<s>", "<|endoftext|>"};
+enum { PHI3_TOKENS = sizeof phi3_tokens / sizeof *phi3_tokens };
+
+bool mq_gguf_phi3_strips(const char *text) {
+    size_t i = 1;
+    while (i < PHI3_TOKENS && strcmp(text, phi3_tokens[i]) != 0) {
+        i++;
+    }
+    return i == PHI3_TOKENS;
+}
+
 /* Whether llama.cpp, told that this is Phi-3, does as the tokenizer says. */
 static bool strips(const cJSON *tokenizer) {
-    static const char *const wanted[] = {"</s>", "<unk>", "<s>", "<|endoftext|>"};
     const cJSON *added = cJSON_GetObjectItemCaseSensitive(tokenizer, "added_tokens"), *item = NULL;
     bool any = false;
     size_t found = 0;
     cJSON_ArrayForEach(item, added) {
         const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "content"));
         any = any || cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "rstrip"));
-        for (size_t i = 0; text != NULL && i < sizeof wanted / sizeof *wanted; i++) {
-            found += strcmp(text, wanted[i]) == 0;
+        for (size_t i = 0; text != NULL && i < PHI3_TOKENS; i++) {
+            found += strcmp(text, phi3_tokens[i]) == 0;
         }
     }
-    return any && found == sizeof wanted / sizeof *wanted;
+    return any && found == PHI3_TOKENS;
+}
+
+/* Whether the name is one that matters or, of Phi's architecture, may have to be made one. */
+static bool may_be_phi3(const mq_plan *plan) {
+    return has_mark(plan->job->master_name) || strcmp(mq_gguf_arch_of(plan)->name, "phi3") == 0;
+}
+
+bool mq_gguf_named_phi3(const mq_plan *plan, const cJSON *tokenizer) {
+    return may_be_phi3(plan) && strips(tokenizer);
 }
 
 /* "phi3" and "phi-3" with a space in place of what is between. */
@@ -64,8 +85,7 @@ static void put_unmarked(mq_buffer *out, const char *name) {
 mq_status mq_gguf_put_name(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
     static const char key[] = "general.name";
     const char *name = plan->job->master_name;
-    const bool marked = has_mark(name);
-    if (!marked && strcmp(mq_gguf_arch_of(plan)->name, "phi3") != 0) {
+    if (!may_be_phi3(plan)) {
         mq_gguf_string(meta, key, name);
         return MQ_OK;
     }
@@ -78,7 +98,7 @@ mq_status mq_gguf_put_name(mq_gguf_meta *meta, const mq_plan *plan, mq_error *er
     const bool wanted = strips(tokenizer);
     cJSON_Delete(tokenizer);
     mq_buffer text = {0};
-    if (wanted && !marked) {
+    if (wanted && !has_mark(name)) {
         mq_buffer_put_text(&text, "Phi-3 ");
     }
     if (wanted) {

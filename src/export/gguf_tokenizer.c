@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "export/gguf_meta.h"
+#include "export/gguf_model.h"
 #include "export/gguf_split.h"
 #include "store/folder.h"
 #include "text/tok_json_model.h"
@@ -99,7 +99,7 @@ static bool is_beyond(const converter *self, const cJSON *id, const char *text) 
     return true;
 }
 
-static mq_status read_tokens(converter *self) {
+static mq_status read_vocab(converter *self) {
     mq_status status =
         mq_new(&self->tokens, self->count, sizeof *self->tokens, "the vocabulary", self->err);
     for (size_t i = 0; status == MQ_OK && i < self->count; i++) {
@@ -117,15 +117,44 @@ static mq_status read_tokens(converter *self) {
                                           : NORMAL);
         }
     }
+    return status;
+}
+
+/* Whether an added token asks of what is beside it for something that llama.cpp does not do: GGUF
+ * has no place for these flags. */
+static bool is_unheeded(const cJSON *item, const char *text, bool phi3) {
+    const bool drops = phi3 && text != NULL && mq_gguf_phi3_strips(text);
+    return is_true(item, "lstrip") || is_true(item, "single_word") ||
+           is_true(item, "rstrip") != drops;
+}
+
+static mq_status read_added(converter *self) {
+    const char *unknown = text_of(member(self->model, "unk_token")), *unheeded = NULL;
+    const bool phi3 = mq_gguf_named_phi3(self->plan, self->root);
+    size_t count = 0;
+    mq_status status = MQ_OK;
+    const cJSON *item = NULL;
     cJSON_ArrayForEach(item, self->added) {
         const char *text = text_of(member(item, "content"));
         const bool is_unknown = unknown != NULL && text != NULL && strcmp(text, unknown) == 0;
-        if (status == MQ_OK && !is_beyond(self, member(item, "id"), text)) {
-            status = set_token(self, member(item, "id"), text,
-                               is_unknown                 ? UNKNOWN
-                               : is_true(item, "special") ? CONTROL
-                                                          : USER_DEFINED);
+        if (status != MQ_OK || is_beyond(self, member(item, "id"), text)) {
+            continue;
         }
+        status = set_token(self, member(item, "id"), text,
+                           is_unknown                 ? UNKNOWN
+                           : is_true(item, "special") ? CONTROL
+                                                      : USER_DEFINED);
+        if (is_unheeded(item, text, phi3)) {
+            unheeded = count++ == 0 ? text : unheeded;
+        }
+    }
+    if (status == MQ_OK && count > 0) {
+        mq_log(
+            self->plan->job->context, MQ_LOG_WARNING,
+            "tokenizer.json: llama.cpp does not heed lstrip, rstrip and single_word of %zu added "
+            "tokens such as \"%.64s\": text with white space beside them, or a word around them, "
+            "is other tokens there",
+            count, unheeded);
     }
     return status;
 }
@@ -417,7 +446,10 @@ static mq_status read_files(converter *self) {
 static mq_status convert(converter *self) {
     mq_status status = read_files(self);
     if (status == MQ_OK) {
-        status = read_tokens(self);
+        status = read_vocab(self);
+    }
+    if (status == MQ_OK) {
+        status = read_added(self);
     }
     if (status == MQ_OK) {
         status = index_tokens(self);
