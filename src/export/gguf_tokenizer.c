@@ -351,7 +351,18 @@ static const cJSON *template_token(const cJSON *post, bool before) {
     return found;
 }
 
-static void put_special(converter *self) {
+/* llama.cpp would put a token of its own choice there, such as 11. */
+static mq_status refuse_unnamed(const converter *self, const cJSON *of_template) {
+    const char *folder = self->plan->job->options->master, *text = text_of(of_template);
+    return of_template == NULL
+               ? mq_fail_file_in(self->err, MQ_ERR_INPUT, folder, "tokenizer_config.json",
+                                 MQ_TOK_NO_BOS)
+               : mq_fail_file_in(self->err, MQ_ERR_INPUT, folder, "tokenizer.json",
+                                 "post_processor: \"%.64s\" is not in the vocabulary",
+                                 text == NULL ? "" : text);
+}
+
+static mq_status put_special(converter *self) {
     static const struct {
         const char *name, *config_key, *key;
     } ids[] = {{"bos_token", "bos_token_id", "tokenizer.ggml.bos_token_id"},
@@ -359,20 +370,24 @@ static void put_special(converter *self) {
                {"unk_token", NULL, "tokenizer.ggml.unknown_token_id"},
                {"pad_token", "pad_token_id", "tokenizer.ggml.padding_token_id"}};
     const cJSON *post = member(self->root, "post_processor");
-    const cJSON *around[] = {template_token(post, true), template_token(post, false)};
+    const cJSON *around[] = {template_token(post, true), template_token(post, false), NULL, NULL};
+    /* As eval does: the template's, or where there is none tokenizer_config.json's. */
+    const bool added[] = {around[0] != NULL || is_true(self->config, "add_bos_token"),
+                          around[1] != NULL, false, false};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
-        const cJSON *named = i < 2 && around[i] != NULL ? around[i]
-                             : i == 2                   ? member(self->model, "unk_token")
-                                                        : member(self->config, ids[i].name);
+        const cJSON *named = around[i] != NULL ? around[i]
+                             : i == 2          ? member(self->model, "unk_token")
+                                               : member(self->config, ids[i].name);
         const size_t id = special_id(self, named, ids[i].config_key);
         if (id < self->count) {
             mq_gguf_u32(self->meta, ids[i].key, id);
+        } else if (added[i]) {
+            return refuse_unnamed(self, around[i]);
         }
     }
-    /* As eval does: the template's, or where there is none tokenizer_config.json's. */
-    mq_gguf_bool(self->meta, "tokenizer.ggml.add_bos_token",
-                 around[0] != NULL || cJSON_IsTrue(member(self->config, "add_bos_token")));
-    mq_gguf_bool(self->meta, "tokenizer.ggml.add_eos_token", around[1] != NULL);
+    mq_gguf_bool(self->meta, "tokenizer.ggml.add_bos_token", added[0]);
+    mq_gguf_bool(self->meta, "tokenizer.ggml.add_eos_token", added[1]);
+    return MQ_OK;
 }
 
 /* chat_template.jinja, or the one in tokenizer_config.json (of several, the one called default). */
@@ -463,7 +478,9 @@ static mq_status convert(converter *self) {
         status = self->sentencepiece ? put_scores(self) : put_merges(self);
     }
     if (status == MQ_OK) {
-        put_special(self);
+        status = put_special(self);
+    }
+    if (status == MQ_OK) {
         status = put_chat_template(self);
     }
     return status;

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "text/tok_internal.h"
+#include "text/tok_json_model.h"
 
 /* --- what the parts share --------------------------------------------------------------------- */
 
@@ -198,10 +198,7 @@ static mq_status bos_from_config(mq_tokenizer *t, const char *folder, const char
         status = mq_json_get_size(&id, config, "bos_token_id", false, path, err);
     }
     if (!status && id >= t->vocab_size) {
-        status = mq_fail_file(err, MQ_ERR_INPUT, reason_file,
-                              "add_bos_token is set, but neither bos_token here nor bos_token_id "
-                              "in config.json names "
-                              "a token of the vocabulary");
+        status = mq_fail_file(err, MQ_ERR_INPUT, reason_file, MQ_TOK_NO_BOS);
     }
     if (!status) {
         t->bos = (int32_t)id;

@@ -9,6 +9,11 @@
  * merges, which the caller looks for, are what only such a model has. */
 bool mq_tok_is_bpe(const cJSON *model);
 
+/* What is wrong with a tokenizer_config.json of which no beginning-of-sequence token comes. */
+#define MQ_TOK_NO_BOS                                                                              \
+    "add_bos_token is set, but neither bos_token here nor bos_token_id in config.json names "      \
+    "a token of the vocabulary"
+
 /* The two halves of a merge. They point into the JSON, and left does not end with a 0 where both
  * are of one string. */
 typedef struct mq_tok_halves {

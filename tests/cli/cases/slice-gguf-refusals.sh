@@ -81,6 +81,21 @@ tokenizer 'a merge that is not two tokens' llama llama2 't["model"]["merges"][1]
 tokenizer 'a merge that is not two tokens' llama llama2 't["model"]["merges"][1] = ["a", "b", "c"]'
 tokenizer 'a model that is no byte-pair encoding' llama gpt-2 't["model"]["type"] = "Unigram"'
 
+# A token beside every text that nothing names, where llama.cpp would take some other.
+change_tokenizer='t["post_processor"] = None'
+golden_master llama gpt-2 bos_token_id=null
+printf '{"add_bos_token": true, "bos_token": null}' >master/tokenizer_config.json
+unnamed='master/tokenizer_config\.json: add_bos_token is set, but neither bos_token here nor bos_token_id in config\.json names a'
+run 3 matquant slice master -o no.gguf --bits 4 --format gguf --dtype f32
+expect_one_error "^matquant: $unnamed token of the vocabulary\$"
+printf abc >text.txt
+run 3 matquant eval master --bits 4 --text text.txt --seq-len 2 --windows 1
+expect_err "^matquant: $unnamed token of the vocabulary\$" # as eval says
+change_tokenizer='t["post_processor"]["single"].append({"SpecialToken": {"id": "<end>", "type_id": 0}})'
+refuses 3 'master/tokenizer\.json: post_processor: "<end>" is not in the vocabulary' llama gpt-2 eos_token_id=null
+change_tokenizer='t["post_processor"]["single"][0]["SpecialToken"]["id"] = "<begin>"'
+refuses 3 'master/tokenizer\.json: post_processor: "<begin>" is not in the vocabulary' llama gpt-2 bos_token_id=null
+
 # Tokens that the embeddings have no row for: an added one is left out, as Gemma 3's for images has to be.
 change_tokenizer='t["model"]["vocab"]["far"] = 1 << 40'
 refuses 3 'master/tokenizer\.json: the token "far" has an id that is none of the [0-9]* rows of the embeddings' llama gpt-2
