@@ -55,6 +55,69 @@ static bool is_ascii(const char *text, size_t size) {
     return all < 0x80;
 }
 
+/* Each character's own decomposition into points, as far as there is room for it: how many there
+ * are, or utf8proc's error. */
+static utf8proc_ssize_t decompose(utf8proc_int32_t *points, utf8proc_ssize_t room,
+                                  utf8proc_option_t flags, const char *text, size_t size) {
+    utf8proc_ssize_t count = 0;
+    int boundary = UTF8PROC_BOUNDCLASS_START;
+    for (size_t at = 0; at < size;) {
+        utf8proc_int32_t c;
+        const utf8proc_ssize_t length = utf8proc_iterate((const utf8proc_uint8_t *)text + at,
+                                                         (utf8proc_ssize_t)(size - at), &c);
+        if (length < 0) {
+            return length;
+        }
+        at += (size_t)length;
+        const bool fits = count < room;
+        count += utf8proc_decompose_char(c, fits ? points + count : NULL, fits ? room - count : 0,
+                                         flags, &boundary);
+    }
+    return count;
+}
+
+static size_t class_of(utf8proc_int32_t point) {
+    return (size_t)utf8proc_get_property(point)->combining_class;
+}
+
+/* By counting: those of one class stay as they stood. */
+static void sort_marks(utf8proc_int32_t *marks, size_t count, utf8proc_int32_t *scratch) {
+    size_t begin[257] = {0}; /* where the next one of each class goes */
+    for (size_t i = 0; i < count; i++) {
+        begin[class_of(marks[i]) + 1]++;
+    }
+    for (size_t c = 1; c < 256; c++) {
+        begin[c] += begin[c - 1];
+    }
+    for (size_t i = 0; i < count; i++) {
+        scratch[begin[class_of(marks[i])]++] = marks[i];
+    }
+    memcpy(marks, scratch, count * sizeof *marks);
+}
+
+/* Unicode's canonical ordering (3.11, D109): each run of marks by their combining classes.
+ * utf8proc's own moves one mark after another past all that stand before it. */
+static mq_status order_marks(utf8proc_int32_t *points, size_t count, mq_error *err) {
+    utf8proc_int32_t *scratch = NULL;
+    mq_status status = MQ_OK;
+    size_t begin = 0, last = 0;
+    bool ordered = true;
+    for (size_t i = 0; i <= count && !status; i++) {
+        const size_t own = i < count ? class_of(points[i]) : 0; /* 0: no mark, and a run ends */
+        if (own == 0 && !ordered && !scratch) {
+            status = mq_new(&scratch, count, sizeof *scratch, "normalizing", err);
+        }
+        if (own == 0 && !ordered && !status) {
+            sort_marks(points + begin, i - begin, scratch);
+        }
+        begin = own == 0 ? i + 1 : begin;
+        ordered = own == 0 || (ordered && own >= last);
+        last = own;
+    }
+    mq_free(scratch);
+    return status;
+}
+
 /* Unicode normalization of a run of characters. */
 static mq_status run_form(mq_bytes *out, int options, const char *text, size_t size,
                           mq_error *err) {
@@ -62,8 +125,7 @@ static mq_status run_form(mq_bytes *out, int options, const char *text, size_t s
         return mq_bytes_append(out, text, size, err);
     }
     utf8proc_option_t flags = (utf8proc_option_t)options;
-    const utf8proc_uint8_t *bytes = (const utf8proc_uint8_t *)text;
-    utf8proc_ssize_t count = utf8proc_decompose(bytes, (utf8proc_ssize_t)size, NULL, 0, flags);
+    utf8proc_ssize_t count = decompose(NULL, 0, flags, text, size);
     if (count < 0) {
         return mq_fail(err, MQ_ERR_INPUT, "normalizing the text: %s", utf8proc_errmsg(count));
     }
@@ -72,8 +134,9 @@ static mq_status run_form(mq_bytes *out, int options, const char *text, size_t s
     if (status) {
         return status;
     }
-    count = utf8proc_decompose(bytes, (utf8proc_ssize_t)size, points, count, flags);
-    if (count >= 0) {
+    decompose(points, count, flags, text, size);
+    status = order_marks(points, (size_t)count, err);
+    if (!status) {
         count = utf8proc_normalize_utf32(points, count, flags);
     }
     if (count < 0) {

@@ -167,6 +167,34 @@ static void test_long_word(void **state) {
     mq_free(text);
 }
 
+/* One character with very many marks whose classes (230, 220, 230) stand in no order: the same. */
+static void test_many_marks(void **state) {
+    static const char marks[] = "\xcc\x81\xcc\xa3\xcc\x80"; /* U+0301, U+0323, U+0300 */
+    const size_t times = 400000, step = sizeof marks - 1, size = 1 + times * step;
+    size_t count = 0;
+    char *text = mq_alloc(size, 1);
+    int32_t *ids = NULL;
+    assert_non_null(text);
+    text[0] = 'a';
+    for (size_t i = 0; i < times; i++) {
+        memcpy(text + 1 + i * step, marks, step);
+    }
+    mq_tokenizer *t = open_parts(
+        *state, (parts){.added = "[]",
+                        .normalizer = "{\"type\":\"NFC\"}",
+                        .model = "{\"vocab\":{\"\xe1\xba\xa1\":0,\"\xcc\xa3\":1,\"\xcc\x81\":2,"
+                                 "\"\xcc\x80\":3},\"merges\":[]}"}); /* the first: U+1EA1 */
+    assert_int_equal(mq_tokenizer_encode(&ids, &count, t, text, size, false, NULL), MQ_OK);
+    assert_int_equal(count, 3 * times);
+    for (size_t i = 0; i < count; i++) {
+        const size_t above = 2 + (i + times) % 2; /* those of one class as they stood */
+        assert_int_equal(ids[i], i == 0 ? 0 : i < times ? 1 : above);
+    }
+    mq_tokenizer_free_ids(ids);
+    mq_tokenizer_free(t);
+    mq_free(text);
+}
+
 /* One tokenizer, many threads at once: all get what one alone gets. */
 static void test_threads(void **state) {
     mq_tokenizer *t = open_parts(
@@ -334,6 +362,7 @@ int main(void) {
         TEST(test_broken_utf8),
         TEST(test_unknown_token),
         TEST(test_long_word),
+        TEST(test_many_marks),
         TEST(test_threads),
         TEST(test_bos),
         TEST(test_decode),
