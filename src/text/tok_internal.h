@@ -219,6 +219,10 @@ mq_status mq_tok_refuse(mq_tok_loader *loader, const char *where, const char *fo
     __attribute__((format(printf, 3, 4)));
 mq_status mq_tok_check_fields(mq_tok_loader *loader, const struct cJSON *object, const char *where,
                               const char *const *known);
+/* status, after a function that knows neither file nor field: what it says in inner of an
+ * MQ_ERR_INPUT with both, of anything else as it is. */
+mq_status mq_tok_in_field(mq_tok_loader *loader, mq_status status, const char *where,
+                          const mq_error *inner);
 /* The member of that name, NULL: none; refused where there are two. For objects whose other fields
  * have any names, or do not matter. */
 mq_status mq_tok_member(const struct cJSON **out, mq_tok_loader *loader, const struct cJSON *object,
@@ -237,6 +241,11 @@ mq_status mq_tok_size(size_t *out, mq_tok_loader *loader, const struct cJSON *ob
 /* pattern: {"String": ...} or {"Regex": ...}. */
 mq_status mq_tok_pattern(mq_pattern *out, mq_tok_loader *loader, const struct cJSON *object,
                          const char *where);
+/* Metaspace's prepend_scheme: "always", "first" or "never", the object's or static. Without one it
+ * is what add_prefix_space says, as older files spell "always" and "never"; refused where the two
+ * contradict each other. */
+mq_status mq_tok_scheme(const char **out, mq_tok_loader *loader, const struct cJSON *object,
+                        const char *where);
 /* The members of a Sequence, one after the other; key names the list. */
 typedef mq_status mq_tok_load_fn(mq_tok_loader *loader, const struct cJSON *value,
                                  const char *where);

@@ -44,6 +44,17 @@ mq_status mq_tok_check_fields(mq_tok_loader *loader, const cJSON *object, const 
     return MQ_OK;
 }
 
+mq_status mq_tok_in_field(mq_tok_loader *loader, mq_status status, const char *where,
+                          const mq_error *inner) {
+    if (status == MQ_ERR_INPUT) {
+        return mq_tok_refuse(loader, where, "%s", inner->message);
+    }
+    if (status && loader->err) {
+        *loader->err = *inner;
+    }
+    return status;
+}
+
 mq_status mq_tok_member(const cJSON **out, mq_tok_loader *loader, const cJSON *object,
                         const char *where, const char *key) {
     *out = cJSON_GetObjectItemCaseSensitive(object, key);
@@ -139,13 +150,31 @@ mq_status mq_tok_pattern(mq_pattern *out, mq_tok_loader *loader, const cJSON *ob
     mq_error inner = {0};
     status = is_regex ? mq_pattern_regex(out, text, &inner)
                       : mq_pattern_literal(out, text, strlen(text), &inner);
-    if (status == MQ_ERR_INPUT) {
-        return mq_tok_refuse(loader, where, "%s", inner.message);
+    return mq_tok_in_field(loader, status, where, &inner);
+}
+
+mq_status mq_tok_scheme(const char **out, mq_tok_loader *loader, const cJSON *object,
+                        const char *where) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, "prepend_scheme");
+    bool prefix = true;
+    *out = NULL;
+    mq_status status = item ? mq_tok_string(out, loader, object, where, "prepend_scheme") : MQ_OK;
+    status =
+        status ? status : mq_tok_bool(&prefix, loader, object, where, "add_prefix_space", false);
+    if (status) {
+        return status;
     }
-    if (status && loader->err) {
-        *loader->err = inner;
+    if (!*out) {
+        *out = prefix ? "always" : "never";
     }
-    return status;
+    if (strcmp(*out, "always") != 0 && strcmp(*out, "first") != 0 && strcmp(*out, "never") != 0) {
+        return mq_tok_refuse(loader, where, "the prepend_scheme \"%.64s\" is not known", *out);
+    }
+    if (!prefix && strcmp(*out, "never") != 0) {
+        return mq_tok_refuse(loader, where,
+                             "add_prefix_space contradicts the prepend_scheme \"%s\"", *out);
+    }
+    return MQ_OK;
 }
 
 mq_status mq_tok_load_list(mq_tok_loader *loader, const cJSON *value, const char *where,

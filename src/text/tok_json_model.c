@@ -81,18 +81,6 @@ static mq_status measure_vocab(mq_tok_loader *loader, const cJSON *vocab, size_t
     return MQ_OK;
 }
 
-/* An error of the table, with file and field. */
-static mq_status in_field(mq_tok_loader *loader, mq_status status, const char *where,
-                          const mq_error *inner) {
-    if (status == MQ_ERR_INPUT) {
-        return mq_tok_refuse(loader, where, "%s", inner->message);
-    }
-    if (status && loader->err) {
-        *loader->err = *inner;
-    }
-    return status;
-}
-
 static mq_status load_vocab(mq_tok_loader *loader, const cJSON *vocab) {
     mq_tokenizer *t = loader->tokenizer;
     if (!cJSON_IsObject(vocab)) {
@@ -113,7 +101,7 @@ static mq_status load_vocab(mq_tok_loader *loader, const cJSON *vocab) {
         status = mq_vocab_finish(&t->vocab, &inner);
     }
     if (status) {
-        return in_field(loader, status, "model.vocab", &inner);
+        return mq_tok_in_field(loader, status, "model.vocab", &inner);
     }
     t->unk_id = t->unk_token ? mq_vocab_find(&t->vocab, t->unk_token, strlen(t->unk_token)) : -1;
     for (unsigned byte = 0; byte < 256; byte++) {
@@ -270,7 +258,7 @@ static mq_status check_distinct(mq_tok_loader *loader) {
         status = mq_vocab_add(&vocab, token->content, token->content_size, token->id, &inner);
     }
     mq_vocab_free(&vocab);
-    return in_field(loader, status, "added_tokens", &inner);
+    return mq_tok_in_field(loader, status, "added_tokens", &inner);
 }
 
 static mq_status index_added(mq_tokenizer *t, mq_error *err) {
@@ -313,8 +301,8 @@ mq_status mq_tok_load_added(mq_tok_loader *loader, const cJSON *list) {
     status = status ? status : index_added(loader->tokenizer, loader->err);
     if (!status) {
         mq_error inner = {0};
-        status =
-            in_field(loader, mq_added_build(loader->tokenizer, &inner), "added_tokens", &inner);
+        status = mq_tok_in_field(loader, mq_added_build(loader->tokenizer, &inner), "added_tokens",
+                                 &inner);
     }
     return status;
 }

@@ -162,18 +162,13 @@ static mq_status load_metaspace(mq_tok_loader *loader, mq_decoder *decoder, cons
                                 const char *where) {
     static const char *const known[] = {
         "type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep", NULL};
-    const char *scheme = "always", *replacement = NULL;
-    bool prefix = true;
+    const char *scheme = NULL, *replacement = NULL;
     mq_status status = mq_tok_check_fields(loader, value, where, known);
     status = status ? status : mq_tok_char(&replacement, loader, value, where, "replacement");
     status = status ? status
                     : mq_tok_copy(&decoder->content, &decoder->content_size, loader, replacement);
-    status =
-        status ? status : mq_tok_bool(&prefix, loader, value, where, "add_prefix_space", false);
-    if (!status && cJSON_HasObjectItem(value, "prepend_scheme")) {
-        status = mq_tok_string(&scheme, loader, value, where, "prepend_scheme");
-    }
-    decoder->drop_first_space = prefix && strcmp(scheme, "never") != 0;
+    status = status ? status : mq_tok_scheme(&scheme, loader, value, where);
+    decoder->drop_first_space = !status && strcmp(scheme, "never") != 0;
     return status;
 }
 

@@ -225,31 +225,6 @@ static mq_status load_digits(mq_tok_loader *loader, const cJSON *value, const ch
     return status ? status : add_regex_split(loader, NUMERIC_REGEX, behavior, false, where);
 }
 
-/* prepend_scheme, and add_prefix_space as older files spell "always" and "never". */
-static mq_status load_scheme(const char **out, mq_tok_loader *loader, const cJSON *value,
-                             const char *where) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(value, "prepend_scheme");
-    bool prefix = true;
-    *out = NULL;
-    mq_status status = item ? mq_tok_string(out, loader, value, where, "prepend_scheme") : MQ_OK;
-    status =
-        status ? status : mq_tok_bool(&prefix, loader, value, where, "add_prefix_space", false);
-    if (status) {
-        return status;
-    }
-    if (!*out) {
-        *out = prefix ? "always" : "never";
-    }
-    if (strcmp(*out, "always") != 0 && strcmp(*out, "first") != 0 && strcmp(*out, "never") != 0) {
-        return mq_tok_refuse(loader, where, "the prepend_scheme \"%.64s\" is not known", *out);
-    }
-    if (!prefix && strcmp(*out, "never") != 0) {
-        return mq_tok_refuse(loader, where,
-                             "add_prefix_space contradicts the prepend_scheme \"%s\"", *out);
-    }
-    return MQ_OK;
-}
-
 static mq_status load_metaspace(mq_tok_loader *loader, const cJSON *value, const char *where) {
     static const char *const known[] = {
         "type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep", NULL};
@@ -259,7 +234,7 @@ static mq_status load_metaspace(mq_tok_loader *loader, const cJSON *value, const
     mq_step *step = NULL;
     mq_status status = mq_tok_check_fields(loader, value, where, known);
     status = status ? status : mq_tok_char(&replacement, loader, value, where, "replacement");
-    status = status ? status : load_scheme(&scheme, loader, value, where);
+    status = status ? status : mq_tok_scheme(&scheme, loader, value, where);
     status = status ? status : mq_tok_bool(&splits, loader, value, where, "split", false);
     status = status ? status : add_replace(loader, steps, " ", replacement, where);
     if (!status && strcmp(scheme, "never") != 0) {

@@ -138,6 +138,11 @@ static void test_refused_steps(void **state) {
               "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"q\"}}]}"},
          "gives no ids for \"q\""},
         {{.decoder = "{\"type\":\"CTC\"}"}, "decoder: the type \"CTC\" is not supported"},
+        {{.decoder = "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"last\"}"},
+         "decoder: the prepend_scheme \"last\" is not known"},
+        {{.decoder = "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false,"
+                     "\"prepend_scheme\":\"first\"}"},
+         "decoder: add_prefix_space contradicts the prepend_scheme \"first\""},
         {{.decoder = "{\"type\":\"Strip\",\"content\":\"xy\",\"start\":1,\"stop\":0}"},
          "\"content\" is not one"},
     };
