@@ -120,7 +120,7 @@ static mq_status emit_word(translator *t, bool in_class, bool negated) {
 /* Inside a class a negated category keeps PCRE2's version of Unicode. */
 static mq_status emit_category(translator *t, bool in_class, bool negated, const char *name) {
     const char *const categories[] = {name, NULL};
-    bool plain = !strchr("LMN", name[0]) || (in_class && negated);
+    bool plain = !strchr("LMNPS", name[0]) || (in_class && negated);
     char text[8];
     snprintf(text, sizeof text, "\\%c{%.2s}", plain && negated ? 'P' : 'p', name);
     return plain ? emit(t, text) : emit_set(t, in_class, negated, text, categories);

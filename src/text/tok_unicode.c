@@ -40,6 +40,18 @@ static const code_range newer_nd[] = {{0x10d40, 0x10d49}, {0x116d0, 0x116e3}, {0
                                       {0x11f50, 0x11f59}, {0x16130, 0x16139}, {0x16d70, 0x16d79},
                                       {0x1ccf0, 0x1ccf9}, {0x1e4f0, 0x1e4f9}, {0x1e5f1, 0x1e5fa}};
 static const code_range newer_no[] = {{0x1d2c0, 0x1d2d3}};
+static const code_range newer_pd[] = {{0x10d6e, 0x10d6e}};
+static const code_range newer_po[] = {{0x1b4e, 0x1b4f},   {0x1b7f, 0x1b7f},   {0x113d4, 0x113d5},
+                                      {0x113d7, 0x113d8}, {0x11b00, 0x11b09}, {0x11be1, 0x11be1},
+                                      {0x11f43, 0x11f4f}, {0x16d6d, 0x16d6f}, {0x1e5ff, 0x1e5ff}};
+static const code_range newer_sm[] = {{0x10d8e, 0x10d8f}};
+static const code_range newer_so[] = {
+    {0x2427, 0x2429},   {0x2ffc, 0x2fff},   {0x31e4, 0x31e5},   {0x31ef, 0x31ef},
+    {0x1cc00, 0x1ccef}, {0x1cd00, 0x1ceb3}, {0x1f6dc, 0x1f6dc}, {0x1f774, 0x1f776},
+    {0x1f77b, 0x1f77f}, {0x1f7d9, 0x1f7d9}, {0x1f8b2, 0x1f8bb}, {0x1f8c0, 0x1f8c1},
+    {0x1fa75, 0x1fa77}, {0x1fa87, 0x1fa89}, {0x1fa8f, 0x1fa8f}, {0x1faad, 0x1faaf},
+    {0x1fabb, 0x1fabf}, {0x1fac6, 0x1fac6}, {0x1face, 0x1facf}, {0x1fada, 0x1fadc},
+    {0x1fadf, 0x1fadf}, {0x1fae8, 0x1fae9}, {0x1faf7, 0x1faf8}, {0x1fbcb, 0x1fbef}};
 /* Characters that have a decomposition or a combining class, but came after Unicode 9. */
 static const code_range inert[] = {
     {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},
@@ -54,15 +66,18 @@ static const code_range inert[] = {
     {0x1ccd6, 0x1ccef}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef},
     {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9}};
 
-#define SET(category, ranges)                                                                      \
-    { category, ranges, sizeof(ranges) / sizeof *(ranges) }
+#define SET(category, ranges, inert)                                                               \
+    { category, ranges, sizeof(ranges) / sizeof *(ranges), inert }
 
 static const struct {
     const char *category;
     const code_range *ranges;
     size_t count;
-} newer[] = {SET("Lu", newer_lu), SET("Ll", newer_ll), SET("Lm", newer_lm), SET("Lo", newer_lo),
-             SET("M", newer_m),   SET("Nd", newer_nd), SET("No", newer_no)};
+    bool inert; /* newer tables normalize some; false: none but those in the list above */
+} newer[] = {SET("Lu", newer_lu, true),  SET("Ll", newer_ll, true),  SET("Lm", newer_lm, true),
+             SET("Lo", newer_lo, true),  SET("M", newer_m, true),    SET("Nd", newer_nd, true),
+             SET("No", newer_no, true),  SET("Pd", newer_pd, false), SET("Po", newer_po, false),
+             SET("Sm", newer_sm, false), SET("So", newer_so, false)};
 
 mq_status mq_unicode_append_newer(mq_bytes *out, const char *category, size_t size, mq_error *err) {
     mq_status status = MQ_OK;
@@ -99,7 +114,7 @@ bool mq_unicode_inert(uint32_t c) {
     const size_t last = sizeof inert / sizeof *inert - 1;
     bool found = c <= inert[last].last && contains(inert, last + 1, c);
     for (size_t i = 0; i < sizeof newer / sizeof *newer && !found; i++) {
-        found = c <= newer[i].ranges[newer[i].count - 1].last &&
+        found = newer[i].inert && c <= newer[i].ranges[newer[i].count - 1].last &&
                 contains(newer[i].ranges, newer[i].count, c);
     }
     return found;

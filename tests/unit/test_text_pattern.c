@@ -9,7 +9,9 @@
 static void test_translated(void **state) {
     static const char *const pairs[][2] = {
         {"a|b+?c*+(?:d)[^ef]$", "a|b+?c*+(?:d)[^ef]$"},
-        {"\\p{P}\\P{S}\\p{^Sm}[\\p{P}\\P{N}]", "\\p{P}\\P{S}\\P{Sm}[\\p{P}\\P{N}]"},
+        {"\\p{Z}\\P{C}\\p{^Zs}[\\p{Z}\\P{N}]", "\\p{Z}\\P{C}\\P{Zs}[\\p{Z}\\P{N}]"},
+        {"\\p{^Sm}[\\p{Pd}\\P{P}]", "[^\\p{Sm}\\x{10d8e}-\\x{10d8f}]"
+                                    "[\\p{Pd}\\x{10d6e}-\\x{10d6e}\\P{P}]"},
         {"\\p{Han}[\\p{Hiragana}]", "\\p{sc:Han}[\\p{sc:Hiragana}]"},
         {"\\p{No}[\\p{No}]\\P{No}", "[\\p{No}\\x{1d2c0}-\\x{1d2d3}][\\p{No}\\x{1d2c0}-\\x{1d2d3}]"
                                     "[^\\p{No}\\x{1d2c0}-\\x{1d2d3}]"},
@@ -154,6 +156,12 @@ static void test_new_characters(void **state) {
     check_regex("\\p{M}", text, "12-15 ");
     check_regex("\\w+", text, "0-15 ");
     check_regex("\\W", text, "");
+    static const char symbols[] = "\xf0\x9f\xa9\xb7\xe1\xad\x8e"; /* U+1FA77, U+1B4E */
+    check_regex("\\p{S}", symbols, "0-4 ");
+    check_regex("\\p{Po}", symbols, "4-7 ");
+    check_regex("[\\p{P}\\p{S}]+", symbols, "0-7 ");
+    check_regex("[^\\p{So}]", symbols, "4-7 ");
+    check_regex("\\P{P}", symbols, "0-4 ");
 }
 
 static void test_plain_patterns(void **state) {
