@@ -104,7 +104,8 @@ static void put_learning(mq_json *json, cJSON *recipe, const mq_quantize_options
     }
 }
 
-static void put_rates(mq_json *json, cJSON *recipe, const mq_quantize_options *options) {
+static void put_optimizer(mq_json *json, cJSON *recipe, const mq_quantize_plan *plan) {
+    const mq_quantize_options *options = plan->options;
     const mq_grid_class *grid = mq_recipe_grid_class(options);
     const double rate = options->rate;
     if (options->let) {
@@ -114,6 +115,8 @@ static void put_rates(mq_json *json, cJSON *recipe, const mq_quantize_options *o
     mq_json_put_number(json, recipe, "rate_group", rate * grid->rate_group);
     mq_json_put_number(json, recipe, "rate_rounding", rate * grid->rate_rounding);
     mq_json_put_number(json, recipe, "beta1", grid->beta1);
+    mq_json_put_number(json, recipe, "epsilon",
+                       mq_recipe_epsilon(options, plan->model->config.hidden_size));
 }
 
 static void put_recipe(mq_json *json, const mq_quantize_plan *plan) {
@@ -124,7 +127,7 @@ static void put_recipe(mq_json *json, const mq_quantize_plan *plan) {
     put_scope(json, recipe, plan);
     if (options->recipe != MQ_RECIPE_RTN) {
         put_learning(json, recipe, options);
-        put_rates(json, recipe, options);
+        put_optimizer(json, recipe, plan);
     }
 }
 
@@ -259,6 +262,7 @@ static void put_refits(mq_json *json, const mq_quantize_plan *plan, const mq_ref
     const size_t length = plan->calibration.length;
     cJSON *refit = mq_json_put_object(json, json->root, "refit");
     mq_json_put_size(json, refit, "epochs", plan->refit_epochs);
+    mq_json_put_number(json, refit, "epsilon", mq_refit_epsilon(&setup));
     mq_json_put_size(json, refit, "batch", plan->options->refit_batch);
     mq_json_put_size(json, refit, "validation_tokens", plan->validation * length);
     if (refits == NULL) {
@@ -299,9 +303,11 @@ static void put_qat(mq_json *json, const mq_quantize_plan *plan, const mq_qat_re
     if (!plan->options->qat) {
         return;
     }
+    const mq_refit_setup setup = mq_quantize_end_to_end(plan, plan->qat_train);
     const size_t length = plan->calibration.length;
     cJSON *qat = mq_json_put_object(json, json->root, "qat");
     mq_json_put_number(json, qat, "rate", mq_quantize_qat_rate(plan->options));
+    mq_json_put_number(json, qat, "epsilon", mq_refit_epsilon(&setup));
     mq_json_put_size(json, qat, "epochs", plan->qat_epochs);
     mq_json_put_size(json, qat, "batch", plan->options->refit_batch);
     if (report != NULL) {

@@ -20,6 +20,7 @@ typedef struct mq_distill {
     const mq_context *context;
     size_t batch;    /* sequences a step */
     size_t students; /* that are under way at once, at most MQ_MAX_WIDTHS */
+    double epsilon;  /* of Adam on their numbers */
     double started;  /* mq_seconds of the opening, for progress */
 
     float *teacher_hidden; /* [train + validation, length, hidden_size]: of the last block */
@@ -68,6 +69,10 @@ size_t mq_distill_measuring_work(const mq_distill *distill, unsigned width);
  * student's numbers as they would be stored. Products are float32, but for those of narrow widths
  * with setup's gemm where codes stand still. */
 mq_status mq_distill_measure(double *kl, mq_distill *distill, mq_student *student, mq_error *err);
+
+/* Adam at a step: the cosine of mq_adam_at after MQ_REFIT_WARMUP steps. */
+mq_adam mq_distill_adam(const mq_distill *distill, double rate, double rate_rounding, size_t step,
+                        size_t steps);
 
 /* The sequences from `first` on in the order of the epoch become those of the step. */
 void mq_distill_gather(mq_distill *distill, size_t first);

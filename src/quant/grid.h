@@ -48,8 +48,9 @@ typedef struct mq_grid_class {
     const char *name;
     /* Learning rates at the start of the cosine, for groups and for rounding offsets. */
     double rate_group, rate_rounding;
-    double beta1;      /* of Adam */
-    bool pairs_shared; /* all widths' pairs are of one clip: none has an own one to be fitted */
+    double beta1;        /* of Adam */
+    bool scaled_epsilon; /* Adam's is mq_adam_blocks_epsilon; else MQ_ADAM_EPSILON */
+    bool pairs_shared;   /* all widths' pairs are of one clip: none has an own one to be fitted */
     /* Carves the grid's own arrays; the struct itself exists already. */
     void (*carve)(mq_grid *grid, mq_slab *slab);
     /* Sets the start from weight and, where clips are searched, from gram[in], the diagonal of XᵀX

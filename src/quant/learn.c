@@ -226,8 +226,9 @@ static void values_of(mq_values values[MQ_MAX_WIDTHS], const mq_learner *learner
  * it. */
 static void step_let(mq_learner *learner, const bool wanted[MQ_MAX_WIDTHS], size_t step,
                      size_t steps) {
-    const mq_adam adam = mq_adam_at(
-        MQ_ADAM_BETA1, (float)MQ_LET_RATE * (float)learner->options->rate, 0.0f, step, steps);
+    const mq_adam adam =
+        mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON,
+                   (float)MQ_LET_RATE * (float)learner->options->rate, 0.0f, step, steps);
     mq_let_step(&learner->let, &adam);
     for (int i = MQ_GATE; i <= MQ_DOWN; i++) {
         const mq_grid *grid = &learner->grid[i];
@@ -243,9 +244,9 @@ static void step_let(mq_learner *learner, const bool wanted[MQ_MAX_WIDTHS], size
 static void step_all(mq_learner *learner, const bool visited[MQ_MAX_WIDTHS], size_t step,
                      size_t steps) {
     const float rate = (float)learner->options->rate;
-    const mq_adam adam =
-        mq_adam_at(learner->grid_class->beta1, rate * (float)learner->grid_class->rate_group,
-                   rate * (float)learner->grid_class->rate_rounding, step, steps);
+    const mq_adam adam = mq_adam_at(learner->grid_class->beta1, learner->epsilon,
+                                    rate * (float)learner->grid_class->rate_group,
+                                    rate * (float)learner->grid_class->rate_rounding, step, steps);
     bool wanted[MQ_MAX_WIDTHS];
     mq_visit_next(wanted, learner, step, steps);
     for (size_t i = 0; i < MQ_LINEAR_COUNT; i++) {

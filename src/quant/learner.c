@@ -132,6 +132,7 @@ void mq_learner_carve(mq_learner *learner, mq_slab *slab, size_t sequences, size
     learner->grid_class = mq_recipe_grid_class(learner->options);
     learner->chains = (mq_chains){.sequences = sequences, .length = length};
     learner->batch = learner->options->batch < sequences ? learner->options->batch : sequences;
+    learner->epsilon = mq_recipe_epsilon(learner->options, learner->model->config.hidden_size);
     carve_params(learner, slab, learn);
     for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
         carve_linear(learner, i, slab, learn);

@@ -27,7 +27,8 @@ typedef struct mq_learner {
     const mq_gemm_bf16 *gemm; /* NULL: all products in float32 */
     mq_grid_options grid_options;
     const mq_grid_class *grid_class;
-    size_t batch; /* sequences a step */
+    size_t batch;   /* sequences a step */
+    double epsilon; /* of Adam on the grids */
 
     mq_chains chains;
     mq_block_params params; /* the block at full precision; with gemm rounded, too, what of it is

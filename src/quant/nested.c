@@ -232,6 +232,7 @@ const mq_grid_class mq_nested_grid = {
     .rate_group = 1.6e-3,
     .rate_rounding = 8e-3,
     .beta1 = 0.5,
+    .scaled_epsilon = true,
     .carve = nested_carve,
     .start = nested_start,
     .values = nested_values,

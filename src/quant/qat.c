@@ -268,12 +268,13 @@ static mq_status train_step(qat *self, size_t first, mq_error *err) {
     mq_adam pairs[MQ_MAX_WIDTHS];
     double factor[MQ_MAX_WIDTHS];
     const mq_refit_setup *setup = &self->distill.setup;
-    const mq_adam rounding = mq_refit_adam(0.0, self->setup.rate, self->step, self->steps);
+    const mq_adam rounding =
+        mq_distill_adam(&self->distill, 0.0, self->setup.rate, self->step, self->steps);
     mq_status status = MQ_OK;
     mq_distill_gather(&self->distill, first);
     for (size_t k = 0; status == MQ_OK && k < self->rule.width_count; k++) {
         const double rate = setup->rate >= 0.0 ? setup->rate : mq_refit_rate(self->rule.widths[k]);
-        pairs[k] = mq_refit_adam(rate, 0.0, self->step, self->steps);
+        pairs[k] = mq_distill_adam(&self->distill, rate, 0.0, self->step, self->steps);
         factor[k] = factor_of(self, k, self->step);
         if (factor[k] > 0.0) {
             status = mq_distill_forward(&self->distill, &self->student[k], k, err);

@@ -189,6 +189,13 @@ const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options) {
     return nests ? &mq_nested_grid : &mq_clip_grid;
 }
 
+double mq_recipe_epsilon(const mq_quantize_options *options, size_t hidden_size) {
+    const size_t batch = options->batch < options->samples ? options->batch : options->samples;
+    return mq_recipe_grid_class(options)->scaled_epsilon
+               ? mq_adam_blocks_epsilon(hidden_size, (double)batch * (double)options->seq_len)
+               : MQ_ADAM_EPSILON;
+}
+
 const mq_grid_class *mq_recipe_embedding_class(const mq_quantize_options *options) {
     return options->slice_rule == MQ_SLICE_TOP || options->zero_point == MQ_ZERO_SYMMETRIC
                ? &mq_nested_grid

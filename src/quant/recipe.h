@@ -26,6 +26,8 @@ size_t mq_recipe_visits(const mq_quantize_options *options, size_t index, size_t
 /* A width's lambda for the grid is the sum of all its terms, co-distillation's too. */
 mq_grid_options mq_recipe_grid(const mq_quantize_options *options);
 const mq_grid_class *mq_recipe_grid_class(const mq_quantize_options *options);
+/* Adam's epsilon for the grids of a model's blocks. */
+double mq_recipe_epsilon(const mq_quantize_options *options, size_t hidden_size);
 /* The same of the embeddings and the head, which nothing is learned of. */
 mq_grid_options mq_recipe_embedding_grid(const mq_quantize_options *options);
 const mq_grid_class *mq_recipe_embedding_class(const mq_quantize_options *options);

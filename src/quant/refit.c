@@ -92,6 +92,10 @@ mq_status mq_refit_open(mq_refit **out, const mq_refit_setup *setup, const mq_co
     return MQ_OK;
 }
 
+double mq_refit_epsilon(const mq_refit_setup *setup) {
+    return mq_adam_pairs_epsilon(mq_selection_groups(setup->selection, &setup->model->config));
+}
+
 const mq_student *mq_refit_student(const mq_refit *refit) { return &refit->student; }
 
 void mq_refit_close(mq_refit *refit) {
@@ -176,7 +180,7 @@ static void report(const mq_refit *refit, const width_run *run, const char *deta
 static mq_adam adam_at(const mq_refit *refit, const width_run *run) {
     const double rate =
         refit->distill.setup.rate >= 0.0 ? refit->distill.setup.rate : mq_refit_rate(run->width);
-    return mq_refit_adam(rate, 0.0, run->step, run->steps);
+    return mq_distill_adam(&refit->distill, rate, 0.0, run->step, run->steps);
 }
 
 static mq_status train_epoch(mq_refit *refit, width_run *run, mq_random *random, mq_error *err) {

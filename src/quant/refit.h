@@ -93,6 +93,9 @@ typedef struct mq_refit mq_refit;
  * step, are left out. */
 size_t mq_refit_batch(const mq_refit_setup *setup);
 
+/* Of Adam: mq_adam_pairs_epsilon. */
+double mq_refit_epsilon(const mq_refit_setup *setup);
+
 /* The sequences that a width trains on, the last of setup->train; whole steps only. */
 size_t mq_refit_share(const mq_refit_setup *setup, unsigned width);
 

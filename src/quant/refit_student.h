@@ -64,16 +64,6 @@ void mq_student_keep(mq_student *student);
 mq_status mq_student_put(const mq_student *student, mq_error *err);
 mq_status mq_student_put_pairs(const mq_student *student, mq_error *err);
 
-/* Adam at a step of an end-to-end stage: the cosine of mq_adam_at after MQ_REFIT_WARMUP steps. */
-static inline mq_adam mq_refit_adam(double rate, double rate_rounding, size_t step, size_t steps) {
-    mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, (float)rate, (float)rate_rounding, step, steps);
-    if (step < MQ_REFIT_WARMUP) {
-        adam.rate_group *= (float)(step + 1) / (float)MQ_REFIT_WARMUP;
-        adam.rate_rounding *= (float)(step + 1) / (float)MQ_REFIT_WARMUP;
-    }
-    return adam;
-}
-
 /* A layer's parameters, and the codes[linear][out, in] that its weights were made of. bf16: all its
  * weights are there rounded, and in float32 those alone that are not quantized. */
 mq_status mq_student_load(mq_block_params *params, bool bf16, uint8_t *const codes[MQ_LINEAR_COUNT],

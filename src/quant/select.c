@@ -198,3 +198,13 @@ bool mq_selection_keeps(const mq_selection *selection, size_t layers, int linear
     }
     return false;
 }
+
+size_t mq_selection_groups(const mq_selection *selection, const mq_config *config) {
+    size_t groups = 0;
+    for (size_t at = 0; at < selection->layers * MQ_LINEAR_COUNT; at++) {
+        size_t out, in;
+        mq_config_linear_shape(&out, &in, config, (mq_linear)(at % MQ_LINEAR_COUNT));
+        groups += out * selection->groups[at / MQ_LINEAR_COUNT][at % MQ_LINEAR_COUNT];
+    }
+    return groups;
+}

@@ -22,6 +22,8 @@ mq_status mq_select(mq_selection *out, const mq_quantize_options *options, const
                     mq_error *err);
 void mq_selection_free(mq_selection *selection);
 
+/* Groups of all linears that are quantized. */
+size_t mq_selection_groups(const mq_selection *selection, const mq_config *config);
 /* Whether one of the first so many layers has this linear not quantized. */
 bool mq_selection_keeps(const mq_selection *selection, size_t layers, int linear);
 

@@ -233,7 +233,7 @@ static void any_widths(void **state) {
         assert_false(slab.overflow);
         grid.class_->start(&grid, weight, gram);
         for (size_t step = 0; step < 4; step++) {
-            const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-1f, step, 4);
+            const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 2e-3f, 1e-1f, step, 4);
             grid.class_->step(&grid, gradients, value_list, &adam);
         }
         assert_true(mq_grid_finish(&quantized, &grid, gram, MQ_SLICE_TOP, &scratch));
@@ -294,7 +294,7 @@ static void degenerate_groups(void **state) {
             mq_finish_scratch_carve(&scratch, &options, ROWS, 1, &slab);
         }
         grid.class_->start(&grid, weight, ones);
-        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-2f, 0, 4);
+        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 2e-3f, 1e-2f, 0, 4);
         grid.class_->step(&grid, gradients, value_list, &adam);
         assert_true(mq_grid_finish(&quantized, &grid, ones, options.slice_rule, &scratch));
         for (unsigned width = 2; width <= 8; width++) {

@@ -61,7 +61,7 @@ static void check_kernels(const mq_nested_kernels *kernels, size_t group, bool s
         assert_non_null(f.values[k].bf16);
     }
     for (size_t step = 0; step < 5; step++) {
-        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-1f, step, 5);
+        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 2e-3f, 1e-1f, step, 5);
         mq_nested_kernels_base.step(&f.grid, visits[step % 2], kept, &adam, 0, f.out);
     }
     memcpy(after, f.slab.base, f.slab.size);
@@ -70,7 +70,7 @@ static void check_kernels(const mq_nested_kernels *kernels, size_t group, bool s
     kernels->start(&f.grid, f.gram, 0, f.out);
     assert_memory_equal(f.slab.base, before, f.slab.size);
     for (size_t step = 0; step < 5; step++) {
-        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-1f, step, 5);
+        const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 2e-3f, 1e-1f, step, 5);
         kernels->step(&f.grid, visits[step % 2], f.values, &adam, 0, f.out);
     }
     assert_memory_equal(f.slab.base, after, f.slab.size);
@@ -119,8 +119,8 @@ static void check_unreached(bool symmetric) {
         const float *all[3] = {both[f]->cotangent[0], both[f]->cotangent[1], both[f]->cotangent[2]};
         const float *narrow[3] = {f == 0 ? zeros : NULL, f == 0 ? zeros : NULL,
                                   both[f]->cotangent[2]};
-        const mq_adam first = mq_adam_at(0.5, 2e-3f, 1e-1f, 0, 4);
-        const mq_adam second = mq_adam_at(0.5, 2e-3f, 1e-1f, 1, 4);
+        const mq_adam first = mq_adam_at(0.5, MQ_ADAM_EPSILON, 2e-3f, 1e-1f, 0, 4);
+        const mq_adam second = mq_adam_at(0.5, MQ_ADAM_EPSILON, 2e-3f, 1e-1f, 1, 4);
         both[f]->grid.class_->step(&both[f]->grid, all, both[f]->values, &first);
         memcpy(offsets, nested->offset[1], bytes);
         memcpy(offsets + bytes, nested->offset_m[1], bytes);

@@ -345,6 +345,55 @@ static void int8_is_visited_beside_the_others(void **state) {
     }
 }
 
+/* Codes of all linears, and their pairs of all widths, when lambda and epsilon have been divided by
+ * 2^shift. */
+static void learn_scaled(learner_fixture *f, int shift) {
+    mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+    for (size_t k = 0; k < options.width_count; k++) {
+        options.lambda[k] = ldexp(options.lambda[k], -shift);
+    }
+    open_learner_on(f, "llama", &options, EPOCHS, (learner_text){11, 1});
+    f->learner.epsilon = ldexp(1e-4, -shift);
+    assert_int_equal(mq_learner_train(&f->learner, 0, 0.0, NULL), MQ_OK);
+    assert_int_equal(mq_learner_finish(&f->learner, 0, NULL), MQ_OK);
+}
+
+/* Whether two learners have come to the same. */
+static bool learned_alike(const learner_fixture *a, const learner_fixture *b) {
+    bool alike = true;
+    for (int i = 0; i < MQ_LINEAR_COUNT; i++) {
+        const mq_quantized *one = &a->learner.quantized[i], *other = &b->learner.quantized[i];
+        const size_t pairs = one->out * one->groups;
+        alike = alike && memcmp(one->codes, other->codes, one->out * one->in) == 0;
+        for (unsigned width = 2; width <= 8; width++) {
+            const size_t bytes = pairs * sizeof(uint16_t);
+            alike = alike && memcmp(one->scales[width], other->scales[width], bytes) == 0 &&
+                    memcmp(one->biases[width], other->biases[width], bytes) == 0;
+        }
+    }
+    return alike;
+}
+
+/* Where all gradients are 2^-7 times as large, an epsilon as much smaller makes the same steps, bit
+ * for bit; one that is as it was does not. */
+static void epsilon_goes_with_the_gradients(void **state) {
+    (void)state;
+    learner_fixture whole, small, other;
+    learn_scaled(&whole, 0);
+    learn_scaled(&small, 7);
+    assert_true(learned_alike(&whole, &small));
+    mq_quantize_options options = mq_quantize_defaults(MQ_RECIPE_BEST);
+    open_learner_on(&other, "llama", &options, EPOCHS, (learner_text){11, 1});
+    assert_true((float)other.learner.epsilon == (float)mq_adam_blocks_epsilon(32, 12.0));
+    other.learner.epsilon = ldexp(1e-4, 7);
+    assert_int_equal(mq_learner_train(&other.learner, 0, 0.0, NULL), MQ_OK);
+    assert_int_equal(mq_learner_finish(&other.learner, 0, NULL), MQ_OK);
+    assert_false(learned_alike(&whole, &other));
+    close_learner(&whole);
+    close_learner(&small);
+    close_learner(&other);
+}
+
 static void senseless_percentages_are_refused(void **state) {
     (void)state;
     static const double bad[] = {-1.0, 101.0, NAN};
@@ -368,6 +417,7 @@ int main(void) {
         cmocka_unit_test(gram_diagonals_are_plain_sums),
         cmocka_unit_test(widths_without_a_step),
         cmocka_unit_test(int8_is_visited_beside_the_others),
+        cmocka_unit_test(epsilon_goes_with_the_gradients),
         cmocka_unit_test(senseless_percentages_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

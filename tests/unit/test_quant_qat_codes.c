@@ -150,7 +150,7 @@ static void check_step(const unsigned *widths, size_t count, mq_slice_rule rule,
             before[j][at] = l.codes.offset[j][at];
         }
     }
-    const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 0.0f, 1e-3f, 0, 100);
+    const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 0.0f, 1e-3f, 0, 100);
     if (skip) {
         l.gradient[0] = NULL;
     }
@@ -194,8 +194,8 @@ static void slices_are_what_was_trained(void **state) {
     (void)state;
     layer l;
     make_layer(&l, three, 3, MQ_SLICE_TOP, MQ_ZERO_FLOAT, 1.5);
-    const mq_adam adam =
-        mq_adam_at(MQ_ADAM_BETA1, 0.0f, 0.0f, 0, 100); /* a step that makes codes alone */
+    const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 0.0f, 0.0f, 0,
+                                    100); /* a step that makes codes alone */
     const double factor[] = {1.0, 1.0, 1.0};
     mq_qat_codes_step(&l.codes, l.gradient, (const float *const *)l.scale, factor, &adam);
     size_t moved = 0;
@@ -229,7 +229,7 @@ static void codes_stay_codes(void **state) {
         const double factor[] = {1.0, 1.0, 1.0};
         size_t least = 255, most = 0;
         for (size_t step = 0; step < 50; step++) {
-            const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 0.0f, 0.5f, step, 100);
+            const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 0.0f, 0.5f, step, 100);
             fill_gradients(&l); /* each weight its own way, all the time */
             for (size_t k = 0; k < l.rule.width_count; k++) {
                 for (size_t i = 0; i < OUT * IN; i++) {

@@ -101,7 +101,7 @@ static void zero_is_half_of_the_codes_at_every_width(void **state) {
         fixture f;
         open_fixture(&f, classes[c], widths, 3);
         for (size_t at = 0; at < 6; at++) {
-            const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, 2e-3f, 1e-1f, at, 6);
+            const mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 2e-3f, 1e-1f, at, 6);
             step(&f, &adam);
         }
         assert_true(mq_grid_finish(&f.quantized, &f.grid, f.gram, MQ_SLICE_ROUND, &f.scratch));
@@ -145,7 +145,7 @@ static double straight_through(const fixture *f, size_t group, double hi_now, do
 static void check_gradients(unsigned width) {
     fixture f;
     open_fixture(&f, &mq_nested_grid, &width, 1);
-    const mq_adam still = mq_adam_at(MQ_ADAM_BETA1, 0.0f, 0.0f, 0, 1);
+    const mq_adam still = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 0.0f, 0.0f, 0, 1);
     step(&f, &still);
     const mq_nested *nested = f.grid.state;
     size_t level = 0;
@@ -185,7 +185,7 @@ static void check_clip_gradients(void) {
     for (size_t group = 0; group < OUT * GROUPS; group++) {
         gamma[group] = (double)clip->params[2 * group + 1];
     }
-    const mq_adam still = mq_adam_at(MQ_ADAM_BETA1, 0.0f, 0.0f, 0, 1);
+    const mq_adam still = mq_adam_at(MQ_ADAM_BETA1, MQ_ADAM_EPSILON, 0.0f, 0.0f, 0, 1);
     step(&f, &still);
     for (size_t group = 0; group < OUT * GROUPS; group++) {
         const double most = 128.0 / 127.0 * (double)clip->largest[group], h = 1e-5;

@@ -152,6 +152,15 @@ rates() { python3 -c 'import json
 recipe = json.load(open("out/matquant.json"))["recipe"]
 print(recipe["rate_group"], recipe["rate_rounding"])'; }
 once=$(rates)
+# As does Adam's epsilon, by the model's size and the tokens of a step.
+python3 - out/matquant.json "$model/config.json" <<'PY' || fail "another epsilon"
+import json, math, sys
+recipe, config = (json.load(open(path)) for path in sys.argv[1:])
+recipe = recipe["recipe"]
+tokens = min(recipe["batch"], recipe["samples"]) * recipe["seq_len"]
+expected = 1e-8 * (576 / config["hidden_size"]) ** 1.5 * math.sqrt(1024 / tokens)
+assert abs(recipe["epsilon"] / expected - 1) < 1e-12, (recipe["epsilon"], expected)
+PY
 run 0 matquant quantize "$model" -o out $small --no-refit --rate 2 --force -q
 python3 -c 'import sys
 once, twice = ([float(x) for x in rates.split()] for rates in sys.argv[1:])
