@@ -299,6 +299,7 @@ static const mq_arch table[] = {
         .partial_rotary = true,
         .longrope = true,
         .own_code = "phi3",
+        .own_code_owner = "microsoft",
         .windows = MQ_WINDOWS_ALL,
         .default_activation = MQ_SILU,
         .default_rope_theta = 10000.0,

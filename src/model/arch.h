@@ -87,10 +87,11 @@ typedef struct mq_arch {
     bool longrope;        /* rotary scaling is longrope, if there is any */
     const char *own_code; /* auto_map may name Python files modeling_THIS and configuration_THIS:
                              what makers published before transformers had the family; NULL: none */
-    const char *float16_fault; /* "overflow on": what programs that compute in float16 do on its
-                                  models; NULL: nothing of the kind is known */
-    bool attention_bias;       /* the field says whether q, k, v and o have a bias */
-    bool qkv_bias;             /* q, k and v have one, whatever the file says */
+    const char *own_code_owner; /* of the repositories that the files are in, where own_code */
+    const char *float16_fault;  /* "overflow on": what programs that compute in float16 do on its
+                                   models; NULL: nothing of the kind is known */
+    bool attention_bias;        /* the field says whether q, k, v and o have a bias */
+    bool qkv_bias;              /* q, k and v have one, whatever the file says */
     mq_windows windows;
     bool default_tie_word_embeddings;
     mq_activation default_activation;

@@ -172,12 +172,22 @@ static const fixed_field *find_fixed(const char *name) {
     return NULL;
 }
 
+/* Past the repository that transformers 4 puts before it in what it saves, if it is one of the
+ * makers': "microsoft/Phi-3.5-mini-instruct--". */
+static const char *after_repository(const char *value, const char *owner) {
+    const size_t length = strlen(owner);
+    const bool theirs = strncmp(value, owner, length) == 0 && value[length] == '/';
+    const char *end = theirs ? strstr(value + length, "--") : NULL;
+    return end != NULL ? end + strlen("--") : value;
+}
+
 /* "modeling_phi3.Phi3ForCausalLM": in one of the files that the family's makers have published.
  * Which tokenizer there is has nothing to do with it. */
-static bool is_own_code(const cJSON *item, const char *own) {
+static bool is_own_code(const cJSON *item, const mq_arch *arch) {
     static const char *const files[] = {"modeling_", "configuration_"};
-    const char *value = cJSON_IsString(item) ? item->valuestring : "";
+    const char *own = arch->own_code, *value = cJSON_IsString(item) ? item->valuestring : "";
     bool is_own = strcmp(item->string, "AutoTokenizer") == 0;
+    value = after_repository(value, arch->own_code_owner);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         const size_t begin = strlen(files[i]), length = strlen(own);
         is_own =
@@ -190,7 +200,7 @@ static bool is_own_code(const cJSON *item, const char *own) {
 static bool names_own_code(const cJSON *map, const mq_arch *arch) {
     bool good = cJSON_IsObject(map) && arch->own_code != NULL;
     for (const cJSON *item = good ? map->child : NULL; item != NULL; item = item->next) {
-        good = good && is_own_code(item, arch->own_code);
+        good = good && is_own_code(item, arch);
     }
     return good;
 }

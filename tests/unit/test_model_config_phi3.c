@@ -169,6 +169,11 @@ static void test_longrope_refused(void **state) {
     "\"auto_map\":{\"AutoConfig\":\"configuration_phi3.Phi3Config\",\"AutoModelForCausalLM\":"     \
     "\"modeling_phi3.Phi3ForCausalLM\",\"AutoTokenizer\":\"Xenova/gpt-4o\"}"
 
+#define SAVED_MAP(repository)                                                                      \
+    "\"auto_map\":{\"AutoConfig\":\"" repository                                                   \
+    "configuration_phi3.Phi3Config\",\"AutoModelForCausalLM\":\"" repository                       \
+    "modeling_phi3.Phi3ForCausalLM\"}"
+
 /* As Phi-4-mini's file has them; the code that it names is in transformers. */
 static void test_published(void **state) {
     (void)state;
@@ -184,6 +189,15 @@ static void test_published(void **state) {
     refused(PHI3, "\"auto_map\":{\"AutoModel\":\"modeling_phi3x.Phi3\"}", "auto_map");
     refused(PHI3, "\"auto_map\":{\"AutoModel\":\"other/phi3--modeling_phi3.Phi3\"}", "auto_map");
     refused(PHI3, "\"auto_map\":{\"AutoModel\":3}", "auto_map");
+    /* As transformers 4 saves it: with the repository that the code is in. */
+    accepted(PHI3, SAVED_MAP("microsoft/Phi-3.5-mini-instruct--"), "architecture Phi3ForCausalLM");
+    static const char *const others[] = {
+        SAVED_MAP("microsoftx/Phi-3.5-mini-instruct--"),      SAVED_MAP("microsoft--"),
+        SAVED_MAP("me/microsoft/Phi-3.5-mini-instruct--"),    SAVED_MAP("microsoft/Phi-3.5/"),
+        SAVED_MAP("microsoft/Phi-3.5-mini-instruct--other_"), SAVED_MAP("microsoft/a--b--")};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        refused(PHI3, others[i], "auto_map");
+    }
     refused(PHI3, "\"auto_map\":[\"modeling_phi3.Phi3\"]", "auto_map");
     refused(LLAMA, AUTO_MAP, "auto_map");
 }
