@@ -103,6 +103,16 @@ def mlx(folder, exact):
                   lambda ids: np.array(model(mx.array([ids]))[0].astype(mx.float32)), generate, model)
 
 
+def mlx_types(reader):
+    """The element types, by name, of the logits and of the cache of keys and values."""
+    import mlx.core as mx
+    from mlx_lm.models.cache import make_prompt_cache
+    cache = make_prompt_cache(reader.model)
+    logits = reader.model(mx.array([[0, 1]]), cache=cache)
+    parts = [logits] + [part for layer in cache for part in (layer.keys, layer.values)]
+    return {str(part.dtype).removeprefix("mlx.core.") for part in parts}
+
+
 def multiplies_in_tiles(binding):
     """Whether this llama.cpp rearranges matrices for AMX, where its products read memory that is not theirs: it crashes on
     files of every type and maker (its issue 20824, open in 2026)."""

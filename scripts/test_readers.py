@@ -293,6 +293,23 @@ class Test:
             print("%s: tensors that the reader has otherwise: %s" % (reader.name, ", ".join(wrong)), file=self.rows, flush=True)
             self.failed = True
 
+    def check_types(self, reader, half):
+        """mlx-lm computes in float32 beside the float16 scales, unless all is float16: as docs/formats.md says."""
+        types, wanted = readers_programs.mlx_types(reader), "float16" if half else "float32"
+        if types != {wanted}:
+            print("%s: computes in %s, not in %s" % (reader.name, ", ".join(sorted(types)), wanted), file=self.rows, flush=True)
+            self.failed = True
+
+    def run_mlx(self, bits, output, cost):
+        reader = readers_programs.mlx(output, False)
+        self.check_types(reader, self.config.get("dtype", self.config.get("torch_dtype")) == "float16")
+        self.check(bits, "bfloat16, as it loads", reader, BFLOAT, cost)
+        self.check(bits, "float32", readers_programs.mlx(output, True), EXACT, cost)
+        if bits == 4 and not self.text_config["model_type"].startswith("gemma"):  # whose activations overflow
+            half = str(self.work / "half")
+            self.cut("mlx", half, bits, "--dtype", "f16")
+            self.check_types(readers_programs.mlx(half, False), True)
+
     def matquant(self, bits, weights=None):
         """matquant's logits of the slice; of these numbers instead."""
         if weights is None:
@@ -400,8 +417,7 @@ class Test:
         if name == "compressed-tensors":
             ours = self.matquant(bits, readers_files.folder_weights(output, bits, name))
         if name == "mlx":
-            self.check(bits, "bfloat16, as it loads", readers_programs.mlx(output, False), BFLOAT, cost)
-            self.check(bits, "float32", readers_programs.mlx(output, True), EXACT, cost)
+            self.run_mlx(bits, output, cost)
         elif name == "safetensors":
             self.run_safetensors(bits, output, cost)
         elif name == "compressed-tensors":

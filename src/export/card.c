@@ -247,6 +247,10 @@ void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_f
     }
     mq_buffer_put_text(card, "\n## Loading it\n\n");
     mq_buffer_put_text(card, format->usage);
+    const char *note = format->note == NULL ? NULL : format->note(plan);
+    if (note != NULL) {
+        mq_buffer_printf(card, "\n%s\n", note);
+    }
 }
 
 mq_status mq_export_card(const mq_plan *plan, const mq_export_format *format,

@@ -16,6 +16,8 @@ typedef struct mq_export_format {
                                for a warning; NULL: nothing helps */
     const char *library; /* the reader, as the hub's model cards name it: "mlx", "transformers" */
     const char *usage;   /* the lines that load it, for the model card */
+    /* A paragraph below these, of how the reader computes this slice; NULL, or returns it: none. */
+    const char *(*note)(const mq_plan *plan);
     /* Changes widths that no pattern gives to others that suit the format better, before the plan;
      * NULL: they stay what they are. */
     void (*choose_widths)(mq_mixture *mixture, const mq_slice_options *options);

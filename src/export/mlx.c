@@ -211,6 +211,24 @@ static mq_status add_config(cJSON *config, mq_plan *plan, mq_error *err) {
     return mq_json_check(&json, MQ_CONFIG_FILE, err);
 }
 
+/* --- the model card --------------------------------------------------------------------------- */
+
+#define FLOAT32                                                                                    \
+    "Scales and biases of linear layers are float16, which holds them exactly. Beside embeddings " \
+    "in bfloat16 mlx-lm therefore computes in float32"
+
+/* MLX's product of bfloat16 with float16 is a float32, and so is all that follows it, the cache of
+ * keys and values too. */
+static const char *note(const mq_plan *plan) {
+    static const char always[] = FLOAT32 ".";
+    static const char unless_asked[] =
+        FLOAT32 "; cut with `--dtype f16`, the slice computes in float16 throughout.";
+    if (mq_plan_dtype(plan) != MQ_BF16) {
+        return NULL;
+    }
+    return plan->job->config->arch->float16_fault != NULL ? always : unless_asked;
+}
+
 const mq_export_format mq_export_mlx = {
     .info = {"mlx", "MLX's affine format: packed words, for mlx-lm and for matquant eval",
              "2, 3, 4, 5, 6, 8"},
@@ -221,6 +239,7 @@ const mq_export_format mq_export_mlx = {
     .usage = "    from mlx_lm import load, generate\n"
              "    model, tokenizer = load(\"path/to/this/folder\")\n"
              "    print(generate(model, tokenizer, \"Once upon a time\"))\n",
+    .note = note,
     .plan = make_plan,
     .write = mq_export_folder,
     .config = add_config,

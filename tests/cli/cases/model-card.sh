@@ -62,6 +62,18 @@ grep -qx -- '- architecture: LlamaForCausalLM, quantized from `a-model`:' mlx/RE
 header mlx >found
 expect_same found wanted
 run 0 matquant verify mlx --against source -q
+# What mlx-lm computes in, where that is not what the embeddings are stored in.
+computes='^Scales and biases of linear layers are float16, which holds them exactly\. Beside embeddings in bfloat16 mlx-lm therefore computes in float32'
+grep -Eq "$computes; cut with \`--dtype f16\`, the slice computes in float16 throughout\.\$" mlx/README.md || fail "not what mlx-lm computes in"
+for dtype in f16 f32; do
+    run 0 matquant slice master -o other --bits 4 --dtype $dtype --force -q
+    ! grep -q 'mlx-lm therefore' other/README.md || fail "embeddings in $dtype: what mlx-lm computes in"
+done
+run 0 matquant slice master -o other --bits 4 --format safetensors --force -q
+! grep -q 'mlx-lm therefore' other/README.md || fail "what mlx-lm computes in, where it is not used"
+run 0 matquant quantize "$GOLDEN/models/gemma3-images" -o gemma --recipe rtn --group-size 32 --include q_proj --exclude 'layers\.0\.' -q
+run 0 matquant slice gemma -o other --bits 4 --force -q
+grep -Eq "$computes\.\$" other/README.md || fail "float16 is recommended for Gemma 3"
 # A slice of a slice.
 run 0 matquant slice master -o own --bits 4 --format matquant -q
 run 0 matquant slice own -o again --bits 4 -q
