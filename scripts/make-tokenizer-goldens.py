@@ -282,8 +282,8 @@ def byte_level_variants(base):
                     "added_tokens": flags(False)}, {}, {}
     yield "replace", {"normalizer": normalizers(replace("Regex", r"(\w)\s+|(?<=[^\n])$", "<"),
                                                 replace("String", "th", "")), "pre_tokenizer": GPT2}, {}, {}
-    # Characters of other versions of Unicode: symbols and punctuation of 15 and 16, and for Punctuation, which has 8's, also of 9,
-    # and two that were punctuation then.
+    # Characters of other versions of Unicode: symbols and punctuation of 15 and 16; for Punctuation, which has version 8's,
+    # also of 9, and two that were punctuation in 8.
     yield "newer-symbols", {"normalizer": replace("String", "th", "\U0001fa77th\U0001fae8t\u1b4e\U00010d6eh\U00010d8e"),
                             "pre_tokenizer": sequence(split("Regex", r"[\p{P}\p{S}]", "Removed"), BYTES)}, {}, {}
     yield "older-punctuation", {"normalizer": replace("String", "th", "\u1b4eth\u2e43t\u166dh\U000111c9"),

@@ -120,8 +120,8 @@ static mq_status read_vocab(converter *self) {
     return status;
 }
 
-/* Whether an added token asks of what is beside it for something that llama.cpp does not do: GGUF
- * has no place for these flags. */
+/* Whether an added token's flags ask for something that llama.cpp does not do: GGUF has no place
+ * for them. */
 static bool is_unheeded(const cJSON *item, const char *text, bool phi3) {
     const bool drops = phi3 && text != NULL && mq_gguf_phi3_strips(text);
     return is_true(item, "lstrip") || is_true(item, "single_word") ||
@@ -149,12 +149,11 @@ static mq_status read_added(converter *self) {
         }
     }
     if (status == MQ_OK && count > 0) {
-        mq_log(
-            self->plan->job->context, MQ_LOG_WARNING,
-            "tokenizer.json: llama.cpp does not heed lstrip, rstrip and single_word of %zu added "
-            "tokens such as \"%.64s\": text with white space beside them, or a word around them, "
-            "is other tokens there",
-            count, unheeded);
+        mq_log(self->plan->job->context, MQ_LOG_WARNING,
+               "tokenizer.json: llama.cpp does not heed lstrip, rstrip and single_word of added "
+               "tokens (%zu, such as \"%.64s\"): text with white space beside them, or a word "
+               "around them, is other tokens there",
+               count, unheeded);
     }
     return status;
 }

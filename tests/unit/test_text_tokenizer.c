@@ -312,7 +312,8 @@ static void test_no_memory(void **state) {
                  .pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"_\"}",
                  .decoder = "{\"type\":\"Metaspace\",\"replacement\":\"_\"}"});
     temporary_write(folder, "tokenizer_config.json", "{}", 2);
-    static const char text[] = "ab abc \xef\xac\x81 <x> \xff abcabcabcabcabcabcabcabcabcabcabc ab";
+    static const char text[] =
+        "ab abc \xef\xac\x81 \xcc\x81\xcc\xa3 <x> \xff abcabcabcabcabcabcabcabcabcabcabc ab";
     size_t before = mq_alloc_current();
     mq_tokenizer *t = NULL;
     mq_error err = {0};

@@ -60,11 +60,11 @@ converts 'phi3, tokenizer gpt2 gpt-2, rope longrope' phi4-mini-v5 gpt-2
 # What added tokens say of what is beside them, and llama.cpp has not: but for white space after Phi-3's, that is said.
 # flags EXPECTED MODEL KIND CHANGE: how many tokens, and the first; nothing: no warning
 flags() {
-    says=$1 change_tokenizer=$4
+    says=${1:+"does not heed lstrip, rstrip and single_word of added tokens \($1\)"} change_tokenizer=$4
     golden_master "$2" "$3"
     run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
     if [ -n "$says" ]; then
-        expect_err "^matquant: warning: tokenizer\.json: llama\.cpp does not heed lstrip, rstrip and single_word of $says: .*"
+        expect_err "^matquant: warning: tokenizer\.json: llama\.cpp $says: .*"
     else
         expect_no_err
     fi
@@ -77,16 +77,16 @@ t["added_tokens"].append(dict(t["added_tokens"][0], id=v["<|end|>"], content="<|
 for token in t["added_tokens"]:
     token["rstrip"] = token["content"] in ("</s>", "<|end|>")
 '
-flags '3 added tokens such as "<unk>"' phi3-no-window phi-4 ''
+flags '3, such as "<unk>"' phi3-no-window phi-4 ''
 flags '' llama gpt-2 ''
-flags '1 added tokens such as "</s>"' llama gpt-2 't["added_tokens"][2]["lstrip"] = True'
-flags '1 added tokens such as "</s>"' llama llama2 't["added_tokens"][2]["rstrip"] = True'
-flags '1 added tokens such as "<s>"' llama gpt-2 't["added_tokens"][1]["single_word"] = True'
+flags '1, such as "</s>"' llama gpt-2 't["added_tokens"][2]["lstrip"] = True'
+flags '1, such as "</s>"' llama llama2 't["added_tokens"][2]["rstrip"] = True'
+flags '1, such as "<s>"' llama gpt-2 't["added_tokens"][1]["single_word"] = True'
 flags '' phi3-no-window llama2 "$as_phi3"
 grep -aq 'Phi-3 master' out.gguf || fail "a name that llama.cpp does not know"
-flags '2 added tokens such as "</s>"' llama llama2 "$as_phi3" # of no such name
-flags '1 added tokens such as "<\|end\|>"' phi3-no-window llama2 "$as_phi3"'t["added_tokens"][4]["rstrip"] = False'
-flags '1 added tokens such as "<s>"' phi3-no-window llama2 "$as_phi3"'t["added_tokens"][1]["rstrip"] = True'
+flags '2, such as "</s>"' llama llama2 "$as_phi3" # of no such name
+flags '1, such as "<\|end\|>"' phi3-no-window llama2 "$as_phi3"'t["added_tokens"][4]["rstrip"] = False'
+flags '1, such as "<s>"' phi3-no-window llama2 "$as_phi3"'t["added_tokens"][1]["rstrip"] = True'
 change_tokenizer=
 
 # Llama's tokenizer as transformers 5 writes it: what llama.cpp does otherwise is said, and only that.
