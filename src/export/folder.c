@@ -77,6 +77,21 @@ mq_status mq_export_put_dtype(cJSON *config, mq_dtype dtype, mq_error *err) {
     return mq_json_check(&json, MQ_CONFIG_FILE, err);
 }
 
+/* The name in place of those that are taken for it (model/config_rope.c): transformers 5.24 does
+ * not load "su", nor mlx-lm Phi-3's "yarn". */
+static mq_status spell_longrope(cJSON *config, const mq_plan *plan, mq_error *err) {
+    static const char *const objects[] = {"rope_scaling", "rope_parameters"};
+    static const char *const names[] = {"rope_type", "type"};
+    for (size_t i = 0; plan->job->config->rope[0].type == MQ_ROPE_LONGROPE && i < 4; i++) {
+        const cJSON *object = cJSON_GetObjectItemCaseSensitive(config, objects[i / 2]);
+        cJSON *name = cJSON_GetObjectItemCaseSensitive(object, names[i % 2]);
+        if (cJSON_IsString(name) && cJSON_SetValuestring(name, "longrope") == NULL) {
+            return mq_fail_memory(err, MQ_CONFIG_FILE, 0);
+        }
+    }
+    return MQ_OK;
+}
+
 static mq_status write_config(mq_plan *plan, const mq_export_format *format, mq_error *err) {
     cJSON *config = cJSON_Duplicate(mq_master_config(plan->job->master), true);
     if (config == NULL) {
@@ -84,7 +99,10 @@ static mq_status write_config(mq_plan *plan, const mq_export_format *format, mq_
     }
     cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization_config");
     cJSON_DeleteItemFromObjectCaseSensitive(config, "quantization");
-    mq_status status = format->config(config, plan, err);
+    mq_status status = spell_longrope(config, plan, err);
+    if (status == MQ_OK) {
+        status = format->config(config, plan, err);
+    }
     if (status == MQ_OK && plan->job->options->dtype != MQ_SLICE_DTYPE_SOURCE) {
         status = mq_export_put_dtype(config, mq_plan_dtype(plan), err);
     }

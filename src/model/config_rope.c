@@ -68,6 +68,14 @@ static mq_status get_number(double *out, const rope_source *source, const char *
     return MQ_OK;
 }
 
+/* Phi-3's first files say "su": transformers takes that, and "yarn", for longrope in a family that
+ * has it, and may leave it in "type" where it writes "rope_type" beside it. */
+static const char *name_of(const cJSON *type, const mq_arch *arch) {
+    const char *name = type->valuestring;
+    const bool older = strcmp(name, "su") == 0 || strcmp(name, "yarn") == 0;
+    return arch->longrope && older ? "longrope" : name;
+}
+
 static mq_status get_type(size_t *out, const rope_source *source) {
     const cJSON *type = mq_config_member(source->object, "rope_type");
     const cJSON *old = mq_config_member(source->object, "type");
@@ -81,14 +89,15 @@ static mq_status get_type(size_t *out, const rope_source *source) {
     if (!cJSON_IsString(type) || (old != NULL && !cJSON_IsString(old))) {
         return fail_key(source, "rope_type", "is not a string");
     }
-    if (old != NULL && strcmp(type->valuestring, old->valuestring) != 0) {
+    const mq_arch *arch = source->config->arch;
+    const char *name = name_of(type, arch);
+    if (old != NULL && strcmp(name, name_of(old, arch)) != 0) {
         return fail_key(source, "type", "contradicts rope_type");
     }
-    const bool longrope = source->config->arch->longrope;
     for (size_t i = 0; i < ROPE_TYPE_COUNT; i++) {
         const bool fits = rope_types[i].type == MQ_ROPE_NONE ||
-                          (rope_types[i].type == MQ_ROPE_LONGROPE) == longrope;
-        if (fits && strcmp(rope_types[i].name, type->valuestring) == 0) {
+                          (rope_types[i].type == MQ_ROPE_LONGROPE) == arch->longrope;
+        if (fits && strcmp(rope_types[i].name, name) == 0) {
             *out = i;
             return MQ_OK;
         }
@@ -96,7 +105,7 @@ static mq_status get_type(size_t *out, const rope_source *source) {
     return mq_fail_file(
         source->err, MQ_ERR_INPUT, source->file, "%s.rope_type \"%s\" is not supported (%s are)",
         source->name, type->valuestring,
-        longrope ? "default and longrope" : "default, linear, dynamic, llama3 and yarn");
+        arch->longrope ? "default and longrope" : "default, linear, dynamic, llama3 and yarn");
 }
 
 static bool is_known_key(size_t type, const char *key) {

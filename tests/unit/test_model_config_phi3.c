@@ -106,6 +106,7 @@ static void test_longrope(void **state) {
              "factor 2|original_max_position_embeddings 512|attention_factor 1.5");
     accepted(PHI3, ORIGINAL ",\"rope_parameters\":" LONGROPE("," ORIGINAL ",\"rope_theta\":7"),
              "factor 8|original_max_position_embeddings 512|rope_theta 7");
+    accepted(PHI3, "\"rope_scaling\":{\"type\":\"su\"," SHORT "," LONG "}", "rope_type longrope");
     accepted(PHI3, ORIGINAL, "rope_type default|original_max_position_embeddings 0");
     accepted(PHI3, "\"rope_scaling\":" LONGROPE("") ",\"rope_parameters\":" LONGROPE(""),
              "rope_type longrope");
@@ -155,7 +156,13 @@ static void test_longrope_refused(void **state) {
             "original_max_position_embeddings must be between 2");
     refused(PHI3, "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2}",
             "rope_type \"linear\" is not supported (default and longrope are)");
-    refused(PHI3, "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}", "yarn|longrope");
+    refused(PHI3, "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}",
+            "short_factor is not a list of 4 positive numbers");
+    refused(PHI3, "\"rope_scaling\":{\"rope_type\":\"yarn\",\"beta_fast\":32}",
+            "beta_fast|longrope");
+    refused(PHI3, "\"rope_scaling\":{\"rope_type\":\"su\",\"type\":\"default\"}",
+            "type contradicts rope_type");
+    refused(LLAMA, "\"rope_scaling\":{\"type\":\"su\",\"factor\":2}", "su|yarn are");
     refused(LLAMA, "\"rope_scaling\":" LONGROPE(""), "longrope|yarn are");
     refused(PHI3,
             "\"rope_scaling\":" LONGROPE("") ",\"rope_parameters\":{\"type\":\"longrope\"," LONG

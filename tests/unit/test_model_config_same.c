@@ -155,8 +155,8 @@ static void test_same_gemma2(void **state) {
 static void test_same_phi3(void **state) {
     (void)state;
 #define PHI3 "{\"model_type\":\"phi3\"," SIZES ",\"partial_rotary_factor\":0.5"
-#define FACTORS(second)                                                                            \
-    "{\"type\":\"longrope\",\"short_factor\":[1,2],\"long_factor\":[3," second "]}"
+#define NAMED(type, second) "{" type ",\"short_factor\":[1,2],\"long_factor\":[3," second "]}"
+#define FACTORS(second) NAMED("\"type\":\"longrope\"", second)
     static const struct {
         const char *text;
         bool same;
@@ -166,12 +166,19 @@ static void test_same_phi3(void **state) {
         {PHI3 ",\"rope_scaling\":" FACTORS("5") "}", false},
         {PHI3 "}", false},
         {"{\"model_type\":\"phi3\"," SIZES "}", false},
+        /* As transformers renames types, and leaves the older name beside its own. */
+        {PHI3 ",\"rope_scaling\":" NAMED("\"type\":\"su\"", "4") "}", true},
+        {PHI3 ",\"rope_scaling\":" NAMED("\"type\":\"yarn\"", "4") "}", true},
+        {PHI3 ",\"rope_parameters\":" NAMED("\"type\":\"su\",\"rope_type\":\"longrope\"", "4") "}",
+         true},
+        {PHI3 ",\"rope_scaling\":" NAMED("\"type\":\"su\"", "5") "}", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_int_equal(same(cases[0].text, cases[i].text), cases[i].same);
     }
     assert_false(same(cases[3].text, cases[4].text)); /* but for how much of a head rotates */
 #undef FACTORS
+#undef NAMED
 #undef PHI3
 }
 

@@ -26,6 +26,21 @@ for kind in phi3 phi4-mini; do
     run 0 matquant verify $kind-small --against $kind
 done
 
+# What longrope was called before, also beside its name: slices say what all of their programs read.
+for old in 's/"type": "longrope"/"type": "su"/' 's/"type": "longrope"/"rope_type": "yarn"/' \
+    's/"type": "longrope"/"type": "su", "rope_type": "longrope"/; s/rope_scaling/rope_parameters/'; do
+    rm -rf older && cp -r phi4-mini older
+    sed "$old" phi4-mini/config.json >older/config.json
+    grep -qE '"(su|yarn)"' older/config.json || fail "nothing is changed by $old"
+    run 0 matquant quantize older -o older-master --recipe rtn --group-size 32 -q --force
+    run 0 matquant verify older-master --against phi4-mini
+    for format in mlx gptq compressed-tensors safetensors matquant; do
+        run 0 matquant slice older-master -o older-slice --bits 4 --format $format --force -q
+        ! grep -E '"(su|yarn)"' older-slice/config.json || fail "$format has another name"
+        grep -qE '"(rope_)?type": *"longrope"' older-slice/config.json || fail "$format has no longrope"
+    done
+done
+
 # GPTQ's reader takes gate and up apart, whether they are quantized or not, and of what width.
 run 0 matquant slice phi3-master -o mixed --bits 4 --format gptq --layer-bits 'layers.1.*gate_up=8' -q
 run 0 python3 "$tools/read_integer.py" phi3-master mixed 4 'layers.1.*gate_up=8'
