@@ -344,7 +344,22 @@ mq_status mq_config_parse(mq_config *out, const cJSON *json, const char *file, m
     return status;
 }
 
-mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err) {
+static mq_status refuse_quantized(const cJSON *json, const char *file, mq_error *err) {
+    static const char *const keys[] = {"quantization_config", "quantization"};
+    for (size_t i = 0; i < 2; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, keys[i]);
+        if (item == NULL || cJSON_IsNull(item)) {
+            continue;
+        }
+        const cJSON *method = cJSON_GetObjectItemCaseSensitive(item, "quant_method");
+        return mq_fail_file(err, MQ_ERR_INPUT, file, "the model is already quantized (%s %.100s)",
+                            cJSON_IsString(method) ? "quant_method" : "it has the field",
+                            cJSON_IsString(method) ? method->valuestring : keys[i]);
+    }
+    return MQ_OK;
+}
+
+static mq_status read_folder(mq_config *out, const char *folder, bool plain, mq_error *err) {
     memset(out, 0, sizeof *out);
     char *path = mq_path_join(folder, "config.json");
     if (path == NULL) {
@@ -352,12 +367,23 @@ mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err) {
     }
     cJSON *json = NULL;
     mq_status status = mq_json_read(&json, path, err);
+    if (status == MQ_OK && plain) {
+        status = refuse_quantized(json, path, err);
+    }
     if (status == MQ_OK) {
         status = mq_config_parse(out, json, path, err);
     }
     cJSON_Delete(json);
     mq_free(path);
     return status;
+}
+
+mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err) {
+    return read_folder(out, folder, false, err);
+}
+
+mq_status mq_config_read_plain(mq_config *out, const char *folder, mq_error *err) {
+    return read_folder(out, folder, true, err);
 }
 
 void mq_config_free(mq_config *config) {

@@ -75,6 +75,8 @@ typedef struct mq_config {
  * say the same. Of a model with other parts (arch->text_field) the language model's member is read
  * like the config.json of such a model by itself; the parts' own members are not. */
 mq_status mq_config_read(mq_config *out, const char *folder, mq_error *err);
+/* The same of a model that is not quantized: MQ_ERR_INPUT for either of the two fields. */
+mq_status mq_config_read_plain(mq_config *out, const char *folder, mq_error *err);
 mq_status mq_config_parse(mq_config *out, const cJSON *json, const char *file, mq_error *err);
 void mq_config_free(mq_config *config);
 

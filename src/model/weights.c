@@ -232,39 +232,6 @@ mq_status mq_model_check(const mq_model *model, mq_error *err) {
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-static mq_status refuse_quantized(const cJSON *json, const char *file, mq_error *err) {
-    static const char *const keys[] = {"quantization_config", "quantization"};
-    for (size_t i = 0; i < 2; i++) {
-        const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, keys[i]);
-        if (item == NULL || cJSON_IsNull(item)) {
-            continue;
-        }
-        const cJSON *method = cJSON_GetObjectItemCaseSensitive(item, "quant_method");
-        return mq_fail_file(err, MQ_ERR_INPUT, file, "the model is already quantized (%s %.100s)",
-                            cJSON_IsString(method) ? "quant_method" : "it has the field",
-                            cJSON_IsString(method) ? method->valuestring : keys[i]);
-    }
-    return MQ_OK;
-}
-
-static mq_status read_plain_config(mq_config *config, const char *folder, mq_error *err) {
-    char *path = mq_path_join(folder, "config.json");
-    if (path == NULL) {
-        return mq_fail_memory(err, "a path", strlen(folder));
-    }
-    cJSON *json = NULL;
-    mq_status status = mq_json_read(&json, path, err);
-    if (status == MQ_OK) {
-        status = refuse_quantized(json, path, err);
-    }
-    if (status == MQ_OK) {
-        status = mq_config_parse(config, json, path, err);
-    }
-    cJSON_Delete(json);
-    mq_free(path);
-    return status;
-}
-
 /* Names what stands in the embeddings' place when all names begin otherwise: those of a model with
  * images or one that was compiled have another prefix, and those of a model without its head
  * none. */
@@ -294,7 +261,7 @@ static mq_status open_plain(mq_model *model, const char *folder, mq_error *err) 
     if (model->folder == NULL) {
         return mq_fail_memory(err, "a path", strlen(folder));
     }
-    mq_status status = read_plain_config(&model->config, folder, err);
+    mq_status status = mq_config_read_plain(&model->config, folder, err);
     mq_tensors *tensors = NULL;
     if (status == MQ_OK) {
         const char *heads[MQ_LAYOUT_COUNT + 1];
