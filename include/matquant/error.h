@@ -22,7 +22,7 @@ typedef enum mq_status {
     MQ_ERR_CHECK = 1,      /* a check that the user asked for failed (verify, eval --max-ppl) */
     MQ_ERR_USAGE = 2,      /* an option or an argument that makes no sense */
     MQ_ERR_INPUT = 3,      /* bad input: names the file and, if applicable, tensor and offset */
-    MQ_ERR_MACHINE = 4,    /* the machine: memory, disk, an I/O error */
+    MQ_ERR_MACHINE = 4,    /* the machine: memory, disk, an I/O error, threads */
     MQ_ERR_INTERRUPTED = 5 /* stopped on request */
 } mq_status;
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "matquant/error.h"
@@ -19,12 +20,13 @@ enum call {
     CALL_FSYNC,
     CALL_MAP,
     CALL_RENAME,
+    CALL_CHMOD,
     CALL_THREAD,
     CALL_COUNT
 };
 
 static const char *const call_names[CALL_COUNT] = {"open", "read",   "write", "fsync",
-                                                   "map",  "rename", "thread"};
+                                                   "map",  "rename", "chmod", "thread"};
 
 #define SHORT_COUNT (-1) /* no error number: the call does half of what was asked */
 
@@ -32,9 +34,9 @@ static const struct {
     const char *name;
     int number;
 } fault_names[] = {
-    {"SHORT", SHORT_COUNT}, {"EACCES", EACCES}, {"EAGAIN", EAGAIN},
-    {"EINVAL", EINVAL},     {"EIO", EIO},       {"EMFILE", EMFILE},
-    {"ENOMEM", ENOMEM},     {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT},
+    {"SHORT", SHORT_COUNT}, {"EACCES", EACCES}, {"EAGAIN", EAGAIN}, {"EINVAL", EINVAL},
+    {"EIO", EIO},           {"EMFILE", EMFILE}, {"ENOMEM", ENOMEM}, {"EPERM", EPERM},
+    {"ENOSPC", ENOSPC},     {"EDQUOT", EDQUOT},
 };
 
 typedef struct fault {
@@ -206,6 +208,8 @@ int mq_sys_rename(const char *from, const char *to, unsigned flags) {
     }
     return renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
 }
+
+int mq_sys_chmod(int fd, mode_t mode) { return next_fault(CALL_CHMOD) > 0 ? -1 : fchmod(fd, mode); }
 
 int mq_sys_thread(pthread_t *out, void *(*work)(void *), void *argument) {
     const int injected = next_fault(CALL_THREAD);

@@ -19,6 +19,7 @@ void mq_sys_begin_sync(int fd, uint64_t offset, uint64_t size);
 int mq_sys_fsync(int fd);              /* "fsync" */
 void *mq_sys_map(int fd, size_t size); /* "map"; read-only, NULL and errno */
 int mq_sys_rename(const char *from, const char *to, unsigned flags); /* "rename": renameat2(2) */
+int mq_sys_chmod(int fd, mode_t mode);                               /* "chmod": fchmod(2) */
 /* "thread": pthread_create(3), 0 or the error number. */
 int mq_sys_thread(pthread_t *out, void *(*work)(void *), void *argument);
 

@@ -90,8 +90,9 @@ const char *mq_output_file_name(const mq_output *output);
 const char *mq_output_folder(const mq_output *output); /* where to write meanwhile */
 /* On failure it still has to be discarded. MQ_ERR_USAGE: what has appeared in its place, or in the
  * folder there, is not replaced. A finished folder that cannot be put in its place, for that or for
- * what the file system says, is kept as "NAME-finished-XXXXXX" beside it, as err says, and
- * discarding does not touch that. */
+ * what the file system says, is kept as "NAME-finished-XXXXXX" beside it, or if that fails, too, as
+ * the temporary folder, which the next run removes; err says where, and discarding does not touch
+ * it. */
 mq_status mq_output_commit(mq_output *output, mq_error *err);
 void mq_output_discard(mq_output *output); /* also frees; after commit it only frees */
 
@@ -142,8 +143,8 @@ bool mq_same_disk(const char *a, const char *b);
  * that the environment variable MATQUANT_FAULT can make fail, so that tests reach the failures that
  * a healthy machine does not show: "write:N:ENOSPC" (the N-th write fails), "write:N:SHORT" (writes
  * half), "read:N:EIO", "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO", "map:N:ENOMEM",
- * "open:N:EMFILE", "thread:N:EAGAIN"; several joined by commas. Read once, at the first call;
- * anything else ends the program there with status 2. */
+ * "open:N:EMFILE", "chmod:N:EPERM", "thread:N:EAGAIN"; several joined by commas. Read once, at the
+ * first call; anything else ends the program there with status 2. */
 
 /* --- digests ---------------------------------------------------------------------------------- */
 

@@ -20,12 +20,15 @@ struct mq_writer {
 };
 
 /* A file that takes another's place, open at fd, gets the permissions of that one: who may read it
- * was decided there, and not by the umask of this process. */
+ * was decided there, and not by the umask of this process. Where they are the same, nothing is
+ * asked of the file system: some have no permissions to give. */
 static mq_status keep_permissions(int fd, const mq_output *output, mq_error *err) {
-    struct stat old;
-    const bool replaces =
-        output->magic != NULL && output->replace && lstat(output->path, &old) == 0;
-    return !replaces || fchmod(fd, old.st_mode & 0777) == 0
+    struct stat old, made;
+    if (output->magic == NULL || !output->replace || lstat(output->path, &old) != 0) {
+        return MQ_OK; /* nothing is replaced */
+    }
+    const bool same = fstat(fd, &made) == 0 && ((made.st_mode ^ old.st_mode) & 0777) == 0;
+    return same || mq_sys_chmod(fd, old.st_mode & 0777) == 0
                ? MQ_OK
                : mq_fail_errno(err, errno, output->path, "give its permissions to a new file");
 }

@@ -340,20 +340,32 @@ static mq_status put_in_place(mq_output *output, bool exists, mq_error *err) {
 }
 
 /* A finished folder may be hours of work, which are not lost for what somebody has put in its place
- * meanwhile, or for a rename that fails: it stays beside it, under a name that no later run takes
- * for a leftover. */
-static mq_status keep_beside(const mq_output *output, const mq_error *why, mq_error *err) {
+ * meanwhile, or for what the file system says: it stays beside it, under a name that no later run
+ * takes for a leftover, or where not even that name can be had, under the temporary one. */
+static mq_status keep_beside(mq_output *output, const mq_error *why, mq_error *err) {
     const char *suffix = output->folder + strlen(output->folder) - MQ_SUFFIX_LENGTH;
     char *kept = mq_asprintf("%s-finished-%s", output->path, suffix);
-    if (kept != NULL && move_to_free_name(output->folder, kept) == 0) {
+    const bool moved = kept != NULL && move_to_free_name(output->folder, kept) == 0;
+    if (moved) {
         mq_sync_folder(output->parent);
-        mq_fail_file(err, why->status, output->path, "what was made is kept as %s; %s%s",
-                     mq_path_base(kept), why->status == MQ_ERR_USAGE ? "what is there " : "",
-                     why->message);
-    } else if (err != NULL) {
+    }
+    mq_fail_file(err, why->status, output->path, "what was made is kept as %s%s; %s%s",
+                 mq_path_base(moved ? kept : output->folder),
+                 moved ? "" : ", which the next run with this output removes",
+                 why->status == MQ_ERR_USAGE ? "what is there " : "", why->message);
+    output->kept = true;
+    mq_free(kept);
+    return why->status;
+}
+
+/* What could not be committed: kept, or if it is one file, which is quick to make, given up. */
+static mq_status give_up(mq_output *output, const mq_error *why, mq_error *err) {
+    if (output->magic == NULL) {
+        return keep_beside(output, why, err);
+    }
+    if (err != NULL) {
         *err = *why;
     }
-    mq_free(kept);
     return why->status;
 }
 
@@ -368,24 +380,18 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
     const int lock = exists && !is_file ? mq_folder_lock(output->path) : -1;
     const mq_status status = put_in_place(output, exists, &problem);
     mq_folder_unlock(lock);
-    if (status != MQ_OK && !is_file) {
-        return keep_beside(output, &problem, err);
-    }
     if (status != MQ_OK) {
-        if (err != NULL) {
-            *err = problem;
-        }
-        return status;
+        return give_up(output, &problem, err);
     }
     if (mq_sync_folder(output->parent) != 0) {
         /* Nobody was told that it is there: as if it had never been. */
-        int number = errno;
+        mq_fail_errno(&problem, errno, output->parent, "bring to the disk");
         if (exists) {
             exchange(output->made, output->path, is_file); /* in vain if it took its place */
         } else {
             move_to_free_name(output->path, output->made);
         }
-        return mq_fail_errno(err, number, output->parent, "bring to the disk");
+        return give_up(output, &problem, err);
     }
     output->committed = true;
     if (exists || is_file) {
@@ -399,7 +405,7 @@ void mq_output_discard(mq_output *output) {
     if (output == NULL) {
         return;
     }
-    if (!output->committed) {
+    if (!output->committed && !output->kept) {
         mq_remove_folder(output->folder);
     }
     free_output(output);

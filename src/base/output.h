@@ -17,6 +17,7 @@ struct mq_output {
     int lock;          /* the temporary folder, open and locked */
     bool replace;
     bool committed;
+    bool kept; /* not committed, but not to be removed either */
 };
 
 /* --- what may be replaced (replace.c) --------------------------------------------------------- */

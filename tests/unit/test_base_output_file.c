@@ -93,6 +93,25 @@ static void test_permissions_are_kept(void **state) {
     }
 }
 
+/* Some file systems have no permissions to give. */
+static void test_permissions_that_are_the_same_are_not_given(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_path(folder, "out");
+    const mode_t before = umask(0022);
+    mq_error err;
+    assert_int_equal(mq_output_file(path, "old", 3, false, NULL), MQ_OK);
+    assert_true(mq_fault_configure("chmod:1:EPERM"));
+    assert_int_equal(mq_output_file(path, "new", 3, true, NULL), MQ_OK);
+    assert_holds(path, "new");
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(mq_output_file(path, "newer", 5, true, &err), MQ_ERR_MACHINE);
+    assert_string_equal(err.message,
+                        "cannot give its permissions to a new file: Operation not permitted");
+    assert_true(mq_fault_configure(NULL));
+    assert_holds(path, "new");
+    umask(before);
+}
+
 /* Where the system has no exchange one rename takes the old file's place: at no moment is there
  * none. Only the third call would fail. */
 static void test_without_exchange(void **state) {
@@ -132,9 +151,13 @@ static void test_lack_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_writes),           TEST(test_what_is_refused),
-        TEST(test_faults),           TEST(test_permissions_are_kept),
-        TEST(test_without_exchange), TEST(test_lack_of_memory),
+        TEST(test_writes),
+        TEST(test_what_is_refused),
+        TEST(test_faults),
+        TEST(test_permissions_are_kept),
+        TEST(test_permissions_that_are_the_same_are_not_given),
+        TEST(test_without_exchange),
+        TEST(test_lack_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,20 +187,23 @@ static void what_cannot_be_put_in_place_is_kept(void **state) {
     }
 }
 
-/* Where it cannot be kept it is gone, and the error is what stands in the way. */
-static void what_cannot_be_kept_leaves_nothing(void **state) {
+/* Where it cannot have that name either it stays where it was made, until the next run. */
+static void what_cannot_be_moved_stays_for_the_next_run(void **state) {
     temporary *folder = *state;
     mq_error err;
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
     const char *path = temporary_path(folder, "out");
-    mq_output *output = NULL;
-    assert_int_equal(mq_output_begin(&output, path, false, &err), MQ_OK);
-    assert_int_equal(mkdir(path, 0777), 0);
-    assert_true(mq_fault_configure("rename:2:EIO"));
-    assert_int_equal(mq_output_commit(output, &err), MQ_ERR_USAGE);
+    assert_true(mq_fault_configure("rename:1:EACCES,rename:2:EACCES"));
+    assert_int_equal(run(path, source, false, &err), MQ_ERR_INPUT);
     assert_true(mq_fault_configure(NULL));
-    assert_string_equal(err.message, "has appeared meanwhile");
-    mq_output_discard(output);
-    assert_int_equal(temporary_entries(folder->path), 1);
+    char name[64] = "";
+    assert_int_equal(sscanf(err.message, "what was made is kept as %63[^,]", name), 1);
+    assert_int_equal(strncmp(name, ".out.matquant-", 14), 0);
+    assert_non_null(strstr(err.message, ", which the next run with this output removes; cannot "));
+    assert_written(temporary_path(folder, name));
+    assert_int_equal(temporary_entries(folder->path), 2);
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    assert_int_equal(temporary_entries(folder->path), 2);
 }
 
 /* A process that has the old folder to itself, to write in it, is not interrupted. */
@@ -241,7 +244,7 @@ int main(void) {
         TEST(what_appears_meanwhile_is_kept),
         TEST(what_appears_in_the_old_output_is_kept),
         TEST(what_cannot_be_put_in_place_is_kept),
-        TEST(what_cannot_be_kept_leaves_nothing),
+        TEST(what_cannot_be_moved_stays_for_the_next_run),
         TEST(a_folder_that_is_held_is_waited_for),
     };
     obey_permissions();
