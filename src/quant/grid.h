@@ -75,7 +75,7 @@ typedef struct mq_grid_class {
      * mq_gemm_leave_single; the same for any number of threads. */
     void (*compensate)(uint8_t *codes, const mq_grid *grid, const mq_compensation *compensation,
                        const mq_compensation_work *work);
-    size_t (*compensate_bytes)(size_t in, size_t groups);
+    size_t (*compensate_bytes)(size_t out, size_t in, size_t groups);
 } mq_grid_class;
 
 struct mq_grid {

@@ -41,7 +41,7 @@ static void carve_compensation(mq_learner *learner, mq_slab *slab) {
             mq_compensation_carve(&learner->compensation[source], in, slab);
         }
         const size_t bytes =
-            learner->grid_class->compensate_bytes(in, most_groups(learner->selection, i));
+            learner->grid_class->compensate_bytes(out, in, most_groups(learner->selection, i));
         work->bytes = bytes > work->bytes ? bytes : work->bytes;
     }
     work->memory = mq_carve(slab, work->threads, work->bytes);

@@ -97,7 +97,7 @@ static inline void mq_nested_bucket(uint8_t *low, uint8_t *high, unsigned slice,
 /* mq_grid_class's compensate, and the bytes that a thread needs for it (nested_compensate.c). */
 void mq_nested_compensate(uint8_t *codes, const mq_grid *grid, const mq_compensation *compensation,
                           const mq_compensation_work *threads);
-size_t mq_nested_compensate_bytes(size_t in, size_t groups);
+size_t mq_nested_compensate_bytes(size_t out, size_t in, size_t groups);
 
 /* lo, hi and the numbers of each level for one group. */
 void mq_nested_group(float *lo, float *hi, mq_nested_level levels[MQ_MAX_LEVELS],

@@ -11,30 +11,34 @@
 #include "quant/nested.h"
 #include "tensor/gemm.h"
 
-#define ROWS 32  /* of a layer that one thread works on */
 #define BLOCK 64 /* inputs whose errors are passed on together */
 
+/* Rows of a layer that one thread works on at a time. For each such piece the BLAS packs the whole
+ * factor anew, which of 32 rows takes longer than their product; of more there are fewer pieces for
+ * the threads. By the shape alone, since the BLAS may round a row by how many there are. */
+static size_t piece_rows(size_t out) { return out < 2048 ? 32 : 128; }
+
 typedef struct workspace {
-    float *weight;       /* [ROWS, in], in the order of the inputs: what is left to be rounded */
-    float *error;        /* [ROWS, BLOCK], over U[i][i] */
-    uint8_t *low, *high; /* [ROWS, in]: the codes that are left */
-    float *scale, *bias; /* [ROWS, groups] */
+    float *weight;       /* [rows, in], in the order of the inputs: what is left to be rounded */
+    float *error;        /* [rows, BLOCK], over U[i][i] */
+    uint8_t *low, *high; /* [rows, in]: the codes that are left */
+    float *scale, *bias; /* [rows, groups] */
 } workspace;
 
-static workspace carve(size_t in, size_t groups, mq_slab *slab) {
+static workspace carve(size_t rows, size_t in, size_t groups, mq_slab *slab) {
     workspace work;
-    work.weight = mq_carve(slab, ROWS, in * sizeof(float));
-    work.error = mq_carve(slab, ROWS, BLOCK * sizeof(float));
-    work.low = mq_carve(slab, ROWS, in);
-    work.high = mq_carve(slab, ROWS, in);
-    work.scale = mq_carve(slab, ROWS, groups * sizeof(float));
-    work.bias = mq_carve(slab, ROWS, groups * sizeof(float));
+    work.weight = mq_carve(slab, rows, in * sizeof(float));
+    work.error = mq_carve(slab, rows, BLOCK * sizeof(float));
+    work.low = mq_carve(slab, rows, in);
+    work.high = mq_carve(slab, rows, in);
+    work.scale = mq_carve(slab, rows, groups * sizeof(float));
+    work.bias = mq_carve(slab, rows, groups * sizeof(float));
     return work;
 }
 
-size_t mq_nested_compensate_bytes(size_t in, size_t groups) {
+size_t mq_nested_compensate_bytes(size_t out, size_t in, size_t groups) {
     mq_slab slab = {0};
-    carve(in, groups, &slab);
+    carve(piece_rows(out), in, groups, &slab);
     return slab.overflow ? SIZE_MAX : slab.used;
 }
 
@@ -128,15 +132,16 @@ static void round_rows(const pass *p) {
 
 void mq_nested_compensate(uint8_t *codes, const mq_grid *grid, const mq_compensation *compensation,
                           const mq_compensation_work *threads) {
+    const size_t rows = piece_rows(grid->out);
 #pragma omp parallel for schedule(dynamic) num_threads((int)threads->threads)
-    for (size_t first = 0; first < grid->out; first += ROWS) {
+    for (size_t first = 0; first < grid->out; first += rows) {
         mq_slab slab = {.base = threads->memory + (size_t)omp_get_thread_num() * threads->bytes,
                         .size = threads->bytes};
         const pass p = {.grid = grid,
                         .compensation = compensation,
-                        .work = carve(grid->in, grid->groups, &slab),
+                        .work = carve(rows, grid->in, grid->groups, &slab),
                         .first = first,
-                        .rows = grid->out - first < ROWS ? grid->out - first : ROWS,
+                        .rows = grid->out - first < rows ? grid->out - first : rows,
                         .codes = codes};
         round_rows(&p);
     }

@@ -57,8 +57,8 @@ static void open_fixture(fixture *f, mq_zero_point zero_point, size_t threads) {
                                .zero_point = zero_point}};
     const mq_context_options options = {.threads = threads};
     assert_int_equal(mq_context_new(&f->context, &options, NULL), MQ_OK);
-    f->work =
-        (mq_compensation_work){.bytes = mq_nested_compensate_bytes(IN, GROUPS), .threads = threads};
+    f->work = (mq_compensation_work){.bytes = mq_nested_compensate_bytes(OUT, IN, GROUPS),
+                                     .threads = threads};
     for (int pass = 0; pass < 2; pass++) {
         if (pass == 1) {
             assert_int_equal(mq_slab_allocate(&f->slab, "a grid", NULL), MQ_OK);
