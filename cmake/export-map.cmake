@@ -7,6 +7,7 @@ cmake_minimum_required(VERSION 3.22)
 set(functions)
 foreach(header IN LISTS HEADERS)
     file(STRINGS ${header} lines REGEX "mq_[a-z0-9_]+\\(")
+    list(FILTER lines EXCLUDE REGEX " inline ") # of these the library has nothing to export
     foreach(line IN LISTS lines)
         string(REGEX MATCHALL "mq_[a-z0-9_]+\\(" calls "${line}")
         string(REPLACE "(" "" calls "${calls}")

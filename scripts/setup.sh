@@ -5,8 +5,9 @@ set -eu
 
 packages="cmake ninja-build gcc g++ pkg-config libopenblas-dev libcjson-dev zlib1g-dev libpcre2-dev
     libutf8proc-dev libmd-dev libcmocka-dev python3 clang-format"
-# matquant builds without these (README.md says what they are for); not being able to install them is no error.
-optional="libdnnl-dev"
+# matquant builds without these (README.md says what libdnnl-dev is for; a test makes a locale); not being able to install them is
+# no error.
+optional="libdnnl-dev locales"
 
 installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]

@@ -3,7 +3,12 @@
  *
  * One call of mq_quantize, mq_slice, mq_evaluate or mq_verify at a time per process: the BLAS's
  * thread count and the memory counters are the process's. Different contexts may be used one after
- * the other. */
+ * the other. The BLAS's thread count, and OpenMP's of the calling thread, are the last job's
+ * afterwards, also if it had no context.
+ *
+ * Threads of OpenMP do not survive fork(2): in a child of a process that has run a job, a job of
+ * more than one thread waits for ever. Fork before the first job, run jobs in a thread that has
+ * ended by then, or let the child have one thread. */
 #ifndef MATQUANT_CONTEXT_H
 #define MATQUANT_CONTEXT_H
 
@@ -31,8 +36,10 @@ typedef struct mq_progress {
 } mq_progress;
 
 /* Where messages and progress go. Both callbacks may be NULL. They are called from the thread that
- * called the library, never concurrently. Messages, those of mq_error too, name the options of the
- * command-line program ("--group-size"), not the members of the structs here. */
+ * called the library, never concurrently, and possibly from inside an OpenMP region of that thread.
+ * What they are given is theirs until they return, which they must: an exception or longjmp would
+ * leave locks and temporary folders behind. Messages, those of mq_error too, name the options of
+ * the command-line program ("--group-size"), not the members of the structs here. */
 typedef struct mq_sink {
     void *user;
     void (*message)(void *user, mq_log_level level, const char *text);
@@ -43,7 +50,8 @@ typedef struct mq_context_options {
     size_t threads; /* 0: as many as the process may use */
     mq_sink sink;   /* copied */
     const volatile sig_atomic_t
-        *interrupted; /* NULL, or a flag that a signal handler sets to ask for a stop */
+        *interrupted; /* NULL, or a flag that a signal handler, a callback or another thread sets
+                         to ask for a stop; it outlives the context */
 } mq_context_options;
 
 /* Where a function of this library takes a const mq_context *, NULL stands for a context that is

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/plain_locale.h"
+
 void mq_buffer_put(mq_buffer *buffer, const char *text, size_t length) {
     if (buffer->failed) {
         return;
@@ -48,6 +50,7 @@ static void put_long(mq_buffer *buffer, int length, const char *format, va_list 
 void mq_buffer_printf(mq_buffer *buffer, const char *format, ...) {
     char text[256];
     va_list arguments, again;
+    const mq_plain_locale locale = mq_plain_locale_begin();
     va_start(arguments, format);
     va_copy(again, arguments);
     const int length = vsnprintf(text, sizeof text, format, arguments);
@@ -58,6 +61,7 @@ void mq_buffer_printf(mq_buffer *buffer, const char *format, ...) {
     }
     va_end(again);
     va_end(arguments);
+    mq_plain_locale_end(locale);
 }
 
 /* JSON has no infinity and no NaN: null, as cJSON itself does. */
@@ -71,18 +75,14 @@ void mq_buffer_put_json_number(mq_buffer *buffer, double value) {
         mq_buffer_printf(buffer, "%.0f", value);
         return;
     }
+    const mq_plain_locale locale = mq_plain_locale_begin();
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) == value) {
             break;
         }
     }
-    /* The program around the library may have set a locale with another decimal point. */
-    for (char *c = text; *c != '\0'; c++) {
-        if (strchr("0123456789+-e", *c) == NULL) {
-            *c = '.';
-        }
-    }
+    mq_plain_locale_end(locale);
     mq_buffer_put_text(buffer, text);
 }
 

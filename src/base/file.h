@@ -144,7 +144,7 @@ bool mq_same_disk(const char *a, const char *b);
  * a healthy machine does not show: "write:N:ENOSPC" (the N-th write fails), "write:N:SHORT" (writes
  * half), "read:N:EIO", "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO", "map:N:ENOMEM",
  * "open:N:EMFILE", "chmod:N:EPERM", "thread:N:EAGAIN"; several joined by commas. Read once, at the
- * first call; anything else ends the program there with status 2. */
+ * first call; with anything else every call fails, as an invalid argument. */
 
 /* --- digests ---------------------------------------------------------------------------------- */
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/plain_locale.h"
 #include "base/utf8.h"
 
 #define MAX_JSON_FILE ((size_t)256 << 20)
@@ -52,7 +53,9 @@ mq_status mq_json_parse(cJSON **out, const char *text, size_t size, const char *
     }
     const char *end = text;
     errno = 0; /* cJSON does not say whether it was the text or the memory; malloc does */
+    const mq_plain_locale locale = mq_plain_locale_begin();
     cJSON *value = cJSON_ParseWithLengthOpts(text, size, &end, false);
+    mq_plain_locale_end(locale);
     if (value == NULL) {
         if (errno == ENOMEM) {
             return mq_error_in_file(err, mq_fail_memory(err, "JSON", size), file);

@@ -118,13 +118,14 @@ static mq_status head_open(head *h, size_t count, mq_error *err) {
 }
 
 /* Rows [first, first + rows) of the vocabulary into the side's slab. */
-static mq_status load_slab(head_side *side, size_t first, size_t rows, mq_error *err) {
+static mq_status load_slab(const head *h, head_side *side, size_t first, size_t rows,
+                           mq_error *err) {
     const mq_config *config = &side->of.model->config;
     const mq_weights *weights = side->of.model->weights;
     const char *name = mq_config_head(config);
     mq_first_error failed = {.status = MQ_OK};
     const size_t chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
-#pragma omp parallel for schedule(static, 1)
+#pragma omp parallel for schedule(static, 1) num_threads((int)h->threads)
     for (size_t i = 0; i < chunks; i++) {
         const size_t begin = i * CHUNK_ROWS, count = mq_smaller(CHUNK_ROWS, rows - begin);
         mq_error own;
@@ -251,12 +252,12 @@ static mq_status score_group(head *h, size_t first, size_t tokens, const int32_t
         const size_t rows = mq_smaller(slab, vocab - row), tasks = task_count(tokens, rows);
         mq_status status = mq_check_interrupt(context, err);
         for (size_t i = 0; status == MQ_OK && i < h->side_count; i++) {
-            status = load_slab(&h->sides[i], row, rows, err);
+            status = load_slab(h, &h->sides[i], row, rows, err);
         }
         if (status != MQ_OK) {
             return status;
         }
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)h->threads)
         for (size_t i = 0; i < tasks; i++) {
             const head_task task = task_at(i, tokens, row, rows);
             run_task(h, &task, targets, want_top);
@@ -360,12 +361,12 @@ static mq_status group_logits(float *logits, head *h, size_t first, size_t token
         const size_t rows = mq_smaller(slab, vocab - row), tasks = task_count(tokens, rows);
         mq_status status = mq_check_interrupt(context, err);
         if (status == MQ_OK) {
-            status = load_slab(&h->sides[0], row, rows, err);
+            status = load_slab(h, &h->sides[0], row, rows, err);
         }
         if (status != MQ_OK) {
             return status;
         }
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)h->threads)
         for (size_t i = 0; i < tasks; i++) {
             const head_task task = task_at(i, tokens, row, rows);
             tile_logits(logits + task.token * vocab + task.row, vocab, h, &h->sides[0], &task);

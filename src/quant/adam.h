@@ -22,16 +22,17 @@ typedef struct mq_adam {
  * gradients of V, where it damps what hardly matters, and was found on SmolLM2 (hidden_size 576,
  * steps of 1,024 tokens). These gradients fall as a model grows: of a loss that is divided by a
  * token's norm one output is a hidden_size-th, V counts in steps of weights as small as
- * hidden_size^-1/2, and of tokens that do not agree the mean falls with their root. Beside them an
- * epsilon that stays would take ever more from larger models (tests/bench/RESULTS.md, "Adam's
- * epsilon and the size of a model"). */
+ * hidden_size^-1/2, and of tokens that do not agree the mean falls with up to their root. Beside
+ * them an epsilon that stays would take ever more from larger models (tests/bench/RESULTS.md,
+ * "Adam's epsilon and the size of a model"). */
 static inline double mq_adam_blocks_epsilon(size_t hidden_size, double tokens) {
     return MQ_ADAM_EPSILON * pow(576.0 / (double)hidden_size, 1.5) * sqrt(1024.0 / tokens);
 }
 
 /* Epsilon of the end-to-end stages in a model of so many groups. KL's gradient by the numbers of
- * one group is as small as there are many. On SmolLM2 in groups of 64 the usual epsilon is without
- * effect, so smaller models keep it; larger ones' steps it would shorten (RESULTS.md, as above). */
+ * one group falls with the number of all. In SmolLM2 with groups of 64 the usual epsilon is a
+ * thousandth of it or less and has no effect, nor has it in smaller models; that it has none in
+ * larger ones, it falls as fast as the gradient may (RESULTS.md, as above). */
 static inline double mq_adam_pairs_epsilon(size_t groups) {
     const double weights = 30.0 * 576.0 * (2.0 * 576.0 + 2.0 * 192.0 + 3.0 * 1536.0);
     const double share = weights / 64.0 / (double)groups;

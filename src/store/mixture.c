@@ -23,6 +23,9 @@ static mq_status check_served(const mq_master *master, unsigned width, mq_error 
 
 static mq_status add_pattern(mq_patterns *list, const mq_master *master, const mq_layer_bits *item,
                              mq_error *err) {
+    if (item->length == 0) { /* forgotten, or one that every name matches */
+        return mq_fail(err, MQ_ERR_USAGE, "an empty pattern for %u bits", item->width);
+    }
     const mq_status status = check_served(master, item->width, err);
     return status == MQ_OK ? mq_patterns_add(list, item->pattern, item->length, err) : status;
 }
@@ -171,7 +174,9 @@ size_t mq_width_counts_size(const mq_width_counts *counts) {
 
 const char *mq_width_counts_text(char *out, size_t size, const mq_width_counts *counts) {
     size_t used = 0;
-    out[0] = '\0';
+    if (size > 0) {
+        out[0] = '\0';
+    }
     for (unsigned width = MQ_MAX_WIDTH; width > 0; width--) {
         const size_t layers = counts->layers[width];
         if (layers > 0 && used < size) {

@@ -117,6 +117,8 @@ static void what_cannot_be_is_refused(void **state) {
     expect_refused(master, 2, &nine,
                    "a width of 9 bits is not in this checkpoint, which serves 8, 7");
     expect_refused(master, 1, NULL, "a width of 1 bits is not in this checkpoint");
+    const mq_layer_bits forgotten = {.pattern = "up_proj", .width = 4};
+    expect_refused(master, 2, &forgotten, "an empty pattern for 4 bits");
     mq_error err;
     mq_mixture mixture = {0};
     must(mq_mixture_make(&mixture, master, 2, &part, 1, &err), &err); /* as long as is said */
@@ -205,6 +207,9 @@ static void counts_and_their_text(void **state) {
     assert_string_equal(mq_width_counts_text(text, sizeof text, &counts),
                         "1 layer of 4 bits, 2 of 2");
     assert_string_equal(mq_width_counts_text(text, 8, &counts), "1 layer");
+    text[0] = '?';
+    mq_width_counts_text(text, 0, &counts);
+    assert_int_equal(text[0], '?');
     mq_width_counts_add(&counts, 4, 1);
     assert_string_equal(mq_width_counts_text(text, sizeof text, &counts),
                         "2 layers of 4 bits, 2 of 2");

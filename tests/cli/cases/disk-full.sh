@@ -33,8 +33,8 @@ expect_only
 
 # A fault that is not understood is none that was survived.
 for fault in wirte:1:ENOSPC write:1:ENOSPACE write:1; do
-    run 2 env MATQUANT_FAULT=$fault $quantize
-    expect_one_error "^matquant: MATQUANT_FAULT=$fault is not understood .*"
+    run 4 env MATQUANT_FAULT=$fault $quantize
+    expect_one_error "^matquant: .*: Invalid argument\$"
     expect_only
 done
 
