@@ -39,9 +39,11 @@ static inline double mq_adam_pairs_epsilon(size_t groups) {
     return MQ_ADAM_EPSILON * (share < 1.0 ? share : 1.0);
 }
 
-/* Step number `step` (from 0) of `steps`, with the rates falling to zero along a cosine. */
-static inline mq_adam mq_adam_at(double beta1, double epsilon, float rate_group,
-                                 float rate_rounding, size_t step, size_t steps) {
+/* Step number `step` (from 0) of `steps`, with the rates falling to zero along a cosine. They are
+ * doubles until the end: gcc 12 at -O3 leaves out a rounding to float on the way, or not, by what
+ * it inlines this into, and a step would be another in its last bit. */
+static inline mq_adam mq_adam_at(double beta1, double epsilon, double rate_group,
+                                 double rate_rounding, size_t step, size_t steps) {
     const double beta2 = 0.95;
     const double pi = 3.14159265358979323846;
     const double t = (double)step + 1.0;

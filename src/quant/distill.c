@@ -211,8 +211,7 @@ mq_distill mq_distill_for(const mq_refit_setup *setup, size_t students, const mq
 
 mq_adam mq_distill_adam(const mq_distill *distill, double rate, double rate_rounding, size_t step,
                         size_t steps) {
-    mq_adam adam =
-        mq_adam_at(MQ_ADAM_BETA1, distill->epsilon, (float)rate, (float)rate_rounding, step, steps);
+    mq_adam adam = mq_adam_at(MQ_ADAM_BETA1, distill->epsilon, rate, rate_rounding, step, steps);
     if (step < MQ_REFIT_WARMUP) {
         adam.rate_group *= (float)(step + 1) / (float)MQ_REFIT_WARMUP;
         adam.rate_rounding *= (float)(step + 1) / (float)MQ_REFIT_WARMUP;
