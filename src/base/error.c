@@ -133,7 +133,7 @@ mq_status mq_fail_errno(mq_error *err, int error_number, const char *file, const
 }
 
 mq_status mq_error_in_file(mq_error *err, mq_status status, const char *file) {
-    if (err != NULL && status != MQ_OK && err->file[0] == '\0') {
+    if (err != NULL && status != MQ_OK && status != MQ_ERR_INTERRUPTED && err->file[0] == '\0') {
         set_file(err, file);
     }
     return status;

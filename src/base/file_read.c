@@ -319,11 +319,6 @@ static mq_status read_contents(contents *c, reader *r, size_t expected, mq_error
     return status;
 }
 
-/* Of a request to stop no file is to blame. */
-static mq_status in_file(mq_error *err, mq_status status, const char *path) {
-    return status == MQ_ERR_INTERRUPTED ? status : mq_error_in_file(err, status, path);
-}
-
 mq_status mq_read_file(char **out, size_t *size, const char *path, size_t max_size, mq_error *err) {
     return mq_read_file_digest(out, size, NULL, path, max_size, NULL, err);
 }
@@ -348,7 +343,7 @@ mq_status mq_read_file_digest(char **out, size_t *size, char sha256[65], const c
     close(r.fd);
     if (status != MQ_OK) {
         mq_free(c.text);
-        return in_file(err, status, path);
+        return mq_error_in_file(err, status, path);
     }
     if (sha256 != NULL) {
         SHA256End(&digest, sha256);
@@ -403,5 +398,5 @@ mq_status mq_sha256_file(char out[65], const char *path, const mq_context *conte
     if (status == MQ_OK) {
         SHA256End(&digest, out);
     }
-    return in_file(err, status, path);
+    return mq_error_in_file(err, status, path);
 }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/output.h"
@@ -72,16 +73,30 @@ static mq_status next_leftover(char **out, DIR *stream, const char *parent, cons
     return status;
 }
 
-int mq_folder_lock(const char *path) {
-    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int result = -1;
-    while (fd >= 0 && (result = flock(fd, LOCK_EX)) != 0 && errno == EINTR) {
+/* Whoever works with a folder under its lock is done in far less time. */
+#define LOCK_PATIENCE_MS 5000
+#define LOCK_STEP_MS 50
+
+mq_status mq_folder_lock(int *lock, const char *path, mq_error *err) {
+    const struct timespec step = {.tv_nsec = LOCK_STEP_MS * 1000000L};
+    *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0) {
+        return MQ_OK;
     }
-    if (fd >= 0 && result != 0) {
-        close(fd);
-        return -1;
+    int waited = 0;
+    while (flock(*lock, LOCK_EX | LOCK_NB) != 0) {
+        const bool is_held = errno == EWOULDBLOCK;
+        if (!is_held || waited >= LOCK_PATIENCE_MS) {
+            mq_folder_unlock(*lock);
+            *lock = -1;
+            return is_held
+                       ? mq_fail_file(err, MQ_ERR_MACHINE, path, "another process has it locked")
+                       : MQ_OK;
+        }
+        nanosleep(&step, NULL);
+        waited += LOCK_STEP_MS;
     }
-    return fd;
+    return MQ_OK;
 }
 
 void mq_folder_unlock(int lock) {

@@ -370,15 +370,21 @@ static mq_status give_up(mq_output *output, const mq_error *why, mq_error *err) 
 }
 
 mq_status mq_output_commit(mq_output *output, mq_error *err) {
+    mq_error problem;
     if (mq_sync_folder(output->folder) != 0) {
-        return mq_fail_errno(err, errno, output->path, "bring to the disk");
+        mq_fail_errno(&problem, errno, output->path, "bring to the disk");
+        return give_up(output, &problem, err);
     }
     const bool is_file = output->magic != NULL;
     const bool exists = output->replace && mq_path_exists(output->path);
-    mq_error problem;
-    /* Not while somebody is writing in the old folder: mq_folder_lock. */
-    const int lock = exists && !is_file ? mq_folder_lock(output->path) : -1;
-    const mq_status status = put_in_place(output, exists, &problem);
+    int lock = -1;
+    mq_status status = MQ_OK;
+    if (exists && !is_file) { /* not while somebody is writing in the old folder */
+        status = mq_folder_lock(&lock, output->path, &problem);
+    }
+    if (status == MQ_OK) {
+        status = put_in_place(output, exists, &problem);
+    }
     mq_folder_unlock(lock);
     if (status != MQ_OK) {
         return give_up(output, &problem, err);

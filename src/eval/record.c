@@ -201,9 +201,11 @@ mq_status mq_record_write(const mq_eval_result *results, size_t count, const cha
                           const mq_eval_options *options, mq_error *err) {
     cJSON *provenance = NULL;
     /* By one at a time: others may record their own meanwhile, or replace the folder. */
-    const int lock = mq_folder_lock(options->model);
-    mq_status status =
-        mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
+    int lock;
+    mq_status status = mq_folder_lock(&lock, options->model, err);
+    if (status == MQ_OK) {
+        status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
+    }
     if (status == MQ_OK) {
         status = check_same(master, provenance, options->model, err);
     }

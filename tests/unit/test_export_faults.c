@@ -128,8 +128,8 @@ static void failing_system_calls(void **state) {
         size_t at_least;
         size_t kept; /* that come when the slice is complete */
     } faults[] = {{"write", "ENOSPC", false, 10, 0}, {"write", "SHORT", true, 10, 0},
-                  {"fsync", "EIO", false, 3, 1},     {"rename", "EIO", false, 1, 1},
-                  {"open", "EMFILE", false, 5, 1},   {"map", "ENOMEM", false, 1, 0},
+                  {"fsync", "EIO", false, 3, 2},     {"rename", "EIO", false, 1, 1},
+                  {"open", "EMFILE", false, 5, 2},   {"map", "ENOMEM", false, 1, 0},
                   {"read", "EIO", false, 3, 0},      {"read", "SHORT", true, 3, 0}};
     const fixture_master_options few = {.group_size = 32, .linear_count = 2, .no_private = true};
     char *plain = fixture_plain(), *master = good_master(plain, &few),

@@ -36,6 +36,20 @@ run 5 timeout --preserve-status 2 matquant quantize "$MATQUANT_SOURCE_DIR/data/d
 expect_err '^matquant: interrupted$'
 expect_only
 
+# A folder that somebody else has locked is waited for, but not for ever; the result is kept. Without flock(1), Python does it.
+cat >locked.py <<'PY'
+import fcntl, os, subprocess, sys
+fcntl.flock(os.open("out", os.O_RDONLY), fcntl.LOCK_EX)
+sys.exit(subprocess.run(["matquant", *sys.argv[1:]]).returncode)
+PY
+rm -rf out
+run 0 matquant quantize "$model" -o out $small
+run 4 timeout 60 python3 locked.py quantize "$model" -o out $small --force -q
+expect_one_error '^matquant: out: what was made is kept as out-finished-[A-Za-z0-9_-]{6}; another process has it locked$'
+verified ./out-finished-*
+rm -r ./out-finished-* out locked.py
+expect_only
+
 # While a text is waited for that may never come: nobody writes to the pipe, or somebody has not written all of it.
 mkfifo pipe
 waiting() {
