@@ -31,7 +31,7 @@ def least_squares(level, weight, h):
     square = (h * (level - mean_level) ** 2).sum(-1, keepdim=True)
     product = (h * (level - mean_level) * (weight - mean_weight)).sum(-1, keepdim=True)
     scale = torch.where(square > 1e-12 * total, product / square.clamp_min(1e-30), torch.zeros_like(product))
-    return scale, mean_weight - scale * mean_level
+    return scale, mean_weight - scale * mean_level, mean_level
 
 
 class Nested(torch.nn.Module):
@@ -49,9 +49,11 @@ class Nested(torch.nn.Module):
         span, centre = self.hi0 - self.lo0, (self.hi0 + self.lo0) / 2
         self.rho, self.delta, self.v = torch.nn.ParameterDict(), torch.nn.ParameterDict(), torch.nn.ParameterDict()
         for r in narrowest_first(self.widths):
-            scale, middle = fits[r]
+            scale, middle, mean_level = fits[r]
             step = span / 2 ** r
-            self.rho[str(r)] = torch.nn.Parameter(torch.log((scale / step).clamp(0.25, 4)))
+            ratio = (scale / step).clamp(0.25, 4)
+            middle = middle + (scale - ratio * step) * mean_level * (ratio != scale / step)
+            self.rho[str(r)] = torch.nn.Parameter(torch.log(ratio))
             self.delta[str(r)] = torch.nn.Parameter((middle - centre) / step)
             if r != 8:
                 self.v[str(r)] = torch.nn.Parameter(torch.zeros_like(self.weight))
@@ -66,11 +68,11 @@ class Nested(torch.nn.Module):
             code = torch.floor((self.weight - lo) / (hi - lo) * 256).clamp(0, 255)
             for r in self.widths:
                 level = torch.floor(code / 2 ** (8 - r)) - (2 ** (r - 1) - 0.5)
-                scale, middle = fits[r] = least_squares(level, self.weight, h)
+                scale, middle, _ = fits[r] = least_squares(level, self.weight, h)
                 error = error + weights[r] * (h * (scale * level + middle - self.weight) ** 2).sum(-1, keepdim=True)
             found = [lo, hi, error] + [x for r in self.widths for x in fits[r]]
             best = found if best is None else [torch.where(error < best[2], new, old) for new, old in zip(found, best)]
-        fits = {r: (best[3 + 2 * i], best[4 + 2 * i]) for i, r in enumerate(self.widths)}
+        fits = {r: best[3 + 3 * i:6 + 3 * i] for i, r in enumerate(self.widths)}
         return best[0], best[1], fits
 
     def clip(self):

@@ -160,8 +160,8 @@ typedef struct mq_quantize_options {
     size_t qat_tokens; /* to train on, in whole sequences; 0: refit_tokens, or three times as many
                           as the blocks learn from */
     size_t qat_epochs; /* 0: enough passes to see three times the blocks' tokens */
-    double qat_rate;   /* how far a training step moves a code at most, in steps of the grid of a
-                          width; 0: the default */
+    double qat_rate;   /* how far the first training steps move a code, as a root mean square over
+                          its group, in steps of the grid of a width; 0: the default */
 
     /* --- machine, and what a run depends on --- */
 

@@ -1,5 +1,6 @@
 /* From a finished grid to what is stored: codes, and a float16 pair for every width. */
 #include <math.h>
+#include <string.h>
 
 #include "quant/grid.h"
 #include "quant/lanes.h"
@@ -205,6 +206,21 @@ bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *g
         good = finish_width(quantized, grid, gram, width, rule, scratch) && good;
     }
     return good;
+}
+
+#define COARSE_SCALE 0x1p-20f /* of which float16 has every sixteenth part */
+
+size_t mq_quantized_coarse_groups(const mq_quantized *quantized) {
+    const size_t count = quantized->in / quantized->groups;
+    size_t coarse = 0;
+#pragma omp parallel for reduction(+ : coarse)
+    for (size_t group = 0; group < quantized->out * quantized->groups; group++) {
+        const uint8_t *codes = quantized->codes + group * count;
+        if (fabsf(mq_f16_to_f32(quantized->scales[MQ_MAX_WIDTH][group])) < COARSE_SCALE) {
+            coarse += memcmp(codes, codes + 1, count - 1) != 0; /* else it is one number */
+        }
+    }
+    return coarse;
 }
 
 void mq_quantized_values(const mq_values *values, const mq_quantized *quantized, unsigned width,

@@ -122,6 +122,10 @@ bool mq_symmetric_pair(uint16_t *scale, uint16_t *bias, double exact_scale, unsi
 void mq_quantized_carve(mq_quantized *quantized, size_t out, size_t in, size_t groups,
                         mq_slab *slab);
 
+/* Groups of weights so small that the steps of 8 bits, as float16 says them, are off by up to 3 %
+ * or more; groups of one number are none of them. */
+size_t mq_quantized_coarse_groups(const mq_quantized *quantized);
+
 /* The weights of a width, from the stored numbers, exactly as a reader of the file computes them.
  */
 void mq_quantized_values(const mq_values *values, const mq_quantized *quantized, unsigned width,

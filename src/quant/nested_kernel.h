@@ -32,6 +32,22 @@ static mq_search search_of(const mq_nested *nested, const mq_grid_options *optio
     return search;
 }
 
+/* rho and delta of a level. Where ratio has to be brought into its range, the middle moves with it,
+ * so that the mean stays where it was: of a group of equal weights, whose codes are equal, too, the
+ * scale that fits is what rounding left, and any other with the same middle is far off. */
+static inline void start_level(float *rho, float *delta, const mq_search_fit *fit, size_t j,
+                               float step, bool symmetric) {
+    const float ratio = fit->scale[j] / step;
+    float bounded = ratio > 0.25f ? ratio : 0.25f;
+    bounded = bounded < 4.0f ? bounded : 4.0f;
+    float middle = fit->middle[j];
+    if (bounded != ratio) {
+        middle += (fit->scale[j] - bounded * step) * fit->mean_level[j];
+    }
+    *rho = logf(bounded);
+    *delta = symmetric ? 0.0f : (middle - (fit->lo + fit->hi) * 0.5f) / step;
+}
+
 static void start_rows(mq_grid *grid, const float *gram, size_t first, size_t last) {
     mq_nested *nested = grid->state;
     const size_t count = grid->in / grid->groups;
@@ -48,12 +64,8 @@ static void start_rows(mq_grid *grid, const float *gram, size_t first, size_t la
             params[0] = params[1] = 0.0f;
             for (size_t j = 0; j < nested->level_count; j++) {
                 const float step = (fit.hi - fit.lo) / (float)(1u << nested->level[j]);
-                float ratio = fit.scale[j] / step;
-                ratio = ratio > 0.25f ? ratio : 0.25f;
-                ratio = ratio < 4.0f ? ratio : 4.0f;
-                params[2 + 2 * j] = logf(ratio);
-                params[3 + 2 * j] =
-                    nested->symmetric ? 0.0f : (fit.middle[j] - (fit.lo + fit.hi) * 0.5f) / step;
+                start_level(&params[2 + 2 * j], &params[3 + 2 * j], &fit, j, step,
+                            nested->symmetric);
             }
         }
     }

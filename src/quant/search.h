@@ -35,6 +35,8 @@ typedef struct mq_search_fit {
     float lo, hi, error;
     size_t candidate; /* which t, the negative ones counted from shrink_count on */
     float scale[MQ_MAX_LEVELS], middle[MQ_MAX_LEVELS];
+    float mean_level[MQ_MAX_LEVELS]; /* weighed by h: where another scale leaves the mean as it is;
+                                        0 with SYMMETRIC, whose middle stays 0 */
 } mq_search_fit;
 
 /* The k-th t. */

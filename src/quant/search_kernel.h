@@ -116,13 +116,14 @@ static void fit_levels(mq_search_fit *fit, float error[MQ_MAX_LEVELS], const mq_
             const float squares = mq_lanes_sum(&sums[j].hll);
             const float product = mq_lanes_sum(&sums[j].hlw) + mean_w * mq_lanes_sum(&sums[j].hl);
             fit->scale[j] = squares > 1e-12f * sum_h ? product / squares : 0.0f;
-            fit->middle[j] = 0.0f;
+            fit->middle[j] = fit->mean_level[j] = 0.0f;
             continue;
         }
         const float mean_level = mq_lanes_sum(&sums[j].hl) / sum_h;
         const float variance = mq_lanes_sum(&sums[j].hll) - mean_level * mean_level * sum_h;
         fit->scale[j] = variance > 1e-12f * sum_h ? mq_lanes_sum(&sums[j].hlw) / variance : 0.0f;
         fit->middle[j] = mean_w - fit->scale[j] * mean_level;
+        fit->mean_level[j] = mean_level;
     }
     for (size_t at = 0; at < count; at += MQ_CHUNK) {
         const size_t n = count - at < MQ_CHUNK ? count - at : MQ_CHUNK;

@@ -23,6 +23,7 @@ typedef struct fixture {
     mq_quantized quantized;
     mq_finish_scratch scratch;
     float weight[OUT * IN], gram[IN];
+    double size; /* of the largest weights; 0: 1 */
 } fixture;
 
 /* Weights of the inputs from 1e-3 to 1e3, others in the second group than in the first. */
@@ -30,7 +31,8 @@ static void open_fixture(fixture *f) {
     mq_random random;
     mq_random_seed(&random, 21, 0);
     for (size_t i = 0; i < (size_t)OUT * IN; i++) {
-        f->weight[i] = (float)(2.0 * mq_random_unit(&random) - 1.0);
+        const double unit = 2.0 * mq_random_unit(&random) - 1.0;
+        f->weight[i] = (float)(f->size > 0.0 ? f->size * unit : unit);
     }
     for (size_t i = 0; i < IN; i++) {
         f->gram[i] = (float)pow(10.0, 6.0 * mq_random_unit(&random) - 3.0);
@@ -146,10 +148,27 @@ static void pairs_of_embeddings_are_least_squares(void **state) {
     close_fixture(&f);
 }
 
+/* Weights whose scales are among float16's last numbers are counted; others, and numbers that a
+ * scale of nothing says, are not. */
+static void small_weights_are_counted(void **state) {
+    (void)state;
+    static const double sizes[] = {1.0, 1e-3, 5e-5, 0.0};
+    static const size_t coarse[] = {0, 0, (size_t)OUT * GROUPS, 0};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        fixture f = {.options = {.width_count = 3, .widths = {8, 4, 2}, .lambda = {10, 3, 1}},
+                     .class_ = &mq_nested_grid,
+                     .size = sizes[i] > 0.0 ? sizes[i] : 1e-30};
+        open_fixture(&f);
+        assert_int_equal(mq_quantized_coarse_groups(&f.quantized), coarse[i]);
+        close_fixture(&f);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(untrained_pairs_are_least_squares),
         cmocka_unit_test(pairs_of_embeddings_are_least_squares),
+        cmocka_unit_test(small_weights_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/random.h"
 #include "grid_fixture.h"
 
 static void close_to(const char *what, const float *actual, const float *expected, size_t count,
@@ -311,12 +312,60 @@ static void degenerate_groups(void **state) {
     }
 }
 
+/* Groups of equal weights, whose least squares are of nothing but rounding: the weight comes out
+ * at every width, as the grid starts and as it is stored. */
+static void constant_groups(void **state) {
+    (void)state;
+    enum { ROWS = 24, IN = 192 };
+    const size_t groups[] = {6, 3, 1};
+    float weight[ROWS * IN], gram[IN], values[3][ROWS * IN];
+    const mq_values list[3] = {{values[0], NULL}, {values[1], NULL}, {values[2], NULL}};
+    mq_random random;
+    mq_random_seed(&random, 5, 0);
+    for (size_t i = 0; i < (size_t)ROWS * IN; i++) {
+        weight[i] = (i / IN % 2 == 0 ? 0.1f : -0.0371f) * (float)(1 + i / IN);
+    }
+    for (size_t i = 0; i < IN; i++) {
+        gram[i] = (float)exp(8.0 * mq_random_unit(&random) - 4.0);
+    }
+    for (size_t k = 0; k < 3; k++) {
+        const mq_grid_options options = {
+            .width_count = 3, .widths = {8, 4, 2}, .lambda = {10, 3, 1}};
+        mq_grid grid;
+        mq_slab slab = {0};
+        mq_quantized quantized;
+        mq_finish_scratch scratch;
+        for (int pass = 0; pass < 2; pass++) {
+            if (pass == 1) {
+                assert_int_equal(mq_slab_allocate(&slab, "a grid", NULL), MQ_OK);
+            }
+            mq_grid_carve(&grid, &mq_nested_grid, &options, ROWS, IN, groups[k], &slab);
+            mq_quantized_carve(&quantized, ROWS, IN, groups[k], &slab);
+            mq_finish_scratch_carve(&scratch, &options, ROWS, groups[k], &slab);
+        }
+        grid.class_->start(&grid, weight, gram);
+        grid.class_->values(list, &grid);
+        assert_true(mq_grid_finish(&quantized, &grid, gram, MQ_SLICE_TOP, &scratch));
+        for (size_t j = 0; j < 3; j++) {
+            float stored[ROWS * IN];
+            mq_quantized_values(&(mq_values){.f32 = stored}, &quantized, options.widths[j],
+                                MQ_SLICE_TOP);
+            for (size_t i = 0; i < (size_t)ROWS * IN; i++) {
+                assert_true(fabsf(values[j][i] - weight[i]) <= fabsf(weight[i]) / 1024.0f);
+                assert_true(fabsf(stored[i] - weight[i]) <= fabsf(weight[i]) / 1024.0f);
+            }
+        }
+        mq_slab_free(&slab);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nested_groups_of_64), cmocka_unit_test(nested_one_group_a_row),
         cmocka_unit_test(clip_matches),
 
         cmocka_unit_test(any_widths),          cmocka_unit_test(degenerate_groups),
+        cmocka_unit_test(constant_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
