@@ -57,7 +57,7 @@ static mq_status print_json(const mq_slice_report *report, const mq_slice_option
 }
 
 static void print_cost(const mq_slice_cost *cost) {
-    printf("  %-58s %.2g %%\n", cost->tensor, 100.0 * cost->relative_error);
+    cli_print_line(stdout, "  %-58s %.2g %%", cost->tensor, 100.0 * cost->relative_error);
 }
 
 /* Whether a costs more than b; of equal ones the first in the file. */
@@ -101,7 +101,7 @@ static void print_table(const mq_slice_report *report, const mq_slice_options *o
     char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
     cli_print_field(stdout, "output", "%s", options->output);
     cli_print_field(stdout, "format", "%s, %u bits", format_name(options), options->width);
-    cli_print_widths(&report->widths);
+    cli_print_widths(&report->widths, options->layer_bits_count > 0);
     cli_print_field(stdout, "bits a weight", "%.3f", report->bits_per_weight);
     cli_print_field(stdout, "tensors", "%zu", report->tensors);
     cli_print_field(stdout, "bytes", "%s, out of %s", cli_show_bytes(a, report->bytes_written),

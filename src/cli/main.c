@@ -36,14 +36,14 @@ static void fill_standard_streams(void) {
     }
 }
 
-/* A result that did not get through is no success. */
+/* A result that did not get through is no success, and no result of a check either. */
 static mq_status finish_stdout(mq_status status) {
     bool failed = ferror(stdout) != 0;
     errno = 0;
     if (fflush(stdout) != 0 || failed) {
         fprintf(stderr, "matquant: standard output: cannot write: %s\n",
                 errno ? strerror(errno) : "an earlier write failed");
-        return status == MQ_OK ? MQ_ERR_MACHINE : status;
+        return status == MQ_OK || status == MQ_ERR_CHECK ? MQ_ERR_MACHINE : status;
     }
     return status;
 }

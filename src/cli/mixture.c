@@ -4,9 +4,9 @@
 
 #include "table.h"
 
-void cli_print_widths(const mq_width_counts *widths) {
+void cli_print_widths(const mq_width_counts *widths, bool asked) {
     char text[CLI_CELL_SIZE];
-    if (mq_width_counts_size(widths) > 1) {
+    if (asked || mq_width_counts_size(widths) > 1) {
         cli_print_field(stdout, "widths", "%s; %.3f bits on average",
                         mq_width_counts_text(text, sizeof text, widths), mq_mean_bits(widths));
     }

@@ -1,5 +1,7 @@
 #include "quantize_result.h"
 
+#include <string.h>
+
 #include "command.h"
 #include "matquant/names.h"
 #include "table.h"
@@ -98,6 +100,18 @@ static void print_qat(const mq_quantize_report *report) {
     }
 }
 
+static void print_calibration(const mq_quantize_report *report,
+                              const mq_quantize_options *options) {
+    const char *wrote = options->dry_run ? "would write" : "wrote";
+    char more[CLI_CELL_SIZE] = "";
+    if (options->calib != NULL && strcmp(options->calib, "self") == 0) {
+        snprintf(more, sizeof more, " that the model %s", wrote);
+    } else if (report->written_tokens > 0) {
+        snprintf(more, sizeof more, ", and %zu that the model %s", report->written_tokens, wrote);
+    }
+    cli_print_field(stdout, "calibration", "%zu tokens%s", report->calibration_tokens, more);
+}
+
 void cli_print_quantize_table(const mq_quantize_report *report,
                               const mq_quantize_options *options) {
     char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
@@ -119,13 +133,7 @@ void cli_print_quantize_table(const mq_quantize_report *report,
     cli_print_field(stdout, "quantized", "%zu tensors, %zu weights, %s", report->quantized_tensors,
                     report->quantized_weights, groups);
     cli_print_field(stdout, "other tensors", "%zu", report->other_tensors);
-    if (report->written_tokens > 0) {
-        cli_print_field(stdout, "calibration", "%zu tokens, and %zu that the model %s",
-                        report->calibration_tokens, report->written_tokens,
-                        options->dry_run ? "would write" : "wrote");
-    } else {
-        cli_print_field(stdout, "calibration", "%zu tokens", report->calibration_tokens);
-    }
+    print_calibration(report, options);
     if (report->gemm[0] != '\0') {
         cli_print_field(stdout, "products", "%s", report->gemm);
     }

@@ -59,23 +59,38 @@ void cli_table_print(FILE *out, const cli_table *table) {
     }
 }
 
-void cli_print_field(FILE *out, const char *label, const char *format, ...) {
-    char *line = NULL, *value = NULL;
-    va_list list;
-    va_start(list, format);
-    if (vasprintf(&value, format, list) < 0) {
-        value = NULL;
-    }
-    va_end(list);
-    if (value && asprintf(&line, "%-*s%s", FIELD_WIDTH, label, value) < 0) {
-        line = NULL;
-    }
-    free(value);
+/* The text is the caller's; NULL: out of memory. */
+static char *formatted(const char *format, va_list list) {
+    char *text = NULL;
+    return vasprintf(&text, format, list) < 0 ? NULL : text;
+}
+
+static void print_line(FILE *out, char *line) {
     if (line) {
         mq_make_printable(line);
     }
     fprintf(out, "%s\n", line ? line : "(out of memory)");
     free(line);
+}
+
+void cli_print_line(FILE *out, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    print_line(out, formatted(format, list));
+    va_end(list);
+}
+
+void cli_print_field(FILE *out, const char *label, const char *format, ...) {
+    char *line = NULL;
+    va_list list;
+    va_start(list, format);
+    char *value = formatted(format, list);
+    va_end(list);
+    if (value && asprintf(&line, "%-*s%s", FIELD_WIDTH, label, value) < 0) {
+        line = NULL;
+    }
+    free(value);
+    print_line(out, line);
 }
 
 const char *cli_show_bytes(char *out, size_t bytes) {

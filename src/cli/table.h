@@ -26,6 +26,9 @@ void cli_table_cell(cli_table *table, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void cli_table_print(FILE *out, const cli_table *table);
 
+/* A line of its own. */
+void cli_print_line(FILE *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* A line "label    value" of a list, with the values one below the other. */
 void cli_print_field(FILE *out, const char *label, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -45,6 +45,19 @@ static mq_status check_options(const mq_eval_options *options, mq_error *err) {
     return MQ_OK;
 }
 
+/* A task that is there twice would count twice, in its mean and its standard error. */
+static mq_status check_tasks(const mq_eval_options *options, mq_error *err) {
+    for (size_t i = 0; i < options->task_count; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (mq_same_file(options->tasks[i], options->tasks[k])) {
+                return mq_fail_file(err, MQ_ERR_USAGE, options->tasks[i],
+                                    "the task is there twice");
+            }
+        }
+    }
+    return MQ_OK;
+}
+
 /* Not into a model that is read: --force would replace its weights as it does items of before. */
 static mq_status check_items_folder(const mq_eval_options *options, mq_error *err) {
     char *folder = mq_path_parent(options->items);
@@ -65,6 +78,10 @@ static mq_status check_items(const mq_eval_options *options, mq_error *err) {
         if (mq_same_file(options->items, options->tasks[i])) {
             return mq_fail_file(err, MQ_ERR_USAGE, options->items, "the items are a task's file");
         }
+    }
+    if (mq_ends_with_any_case(options->items, ".gz")) {
+        return mq_fail_file(err, MQ_ERR_USAGE, options->items,
+                            "the items are not gzipped: give them a name without .gz");
     }
     if (options->text && mq_same_file(options->items, options->text)) {
         return mq_fail_file(err, MQ_ERR_USAGE, options->items, "the items are the text's file");
@@ -163,7 +180,11 @@ static bool tokenizers_differ(const char *folder, const char *reference) {
 /* The reference predicts the same tokens, so it has to have the same ones. */
 static mq_status open_reference(mq_model **out, const mq_eval_options *options,
                                 const mq_model *model, const mq_context *context, mq_error *err) {
-    mq_status status = mq_model_open_plain(out, options->reference, err);
+    mq_kind kind; /* says of what is not there that nothing is downloaded */
+    mq_status status = mq_folder_kind(&kind, options->reference, err);
+    if (status == MQ_OK) {
+        status = mq_model_open_plain(out, options->reference, err);
+    }
     if (status != MQ_OK) {
         return status;
     }
@@ -172,7 +193,7 @@ static mq_status open_reference(mq_model **out, const mq_eval_options *options,
                                "the reference has a vocabulary of %zu tokens, the model one of %zu",
                                (*out)->config.vocab_size, model->config.vocab_size);
     }
-    if (tokenizers_differ(options->model, options->reference)) {
+    if (!mq_corpus_is_ids(options->text) && tokenizers_differ(options->model, options->reference)) {
         mq_log(context, MQ_LOG_WARNING,
                "%s: tokenizer.json differs from the model's: the comparison means nothing unless "
                "both give the "
@@ -321,6 +342,9 @@ mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
         results[i] = (mq_eval_result){0};
     }
     mq_status status = check_options(options, err);
+    if (status == MQ_OK) {
+        status = check_tasks(options, err);
+    }
     if (status == MQ_OK && options->items) {
         status = check_items(options, err);
     }

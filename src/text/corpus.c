@@ -74,6 +74,24 @@ static mq_status refuse_dash(mq_error *err) {
                         "plain text, not as .jsonl");
 }
 
+/* Documents under another name, such as a pipe's, for the same reason. A text whose first line is
+ * an object with "text" or "messages" is no prose. */
+static mq_status refuse_documents(const char *text, size_t size, const char *path, mq_error *err) {
+    mq_line line = {0};
+    cJSON *object = NULL;
+    if (!mq_next_line(&line, text, size) || line.text[0] != '{' ||
+        mq_line_parse(&object, &line, path, NULL) != MQ_OK) {
+        return MQ_OK;
+    }
+    const bool is_document = cJSON_IsString(cJSON_GetObjectItemCaseSensitive(object, "text")) ||
+                             cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(object, "messages"));
+    cJSON_Delete(object);
+    return is_document ? mq_fail_file(err, MQ_ERR_INPUT, path,
+                                      "has JSON lines by its first line: they are read from a file "
+                                      "whose name ends in .jsonl or .jsonl.gz")
+                       : MQ_OK;
+}
+
 /* What is known before the file is read: its name and, of plain text, the length, which a pipe says
  * to be 0. How long documents are, or what is gzipped, only reading shows. */
 static mq_status check_unread(const char *path, mq_error *err) {
@@ -110,6 +128,7 @@ static mq_status read_text(mq_bytes *out, char sha256[65], const char *path,
         if (mark > 0) {
             memmove(data, data + mark, size - mark + 1); /* with the end that reading puts there */
         }
+        status = refuse_documents(data, size - mark, path, err);
         *out = (mq_bytes){data, size - mark, size};
         data = NULL;
     }

@@ -26,10 +26,11 @@ typedef struct mq_corpus_options {
     size_t vocab_size; /* of the model: an id that is not below it is MQ_ERR_INPUT */
 } mq_corpus_options;
 
-/* path is .txt (any other name but .json, which is refused unread, too), .jsonl or .ndjson (one
- * object a line with the key "text"), either gzipped, or .npy token ids (1-D or [n, length], any
- * integer type, C order; then no tokenizer is needed and no BOS is added: the ids are taken as they
- * are, 2-D rows are cut into as many windows of `length` as they have; they must have one).
+/* path is .txt (any other name but .json, which is refused unread, too; JSON lines under such a
+ * name are refused when the first is read), .jsonl or .ndjson (one object a line with the key
+ * "text"), either gzipped, or .npy token ids (1-D or [n, length], any integer type, C order; then
+ * no tokenizer is needed and no BOS is added: the ids are taken as they are, 2-D rows are cut into
+ * as many windows of `length` as they have; they must have one).
  *
  * Text: the documents (jsonl) or the whole file (txt) are tokenized without special tokens,
  * documents joined by two newlines as text, and cut into consecutive windows of `length` (length -

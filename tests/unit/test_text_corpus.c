@@ -165,6 +165,30 @@ static void test_refused_text(void **state) {
     mq_tokenizer_free(t);
 }
 
+/* JSON lines under another name would be learned from with all their brackets. */
+static void test_documents_by_another_name(void **state) {
+    mq_tokenizer *t = byte_tokenizer(*state, true, false);
+    static const char says[] = "has JSON lines by its first line";
+    static const char text[] = "\n{\"id\": 1, \"text\": \"It was\"}\n{\"text\": \"dark\"}\n",
+                      chat[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}";
+    check_refused(write_text(*state, "a.txt", text), t, OPTIONS(.length = 1), MQ_ERR_INPUT, says,
+                  -1);
+    check_refused(write_text(*state, "a", chat), t, OPTIONS(.length = 1), MQ_ERR_INPUT, says, -1);
+    check_refused(write_gzip(*state, "b.gz", text), t, OPTIONS(.length = 1), MQ_ERR_INPUT, says,
+                  -1);
+    static const char *const prose[] = {"{not json", "{\"other\": 1}\n", "{\"text\": 1}",
+                                        "It was\n{\"text\": \"dark\"}\n"};
+    for (size_t i = 0; i < sizeof prose / sizeof *prose; i++) {
+        mq_sequences rows;
+        assert_int_equal(mq_corpus_load(&rows, write_text(*state, "prose.txt", prose[i]), t,
+                                        &OPTIONS(.length = 1), NULL, NULL),
+                         MQ_OK);
+        assert_int_equal(rows.count, strlen(prose[i]));
+        mq_sequences_free(&rows);
+    }
+    mq_tokenizer_free(t);
+}
+
 /* Before anything is read: what is in the files would be another error. */
 static void test_refused_unread(void **state) {
     mq_tokenizer *t = byte_tokenizer(*state, true, false);
@@ -380,9 +404,11 @@ static void test_interrupted(void **state) {
     volatile sig_atomic_t flag = 1;
     struct mq_context context = {.options = {.interrupted = &flag}, .threads = 1};
     mq_sequences rows;
+    mq_error err;
     const char *path = write_text(*state, "a.txt", "abc");
-    assert_int_equal(mq_corpus_load(&rows, path, t, &OPTIONS(.length = 2), &context, NULL),
+    assert_int_equal(mq_corpus_load(&rows, path, t, &OPTIONS(.length = 2), &context, &err),
                      MQ_ERR_INTERRUPTED);
+    assert_string_equal(err.file, ""); /* it is not to blame */
     flag = 0;
     assert_int_equal(mq_corpus_load(&rows, path, t, &OPTIONS(.length = 2), &context, NULL), MQ_OK);
     mq_sequences_free(&rows);
@@ -393,11 +419,13 @@ static void test_interrupted(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_windows),        TEST(test_documents),   TEST(test_byte_order_mark),
-        TEST(test_refused_text),   TEST(test_sampling),    TEST(test_npy_types),
-        TEST(test_npy_rows),       TEST(test_npy_refused), TEST(test_npy_ids),
-        TEST(test_npy_truncated),  TEST(test_no_memory),   TEST(test_interrupted),
-        TEST(test_refused_unread),
+        TEST(test_windows),         TEST(test_documents),
+        TEST(test_byte_order_mark), TEST(test_refused_text),
+        TEST(test_sampling),        TEST(test_npy_types),
+        TEST(test_npy_rows),        TEST(test_npy_refused),
+        TEST(test_npy_ids),         TEST(test_npy_truncated),
+        TEST(test_no_memory),       TEST(test_interrupted),
+        TEST(test_refused_unread),  TEST(test_documents_by_another_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

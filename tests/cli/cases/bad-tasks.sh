@@ -26,6 +26,11 @@ refused_task '{"id": "2", "choices": [{"context": "It was", "continuation": " a"
 refused_task '{"id": "2", "choices": [{"context": " ", "continuation": "It"}], "gold": 0}' 'line 2: an empty context.*'
 refused_task "{\"id\": \"2\", \"choices\": [{\"context\": \"It\", \"continuation\": \"$(printf '%2000s' | tr ' ' '~')\"}], \"gold\": 0}" \
     "line 2: a continuation of [0-9]+ tokens is longer than the model's 1024 positions"
+printf '%s\n' "$good" >t.jsonl
+run 2 matquant eval "$model" --tasks t.jsonl ./t.jsonl
+expect_one_error '^matquant: ./t\.jsonl: the task is there twice$'
+run 2 matquant eval "$model" --tasks t.jsonl --items items.jsonl.gz
+expect_one_error '^matquant: items\.jsonl\.gz: the items are not gzipped: .*'
 rm t.jsonl t.jsonl.gz
 : >t.jsonl
 run 3 matquant eval "$model" --tasks t.jsonl

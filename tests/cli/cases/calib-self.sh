@@ -19,6 +19,8 @@ calibration = json.load(open("one/matquant.json"))["calibration"]
 assert calibration["self"] is True and calibration["tokens"] == 29 * 32 and not calibration["files"], calibration
 assert "written_tokens" not in calibration, calibration
 PY
+run 0 $(echo "$self" | sed 's/ --json//') -o shown
+expect_out "^calibration +$((29 * 32)) tokens that the model wrote\$"
 run 0 $self -o less --no-extend
 [ "$(stdout | python3 -c 'import json, sys; print(json.load(sys.stdin)["calibration_tokens"])')" = 128 ] || fail "--no-extend"
 run 0 $self -o other --seed 1

@@ -28,6 +28,13 @@ run 0 matquant eval "$master" --bits 2 $text --reference "$model" --json
 stdout | number perplexity nll kl top1_agreement >of-slice
 ! cmp -s of-plain of-slice || fail "the widths change nothing"
 
+# The model's own width is said to be none of its layers' where that is so.
+run 0 matquant slice "$master" -o all --bits 8 --layer-bits .=2
+expect_out '^widths +42 layers of 2 bits; 2.000 bits on average$'
+run 0 matquant eval "$master" --bits 8 --layer-bits .=2 $text
+expect_out '^widths +42 layers of 2 bits; 2.000 bits on average$'
+rm -r all
+
 # Readers of their own find the same; those that are told otherwise do not.
 run 0 python3 "$tools/read_mlx.py" "$master" mlx 2 $first "$second"
 run 1 python3 "$tools/read_mlx.py" "$master" mlx 2 $first

@@ -32,6 +32,24 @@ run 0 matquant slice 'a`b
 c' -o ticks --bits 4 -q
 grep -q '^- cut out of the master checkpoint `ab.*c`, recipe' ticks/README.md || fail "a name ends its own backticks"
 
+# A name out of a file does nothing to the terminal.
+cp -r "$model" colours
+chmod -R u+w colours
+python3 - <<'PY'
+import json, struct
+path = "colours/model.safetensors"
+data = open(path, "rb").read()
+(length,) = struct.unpack("<Q", data[:8])
+header, rest = json.loads(data[8:8 + length]), data[8 + length:]
+header["extra\x1b[31mred"] = {"dtype": "F32", "shape": [2], "data_offsets": [len(rest), len(rest) + 8]}
+text = json.dumps(header).encode()
+open(path, "wb").write(struct.pack("<Q", len(text)) + text + rest + struct.pack("<2f", 1.1, 2.2))
+PY
+run 0 matquant quantize colours -o c --recipe rtn --group-size 32 -q
+run 0 matquant slice c -o cs --bits 4 --format safetensors --dtype bf16 -v
+expect_out '^  extra.\[31mred '
+if stdout | grep -q "$(printf '\033')"; then fail "an escape in the table"; fi
+
 # What is there, by another name: "." is the folder's.
 mv 'a`b
 c' m

@@ -26,6 +26,8 @@ expect_err '^matquant: warning: other: tokenizer.json differs'
 
 run 3 matquant eval "$model" --reference "$FIXTURES/master/m" $measure -q
 expect_one_error '^matquant: .*config.json: .*already quantized.*'
+run 3 matquant eval "$model" --reference nobody/nothing $measure -q
+expect_one_error '^matquant: nobody/nothing: there is no such folder.*nothing is downloaded.*'
 run 3 matquant eval "$model" --reference "$GOLDEN/models/llama" $measure -q
 expect_one_error '^matquant: .*/models/llama/config.json: .*vocabulary of 64 tokens, the model one of 1024$'
 

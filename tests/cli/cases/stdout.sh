@@ -9,6 +9,8 @@ for option in "" --json; do
     run 4 closed matquant inspect "$model" $option
     expect_err '^matquant: standard output: cannot write: Bad file descriptor$'
 done
+run 4 full matquant eval "$model" --text "$DATA/demo-eval.txt" --seq-len 32 --windows 1 --max-ppl 1 -q --json # nor is that a check
+expect_err '^matquant: standard output: cannot write: No space left on device$'
 run 4 full matquant --help
 run 4 full matquant quantize --help
 
