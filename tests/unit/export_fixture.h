@@ -7,14 +7,6 @@
 #include "export/export.h"
 #include "store/readers.h"
 
-static UNUSED const fixture_master_options group32 = {.group_size = 32};
-
-static UNUSED char *good_master(const char *plain, const fixture_master_options *options) {
-    char *folder = fixture_master(plain, options);
-    fixture_relist(folder);
-    return folder;
-}
-
 /* The defaults, and what has none. */
 static UNUSED mq_slice_options options_of(const char *master, const char *output, unsigned width) {
     mq_slice_options options = mq_slice_defaults();

@@ -25,7 +25,8 @@ static UNUSED void fixture_random(void *out, size_t size, uint32_t seed) {
 
 /* --- the plain checkpoint --------------------------------------------------------------------- */
 
-enum { LAYERS = 2, HIDDEN = 64, INTERMEDIATE = 128, VOCAB = 96, LINEARS = 7 * LAYERS };
+enum { LAYERS = 2, HIDDEN = 64, INTERMEDIATE = 128, VOCAB = 96 };
+enum { LINEARS = 7 * LAYERS, TENSORS = 1 + LAYERS * 9 + 1 };
 
 static const char fixture_config[] =
     "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": 64, "
@@ -132,6 +133,8 @@ typedef struct fixture_master_options {
     unsigned min_bits;   /* of the embedding, which is quantized after these (of them there must be
                             fewer than all); 0: it is not */
 } fixture_master_options;
+
+static UNUSED const fixture_master_options group32 = {.group_size = 32};
 
 /* Codes of all values, and finite pairs of which some are negative, subnormal or large. */
 static UNUSED void fixture_quantized(mq_quantized *out, const mq_master_linear *linear,
@@ -260,6 +263,13 @@ static UNUSED char *fixture_master(const char *plain, const fixture_master_optio
     char *with_private = fixture_rewrite(folder, private_norms, 2);
     mq_free(folder);
     return with_private;
+}
+
+/* One that lists these, too. */
+static UNUSED char *good_master(const char *plain, const fixture_master_options *options) {
+    char *folder = fixture_master(plain, options);
+    fixture_relist(folder);
+    return folder;
 }
 
 #endif

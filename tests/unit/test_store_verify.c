@@ -55,18 +55,11 @@ static void expect_problems(const char *folder, const char *against, size_t coun
     assert_non_null(strstr(log.lines[0], words));
 }
 
-static const fixture_master_options group32 = {.group_size = 32};
-enum { TENSORS = 1 + LAYERS * 9 + 1, OTHERS = TENSORS - LINEARS, PRIVATE = 2 };
-
-static char *good_master(const char *plain) {
-    char *folder = fixture_master(plain, &group32);
-    fixture_relist(folder);
-    return folder;
-}
+enum { OTHERS = TENSORS - LINEARS, PRIVATE = 2 };
 
 static void a_whole_master_passes(void **state) {
     (void)state;
-    char *plain = fixture_plain(), *folder = good_master(plain);
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
     expect_good(folder, NULL, 0);
     expect_good(folder, plain, OTHERS);
     mq_error err;
@@ -86,7 +79,7 @@ static void a_whole_master_passes(void **state) {
 /* A byte of every tensor, one after the other: always found, and by the right name. */
 static void a_changed_byte_is_found(void **state) {
     (void)state;
-    char *plain = fixture_plain(), *folder = good_master(plain);
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
     mq_error err;
     mq_tensors *tensors = NULL;
     must(mq_tensors_open(&tensors, folder, &err), &err);
@@ -116,7 +109,7 @@ static void a_changed_byte_is_found(void **state) {
 
 static void values_that_are_not_finite(void **state) {
     (void)state;
-    char *plain = fixture_plain(), *good = good_master(plain);
+    char *plain = fixture_plain(), *good = good_master(plain, &group32);
     static const fixture_edit edits[] = {
         {"model.layers.1.mlp.up_proj.biases.w6", false, MQ_F16, 2, {128, 2}, 0x7c},
         {"model.norm.weight", false, MQ_BF16, 1, {64, 0}, 0xff},
@@ -133,7 +126,7 @@ static void values_that_are_not_finite(void **state) {
 
 static void structure_and_listing(void **state) {
     (void)state;
-    char *plain = fixture_plain(), *good = good_master(plain);
+    char *plain = fixture_plain(), *good = good_master(plain, &group32);
     /* A tensor dropped: it is listed, and the configuration needs it. */
     static const fixture_edit dropped = {
         "model.layers.0.input_layernorm.weight", true, MQ_U8, 0, {0, 0}, 0};
@@ -181,7 +174,7 @@ static void structure_and_listing(void **state) {
 
 static void against_another_source(void **state) {
     (void)state;
-    char *plain = fixture_plain(), *master = good_master(plain);
+    char *plain = fixture_plain(), *master = good_master(plain, &group32);
     static const struct {
         fixture_edit edit;
         size_t problems;
@@ -231,7 +224,7 @@ static void against_another_source(void **state) {
 
 static void folders_that_cannot_be_read(void **state) {
     (void)state;
-    char *plain = fixture_plain(), *folder = good_master(plain);
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
     char *tensors = fixture_file(folder, "model.safetensors");
     size_t size = 0;
     mq_error err;
@@ -251,7 +244,7 @@ static void folders_that_cannot_be_read(void **state) {
 
 static void an_interrupt_stops(void **state) {
     (void)state;
-    char *plain = fixture_plain(), *folder = good_master(plain);
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
     volatile sig_atomic_t flag = 1;
     mq_context *context = NULL;
     const mq_context_options options = {.threads = 1, .interrupted = &flag};
@@ -266,7 +259,7 @@ static void an_interrupt_stops(void **state) {
 
 static void verify_without_memory(void **state) {
     (void)state;
-    char *plain = fixture_plain(), *folder = good_master(plain);
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
     mq_error err;
     mq_status status = MQ_ERR_MACHINE;
     size_t tried = 0;
@@ -285,91 +278,12 @@ static void verify_without_memory(void **state) {
     mq_free(plain);
 }
 
-/* --- inspect ---------------------------------------------------------------------------------- */
-
-static void inspect_counts(void **state) {
-    (void)state;
-    char *plain = fixture_plain(), *folder = good_master(plain);
-    mq_error err;
-    mq_inspection found;
-    size_t size = 0;
-    char *tensors = fixture_file(plain, "model.safetensors");
-    must(mq_file_size(&size, tensors, &err), &err);
-    const size_t linear = (64 * 64 + 32 * 64 + 32 * 64 + 64 * 64 + 3 * 128 * 64) * LAYERS;
-    const size_t all = linear + VOCAB * HIDDEN + HIDDEN * (2 * LAYERS + 1);
-    must(mq_inspect(&found, plain, &err), &err);
-    assert_int_equal(found.kind, MQ_KIND_PLAIN);
-    assert_string_equal(found.architecture, "LlamaForCausalLM");
-    assert_int_equal(found.num_hidden_layers, LAYERS);
-    assert_int_equal(found.hidden_size, HIDDEN);
-    assert_int_equal(found.vocab_size, VOCAB);
-    assert_int_equal(found.tensors, TENSORS);
-    assert_int_equal(found.quantized_tensors, 0);
-    assert_int_equal(found.weights, all);
-    assert_int_equal(found.bytes, size);
-    assert_int_equal(found.width_count, 0);
-    assert_null(found.provenance);
-    mq_inspection_free(&found);
-
-    must(mq_inspect(&found, folder, &err), &err);
-    assert_int_equal(found.kind, MQ_KIND_MASTER);
-    assert_int_equal(found.tensors, TENSORS);
-    assert_int_equal(found.quantized_tensors, LINEARS);
-    assert_int_equal(found.weights, all);
-    assert_int_equal(found.quantized_weights, linear);
-    assert_int_equal(found.group_size, 32);
-    assert_int_equal(found.width_count, 7);
-    for (size_t i = 0; i < 7; i++) {
-        unsigned width = 8 - (unsigned)i;
-        /* Groups of 32 cost a bit; seven bits are written a byte each. */
-        size_t bits = (width == 7 ? 8 : width) + 1;
-        assert_int_equal(found.widths[i].width, width);
-        assert_int_equal(found.widths[i].trained, width == 8 || width == 4 || width == 2);
-        assert_true(found.widths[i].bits_per_weight == (double)bits);
-        assert_int_equal(found.widths[i].bytes, linear * bits / 8 + 2 * (all - linear));
-    }
-    assert_non_null(strstr(found.provenance, "\"recipe\""));
-    assert_null(strstr(found.provenance, "crc32"));
-    assert_null(strstr(found.provenance, "blocks"));
-    mq_inspection_free(&found);
-    mq_free(tensors);
-    mq_free(folder);
-    mq_free(plain);
-}
-
-static void inspect_without_memory(void **state) {
-    (void)state;
-    char *plain = fixture_plain(), *folder = good_master(plain);
-    mq_error err;
-    mq_status status = MQ_ERR_MACHINE;
-    for (size_t at = 1; status != MQ_OK; at++) {
-        mq_inspection found;
-        size_t before = mq_alloc_current();
-        mq_alloc_fail_after(at);
-        status = mq_inspect(&found, folder, &err);
-        mq_alloc_fail_after(0);
-        if (status == MQ_OK) {
-            mq_inspection_free(&found);
-        }
-        assert_true(status == MQ_OK || status == MQ_ERR_MACHINE);
-        assert_int_equal(mq_alloc_current(), before);
-    }
-    mq_free(folder);
-    mq_free(plain);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_whole_master_passes),
-        cmocka_unit_test(a_changed_byte_is_found),
-        cmocka_unit_test(values_that_are_not_finite),
-        cmocka_unit_test(structure_and_listing),
-        cmocka_unit_test(against_another_source),
-        cmocka_unit_test(folders_that_cannot_be_read),
-        cmocka_unit_test(an_interrupt_stops),
-        cmocka_unit_test(verify_without_memory),
-        cmocka_unit_test(inspect_counts),
-        cmocka_unit_test(inspect_without_memory),
+        cmocka_unit_test(a_whole_master_passes),      cmocka_unit_test(a_changed_byte_is_found),
+        cmocka_unit_test(values_that_are_not_finite), cmocka_unit_test(structure_and_listing),
+        cmocka_unit_test(against_another_source),     cmocka_unit_test(folders_that_cannot_be_read),
+        cmocka_unit_test(an_interrupt_stops),         cmocka_unit_test(verify_without_memory),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

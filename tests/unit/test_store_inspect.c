@@ -1,0 +1,82 @@
+/* layer: store */
+/* What inspect says of a plain checkpoint and of a master. */
+#include "store_fixture.h"
+
+static void inspect_counts(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
+    mq_error err;
+    mq_inspection found;
+    size_t size = 0;
+    char *tensors = fixture_file(plain, "model.safetensors");
+    must(mq_file_size(&size, tensors, &err), &err);
+    const size_t linear = (64 * 64 + 32 * 64 + 32 * 64 + 64 * 64 + 3 * 128 * 64) * LAYERS;
+    const size_t all = linear + VOCAB * HIDDEN + HIDDEN * (2 * LAYERS + 1);
+    must(mq_inspect(&found, plain, &err), &err);
+    assert_int_equal(found.kind, MQ_KIND_PLAIN);
+    assert_string_equal(found.architecture, "LlamaForCausalLM");
+    assert_int_equal(found.num_hidden_layers, LAYERS);
+    assert_int_equal(found.hidden_size, HIDDEN);
+    assert_int_equal(found.vocab_size, VOCAB);
+    assert_int_equal(found.tensors, TENSORS);
+    assert_int_equal(found.quantized_tensors, 0);
+    assert_int_equal(found.weights, all);
+    assert_int_equal(found.bytes, size);
+    assert_int_equal(found.width_count, 0);
+    assert_null(found.provenance);
+    mq_inspection_free(&found);
+
+    must(mq_inspect(&found, folder, &err), &err);
+    assert_int_equal(found.kind, MQ_KIND_MASTER);
+    assert_int_equal(found.tensors, TENSORS);
+    assert_int_equal(found.quantized_tensors, LINEARS);
+    assert_int_equal(found.weights, all);
+    assert_int_equal(found.quantized_weights, linear);
+    assert_int_equal(found.group_size, 32);
+    assert_int_equal(found.width_count, 7);
+    for (size_t i = 0; i < 7; i++) {
+        unsigned width = 8 - (unsigned)i;
+        /* Groups of 32 cost a bit; seven bits are written a byte each. */
+        size_t bits = (width == 7 ? 8 : width) + 1;
+        assert_int_equal(found.widths[i].width, width);
+        assert_int_equal(found.widths[i].trained, width == 8 || width == 4 || width == 2);
+        assert_true(found.widths[i].bits_per_weight == (double)bits);
+        assert_int_equal(found.widths[i].bytes, linear * bits / 8 + 2 * (all - linear));
+    }
+    assert_non_null(strstr(found.provenance, "\"recipe\""));
+    assert_null(strstr(found.provenance, "crc32"));
+    assert_null(strstr(found.provenance, "blocks"));
+    mq_inspection_free(&found);
+    mq_free(tensors);
+    mq_free(folder);
+    mq_free(plain);
+}
+
+static void inspect_without_memory(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
+    mq_error err;
+    mq_status status = MQ_ERR_MACHINE;
+    for (size_t at = 1; status != MQ_OK; at++) {
+        mq_inspection found;
+        size_t before = mq_alloc_current();
+        mq_alloc_fail_after(at);
+        status = mq_inspect(&found, folder, &err);
+        mq_alloc_fail_after(0);
+        if (status == MQ_OK) {
+            mq_inspection_free(&found);
+        }
+        assert_true(status == MQ_OK || status == MQ_ERR_MACHINE);
+        assert_int_equal(mq_alloc_current(), before);
+    }
+    mq_free(folder);
+    mq_free(plain);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(inspect_counts),
+        cmocka_unit_test(inspect_without_memory),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
