@@ -38,9 +38,10 @@ mq_status cmd_verify(int count, char *const *argv) {
         {NULL, NULL, NULL}};
     const cli_option specs[] = {
         {CLI_TEXT, 0, "against", &against, "MODEL",
-         .help = "also check that every tensor that is not quantized, and every other file that is "
-                 "copied, is byte for byte the one in this model (after slice --dtype: rounded to "
-                 "that type)"},
+         .help = "also check that this model is the source: every tensor that is not quantized, "
+                 "and every other file that is copied, is byte for byte its own (after slice "
+                 "--dtype: rounded to that type), and its weights, which are read whole, are those "
+                 "that were quantized, by their SHA-256"},
         CLI_COMMON_OPTIONS(common)};
     const cli_command command = {
         .name = "verify",

@@ -40,8 +40,14 @@ mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err);
 mq_status mq_verify_written(const mq_verification *self, const char *source, mq_error *err);
 /* All files that are copied (mq_copy_small_files) against the source's. */
 mq_status mq_verify_files_against(const mq_verification *self, const char *source, mq_error *err);
-/* Everything that is not quantized against the source; MQ_ERR_INPUT when that is no plain
- * checkpoint. */
+/* The files of the source's weights, which are its folder's, against the digests that matquant.json
+ * has of those that were quantized: nothing else says of what weights the codes are. Where they
+ * have other names, a warning says that it cannot be told, which is no problem. Reads all of the
+ * files. */
+mq_status mq_verify_weights_against(const mq_verification *self, const char *folder,
+                                    const mq_tensors *source, mq_error *err);
+/* All of these, and everything that is not quantized, against the source; MQ_ERR_INPUT when that is
+ * no plain checkpoint. */
 mq_status mq_verify_against(const mq_verification *self, const char *source, mq_error *err);
 
 #endif

@@ -385,6 +385,9 @@ mq_status mq_verify_against(const mq_verification *self, const char *source, mq_
     if (status == MQ_OK) {
         status = mq_verify_files_against(self, source, err);
     }
+    if (status == MQ_OK) {
+        status = mq_verify_weights_against(self, source, tensors, err);
+    }
     mq_tensors_close(tensors);
     if (known) {
         mq_config_free(&config);

@@ -1,4 +1,4 @@
-/* Files beside the tensors: the tokenizer and whatever else was copied. */
+/* Files by their digests: the tokenizer and whatever else was copied, and the source's weights. */
 #include "store/verification.h"
 
 #include <string.h>
@@ -51,15 +51,20 @@ static mq_status check_file(const mq_verification *self, const char *name, const
     return status;
 }
 
+/* The digest in an entry of the source's files, and the file's name; NULL: it has not both. */
+static const char *entry_digest(const char **name, const cJSON *entry) {
+    *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, "file"));
+    const cJSON *digest = cJSON_GetObjectItemCaseSensitive(entry, "sha256");
+    return *name == NULL ? NULL : cJSON_GetStringValue(digest);
+}
+
 /* The digest that matquant.json has of the source's file; NULL: none. */
 static const char *listed_digest(const mq_verification *self, const char *name) {
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, mq_provenance_item(self->provenance, "source")) {
-        const cJSON *file = cJSON_GetObjectItemCaseSensitive(item, "file");
-        const cJSON *digest = cJSON_GetObjectItemCaseSensitive(item, "sha256");
-        if (cJSON_IsString(file) && cJSON_IsString(digest) &&
-            strcmp(file->valuestring, name) == 0) {
-            return digest->valuestring;
+        const char *file, *digest = entry_digest(&file, item);
+        if (digest != NULL && strcmp(file, name) == 0) {
+            return digest;
         }
     }
     return NULL;
@@ -147,5 +152,55 @@ mq_status mq_verify_files_against(const mq_verification *self, const char *sourc
         }
     }
     mq_free_list(names, count);
+    return status;
+}
+
+/* --- the source's weights --------------------------------------------------------------------- */
+
+/* How many files of weights matquant.json has a digest of: all of the source's but these two. */
+static size_t count_listed_weights(const mq_verification *self) {
+    const cJSON *item = NULL;
+    size_t count = 0;
+    cJSON_ArrayForEach(item, mq_provenance_item(self->provenance, "source")) {
+        const char *file, *digest = entry_digest(&file, item);
+        count += digest != NULL && strcmp(file, MQ_CONFIG_FILE) != 0 &&
+                 strcmp(file, TOKENIZER_FILE) != 0;
+    }
+    return count;
+}
+
+static mq_status compare_weights(const mq_verification *self, const char *path, const char *listed,
+                                 mq_error *err) {
+    char digest[65];
+    const mq_status status = mq_sha256_file(digest, path, self->context, err);
+    if (status != MQ_OK || strcmp(digest, listed) == 0) {
+        return status;
+    }
+    mq_error problem;
+    mq_fail_file(&problem, MQ_ERR_INPUT, path,
+                 "is not the file that was quantized: its SHA-256 is not the one "
+                 "in " MQ_PROVENANCE_FILE);
+    return mq_problem(self->problems, &problem, err);
+}
+
+mq_status mq_verify_weights_against(const mq_verification *self, const char *folder,
+                                    const mq_tensors *source, mq_error *err) {
+    const size_t listed = count_listed_weights(self), count = mq_tensors_file_count(source);
+    size_t known = 0;
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        const char *path = mq_tensors_file(source, i);
+        const char *digest = listed_digest(self, mq_path_base(path));
+        if (digest != NULL) {
+            known++;
+            status = compare_weights(self, path, digest, err);
+        }
+    }
+    if (status == MQ_OK && listed > 0 && (known < count || known < listed)) {
+        mq_log(self->context, MQ_LOG_WARNING,
+               "%s has its weights in other files than those that were quantized: whether the "
+               "quantized layers are of these weights cannot be told",
+               folder);
+    }
     return status;
 }

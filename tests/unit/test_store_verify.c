@@ -222,6 +222,98 @@ static void against_another_source(void **state) {
     mq_free(plain);
 }
 
+static void put_source_file(cJSON *list, const char *file, const char *digest) {
+    cJSON *entry = cJSON_CreateObject();
+    assert_true(cJSON_AddItemToArray(list, entry));
+    assert_non_null(cJSON_AddStringToObject(entry, "file", file));
+    assert_non_null(cJSON_AddStringToObject(entry, "sha256", digest));
+}
+
+/* Makes matquant.json list the source's files of weights with their SHA-256, and another one,
+ * unless that is NULL. */
+static void list_source(const char *folder, const char *source, const char *another) {
+    mq_error err;
+    mq_tensors *tensors = NULL;
+    must(mq_tensors_open(&tensors, source, &err), &err);
+    cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < mq_tensors_file_count(tensors); i++) {
+        char digest[65];
+        const char *path = mq_tensors_file(tensors, i);
+        must(mq_sha256_file(digest, path, NULL, &err), &err);
+        put_source_file(list, mq_path_base(path), digest);
+    }
+    if (another != NULL) {
+        put_source_file(list, another, "0");
+    }
+    char *text = cJSON_PrintUnformatted(list);
+    fixture_set_json(folder, "matquant.json", NULL, "source", text);
+    cJSON_free(text);
+    cJSON_Delete(list);
+    mq_tensors_close(tensors);
+}
+
+/* Flips a byte of a quantized layer's weight in the source, and says in which file. */
+static void change_linear(char file[64], const char *source) {
+    mq_error err;
+    mq_tensors *tensors = NULL;
+    must(mq_tensors_open(&tensors, source, &err), &err);
+    const mq_tensor_info *info = mq_tensors_find(tensors, "model.layers.1.self_attn.q_proj.weight");
+    assert_non_null(info);
+    snprintf(file, 64, "%s", mq_path_base(info->file));
+    fixture_flip(info->file, info->file_offset);
+    mq_tensors_close(tensors);
+}
+
+/* One warning, and that is no problem. */
+static void expect_untold(const char *folder, const char *against) {
+    mq_error err;
+    mq_verify_report report;
+    log_lines log;
+    must(verify(&report, &log, folder, against, &err), &err);
+    assert_int_equal(report.problems, 0);
+    assert_int_equal(log.count, 1);
+    assert_non_null(strstr(log.lines[0], "cannot be told"));
+}
+
+/* The weights of quantized layers are the source's by the digests of its files, however many. */
+static void against_other_weights(void **state) {
+    (void)state;
+    static const size_t shard_sizes[] = {0, 32 * 1024};
+    char *folders[2], *sources[2];
+    for (size_t i = 0; i < 2; i++) {
+        sources[i] = fixture_plain_sharded(shard_sizes[i]);
+        folders[i] = good_master(sources[i], &group32);
+        list_source(folders[i], sources[i], NULL);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        expect_good(folders[i], sources[i], OTHERS);
+        expect_untold(folders[i], sources[1 - i]);
+    }
+    list_source(folders[0], sources[0], "more.safetensors");
+    expect_untold(folders[0], sources[0]);
+    /* What has not both a name and a digest says nothing. */
+    fixture_set_json(folders[0], "matquant.json", NULL, "source",
+                     "[5, {\"file\": 1, \"sha256\": \"0\"}, {\"file\": \"model.safetensors\"}]");
+    expect_good(folders[0], sources[0], OTHERS);
+    list_source(folders[0], sources[0], NULL);
+    for (size_t i = 0; i < 2; i++) {
+        char file[64];
+        change_linear(file, sources[i]);
+        mq_error err;
+        mq_verify_report report;
+        log_lines log;
+        expect_error(verify(&report, &log, folders[i], sources[i], &err), MQ_ERR_CHECK, &err, file,
+                     "", "is not the file that was quantized");
+        assert_int_equal(report.problems, 1);
+        assert_int_equal(report.compared, OTHERS);
+        expect_untold(folders[1 - i], sources[i]);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        mq_free(folders[i]);
+        mq_free(sources[i]);
+    }
+}
+
 static void folders_that_cannot_be_read(void **state) {
     (void)state;
     char *plain = fixture_plain(), *folder = good_master(plain, &group32);
@@ -257,9 +349,41 @@ static void an_interrupt_stops(void **state) {
     mq_free(plain);
 }
 
+/* Asks to stop at the first problem. */
+static void stop_at_problem(void *user, mq_log_level level, const char *text) {
+    (void)level;
+    (void)text;
+    *(volatile sig_atomic_t *)user = 1;
+}
+
+/* While the source's weights are read: what is before them here is a problem with the last of the
+ * other files, and nothing is behind them that would look for the request. */
+static void an_interrupt_stops_reading_the_source(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
+    list_source(folder, plain, NULL);
+    fixture_set_json(folder, "matquant.json", NULL, "files", NULL);
+    fixture_set_json(plain, "tokenizer.json", NULL, "version", "\"2\"");
+    volatile sig_atomic_t flag = 0;
+    mq_context *context = NULL;
+    const mq_context_options options = {.threads = 1,
+                                        .interrupted = &flag,
+                                        .sink = {(void *)(uintptr_t)&flag, stop_at_problem, NULL}};
+    mq_error err;
+    mq_verify_report report;
+    must(mq_context_new(&context, &options, &err), &err);
+    assert_int_equal(mq_verify(&report, folder, plain, context, &err), MQ_ERR_INTERRUPTED);
+    assert_int_equal(flag, 1);
+    assert_int_equal(report.problems, 1);
+    mq_context_free(context);
+    mq_free(folder);
+    mq_free(plain);
+}
+
 static void verify_without_memory(void **state) {
     (void)state;
     char *plain = fixture_plain(), *folder = good_master(plain, &group32);
+    list_source(folder, plain, NULL);
     mq_error err;
     mq_status status = MQ_ERR_MACHINE;
     size_t tried = 0;
@@ -280,10 +404,16 @@ static void verify_without_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_whole_master_passes),      cmocka_unit_test(a_changed_byte_is_found),
-        cmocka_unit_test(values_that_are_not_finite), cmocka_unit_test(structure_and_listing),
-        cmocka_unit_test(against_another_source),     cmocka_unit_test(folders_that_cannot_be_read),
-        cmocka_unit_test(an_interrupt_stops),         cmocka_unit_test(verify_without_memory),
+        cmocka_unit_test(a_whole_master_passes),
+        cmocka_unit_test(a_changed_byte_is_found),
+        cmocka_unit_test(values_that_are_not_finite),
+        cmocka_unit_test(structure_and_listing),
+        cmocka_unit_test(against_another_source),
+        cmocka_unit_test(against_other_weights),
+        cmocka_unit_test(folders_that_cannot_be_read),
+        cmocka_unit_test(an_interrupt_stops),
+        cmocka_unit_test(an_interrupt_stops_reading_the_source),
+        cmocka_unit_test(verify_without_memory),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

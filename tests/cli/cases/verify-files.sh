@@ -52,6 +52,52 @@ run 0 matquant verify s -q --against "$model"
 rm s/tokenizer.json
 run 1 matquant verify s -q
 expect_err '^matquant: warning: s/tokenizer\.json: is missing; the source had one$'
+
+# A source of which only a layer that is quantized is another: as a merged adapter or another fine-tune would have it.
+cp -rL "$model" tuned
+python3 - <<'PY'
+import json
+with open("tuned/model.safetensors", "r+b") as file:
+    size = int.from_bytes(file.read(8), "little")
+    layer = json.loads(file.read(size))["model.layers.0.self_attn.q_proj.weight"]
+    file.seek(8 + size + layer["data_offsets"][0])
+    bits = file.read(1)[0]
+    file.seek(-1, 1)
+    file.write(bytes([bits ^ 1]))
+PY
+cp -r "$master" m8
+run 0 matquant slice "$master" -o s --bits 4 -q --force
+run 0 matquant slice "$master" -o own --bits 4 --format matquant -q
+run 0 matquant slice own -o again --bits 4 -q
+for folder in m8 s own again; do
+    run 0 matquant verify $folder -q --against "$model"
+    expect_no_err
+    run 1 matquant verify $folder -q --against tuned
+    expect_err '^matquant: warning: tuned/model\.safetensors: is not the file that was quantized: its SHA-256 is not the one in matquant\.json$'
+    expect_out '^problems +1$'
+done
+# The same in files of other names: of the quantized layers nothing can be told.
+for source in tuned "$model"; do
+    broken index-dots "$source"
+    for folder in m8 s; do
+        run 0 matquant verify $folder -q --against in
+        expect_err '^matquant: warning: in has its weights in other files than those that were quantized: .* cannot be told$'
+        [ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
+        expect_out '^problems +0$'
+    done
+done
+# A program that noted no digests: nothing is known, and nothing said.
+for list in null '[]' '[{"file": "config.json", "sha256": "00"}]'; do
+    LIST=$list python3 -c '
+import json, os
+provenance = json.load(open("m8/matquant.json"))
+provenance["source"] = json.loads(os.environ["LIST"])
+json.dump(provenance, open("m8/matquant.json", "w"))'
+    run 0 matquant verify m8 -q --against tuned
+    expect_no_err
+done
+rm -r tuned in m8 own again
+
 fresh
 python3 - <<'PY'
 import json
