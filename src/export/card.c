@@ -6,19 +6,10 @@
 #include "base/buffer.h"
 #include "export/export.h"
 #include "matquant/names.h"
-#include "matquant/quantize.h"
 
 static const char *text_of(const cJSON *object, const char *key) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
     return cJSON_IsString(item) ? item->valuestring : NULL;
-}
-
-/* Numbers of a list, "8, 4, 2". */
-static void put_numbers(mq_buffer *card, const cJSON *list) {
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, list) {
-        mq_buffer_printf(card, "%s%g", item == list->child ? "" : ", ", item->valuedouble);
-    }
 }
 
 /* Text between backticks, on one line: what would end either is left out of it. */
@@ -105,6 +96,18 @@ static void put_settings(mq_buffer *card, const cJSON *recipe, const cJSON *refi
     }
 }
 
+/* ", trained widths 8, 4, 2"; nothing if there are none. */
+static void put_trained(mq_buffer *card, const cJSON *recipe) {
+    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits"), *item = NULL;
+    const char *before = ", trained widths ";
+    cJSON_ArrayForEach(item, bits) {
+        if (cJSON_IsNumber(item) && mq_provenance_recipe_trained(recipe, item->valuedouble)) {
+            mq_buffer_printf(card, "%s%g", before, item->valuedouble);
+            before = ", ";
+        }
+    }
+}
+
 static void put_making(mq_buffer *card, const cJSON *slice) {
     const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(slice, "recipe");
     const char *name = text_of(recipe, "name"), *master = text_of(slice, "master");
@@ -113,12 +116,7 @@ static void put_making(mq_buffer *card, const cJSON *slice) {
     if (name != NULL) {
         mq_buffer_put_text(card, ", recipe ");
         put_code(card, name);
-        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits");
-        if (strcmp(name, mq_name_at(mq_recipe_names(), MQ_RECIPE_RTN)) != 0 &&
-            cJSON_IsArray(bits)) {
-            mq_buffer_put_text(card, ", trained widths ");
-            put_numbers(card, bits);
-        }
+        put_trained(card, recipe);
         put_settings(card, recipe, cJSON_GetObjectItemCaseSensitive(slice, "refit"));
     }
     mq_buffer_put_text(card, "\n");

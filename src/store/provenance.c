@@ -16,37 +16,57 @@ const cJSON *mq_provenance_item(const cJSON *provenance, const char *key) {
     return cJSON_GetObjectItemCaseSensitive(slice != NULL ? slice : provenance, key);
 }
 
-bool mq_provenance_trained(const cJSON *provenance, unsigned width) {
-    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(mq_provenance_slice(provenance), "width");
-    const cJSON *recipe = mq_provenance_item(provenance, "recipe");
-    const double wanted = cJSON_IsNumber(cut) ? cut->valuedouble : (double)width;
+/* The first object of a list whose member `key` is that width; NULL: none. */
+static const cJSON *find_width(const cJSON *list, const char *key, double width) {
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, list) {
+        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, key);
+        if (cJSON_IsNumber(bits) && bits->valuedouble == width) {
+            return item;
+        }
+    }
+    return NULL;
+}
+
+/* Whether a width of the recipe's bits, the one at `index`, was in the loss. A recipe without
+ * weights leaves none out. */
+static bool has_loss(const cJSON *recipe, int index, double width) {
+    const cJSON *all = cJSON_GetObjectItemCaseSensitive(recipe, "lambda");
+    const cJSON *lambda = cJSON_GetArrayItem(all, index);
+    const cJSON *terms = cJSON_GetObjectItemCaseSensitive(recipe, "codistill");
+    return !cJSON_IsNumber(lambda) || lambda->valuedouble > 0.0 ||
+           find_width(terms, "student", width) != NULL;
+}
+
+bool mq_provenance_recipe_trained(const cJSON *recipe, double width) {
     const cJSON *name = cJSON_GetObjectItemCaseSensitive(recipe, "name");
     if (cJSON_IsString(name) &&
         strcmp(name->valuestring, mq_name_at(mq_recipe_names(), MQ_RECIPE_RTN)) == 0) {
         return false;
     }
     const cJSON *bits = cJSON_GetObjectItemCaseSensitive(recipe, "bits"), *item = NULL;
+    int index = 0;
     cJSON_ArrayForEach(item, bits) {
-        if (cJSON_IsNumber(item) && item->valuedouble == wanted) {
-            return true;
+        if (cJSON_IsNumber(item) && item->valuedouble == width) {
+            return has_loss(recipe, index, width);
         }
+        index++;
     }
     return false;
 }
 
+bool mq_provenance_trained(const cJSON *provenance, unsigned width) {
+    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(mq_provenance_slice(provenance), "width");
+    const cJSON *recipe = mq_provenance_item(provenance, "recipe");
+    return mq_provenance_recipe_trained(recipe,
+                                        cJSON_IsNumber(cut) ? cut->valuedouble : (double)width);
+}
+
 const cJSON *mq_provenance_refit(const cJSON *provenance, unsigned width) {
     const cJSON *refit = mq_provenance_item(provenance, "refit");
-    if (mq_provenance_slice(provenance) != NULL) {
-        return refit;
-    }
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(refit, "widths")) {
-        const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
-        if (cJSON_IsNumber(bits) && bits->valuedouble == width) {
-            return item;
-        }
-    }
-    return NULL;
+    return mq_provenance_slice(provenance) != NULL
+               ? refit
+               : find_width(cJSON_GetObjectItemCaseSensitive(refit, "widths"), "bits", width);
 }
 
 double mq_provenance_refit_kl(const cJSON *provenance, unsigned width) {

@@ -35,8 +35,12 @@ const cJSON *mq_provenance_slice(const cJSON *provenance);
  * its master stands one level deeper, in what it says of itself: for `key` it is looked up there.
  * NULL: nothing. */
 const cJSON *mq_provenance_item(const cJSON *provenance, const char *key);
-/* Whether a width was trained: recipe.bits, but of recipe rtn none. A slice says which width of its
- * master it is: with an extra level it has one bit more. */
+/* Whether a recipe, as matquant.json has it, trained a width: it is one of its bits, and its loss
+ * had a weight, its own (lambda) or that of a co-distillation which it is the student of. Of recipe
+ * rtn none. */
+bool mq_provenance_recipe_trained(const cJSON *recipe, double width);
+/* Whether a width was trained by the recipe. A slice says which width of its master it is: with an
+ * extra level it has one bit more. */
 bool mq_provenance_trained(const cJSON *provenance, unsigned width);
 /* What the end-to-end refit did to a width ("bits", "kl_before", "kl_after"...); NULL: it had none.
  * A slice has but its own. */

@@ -52,6 +52,39 @@ static void inspect_counts(void **state) {
     mq_free(plain);
 }
 
+/* Trained are the recipe's widths whose loss has a weight, and students of co-distillation. */
+static void weights_say_what_was_trained(void **state) {
+    (void)state;
+    static const struct {
+        const char *lambda, *codistill; /* NULL: absent */
+        bool trained[MQ_MAX_WIDTH + 1];
+    } cases[] = {
+        {NULL, NULL, {[8] = true, [4] = true, [2] = true}},
+        {"[10, 3, 1]", NULL, {[8] = true, [4] = true, [2] = true}},
+        {"[10, 3, 0]", NULL, {[8] = true, [4] = true}},
+        {"[0, 0, 1]", NULL, {[2] = true}},
+        {"[1, 0, 0]",
+         "[{\"teacher\": 8, \"student\": 2, \"lambda\": 1}]",
+         {[8] = true, [2] = true}},
+        {"[0]", NULL, {[4] = true, [2] = true}},
+    };
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fixture_set_json(folder, "matquant.json", "recipe", "lambda", cases[i].lambda);
+        fixture_set_json(folder, "matquant.json", "recipe", "codistill", cases[i].codistill);
+        mq_error err;
+        mq_inspection found;
+        must(mq_inspect(&found, folder, &err), &err);
+        assert_int_equal(found.width_count, MQ_MAX_WIDTHS);
+        for (size_t k = 0; k < found.width_count; k++) {
+            assert_int_equal(found.widths[k].trained, cases[i].trained[found.widths[k].width]);
+        }
+        mq_inspection_free(&found);
+    }
+    mq_free(folder);
+    mq_free(plain);
+}
+
 static void inspect_without_memory(void **state) {
     (void)state;
     char *plain = fixture_plain(), *folder = good_master(plain, &group32);
@@ -76,6 +109,7 @@ static void inspect_without_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(inspect_counts),
+        cmocka_unit_test(weights_say_what_was_trained),
         cmocka_unit_test(inspect_without_memory),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

@@ -91,6 +91,23 @@ for width in 4 6 8; do
     run 0 matquant slice learned -o "w$width" --bits $width -q
     expect_no_err
 done
+# A width whose loss has no weight was not trained; one that learns from a wider one alone was.
+run 0 matquant quantize "$short_model" -o weightless $small --lambda 10,3,0 --no-refit -q
+run 0 matquant quantize "$short_model" -o student $small --bits '8,4,8>2' --no-refit -q
+trained() { # FOLDER: the widths that inspect calls so
+    matquant inspect "$1" --json | python3 -c 'import json, sys
+print(*(w["bits"] for w in json.load(sys.stdin)["widths"] if w["trained"]))'
+}
+[ "$(trained weightless)" = "8 4" ] || fail "trained: $(trained weightless)"
+[ "$(trained student)" = "8 4 2" ] || fail "trained: $(trained student)"
+run 0 matquant slice weightless -o weightless-2 --bits 2 -q
+expect_err '^matquant: warning: the master was not trained for 2 bits, nor for fewer; .*'
+[ "$(trained weightless-2)" = "" ] || fail "the slice is trained"
+grep -q ', trained widths 8, 4, groups' weightless-2/README.md || fail "the card has another list"
+run 0 matquant slice student -o student-2 --bits 2 -q
+expect_no_err
+[ "$(trained student-2)" = 2 ] || fail "the slice is not trained"
+grep -q ', trained widths 8, 4, 2, groups' student-2/README.md || fail "the card has another list"
 run 0 matquant slice rounded -o two --bits 2 -q
 expect_err '^matquant: warning: the master was not trained for 2 bits; measure them .*'
 run 0 matquant slice rounded -o four --bits 4 -q
