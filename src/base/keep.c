@@ -172,6 +172,19 @@ mq_status mq_keep_open(mq_keep **out, const char *path, mq_keep_knows *knows, mq
     return MQ_OK;
 }
 
+/* Why the folder may stay when what the job knows is gone: something else is in it (ENOTEMPTY,
+ * EEXIST); the path is a link to it (ENOTDIR), or ends in "." (EINVAL); a file system begins there
+ * (EBUSY); or its parent may not be changed (EACCES, EPERM, EROFS), so that it was there before the
+ * job. */
+static bool may_stay(int number) {
+    static const int numbers[] = {ENOTEMPTY, EEXIST, ENOTDIR, EINVAL, EBUSY, EACCES, EPERM, EROFS};
+    bool found = false;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        found = found || number == numbers[i];
+    }
+    return found;
+}
+
 bool mq_keep_remove(mq_keep *keep, const char *last) {
     DIR *stream = opendir(keep->path);
     bool listed = stream != NULL, removed = true, has_last = false;
@@ -198,9 +211,7 @@ bool mq_keep_remove(mq_keep *keep, const char *last) {
     if (stream != NULL) {
         closedir(stream);
     }
-    /* ENOTDIR: the path is a link to the folder, and both stay. */
-    return (rmdir(keep->path) == 0 || errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR) &&
-           removed;
+    return (rmdir(keep->path) == 0 || may_stay(errno)) && removed;
 }
 
 void mq_keep_close(mq_keep *keep) {

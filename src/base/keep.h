@@ -21,8 +21,9 @@ mq_status mq_keep_check(const char *path, mq_keep_knows *knows, mq_error *err);
  * it goes on without. */
 mq_status mq_keep_open(mq_keep **out, const char *path, mq_keep_knows *knows, mq_error *err);
 /* Removes what the job knows, the file `last` (which says what the others are of; NULL: none) after
- * all others, and the folder when nothing else is in it and the path is no link to it. false:
- * something could not be removed. */
+ * all others, and the folder when nothing else is in it. It stays, empty, where it cannot be
+ * removed: the path is a link to it, or ".", it is a mount point, or its parent may not be written
+ * in. false: something that the job knows could not be removed. */
 bool mq_keep_remove(mq_keep *keep, const char *last);
 void mq_keep_close(mq_keep *keep); /* NULL allowed */
 

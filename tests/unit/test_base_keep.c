@@ -81,6 +81,44 @@ static void test_through_a_link(void **state) {
     }
 }
 
+/* What cannot be removed where it is stays, empty: the current folder, and one whose parent may not
+ * be written in. */
+static void test_folders_that_stay(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_path(folder, "kept");
+    mq_keep *keep = NULL;
+    mq_error err;
+    char before[PATH_MAX];
+    assert_non_null(getcwd(before, sizeof before));
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_int_equal(chdir(path), 0);
+    assert_int_equal(mq_keep_open(&keep, ".", knows, &err), MQ_OK);
+    temporary_write(folder, "kept/a", "1", 1);
+    const bool removed = mq_keep_remove(keep, NULL);
+    mq_keep_close(keep);
+    assert_int_equal(chdir(before), 0);
+    assert_true(removed);
+    assert_int_equal(temporary_entries(path), 0);
+    if (geteuid() == 0) {
+        return; /* who may write anywhere */
+    }
+    assert_int_equal(mq_keep_open(&keep, path, knows, &err), MQ_OK);
+    temporary_write(folder, "kept/a", "1", 1);
+    assert_int_equal(chmod(folder->path, 0555), 0);
+    const bool emptied = mq_keep_remove(keep, NULL);
+    assert_int_equal(chmod(folder->path, 0777), 0);
+    mq_keep_close(keep);
+    assert_true(emptied);
+    assert_int_equal(temporary_entries(path), 0);
+    /* But not what the job knows. */
+    assert_int_equal(mq_keep_open(&keep, path, knows, &err), MQ_OK);
+    temporary_write(folder, "kept/a", "1", 1);
+    assert_int_equal(chmod(path, 0555), 0);
+    assert_false(mq_keep_remove(keep, NULL));
+    assert_int_equal(chmod(path, 0777), 0);
+    mq_keep_close(keep);
+}
+
 static void test_one_run_at_a_time(void **state) {
     const char *path = temporary_path(*state, "kept");
     mq_keep *first = NULL, *second = NULL;
@@ -161,6 +199,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_one_run_at_a_time, temporary_setup,
                                         temporary_teardown),
         cmocka_unit_test_setup_teardown(test_through_a_link, temporary_setup, temporary_teardown),
+        cmocka_unit_test_setup_teardown(test_folders_that_stay, temporary_setup,
+                                        temporary_teardown),
         cmocka_unit_test_setup_teardown(test_two_runs_that_make_and_remove_it, temporary_setup,
                                         temporary_teardown),
         cmocka_unit_test_setup_teardown(test_failures, temporary_setup, temporary_teardown),

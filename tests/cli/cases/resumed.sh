@@ -82,3 +82,12 @@ assert (state["folder"], state["blocks"]) == ("state", 3) and state["widths"] >=
 expect_err '^refit .*int8, refitted before'
 diff -r plain out || fail "not the bytes of an uninterrupted run"
 expect_only out plain
+
+# The current folder cannot be removed: emptied, it stays without a word.
+mkdir here
+cd here
+run 0 $quantize -o ../out --state . -q --force
+expect_no_err
+expect_only
+cd ..
+diff -r plain out || fail "--state . changed the output"
