@@ -78,7 +78,8 @@ static mq_status no_memory_for_path(mq_error *err, const char *name) {
     return mq_fail_memory(err, "a path", strlen(name));
 }
 
-/* Whether a file with the name of one that is copied is one. */
+/* Whether a file with the name of one that is copied is one. A name that is not UTF-8 has no place
+ * in JSON, and "files" of matquant.json has to list all that were copied. */
 static mq_status check_small_file(bool *copied, const char *folder, const char *name,
                                   const mq_context *context, mq_error *err) {
     *copied = false;
@@ -86,15 +87,18 @@ static mq_status check_small_file(bool *copied, const char *folder, const char *
     if (path == NULL) {
         return no_memory_for_path(err, name);
     }
+    const bool has_name = mq_utf8_valid(NULL, name, strlen(name));
     size_t size = 0;
-    mq_status status = mq_file_size(&size, path, err);
+    mq_status status = has_name ? mq_file_size(&size, path, err) : MQ_OK;
     const bool too_large = size > MQ_SMALL_FILE_BYTES && !is_tokenizer_file(name);
-    if (too_large) {
+    if (!has_name) {
+        mq_log(context, MQ_LOG_WARNING, "%s is not copied: its name is not UTF-8", path);
+    } else if (too_large) {
         mq_log(context, MQ_LOG_WARNING,
                "%s is not copied: it is larger than %zu MiB and no file of a tokenizer", path,
                MQ_SMALL_FILE_BYTES >> 20);
     }
-    *copied = status == MQ_OK && !too_large;
+    *copied = status == MQ_OK && has_name && !too_large;
     mq_free(path);
     return status;
 }
@@ -254,8 +258,7 @@ mq_status mq_json_put_files(mq_json *json, cJSON *at, const mq_output *output,
     const char *folder = mq_output_folder(output);
     mq_status status = mq_list_folder(&names, &count, folder, err);
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        const bool listed = strcmp(names[i], MQ_CONFIG_FILE) == 0 || mq_is_small_file(names[i]);
-        if (listed && mq_utf8_valid(NULL, names[i], strlen(names[i]))) {
+        if (strcmp(names[i], MQ_CONFIG_FILE) == 0 || mq_is_small_file(names[i])) {
             status = put_file(json, files, folder, names[i], context, err);
         }
     }

@@ -24,8 +24,8 @@
  * training run, an editor or a download left behind, config.json and matquant.json, which are
  * written anew, and files that describe other weights than ours. */
 bool mq_is_small_file(const char *name);
-/* The names of those plain files in folder that are not too large, sorted by byte value;
- * mq_free_list. With a context, warns of each that is too large. */
+/* The names of those plain files in folder that are not too large and whose names are UTF-8, sorted
+ * by byte value; mq_free_list. With a context, warns of each of the others. */
 mq_status mq_list_small_files(char ***out, size_t *count, const char *folder,
                               const mq_context *context, mq_error *err);
 /* For folders that something is made of: the same warnings, and MQ_ERR_INPUT if one of the files is
@@ -52,8 +52,7 @@ void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
                       const mq_tensor_spec *specs, size_t count);
 
 /* The member "files" of matquant.json: {NAME: {"sha256": "64 hexadecimal digits"}} of config.json
- * and the small files that stand in the output by then, put into `at`. One whose name is not UTF-8
- * has no place in JSON and is left out. Checks for an interrupt. */
+ * and the small files that stand in the output by then, put into `at`. Checks for an interrupt. */
 mq_status mq_json_put_files(mq_json *json, cJSON *at, const mq_output *output,
                             const mq_context *context, mq_error *err);
 

@@ -114,6 +114,32 @@ static void pointers_of_git_lfs_are_refused(void **state) {
     }
 }
 
+static void count_name_message(void *user, mq_log_level level, const char *text) {
+    assert_int_equal(level, MQ_LOG_WARNING);
+    assert_non_null(strstr(text, "b\xff.txt is not copied: its name is not UTF-8"));
+    ++*(size_t *)user;
+}
+
+static void names_that_are_not_utf8_are_left_out(void **state) {
+    const char *folder = ((temporary *)*state)->path;
+    temporary_write(*state, "b\xff.txt", "123", 3);
+    temporary_write(*state, "b\xc3\xbf.txt", "12", 2);
+    size_t warnings = 0, count = 0, total = 0;
+    mq_context *context = NULL;
+    const mq_context_options settings = {.threads = 1,
+                                         .sink = {&warnings, count_name_message, NULL}};
+    assert_int_equal(mq_context_new(&context, &settings, NULL), MQ_OK);
+    char **names = NULL;
+    assert_int_equal(mq_list_small_files(&names, &count, folder, context, NULL), MQ_OK);
+    assert_int_equal(count, 1);
+    assert_string_equal(names[0], "b\xc3\xbf.txt");
+    assert_int_equal(warnings, 1);
+    mq_free_list(names, count);
+    assert_int_equal(mq_small_files_size(&total, folder, NULL), MQ_OK);
+    assert_int_equal(total, 2);
+    mq_context_free(context);
+}
+
 static void empty_folders_have_none(void **state) {
     char **names = NULL;
     size_t count = 1;
@@ -131,6 +157,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(large_files_are_left_out, temporary_setup,
                                         temporary_teardown),
         cmocka_unit_test_setup_teardown(pointers_of_git_lfs_are_refused, temporary_setup,
+                                        temporary_teardown),
+        cmocka_unit_test_setup_teardown(names_that_are_not_utf8_are_left_out, temporary_setup,
                                         temporary_teardown),
         cmocka_unit_test_setup_teardown(empty_folders_have_none, temporary_setup,
                                         temporary_teardown),

@@ -55,3 +55,21 @@ mv 'a`b
 c' m
 (cd m && matquant slice . -o ../here --bits 4 -q >/dev/null)
 python3 -c 'import json; assert json.load(open("here/matquant.json"))["slice"]["master"] == "m"' || fail '"." is no name'
+
+# A file of the source with such a name has no place in a list of files: it is not copied, and what has none of it is replaced.
+cp -rL "$model" odd
+echo notes >"odd/$bad.txt"
+for force in '' --force; do
+    run 0 matquant quantize odd -o n --recipe rtn -q $force
+    LC_ALL=C grep -Fxq "matquant: warning: odd/$bad.txt is not copied: its name is not UTF-8" "$TMPDIR/stderr" || fail "no warning"
+    [ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
+    [ ! -e "n/$bad.txt" ] || fail "the file came along"
+done
+run 0 matquant verify n --against odd -q
+cp "odd/$bad.txt" n # as an earlier program would have
+run 0 matquant verify n --against odd -q
+for force in '' --force; do
+    run 0 matquant slice n -o n4 --bits 4 -q $force
+    [ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
+    [ ! -e "n4/$bad.txt" ] || fail "the file came along"
+done
