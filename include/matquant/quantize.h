@@ -173,11 +173,11 @@ typedef struct mq_quantize_options {
 
     bool force, dry_run;   /* replace the output if it exists; check everything, write nothing */
     size_t max_shard_size; /* bytes; 0: one file */
-    /* NULL, or a folder to keep finished work in. A run that is interrupted or killed then loses at
-     * most the block, or the width of the refit, that it was working on: the next run with the same
-     * options resumes from there, on any number of threads, and produces the same bytes. The folder
-     * is created if it does not exist (its parent must) and removed when the master is complete.
-     * Its contents are specified in src/job/state.h.
+    /* NULL, or a folder to keep finished work in. A run that is interrupted or killed then loses
+     * only the block, the width of the refit or the text that it was working on, and qat: the next
+     * run with the same options resumes from there, on any number of threads, and produces the same
+     * bytes. The folder is created if it does not exist (its parent must) and removed when the
+     * master is complete. Its contents are specified in src/job/state.h.
      *
      * MQ_ERR_USAGE: the folder belongs to another job (any option differs except output, force,
      * dry_run, max_shard_size and state; or the model, text, version, backend or kernel); its

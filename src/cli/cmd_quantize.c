@@ -77,9 +77,9 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .help = "check everything, print what would be done and the memory, disk and minimum "
                  "time it would take, and stop"},
         {CLI_TEXT, 0, "state", &options->state, "FOLDER",
-         "keep finished blocks and refitted widths in FOLDER, and resume from those that are "
-         "already there: an interrupted run loses at most one of them. The folder is removed when "
-         "the master is complete",
+         "keep what is finished (blocks, refitted widths, text that the model wrote) in FOLDER, "
+         "and resume from what is already there: an interrupted run loses what it was working on, "
+         "and the work of --qat. The folder is removed when the master is complete",
          .hide_default = true},
         CLI_SHARD_OPTION(options->max_shard_size),
         {.type = CLI_HEADING, .help = "Calibration"},

@@ -45,7 +45,7 @@ typedef struct mq_quantize_plan {
                                  model's own), and those that the model added to them */
     size_t given;             /* tokens that each sequence begins with that the model writes */
     bool text_taken;          /* what the model writes was in options->state */
-    bool text_written;        /* or is there now */
+    bool text_written;        /* or is there now, which it is not in the plan */
     size_t train, validation; /* sequences of the calibration for end-to-end stages */
     size_t refit_train, qat_train; /* the last so many of train */
     size_t refit_epochs, qat_epochs;
@@ -102,7 +102,7 @@ mq_status mq_quantize_read_text(mq_quantize_plan *plan, mq_error *err);
 bool mq_quantize_is_unwritten(const mq_quantize_plan *plan);
 mq_status mq_quantize_prepare_sampling(mq_quantize_plan *plan, mq_error *err);
 mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, mq_error *err);
-/* Writes it; in a dry run nothing. */
+/* Writes it. */
 mq_status mq_quantize_write_text(mq_quantize_plan *plan, mq_error *err);
 
 /* --- embeddings and head (embeddings.c) ------------------------------------------------------- */

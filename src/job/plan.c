@@ -242,16 +242,15 @@ static mq_status check_blocks(mq_quantize_plan *plan, mq_error *err) {
                            : status;
 }
 
-/* Called before the calibration text is there, which may take minutes to sample: what is missing
- * then (its ids) is small. */
+/* Called before the calibration text is there: what is missing then (its ids) is small. */
 static mq_status check_machine(mq_quantize_plan *plan, mq_error *err) {
     const mq_status status = check_blocks(plan, err);
     return status == MQ_OK ? check_disk(plan, err) : status;
 }
 
 /* What is held now (the model's tables, the calibration's ids) stays while the blocks are worked
- * on, and the writer's lists come on top; sampling the text, and the tokenizer with its text, may
- * have needed more than that. */
+ * on, and the writer's lists come on top; sampling the text, beside which the job holds less than
+ * these, or the tokenizer with its text may need more than that. */
 static void predict_memory(mq_quantize_plan *plan) {
     const size_t now = mq_alloc_current();
     const size_t stored = mq_tensors_count(plan->source) +
@@ -271,18 +270,21 @@ static void predict_memory(mq_quantize_plan *plan) {
     plan->memory = mq_larger(plan->memory, writer + MQ_COPY_BYTES);
     plan->memory = mq_larger(plan->memory, mq_alloc_peak());
     plan->memory =
-        mq_larger(plan->memory, plan->sampling > 0 ? mq_sum_capped(now, plan->sampling) : 0);
+        mq_larger(plan->memory, plan->sampling > 0 ? mq_sum_capped(writer, plan->sampling) : 0);
 }
 
-/* The calibration text. What the model is to write of it may take minutes: all that can be checked
- * is checked before. */
-static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
+/* The calibration text, as far as it is there. The model writes the rest when the job has begun,
+ * which may take minutes: all that can be checked is checked before. */
+static mq_status prepare_text(mq_quantize_plan *plan, mq_error *err) {
     mq_status status = mq_quantize_read_text(plan, err);
-    if (status == MQ_OK) { /* of what was read, before minutes are spent on more text */
+    if (status == MQ_OK) {
         status = mq_state_check_job(plan, err);
     }
     if (status == MQ_OK && mq_quantize_has_written(plan)) {
         status = mq_state_take_text(&plan->text_taken, plan, err);
+    }
+    if (status == MQ_OK && plan->text_taken) { /* now it has a checksum */
+        status = mq_state_check_job(plan, err);
     }
     const bool unwritten = mq_quantize_is_unwritten(plan);
     if (status == MQ_OK && unwritten) {
@@ -297,14 +299,7 @@ static mq_status make_text(mq_quantize_plan *plan, mq_error *err) {
     if (status == MQ_OK) { /* again, with what is kept of the text */
         status = check_disk(plan, err);
     }
-    if (status == MQ_OK && unwritten) {
-        status = mq_quantize_check_sampling(plan, err);
-    }
-    if (status == MQ_OK && unwritten) {
-        status = mq_quantize_write_text(plan, err);
-    }
-    /* Of all of the text: now that it is there, it has a checksum. */
-    return status == MQ_OK ? mq_state_check_job(plan, err) : status;
+    return status == MQ_OK && unwritten ? mq_quantize_check_sampling(plan, err) : status;
 }
 
 /* --- all of it, in this order ----------------------------------------------------------------- */
@@ -392,7 +387,7 @@ static mq_status warn_of_source(mq_quantize_plan *plan, mq_error *err) {
 
 static mq_status check_run(mq_quantize_plan *plan, mq_error *err) {
     static plan_step *const steps[] = {open_backend,         check_machine, check_finite,
-                                       check_state,          make_text,     warn_of_source,
+                                       check_state,          prepare_text,  warn_of_source,
                                        mq_quantize_read_card};
     return take_steps(plan, steps, sizeof steps / sizeof *steps, err);
 }

@@ -90,6 +90,15 @@ static mq_status restore(void *user, const mq_quantized quantized[MQ_LINEAR_COUN
     return mq_state_restore_block(quantized, norm, loss, work->state, layer, err);
 }
 
+/* What the model has to write of the text, kept as soon as it is there. */
+static mq_status write_text(job *work, mq_error *err) {
+    mq_quantize_plan *plan = &work->plan;
+    const mq_status status =
+        mq_quantize_is_unwritten(plan) ? mq_quantize_write_text(plan, err) : MQ_OK;
+    return status == MQ_OK && work->state != NULL ? mq_state_begin(work->state, err) : status;
+}
+
+/* Other runs are kept out before the model writes text, which may take minutes. */
 static mq_status open_all(job *work, mq_error *err) {
     mq_quantize_plan *plan = &work->plan;
     const mq_quantize_options *options = plan->options;
@@ -103,6 +112,9 @@ static mq_status open_all(job *work, mq_error *err) {
     }
     if (status == MQ_OK) {
         status = mq_output_begin(&work->output, options->output, options->force, err);
+    }
+    if (status == MQ_OK) {
+        status = write_text(work, err);
     }
     if (status == MQ_OK) {
         status =

@@ -194,28 +194,38 @@ static mq_status keep_text(mq_quantize_state *state, mq_error *err) {
     return status == MQ_OK ? end(state, err) : status;
 }
 
-/* What was found before the lock was had may be another run's past: whose state it is, and what is
- * in it. */
-static mq_status take_over(mq_quantize_state *state, const cJSON *job, mq_error *err) {
-    const mq_quantize_plan *plan = state->plan;
+/* The folder is of this job as far as that is known; one that is of none gets it with `write`. */
+static mq_status hold_job(const mq_quantize_plan *plan, bool write, mq_error *err) {
     const char *folder = plan->options->state;
-    cJSON *there = NULL;
-    mq_status status = mq_state_read_job(&there, folder, err);
+    cJSON *there = NULL, *here = NULL;
+    mq_status status = mq_quantize_job(&here, plan, err);
+    if (status == MQ_OK) {
+        status = mq_state_read_job(&there, folder, err);
+    }
     if (status == MQ_OK && there != NULL) {
-        status = mq_state_compare_jobs(there, job, true, folder, err);
+        status = mq_state_compare_jobs(there, here, true, folder, err);
+    } else if (status == MQ_OK && write) {
+        status = mq_state_write_job(folder, here, err);
     }
-    if (status == MQ_OK) {
-        status = mq_state_survey_again(plan, err);
-    }
-    if (status == MQ_OK) {
-        state->ours = true;
-        status = there == NULL ? mq_state_write_job(folder, job, err) : MQ_OK;
-    }
-    if (status == MQ_OK) {
-        status = keep_text(state, err);
-    }
+    cJSON_Delete(here);
     cJSON_Delete(there);
     return status;
+}
+
+/* What was found before the lock was had may be another run's past: whose state it is, and what is
+ * in it. */
+static mq_status take_over(mq_quantize_state *state, mq_error *err) {
+    mq_status status = hold_job(state->plan, false, err);
+    if (status == MQ_OK) {
+        status = mq_state_survey_again(state->plan, err);
+    }
+    state->ours = status == MQ_OK;
+    return status;
+}
+
+mq_status mq_state_begin(mq_quantize_state *state, mq_error *err) {
+    const mq_status status = hold_job(state->plan, true, err);
+    return status == MQ_OK ? keep_text(state, err) : status;
 }
 
 mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, mq_error *err) {
@@ -225,15 +235,10 @@ mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, m
         return status;
     }
     *state = (mq_quantize_state){.plan = plan};
-    cJSON *job = NULL;
-    status = mq_quantize_job(&job, plan, err);
+    status = mq_keep_open(&state->keep, plan->options->state, mq_state_knows, err);
     if (status == MQ_OK) {
-        status = mq_keep_open(&state->keep, plan->options->state, mq_state_knows, err);
+        status = take_over(state, err);
     }
-    if (status == MQ_OK) {
-        status = take_over(state, job, err);
-    }
-    cJSON_Delete(job);
     if (status != MQ_OK) {
         mq_state_close(state, false);
         return status;

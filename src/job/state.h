@@ -72,9 +72,12 @@ mq_status mq_state_compare_jobs(const cJSON *there, const cJSON *here, bool all,
 
 /* Makes the folder if need be and locks it; checks again, now that no other run can be at work with
  * it, that it is this job's and holds what plan->kept says (MQ_ERR_USAGE; then nothing in it is
- * touched); writes job.json, and the text if the model wrote any. Wants plan->digests. The plan
- * must outlive the state. */
+ * touched). Wants plan->digests, but not the text that the model writes. The plan must outlive the
+ * state. */
 mq_status mq_state_open(mq_quantize_state **out, const mq_quantize_plan *plan, mq_error *err);
+/* When all of the calibration is there: writes job.json, and the text if the model wrote any.
+ * MQ_ERR_USAGE: job.json is of another text. */
+mq_status mq_state_begin(mq_quantize_state *state, mq_error *err);
 
 /* The parts of a block, then the block: now it is there. In the order of mq_run_sink. */
 mq_status mq_state_keep_linear(mq_quantize_state *state, size_t layer, mq_linear linear,

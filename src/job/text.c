@@ -193,9 +193,6 @@ mq_status mq_quantize_read_text(mq_quantize_plan *plan, mq_error *err) {
 
 mq_status mq_quantize_write_text(mq_quantize_plan *plan, mq_error *err) {
     const mq_generate_setup setup = sampling_of(plan);
-    if (plan->options->dry_run) { /* it does not spend minutes on writing text */
-        return MQ_OK;
-    }
     if (mq_quantize_is_self(plan->options)) {
         mq_log(plan->context, MQ_LOG_INFO, "sampling %zu x %zu tokens from the model itself",
                setup.sequences, setup.length);

@@ -1,5 +1,6 @@
 /* layer: job */
 /* --state: a run that was interrupted goes on from what it had, and makes the same bytes. */
+#include "base/keep.h"
 #include "quantize_state.h"
 
 /* In the second block, then in the second width of the refit, then to the end; every time on
@@ -162,6 +163,75 @@ static void every_kind_of_job_goes_on(void **state) {
     }
 }
 
+/* What is seen while the model writes text. */
+typedef struct writing {
+    size_t reports, alone; /* alone: no other run could have had the state or the output */
+    bool stops;            /* when the text is complete */
+} writing;
+
+static bool knows_all(const char *name) { return name != NULL; }
+
+static bool others_are_kept_out(void) {
+    mq_keep *keep = NULL;
+    mq_error err = {0};
+    const bool opened = mq_keep_open(&keep, state_folder, knows_all, &err) == MQ_OK;
+    mq_keep_close(keep);
+    return !opened && strstr(err.message, "another run") != NULL &&
+           mq_output_check(out, true, &err) == MQ_ERR_USAGE &&
+           strstr(err.message, "another run") != NULL;
+}
+
+static void look_at_writing(void *user, const mq_progress *progress) {
+    writing *w = user;
+    if (strcmp(progress->phase, "generate") == 0) {
+        w->reports++;
+        w->alone += others_are_kept_out() ? 1 : 0;
+        stop = stop || (w->stops && progress->done >= progress->total);
+    }
+}
+
+static mq_status run_writing(writing *w, const mq_quantize_options *options) {
+    const mq_context_options settings = {.sink = {.user = w, .progress = look_at_writing},
+                                         .interrupted = &stop};
+    mq_context *context;
+    mq_quantize_report report;
+    mq_error err;
+    stop = 0;
+    assert_int_equal(mq_context_new(&context, &settings, &err), MQ_OK);
+    const mq_status status = mq_quantize(&report, options, context, &err);
+    mq_context_free(context);
+    mq_quantize_report_free(&report);
+    return status;
+}
+
+/* Writing text takes long: no other run can begin the same meanwhile, and it is kept as soon as it
+ * is complete. Stopped before that, nothing is. */
+static void text_is_kept_when_it_is_written(void **state) {
+    (void)state;
+    mq_quantize_options options = with_state(MQ_RECIPE_BEST);
+    options.calib = "self";
+    options.samples = 2;
+    options.seq_len = 16;
+    leave_out_the_refit(&options);
+    made expected = make_plainly(&options);
+    stopped("generate", 20.0, &options, 1);
+    assert_false(mq_path_exists(state_folder));
+
+    writing w = {.stops = true};
+    assert_int_equal(run_writing(&w, &options), MQ_ERR_INTERRUPTED);
+    assert_true(w.reports > 0);
+    assert_int_equal(w.alone, w.reports);
+    assert_true(state_has("text.safetensors"));
+    assert_int_equal(temporary_entries(state_folder), 2); /* that and the job */
+    assert_false(mq_path_exists(out));
+
+    w = (writing){.stops = false};
+    assert_int_equal(run_writing(&w, &options), MQ_OK);
+    assert_int_equal(w.reports, 0);
+    assert_made_the_same(&expected);
+    free_made(&expected);
+}
+
 /* A block that was removed, from between others, is learned again. */
 static void what_is_removed_is_made_again(void **state) {
     (void)state;
@@ -205,9 +275,13 @@ static void the_backend_stays(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(an_interrupted_run_goes_on),          TEST(reports_stay_the_same),
-        TEST(no_teacher_without_a_width_to_refit), TEST(every_kind_of_job_goes_on),
-        TEST(what_is_removed_is_made_again),       TEST(the_backend_stays),
+        TEST(an_interrupted_run_goes_on),
+        TEST(reports_stay_the_same),
+        TEST(no_teacher_without_a_width_to_refit),
+        TEST(every_kind_of_job_goes_on),
+        TEST(text_is_kept_when_it_is_written),
+        TEST(what_is_removed_is_made_again),
+        TEST(the_backend_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,16 +57,24 @@ expect_one_error '^matquant: out/: --state and the output are the same folder$'
 run 2 $quantize -o out --state out/state -q
 expect_one_error '^matquant: out/state: --state is inside the output$'
 
-# Another run has the folder.
-ls -l state >before
-run 2 python3 -c 'import fcntl, os, sys
-folder = os.open("state", os.O_RDONLY)
+# Another run has the folder: that is said before the model writes a text.
+cat >locked.py <<'PY'
+import fcntl, os, sys
+folder = os.open(sys.argv[1], os.O_RDONLY)
 os.set_inheritable(folder, True)
 fcntl.flock(folder, fcntl.LOCK_EX)
-os.execvp(sys.argv[1], sys.argv[1:])' $quantize -o out --state state -q
+os.execvp(sys.argv[2], sys.argv[2:])
+PY
+ls -l state >before
+run 2 python3 locked.py state $quantize -o out --state state -q
 expect_one_error '^matquant: state: another run is at work with it$'
 ls -l state | diff before - || fail "a run without the lock changed the state"
-rm before
+mkdir fresh
+run 2 python3 locked.py fresh $quantize --calib self -o out --state fresh
+expect_err '^matquant: fresh: another run is at work with it$'
+if grep -q sampling "$TMPDIR/stderr"; then fail "text was written before"; fi
+expect_only before fresh locked.py plain state
+rm -r before fresh locked.py
 
 # The disk is full at the next width; and then it goes on to the end.
 run 4 env MATQUANT_FAULT=write:450:ENOSPC $quantize -o out --state state
