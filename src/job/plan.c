@@ -380,7 +380,7 @@ static mq_status check_state(mq_quantize_plan *plan, mq_error *err) {
     return status == MQ_OK ? mq_state_check_files(plan, err) : status;
 }
 
-/* When there is no error to say the same. */
+/* When there is no error to say the same, and before the model writes a text. */
 static mq_status warn_of_source(mq_quantize_plan *plan, mq_error *err) {
     return mq_quantize_warn_of_source(plan, err);
 }

@@ -26,6 +26,9 @@ expect_err '^matquant: warning: adapted has an adapter \(adapter_config\.json\),
 [ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
 [ "$(ls -A merged)" = "$(ls -A rounded)" ] || fail "the adapter came along: $(ls -A merged)"
 run 0 matquant verify merged --against adapted -q
+# It is said before the model writes a text, which may take minutes.
+run 0 matquant quantize adapted -o unmerged --calib self --samples 1 --seq-len 16 --epochs 1 --group-size 64 --no-refit
+[ "$(grep -Eo 'has an adapter|sampling' "$TMPDIR/stderr" | tr '\n' ' ')" = "has an adapter sampling " ] || fail "not in this order"
 # Masters that earlier programs made have the file; their slices do not.
 cp adapted/adapter_config.json merged
 run 0 matquant slice merged -o unadapted --bits 4 -q
