@@ -155,5 +155,8 @@ uint32_t mq_crc32_join(uint32_t first, uint32_t second, size_t size);
 /* Lower-case hexadecimal SHA-256 of a file (libmd), 64 characters and a 0. Checks for an interrupt.
  */
 mq_status mq_sha256_file(char out[65], const char *path, const mq_context *context, mq_error *err);
+/* The same of a mapped file, whatever its path leads to by now. */
+mq_status mq_sha256_mapping(char out[65], const mq_mapping *mapping, const mq_context *context,
+                            mq_error *err);
 
 #endif

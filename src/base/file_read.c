@@ -377,6 +377,21 @@ uint32_t mq_crc32_join(uint32_t first, uint32_t second, size_t size) {
     return (uint32_t)crc32_combine(first, second, (z_off_t)size);
 }
 
+mq_status mq_sha256_mapping(char out[65], const mq_mapping *mapping, const mq_context *context,
+                            mq_error *err) {
+    SHA2_CTX digest;
+    SHA256Init(&digest);
+    for (size_t at = 0; at < mapping->size; at += READ_SIZE) {
+        const mq_status status = mq_check_interrupt(context, err);
+        if (status != MQ_OK) {
+            return status;
+        }
+        SHA256Update(&digest, mapping->data + at, mq_smaller(READ_SIZE, mapping->size - at));
+    }
+    SHA256End(&digest, out);
+    return MQ_OK;
+}
+
 mq_status mq_sha256_file(char out[65], const char *path, const mq_context *context, mq_error *err) {
     SHA2_CTX digest;
     reader r = {.path = path, .digest = &digest, .context = context};

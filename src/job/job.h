@@ -57,7 +57,8 @@ typedef struct mq_quantize_plan {
                       while it writes text */
     size_t memory; /* predicted peak of allocated bytes */
     size_t output_bytes, disk_free;
-    cJSON *digests;        /* of the source's files, once they are known */
+    cJSON *small_digests;  /* of the source's config.json and tokenizer.json */
+    cJSON *digests;        /* of these and of its weights, once they are known */
     cJSON *card;           /* of the source's model card, the front matter; NULL: there is none */
     mq_quantize_kept kept; /* of options->state */
 } mq_quantize_plan;
@@ -161,7 +162,12 @@ mq_status mq_quantize_qat(mq_qat_report *report, const mq_quantize_plan *plan,
  * before the end-to-end stages, measuring, the writing of text, and all that is no product. */
 double mq_quantize_work(const mq_quantize_plan *plan);
 
-/* plan->digests, unless they are there: reads all of the source. */
+/* plan->small_digests, when the model has just been opened; and plan->digests, unless they are
+ * there, which reads all weights. They are of the files that are learned from, whatever has taken
+ * their place by the time that a text has come through a pipe. What remains: weights that are
+ * changed in the file itself are read as they are by then, and the master's config.json, tokenizer
+ * and other small files come from what is at their paths when the writer is opened or finished. */
+mq_status mq_quantize_small_digests(mq_quantize_plan *plan, mq_error *err);
 mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err);
 
 /* The JSON object of the file matquant.json, without what the master's writer adds. blocks[layers]

@@ -361,8 +361,10 @@ static mq_status take_steps(mq_quantize_plan *plan, plan_step *const *steps, siz
 }
 
 static mq_status open_source(mq_quantize_plan *plan, mq_error *err) {
-    static plan_step *const steps[] = {open_model,    check_length, open_tensors,
-                                       select_layers, make_layout,  mq_state_survey};
+    static plan_step *const steps[] = {open_model,     mq_quantize_small_digests,
+                                       check_length,   open_tensors,
+                                       select_layers,  make_layout,
+                                       mq_state_survey};
     return take_steps(plan, steps, sizeof steps / sizeof *steps, err);
 }
 
@@ -415,6 +417,7 @@ void mq_quantize_plan_free(mq_quantize_plan *plan) {
     }
     mq_free(plan->ignored);
     mq_free(plan->kept.block);
+    cJSON_Delete(plan->small_digests);
     cJSON_Delete(plan->digests);
     cJSON_Delete(plan->card);
     mq_free(plan->norm_names);

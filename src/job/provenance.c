@@ -148,11 +148,28 @@ static mq_status put_file(mq_json *json, cJSON *array, const char *path, const c
     return MQ_OK;
 }
 
+/* Of the file that is at path now. */
 static mq_status put_digest(mq_json *json, const char *path, const mq_context *context,
                             mq_error *err) {
     char digest[65];
     const mq_status status = mq_sha256_file(digest, path, context, err);
     return status == MQ_OK ? put_file(json, json->root, path, digest, err) : status;
+}
+
+mq_status mq_quantize_small_digests(mq_quantize_plan *plan, mq_error *err) {
+    static const char *const names[] = {"config.json", "tokenizer.json"};
+    mq_json json = mq_json_begin(cJSON_CreateArray());
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < sizeof names / sizeof names[0]; i++) {
+        char *path = mq_path_join(plan->options->model, names[i]);
+        if (path == NULL) {
+            status = mq_fail_memory(err, "a path", strlen(plan->options->model));
+        } else if (mq_path_exists(path)) {
+            status = put_digest(&json, path, plan->context, err);
+        }
+        mq_free(path);
+    }
+    return mq_json_take(&plan->small_digests, &json, status, "the provenance", err);
 }
 
 mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err) {
@@ -162,17 +179,14 @@ mq_status mq_quantize_digests(mq_quantize_plan *plan, mq_error *err) {
     mq_json json = mq_json_begin(cJSON_CreateArray());
     mq_status status = MQ_OK;
     for (size_t i = 0; status == MQ_OK && i < mq_tensors_file_count(plan->source); i++) {
-        status = put_digest(&json, mq_tensors_file(plan->source, i), plan->context, err);
-    }
-    static const char *const others[] = {"config.json", "tokenizer.json"};
-    for (size_t i = 0; status == MQ_OK && i < sizeof others / sizeof others[0]; i++) {
-        char *path = mq_path_join(plan->options->model, others[i]);
-        if (path == NULL) {
-            status = mq_fail_memory(err, "a path", strlen(plan->options->model));
-        } else if (mq_path_exists(path)) {
-            status = put_digest(&json, path, plan->context, err);
+        char digest[65];
+        status = mq_tensors_sha256(digest, plan->source, i, plan->context, err);
+        if (status == MQ_OK) {
+            status = put_file(&json, json.root, mq_tensors_file(plan->source, i), digest, err);
         }
-        mq_free(path);
+    }
+    for (const cJSON *item = plan->small_digests->child; item != NULL; item = item->next) {
+        mq_json_put_copy(&json, json.root, NULL, item);
     }
     return mq_json_take(&plan->digests, &json, status, "the provenance", err);
 }

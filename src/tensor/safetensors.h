@@ -54,6 +54,10 @@ const char *mq_tensors_where(const mq_tensors *tensors, const char *name);
 /* The shards' paths, in order; total bytes of all files. */
 size_t mq_tensors_file_count(const mq_tensors *tensors);
 const char *mq_tensors_file(const mq_tensors *tensors, size_t index);
+/* SHA-256 (mq_sha256_file) of that file as its tensors are read: of the one that was opened,
+ * whatever lies at its path by now. */
+mq_status mq_tensors_sha256(char out[65], const mq_tensors *tensors, size_t index,
+                            const mq_context *context, mq_error *err);
 
 /* Read-ahead hint for one tensor; and a promise that it is not needed for now. */
 void mq_tensor_will_need(const mq_tensors *tensors, const mq_tensor_info *info);

@@ -332,6 +332,12 @@ const char *mq_tensors_file(const mq_tensors *tensors, size_t index) {
     return tensors->shards[index].path;
 }
 
+mq_status mq_tensors_sha256(char out[65], const mq_tensors *tensors, size_t index,
+                            const mq_context *context, mq_error *err) {
+    assert(index < tensors->shard_count);
+    return mq_sha256_mapping(out, &tensors->shards[index].mapping, context, err);
+}
+
 static const mq_mapping *mapping_of(const mq_tensors *tensors, const mq_tensor_info *info) {
     size_t i = 0;
     while (tensors->shards[i].path != info->file) {

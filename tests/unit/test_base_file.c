@@ -441,6 +441,28 @@ static void free_space_is_that_of_the_nearest_folder(void **state) {
     assert_int_equal(mq_disk_free(&below, "", NULL), MQ_OK);
 }
 
+/* All of it, also where its end is that of a piece that is looked at in one go. */
+static void a_mapped_file_has_the_digest_of_the_file(void **state) {
+    temporary *folder = *state;
+    static const size_t sizes[] = {0, 1, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 1 << 20};
+    unsigned char *bytes = malloc(1 << 20);
+    assert_non_null(bytes);
+    for (size_t i = 0; i < 1 << 20; i++) {
+        bytes[i] = (unsigned char)(i * i >> 8);
+    }
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char expected[65], digest[65];
+        const char *path = temporary_write(folder, "mapped", bytes, sizes[i]);
+        mq_mapping mapping;
+        assert_int_equal(mq_sha256_file(expected, path, NULL, NULL), MQ_OK);
+        assert_int_equal(mq_map_file(&mapping, path, NULL), MQ_OK);
+        assert_int_equal(mq_sha256_mapping(digest, &mapping, NULL, NULL), MQ_OK);
+        assert_string_equal(digest, expected);
+        mq_unmap_file(&mapping);
+    }
+    free(bytes);
+}
+
 static void digests_are_the_known_ones(void **state) {
     temporary *folder = *state;
     char digest[65];
@@ -486,6 +508,7 @@ int main(void) {
         TEST(folders_are_listed_in_order),
         TEST(free_space_is_that_of_the_nearest_folder),
         TEST(digests_are_the_known_ones),
+        TEST(a_mapped_file_has_the_digest_of_the_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

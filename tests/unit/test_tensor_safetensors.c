@@ -141,6 +141,15 @@ static void shards_are_one_checkpoint(void **state) {
     assert_string_equal(mq_path_base(mq_tensors_file(tensors, 1)), "s2");
     mq_tensor_will_need(tensors, mq_tensors_find(tensors, "a"));
     mq_tensor_dont_need(tensors, mq_tensors_find(tensors, "a"));
+    /* Another file in the place of one: what is read, and its digest, stay. */
+    char before[65], other[65], digest[65];
+    const char *path = temporary_path(folder, "s2");
+    assert_int_equal(mq_sha256_file(before, path, NULL, &err), MQ_OK);
+    assert_int_equal(rename(write_tensors(folder, "s3", "{" ENTRY("a", 3, 0, 3) "} ", 3), path), 0);
+    assert_int_equal(mq_sha256_file(other, path, NULL, &err), MQ_OK);
+    assert_string_not_equal(other, before);
+    assert_int_equal(mq_tensors_sha256(digest, tensors, 1, NULL, &err), MQ_OK);
+    assert_string_equal(digest, before);
     mq_tensors_close(tensors);
 
     write_tensors(folder, "model.safetensors", "{" ENTRY("only", 1, 0, 1) "}",

@@ -1,4 +1,5 @@
-# A text is read once: a pipe will do, and what the file is afterwards changes nothing.
+# A text is read once: a pipe will do, and what the file is afterwards changes nothing. Nor does it matter for the provenance what
+# becomes of the model's files while the text is waited for.
 . "$CLI/shared.sh"
 model=$short_model
 digest() { python3 - "$@" <<'PY'
@@ -20,6 +21,29 @@ cat "$DATA/demo-eval.txt" >pipe &
 run 0 matquant eval m --text pipe --seq-len 64 --windows 1 --record -q
 wait
 digest m "$DATA/demo-eval.txt" evaluations 0 text sha256 || fail "not the digest of what was measured on"
+
+# Other files in the place of those that were opened (a pipe can be written to when it has been opened to be read).
+cp -r "$model" replaced
+mkdir others
+python3 - replaced others <<'PY'
+import sys
+for name, change in ("model.safetensors", lambda data: data[:-2] + b"\0\0"), ("config.json", lambda data: data + b" "), \
+        ("tokenizer.json", lambda data: data + b" "):
+    data = open(sys.argv[1] + "/" + name, "rb").read()
+    assert change(data) != data, name
+    open(sys.argv[2] + "/" + name, "wb").write(change(data))
+PY
+{
+    mv others/* replaced
+    cat "$DATA/demo-calib.jsonl.gz"
+} >pipe &
+run 0 matquant quantize replaced -o m2 --calib pipe $small
+wait
+expect_same m/model.safetensors m2/model.safetensors
+for file in 0:model.safetensors 1:config.json 2:tokenizer.json; do
+    cmp -s "$model/${file#*:}" "replaced/${file#*:}" && fail "${file#*:} was not replaced"
+    digest m2 "$model/${file#*:}" source "${file%%:*}" sha256 || fail "not the digest of the $file that was learned from"
+done
 
 # Gone when the blocks are learned: everything was read.
 cp "$DATA/demo-calib.jsonl.gz" text.jsonl.gz
