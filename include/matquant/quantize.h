@@ -259,7 +259,9 @@ typedef struct mq_quantize_report {
     size_t state_blocks, state_widths; /* blocks and refitted widths that were taken from (in a dry
                                           run: are present in) options->state */
     size_t state_bytes;                /* size of the files that were (or would be) added to it */
-    size_t disk_free;
+    size_t disk_free;       /* bytes, on the disk of the output, before anything was written */
+    size_t state_disk_free; /* the same of options->state's disk; 0 without it */
+    bool state_same_disk;   /* these are one disk, which has to hold output_bytes + state_bytes */
     size_t calibration_tokens; /* read, or with calib "self" written by the model */
     size_t written_tokens;     /* added by the model to those that were read (extend) */
     char gemm[128]; /* the backend: "onednn-bf16 (oneDNN 2.6.3 avx512_core_bf16)"; empty for recipe

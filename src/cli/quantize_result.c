@@ -112,6 +112,20 @@ static void print_calibration(const mq_quantize_report *report,
     cli_print_field(stdout, "calibration", "%zu tokens%s", report->calibration_tokens, more);
 }
 
+/* Of a dry run: what each disk has to hold. */
+static void print_disks(const mq_quantize_report *report, const mq_quantize_options *options) {
+    char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
+    const size_t beside = report->state_same_disk ? report->state_bytes : 0;
+    cli_print_field(stdout, "disk", "%s needed, %s free",
+                    cli_show_bytes(a, report->output_bytes + beside),
+                    cli_show_bytes(b, report->disk_free));
+    if (options->state != NULL && !report->state_same_disk) {
+        cli_print_field(stdout, "disk of the state", "%s needed, %s free",
+                        cli_show_bytes(a, report->state_bytes),
+                        cli_show_bytes(b, report->state_disk_free));
+    }
+}
+
 void cli_print_quantize_table(const mq_quantize_report *report,
                               const mq_quantize_options *options) {
     char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
@@ -143,9 +157,7 @@ void cli_print_quantize_table(const mq_quantize_report *report,
                         options->dry_run ? "are there" : "were there");
     }
     if (options->dry_run) {
-        cli_print_field(stdout, "disk", "%s needed, %s free",
-                        cli_show_bytes(a, report->output_bytes + report->state_bytes),
-                        cli_show_bytes(b, report->disk_free));
+        print_disks(report, options);
         cli_print_field(stdout, "memory", "%s predicted",
                         cli_show_bytes(a, report->memory_predicted));
         if (report->operations > 0.0 && report->gflops > 0.0) {
@@ -255,6 +267,8 @@ static void add_state(cli_json *json, const mq_quantize_report *report,
     cli_json_size(json, state, "blocks", report->state_blocks);
     cli_json_size(json, state, "widths", report->state_widths);
     cli_json_size(json, state, "bytes", report->state_bytes);
+    cli_json_size(json, state, "disk_free", report->state_disk_free);
+    cli_json_bool(json, state, "same_disk", report->state_same_disk);
 }
 
 mq_status cli_print_quantize_json(const mq_quantize_report *report,

@@ -17,9 +17,11 @@ typedef struct mq_quantize_kept {
     bool *block;                  /* [selection.blocks]: is there; NULL: without the option */
     bool width[MQ_MAX_WIDTH + 1]; /* the same of refitted widths */
     size_t block_count, width_count;
-    bool text;     /* that the model wrote */
-    size_t bytes;  /* of the files that are still to be written */
-    size_t memory; /* what reading or writing one of them allocates, at most */
+    bool text;    /* that the model wrote */
+    size_t bytes; /* of the files that are still to be written */
+    size_t disk_free;
+    bool same_disk; /* as the output's, which has to hold both */
+    size_t memory;  /* what reading or writing one of them allocates, at most */
 } mq_quantize_kept;
 
 /* Everything that is known of a job before its first block. */

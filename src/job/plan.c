@@ -220,13 +220,13 @@ static mq_status check_room(size_t *room, const char *path, size_t needed, mq_er
 /* The output, and the state that grows beside it. */
 static mq_status check_disk(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
-    const bool shared = options->state != NULL && mq_same_disk(options->output, options->state);
-    const size_t kept = plan->kept.bytes;
-    size_t room;
-    const mq_status status = check_room(&plan->disk_free, options->output,
-                                        plan->output_bytes + (shared ? kept : 0), err);
-    return status == MQ_OK && options->state != NULL && !shared
-               ? check_room(&room, options->state, kept, err)
+    mq_quantize_kept *kept = &plan->kept;
+    kept->same_disk = options->state != NULL && mq_same_disk(options->output, options->state);
+    const size_t beside = kept->same_disk ? kept->bytes : 0;
+    const mq_status status =
+        check_room(&plan->disk_free, options->output, plan->output_bytes + beside, err);
+    return status == MQ_OK && options->state != NULL
+               ? check_room(&kept->disk_free, options->state, kept->bytes, err)
                : status;
 }
 

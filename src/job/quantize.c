@@ -198,6 +198,8 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
         .state_blocks = plan->kept.block_count,
         .state_widths = plan->kept.width_count,
         .state_bytes = plan->kept.bytes,
+        .state_disk_free = plan->kept.disk_free,
+        .state_same_disk = plan->kept.same_disk,
         .refit_count = plan->options->dry_run ? 0 : plan->refit_width_count,
         .seconds = mq_seconds() - started,
     };
