@@ -180,10 +180,11 @@ typedef struct mq_quantize_options {
      * master is complete. Its contents are specified in src/job/state.h.
      *
      * MQ_ERR_USAGE: the folder belongs to another job (any option differs except output, force,
-     * dry_run, max_shard_size and state; or the model, text, version, backend or kernel); its
-     * job.json is damaged; it holds anything else; it is inside the output or contains it; another
-     * run is using it or has used it meanwhile; or the recipe is rtn, which learns nothing.
-     * MQ_ERR_INPUT: another file in it is damaged. A file that was removed is made again.
+     * dry_run, max_shard_size and state; or the model, text, version, backend or kernel) or does
+     * not say to which, since its job.json was removed; it holds anything else; it is inside the
+     * output or contains it; another run is using it or has used it meanwhile; or the recipe is
+     * rtn, which learns nothing. MQ_ERR_INPUT: a file in it is damaged. A file that was removed
+     * is made again, job.json apart.
      *
      * Computed again are: text that the model was still writing, embeddings, qat, digests of the
      * model's files, and the passes that carry the text through finished blocks and make the

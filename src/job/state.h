@@ -22,7 +22,8 @@
  * before anything is taken from it. Embeddings and what --qat does are not kept. Numbers are in the
  * machine's byte order, which is little endian.
  *
- * A file that is removed is made again. When the master is there, the folder goes. */
+ * A file that is removed is made again, job.json apart: without it nobody knows whose the others
+ * are, and they are refused. When the master is there, the folder goes. */
 #ifndef MQ_JOB_STATE_H
 #define MQ_JOB_STATE_H
 
@@ -60,8 +61,8 @@ mq_status mq_state_check_files(const mq_quantize_plan *plan, mq_error *err);
 
 #define MQ_STATE_JOB "job.json"
 
-/* *out is the caller's; NULL when there is none. A job.json that is none of ours is MQ_ERR_USAGE.
- */
+/* *out is the caller's; NULL when there is none. MQ_ERR_INPUT: it is damaged, or none of ours;
+ * MQ_ERR_USAGE: it is of another version of the program. */
 mq_status mq_state_read_job(cJSON **out, const char *folder, mq_error *err);
 mq_status mq_state_write_job(const char *folder, const cJSON *job, mq_error *err);
 /* MQ_ERR_USAGE when `here` differs from `there`, or, without `all`, one of its fields does. */

@@ -46,14 +46,14 @@ static mq_status take_job(cJSON **out, cJSON *root, const char *path, mq_error *
         return status;
     }
     const cJSON *job = cJSON_GetObjectItemCaseSensitive(root, "job");
-    if (version != STATE_VERSION || !cJSON_IsObject(job)) {
-        return mq_fail_file(err, MQ_ERR_INPUT, path, "state_version %zu is not known", version);
+    if (version != STATE_VERSION) {
+        return mq_fail_file(err, MQ_ERR_USAGE, path, "state_version %zu is not known", version);
     }
-    char crc[9];
-    if (!job_crc(crc, job)) {
+    char crc[9] = "";
+    if (cJSON_IsObject(job) && !job_crc(crc, job)) {
         return mq_fail_memory(err, "a job", 0);
     }
-    if (strcmp(crc, named) != 0) {
+    if (strcmp(crc, named) != 0 || !cJSON_IsObject(job)) {
         return mq_fail_file(err, MQ_ERR_INPUT, path, "its checksum is not that of its content");
     }
     *out = cJSON_DetachItemFromObjectCaseSensitive(root, "job");
@@ -76,10 +76,10 @@ mq_status mq_state_read_job(cJSON **out, const char *folder, mq_error *err) {
     }
     cJSON_Delete(root);
     mq_free(path);
-    if (status == MQ_ERR_INPUT) {
+    if (status == MQ_ERR_INPUT || status == MQ_ERR_USAGE) {
         char why[256];
         snprintf(why, sizeof why, "%.255s", err != NULL ? err->message : "");
-        status = mq_fail_file_in(err, MQ_ERR_USAGE, folder, MQ_STATE_JOB,
+        status = mq_fail_file_in(err, status, folder, MQ_STATE_JOB,
                                  "does not say which job's state the folder is (%s); remove the "
                                  "folder or name another",
                                  why);

@@ -162,11 +162,26 @@ static void a_job_that_cannot_be_read_is_refused(void **state) {
     (void)state;
     const mq_quantize_options options = begun();
     flip("job.json", 200);
-    is_refused(&options, MQ_ERR_USAGE, "job.json");
+    is_refused(&options, MQ_ERR_INPUT, "job.json");
     flip("job.json", 200);
-    char *path = mq_path_join(state_folder, "job.json");
-    assert_int_equal(mq_output_file(path, "{}", 2, true, NULL), MQ_OK);
-    is_refused(&options, MQ_ERR_USAGE, "job.json");
+    char *path = mq_path_join(state_folder, "job.json"), *text;
+    size_t size;
+    assert_int_equal(mq_read_file(&text, &size, path, (size_t)1 << 20, NULL), MQ_OK);
+    const long key = strstr(text, "\"job\"") - text;
+    mq_free(text);
+    flip("job.json", key + 1);
+    is_refused(&options, MQ_ERR_INPUT, "job.json");
+    static const struct {
+        const char *text;
+        mq_status expected;
+    } others[] = {{"", MQ_ERR_INPUT},
+                  {"{}", MQ_ERR_INPUT},
+                  {"{\"state_version\": 100000, \"crc32\": \"\"}", MQ_ERR_USAGE}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        assert_int_equal(mq_output_file(path, others[i].text, strlen(others[i].text), true, NULL),
+                         MQ_OK);
+        is_refused(&options, others[i].expected, "job.json");
+    }
     assert_int_equal(remove(path), 0);
     is_refused(&options, MQ_ERR_USAGE, "has no job.json");
     mq_free(path);
