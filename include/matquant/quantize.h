@@ -256,7 +256,8 @@ typedef struct mq_quantize_report {
     size_t group_size; /* 0: one group per row; rows that it does not divide use the fallback */
     size_t quantized_tensors, quantized_weights, other_tensors;
     size_t memory_predicted, memory_peak; /* bytes allocated; peak 0 after a dry run */
-    size_t output_bytes;                  /* size of what is (or would be) written */
+    size_t output_bytes; /* size of the files that were written; in a dry run a prediction, which
+                            is what the disk was checked for */
     size_t state_blocks, state_widths; /* blocks and refitted widths that were taken from (in a dry
                                           run: are present in) options->state */
     size_t state_bytes;                /* size of the files that were (or would be) added to it */

@@ -61,6 +61,8 @@ char *mq_path_parent(const char *path);
  * the list. */
 mq_status mq_list_folder(char ***out, size_t *count, const char *folder, mq_error *err);
 void mq_free_list(char **list, size_t count);
+/* Bytes of those files together. */
+mq_status mq_folder_size(size_t *out, const char *folder, mq_error *err);
 
 /* --- writing ---------------------------------------------------------------------------------- */
 

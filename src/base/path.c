@@ -206,6 +206,23 @@ void mq_free_list(char **list, size_t count) {
     mq_free(list);
 }
 
+mq_status mq_folder_size(size_t *out, const char *folder, mq_error *err) {
+    char **names = NULL;
+    size_t count = 0;
+    mq_status status = mq_list_folder(&names, &count, folder, err);
+    *out = 0;
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        size_t size = 0;
+        char *path = mq_path_join(folder, names[i]);
+        status = path == NULL ? mq_fail_memory(err, "a path", strlen(folder))
+                              : mq_file_size(&size, path, err);
+        *out += size;
+        mq_free(path);
+    }
+    mq_free_list(names, count);
+    return status;
+}
+
 mq_status mq_disk_free(size_t *out, const char *path, mq_error *err) {
     char *existing = mq_asprintf("%s", path[0] == '\0' ? "." : path);
     if (existing == NULL) {

@@ -140,24 +140,6 @@ static mq_status check_disk(const char *output, size_t bytes, mq_error *err) {
     return status;
 }
 
-/* All files of a folder together. */
-static mq_status folder_size(size_t *out, const char *folder, mq_error *err) {
-    char **names = NULL;
-    size_t count = 0;
-    mq_status status = mq_list_folder(&names, &count, folder, err);
-    *out = 0;
-    for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        size_t size = 0;
-        char *path = mq_path_join(folder, names[i]);
-        status = path == NULL ? mq_fail_memory(err, "a path", strlen(folder))
-                              : mq_file_size(&size, path, err);
-        *out += size;
-        mq_free(path);
-    }
-    mq_free_list(names, count);
-    return status;
-}
-
 static mq_status report_costs(mq_slice_report *report, const mq_plan *plan, mq_error *err) {
     size_t count = 0;
     for (size_t i = 0; i < plan->count; i++) {
@@ -251,7 +233,7 @@ static mq_status write_output(mq_slice_report *report, mq_plan *plan,
     }
     status = format->write(plan, format, err);
     if (status == MQ_OK) {
-        status = folder_size(&report->bytes_written, mq_output_folder(job->output), err);
+        status = mq_folder_size(&report->bytes_written, mq_output_folder(job->output), err);
     }
     if (status == MQ_OK) { /* before the output is there: nothing may fail after that */
         status = fill_report(report, plan, err);

@@ -9,6 +9,7 @@ typedef struct job {
     mq_output *output;
     mq_master_writer *writer;
     mq_quantize_state *state; /* NULL: without --state */
+    size_t written;           /* bytes of the output's files, in the end */
     mq_block_loss *blocks;    /* [plan.selection.blocks] */
     bool learned;
     mq_refit_report refits[MQ_MAX_WIDTHS];
@@ -169,6 +170,9 @@ static mq_status run_and_write(job *work, mq_error *err) {
         work->writer = NULL;
     }
     cJSON_Delete(provenance);
+    if (status == MQ_OK) {
+        status = mq_folder_size(&work->written, mq_output_folder(work->output), err);
+    }
     if (status == MQ_OK) { /* the last moment at which a stop leaves nothing behind */
         status = mq_check_interrupt(plan->context, err);
     }
@@ -191,7 +195,7 @@ static void fill_report(mq_quantize_report *report, job *work, double started) {
         .memory_predicted = plan->memory,
         .operations = mq_quantize_work(plan),
         .gflops = mq_backend_rate(&plan->backend),
-        .output_bytes = plan->output_bytes,
+        .output_bytes = plan->options->dry_run ? plan->output_bytes : work->written,
         .disk_free = plan->disk_free,
         .calibration_tokens = plan->read * plan->calibration.length,
         .written_tokens = plan->written * plan->calibration.length,

@@ -428,6 +428,21 @@ static void folders_are_listed_in_order(void **state) {
     mq_free_list(list, count);
 }
 
+static void a_folder_has_the_bytes_of_its_files(void **state) {
+    temporary *folder = *state;
+    size_t size = 1;
+    assert_int_equal(mkdir(temporary_path(folder, "inner"), 0777), 0);
+    temporary_write(folder, "inner/c", "no file of the folder", 21);
+    assert_int_equal(mq_folder_size(&size, folder->path, NULL), MQ_OK);
+    assert_int_equal(size, 0);
+    temporary_write(folder, "a", "abc", 3);
+    temporary_write(folder, "b", "", 0);
+    temporary_write(folder, ".d", "defgh", 5);
+    assert_int_equal(mq_folder_size(&size, folder->path, NULL), MQ_OK);
+    assert_int_equal(size, 8);
+    assert_int_equal(mq_folder_size(&size, temporary_path(folder, "none"), NULL), MQ_ERR_INPUT);
+}
+
 static void free_space_is_that_of_the_nearest_folder(void **state) {
     temporary *folder = *state;
     size_t here;
@@ -506,6 +521,7 @@ int main(void) {
         TEST(files_are_written_behind),
         TEST(paths_are_taken_apart),
         TEST(folders_are_listed_in_order),
+        TEST(a_folder_has_the_bytes_of_its_files),
         TEST(free_space_is_that_of_the_nearest_folder),
         TEST(digests_are_the_known_ones),
         TEST(a_mapped_file_has_the_digest_of_the_file),
