@@ -83,6 +83,8 @@ static mq_status check_rope(const mq_plan *plan, mq_error *err) {
     } else if (rope->type == MQ_ROPE_YARN && (rope->attention_factor >= 0 || rope->mscale != 0 ||
                                               rope->mscale_all_dim != 0 || !rope->truncate)) {
         wrong = "yarn with an attention factor of its own or without truncation as";
+    } else if (rope->type == MQ_ROPE_YARN && (rope->beta_fast != 32 || rope->beta_slow != 1)) {
+        wrong = "yarn with a beta_fast other than 32 or a beta_slow other than 1 as";
     } else if (config->arch->local_rope && config->sliding_window != 0 &&
                config->rope[1].type != MQ_ROPE_NONE) {
         wrong = "the local layers'";

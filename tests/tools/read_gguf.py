@@ -202,6 +202,8 @@ def check_rope(file, config, arch):
     if kind == "yarn":
         original = rope.get("original_max_position_embeddings") or config["max_position_embeddings"]
         check(meta[arch + ".rope.scaling.original_context_length"] == original, "another original context")
+        for name, default in ("beta_fast", 32), ("beta_slow", 1):
+            check(meta["%s.rope.scaling.yarn_%s" % (arch, name)] == (rope.get(name) or default), name + " differs")
     if kind == "llama3":
         check(file.tensors["rope_freqs.weight"][0] == [size // 2], "rope_freqs has another shape")
         for i, found in enumerate(weights(file, "rope_freqs.weight")):

@@ -21,6 +21,10 @@ converts 'llama, tokenizer gpt2 llama-bpe, rope llama3' rope-llama3 llama-bpe
 converts 'llama, tokenizer gpt2 smaug-bpe, rope default' llama smaug-bpe
 converts 'llama, tokenizer llama default, rope linear' rope-linear llama2
 converts 'llama, tokenizer gpt2 gpt-2, rope yarn' rope-yarn gpt-2
+for betas in '32,"beta_slow":1' '0,"beta_slow":null'; do # llama.cpp's own, and what is those to transformers
+    converts 'llama, tokenizer gpt2 gpt-2, rope yarn' rope-yarn gpt-2 \
+        rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000,"beta_fast":'$betas'}'
+done
 converts 'llama, tokenizer llama default, rope default' mistral-no-window llama2
 converts 'llama, tokenizer llama default, rope default' mistral llama2
 run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force

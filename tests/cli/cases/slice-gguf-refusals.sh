@@ -23,6 +23,10 @@ model 'this activation' llama-gelu gpt-2
 model 'dynamic rotary scaling' rope-dynamic gpt-2
 model 'dynamic rotary scaling' gemma3-dynamic gemma query_pre_attn_scalar=16
 model 'yarn with an attention factor .* rotary scaling' rope-yarn-options gpt-2
+for beta in '"beta_fast":16' '"beta_slow":2'; do
+    model 'yarn with a beta_fast other than 32 or a beta_slow other than 1 as rotary scaling' rope-yarn gpt-2 \
+        rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000,'$beta'}'
+done
 scaled() { printf '{"%s":{"rope_type":"%s","factor":4,"rope_theta":100},"%s":{"rope_type":"default","rope_theta":100}}' "$@"; }
 model 'this rotary scaling' gemma3 gemma query_pre_attn_scalar=16 \
     rope_parameters="$(scaled full_attention yarn sliding_attention)"
