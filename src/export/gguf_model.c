@@ -35,7 +35,7 @@ static const mq_gguf_arch arches[] = {
      .logits_cap = MQ_GGUF_CAP_ALWAYS,
      .largest_layers = 46,
      .activation = MQ_GELU_TANH},
-    {.model_type = "qwen2", .name = "qwen2", .scaling = true},
+    {.model_type = "qwen2", .name = "qwen2", .scaling = true, .even_heads = true},
     {.model_type = "qwen3", .name = "qwen3", .scaling = true},
     {.model_type = "smollm3",
      .name = "smollm3",

@@ -6,6 +6,7 @@ worth sharing out between threads. KIND gemma: a Gemma 3 whose windows are short
 KIND images: the same as the language model of a Gemma 3 with images, config.json and names as in published ones.
 KIND gemma2: a Gemma 2 with short windows in its first and third block, and caps so low that they matter.
 KIND gemma2-deep: one of as many tiny blocks as Gemma 2 27B has, which scales queries likewise.
+KIND qwen2-heads: the same as KIND qwen2, but that its heads are together larger than the model.
 KIND olmo2-tied: the same as KIND olmo2, but that its embeddings are its head.
 KIND tiny: a Llama of some 20,000 weights beside its embeddings.
 KIND qwen2, qwen3, mistral, smollm3, granite, olmo2: small ones of these families, Mistral's without windows and with rotary
@@ -89,6 +90,10 @@ def qwen2(demo):
     return config
 
 
+def qwen2_heads(demo):
+    return {**qwen2(demo), "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
+
+
 def qwen3(demo):
     return family(demo, "Qwen3", use_sliding_window=False, sliding_window=None, max_window_layers=2, attention_bias=False)
 
@@ -150,9 +155,9 @@ def phi4_mini(demo):
             "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False}
 
 
-KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2, "qwen3": qwen3,
-         "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep,
-         "granite": granite, "olmo2": olmo2, "olmo2-tied": olmo2_tied,
+KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2,
+         "qwen2-heads": qwen2_heads, "qwen3": qwen3, "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep,
+         "granite": granite, "olmo2": olmo2, "olmo2-tied": olmo2_tied, "dynamic": dynamic,
          "phi3": phi3, "phi4-mini": phi4_mini}
 
 

@@ -45,10 +45,15 @@ model 'this activation' granite smollm hidden_act='"gelu_pytorch_tanh"'
 model 'dynamic rotary scaling' granite smollm rope_theta=null \
     rope_parameters='{"rope_type":"dynamic","factor":4,"rope_theta":100}'
 model 'a head_dim other than hidden_size / num_attention_heads' olmo2-biases smaug-bpe
-run 0 python3 "$tools/make_random_model.py" olmo2-tied "$DATA/demo-model" tied
-run 0 matquant quantize tied -o tied-master --recipe rtn --group-size 32 -q
-run 2 matquant slice tied-master -o no.gguf --bits 4 --format gguf
-expect_one_error '^matquant: llama\.cpp has not embeddings that are the head \(tie_word_embeddings\) for olmo2; use .*'
+# random WHAT KIND: the same of a model of make_random_model.py.
+random() {
+    run 0 python3 "$tools/make_random_model.py" "$2" "$DATA/demo-model" "$2"
+    run 0 matquant quantize "$2" -o "$2-master" --recipe rtn --group-size 32 -q
+    run 2 matquant slice "$2-master" -o no.gguf --bits 4 --format gguf
+    expect_one_error "^matquant: llama\\.cpp has not $1; use --format safetensors or mlx\$"
+}
+random 'a head_dim other than hidden_size / num_attention_heads for qwen2' qwen2-heads
+random 'embeddings that are the head \(tie_word_embeddings\) for olmo2' olmo2-tied
 model "llama3's rotary scaling" olmo2 smaug-bpe rope_theta=null rope_parameters="$llama3"
 # Of Gemma 2 llama.cpp caps everything, and has windows in every second layer.
 gelu='hidden_activation="gelu_pytorch_tanh"'
