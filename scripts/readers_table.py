@@ -64,7 +64,7 @@ def table(model, rows, version):
     for measured in dict.fromkeys(map(measured_on, rows)):
         own = [row for row in rows if measured_on(row) == measured]
         readers = ", ".join(dict.fromkeys(row["reader"] for row in own if "reader" in row))
-        lines += ["", "`%s`: %s; %d windows of %d tokens%s." % (measured[0], readers, *measured[1:]), "",
+        lines += ["", "`%s`: %s; %d windows of %d tokens%s." % (measured[0], readers or "not tried", *measured[1:]), "",
                   "| bits | arithmetic | cost | logits | perplexity | greedy | agrees |", "|---|---|---|---|---|---|---|"]
         lines += ["| " + " | ".join(cells(row)) + " |" for row in own]
     return "\n".join(lines)

@@ -12,7 +12,7 @@
 # And two of a model with random weights and rows of 256 in one group, which GGUF holds in K-quants: 6 to 2 bits (6 and 3
 # fitted), and with symmetric zero points 6 and 3 exactly. And a Gemma 3 with random weights, whose windows are shorter than
 # the texts, the same in a model with images, and small Qwen 2, Qwen 3, Mistral, SmolLM3, Gemma 2, Granite, OLMo 2,
-# Phi-3 and Phi-4-mini models of random weights, at 8 and 4 (FAMILY_BITS).
+# Phi-3 and Phi-4-mini models and a Llama with dynamic rotary scaling, of random weights, at 8 and 4 (FAMILY_BITS).
 #
 # READERS     what is tried (default: safetensors mlx gguf compressed-tensors gptq)
 # BITS        the widths (default: 8,7,6,5,4,3,2); one that a format has not is refused by slice, which is a row, too
@@ -101,7 +101,7 @@ if [ $# -eq 0 ]; then
     demo=$root/data/demo-model few=${EXTRA_BITS:-8,4,2}
     "$venv/bin/python" -c 'import sys; sys.path.insert(0, sys.argv[1]); import readers_files as r; r.untie(*sys.argv[2:])' \
         "$root/scripts" "$demo" "$work/untied"
-    families='images qwen2 qwen3 mistral smollm3 gemma2 granite olmo2 phi3 phi4-mini'
+    families='images qwen2 qwen3 mistral smollm3 gemma2 granite olmo2 phi3 phi4-mini dynamic'
     for kind in wide gemma $families; do
         "$venv/bin/python" "$root/tests/tools/make_random_model.py" "$kind" "$demo" "$work/$kind"
     done

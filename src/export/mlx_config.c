@@ -112,7 +112,6 @@ static void warn_of_rope(const mq_plan *plan, const mlx_family *family) {
         warn(plan, rope->type != MQ_ROPE_NONE, "rotary scaling");
         return;
     }
-    warn_of_refusal(plan, rope->type == MQ_ROPE_DYNAMIC, "dynamic rotary scaling", "load");
     warn(plan, config->arch->local_rope && config->rope[1].type != MQ_ROPE_NONE,
          "the local layers' rotary scaling (nor reads the others' beside it)");
     warn(plan, has_own_yarn(rope),

@@ -12,6 +12,7 @@ KIND tiny: a Llama of some 20,000 weights beside its embeddings.
 KIND qwen2, qwen3, mistral, smollm3, granite, olmo2: small ones of these families, Mistral's without windows and with rotary
 settings as transformers 5 spells them, SmolLM3's of four blocks, the last of which does not rotate; what they leave to
 transformers' defaults are fields for which mlx-lm has others, or none, and other bases are none that a reader has by default.
+KIND dynamic: a Llama of two blocks with dynamic rotary scaling, from 128 tokens on.
 KIND phi3, phi4-mini: with projections of several linears, the latter with heads of which three quarters rotate, and longrope.
 """
 import array
@@ -80,6 +81,13 @@ def family(demo, architecture, **fields):
             **{key: demo[key] for key in kept}, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "hidden_act": "silu", "rms_norm_eps": 1e-6,
             "rope_theta": 300.0, "tie_word_embeddings": True, "pad_token_id": 0, **fields}
+
+
+def dynamic(demo):
+    config = family(demo, "Llama", rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 300.0},
+                    max_position_embeddings=128)
+    del config["rope_theta"]
+    return config
 
 
 def qwen2(demo):
@@ -156,8 +164,8 @@ def phi4_mini(demo):
 
 
 KINDS = {"wide": wide, "tall": tall, "tiny": tiny, "gemma": gemma, "images": images, "qwen2": qwen2,
-         "qwen2-heads": qwen2_heads, "qwen3": qwen3, "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2, "gemma2-deep": gemma2_deep,
-         "granite": granite, "olmo2": olmo2, "olmo2-tied": olmo2_tied, "dynamic": dynamic,
+         "qwen2-heads": qwen2_heads, "qwen3": qwen3, "mistral": mistral, "smollm3": smollm3, "gemma2": gemma2,
+         "gemma2-deep": gemma2_deep, "granite": granite, "olmo2": olmo2, "olmo2-tied": olmo2_tied, "dynamic": dynamic,
          "phi3": phi3, "phi4-mini": phi4_mini}
 
 
