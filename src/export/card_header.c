@@ -92,8 +92,8 @@ void mq_export_card_header(mq_buffer *card, const mq_plan *plan, const mq_export
                            const cJSON *provenance) {
     const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
     const cJSON *source = cJSON_GetObjectItemCaseSensitive(slice, "model_card");
-    mq_buffer_printf(card, "---\nlibrary_name: %s\npipeline_tag: text-generation\n",
-                     format->library);
+    mq_buffer_printf(card, "---\nlibrary_name: %s\npipeline_tag: %s\n", format->library,
+                     mq_plan_has_other_parts(plan) ? "image-text-to-text" : "text-generation");
     for (const char *const *key = mq_front_matter_keys(); *key != NULL; key++) {
         if (strcmp(*key, "base_model") != 0) {
             put_value(card, *key, cJSON_GetObjectItemCaseSensitive(source, *key));

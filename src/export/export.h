@@ -51,8 +51,9 @@ mq_status mq_export_provenance(cJSON **out, const mq_plan *plan, const mq_export
  * job->output is NULL it says that numbers may be inexact, but not how much. */
 void mq_export_card_text(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
                          const cJSON *provenance);
-/* That header: how the format is loaded, and of "model_card" in the provenance licence, languages
- * and base model; the base model is what config.json calls itself, if that is a name on the hub. */
+/* That header: how the format is loaded, whether the slice reads images, and of "model_card" in the
+ * provenance licence, languages and base model; the base model is what config.json calls itself, if
+ * that is a name on the hub. */
 void mq_export_card_header(mq_buffer *card, const mq_plan *plan, const mq_export_format *format,
                            const cJSON *provenance);
 /* Both as README.md, after everything else was written. */

@@ -171,6 +171,16 @@ void mq_plan_warn_windows(const mq_plan *plan, const char *program, bool knows_w
     }
 }
 
+bool mq_plan_has_other_parts(const mq_plan *plan) {
+    bool found = false;
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_tensor_info *source = plan->pieces[i].sources[0];
+        found = found ||
+                (source != NULL && mq_config_is_of_other_part(plan->job->config, source->name));
+    }
+    return found;
+}
+
 void mq_plan_warn_parts(const mq_plan *plan, const char *why) {
     const mq_tensors *tensors = mq_master_tensors(plan->job->master);
     const char *first = NULL;

@@ -113,6 +113,8 @@ bool mq_plan_is_symmetric(const mq_plan *plan);
 size_t mq_plan_window(const mq_plan *plan, bool knows_windows);
 void mq_plan_warn_windows(const mq_plan *plan, const char *program, bool knows_windows);
 
+/* Whether the slice has other parts than the language model, such as a vision tower. */
+bool mq_plan_has_other_parts(const mq_plan *plan);
 /* Of a format for language models alone: warns of other parts that the master has, such as a vision
  * tower, and says why they are left out. */
 void mq_plan_warn_parts(const mq_plan *plan, const char *why);

@@ -26,13 +26,19 @@ from checkpoint import read_tensors
 wrong = [name for name in read_tensors(sys.argv[2]) if not re.match(sys.argv[3], name)]
 sys.exit("\n".join(wrong) or 0)' "$tools" "$1" "$2" || fail "names in $1"
 }
-# sliced FORMAT [OPTION...]: the slice of 4 bits, as `slice`, in one line of stderr at most.
+# sliced FORMAT [OPTION...]: the slice of 4 bits, as `slice`, in one line of stderr at most; whether its card says that it reads
+# images.
 sliced() {
     format=$1
     shift
     rm -rf slice
     run 0 matquant slice master -o slice --bits 4 --format $format "$@"
     [ "$(wc -l <"$TMPDIR/stderr")" -le 1 ] || fail "more than one warning"
+    case $format in
+    mlx) task=text-generation ;;
+    *) task=image-text-to-text ;;
+    esac
+    grep -qx "pipeline_tag: $task" slice/README.md || fail "the card of $format has another task than $task"
 }
 left_out='^matquant: warning: the slice is the language model alone, without 23 tensors of other parts \(.*, \.\.\.\): '
 
