@@ -37,8 +37,12 @@ void mq_gguf_put_string(mq_buffer *buffer, const char *text, size_t length);
 /* Licence, languages and base models, of "model_card" in a slice's provenance; NULL: of none. */
 void mq_gguf_put_card(mq_gguf_meta *meta, const cJSON *card);
 
-/* The tokenizer of the master's folder, and its chat template. MQ_ERR_USAGE for one that GGUF has
+/* The tokenizer of the master's folder, and its chat templates. MQ_ERR_USAGE for one that GGUF has
  * no name for. */
 mq_status mq_gguf_put_tokenizer(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);
+/* The chat template in chat_template.jinja of the master's folder; without that file the one, or
+ * the several, in `config`, its tokenizer_config.json (NULL: there is none), whose names for them
+ * are spelled as in GGUF afterwards. */
+mq_status mq_gguf_put_chat(mq_gguf_meta *meta, const mq_plan *plan, cJSON *config, mq_error *err);
 
 #endif

@@ -389,38 +389,6 @@ static mq_status put_special(converter *self) {
     return MQ_OK;
 }
 
-/* chat_template.jinja, or the one in tokenizer_config.json (of several, the one called default). */
-static mq_status put_chat_template(converter *self) {
-    char *path = mq_path_join(self->plan->job->options->master, "chat_template.jinja");
-    if (path == NULL) {
-        return mq_fail_memory(self->err, "a path", 0);
-    }
-    mq_status status = MQ_OK;
-    if (mq_path_exists(path)) {
-        char *text = NULL;
-        size_t size;
-        status = mq_read_file(&text, &size, path, (size_t)16 << 20, self->err);
-        if (status == MQ_OK) {
-            mq_gguf_string(self->meta, "tokenizer.chat_template", text);
-        }
-        mq_free(text);
-    } else {
-        const cJSON *item = member(self->config, "chat_template"), *of_list = NULL;
-        const char *text = text_of(item);
-        cJSON_ArrayForEach(of_list, item) {
-            const char *name = text_of(member(of_list, "name"));
-            if (name != NULL && strcmp(name, "default") == 0) {
-                text = text_of(member(of_list, "template"));
-            }
-        }
-        if (text != NULL) {
-            mq_gguf_string(self->meta, "tokenizer.chat_template", text);
-        }
-    }
-    mq_free(path);
-    return status;
-}
-
 /* --- all of it -------------------------------------------------------------------------------- */
 
 static void drop_version_lines(cJSON *merges) {
@@ -480,7 +448,7 @@ static mq_status convert(converter *self) {
         status = put_special(self);
     }
     if (status == MQ_OK) {
-        status = put_chat_template(self);
+        status = mq_gguf_put_chat(self->meta, self->plan, self->config, self->err);
     }
     return status;
 }

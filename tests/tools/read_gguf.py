@@ -5,10 +5,12 @@ Reads metadata and tensors with nothing but struct. The weights must be the mast
 Q5_1; of a symmetric master Q4_0, Q5_0); where codes of 2 and 3 bits are stored in Q4_1; and in K-quants of groups of a multiple
 of 256, Q3_K and Q6_K of a symmetric master only. Else, in Q8_0, Q2_K, Q3_K, Q6_K, F16 and BF16, their squared difference is
 printed and must be small. Everything else must be the master's own, or its float32. Prints the types of the blocks' matrices,
-too. PATTERN=R as in slice --layer-bits, also for the widths that GGUF chooses by itself.
+the names of chat templates, and what the file says of sampling, too. PATTERN=R as in slice --layer-bits, also for the widths that
+GGUF chooses by itself.
 """
 import math
 import os
+import re
 import struct
 import sys
 
@@ -24,11 +26,12 @@ class File:
         self.at = 0
         check(self.take("4s") == b"GGUF" and self.take("I") == 3, "no GGUF of version 3")
         tensors, pairs = self.take("Q"), self.take("Q")
-        self.meta = {}
+        self.meta, self.kinds = {}, {}
         for _ in range(pairs):
             key = self.string()
             check(key not in self.meta, key + " is there twice")
-            self.meta[key] = self.value(self.take("I"))
+            self.kinds[key] = self.take("I")
+            self.meta[key] = self.value(self.kinds[key])
         infos = []
         for _ in range(tensors):
             name, dims = self.string(), self.take("I")
@@ -253,6 +256,28 @@ def check_multipliers(file, config, arch):
         check(abs(found / wanted - 1) < 1e-7 if arch == "granite" else found is None, key + " differs")
 
 
+def check_templates(meta, folder):
+    """All, and the list of names, which the default one does not stand in."""
+    path, given = os.path.join(folder, "chat_template.jinja"), read_json(folder, "tokenizer_config.json").get("chat_template")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as text:
+            given = text.read()
+    if isinstance(given, str):
+        given = [{"name": "default", "template": given}]
+    templates = {re.sub("[^A-Za-z0-9]", "_", entry["name"]): entry["template"] for entry in given or []
+                 if entry["name"] and entry["template"] is not None}
+    names = sorted(set(templates) - {"default"})
+    wanted = {"tokenizer.chat_template." + name: templates[name] for name in names}
+    if "default" in templates:
+        wanted["tokenizer.chat_template"] = templates["default"]
+    if names:
+        wanted["tokenizer.chat_templates"] = names
+    found = {key: value for key, value in meta.items() if key.startswith("tokenizer.chat")}
+    if "tokenizer.chat_templates" in found:
+        found["tokenizer.chat_templates"].sort()
+    check(found == wanted, "the chat templates differ: %s" % sorted(found))
+
+
 def check_meta(file, master):
     config, meta = config_of(master), file.meta
     arch = meta["general.architecture"]
@@ -278,10 +303,7 @@ def check_meta(file, master):
         check(meta["tokenizer.ggml.merges"] == merges, "merges differ")
     check_rope(file, config, arch)
     check_multipliers(file, config, arch)
-    template = os.path.join(master.folder, "chat_template.jinja")
-    if os.path.exists(template):
-        with open(template, encoding="utf-8") as text:
-            check(meta["tokenizer.chat_template"] == text.read(), "the chat template differs")
+    check_templates(meta, master.folder)
     for name in ("bos", "eos"):
         text = (read_json(master.folder, "tokenizer_config.json") or {}).get(name + "_token")
         if isinstance(text, str):
@@ -341,6 +363,8 @@ def main():
     print("%s, tokenizer %s %s, rope %s" % (file.meta["general.architecture"], file.meta["tokenizer.ggml.model"],
                                             file.meta["tokenizer.ggml.pre"], rope))
     print("types %s" % " ".join(map(str, sorted(kinds))))
+    print("chat templates: %s" % " ".join(sorted(key[len("tokenizer.chat_template."):] or "default" for key in file.meta
+                                                 if (key + ".").startswith("tokenizer.chat_template."))))
     print("%d numbers are the same" % exact)
     if inexact:
         check(error < 0.2 * power, "the fitted weights are far from the master's")

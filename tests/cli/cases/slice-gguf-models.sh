@@ -156,3 +156,32 @@ begins '' '' 1
 begins 't["post_processor"] = None' '{"bos_token": "<s>", "eos_token": "</s>"}' 0
 begins 't["post_processor"] = None' '{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": false}' 0
 begins 't["post_processor"] = None' '{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true}' 1
+
+# reads EXPECTED: what `master`, whose small files have changed, makes of it.
+reads() {
+    run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
+    run 0 python3 "$tools/read_gguf.py" master out.gguf 4
+    expect_out "^$1\$"
+}
+
+change_tokenizer=
+golden_master llama gpt-2
+# Several chat templates in tokenizer_config.json: each by its name, which has letters and digits only, and the last of a name.
+reads 'chat templates: default'
+# talks EXPECTED TEMPLATES
+talks() {
+    printf '{"bos_token": "<s>", "eos_token": "</s>", "chat_template": %s}' "$2" >master/tokenizer_config.json
+    reads "chat templates: $1"
+}
+several='{"name": "default", "template": "{{ 1 }}"}, {"name": "tool_use", "template": "{{ 2 }}"},
+    {"name": "a-b", "template": "{{ 3 }}"}'
+talks default "[$several]" # chat_template.jinja is it
+rm master/chat_template.jinja
+talks default '"{{ 1 }}"'
+talks 'a_b default tool_use' "[$several]"
+talks 'a_b default tool_use' "[$several, {\"name\": \"a_b\", \"template\": \"{{ 4 }}\"}]"
+talks 'a__ default tool_use' '[{"name": "tool_use", "template": ""}, {"name": "default", "template": "{{ 1 }}"},
+    {"name": "a\u00e9\u20ac", "template": "{{ 5 }}"}]'
+talks 'only' '[{"name": "only", "template": "{{ 1 }}"}]'
+talks '' '[{"name": "", "template": "{{ 1 }}"}, {"name": "none", "template": null}]'
+talks '' null
