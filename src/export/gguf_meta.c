@@ -42,6 +42,10 @@ void mq_gguf_u32(mq_gguf_meta *meta, const char *key, size_t value) {
     mq_gguf_put_u32(begin(meta, key, MQ_GGUF_U32), (uint32_t)value);
 }
 
+void mq_gguf_i32(mq_gguf_meta *meta, const char *key, int32_t value) {
+    mq_gguf_put_u32(begin(meta, key, MQ_GGUF_I32), (uint32_t)value);
+}
+
 void mq_gguf_f32(mq_gguf_meta *meta, const char *key, double value) {
     mq_gguf_put_f32(begin(meta, key, MQ_GGUF_F32), (float)value);
 }

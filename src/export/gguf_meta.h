@@ -14,6 +14,7 @@ typedef struct mq_gguf_meta {
 
 /* value fits in 32 bits, as all sizes of a config.json do (MQ_MAX_DIMENSION). */
 void mq_gguf_u32(mq_gguf_meta *meta, const char *key, size_t value);
+void mq_gguf_i32(mq_gguf_meta *meta, const char *key, int32_t value);
 void mq_gguf_f32(mq_gguf_meta *meta, const char *key, double value);
 void mq_gguf_bool(mq_gguf_meta *meta, const char *key, bool value);
 void mq_gguf_string(mq_gguf_meta *meta, const char *key, const char *value);
@@ -36,6 +37,9 @@ void mq_gguf_put_string(mq_buffer *buffer, const char *text, size_t length);
 
 /* Licence, languages and base models, of "model_card" in a slice's provenance; NULL: of none. */
 void mq_gguf_put_card(mq_gguf_meta *meta, const cJSON *card);
+
+/* What generation_config.json of the master's folder, if it is there, says of sampling. */
+mq_status mq_gguf_put_sampling(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);
 
 /* The tokenizer of the master's folder, and its chat templates. MQ_ERR_USAGE for one that GGUF has
  * no name for. */

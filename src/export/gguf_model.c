@@ -337,7 +337,10 @@ mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *e
     put_rope(meta, plan);
     put_longrope(meta, plan);
     put_windows(meta, plan);
-    status = mq_gguf_put_tokenizer(meta, plan, err);
+    status = mq_gguf_put_sampling(meta, plan, err);
+    if (status == MQ_OK) {
+        status = mq_gguf_put_tokenizer(meta, plan, err);
+    }
     if (status == MQ_OK) {
         status = put_provenance(meta, plan, err);
     }

@@ -278,6 +278,37 @@ def check_templates(meta, folder):
     check(found == wanted, "the chat templates differ: %s" % sorted(found))
 
 
+# In generation_config.json, and in the file: after general.sampling, with GGUF's type.
+SAMPLING = {"sequence": ("sequence", 8), "temperature": ("temp", 6), "top_k": ("top_k", 5), "top_p": ("top_p", 6),
+            "min_p": ("min_p", 6), "xtc_probability": ("xtc_probability", 6), "xtc_threshold": ("xtc_threshold", 6),
+            "penalty_last_n": ("penalty_last_n", 5), "penalty_repeat": ("penalty_repeat", 6), "mirostat": ("mirostat", 5),
+            "mirostat_tau": ("mirostat_tau", 6), "mirostat_eta": ("mirostat_eta", 6)}
+
+
+def holds(kind, value):
+    """Whether GGUF's type does; a truth value is no number."""
+    if kind == 8:
+        return isinstance(value, str)
+    return type(value) in (int, float) and (abs(value) <= 3.4028234e38 if kind == 6 else
+                                            value == int(value) and abs(value) < 1 << 31)
+
+
+def sampling_of(file):
+    """{name: (type, value)}"""
+    begin = "general.sampling."
+    return {key[len(begin):]: (file.kinds[key], value) for key, value in file.meta.items() if key.startswith(begin)}
+
+
+def check_sampling(file, folder):
+    path, wanted = os.path.join(folder, "generation_config.json"), {}
+    given = read_json(folder, "generation_config.json") if os.path.exists(path) else {}
+    for field, (name, kind) in SAMPLING.items():
+        value = given.get(field)
+        if holds(kind, value):
+            wanted[name] = kind, float32([value])[0] if kind == 6 else value
+    check(sampling_of(file) == wanted, "sampling differs: %s" % sampling_of(file))
+
+
 def check_meta(file, master):
     config, meta = config_of(master), file.meta
     arch = meta["general.architecture"]
@@ -304,6 +335,7 @@ def check_meta(file, master):
     check_rope(file, config, arch)
     check_multipliers(file, config, arch)
     check_templates(meta, master.folder)
+    check_sampling(file, master.folder)
     for name in ("bos", "eos"):
         text = (read_json(master.folder, "tokenizer_config.json") or {}).get(name + "_token")
         if isinstance(text, str):
@@ -365,6 +397,8 @@ def main():
     print("types %s" % " ".join(map(str, sorted(kinds))))
     print("chat templates: %s" % " ".join(sorted(key[len("tokenizer.chat_template."):] or "default" for key in file.meta
                                                  if (key + ".").startswith("tokenizer.chat_template."))))
+    print("sampling: %s" % " ".join("%s:%d=%s" % (name, kind, value if kind == 8 else "%.6g" % value)
+                                    for name, (kind, value) in sorted(sampling_of(file).items())))
     print("%d numbers are the same" % exact)
     if inexact:
         check(error < 0.2 * power, "the fitted weights are far from the master's")

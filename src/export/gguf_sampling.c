@@ -1,0 +1,56 @@
+/* Metadata "general.sampling.*": how tokens are to be drawn, by the source's
+ * generation_config.json. llama.cpp goes by it in everything that its command line leaves open.
+ * Fields and types are those of its own converter (gguf-py: metadata.py, gguf_writer.py). */
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "export/gguf_meta.h"
+#include "store/folder.h"
+
+typedef struct setting {
+    const char *field; /* of generation_config.json */
+    const char *key;   /* of GGUF, after "general.sampling." */
+    mq_gguf_type type;
+} setting;
+
+static const setting settings[] = {
+    {"sequence", "sequence", MQ_GGUF_STRING},
+    {"top_k", "top_k", MQ_GGUF_I32},
+    {"top_p", "top_p", MQ_GGUF_F32},
+    {"min_p", "min_p", MQ_GGUF_F32},
+    {"xtc_probability", "xtc_probability", MQ_GGUF_F32},
+    {"xtc_threshold", "xtc_threshold", MQ_GGUF_F32},
+    {"temperature", "temp", MQ_GGUF_F32},
+    {"penalty_last_n", "penalty_last_n", MQ_GGUF_I32},
+    {"penalty_repeat", "penalty_repeat", MQ_GGUF_F32},
+    {"mirostat", "mirostat", MQ_GGUF_I32},
+    {"mirostat_tau", "mirostat_tau", MQ_GGUF_F32},
+    {"mirostat_eta", "mirostat_eta", MQ_GGUF_F32},
+};
+
+/* Nothing of a value that the type does not hold. */
+static void put_setting(mq_gguf_meta *meta, const setting *row, const cJSON *value) {
+    char key[64];
+    snprintf(key, sizeof key, "general.sampling.%s", row->key);
+    const double number = cJSON_IsNumber(value) ? value->valuedouble : NAN;
+    if (row->type == MQ_GGUF_STRING && cJSON_IsString(value)) {
+        mq_gguf_string(meta, key, value->valuestring);
+    } else if (row->type == MQ_GGUF_F32 && fabs(number) <= (double)FLT_MAX) {
+        mq_gguf_f32(meta, key, number);
+    } else if (row->type == MQ_GGUF_I32 && fabs(number) <= INT32_MAX && number == floor(number)) {
+        mq_gguf_i32(meta, key, (int32_t)number);
+    }
+}
+
+mq_status mq_gguf_put_sampling(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
+    cJSON *config = NULL;
+    const mq_status status = mq_read_folder_json(&config, plan->job->options->master,
+                                                 "generation_config.json", true, err);
+    for (size_t i = 0; status == MQ_OK && i < sizeof settings / sizeof *settings; i++) {
+        put_setting(meta, &settings[i],
+                    cJSON_GetObjectItemCaseSensitive(config, settings[i].field));
+    }
+    cJSON_Delete(config);
+    return status;
+}
