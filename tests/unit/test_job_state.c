@@ -77,6 +77,20 @@ static void reports_stay_the_same(void **state) {
     free_made(&expected);
 }
 
+/* A run that this sink watches. */
+static mq_status run_watched(mq_sink sink, const mq_quantize_options *options) {
+    const mq_context_options settings = {.sink = sink, .interrupted = &stop};
+    mq_context *context;
+    mq_quantize_report report;
+    mq_error err;
+    stop = 0;
+    assert_int_equal(mq_context_new(&context, &settings, &err), MQ_OK);
+    const mq_status status = mq_quantize(&report, options, context, &err);
+    mq_context_free(context);
+    mq_quantize_report_free(&report);
+    return status;
+}
+
 static void stop_at_the_end(void *user, const mq_progress *progress) {
     (void)user;
     stop = stop || (strcmp(progress->phase, "refit") == 0 && progress->done >= progress->total);
@@ -87,17 +101,12 @@ static void no_teacher_without_a_width_to_refit(void **state) {
     (void)state;
     const mq_quantize_options options = with_state(MQ_RECIPE_BEST);
     made expected = make_plainly(&options);
-    const mq_context_options settings = {.sink = {.progress = stop_at_the_end},
-                                         .interrupted = &stop};
-    mq_context *context;
-    mq_quantize_report report;
-    mq_error err;
-    stop = 0;
-    assert_int_equal(mq_context_new(&context, &settings, &err), MQ_OK);
-    assert_int_equal(mq_quantize(&report, &options, context, &err), MQ_ERR_INTERRUPTED);
-    mq_context_free(context);
+    assert_int_equal(run_watched((mq_sink){.progress = stop_at_the_end}, &options),
+                     MQ_ERR_INTERRUPTED);
     assert_int_equal(temporary_entries(state_folder), 1 + 3 + 4);
 
+    mq_quantize_report report;
+    mq_error err;
     mq_quantize_options dry = options;
     dry.dry_run = true;
     assert_int_equal(run(NULL, &report, &dry, 0, &err), MQ_OK);
@@ -191,17 +200,7 @@ static void look_at_writing(void *user, const mq_progress *progress) {
 }
 
 static mq_status run_writing(writing *w, const mq_quantize_options *options) {
-    const mq_context_options settings = {.sink = {.user = w, .progress = look_at_writing},
-                                         .interrupted = &stop};
-    mq_context *context;
-    mq_quantize_report report;
-    mq_error err;
-    stop = 0;
-    assert_int_equal(mq_context_new(&context, &settings, &err), MQ_OK);
-    const mq_status status = mq_quantize(&report, options, context, &err);
-    mq_context_free(context);
-    mq_quantize_report_free(&report);
-    return status;
+    return run_watched((mq_sink){.user = w, .progress = look_at_writing}, options);
 }
 
 /* Writing text takes long: no other run can begin the same meanwhile, and it is kept as soon as it
