@@ -35,6 +35,12 @@ typedef struct mq_export_format {
 extern const mq_export_format mq_export_mlx, mq_export_gguf, mq_export_compressed_tensors,
     mq_export_gptq, mq_export_safetensors, mq_export_matquant;
 
+/* mq_slice with blocks of so many bytes of a tensor, or of a row that is longer, where it has
+ * MQ_STREAM_BYTES (store/folder.h); a multiple of 8, so that they are whole elements of any type.
+ * The tensors have the same bytes whatever the blocks. */
+mq_status mq_slice_in_blocks(mq_slice_report *report, const mq_slice_options *options,
+                             size_t block_bytes, const mq_context *context, mq_error *err);
+
 /* Writes a folder that a reader loads by its name alone: tensors in safetensors files, config.json,
  * the small files of the master, matquant.json with where the slice comes from and the CRC-32 of
  * every tensor, and README.md, the model card. */

@@ -16,6 +16,7 @@ typedef struct mq_export_job {
     const mq_config *config;
     const char *master_name; /* of its path, without folders */
     unsigned width;          /* the mixture's */
+    size_t block_bytes;      /* of a tensor that are made and put at once, unless a row is longer */
     mq_output *output;       /* NULL while planning */
     const mq_context *context;
 } mq_export_job;

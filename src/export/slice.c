@@ -380,8 +380,8 @@ static mq_status slice_mixture(mq_slice_report *report, const mq_export_format *
     return status;
 }
 
-mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
-                   const mq_context *context, mq_error *err) {
+mq_status mq_slice_in_blocks(mq_slice_report *report, const mq_slice_options *options,
+                             size_t block_bytes, const mq_context *context, mq_error *err) {
     double start = mq_seconds();
     mq_context_use(context);
     *report = (mq_slice_report){0};
@@ -397,11 +397,19 @@ mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
         status = make_mixture(&mixture, format, master, options, err);
     }
     if (status == MQ_OK) {
-        mq_export_job job = {.options = options, .width = options->width, .context = context};
+        mq_export_job job = {.options = options,
+                             .width = options->width,
+                             .block_bytes = block_bytes,
+                             .context = context};
         status = slice_mixture(report, format, &mixture, &job, err);
     }
     mq_mixture_free(&mixture);
     mq_master_close(master);
     report->seconds = mq_seconds() - start;
     return status;
+}
+
+mq_status mq_slice(mq_slice_report *report, const mq_slice_options *options,
+                   const mq_context *context, mq_error *err) {
+    return mq_slice_in_blocks(report, options, MQ_STREAM_BYTES, context, err);
 }

@@ -7,7 +7,6 @@
 #include "base/machine.h"
 #include "export/put_ahead.h"
 #include "export/rows.h"
-#include "store/folder.h"
 #include "store/symmetric.h"
 
 typedef struct stream {
@@ -57,12 +56,12 @@ mq_status mq_stream_check_finite(const mq_tensor_info *info, size_t done, size_t
 
 /* Bytes as they are; the mapping is written from, nothing is copied: it stays until the end. */
 static mq_status copy_piece(const stream *self, size_t index, mq_error *err) {
+    const mq_export_job *job = self->plan->job;
     const mq_tensor_info *info = self->plan->pieces[index].sources[0];
     size_t done = 0;
     do { /* once even for a tensor without elements: it has to be put, too */
-        const size_t left = info->bytes - done;
-        const size_t bytes = left < MQ_STREAM_BYTES ? left : MQ_STREAM_BYTES;
-        mq_status status = mq_check_interrupt(self->plan->job->context, err);
+        const size_t bytes = mq_smaller(info->bytes - done, job->block_bytes);
+        mq_status status = mq_check_interrupt(job->context, err);
         if (status == MQ_OK) {
             status = mq_stream_check_finite(info, done, bytes, err);
         }
@@ -77,14 +76,21 @@ static mq_status copy_piece(const stream *self, size_t index, mq_error *err) {
     return MQ_OK;
 }
 
+/* A block of them, or one that is longer. */
+static size_t rows_at_once(const mq_plan *plan, const mq_piece *piece) {
+    const size_t rows = piece->row_bytes > 0 ? plan->job->block_bytes / piece->row_bytes : SIZE_MAX;
+    return rows > 0 ? rows : 1;
+}
+
 static mq_status fill_piece(const stream *self, size_t index, mq_error *err) {
     mq_piece *piece = &self->plan->pieces[index];
+    const size_t most = rows_at_once(self->plan, piece);
     for (size_t first = 0, count; first < piece->rows; first += count) {
         unsigned char *room = NULL;
         mq_status status = mq_check_interrupt(self->plan->job->context, err);
         if (status == MQ_OK) {
-            status = mq_put_ahead_room(self->parts, &room, &count, piece->rows - first,
-                                       piece->row_bytes, err);
+            const size_t rows = mq_smaller(piece->rows - first, most);
+            status = mq_put_ahead_room(self->parts, &room, &count, rows, piece->row_bytes, err);
         }
         if (status == MQ_OK) {
             status = piece->fill(room, self->plan, piece, first, count, err);
@@ -147,7 +153,7 @@ static int team_of(const mq_plan *plan) {
 
 mq_status mq_stream_pieces(mq_plan *plan, mq_put_part *put, void *user, mq_error *err) {
     stream self = {.plan = plan};
-    size_t block_bytes = MQ_STREAM_BYTES; /* or a row that is longer */
+    size_t block_bytes = plan->job->block_bytes; /* or a row that is longer */
     for (size_t i = 0; i < plan->count; i++) {
         const mq_piece *piece = &plan->pieces[i];
         if (piece->fill != NULL && piece->row_bytes > block_bytes) {

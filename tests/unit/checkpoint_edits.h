@@ -166,4 +166,17 @@ static UNUSED void fixture_flip(const char *path, size_t offset) {
     assert_int_equal(fclose(file), 0);
 }
 
+/* Flips the last byte of a tensor; returns where in its file that ends. */
+static UNUSED size_t fixture_flip_last(const char *folder, const char *tensor) {
+    mq_error err;
+    mq_tensors *tensors = NULL;
+    must(mq_tensors_open(&tensors, folder, &err), &err);
+    const mq_tensor_info *info = mq_tensors_find(tensors, tensor);
+    assert_non_null(info);
+    const size_t end = info->file_offset + info->bytes;
+    fixture_flip(info->file, end - 1);
+    mq_tensors_close(tensors);
+    return end;
+}
+
 #endif
