@@ -8,6 +8,7 @@ the defects. Needs the standard library only.
 import json
 import math
 import os
+import random
 import shutil
 import struct
 import sys
@@ -113,13 +114,20 @@ def put(end, index, value):
     return header(lambda checkpoint: checkpoint.put(end, index, value))
 
 
-def add(*names):
-    """Tensors of these names, two numbers each."""
+def random_numbers(count):
+    """Finite BF16 numbers: an exponent's second bit is 0."""
+    data = bytearray(random.Random(count).randbytes(2 * count))
+    data[1::2] = data[1::2].translate(bytes(byte & 0xbf for byte in range(256)))
+    return bytes(data)
+
+
+def add(*names, shape=(2,)):
+    """Tensors of these names and that shape."""
     def change(checkpoint):
         for name in names:
-            at = len(checkpoint.data)
-            checkpoint.header[name] = {"dtype": "BF16", "shape": [2], "data_offsets": [at, at + 4]}
-            checkpoint.data.extend(b"\0\x3f\0\x3f")
+            at, data = len(checkpoint.data), random_numbers(math.prod(shape))
+            checkpoint.header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + len(data)]}
+            checkpoint.data.extend(data)
 
     return header(change)
 
@@ -271,7 +279,9 @@ DEFECTS = {
     "missing-tensor": header(lambda c: c.remove(WEIGHT)),
     "missing-norm": header(lambda c: c.remove("layers.2.input_layernorm.weight")),
     "integer-weight": set_field(WEIGHT, "dtype", "I16"),
-    "foreign-tensors": add("score.weight", "vision.a", "vision.b", "model.layers.99.mlp.up_proj.bias"),
+    # 5 MiB, more than is read and written at once
+    "foreign-tensors": both(add("score.weight", shape=(2560, 1024)),
+                            add("vision.a", "vision.b", "model.layers.99.mlp.up_proj.bias")),
     "adapter-beside": add("model." + LINEAR + "lora_A.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"),
     "adapter-around": rename(WEIGHT, LINEAR + "base_layer.weight"),
     "missing-in-shards": both(header(lambda c: c.remove(WEIGHT)), index_of(None)),

@@ -2,6 +2,7 @@
 #include "store_fixture.h"
 
 #include "matquant/verify.h"
+#include "store/folder.h"
 
 /* Problems as the sink receives them. */
 typedef struct log {
@@ -120,6 +121,14 @@ static void values_that_are_not_finite(void **state) {
         expect_problems(folder, NULL, 1, edits[i].name, "element 0 is not finite");
         mq_free(folder);
     }
+    /* The last of more than are read at once. */
+    static const fixture_edit large = {"large", false, MQ_BF16, 2, {1025, 2048}, 0x80};
+    char *folder = fixture_rewrite(good, &large, 1);
+    assert_true(2 * large.shape[0] * large.shape[1] > MQ_STREAM_BYTES);
+    fixture_flip_last(folder, large.name); /* 0x8080 becomes 0x7f80, infinity */
+    fixture_relist(folder);
+    expect_problems(folder, NULL, 1, large.name, "element 2099199 is not finite");
+    mq_free(folder);
     mq_free(good);
     mq_free(plain);
 }

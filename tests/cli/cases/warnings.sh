@@ -66,6 +66,13 @@ foreign='^(score\.weight|vision\.[ab]|model\.layers\.99\..*)$'
 [ "$(names foreign | grep -Ec "$foreign")" = 4 ] || fail "not all are in the master"
 run 0 matquant slice foreign -o whole --bits 4 --format safetensors -q
 [ "$(names whole | grep -Ec "$foreign")" = 4 ] || fail "not all are in the plain slice"
+python3 - "$tools" <<'PY' || fail "what the plain slice only copies is not the source's"
+import sys
+sys.path.append(sys.argv[1])
+from checkpoint import read_tensors
+source, whole = read_tensors("in"), read_tensors("whole")
+assert all(tensor == source[name] for name, tensor in whole.items() if not name.endswith("_proj.weight"))
+PY
 run 0 matquant slice foreign -o own --bits 4 -q
 [ "$(names own | grep -Ec "$foreign")" = 0 ] || fail "the slice has some"
 run 0 matquant verify own --against in -q
