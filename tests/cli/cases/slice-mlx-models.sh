@@ -2,6 +2,9 @@
 # and the slice is the same model to eval.
 . "$CLI/shared.sh"
 
+# Text as token ids.
+python3 -c 'for first in 0, 24: print(*(7 * i % 64 for i in range(first, first + 24)))' | python3 "$tools/write_npy.py" ids.npy
+
 # spelled EXPECTED MODEL: rope_theta, rope_local_base_freq, the scaling's kind and factor, and whether rope_parameters is there.
 spelled() {
     run 0 matquant quantize "$GOLDEN/models/$2" -o master --recipe rtn --group-size 32 --include "self_attn.(q|k|v|qkv)_" -q --force
@@ -12,12 +15,6 @@ scaling = config.get("rope_scaling") or {}
 print(config.get("rope_theta"), config.get("rope_local_base_freq"), scaling.get("rope_type") or scaling.get("type"),
       scaling.get("factor"), "rope_parameters" in config)')
     [ "$found" = "$1" ] || fail "$2: $found, not $1"
-    python3 -c 'import json, struct
-with open("ids.npy", "wb") as file:
-    header = b"{\"descr\": \"<i4\", \"fortran_order\": False, \"shape\": (2, 24), }"
-    header += b" " * (-(len(header) + 11) % 64) + b"\n"
-    file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
-    file.write(struct.pack("<48i", *(7 * i % 64 for i in range(48))))'
     run 0 matquant eval slice --text ids.npy --windows 2 --seq-len 24 --reference "$GOLDEN/models/$2" --json
     stdout | sed 's/.*"kl"/"kl"/; /"kl"/!d' >sliced
     run 0 matquant eval master --bits 4 --text ids.npy --windows 2 --seq-len 24 --reference "$GOLDEN/models/$2" --json
