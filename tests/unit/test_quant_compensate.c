@@ -15,6 +15,7 @@
 enum { OUT = 40, IN = 96, GROUPS = 3, TOKENS = 300, COUNT = OUT * IN };
 
 typedef struct fixture {
+    size_t out; /* OUT, unless the test is about more */
     mq_grid_options options;
     mq_grid grid;
     mq_slab slab;
@@ -23,7 +24,7 @@ typedef struct fixture {
     mq_compensation compensation;
     mq_compensation_work work;
     mq_context *context;
-    float *x, *gram, *weight; /* [TOKENS, IN], [IN, IN], [OUT, IN] */
+    float *x, *gram, *weight; /* [TOKENS, IN], [IN, IN], [out, IN] */
     float diagonal[IN];
 } fixture;
 
@@ -38,7 +39,7 @@ static void fill(fixture *f) {
             f->x[t * IN + i] = common * (1.0f + (float)(i * 7 % 13));
         }
     }
-    for (size_t i = 0; i < COUNT; i++) {
+    for (size_t i = 0; i < f->out * IN; i++) {
         f->weight[i] = (float)(mq_random_unit(&random) + mq_random_unit(&random) - 1.0);
     }
     memset(f->gram, 0, IN * IN * sizeof(float));
@@ -48,29 +49,30 @@ static void fill(fixture *f) {
     }
 }
 
-static void open_fixture(fixture *f, mq_zero_point zero_point, size_t threads) {
+static void open_rows(fixture *f, size_t out, mq_zero_point zero_point, size_t threads) {
     const bool symmetric = zero_point == MQ_ZERO_SYMMETRIC;
-    *f = (fixture){.options = {.width_count = 3,
+    *f = (fixture){.out = out,
+                   .options = {.width_count = 3,
                                .widths = {8, 4, 2},
                                .lambda = {10, 3, 1},
                                .slice_rule = symmetric ? MQ_SLICE_ROUND : MQ_SLICE_TOP,
                                .zero_point = zero_point}};
     const mq_context_options options = {.threads = threads};
     assert_int_equal(mq_context_new(&f->context, &options, NULL), MQ_OK);
-    f->work = (mq_compensation_work){.bytes = mq_nested_compensate_bytes(OUT, IN, GROUPS),
+    f->work = (mq_compensation_work){.bytes = mq_nested_compensate_bytes(out, IN, GROUPS),
                                      .threads = threads};
     for (int pass = 0; pass < 2; pass++) {
         if (pass == 1) {
             assert_int_equal(mq_slab_allocate(&f->slab, "a grid", NULL), MQ_OK);
         }
-        mq_grid_carve(&f->grid, &mq_nested_grid, &f->options, OUT, IN, GROUPS, &f->slab);
-        mq_quantized_carve(&f->quantized, OUT, IN, GROUPS, &f->slab);
-        mq_finish_scratch_carve(&f->scratch, &f->options, OUT, GROUPS, &f->slab);
+        mq_grid_carve(&f->grid, &mq_nested_grid, &f->options, out, IN, GROUPS, &f->slab);
+        mq_quantized_carve(&f->quantized, out, IN, GROUPS, &f->slab);
+        mq_finish_scratch_carve(&f->scratch, &f->options, out, GROUPS, &f->slab);
         mq_compensation_carve(&f->compensation, IN, &f->slab);
         f->work.memory = mq_carve(&f->slab, threads, f->work.bytes);
         f->x = mq_carve(&f->slab, TOKENS, IN * sizeof(float));
         f->gram = mq_carve(&f->slab, IN, IN * sizeof(float));
-        f->weight = mq_carve(&f->slab, OUT, IN * sizeof(float));
+        f->weight = mq_carve(&f->slab, out, IN * sizeof(float));
     }
     fill(f);
     assert_true(mq_compensation_set(&f->compensation, f->gram, f->context));
@@ -80,10 +82,14 @@ static void open_fixture(fixture *f, mq_zero_point zero_point, size_t threads) {
     mq_random_seed(&random, 12, 0);
     mq_nested *nested = f->grid.state;
     for (size_t j = 0; j + 1 < nested->level_count; j++) {
-        for (size_t i = 0; i < COUNT; i++) {
+        for (size_t i = 0; i < out * IN; i++) {
             nested->offset[j][i] = 0.3f * (float)(mq_random_unit(&random) - 0.5);
         }
     }
+}
+
+static void open_fixture(fixture *f, mq_zero_point zero_point, size_t threads) {
+    open_rows(f, OUT, zero_point, threads);
 }
 
 static void close_fixture(fixture *f) {
@@ -300,22 +306,29 @@ static double output_error(const fixture *f) {
     return sum;
 }
 
+static void finish(fixture *f, bool compensated) {
+    if (compensated) {
+        f->scratch.compensation = &f->compensation;
+        f->scratch.work = &f->work;
+        mq_gemm_enter_single();
+    }
+    assert_true(
+        mq_grid_finish(&f->quantized, &f->grid, f->diagonal, f->options.slice_rule, &f->scratch));
+    if (compensated) {
+        mq_gemm_leave_single(f->context);
+    }
+}
+
 static void check_codes(mq_zero_point zero_point) {
     fixture f;
     open_fixture(&f, zero_point, 3);
-    assert_true(
-        mq_grid_finish(&f.quantized, &f.grid, f.diagonal, f.options.slice_rule, &f.scratch));
+    finish(&f, false);
     static uint8_t plain[COUNT], expected[COUNT];
     memcpy(plain, f.quantized.codes, COUNT);
     memcpy(expected, plain, COUNT);
     const double error = output_error(&f);
 
-    f.scratch.compensation = &f.compensation;
-    f.scratch.work = &f.work;
-    mq_gemm_enter_single();
-    assert_true(
-        mq_grid_finish(&f.quantized, &f.grid, f.diagonal, f.options.slice_rule, &f.scratch));
-    mq_gemm_leave_single(f.context);
+    finish(&f, true);
     assert_true(output_error(&f) < 0.6 * error); /* the narrow widths' bits hold the rest */
 
     static double h[IN][IN];
@@ -347,6 +360,29 @@ static void test_symmetric_codes(void **state) {
     check_codes(MQ_ZERO_SYMMETRIC);
 }
 
+/* From 2,048 rows on the pieces that threads work on are larger; the last one is not full. */
+static void test_large_pieces(void **state) {
+    (void)state;
+    enum { ROWS = 2100 };
+    static const size_t rows[] = {0, 127, 128, 2047, 2048, ROWS - 1};
+    fixture f;
+    open_rows(&f, ROWS, MQ_ZERO_FLOAT, 3);
+    finish(&f, false);
+    uint8_t *plain = mq_alloc(ROWS, IN);
+    assert_non_null(plain);
+    memcpy(plain, f.quantized.codes, (size_t)ROWS * IN);
+    finish(&f, true);
+    static double h[IN][IN];
+    damped(h, &f);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t *expected = plain + rows[i] * IN;
+        reference_row(expected, &f, rows[i], h);
+        assert_memory_equal(f.quantized.codes + rows[i] * IN, expected, IN);
+    }
+    mq_free(plain);
+    close_fixture(&f);
+}
+
 static void test_threads(void **state) {
     (void)state;
     static uint8_t codes[2][COUNT];
@@ -354,12 +390,7 @@ static void test_threads(void **state) {
     for (size_t i = 0; i < 2; i++) {
         fixture f;
         open_fixture(&f, MQ_ZERO_FLOAT, i == 0 ? 1 : 3);
-        f.scratch.compensation = &f.compensation;
-        f.scratch.work = &f.work;
-        mq_gemm_enter_single();
-        assert_true(
-            mq_grid_finish(&f.quantized, &f.grid, f.diagonal, f.options.slice_rule, &f.scratch));
-        mq_gemm_leave_single(f.context);
+        finish(&f, true);
         memcpy(codes[i], f.quantized.codes, COUNT);
         memcpy(factor[i], f.compensation.factor, sizeof factor[i]);
         close_fixture(&f);
@@ -380,6 +411,7 @@ int main(void) {
         cmocka_unit_test(test_singular),
         cmocka_unit_test(test_codes),
         cmocka_unit_test(test_symmetric_codes),
+        cmocka_unit_test(test_large_pieces),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
