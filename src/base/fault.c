@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,12 +20,15 @@ enum call {
     CALL_MAP,
     CALL_RENAME,
     CALL_CHMOD,
+    CALL_MKDIR,
+    CALL_LIST,
+    CALL_LOCK,
     CALL_THREAD,
     CALL_COUNT
 };
 
-static const char *const call_names[CALL_COUNT] = {"open", "read",   "write", "fsync",
-                                                   "map",  "rename", "chmod", "thread"};
+static const char *const call_names[CALL_COUNT] = {
+    "open", "read", "write", "fsync", "map", "rename", "chmod", "mkdir", "list", "lock", "thread"};
 
 #define SHORT_COUNT (-1) /* no error number: the call does half of what was asked */
 
@@ -32,9 +36,9 @@ static const struct {
     const char *name;
     int number;
 } fault_names[] = {
-    {"SHORT", SHORT_COUNT}, {"EACCES", EACCES}, {"EAGAIN", EAGAIN}, {"EINVAL", EINVAL},
-    {"EIO", EIO},           {"EMFILE", EMFILE}, {"ENOMEM", ENOMEM}, {"EPERM", EPERM},
-    {"ENOSPC", ENOSPC},     {"EDQUOT", EDQUOT},
+    {"SHORT", SHORT_COUNT}, {"EACCES", EACCES}, {"EAGAIN", EAGAIN}, {"EEXIST", EEXIST},
+    {"EINVAL", EINVAL},     {"EIO", EIO},       {"EMFILE", EMFILE}, {"ENOLCK", ENOLCK},
+    {"ENOMEM", ENOMEM},     {"EPERM", EPERM},   {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT},
 };
 
 typedef struct fault {
@@ -49,6 +53,7 @@ static fault faults[MAX_FAULTS];
 static size_t fault_count;
 static bool misspelled;
 static atomic_size_t calls[CALL_COUNT];
+static atomic_size_t met;
 static pthread_once_t read_once = PTHREAD_ONCE_INIT;
 
 static bool parse_fault(fault *out, const char *text) {
@@ -102,9 +107,12 @@ bool mq_fault_configure(const char *text) {
     for (int i = 0; i < CALL_COUNT; i++) {
         atomic_store(&calls[i], 0);
     }
+    atomic_store(&met, 0);
     misspelled = false;
     return parse_faults(text);
 }
+
+size_t mq_faults_met(void) { return atomic_load(&met); }
 
 /* Counts a call. 0: go on; SHORT_COUNT; or the error number to fail with, which errno is set to. */
 static int next_fault(enum call call) {
@@ -119,6 +127,7 @@ static int next_fault(enum call call) {
     size_t number = atomic_fetch_add(&calls[call], 1) + 1;
     for (size_t i = 0; i < fault_count; i++) {
         if (faults[i].call == call && faults[i].when == number) {
+            atomic_fetch_add(&met, 1);
             if (faults[i].number != SHORT_COUNT) {
                 errno = faults[i].number;
             }
@@ -208,6 +217,20 @@ int mq_sys_rename(const char *from, const char *to, unsigned flags) {
 }
 
 int mq_sys_chmod(int fd, mode_t mode) { return next_fault(CALL_CHMOD) > 0 ? -1 : fchmod(fd, mode); }
+
+int mq_sys_mkdir(const char *path, mode_t mode) {
+    return next_fault(CALL_MKDIR) > 0 ? -1 : mkdir(path, mode);
+}
+
+DIR *mq_sys_open_list(const char *path) { return next_fault(CALL_LIST) > 0 ? NULL : opendir(path); }
+
+const struct dirent *mq_sys_next_listed(DIR *list) {
+    return next_fault(CALL_LIST) > 0 ? NULL : readdir(list);
+}
+
+int mq_sys_lock(int fd, int operation) {
+    return next_fault(CALL_LOCK) > 0 ? -1 : flock(fd, operation);
+}
 
 int mq_sys_thread(pthread_t *out, void *(*work)(void *), void *argument) {
     const int injected = next_fault(CALL_THREAD);

@@ -142,12 +142,15 @@ bool mq_same_disk(const char *a, const char *b);
 
 /* --- faults ----------------------------------------------------------------------------------- */
 
-/* Every system call of this file, and every start of a thread (machine.h), goes through one place
- * that the environment variable MATQUANT_FAULT can make fail, so that tests reach the failures that
- * a healthy machine does not show: "write:N:ENOSPC" (the N-th write fails), "write:N:SHORT" (writes
- * half), "read:N:EIO", "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO", "map:N:ENOMEM",
- * "open:N:EMFILE", "chmod:N:EPERM", "thread:N:EAGAIN"; several joined by commas. Read once, at the
- * first call; with anything else every call fails, as an invalid argument. */
+/* The environment variable MATQUANT_FAULT makes system calls of this file, and starts of a thread
+ * (machine.h), fail, so that tests reach the failures that a healthy machine does not show:
+ * "write:N:ENOSPC" (the N-th write fails), "write:N:SHORT" (writes half), "read:N:EIO",
+ * "read:N:SHORT", "fsync:N:EIO", "rename:N:EIO", "map:N:ENOMEM", "open:N:EMFILE", "chmod:N:EPERM",
+ * "mkdir:N:ENOSPC", "list:N:EIO" (a folder is opened to be listed, or its next entry is read, or
+ * its end is found), "lock:N:ENOLCK", "thread:N:EAGAIN"; several joined by commas. Read once, at
+ * the first call; with anything else every call fails, as an invalid argument. Not reached like
+ * that are calls that ask what is there (those like stat, access, statvfs), wait (poll), advise
+ * (madvise) or remove, and what is opened to be removed. */
 
 /* --- digests ---------------------------------------------------------------------------------- */
 

@@ -14,7 +14,7 @@ static bool is_dots(const char *name) { return strcmp(name, ".") == 0 || strcmp(
 mq_status mq_next_entry(const struct dirent **out, DIR *stream, const char *folder, mq_error *err) {
     do {
         errno = 0; /* which alone tells a failure from the end */
-        *out = readdir(stream);
+        *out = mq_sys_next_listed(stream);
     } while (*out != NULL && is_dots((*out)->d_name));
     return *out != NULL || errno == 0 ? MQ_OK
                                       : mq_fail_errno(err, errno, folder, "list the folder");

@@ -51,7 +51,7 @@ static mq_status check_is_folder(const char *path, mq_error *err) {
 
 /* Whether there is nothing in the folder that the job does not know. */
 static mq_status check_entries(const char *path, mq_keep_knows *knows, mq_error *err) {
-    DIR *stream = opendir(path);
+    DIR *stream = mq_sys_open_list(path);
     if (stream == NULL) {
         return mq_fail_errno(err, errno, path, "list the folder");
     }
@@ -114,7 +114,7 @@ static mq_status lock(mq_keep *keep, bool *gone, mq_error *err) {
     if (fd < 0) {
         return *gone ? MQ_OK : mq_fail_errno(err, errno, keep->path, "open the folder");
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    if (mq_sys_lock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         close(fd);
         return mq_fail_file(err, MQ_ERR_USAGE, keep->path, "another run is at work with it");
     }
@@ -132,7 +132,7 @@ static mq_status lock(mq_keep *keep, bool *gone, mq_error *err) {
 /* Makes the folder, unless it is there, and locks it. */
 static mq_status make_and_lock(bool *made, mq_keep *keep, mq_error *err) {
     for (int i = 0; i < MAX_TRIES; i++) {
-        *made = mkdir(keep->path, 0777) == 0;
+        *made = mq_sys_mkdir(keep->path, 0777) == 0;
         if (!*made && errno != EEXIST) {
             return mq_fail_errno(err, errno, keep->path, "make the folder");
         }
@@ -186,7 +186,7 @@ static bool may_stay(int number) {
 }
 
 bool mq_keep_remove(mq_keep *keep, const char *last) {
-    DIR *stream = opendir(keep->path);
+    DIR *stream = mq_sys_open_list(keep->path);
     bool listed = stream != NULL, removed = true, has_last = false;
     const struct dirent *entry;
     while ((listed = listed && mq_next_entry(&entry, stream, keep->path, NULL) == MQ_OK) &&

@@ -1,7 +1,6 @@
 /* Locks on folders, which the kernel lets go when the process dies. Temporary folders beside an
  * output, those of killed runs and of runs that are at work: a run has its own locked (output.c);
  * who looks takes a lock that others who look can share. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/output.h"
 
 const char mq_suffix_letters[65] =
@@ -29,16 +29,16 @@ bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name) {
 }
 
 static void remove_if_abandoned(const char *path) {
-    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    const int fd = mq_sys_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd >= 0 && mq_sys_lock(fd, LOCK_EX | LOCK_NB) == 0) {
         mq_remove_folder(path);
     }
     mq_folder_unlock(fd);
 }
 
 bool mq_folder_is_abandoned(const char *path) {
-    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    const bool abandoned = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == 0;
+    const int fd = mq_sys_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    const bool abandoned = fd >= 0 && mq_sys_lock(fd, LOCK_SH | LOCK_NB) == 0;
     mq_folder_unlock(fd);
     return abandoned;
 }
@@ -47,12 +47,12 @@ bool mq_folder_is_abandoned(const char *path) {
  * far as anybody can tell. */
 static mq_status is_held(bool *held, const char *path, mq_error *err) {
     *held = false;
-    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    const int fd = mq_sys_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (fd < 0) {
         const bool none = errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == EACCES;
         return none ? MQ_OK : mq_fail_errno(err, errno, path, "open the folder");
     }
-    *held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    *held = mq_sys_lock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     mq_folder_unlock(fd);
     return MQ_OK;
 }
@@ -79,12 +79,12 @@ static mq_status next_leftover(char **out, DIR *stream, const char *parent, cons
 
 mq_status mq_folder_lock(int *lock, const char *path, mq_error *err) {
     const struct timespec step = {.tv_nsec = LOCK_STEP_MS * 1000000L};
-    *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *lock = mq_sys_open(path, O_RDONLY | O_DIRECTORY, 0);
     if (*lock < 0) {
         return MQ_OK;
     }
     int waited = 0;
-    while (flock(*lock, LOCK_EX | LOCK_NB) != 0) {
+    while (mq_sys_lock(*lock, LOCK_EX | LOCK_NB) != 0) {
         const bool is_held = errno == EWOULDBLOCK;
         if (!is_held || waited >= LOCK_PATIENCE_MS) {
             mq_folder_unlock(*lock);
@@ -107,7 +107,7 @@ void mq_folder_unlock(int lock) {
 
 /* Does not fail: that an earlier run's folder stays is no reason not to start. */
 void mq_output_remove_leftovers(const char *parent, const char *base) {
-    DIR *stream = opendir(parent);
+    DIR *stream = mq_sys_open_list(parent);
     if (stream == NULL) {
         return;
     }
@@ -122,7 +122,7 @@ void mq_output_remove_leftovers(const char *parent, const char *base) {
 mq_status mq_output_is_being_made(bool *held, const char *parent, const char *base, const char *own,
                                   mq_error *err) {
     *held = false;
-    DIR *stream = opendir(parent);
+    DIR *stream = mq_sys_open_list(parent);
     if (stream == NULL) {
         return errno == ENOENT
                    ? mq_fail_file(err, MQ_ERR_INPUT, parent, "does not exist; create it first")

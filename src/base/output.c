@@ -106,7 +106,7 @@ static mq_status lock_folder(mq_output *output, bool *taken, mq_error *err) {
                    ? MQ_OK
                    : mq_fail_errno(err, errno, output->path, "open the folder that it is made in");
     }
-    bool locked = flock(output->lock, LOCK_EX | LOCK_NB) == 0;
+    bool locked = mq_sys_lock(output->lock, LOCK_EX | LOCK_NB) == 0;
     struct stat about;
     struct stat locked_about;
     *taken = (!locked && errno == EWOULDBLOCK) || stat(output->folder, &about) != 0 ||
@@ -140,7 +140,7 @@ static mq_status make_folder(mq_output *output, mq_error *err) {
         if (output->folder == NULL) {
             return mq_fail_memory(err, "a path", strlen(output->path));
         }
-        if (mkdir(output->folder, 0777) != 0) {
+        if (mq_sys_mkdir(output->folder, 0777) != 0) {
             if (errno == EEXIST) {
                 continue;
             }

@@ -1,13 +1,11 @@
 /* Names of files, and what is at them. */
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 
 #include "base/fault.h"
 #include "base/file.h"
@@ -162,14 +160,9 @@ static bool list_add(char ***list, size_t *count, const char *name) {
 }
 
 mq_status mq_list_folder(char ***out, size_t *count, const char *folder, mq_error *err) {
-    int fd = mq_sys_open(folder, O_RDONLY | O_DIRECTORY, 0);
-    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    DIR *stream = mq_sys_open_list(folder);
     if (stream == NULL) {
-        int number = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return mq_fail_errno(err, number, folder, "list the folder");
+        return mq_fail_errno(err, errno, folder, "list the folder");
     }
     mq_status status = MQ_OK;
     char **list = NULL;
@@ -181,7 +174,7 @@ mq_status mq_list_folder(char ***out, size_t *count, const char *folder, mq_erro
             break;
         }
         struct stat about;
-        if (fstatat(fd, entry->d_name, &about, 0) == 0 && S_ISREG(about.st_mode) &&
+        if (fstatat(dirfd(stream), entry->d_name, &about, 0) == 0 && S_ISREG(about.st_mode) &&
             !list_add(&list, &found, entry->d_name)) {
             status = mq_fail_memory(err, "a list of files", sizeof *list * (found + 1));
         }

@@ -140,7 +140,7 @@ static mq_status check_replaceable_folder(const char *path, mq_error *err) {
     if (status != MQ_OK) {
         return status;
     }
-    DIR *stream = opendir(path);
+    DIR *stream = mq_sys_open_list(path);
     if (stream == NULL) {
         status = mq_fail_errno(err, errno, path, "list the folder");
     } else {

@@ -4,9 +4,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "base/fault.h"
 #include "base/keep.h"
-#include "temporary.h"
+#include "faulty_folder.h"
 
 static bool knows(const char *name) { return strcmp(name, "a") == 0 || strcmp(name, "b.x") == 0; }
 
@@ -173,12 +172,16 @@ static void test_failures(void **state) {
     const char *path = temporary_path(folder, "kept");
     mq_keep *keep = NULL;
     mq_error err;
-    static const char *const faults[] = {"open:1:EMFILE", "open:2:EMFILE", "fsync:1:EIO"};
+    static const struct {
+        const char *fault;
+        size_t left;
+    } faults[] = {
+        {"mkdir:1:ENOSPC", 0}, {"open:1:EMFILE", 1}, {"open:2:EMFILE", 0}, {"fsync:1:EIO", 0}};
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        assert_true(mq_fault_configure(faults[i]));
+        assert_true(mq_fault_configure(faults[i].fault));
         assert_int_equal(mq_keep_open(&keep, path, knows, &err), MQ_ERR_MACHINE);
         assert_true(mq_fault_configure(NULL));
-        assert_int_equal(temporary_entries(folder->path), i == 0 ? 1 : 0);
+        assert_int_equal(temporary_entries(folder->path), faults[i].left);
         rmdir(path);
     }
     mq_status status = MQ_ERR_MACHINE;
@@ -191,19 +194,84 @@ static void test_failures(void **state) {
     mq_keep_close(keep);
 }
 
+static mq_status open_kept(const char *path, mq_error *err) {
+    mq_keep *keep = NULL;
+    const mq_status status = mq_keep_open(&keep, path, knows, err);
+    mq_keep_close(keep);
+    return status;
+}
+
+static void test_what_cannot_be_looked_through(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_path(folder, "kept");
+    assert_int_equal(mkdir(path, 0777), 0);
+    temporary_write(folder, "kept/a", "1", 1);
+    temporary_write(folder, "kept/c", "1", 1);
+    assert_true(never_goes_on(open_kept, path, "mkdir", "EIO") > 0);
+    assert_true(never_goes_on(open_kept, path, "open", "EMFILE") > 0);
+    assert_true(never_goes_on(open_kept, path, "list", "EIO") > 0);
+    assert_true(never_goes_on(check, path, "list", "EIO") > 0);
+    assert_int_equal(temporary_entries(path), 2);
+}
+
+/* The last file goes only when all others have gone: not when the list of them has broken off. */
+static void test_the_last_file_stays_for_the_next_run(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_path(folder, "kept");
+    mq_keep *keep = NULL;
+    mq_error err;
+    size_t n = 1;
+    for (bool met = true; met; n++) {
+        assert_int_equal(mq_keep_open(&keep, path, knows, &err), MQ_OK);
+        const char *last = temporary_write(folder, "kept/a", "1", 1);
+        temporary_write(folder, "kept/b.x", "1", 1);
+        fault_begin("list", n, "EIO");
+        const bool removed = mq_keep_remove(keep, "a");
+        met = fault_end();
+        assert_int_equal(removed, !met);
+        assert_int_equal(mq_path_exists(last), met);
+        mq_keep_close(keep);
+    }
+    assert_true(n > 5); /* opened, two files, and the end */
+    assert_false(mq_path_exists(path));
+}
+
+/* What is no failure: a file system that knows no locks, and a folder that was there and has gone.
+ */
+static void test_what_can_be_done_without(void **state) {
+    temporary *folder = *state;
+    const char *path = temporary_path(folder, "kept");
+    static const char *const faults[] = {"lock:1:ENOLCK", "mkdir:1:EEXIST"};
+    mq_keep *keep = NULL;
+    mq_error err;
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        assert_true(mq_fault_configure(faults[i]));
+        assert_int_equal(mq_keep_open(&keep, path, knows, &err), MQ_OK);
+        assert_true(fault_end());
+        assert_true(mq_keep_remove(keep, NULL));
+        mq_keep_close(keep);
+        assert_int_equal(temporary_entries(folder->path), 0);
+    }
+    fault_begin("lock", 1, "EAGAIN");
+    assert_int_equal(mq_keep_open(&keep, path, knows, &err), MQ_ERR_USAGE);
+    assert_true(fault_end());
+    assert_non_null(strstr(err.message, "another run"));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_comes_and_goes, temporary_setup, temporary_teardown),
-        cmocka_unit_test_setup_teardown(test_foreign_things_stay, temporary_setup,
-                                        temporary_teardown),
-        cmocka_unit_test_setup_teardown(test_one_run_at_a_time, temporary_setup,
-                                        temporary_teardown),
-        cmocka_unit_test_setup_teardown(test_through_a_link, temporary_setup, temporary_teardown),
-        cmocka_unit_test_setup_teardown(test_folders_that_stay, temporary_setup,
-                                        temporary_teardown),
-        cmocka_unit_test_setup_teardown(test_two_runs_that_make_and_remove_it, temporary_setup,
-                                        temporary_teardown),
-        cmocka_unit_test_setup_teardown(test_failures, temporary_setup, temporary_teardown),
+        TEST(test_comes_and_goes),
+        TEST(test_foreign_things_stay),
+        TEST(test_one_run_at_a_time),
+        TEST(test_through_a_link),
+        TEST(test_folders_that_stay),
+        TEST(test_two_runs_that_make_and_remove_it),
+        TEST(test_failures),
+        TEST(test_what_cannot_be_looked_through),
+        TEST(test_the_last_file_stays_for_the_next_run),
+        TEST(test_what_can_be_done_without),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

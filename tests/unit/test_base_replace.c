@@ -117,6 +117,51 @@ static void what_is_write_protected_is_not_replaced(void **state) {
     assert_int_equal(temporary_entries(folder->path), 3);
 }
 
+static mq_status begin_anew(const char *path, mq_error *err) {
+    mq_output *output = NULL;
+    const mq_status status = mq_output_begin(&output, path, true, err);
+    mq_output_discard(output);
+    return status;
+}
+
+static mq_status check_anew(const char *path, mq_error *err) {
+    return mq_output_check(path, true, err);
+}
+
+/* What breaks off is not taken for the whole of it. */
+static void what_cannot_be_looked_through_is_not_replaced(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    const char *theirs = temporary_write(folder, "out/notes", "mine", 4);
+    static const char *const calls[][2] = {{"list", "EIO"}, {"open", "EMFILE"}, {"read", "EIO"}};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        assert_true(never_goes_on(begin_anew, path, calls[i][0], calls[i][1]) > 0);
+        assert_true(never_goes_on(check_anew, path, calls[i][0], calls[i][1]) > 0);
+        assert_file(theirs, "mine");
+        assert_int_equal(temporary_entries(folder->path), 2);
+    }
+}
+
+/* What a killed run has left in it is no hindrance, but where the file system knows no locks nobody
+ * can tell that it was one. */
+static void what_may_be_at_work_is_not_replaced(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    assert_int_equal(mkdir(temporary_path(folder, "out/.pieces.matquant-aB3_-z"), 0777), 0);
+    fault_begin("lock", 1, "ENOLCK");
+    assert_int_equal(mq_output_check(path, true, &err), MQ_ERR_USAGE);
+    assert_true(fault_end());
+    assert_string_equal(err.message, holds(".pieces.matquant-aB3_-z"));
+    assert_int_equal(run(path, source, true, &err), MQ_OK);
+    assert_written(path);
+}
+
 /* --- while the output was made ---------------------------------------------------------------- */
 
 /* Neither what appeared nor what was made is lost: not even to the next run. */
@@ -242,6 +287,8 @@ int main(void) {
         TEST(what_is_not_ours_is_not_replaced),
         TEST(a_file_that_we_do_not_write_is_not_lost),
         TEST(what_is_write_protected_is_not_replaced),
+        TEST(what_cannot_be_looked_through_is_not_replaced),
+        TEST(what_may_be_at_work_is_not_replaced),
         TEST(what_appears_meanwhile_is_kept),
         TEST(what_appears_in_the_old_output_is_kept),
         TEST(what_cannot_be_put_in_place_is_kept),
