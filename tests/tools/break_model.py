@@ -276,6 +276,7 @@ DEFECTS = {
     "nan": put(WEIGHT, 1000, math.nan),
     "infinity": put(WEIGHT, 1001, math.inf),
     "nan-norm": put("model.norm.weight", 3, math.nan),
+    "huge-norm": put("layers.1.input_layernorm.weight", 3, 3e38),
     "missing-tensor": header(lambda c: c.remove(WEIGHT)),
     "missing-norm": header(lambda c: c.remove("layers.2.input_layernorm.weight")),
     "integer-weight": set_field(WEIGHT, "dtype", "I16"),
