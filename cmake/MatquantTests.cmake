@@ -14,7 +14,7 @@ set(matquant_short_model ${CMAKE_CURRENT_BINARY_DIR}/tests/short-model)
 # Tests start Python hundreds of times. Where python3 is a script that looks for the interpreter (pyenv's), which takes
 # longer than what is asked of it, they find that interpreter itself first in PATH; with nothing but the standard library.
 set(matquant_python_folder ${CMAKE_CURRENT_BINARY_DIR}/tests/bin)
-set(matquant_test_path PATH=path_list_prepend:${matquant_python_folder})
+set(matquant_test_changes PATH=path_list_prepend:${matquant_python_folder})
 file(REMOVE ${matquant_python_folder}/python3)
 execute_process(COMMAND python3 -c "import os, sys; print(os.path.realpath(sys.executable))"
     OUTPUT_VARIABLE matquant_python OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
@@ -31,6 +31,12 @@ exec python3 \"$@\"
 ")
     file(CHMOD ${matquant_python_folder}/python3
         PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+endif()
+
+# A sanitizer's error is no status that a test of the command line waits for, 1 among them. What else is set there counts, too.
+if(MATQUANT_SANITIZE)
+    list(APPEND matquant_test_changes
+        ASAN_OPTIONS=path_list_append:exitcode=99 UBSAN_OPTIONS=path_list_append:exitcode=99)
 endif()
 
 # Unit tests that take longest, and about how many seconds: a checkout that has run none yet starts them first. Where
@@ -116,7 +122,7 @@ function(matquant_unit_test name source)
             MATQUANT_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}")
         add_test(NAME unit.${name} COMMAND ${name})
         set_tests_properties(unit.${name} PROPERTIES TIMEOUT 600 LABELS unit
-            ENVIRONMENT "${matquant_test_environment}" ENVIRONMENT_MODIFICATION "${matquant_test_path}")
+            ENVIRONMENT "${matquant_test_environment}" ENVIRONMENT_MODIFICATION "${matquant_test_changes}")
         set(costs ${matquant_unit_costs})
         list(FILTER costs INCLUDE REGEX "^${name} ")
         if(costs MATCHES " ([0-9]+)$")
@@ -219,7 +225,7 @@ foreach(name IN ITEMS compare tables)
     add_test(NAME bench.${name} COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/tests/bench/${name}.py
         ${CMAKE_CURRENT_SOURCE_DIR}/scripts)
     set_tests_properties(bench.${name} PROPERTIES LABELS bench TIMEOUT 60 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1
-        ENVIRONMENT_MODIFICATION "${matquant_test_path}")
+        ENVIRONMENT_MODIFICATION "${matquant_test_changes}")
 endforeach()
 
 # --- structure -------------------------------------------------------------------------------------------------
@@ -282,7 +288,7 @@ function(matquant_cli_test case script)
         MATQUANT_SHORT_MODEL=${matquant_short_model}
         MATQUANT_SANITIZED=$<BOOL:${MATQUANT_SANITIZE}>)
     set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 300 SKIP_RETURN_CODE 77
-        ENVIRONMENT "${environment}" ENVIRONMENT_MODIFICATION "${matquant_test_path}")
+        ENVIRONMENT "${environment}" ENVIRONMENT_MODIFICATION "${matquant_test_changes}")
     file(STRINGS ${script} settings REGEX "^# (timeout|cost|provides|needs): ")
     foreach(setting IN LISTS settings)
         string(REGEX MATCH "^# ([a-z]+): +(.*)$" matched "${setting}")

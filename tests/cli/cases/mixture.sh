@@ -38,11 +38,14 @@ rm -r all
 # Readers of their own find the same; those that are told otherwise do not.
 run 0 python3 "$tools/read_mlx.py" "$master" mlx 2 $first "$second"
 run 1 python3 "$tools/read_mlx.py" "$master" mlx 2 $first
+expect_err '^read_mlx\.py: README\.md does not say what this is$'
 run 1 python3 "$tools/read_mlx.py" "$master" mlx 2
+expect_err '^read_mlx\.py: README\.md does not say what this is$'
 run 0 python3 "$tools/read_plain.py" "$master" plain 2 F32 $first "$second"
 run 0 matquant slice "$master" -o gptq --bits 2 --layer-bits $first --layer-bits "$second" --format gptq -q
 run 0 python3 "$tools/read_integer.py" "$master" gptq 2 $first "$second"
 run 1 python3 "$tools/read_integer.py" "$master" gptq 2 $first
+expect_err '^read_integer\.py: README\.md does not say what this is$'
 
 # Norms of a block have its layers' width, wherever they are read.
 run 0 matquant eval "$master" --bits 2 --layer-bits '\.[0-2]\.=4' $text --json

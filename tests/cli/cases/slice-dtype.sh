@@ -45,6 +45,7 @@ for type in bf16 f16 f32; do
     expect_out '^problems +0$'
 done
 run 1 python3 "$tools/read_mlx.py" mlx mlx-bf16 4
+expect_err '^read_mlx\.py: config\.json has something else changed$'
 expect_same mlx-own/model.safetensors mlx-f32/model.safetensors
 run 0 matquant slice mlx -o report --bits 4 --dtype bf16 --json
 expect_out '"tensor":.*"model.embed_tokens.weight"'

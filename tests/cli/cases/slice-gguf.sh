@@ -9,6 +9,7 @@ for bits in 4 5; do
     expect_out '^[1-9][0-9]* numbers are the same$'
 done
 run 1 python3 "$tools/read_gguf.py" "$master" s5.gguf 4
+expect_err '^read_gguf\.py: the model card does not say what this is$'
 
 # 8 bits have no offset there: the difference that is reported is the one that is found.
 run 0 matquant slice "$master" -o s8.gguf --bits 8 --format gguf --json
@@ -56,6 +57,7 @@ expect_err "^matquant: warning: 36 layers such as .*; they take 4 bits, no large
 expect_err '^matquant: warning: 6 layers such as model\.layers\.[0-5]\.mlp\.up_proj have rows of 128 .* instead of [0-9.]*$'
 run 0 python3 "$tools/read_gguf.py" "$master" exact.gguf 2 .=4 up_proj=2
 run 1 python3 "$tools/read_gguf.py" "$master" exact.gguf 2 .=4
+expect_err '^read_gguf\.py: the model card does not say what this is$'
 rm exact.gguf
 
 # --dtype: plain weights, of any width; exact in f32.

@@ -24,6 +24,7 @@ holds compressed-tensors 8 3e-5
 holds compressed-tensors 4 1e-2
 holds compressed-tensors 5 3e-3
 run 1 python3 "$tools/read_integer.py" "$master" gptq-4 3
+expect_err '^read_integer\.py: other settings$'
 
 # What costs much is said where it is done, and what to do about it.
 run 0 matquant slice "$master" -o warned --bits 3 --format gptq

@@ -10,6 +10,7 @@ done
 run 0 matquant slice "$FIXTURES/master/m" -o s3 --bits 3
 run 0 python3 "$tools/read_mlx.py" "$FIXTURES/master/m" s3 3
 run 1 python3 "$tools/read_mlx.py" "$FIXTURES/master/m" s3 4
+expect_err '^read_mlx\.py: bits are not the width '
 
 # What inspect says of a width is the size of its slice.
 run 0 matquant inspect "$FIXTURES/master/m" --json

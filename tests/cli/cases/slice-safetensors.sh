@@ -9,6 +9,7 @@ for type in bf16 f16 f32; do
     expect_out '^[1-9][0-9]* weights and [1-9][0-9]* other tensors are the same$'
 done
 run 1 python3 "$tools/read_plain.py" "$master" f16 4 F16
+expect_err '^read_plain\.py: README\.md does not say what this is$'
 
 # The source's own type unless another is named; what rounding costs is said, and nothing where it costs nothing.
 run 0 matquant slice "$master" -o own --bits 4 --format safetensors --json
