@@ -126,7 +126,8 @@ static void failing_system_calls(void **state) {
         const char *call, *error;
         bool harmless; /* a short read or write is carried on */
         size_t at_least;
-        size_t kept; /* that come when the slice is complete */
+        size_t kept; /* that come when the slice is complete, at least: where a file system knows
+                        no RENAME_NOREPLACE, renaming is two calls */
     } faults[] = {{"write", "ENOSPC", false, 10, 0}, {"write", "SHORT", true, 10, 0},
                   {"fsync", "EIO", false, 3, 2},     {"rename", "EIO", false, 1, 1},
                   {"open", "EMFILE", false, 5, 2},   {"map", "ENOMEM", false, 1, 0},
@@ -166,7 +167,7 @@ static void failing_system_calls(void **state) {
             }
         }
         assert_true(faults[i].harmless || failed >= faults[i].at_least);
-        assert_int_equal(kept, faults[i].kept);
+        assert_true(kept >= faults[i].kept && (faults[i].kept > 0 || kept == 0));
     }
     mq_free(reference);
     mq_free(master);
