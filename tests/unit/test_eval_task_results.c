@@ -143,7 +143,8 @@ static const char demo_items[] =
 static void test_evaluate(void **state) {
     temporary *folder = *state;
     const char *path = temporary_write(folder, "demo.jsonl", demo_items, strlen(demo_items));
-    const char *const files[] = {path, path};
+    const char *other = temporary_write(folder, "other.jsonl", demo_items, strlen(demo_items));
+    const char *const files[] = {path, other};
     mq_eval_options options = mq_eval_defaults();
     options.model = MATQUANT_DATA_DIR "/demo-model";
     options.tasks = files;

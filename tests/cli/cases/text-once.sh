@@ -12,9 +12,9 @@ assert value == hashlib.sha256(open(text, "rb").read()).hexdigest(), value
 PY
 }
 small="--samples 2 --seq-len 32 --epochs 1 --group-size 32 --no-refit -q"
-mkfifo pipe
-cat "$DATA/demo-calib.jsonl.gz" >pipe &
-run 0 matquant quantize "$model" -o m --calib pipe $small # gzipped JSON lines by its content: a text as it is
+mkfifo pipe pipe.jsonl
+cat "$DATA/demo-calib.jsonl.gz" >pipe.jsonl &
+run 0 matquant quantize "$model" -o m --calib pipe.jsonl $small # gzipped by its content
 wait
 digest m "$DATA/demo-calib.jsonl.gz" calibration files 0 sha256 || fail "not the digest of what came through the pipe"
 cat "$DATA/demo-eval.txt" >pipe &
@@ -36,8 +36,8 @@ PY
 {
     mv others/* replaced
     cat "$DATA/demo-calib.jsonl.gz"
-} >pipe &
-run 0 matquant quantize replaced -o m2 --calib pipe $small
+} >pipe.jsonl &
+run 0 matquant quantize replaced -o m2 --calib pipe.jsonl $small
 wait
 expect_same m/model.safetensors m2/model.safetensors
 for file in 0:model.safetensors 1:config.json 2:tokenizer.json; do
