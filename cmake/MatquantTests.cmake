@@ -264,7 +264,7 @@ if(TARGET matquant)
     endif()
     add_test(NAME structure.install COMMAND ${CMAKE_COMMAND} -D BUILD=${CMAKE_CURRENT_BINARY_DIR}
         -D SOURCE=${CMAKE_CURRENT_SOURCE_DIR} -D WORK=${structure_work}/install -D VERSION=${PROJECT_VERSION}
-        -D COMPILER=${CMAKE_C_COMPILER} -D FLAGS=${install_flags} -D LIBDIR=${CMAKE_INSTALL_LIBDIR}
+        -D COMPILER=${CMAKE_C_COMPILER} -D FLAGS=${install_flags} -D LIBDIR=${CMAKE_INSTALL_LIBDIR} -D NM=${CMAKE_NM}
         -P ${structure}/install.cmake)
     add_test(NAME structure.man_page COMMAND ${CMAKE_COMMAND} -D PROGRAM=$<TARGET_FILE:matquant>
         -D PAGE=${CMAKE_CURRENT_SOURCE_DIR}/docs/matquant.1 -P ${structure}/man-page.cmake)
