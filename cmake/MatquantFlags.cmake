@@ -3,6 +3,7 @@
 option(MATQUANT_WERROR "Warnings are errors (on in CI)" OFF)
 option(MATQUANT_SANITIZE "Build with the address and undefined behaviour sanitizers" OFF)
 option(MATQUANT_COVERAGE "Build with coverage counters (gcov)" OFF)
+option(MATQUANT_FUZZ "Build tests/fuzz for libFuzzer (clang; see tests/fuzz/fuzz.sh)" OFF)
 
 set(CMAKE_C_STANDARD 17)
 set(CMAKE_C_STANDARD_REQUIRED ON)
@@ -39,6 +40,9 @@ endif()
 if(MATQUANT_COVERAGE)
     target_compile_options(matquant_flags INTERFACE --coverage -fprofile-update=atomic)
     target_link_options(matquant_flags INTERFACE --coverage)
+endif()
+if(MATQUANT_FUZZ)
+    target_compile_options(matquant_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 # A file whose name ends in an instruction set is compiled for it; whoever calls it has asked the processor first.

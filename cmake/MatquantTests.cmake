@@ -1,5 +1,5 @@
-# Programs that are linked with a part of the layers: tests/unit/test_*.c (one CTest test each), and those of
-# tests/bench and tests/tools, which are built with everything so that they stay alive, and run by hand.
+# Programs that are linked with a part of the layers: tests/unit/test_*.c and tests/fuzz/fuzz_*.c (one CTest test each), and those
+# of tests/bench and tests/tools, which are built with everything so that they stay alive, and run by hand.
 #
 # The first line of the file says the highest layer it needs, /* layer: tensor */: it is linked with that layer and
 # those below it only, so that a lower layer can be tested while an upper one does not compile. `layer: cli` links
@@ -226,6 +226,27 @@ foreach(name IN ITEMS compare tables)
         ${CMAKE_CURRENT_SOURCE_DIR}/scripts)
     set_tests_properties(bench.${name} PROPERTIES LABELS bench TIMEOUT 60 ENVIRONMENT PYTHONDONTWRITEBYTECODE=1
         ENVIRONMENT_MODIFICATION "${matquant_test_changes}")
+endforeach()
+
+# --- fuzz ------------------------------------------------------------------------------------------------------
+
+# fuzz_NAME.c with libFuzzer's main; without libFuzzer with one that goes through seeds/NAME, as the test fuzz.NAME.
+file(GLOB fuzz_targets CONFIGURE_DEPENDS tests/fuzz/fuzz_*.c)
+foreach(source IN LISTS fuzz_targets)
+    get_filename_component(name ${source} NAME_WE)
+    string(REGEX REPLACE "^fuzz_" "" subject ${name})
+    file(GLOB seeds CONFIGURE_DEPENDS tests/fuzz/seeds/${subject}/*)
+    matquant_layer_program(${name} ${source})
+    if(TARGET ${name})
+        set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/tests/fuzz)
+        if(MATQUANT_FUZZ)
+            target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+        else()
+            target_sources(${name} PRIVATE tests/fuzz/driver.c)
+        endif()
+        add_test(NAME fuzz.${subject} COMMAND ${name} ${seeds})
+        set_tests_properties(fuzz.${subject} PROPERTIES LABELS fuzz TIMEOUT 60 ENVIRONMENT "${matquant_test_environment}")
+    endif()
 endforeach()
 
 # --- structure -------------------------------------------------------------------------------------------------

@@ -1,23 +1,25 @@
 #!/bin/sh
-# Builds fuzz_safetensors with clang's libFuzzer and runs it: tests/fuzz/fuzz.sh [SECONDS] [CORPUS]
+# Lets clang's libFuzzer look for safetensors files that our reader goes wrong with, under the address and undefined behaviour
+# sanitizers:
+#
+#   tests/fuzz/fuzz.sh [SECONDS] [CORPUS]
+#
+# It begins with the files of seeds/safetensors and those of CORPUS, a folder, into which it puts what it finds of interest
+# (default: nothing is kept). SECONDS is 60 by default. A file that something goes wrong with is left in the current folder.
+#
+# Needs, beyond what scripts/setup.sh installs, Debian's packages clang, libomp-dev and libclang-rt-dev (where there is none of
+# that name, what it holds comes with clang). Builds in build/fuzz.
 set -eu
-cd "$(dirname "$0")/../.."
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 seconds=${1:-60}
-build=$(mktemp -d)
-trap 'rm -rf "$build"' EXIT
-corpus=${2:-$build/corpus}
+own=$(mktemp -d)
+trap 'rm -rf "$own"' EXIT
+corpus=${2:-$own}
 mkdir -p "$corpus"
-# Two files to begin with: nothing, and one tensor of two halves.
-printf '\2\0\0\0\0\0\0\0{}' > "$corpus/empty"
-printf '\70\0\0\0\0\0\0\0{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}  \1\2\3\4' > "$corpus/halves"
-simd=
-if [ "$(uname -m)" = x86_64 ]; then
-    simd='-mavx2 -mfma -mf16c src/tensor/dtype_avx2.c'
-fi
-modules='libcjson libmd zlib'
-# shellcheck disable=SC2046,SC2086
-clang -g -O1 -std=c17 -D_GNU_SOURCE -Isrc -Iinclude $simd -fsanitize=fuzzer,address,undefined \
-    $(pkg-config --cflags $modules) -o "$build/fuzz" tests/fuzz/fuzz_safetensors.c \
-    src/base/*.c src/tensor/dtype.c src/tensor/safetensors_header.c src/tensor/safetensors_read.c \
-    $(pkg-config --libs $modules) -lm
-"$build/fuzz" -max_len=4096 -max_total_time="$seconds" -print_final_stats=1 "$corpus"
+(
+    cd "$root"
+    cmake --preset clang -B build/fuzz -D CMAKE_BUILD_TYPE=Debug -D MATQUANT_SANITIZE=ON -D MATQUANT_FUZZ=ON
+    cmake --build build/fuzz --target fuzz_safetensors
+)
+"$root/build/fuzz/tests/fuzz/fuzz_safetensors" -max_len=4096 -max_total_time="$seconds" -print_final_stats=1 \
+    "$corpus" "$root/tests/fuzz/seeds/safetensors"

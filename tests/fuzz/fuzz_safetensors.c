@@ -1,14 +1,13 @@
-/* Opens any bytes as a safetensors file and touches all that the reader lets through. fuzz.sh
- * builds and runs it. */
+/* layer: tensor */
+/* Opens any bytes as a safetensors file and touches all that the reader lets through. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "target.h"
 #include "tensor/safetensors.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void touch(const mq_tensor_info *info) {
     unsigned sum = 0;
