@@ -135,7 +135,12 @@ peers_environment() {
     python=$venv/bin/python
     found='import importlib.util as u, sys; sys.exit(not (u.find_spec("auto_round") and u.find_spec("llmcompressor")))'
     if ! "$python" -c "$found" 2>/dev/null; then
-        [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$venv"
+        # shellcheck source=scripts/venv-lib.sh
+        . "$1/scripts/venv-lib.sh"
+        why=$(make_venv "$venv") || {
+            echo "$0: $why" >&2
+            exit 2
+        }
         # Before the packages that need it: else pip takes the build with CUDA, several GB.
         # shellcheck disable=SC2086  # a list of words
         "$python" -m pip install --quiet ${MATQUANT_TORCH:-torch==2.13.0}

@@ -49,10 +49,9 @@ fi
 [ ! -e "$out" ] || die "$out exists and holds no model"
 
 venv=${MATQUANT_VENV:-$root/models/.venv}
-if [ ! -x "$venv/bin/python" ]; then
-    mkdir -p "$(dirname "$venv")"
-    "${PYTHON:-python3}" -m venv "$venv" || die "cannot make a virtual environment in $venv"
-fi
+# shellcheck source=scripts/venv-lib.sh
+. "$root/scripts/venv-lib.sh"
+why=$(make_venv "$venv") || die "$why"
 python=$venv/bin/python
 "$python" -m pip install --quiet -r "$root/scripts/requirements-models.txt" ||
     die "pip cannot install scripts/requirements-models.txt"

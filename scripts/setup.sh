@@ -5,9 +5,9 @@ set -eu
 
 packages="cmake ninja-build gcc g++ pkg-config libopenblas-dev libcjson-dev zlib1g-dev libpcre2-dev
     libutf8proc-dev libmd-dev libcmocka-dev python3 clang-format"
-# matquant builds without these (README.md says what libdnnl-dev is for; a test makes a locale); not being able to install them is
-# no error.
-optional="libdnnl-dev locales"
+# matquant builds without these (README.md says what libdnnl-dev is for; a test makes a locale; scripts that need Python packages
+# make virtual environments); not being able to install them is no error.
+optional="libdnnl-dev locales python3-venv"
 
 installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]

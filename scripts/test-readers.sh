@@ -66,7 +66,9 @@ install='python=$1 list=$2; shift 2
     pip "$@" && pip --no-cache-dir --force-reinstall --no-deps "$(grep ^llama-cpp-python "$list")" && pip -r "$list" "$@"'
 list=$root/scripts/requirements-readers.txt
 if ! "$venv/bin/python" -c "$found" "$list" 2>/dev/null; then
-    [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv" || skip "no virtual environment can be made"
+    # shellcheck source=scripts/venv-lib.sh
+    . "$root/scripts/venv-lib.sh"
+    why=$(make_venv "$venv") || skip "$why"
     # In the background, so that who ends this script ends the installing, too: timeout passes it on to all of it.
     # shellcheck disable=SC2086 # the last may be several words
     CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="${CMAKE_ARGS:-$llama}" timeout "${SETUP_LIMIT:-15m}" sh -c "$install" \
