@@ -20,14 +20,16 @@
 # RESULTS     a Markdown file (tests/bench/READERS.md) whose tables are written anew, for the masters of this run
 # ROWS        a file that keeps the rows, so that several runs (say, with fewer TOKENS for a slow reader) make one section
 # BUILD       the build (default: build/release)
+# LIMIT       seconds after which no reader begins with another slice; those left are named, and no failure (default: none)
+# SLICE_LIMIT seconds that a slice may take with a reader; to take longer is a failure (default: none)
 #
 # The readers come from the Python package index, once, into ~/.cache/matquant/readers-venv, where .ci/run has them, too
 # (XDG_CACHE_HOME: another ~/.cache; MATQUANT_READERS_VENV: another place); llama-cpp-python is compiled with OpenBLAS, in a
 # few minutes. MATQUANT_TORCH is what pip is given for PyTorch (default: torch==2.13.0), to name its CPU build where that
 # takes more. SETUP_LIMIT (default: 15m) bounds that.
 #
-# Prints a line for each comparison. Ends with 0; with 1 if one is out of its bounds; with 77 and "skipped: ..." if the
-# readers could not be installed.
+# Prints a line for each comparison. Ends with 0; with 1 if one is out of its bounds or could not be made, also when this is told
+# to end; with 77 and "skipped: ..." if the readers could not be installed.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -85,11 +87,14 @@ if [ -n "$only_install" ]; then
     exit
 fi
 
+until=${LIMIT:+$(($(date +%s) + LIMIT))}
 work=$(mktemp -d "${TMPDIR:-/tmp}/test-readers.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT
-failed=0
-trap '[ $failed = 0 ] || exit 1; skip "ended before all readers were tried; those before agreed"' TERM
+# where: what test_readers.py has begun to read and not come to the end of.
+where() {
+    [ ! -e "$work/reading" ] || printf ' in %s' "$(cat "$work/reading")"
+}
+trap 'echo "test-readers: told to end$(where)"; exit 1' HUP INT TERM
 
 # quantize MODEL NAME GROUP_SIZE OPTION...: a master of that name.
 quantize() {
@@ -130,15 +135,21 @@ else
     done
 fi
 
+failed=0
 for reader in ${READERS:-safetensors mlx gguf compressed-tensors gptq}; do
+    rm -f "$work/reading"
     "$venv/bin/python" "$root/scripts/test_readers.py" "$reader" "$@" --build "$build" --work "$work" \
         --text "${TEXT:-$root/data/demo-eval.txt}" --rows "${ROWS:-$work/rows}" \
-        --windows "${WINDOWS:-4}" --tokens "${TOKENS:-256}" 2>"$work/log" || {
-        echo "test-readers: $reader ended with $?; its last words:"
+        --windows "${WINDOWS:-4}" --tokens "${TOKENS:-256}" --until "${until:-inf}" \
+        --slice-limit "${SLICE_LIMIT:-0}" 2>"$work/log" || {
+        echo "test-readers: $reader ended with $?$(where); its last words:"
         failed=1
         tail -n 25 "$work/log"
     }
 done
+if [ -s "$work/left" ]; then
+    echo "test-readers: $LIMIT seconds were over; slices not read: $(wc -l <"$work/left"), from $(head -n 1 "$work/left") on"
+fi
 if [ -n "${RESULTS:-}" ]; then
     "$venv/bin/python" "$root/scripts/readers_table.py" "${ROWS:-$work/rows}" "$RESULTS" \
         "$("$build/matquant" --version | head -n 1)"

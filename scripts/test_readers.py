@@ -2,7 +2,7 @@
 """Does the program that a slice was written for compute what matquant computes? Called by test-readers.sh.
 
     test_readers.py READER MASTER R,R... [MASTER R,R...]... --build FOLDER --work FOLDER --text FILE --rows FILE
-                    [--tokens N] [--windows N]
+                    [--tokens N] [--windows N] [--until TIME] [--slice-limit SECONDS]
 
 READER is mlx, gguf, compressed-tensors, gptq or safetensors; R are the widths, R+PATTERN=R one with layers of another. Slices
 are cut, loaded by their reader, and compared with matquant's logits (float32) of the numbers that the file holds. Where a
@@ -55,15 +55,19 @@ Perplexity of so few tokens says less where arithmetic is coarse: the number beh
 a window they share what attention reads, so it is rather more.
 
 A row is printed for each, and appended to --rows as JSON. A width that a format refuses is a row, too, and so is arithmetic
-that a model's numbers overflow.
+that a model's numbers overflow. After --until (seconds since 1970) no slice is begun; those that are left are printed, and
+appended to the file `left` in --work. One that takes longer than --slice-limit (0: none) ends this program. The one that is
+being read is named in the file `reading` in --work, which stays if this program does not come to its end.
 """
 import argparse
+import faulthandler
 import json
 import math
 import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 
@@ -431,6 +435,24 @@ class Test:
             self.run_gptq(bits, output, cost)
 
 
+def in_time(options, test, widths):
+    """Those of the widths that there is time for, each to be read before the next is asked for."""
+    reading = options.work / "reading"
+    for bits in widths.split(","):
+        name = "%s, %s, int%s" % (test.model, options.reader, bits)
+        if time.time() > options.until:
+            print("  int%s not read: no time is left" % bits, file=test.rows, flush=True)
+            with open(options.work / "left", "a") as left:
+                left.write(name + "\n")
+            continue
+        reading.write_text(name)
+        if options.slice_limit > 0:
+            faulthandler.dump_traceback_later(options.slice_limit, file=test.rows, exit=True)  # out of any library
+        yield bits
+        faulthandler.cancel_dump_traceback_later()
+        reading.unlink()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("reader", choices=READERS)
@@ -439,6 +461,8 @@ def main():
         parser.add_argument("--" + name, type=pathlib.Path, required=True)
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument("--until", type=float, default=math.inf)
+    parser.add_argument("--slice-limit", type=float, default=0)
     options = parser.parse_args()
     rows = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # some readers talk on stdout
@@ -446,7 +470,7 @@ def main():
     for master, widths in zip(options.masters[::2], options.masters[1::2]):
         test = Test(options, master, rows)
         print("%s, %s:" % (test.model, options.reader), file=rows, flush=True)
-        for bits in widths.split(","):
+        for bits in in_time(options, test, widths):
             test.run(bits)
         failed |= test.failed
     sys.stderr.flush()
