@@ -8,9 +8,18 @@
 extern "C" {
 #endif
 
+/* Whether a source's files of weights are those that were quantized. */
+typedef enum mq_verify_weights {
+    MQ_WEIGHTS_UNKNOWN, /* not asked, or it cannot be told: the provenance has no digests of them,
+                           or they are called otherwise there */
+    MQ_WEIGHTS_SAME,
+    MQ_WEIGHTS_OTHER
+} mq_verify_weights;
+
 typedef struct mq_verify_report {
-    size_t tensors, bytes; /* checked */
-    size_t compared;       /* tensors found equal to the source's, with against */
+    size_t tensors, bytes;     /* checked */
+    size_t compared;           /* tensors found equal to the source's, with against */
+    mq_verify_weights weights; /* of against */
     size_t problems; /* all are counted, and each is sent to the context's sink as a warning of one
                         line */
 } mq_verify_report;

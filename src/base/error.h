@@ -29,7 +29,7 @@ mq_status mq_fail_memory(mq_error *err, const char *what, size_t size);
 mq_status mq_fail_errno(mq_error *err, int error_number, const char *file, const char *action);
 
 /* Adds the file (or the tensor) to an error that a lower function left without; returns err's
- * status. */
+ * status. Of a request to stop (MQ_ERR_INTERRUPTED) no file is to blame. */
 mq_status mq_error_in_file(mq_error *err, mq_status status, const char *file);
 mq_status mq_error_in_tensor(mq_error *err, mq_status status, const char *tensor);
 

@@ -100,10 +100,11 @@ void mq_output_discard(mq_output *output); /* also frees; after commit it only f
 
 /* Waits until no other process holds the folder, and holds it until mq_folder_unlock, or the end of
  * the process: for files in it that are read and written anew. mq_output_commit waits, too, before
- * it replaces the folder. Whoever asks for it here holds it for moments; MQ_ERR_MACHINE if somebody
- * holds it for five seconds. *lock is -1, and nobody waits, if the file system knows no locks, or
- * there is no such folder. */
-mq_status mq_folder_lock(int *lock, const char *path, mq_error *err);
+ * it replaces the folder (and is not interrupted there, where all is done). Whoever asks for it
+ * here holds it for moments; MQ_ERR_MACHINE if somebody holds it for five seconds;
+ * MQ_ERR_INTERRUPTED. *lock is -1 after an error, and where nobody waits: the file system knows no
+ * locks, or there is no such folder. */
+mq_status mq_folder_lock(int *lock, const char *path, const mq_context *context, mq_error *err);
 void mq_folder_unlock(int lock); /* -1: does nothing */
 
 /* A file written front to back or at given offsets; every byte written is checked, EINTR and short

@@ -77,26 +77,27 @@ static mq_status next_leftover(char **out, DIR *stream, const char *parent, cons
 #define LOCK_PATIENCE_MS 5000
 #define LOCK_STEP_MS 50
 
-mq_status mq_folder_lock(int *lock, const char *path, mq_error *err) {
+mq_status mq_folder_lock(int *lock, const char *path, const mq_context *context, mq_error *err) {
     const struct timespec step = {.tv_nsec = LOCK_STEP_MS * 1000000L};
+    mq_status status = MQ_OK;
     *lock = mq_sys_open(path, O_RDONLY | O_DIRECTORY, 0);
     if (*lock < 0) {
         return MQ_OK;
     }
-    int waited = 0;
-    while (mq_sys_lock(*lock, LOCK_EX | LOCK_NB) != 0) {
+    for (int waited = 0; mq_sys_lock(*lock, LOCK_EX | LOCK_NB) != 0; waited += LOCK_STEP_MS) {
         const bool is_held = errno == EWOULDBLOCK;
-        if (!is_held || waited >= LOCK_PATIENCE_MS) {
+        status = mq_check_interrupt(context, err);
+        if (status == MQ_OK && is_held && waited >= LOCK_PATIENCE_MS) {
+            status = mq_fail_file(err, MQ_ERR_MACHINE, path, "another process has it locked");
+        }
+        if (status != MQ_OK || !is_held) {
             mq_folder_unlock(*lock);
             *lock = -1;
-            return is_held
-                       ? mq_fail_file(err, MQ_ERR_MACHINE, path, "another process has it locked")
-                       : MQ_OK;
+            break;
         }
         nanosleep(&step, NULL);
-        waited += LOCK_STEP_MS;
     }
-    return MQ_OK;
+    return status;
 }
 
 void mq_folder_unlock(int lock) {

@@ -380,7 +380,7 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
     int lock = -1;
     mq_status status = MQ_OK;
     if (exists && !is_file) { /* not while somebody is writing in the old folder */
-        status = mq_folder_lock(&lock, output->path, &problem);
+        status = mq_folder_lock(&lock, output->path, NULL, &problem);
     }
     if (status == MQ_OK) {
         status = put_in_place(output, exists, &problem);
@@ -400,6 +400,11 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
         return give_up(output, &problem, err);
     }
     output->committed = true;
+    if (output->lock >=
+        0) { /* of the folder that is in its place now, which others may record in */
+        close(output->lock);
+        output->lock = -1;
+    }
     if (exists || is_file) {
         mq_remove_folder(
             output->folder); /* it is, or holds, the old one now; or the file has left it */

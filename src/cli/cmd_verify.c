@@ -2,6 +2,12 @@
 #include "matquant/verify.h"
 #include "table.h"
 
+static const char *weights_name(const mq_verify_report *report) {
+    return report->weights == MQ_WEIGHTS_SAME    ? "same"
+           : report->weights == MQ_WEIGHTS_OTHER ? "other"
+                                                 : "unknown";
+}
+
 static mq_status print_json(const mq_verify_report *report, const char *master,
                             const char *against) {
     cli_json json;
@@ -12,6 +18,7 @@ static mq_status print_json(const mq_verify_report *report, const char *master,
     cli_json_size(&json, json.root, "bytes", report->bytes);
     if (against) {
         cli_json_size(&json, json.root, "compared", report->compared);
+        cli_json_text(&json, json.root, "weights", weights_name(report));
     }
     cli_json_size(&json, json.root, "problems", report->problems);
     cli_json_bool(&json, json.root, "ok", report->problems == 0);
@@ -26,6 +33,10 @@ static void print_table(const mq_verify_report *report, const char *master, cons
     if (against) {
         cli_print_field(stdout, "same as the source's", "%zu tensors of %s", report->compared,
                         against);
+        cli_print_field(stdout, "quantized from it", "%s",
+                        report->weights == MQ_WEIGHTS_SAME    ? "yes"
+                        : report->weights == MQ_WEIGHTS_OTHER ? "no"
+                                                              : "cannot be told");
     }
     cli_print_field(stdout, "problems", "%zu", report->problems);
 }

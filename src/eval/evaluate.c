@@ -361,7 +361,7 @@ mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
         status = mq_task_write_items(options->items, options->force, &inputs.tasks, err);
     }
     if (status == MQ_OK && options->record) {
-        status = mq_record_write(results, inputs.count, master, options, err);
+        status = mq_record_write(results, inputs.count, master, options, context, err);
     }
     mq_free(master);
     close_all(&inputs);

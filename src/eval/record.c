@@ -198,11 +198,12 @@ static mq_status check_same(const char *master, cJSON *provenance, const char *f
 }
 
 mq_status mq_record_write(const mq_eval_result *results, size_t count, const char *master,
-                          const mq_eval_options *options, mq_error *err) {
+                          const mq_eval_options *options, const mq_context *context,
+                          mq_error *err) {
     cJSON *provenance = NULL;
     /* By one at a time: others may record their own meanwhile, or replace the folder. */
     int lock;
-    mq_status status = mq_folder_lock(&lock, options->model, err);
+    mq_status status = mq_folder_lock(&lock, options->model, context, err);
     if (status == MQ_OK) {
         status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
     }

@@ -14,6 +14,6 @@ mq_status mq_record_check(char **master, const mq_eval_options *options, mq_erro
  * it and renamed; nothing else in the folder is touched. MQ_ERR_INPUT if the folder holds another
  * `master` by now than mq_record_check saw. */
 mq_status mq_record_write(const mq_eval_result *results, size_t count, const char *master,
-                          const mq_eval_options *options, mq_error *err);
+                          const mq_eval_options *options, const mq_context *context, mq_error *err);
 
 #endif

@@ -15,7 +15,12 @@ typedef struct job {
     mq_refit_report refits[MQ_MAX_WIDTHS];
     mq_qat_report qat;
     mq_weights *embeddings[MQ_MAX_WIDTH + 1]; /* of each width's student; NULL: the model's */
+    size_t coarse; /* linears in which 8 bits have steps too small for float16... */
+    char first_coarse[MQ_NAME_SIZE]; /* ...and the first of them */
 } job;
+
+/* Part of a linear's groups of which nothing is said: 1 in so many. */
+#define FEW_COARSE 50
 
 static bool is_done(void *user, size_t layer) {
     const job *work = user;
@@ -24,9 +29,18 @@ static bool is_done(void *user, size_t layer) {
 
 static bool keeps(job *work, size_t layer) { return work->state != NULL && !is_done(work, layer); }
 
+static void note_coarse(job *work, size_t layer, mq_linear linear, const mq_quantized *quantized) {
+    const size_t few = quantized->out * quantized->groups / FEW_COARSE;
+    if (mq_quantized_coarse_groups(quantized) > few && work->coarse++ == 0) {
+        mq_config_linear_name(work->first_coarse, &work->plan.model->config, layer, linear,
+                              "weight");
+    }
+}
+
 static mq_status take_linear(void *user, size_t layer, mq_linear linear,
                              const mq_quantized *quantized, mq_error *err) {
     job *work = user;
+    note_coarse(work, layer, linear, quantized);
     const size_t index = work->plan.linear_index[layer * MQ_LINEAR_COUNT + (size_t)linear];
     const size_t first = mq_config_linear_place(&work->plan.model->config, linear).first;
     const mq_status status = mq_master_writer_put_rows(work->writer, index, quantized, first, err);
@@ -137,7 +151,15 @@ static mq_status run_blocks(job *work, mq_error *err) {
     const mq_run_sink sink = {work, take_linear, take_norm, take_block, is_done, restore};
     read_ahead(plan, 0);
     read_ahead(plan, 1);
-    return mq_quantize_in_source(plan, mq_run(&setup, &sink, plan->context, err), err);
+    const mq_status status =
+        mq_quantize_in_source(plan, mq_run(&setup, &sink, plan->context, err), err);
+    if (status == MQ_OK && work->coarse > 0) {
+        mq_log(plan->context, MQ_LOG_WARNING,
+               "weights of %zu linear layers (first %s) are too small for scales in float16: 8 "
+               "bits are worse than they should be",
+               work->coarse, work->first_coarse);
+    }
+    return status;
 }
 
 static mq_status run_and_write(job *work, mq_error *err) {

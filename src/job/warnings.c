@@ -23,8 +23,7 @@ static const file_warning file_warnings[] = {
      "again"},
     /* Where transformers 5 saves a tokenizer's chat templates apart from the default one. */
     {"additional_chat_templates", true,
-     "/additional_chat_templates is not copied: of its chat templates the master has only the "
-     "default one"},
+     "/additional_chat_templates is not copied: the master is without the chat templates in it"},
     {MQ_ADAPTER_FILE, true,
      " has an adapter (" MQ_ADAPTER_FILE "), which is not applied: merge it into the weights "
      "first, unless they have it already"},

@@ -8,9 +8,6 @@
 #include "quant/recipe.h"
 #include "tensor/gemm.h"
 
-/* Part of a layer's groups that may be coarse without a word: 1 in so many. */
-#define FEW_COARSE 50
-
 /* Groups a row that a linear needs room for: the most of any block. */
 static size_t most_groups(const mq_selection *selection, int linear) {
     size_t most = 0;
@@ -280,21 +277,12 @@ static mq_status finish_linear(mq_learner *learner, size_t layer, int linear, mq
     if (grid->groups == 0) {
         return MQ_OK;
     }
-    const mq_quantized *quantized = &learner->quantized[linear];
-    char name[MQ_NAME_SIZE];
-    mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)linear, "weight");
     if (!mq_grid_finish(&learner->quantized[linear], grid, learner->gram[linear],
                         learner->options->slice_rule, &learner->finish[linear])) {
+        char name[MQ_NAME_SIZE];
+        mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)linear, "weight");
         return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, name,
                               "its weights are too large for scales and biases in float16");
-    }
-    const size_t groups = quantized->out * quantized->groups;
-    const size_t coarse = mq_quantized_coarse_groups(quantized);
-    if (coarse > groups / FEW_COARSE) {
-        mq_log(learner->context, MQ_LOG_WARNING,
-               "%s: the weights of %zu of %zu groups are too small for scales in float16, so that "
-               "8 bits are worse than they should be",
-               name, coarse, groups);
     }
     if (learner->chains.sequences > 0) {
         stored_values(learner, linear);

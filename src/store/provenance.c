@@ -55,18 +55,21 @@ bool mq_provenance_recipe_trained(const cJSON *recipe, double width) {
     return false;
 }
 
-bool mq_provenance_trained(const cJSON *provenance, unsigned width) {
-    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(mq_provenance_slice(provenance), "width");
-    const cJSON *recipe = mq_provenance_item(provenance, "recipe");
-    return mq_provenance_recipe_trained(recipe,
-                                        cJSON_IsNumber(cut) ? cut->valuedouble : (double)width);
-}
-
 const cJSON *mq_provenance_refit(const cJSON *provenance, unsigned width) {
     const cJSON *refit = mq_provenance_item(provenance, "refit");
     return mq_provenance_slice(provenance) != NULL
                ? refit
                : find_width(cJSON_GetObjectItemCaseSensitive(refit, "widths"), "bits", width);
+}
+
+bool mq_provenance_trained(const cJSON *provenance, unsigned width) {
+    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(mq_provenance_slice(provenance), "width");
+    const cJSON *recipe = mq_provenance_item(provenance, "recipe");
+    const cJSON *kept = cJSON_GetObjectItemCaseSensitive(mq_provenance_refit(provenance, width),
+                                                         "kept_epoch"); /* 0: what was before */
+    return (cJSON_IsNumber(kept) && kept->valuedouble > 0.0) ||
+           mq_provenance_recipe_trained(recipe,
+                                        cJSON_IsNumber(cut) ? cut->valuedouble : (double)width);
 }
 
 double mq_provenance_refit_kl(const cJSON *provenance, unsigned width) {

@@ -39,8 +39,8 @@ const cJSON *mq_provenance_item(const cJSON *provenance, const char *key);
  * had a weight, its own (lambda) or that of a co-distillation which it is the student of. Of recipe
  * rtn none. */
 bool mq_provenance_recipe_trained(const cJSON *recipe, double width);
-/* Whether a width was trained by the recipe. A slice says which width of its master it is: with an
- * extra level it has one bit more. */
+/* Whether a width was trained, by the recipe or by the refit, if that was of use. A slice says
+ * which width of its master it is: with an extra level it has one bit more. */
 bool mq_provenance_trained(const cJSON *provenance, unsigned width);
 /* What the end-to-end refit did to a width ("bits", "kl_before", "kl_after"...); NULL: it had none.
  * A slice has but its own. */

@@ -176,6 +176,7 @@ static mq_status compare_weights(const mq_verification *self, const char *path, 
     if (status != MQ_OK || strcmp(digest, listed) == 0) {
         return status;
     }
+    self->report->weights = MQ_WEIGHTS_OTHER;
     mq_error problem;
     mq_fail_file(&problem, MQ_ERR_INPUT, path,
                  "is not the file that was quantized: its SHA-256 is not the one "
@@ -196,11 +197,16 @@ mq_status mq_verify_weights_against(const mq_verification *self, const char *fol
             status = compare_weights(self, path, digest, err);
         }
     }
-    if (status == MQ_OK && listed > 0 && (known < count || known < listed)) {
+    if (status != MQ_OK || listed == 0) {
+        return status;
+    }
+    if (known < count || known < listed) {
         mq_log(self->context, MQ_LOG_WARNING,
                "%s has its weights in other files than those that were quantized: whether the "
                "quantized layers are of these weights cannot be told",
                folder);
+    } else if (self->report->weights == MQ_WEIGHTS_UNKNOWN) {
+        self->report->weights = MQ_WEIGHTS_SAME;
     }
-    return status;
+    return MQ_OK;
 }

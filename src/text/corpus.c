@@ -74,22 +74,38 @@ static mq_status refuse_dash(mq_error *err) {
                         "plain text, not as .jsonl");
 }
 
-/* Documents under another name, such as a pipe's, for the same reason. A text whose first line is
- * an object with "text" or "messages" is no prose. */
+/* Whether "key": is somewhere in the line, as JSON spells a member. */
+static bool has_member(const mq_line *line, const char *key) {
+    const size_t length = strlen(key);
+    for (size_t at = 0; at + length < line->size; at++) {
+        if (memcmp(line->text + at, key, length) == 0) {
+            size_t next = at + length;
+            while (next < line->size && (line->text[next] == ' ' || line->text[next] == '\t')) {
+                next++;
+            }
+            return next < line->size && line->text[next] == ':';
+        }
+    }
+    return false;
+}
+
+/* Documents under another name, such as a pipe's, for the same reason: a text whose first line is
+ * an object with such a member, whole or broken, is no prose. */
 static mq_status refuse_documents(const char *text, size_t size, const char *path, mq_error *err) {
     mq_line line = {0};
-    cJSON *object = NULL;
-    if (!mq_next_line(&line, text, size) || line.text[0] != '{' ||
-        mq_line_parse(&object, &line, path, NULL) != MQ_OK) {
+    size_t blank = 0;
+    if (mq_next_line(&line, text, size)) {
+        while (blank < line.size && (line.text[blank] == ' ' || line.text[blank] == '\t')) {
+            blank++;
+        }
+    }
+    if (blank == line.size || line.text[blank] != '{' ||
+        !(has_member(&line, "\"text\"") || has_member(&line, "\"messages\""))) {
         return MQ_OK;
     }
-    const bool is_document = cJSON_IsString(cJSON_GetObjectItemCaseSensitive(object, "text")) ||
-                             cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(object, "messages"));
-    cJSON_Delete(object);
-    return is_document ? mq_fail_file(err, MQ_ERR_INPUT, path,
-                                      "has JSON lines by its first line: they are read from a file "
-                                      "whose name ends in .jsonl or .jsonl.gz")
-                       : MQ_OK;
+    return mq_fail_file(err, MQ_ERR_INPUT, path,
+                        "has JSON lines, by its first line, which are read from a file or pipe "
+                        "whose name ends in .jsonl or .ndjson, with .gz or without");
 }
 
 /* What is known before the file is read: its name and, of plain text, the length, which a pipe says

@@ -266,7 +266,7 @@ static void a_folder_that_is_held_is_waited_for(void **state) {
     assert_true(child >= 0);
     if (child == 0) {
         int lock;
-        const mq_status status = mq_folder_lock(&lock, path, NULL);
+        const mq_status status = mq_folder_lock(&lock, path, NULL, NULL);
         atomic_store(at, status == MQ_OK ? HELD : LET_GO);
         usleep(300000);
         atomic_store(at, LET_GO);
@@ -282,6 +282,20 @@ static void a_folder_that_is_held_is_waited_for(void **state) {
     munmap(at, sizeof *at);
 }
 
+/* Nor is a request to stop forgotten meanwhile. */
+static void waiting_for_a_folder_is_interrupted(void **state) {
+    temporary *folder = *state;
+    volatile sig_atomic_t flag = 1;
+    const struct mq_context context = {.options = {.interrupted = &flag}, .threads = 1};
+    int first, second;
+    mq_error err;
+    assert_int_equal(mq_folder_lock(&first, folder->path, &context, &err), MQ_OK);
+    assert_true(first >= 0);
+    assert_int_equal(mq_folder_lock(&second, folder->path, &context, &err), MQ_ERR_INTERRUPTED);
+    assert_int_equal(second, -1);
+    mq_folder_unlock(first);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(what_is_not_ours_is_not_replaced),
@@ -294,6 +308,7 @@ int main(void) {
         TEST(what_cannot_be_put_in_place_is_kept),
         TEST(what_cannot_be_moved_stays_for_the_next_run),
         TEST(a_folder_that_is_held_is_waited_for),
+        TEST(waiting_for_a_folder_is_interrupted),
     };
     obey_permissions();
     return cmocka_run_group_tests(tests, NULL, NULL);

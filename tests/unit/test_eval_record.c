@@ -80,21 +80,21 @@ static void test_entries(void **state) {
                              .nll_stderr = NAN, /* of one window */
                              .perplexity = 7.5};
     must(mq_record_check(&m.identity, &options, &err), &err);
-    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, NULL, &err), &err);
     result.width = 8;
-    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, NULL, &err), &err);
     result.width = 4;
     result.perplexity = 7.25; /* measured again, and compared */
     result.has_reference = true;
     result.reference_perplexity = 7;
     result.kl = 0.125;
     options.reference = m.plain;
-    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, NULL, &err), &err);
     options.reference = NULL; /* and once more without: what is known of the same windows stays */
     result.has_reference = false;
-    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, NULL, &err), &err);
     result.bos = false; /* other windows */
-    must(mq_record_write(&result, 1, m.identity, &options, &err), &err);
+    must(mq_record_write(&result, 1, m.identity, &options, NULL, &err), &err);
 
     cJSON *after = provenance_of(m.master);
     cJSON *list = cJSON_DetachItemFromObjectCaseSensitive(after, "evaluations");
@@ -134,7 +134,7 @@ static void test_no_memory(void **state) {
         size_t left = 0;
         for (; status != MQ_OK; left++) {
             json_memory_begin(left);
-            status = mq_record_write(&result, 1, m.identity, &m.options, &err);
+            status = mq_record_write(&result, 1, m.identity, &m.options, NULL, &err);
             assert_int_equal(json_memory_end(), 0);
             cJSON *after = provenance_of(m.master);
             assert_true(cJSON_Compare(m.before, after, true) == (status != MQ_OK));
@@ -185,8 +185,8 @@ static void test_another_master(void **state) {
     must(mq_record_check(&m.identity, &m.options, &err), &err);
     assert_int_equal(renameat2(AT_FDCWD, other, AT_FDCWD, m.master, RENAME_EXCHANGE), 0);
     cJSON *before = provenance_of(m.master);
-    expect_error(mq_record_write(&result, 1, m.identity, &m.options, &err), MQ_ERR_INPUT, &err,
-                 m.master, "", "is another master than the one that was measured");
+    expect_error(mq_record_write(&result, 1, m.identity, &m.options, NULL, &err), MQ_ERR_INPUT,
+                 &err, m.master, "", "is another master than the one that was measured");
     cJSON *after = provenance_of(m.master);
     assert_true(cJSON_Compare(before, after, true));
     cJSON_Delete(before);

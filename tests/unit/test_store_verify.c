@@ -280,6 +280,7 @@ static void expect_untold(const char *folder, const char *against) {
     log_lines log;
     must(verify(&report, &log, folder, against, &err), &err);
     assert_int_equal(report.problems, 0);
+    assert_int_equal(report.weights, MQ_WEIGHTS_UNKNOWN);
     assert_int_equal(log.count, 1);
     assert_non_null(strstr(log.lines[0], "cannot be told"));
 }
@@ -315,6 +316,7 @@ static void against_other_weights(void **state) {
                      "", "is not the file that was quantized");
         assert_int_equal(report.problems, 1);
         assert_int_equal(report.compared, OTHERS);
+        assert_int_equal(report.weights, MQ_WEIGHTS_OTHER);
         expect_untold(folders[1 - i], sources[i]);
     }
     for (size_t i = 0; i < 2; i++) {

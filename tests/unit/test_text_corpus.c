@@ -101,7 +101,8 @@ static void test_documents(void **state) {
     check_rows(write_gzip(*state, "m.JsonL.GZ", lines), t, OPTIONS(.length = 13),
                "abc\n\ndef\n\nghi");
     check_rows(write_gzip(*state, "c.txt.gz", "hello"), t, OPTIONS(.length = 5), "hello");
-    check_rows(write_text(*state, "d", "{\"text\": 1}"), t, OPTIONS(.length = 11), "{\"text\": 1}");
+    check_rows(write_text(*state, "d", "{\"texts\": 1}"), t, OPTIONS(.length = 12),
+               "{\"texts\": 1}");
     check_refused(write_text(*state, "e.jsonl", "{\"text\":\"a\"}\nnot json\n"), t,
                   OPTIONS(.length = 1), MQ_ERR_INPUT, "JSON is malformed", 13);
     check_refused(write_text(*state, "f.jsonl", "{\"text\":\"a\"}\n{\"texts\":\"b\"}\n"), t,
@@ -168,15 +169,19 @@ static void test_refused_text(void **state) {
 /* JSON lines under another name would be learned from with all their brackets. */
 static void test_documents_by_another_name(void **state) {
     mq_tokenizer *t = byte_tokenizer(*state, true, false);
-    static const char says[] = "has JSON lines by its first line";
+    static const char says[] = "has JSON lines, by its first line";
     static const char text[] = "\n{\"id\": 1, \"text\": \"It was\"}\n{\"text\": \"dark\"}\n",
                       chat[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}";
     check_refused(write_text(*state, "a.txt", text), t, OPTIONS(.length = 1), MQ_ERR_INPUT, says,
                   -1);
     check_refused(write_text(*state, "a", chat), t, OPTIONS(.length = 1), MQ_ERR_INPUT, says, -1);
+    check_refused(write_text(*state, "b", " \t{\"text\" : [\"a\"]}"), t, OPTIONS(.length = 1),
+                  MQ_ERR_INPUT, says, -1);
+    check_refused(write_text(*state, "c", "{\"text\": \"a\\u0000\"}\n"), t, OPTIONS(.length = 1),
+                  MQ_ERR_INPUT, says, -1);
     check_refused(write_gzip(*state, "b.gz", text), t, OPTIONS(.length = 1), MQ_ERR_INPUT, says,
                   -1);
-    static const char *const prose[] = {"{not json", "{\"other\": 1}\n", "{\"text\": 1}",
+    static const char *const prose[] = {"{not json", "{\"other\": 1}\n", "{\"text\"}", " ",
                                         "It was\n{\"text\": \"dark\"}\n"};
     for (size_t i = 0; i < sizeof prose / sizeof *prose; i++) {
         mq_sequences rows;

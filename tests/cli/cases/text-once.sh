@@ -11,7 +11,7 @@ for key in path:
 assert value == hashlib.sha256(open(text, "rb").read()).hexdigest(), value
 PY
 }
-small="--samples 2 --seq-len 32 --epochs 1 --group-size 32 --no-refit -q"
+small="--samples 2 --seq-len 32 --epochs 1 --group-size 32 --no-refit --gemm openblas -q" # runs are compared
 mkfifo pipe pipe.jsonl
 cat "$DATA/demo-calib.jsonl.gz" >pipe.jsonl &
 run 0 matquant quantize "$model" -o m --calib pipe.jsonl $small # gzipped by its content

@@ -75,7 +75,12 @@ for folder in m8 s own again; do
     run 1 matquant verify $folder -q --against tuned
     expect_err '^matquant: warning: tuned/model\.safetensors: is not the file that was quantized: its SHA-256 is not the one in matquant\.json$'
     expect_out '^problems +1$'
+    expect_out '^quantized from it +no$'
 done
+run 0 matquant verify m8 -q --against "$model" --json
+expect_out '^\s*"weights":\s*"same",$'
+run 1 matquant verify m8 -q --against tuned --json
+expect_out '^\s*"weights":\s*"other",$'
 # The same in files of other names: of the quantized layers nothing can be told.
 for source in tuned "$model"; do
     broken index-dots "$source"
@@ -84,6 +89,7 @@ for source in tuned "$model"; do
         expect_err '^matquant: warning: in has its weights in other files than those that were quantized: .* cannot be told$'
         [ "$(wc -l <"$TMPDIR/stderr")" = 1 ] || fail "not one warning"
         expect_out '^problems +0$'
+        expect_out '^quantized from it +cannot be told$'
     done
 done
 # A program that noted no digests: nothing is known, and nothing said.

@@ -101,6 +101,28 @@ for width in 4 6 8; do
     run 0 matquant slice learned -o "w$width" --bits $width -q
     expect_no_err
 done
+# Weights so small that float16 has no scales for them at 8 bits: said once, of a run that was interrupted, too.
+cp -r "$short_model" small
+chmod -R u+w small
+python3 - small/model.safetensors <<'PY'
+import json, struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+(length,) = struct.unpack("<Q", data[:8])
+for name, entry in json.loads(data[8:8 + length]).items():
+    if "q_proj" in name:
+        begin, end = (8 + length + at for at in entry["data_offsets"])
+        words = struct.unpack("<%dH" % ((end - begin) // 2), data[begin:end])
+        less = [w - (14 << 7) if w >> 7 & 255 > 14 else w & 0x8000 for w in words]  # 2^-14 times
+        data[begin:end] = struct.pack("<%dH" % len(less), *less)
+open(sys.argv[1], "wb").write(data)
+PY
+run 0 matquant quantize small -o small-master $small --no-refit -q
+expect_err '^matquant: warning: weights of 3 linear layers \(first model\.layers\.0\.self_attn\.q_proj\.weight\) are too small for .*'
+run 5 python3 "$tools/signal_after.py" INT '^learn .*2/3' matquant quantize small -o other-master --state state $small --no-refit
+run 0 matquant quantize small -o other-master --state state $small --no-refit -q
+expect_err '^matquant: warning: weights of 3 linear layers .*'
+rm -r small small-master other-master
+
 # A width whose loss has no weight was not trained; one that learns from a wider one alone was.
 run 0 matquant quantize "$short_model" -o weightless $small --lambda 10,3,0 --no-refit -q
 run 0 matquant quantize "$short_model" -o student $small --bits '8,4,8>2' --no-refit -q
@@ -116,6 +138,11 @@ expect_err '^matquant: warning: the master was not trained for 2 bits, nor for f
 grep -q ', trained widths 8, 4, groups' weightless-2/README.md || fail "the card has another list"
 run 0 matquant slice student -o student-2 --bits 2 -q
 expect_no_err
+run 0 matquant quantize "$short_model" -o refitted $small --lambda 10,3,0 --refit-bits 2 -q # the refit trains it, too
+[ "$(trained refitted)" = "8 4 2" ] || fail "trained: $(trained refitted)"
+run 0 matquant slice refitted -o refitted-2 --bits 2 -q
+expect_no_err
+[ "$(trained refitted-2)" = 2 ] || fail "the refitted slice is not trained"
 [ "$(trained student-2)" = 2 ] || fail "the slice is not trained"
 grep -q ', trained widths 8, 4, 2, groups' student-2/README.md || fail "the card has another list"
 run 0 matquant slice rounded -o two --bits 2 -q
