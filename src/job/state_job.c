@@ -19,8 +19,8 @@
  * of float32; 9: a wider width pulled on narrower ones' codes with its gradient as it was; 10:
  * bfloat16's products were not made in panels; 11: with them a block's teacher and the Gram
  * matrices were float32's; 12: the refit of 7 and 8 bits had lower rates; 13: 8 bits did not pull
- * on narrower codes; 14: Adam's epsilon was the same for models of every size; 15: groups of equal
- * weights began with what rounding made of their least squares. */
+ * on narrower codes; 14: Adam's epsilon was the same for models of every size; 15: where a
+ * start's scale was brought into its bounds, its middle did not follow. */
 #define STATE_VERSION 16
 
 /* --- reading and writing ---------------------------------------------------------------------- */
