@@ -2,11 +2,9 @@
 #include "matquant/verify.h"
 #include "table.h"
 
-static const char *weights_name(const mq_verify_report *report) {
-    return report->weights == MQ_WEIGHTS_SAME    ? "same"
-           : report->weights == MQ_WEIGHTS_OTHER ? "other"
-                                                 : "unknown";
-}
+/* Of each mq_verify_weights, in JSON and in the table. */
+static const char *const weights_names[] = {"unknown", "same", "other"};
+static const char *const weights_words[] = {"cannot be told", "yes", "no"};
 
 static mq_status print_json(const mq_verify_report *report, const char *master,
                             const char *against) {
@@ -18,7 +16,7 @@ static mq_status print_json(const mq_verify_report *report, const char *master,
     cli_json_size(&json, json.root, "bytes", report->bytes);
     if (against) {
         cli_json_size(&json, json.root, "compared", report->compared);
-        cli_json_text(&json, json.root, "weights", weights_name(report));
+        cli_json_text(&json, json.root, "weights", weights_names[report->weights]);
     }
     cli_json_size(&json, json.root, "problems", report->problems);
     cli_json_bool(&json, json.root, "ok", report->problems == 0);
@@ -33,10 +31,7 @@ static void print_table(const mq_verify_report *report, const char *master, cons
     if (against) {
         cli_print_field(stdout, "same as the source's", "%zu tensors of %s", report->compared,
                         against);
-        cli_print_field(stdout, "quantized from it", "%s",
-                        report->weights == MQ_WEIGHTS_SAME    ? "yes"
-                        : report->weights == MQ_WEIGHTS_OTHER ? "no"
-                                                              : "cannot be told");
+        cli_print_field(stdout, "quantized from it", "%s", weights_words[report->weights]);
     }
     cli_print_field(stdout, "problems", "%zu", report->problems);
 }

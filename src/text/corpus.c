@@ -74,16 +74,23 @@ static mq_status refuse_dash(mq_error *err) {
                         "plain text, not as .jsonl");
 }
 
+/* Where the blanks that begin at `at` end. */
+static size_t after_blanks(const mq_line *line, size_t at) {
+    while (at < line->size && (line->text[at] == ' ' || line->text[at] == '\t')) {
+        at++;
+    }
+    return at;
+}
+
 /* Whether "key": is somewhere in the line, as JSON spells a member. */
 static bool has_member(const mq_line *line, const char *key) {
     const size_t length = strlen(key);
     for (size_t at = 0; at + length < line->size; at++) {
         if (memcmp(line->text + at, key, length) == 0) {
-            size_t next = at + length;
-            while (next < line->size && (line->text[next] == ' ' || line->text[next] == '\t')) {
-                next++;
+            const size_t next = after_blanks(line, at + length);
+            if (next < line->size && line->text[next] == ':') {
+                return true;
             }
-            return next < line->size && line->text[next] == ':';
         }
     }
     return false;
@@ -93,13 +100,7 @@ static bool has_member(const mq_line *line, const char *key) {
  * an object with such a member, whole or broken, is no prose. */
 static mq_status refuse_documents(const char *text, size_t size, const char *path, mq_error *err) {
     mq_line line = {0};
-    size_t blank = 0;
-    if (mq_next_line(&line, text, size)) {
-        while (blank < line.size && (line.text[blank] == ' ' || line.text[blank] == '\t')) {
-            blank++;
-        }
-    }
-    if (blank == line.size || line.text[blank] != '{' ||
+    if (!mq_next_line(&line, text, size) || line.text[after_blanks(&line, 0)] != '{' ||
         !(has_member(&line, "\"text\"") || has_member(&line, "\"messages\""))) {
         return MQ_OK;
     }

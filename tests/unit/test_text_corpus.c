@@ -179,6 +179,8 @@ static void test_documents_by_another_name(void **state) {
                   MQ_ERR_INPUT, says, -1);
     check_refused(write_text(*state, "c", "{\"text\": \"a\\u0000\"}\n"), t, OPTIONS(.length = 1),
                   MQ_ERR_INPUT, says, -1);
+    check_refused(write_text(*state, "d", "{\"type\": \"text\", \"text\": \"a\"}\n"), t,
+                  OPTIONS(.length = 1), MQ_ERR_INPUT, says, -1); /* a value before the key */
     check_refused(write_gzip(*state, "b.gz", text), t, OPTIONS(.length = 1), MQ_ERR_INPUT, says,
                   -1);
     static const char *const prose[] = {"{not json", "{\"other\": 1}\n", "{\"text\"}", " ",
