@@ -174,9 +174,7 @@ static mq_status make_folder_alone(mq_output *output, mq_error *err) {
 }
 
 static void free_output(mq_output *output) {
-    if (output->lock >= 0) {
-        close(output->lock);
-    }
+    mq_folder_unlock(output->lock);
     mq_free(output->path);
     mq_free(output->parent);
     mq_free(output->folder);
@@ -400,11 +398,8 @@ mq_status mq_output_commit(mq_output *output, mq_error *err) {
         return give_up(output, &problem, err);
     }
     output->committed = true;
-    if (output->lock >=
-        0) { /* of the folder that is in its place now, which others may record in */
-        close(output->lock);
-        output->lock = -1;
-    }
+    mq_folder_unlock(output->lock); /* it is in its place now, where others may record in it */
+    output->lock = -1;
     if (exists || is_file) {
         mq_remove_folder(
             output->folder); /* it is, or holds, the old one now; or the file has left it */
