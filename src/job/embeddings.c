@@ -172,8 +172,8 @@ static const char *embedded_where(const mq_weights *base, const char *name) {
 
 static void embedded_free(mq_weights *base) { mq_free(base); }
 
-static const mq_weights_class embedded_class = {embedded_has, embedded_shape, embedded_read,
-                                                embedded_where, embedded_free};
+static const mq_weights_class embedded_class = {embedded_has,   embedded_shape, embedded_read,
+                                                embedded_where, embedded_free,  NULL};
 
 mq_status mq_quantize_embedded(mq_weights *out[MQ_MAX_WIDTH + 1], const mq_quantize_plan *plan,
                                const mq_master_writer *writer, mq_error *err) {

@@ -32,7 +32,8 @@ enum {
                                a tenth of the time) */
     SLAB_BYTES = 192 << 20, /* of both sides' logits */
     MIN_SLAB = 32,
-    MAX_SLAB = 512 /* tokens */
+    MAX_SLAB = 512, /* tokens */
+    AHEAD = 2       /* tokens whose logits are fetched before they are wanted */
 };
 
 struct mq_head_gradient {
@@ -174,29 +175,53 @@ static void add_logits(const pass *p, const chunk *c, size_t side, size_t token,
     *max = top;
 }
 
+typedef struct taking {
+    const pass *p;
+    const chunk *c;
+} taking;
+
+/* Tokens from `first` on of both sides, the reference's behind all of the model's. */
+static void take_logits(void *user, float *logits, size_t first, size_t tokens) {
+    const taking *of = user;
+    const size_t beginning = of->p->beginning, count = of->c->count;
+    for (size_t t = 0; t < tokens; t++) {
+        const size_t side = (first + t) / beginning, token = (first + t) % beginning;
+        add_logits(of->p, of->c, side, token, logits + t * count);
+    }
+}
+
 /* Logits of both sides, and the piece's log-sum-exp with them. rows: the model's; the reference's
  * take their place in memory where it has its own. */
 static mq_status begin_chunk(const pass *p, const chunk *c, mq_head_rows rows, mq_error *err) {
     const mq_head_products *products = &p->memory->products;
     const size_t tokens = p->beginning;
-    float *logits = chunk_of(p, c);
+    taking now = {p, c};
+    mq_head_run of = {.logits = chunk_of(p, c),
+                      .normed = 2 * tokens,
+                      .tokens = p->head == p->model ? 2 * tokens : tokens,
+                      .take = take_logits,
+                      .user = &now};
+    mq_head_rows_logits(&of, products, &rows, p->bf16);
     if (p->head == p->model) {
-        mq_head_rows_logits(logits, products, 2 * tokens, 0, 2 * tokens, &rows, p->bf16);
-    } else {
-        mq_head_rows_logits(logits, products, 2 * tokens, 0, tokens, &rows, p->bf16);
-        const mq_status status = read_rows(&rows, p, p->model, c, err);
-        if (status != MQ_OK) {
-            return status;
-        }
-        mq_head_rows_logits(logits + tokens * c->count, products, 2 * tokens, tokens, tokens, &rows,
-                            p->bf16);
+        return MQ_OK;
     }
-    for (size_t side = 0; side < 2; side++) {
-        for (size_t t = 0; t < tokens; t++) {
-            add_logits(p, c, side, t, logits + (side * tokens + t) * c->count);
-        }
+    const mq_status status = read_rows(&rows, p, p->model, c, err);
+    if (status == MQ_OK) {
+        of.logits += tokens * c->count;
+        of.first = tokens;
+        mq_head_rows_logits(&of, products, &rows, p->bf16);
     }
-    return MQ_OK;
+    return status;
+}
+
+/* A token's logits of both sides into the cache: since they were made a whole vocabulary's have
+ * gone through it, and a row is too short for the processor to foresee the next one. */
+static void fetch_logits(const float *logits, const float *reference, size_t count) {
+    const size_t line = 64 / sizeof *logits;
+    for (size_t i = 0; i < count; i += line) {
+        __builtin_prefetch(logits + i, 1);
+        __builtin_prefetch(reference + i, 0);
+    }
 }
 
 static bool wants_gradient(const pass *p) { return p->of->d_hidden != NULL; }
@@ -208,6 +233,10 @@ static void end_chunk(const pass *p, const chunk *c, const mq_head_rows *rows) {
     const size_t at = c->piece * m->slab;
     float *logits = chunk_of(p, c);
     for (size_t t = 0; t < p->ending; t++) {
+        if (t + AHEAD < p->ending) {
+            fetch_logits(logits + (t + AHEAD) * c->count,
+                         logits + (p->ending + t + AHEAD) * c->count, c->count);
+        }
         const float kl = p->kernels->kl_gradient(
             logits + t * c->count, logits + (p->ending + t) * c->count, c->count, m->lse[0][t],
             m->lse[1][t], p->of->weight * p->scale, p->softcap);

@@ -73,10 +73,17 @@ static size_t thread(void) { return (size_t)omp_get_thread_num(); }
 mq_status mq_head_rows_read(mq_head_rows *out, const mq_head_products *m, const mq_model *of,
                             size_t first, size_t count, bool bf16, mq_error *err) {
     const mq_weights *weights = of->weights;
+    const char *head = mq_config_head(&of->config);
+    if (bf16 && weights->class_->stored_bf16 != NULL) {
+        const mq_bf16 *stored = weights->class_->stored_bf16(weights, head, first);
+        if (stored != NULL) {
+            *out = (mq_head_rows){.bf16 = stored, .count = count};
+            return MQ_OK;
+        }
+    }
     float *rows = m->rows + thread() * m->chunk_rows * m->hidden_size;
     *out = (mq_head_rows){.f32 = rows, .count = count};
-    const mq_status status =
-        weights->class_->read(rows, weights, mq_config_head(&of->config), first, count, err);
+    const mq_status status = weights->class_->read(rows, weights, head, first, count, err);
     if (status == MQ_OK && bf16) {
         mq_bf16 *rounded = m->rows_bf16 + thread() * m->chunk_rows_bf16 * m->hidden_size;
         mq_kernels_best()->to_bf16(rounded, rows, count * m->hidden_size);
@@ -99,23 +106,26 @@ static mq_bf16 *pack(const mq_head_products *m, const mq_panelled *b, const mq_h
     return packed;
 }
 
-static void logits_bf16(float *logits, const mq_head_products *m, size_t normed, size_t first,
-                        size_t tokens, const mq_head_rows *rows) {
+static void logits_bf16(const mq_head_run *of, const mq_head_products *m,
+                        const mq_head_rows *rows) {
     const mq_panelled b = for_logits(m->hidden_size, rows->count);
-    const mq_bf16 *packed = pack(m, &b, rows, tokens);
-    for (size_t t = 0; t < tokens; t += ROWS) {
-        mq_panelled_product(logits + t * rows->count, m->normed_bf16, normed, first + t,
-                            mq_smaller(ROWS, tokens - t), packed, &b, 0, false, &m->products);
+    const mq_bf16 *packed = pack(m, &b, rows, of->tokens);
+    for (size_t t = 0; t < of->tokens; t += ROWS) {
+        const size_t count = mq_smaller(ROWS, of->tokens - t);
+        float *logits = of->logits + t * rows->count;
+        mq_panelled_product(logits, m->normed_bf16, of->normed, of->first + t, count, packed, &b, 0,
+                            false, &m->products);
+        of->take(of->user, logits, of->first + t, count);
     }
 }
 
-void mq_head_rows_logits(float *logits, const mq_head_products *m, size_t normed, size_t first,
-                         size_t tokens, const mq_head_rows *rows, bool bf16) {
+void mq_head_rows_logits(const mq_head_run *of, const mq_head_products *m, const mq_head_rows *rows,
+                         bool bf16) {
     if (bf16) {
-        logits_bf16(logits, m, normed, first, tokens, rows);
+        logits_bf16(of, m, rows);
         return;
     }
-    const size_t width = m->hidden_size;
+    const size_t width = m->hidden_size, tokens = of->tokens;
     const mq_gemm_shape shape = {.m = tokens,
                                  .n = rows->count,
                                  .k = width,
@@ -123,7 +133,8 @@ void mq_head_rows_logits(float *logits, const mq_head_products *m, size_t normed
                                  .ldb = width,
                                  .ldc = rows->count,
                                  .trans_b = true};
-    mq_gemm(logits, m->normed + first * width, rows->f32, &shape, 1.0F);
+    mq_gemm(of->logits, m->normed + of->first * width, rows->f32, &shape, 1.0F);
+    of->take(of->user, of->logits, of->first, tokens);
 }
 
 static void d_normed_bf16(float *d_normed, const mq_head_products *m, const float *d_logits,

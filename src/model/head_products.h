@@ -32,7 +32,7 @@ mq_head_products mq_head_products_carve(mq_slab *slab, const mq_config *config, 
                                         const mq_gemm_bf16 *gemm, const mq_context *context);
 
 /* Rows [first, first + count) of a model's head, in the calling thread's own memory, where the last
- * ones were. */
+ * ones were, or where the model has them as they are wanted. */
 typedef struct mq_head_rows {
     const float *f32;
     const mq_bf16 *bf16;
@@ -47,8 +47,17 @@ void mq_head_round_normed(const mq_head_products *m, size_t tokens);
 
 /* logits[tokens, count] = normed·rowsᵀ for tokens [first, first + tokens) of the `normed` that
  * there are. */
-void mq_head_rows_logits(float *logits, const mq_head_products *m, size_t normed, size_t first,
-                         size_t tokens, const mq_head_rows *rows, bool bf16);
+typedef struct mq_head_run {
+    float *logits;
+    size_t normed, first, tokens;
+    /* Is given logits[tokens, count] of some tokens from `first` on as soon as they are made, while
+     * the cache has them; each token's once. */
+    void (*take)(void *user, float *logits, size_t first, size_t tokens);
+    void *user;
+} mq_head_run;
+
+void mq_head_rows_logits(const mq_head_run *of, const mq_head_products *m, const mq_head_rows *rows,
+                         bool bf16);
 
 /* d_normed[tokens, hidden_size], with bf16 in panels, (+)= d_logits[tokens, count]·rows */
 void mq_head_rows_gradient(float *d_normed, const mq_head_products *m, const float *d_logits,

@@ -135,7 +135,8 @@ static void scale(float *y, float factor, size_t count) {
  * square that is turned. pairs and columns: at most that many. */
 static inline void turn_tile(mq_bf16 *y, size_t ld, const float *x, size_t pairs, size_t columns,
                              size_t n) {
-    mq_turn_row square[MQ_TURN] = {0};
+    mq_turn_row square[MQ_TURN];
+    memset(square + pairs, 0, (MQ_TURN - pairs) * sizeof *square);
     for (size_t p = 0; p < pairs; p++) {
         const float *even = x + 2 * p * n, *odd = even + n;
         uint32_t words[MQ_TURN] = {0};

@@ -1,5 +1,7 @@
 #include "model/weights.h"
 
+#include <stdalign.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -62,8 +64,18 @@ static const char *plain_where(const mq_weights *self, const char *name) {
 
 static void plain_free(mq_weights *self) { mq_free(self); }
 
-static const mq_weights_class plain_class = {plain_has, plain_shape, plain_read, plain_where,
-                                             plain_free};
+/* A file's tensors may begin anywhere. */
+static const mq_bf16 *plain_stored_bf16(const mq_weights *self, const char *name, size_t first) {
+    const mq_tensor_info *info = mq_tensors_find(plain_tensors(self), name);
+    if (info == NULL || info->dtype != MQ_BF16 || (uintptr_t)info->data % alignof(mq_bf16) != 0) {
+        return NULL;
+    }
+    const mq_bf16 *all = (const void *)info->data;
+    return all + first * info->shape[info->dims - 1];
+}
+
+static const mq_weights_class plain_class = {plain_has,   plain_shape, plain_read,
+                                             plain_where, plain_free,  plain_stored_bf16};
 
 mq_status mq_plain_weights(mq_weights **out, const mq_tensors *tensors, mq_error *err) {
     plain_weights *plain;

@@ -6,6 +6,7 @@
 
 #include "matquant/mixture.h"
 #include "model/config.h"
+#include "tensor/bf16.h"
 #include "tensor/safetensors.h"
 
 typedef struct mq_weights mq_weights;
@@ -22,6 +23,9 @@ typedef struct mq_weights_class {
     /* For messages: the path of the file that holds it, or would have to name it. */
     const char *(*where)(const mq_weights *self, const char *name);
     void (*free)(mq_weights *self);
+    /* Row `first` and those behind it where they lie, of a tensor that is stored as bfloat16; NULL:
+     * it is not. Unlike read, it does not look for NaN and infinities. The member may be NULL. */
+    const mq_bf16 *(*stored_bf16)(const mq_weights *self, const char *name, size_t first);
 } mq_weights_class;
 
 struct mq_weights { /* first member of every implementation */

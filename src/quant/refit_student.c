@@ -264,8 +264,8 @@ size_t mq_student_read_memory(const mq_config *config) {
     return ROWS_AT_ONCE * widest; /* a slab's carving has refused what does not fit in size_t */
 }
 
-static const mq_weights_class student_class = {student_has, student_shape, student_read,
-                                               student_where, NULL};
+static const mq_weights_class student_class = {student_has,   student_shape, student_read,
+                                               student_where, NULL,          NULL};
 
 mq_status mq_student_open(mq_student *student, const mq_refit_setup *setup, mq_error *err) {
     const size_t layers = setup->selection->layers;

@@ -174,8 +174,8 @@ static void quantized_free(mq_weights *self) {
     mq_free(weights);
 }
 
-static const mq_weights_class quantized_class = {quantized_has, quantized_shape, quantized_read,
-                                                 quantized_where, quantized_free};
+static const mq_weights_class quantized_class = {quantized_has,   quantized_shape, quantized_read,
+                                                 quantized_where, quantized_free,  NULL};
 
 static mq_status make(mq_weights **out, quantized_weights values, const mq_tensors *tensors,
                       mq_error *err) {

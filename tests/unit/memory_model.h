@@ -12,6 +12,7 @@ typedef struct memory_weights {
     mq_weights weights;
     size_t vocab, width, broken_row;
     float *head, *norm;
+    mq_bf16 *stored; /* the head as bfloat16, or NULL */
 } memory_weights;
 
 static inline const memory_weights *of(const mq_weights *self) {
@@ -52,14 +53,22 @@ static inline const char *memory_where(const mq_weights *self, const char *name)
     return "memory";
 }
 
+static inline const mq_bf16 *memory_stored_bf16(const mq_weights *self, const char *name,
+                                                size_t first) {
+    const memory_weights *w = of(self);
+    const bool there = w->stored != NULL && strcmp(name, "lm_head.weight") == 0;
+    return there ? w->stored + first * w->width : NULL;
+}
+
 static inline void memory_free(mq_weights *self) {
     mq_free(of(self)->head);
     mq_free(of(self)->norm);
+    mq_free(of(self)->stored);
     mq_free(self);
 }
 
-static const mq_weights_class memory_class = {memory_has, memory_shape, memory_read, memory_where,
-                                              memory_free};
+static const mq_weights_class memory_class = {memory_has,   memory_shape, memory_read,
+                                              memory_where, memory_free,  memory_stored_bf16};
 
 static inline float *random_floats(size_t count, double scale, uint64_t seed) {
     mq_random random;
@@ -81,7 +90,8 @@ static inline mq_model *make_model(size_t vocab, size_t width, double softcap, u
                                 width,
                                 SIZE_MAX,
                                 random_floats(vocab * width, 2.0, seed),
-                                random_floats(width, 1.5, seed + 1)};
+                                random_floats(width, 1.5, seed + 1),
+                                NULL};
     model->config = (mq_config){.arch = mq_arch_find("LlamaForCausalLM"),
                                 .hidden_size = width,
                                 .vocab_size = vocab,

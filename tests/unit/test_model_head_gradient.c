@@ -223,6 +223,38 @@ static void bf16_is_float32_with_rounded_operands(void **state) {
     }
 }
 
+/* From now on the head is there as bfloat16 alone: reading it fails. */
+static void store_rounded(mq_model *model) {
+    memory_weights *w = (memory_weights *)(void *)model->weights;
+    w->stored = mq_alloc(w->vocab * w->width, sizeof *w->stored);
+    assert_non_null(w->stored);
+    mq_bf16_round_all(w->stored, w->head, w->vocab * w->width);
+    w->broken_row = 0;
+}
+
+static void rows_that_are_stored_rounded_are_taken_as_they_are(void **state) {
+    (void)state;
+    if (!mq_gemm_bf16_usable()) {
+        skip();
+    }
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const shape *s = &shapes[i];
+        sides m = make_sides(s);
+        result read = compute_with(&m, s, 0.25f, 2, true, false);
+        store_rounded(m.reference);
+        if (m.head != m.reference) {
+            store_rounded(m.head);
+        }
+        result stored = compute_with(&m, s, 0.25f, 2, true, false);
+        assert_memory_equal(stored.kl, read.kl, s->count * sizeof(float));
+        assert_memory_equal(stored.d_hidden, read.d_hidden, s->count * s->width * sizeof(float));
+        assert_memory_equal(stored.d_norm, read.d_norm, s->width * sizeof(float));
+        free_result(&read);
+        free_result(&stored);
+        free_sides(&m);
+    }
+}
+
 static void the_divergence_alone_is_the_same(void **state) {
     (void)state;
     for (int bf16 = 0; bf16 <= (mq_gemm_bf16_usable() ? 1 : 0); bf16++) {
@@ -382,6 +414,7 @@ int main(void) {
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(bf16_is_float32_with_rounded_operands),
         cmocka_unit_test(slabs_share_nothing),
+        cmocka_unit_test(rows_that_are_stored_rounded_are_taken_as_they_are),
         cmocka_unit_test(the_divergence_alone_is_the_same),
         cmocka_unit_test(equal_sides_have_no_gradient),
         cmocka_unit_test(a_broken_row_is_reported),

@@ -88,6 +88,28 @@ static void test_dtype(void **state) {
     refused(altered(NULL, NULL, "\"dtype\":\"F32\"", "\"dtype\":\"I32\""), "I32|F32, F16 and BF16");
 }
 
+/* What is stored as bfloat16 can be had where it lies; what is not, cannot. */
+static void test_stored_bf16(void **state) {
+    (void)state;
+    const char *embedding = "model.embed_tokens.weight";
+    mq_model *model = open_golden("llama-biases");
+    const mq_weights *weights = model->weights;
+    const size_t width = model->config.hidden_size, first = 3, count = 5;
+    const mq_bf16 *stored = weights->class_->stored_bf16(weights, embedding, first);
+    float *read = mq_alloc(count * width, sizeof *read);
+    assert_true(stored != NULL && read != NULL);
+    assert_int_equal(weights->class_->read(read, weights, embedding, first, count, NULL), MQ_OK);
+    for (size_t i = 0; i < count * width; i++) {
+        assert_true(mq_bf16_value(stored[i]) == read[i]);
+    }
+    assert_null(weights->class_->stored_bf16(weights, "model.none.weight", 0));
+    mq_free(read);
+    mq_model_free(model);
+    model = open_golden("gemma3"); /* float32 */
+    assert_null(model->weights->class_->stored_bf16(model->weights, embedding, 0));
+    mq_model_free(model);
+}
+
 static void test_configuration(void **state) {
     (void)state;
     refused(altered("\"LlamaForCausalLM\"", "\"OtherForCausalLM\"", NULL, NULL),
@@ -240,11 +262,17 @@ static void test_allocation_failures(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_missing_tensor),  cmocka_unit_test(test_contradicting_shapes),
-        cmocka_unit_test(test_surplus_bias),    cmocka_unit_test(test_dtype),
-        cmocka_unit_test(test_configuration),   cmocka_unit_test(test_already_quantized),
-        cmocka_unit_test(test_non_finite),      cmocka_unit_test(test_params),
-        cmocka_unit_test(test_embedding_scale), cmocka_unit_test(test_allocation_failures),
+        cmocka_unit_test(test_missing_tensor),
+        cmocka_unit_test(test_contradicting_shapes),
+        cmocka_unit_test(test_surplus_bias),
+        cmocka_unit_test(test_dtype),
+        cmocka_unit_test(test_stored_bf16),
+        cmocka_unit_test(test_configuration),
+        cmocka_unit_test(test_already_quantized),
+        cmocka_unit_test(test_non_finite),
+        cmocka_unit_test(test_params),
+        cmocka_unit_test(test_embedding_scale),
+        cmocka_unit_test(test_allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
