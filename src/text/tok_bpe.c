@@ -287,6 +287,10 @@ static mq_status encode_part(mq_encoder *encoder, const char *part, size_t size)
 
 mq_status mq_bpe_encode(mq_encoder *encoder, const char *word, size_t size) {
     const mq_tokenizer *t = encoder->tokenizer;
+    mq_status status = mq_check_interrupt(encoder->context, encoder->err);
+    if (status) {
+        return status;
+    }
     if (t->ignore_merges) {
         int32_t id = mq_vocab_find(&t->vocab, word, size);
         if (id >= 0) {
@@ -305,7 +309,9 @@ mq_status mq_bpe_encode(mq_encoder *encoder, const char *word, size_t size) {
         length = mq_utf8_decode(&c, word + at, size - at);
         bool known = mq_vocab_find_char(&t->vocab, c) >= 0;
         if (known && last_known && !mq_merges_joins(&t->merges, last, c)) {
-            mq_status status = encode_part(encoder, word + begin, at - begin);
+            status = encode_part(encoder, word + begin, at - begin);
+            /* where nothing splits the text, all of it is one word */
+            status = status ? status : mq_check_interrupt(encoder->context, encoder->err);
             if (status) {
                 return status;
             }

@@ -204,8 +204,11 @@ mq_status mq_tok_load_model(mq_tok_loader *loader, const cJSON *model) {
 
 /* --- added tokens ----------------------------------------------------------------------------- */
 
-static mq_status load_added_token(mq_tok_loader *loader, mq_added_token *token, const cJSON *item,
-                                  const char *where) {
+/* *next_id: what the tokenizers package calls the next token that is not in the vocabulary,
+ * whatever its id here: the number of the vocabulary's tokens, or the first above all added ones.
+ */
+static mq_status load_added_token(mq_tok_loader *loader, mq_added_token *token, size_t *next_id,
+                                  const cJSON *item, const char *where) {
     static const char *const known[] = {"id",     "content",    "single_word", "lstrip",
                                         "rstrip", "normalized", "special",     NULL};
     const mq_vocab *vocab = &loader->tokenizer->vocab;
@@ -238,6 +241,13 @@ static mq_status load_added_token(mq_tok_loader *loader, mq_added_token *token, 
         return mq_tok_refuse(
             loader, where, "\"%.64s\" has the id %zu, which contradicts model.vocab", content, id);
     }
+    if (known_id < 0 && id != *next_id) {
+        return mq_tok_refuse(loader, where,
+                             "\"%.64s\" has the id %zu, but the tokenizers package would give it "
+                             "%zu, the next after those before it",
+                             content, id, *next_id);
+    }
+    *next_id = id + 1 > *next_id ? id + 1 : *next_id;
     return MQ_OK;
 }
 
@@ -292,10 +302,11 @@ mq_status mq_tok_load_added(mq_tok_loader *loader, const cJSON *list) {
         return mq_fail_memory(loader->err, "the added tokens", count * sizeof *added->tokens);
     }
     mq_status status = MQ_OK;
+    size_t next_id = loader->tokenizer->vocab.count;
     for (const cJSON *item = count ? list->child : NULL; item && !status; item = item->next) {
         char where[48];
         snprintf(where, sizeof where, "added_tokens[%zu]", added->count);
-        status = load_added_token(loader, &added->tokens[added->count++], item, where);
+        status = load_added_token(loader, &added->tokens[added->count++], &next_id, item, where);
     }
     status = status ? status : check_distinct(loader);
     status = status ? status : index_added(loader->tokenizer, loader->err);

@@ -88,8 +88,7 @@ static mq_status run_steps(mq_encoder *encoder, size_t index, const char *text, 
         return MQ_OK;
     }
     if (index == steps->count) {
-        const mq_status status = mq_check_interrupt(encoder->context, encoder->err);
-        return status ? status : mq_bpe_encode(encoder, text, size);
+        return mq_bpe_encode(encoder, text, size);
     }
     if (steps->items[index].kind == MQ_STEP_SPLIT) {
         return split(encoder, index, text, size, first);

@@ -92,6 +92,7 @@ mq_status mq_vocab_add(mq_vocab *vocab, const char *text, size_t size, int32_t i
     vocab->text_used += size + 1;
     vocab->entries[id] = (mq_vocab_entry){copy, size};
     vocab->slots[slot] = id;
+    vocab->count++;
     return MQ_OK;
 }
 

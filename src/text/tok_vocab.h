@@ -18,6 +18,7 @@ typedef struct mq_vocab {
     size_t text_used;
     mq_vocab_entry *entries; /* [size], by id */
     size_t size;             /* highest id + 1 */
+    size_t count;            /* of tokens */
     int32_t *slots;          /* [slot_mask + 1] ids, -1: free */
     size_t slot_mask;
     int32_t (*char_pages)[256]; /* ids of one-character tokens, -1: none; page 0 is all -1 */

@@ -25,7 +25,7 @@ static inline mq_tokenizer *byte_tokenizer(temporary *folder, bool bos, bool pai
               "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":["
               "256]}}}"
             : "null",
-        vocab, pair ? ",\"x\":257,\"y\":258,\"xy\":259" : "", pair ? "\"x y\"" : "");
+        vocab, pair ? ",\"<s>\":256,\"x\":257,\"y\":258,\"xy\":259" : "", pair ? "\"x y\"" : "");
     assert_non_null(text);
     temporary_write(folder, "tokenizer.json", text, strlen(text));
     mq_free(text);

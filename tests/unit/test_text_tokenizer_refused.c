@@ -76,13 +76,20 @@ static void test_refused_added_tokens(void **state) {
         {{.added = "[{\"id\":9,\"content\":\"\"," FLAGS "}]"}, "the content is empty"},
         {{.added = "[{\"id\":99999999,\"content\":\"<y>\"," FLAGS "}]"}, "is above"},
         {{.added = "[{\"id\":-1,\"content\":\"<y>\"," FLAGS "}]"}, "\"id\" is not a whole number"},
-        {{.added = "[{\"id\":9,\"content\":\"<y>\"," FLAGS "},{\"id\":9,\"content\":\"<z>\"," FLAGS
-                   "}]"},
-         "have the id 9"},
         {{.added = "[{\"id\":9,\"content\":\"<y>\"," FLAGS "},{\"id\":10,\"content\":\"<y>\"," FLAGS
                    "}]"},
          "is there twice"},
-        {{.added = "[{\"id\":9,\"content\":\" "
+        /* Ids that the tokenizers package passes over: of the first (a gap), of one that comes too
+         * late (another order), and above a hole in the vocabulary. */
+        {{.added = "[{\"id\":12,\"content\":\"<y>\"," FLAGS "}]"},
+         "added_tokens[0]: \"<y>\" has the id 12, but the tokenizers package would give it 9"},
+        {{.added = "[{\"id\":9,\"content\":\"<y>\"," FLAGS "},{\"id\":9,\"content\":\"<z>\"," FLAGS
+                   "}]"},
+         "added_tokens[1]: \"<z>\" has the id 9, but the tokenizers package would give it 10"},
+        {{.model = "{\"vocab\":{\"a\":0,\"b\":3},\"merges\":[]}",
+          .added = "[{\"id\":4,\"content\":\"<y>\"," FLAGS "}]"},
+         "\"<y>\" has the id 4, but the tokenizers package would give it 2"},
+        {{.added = "[{\"id\":0,\"content\":\" "
                    "\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
                    "\"normalized\":true,\"special\":true}]",
           .normalizer = "{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}",
