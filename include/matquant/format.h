@@ -52,11 +52,12 @@
  *
  * matquant.json is the provenance (MQ_PROVENANCE_FILE): "format_version", "tool", "recipe",
  * "source", "calibration", "blas", "blocks" (losses), "tensors": {NAME: {"crc32": "8
- * hexadecimal digits"}} for every tensor of the folder, "files": {NAME: {"sha256": DIGEST}} for
- * config.json and the files that were copied (absent if an earlier program wrote it), and
- * "model_card" (absent if there is none of it): what the front matter of the source's README.md
- * says under "license", "license_name", "license_link", "language" and "base_model", each a string
- * or a list of strings. `eval --record` adds
+ * hexadecimal digits", "dtype": T, "shape": [N, ...]}} for every tensor of the folder (dtype and
+ * shape as in its header, absent if an earlier program wrote it), "files": {NAME: {"sha256":
+ * DIGEST}} for config.json and the files that were copied (absent likewise), and "model_card"
+ * (absent if there is none of it): what the front matter of the source's README.md says under
+ * "license", "license_name", "license_link", "language" and "base_model", each a string or a list
+ * of strings. `eval --record` adds
  *
  *   "evaluations": [{"bits": R, "text": {"file": NAME, "sha256": DIGEST}, "windows": N,
  *                    "seq_len": N, "bos_added": true | false, "perplexity": X, "nll": X,

@@ -24,8 +24,8 @@ typedef struct mq_verify_report {
                         line */
 } mq_verify_report;
 
-/* Checks CRC-32, shape and finite values of every tensor of a master (or a slice, as far as its
- * provenance goes). Compares its tokenizer, and the group sizes, slice rule and zero point in
+/* Checks CRC-32, type, shape and finite values of every tensor of a master (or a slice, as far as
+ * its provenance goes). Compares its tokenizer, and the group sizes, slice rule and zero point in
  * config.json, with the provenance, and config.json and the files that were copied with their
  * digests there, if it has any. If against is not NULL, also checks that every tensor that is
  * not quantized, and every small file that is copied, is byte for byte the one in that source

@@ -18,7 +18,7 @@ static mq_status put_tensors(cJSON *provenance, const mq_plan *plan, const mq_te
         mq_json_put_number(&json, cJSON_GetObjectItemCaseSensitive(provenance, "slice"),
                            "relative_error", error);
     }
-    mq_json_put_crcs(&json, provenance, writer, specs, plan->count);
+    mq_json_put_tensors(&json, provenance, writer, specs, plan->count);
     return mq_json_check(&json, MQ_PROVENANCE_FILE, err);
 }
 

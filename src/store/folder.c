@@ -227,13 +227,20 @@ mq_status mq_write_json(mq_output *output, const char *name, const cJSON *value,
     return status;
 }
 
-void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
-                      const mq_tensor_spec *specs, size_t count) {
+void mq_json_put_tensors(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
+                         const mq_tensor_spec *specs, size_t count) {
     cJSON *tensors = mq_json_put_object(json, at, "tensors");
     for (size_t i = 0; i < count; i++) {
+        const mq_tensor_spec *spec = &specs[i];
+        cJSON *entry = mq_json_put_object(json, tensors, spec->name);
         char digits[9];
         snprintf(digits, sizeof digits, "%08" PRIx32, mq_tensor_writer_crc(writer, i));
-        mq_json_put_text(json, mq_json_put_object(json, tensors, specs[i].name), "crc32", digits);
+        mq_json_put_text(json, entry, "crc32", digits);
+        mq_json_put_text(json, entry, "dtype", mq_dtype_name(spec->dtype));
+        cJSON *shape = mq_json_put_array(json, entry, "shape");
+        for (size_t d = 0; d < spec->dims; d++) {
+            mq_json_put_size(json, shape, NULL, spec->shape[d]);
+        }
     }
 }
 

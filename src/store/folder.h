@@ -1,5 +1,5 @@
 /* What masters and slices have in common as folders: small files, JSON files, tensors carried over,
- * CRCs. */
+ * and what matquant.json says of tensors and files. */
 #ifndef MQ_STORE_FOLDER_H
 #define MQ_STORE_FOLDER_H
 
@@ -46,10 +46,9 @@ mq_status mq_write_json(mq_output *output, const char *name, const cJSON *value,
 mq_status mq_copy_tensor(mq_tensor_writer *writer, size_t index, const mq_tensors *tensors,
                          const mq_tensor_info *info, const mq_context *context, mq_error *err);
 
-/* The member "tensors" of matquant.json: {NAME: {"crc32": "8 hexadecimal digits"}} of finished
- * tensors, put into `at`. */
-void mq_json_put_crcs(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
-                      const mq_tensor_spec *specs, size_t count);
+/* The member "tensors" of matquant.json (matquant/format.h) of finished tensors, put into `at`. */
+void mq_json_put_tensors(mq_json *json, cJSON *at, const mq_tensor_writer *writer,
+                         const mq_tensor_spec *specs, size_t count);
 
 /* The member "files" of matquant.json: {NAME: {"sha256": "64 hexadecimal digits"}} of config.json
  * and the small files that stand in the output by then, put into `at`. Checks for an interrupt. */

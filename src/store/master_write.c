@@ -239,7 +239,7 @@ static mq_json make_provenance(const mq_master_writer *writer, const cJSON *prov
          item = item->next) {
         mq_json_put_copy(&json, json.root, item->string, item);
     }
-    mq_json_put_crcs(&json, json.root, writer->tensors, writer->plan.specs, writer->plan.count);
+    mq_json_put_tensors(&json, json.root, writer->tensors, writer->plan.specs, writer->plan.count);
     return json;
 }
 

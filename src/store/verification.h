@@ -19,7 +19,7 @@ typedef struct mq_verification {
 
 /* Each of these counts problems and returns MQ_OK; anything else ends the job. */
 
-/* Every tensor's CRC-32 against matquant.json, and that its values are finite. */
+/* Every tensor's CRC-32, dtype and shape against matquant.json, and that its values are finite. */
 mq_status mq_verify_tensors(const mq_verification *self, mq_error *err);
 /* Of a master with a symmetric zero point: that its codes and pairs are as the format has them. */
 mq_status mq_verify_zero_points(const mq_verification *self, mq_error *err);

@@ -6,10 +6,11 @@
 
 #include "store/folder.h"
 
-/* --- the CRCs that matquant.json lists -------------------------------------------------------- */
+/* --- what matquant.json lists ----------------------------------------------------------------- */
 
 typedef struct listed {
     const char *name;
+    const cJSON *entry;
     uint32_t crc;
     bool readable; /* the entry is 8 hexadecimal digits */
     bool found;
@@ -48,13 +49,14 @@ static mq_status read_listing(listing *out, const mq_verification *self, mq_erro
     for (const cJSON *item = tensors->child; item != NULL; item = item->next) {
         count++;
     }
-    mq_status status = mq_new(&out->entries, count, sizeof *out->entries, "the list of CRCs", err);
+    mq_status status =
+        mq_new(&out->entries, count, sizeof *out->entries, "the list of tensors", err);
     if (status != MQ_OK) {
         return status;
     }
     for (const cJSON *item = tensors->child; item != NULL; item = item->next) {
         listed *entry = &out->entries[out->count++];
-        *entry = (listed){.name = item->string};
+        *entry = (listed){.name = item->string, .entry = item};
         entry->readable = parse_crc(&entry->crc, item);
     }
     if (count > 0) {
@@ -99,6 +101,50 @@ static mq_status scan_tensor(uint32_t *crc, size_t *bad, const mq_verification *
     return MQ_OK;
 }
 
+/* Whether dtype and shape are those of the entry; an earlier program did not list them. */
+static bool has_listed_form(const mq_tensor_info *info, const cJSON *entry) {
+    const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(entry, "dtype");
+    const cJSON *shape = cJSON_GetObjectItemCaseSensitive(entry, "shape"), *size = NULL;
+    bool same = dtype == NULL || (cJSON_IsString(dtype) &&
+                                  strcmp(dtype->valuestring, mq_dtype_name(info->dtype)) == 0);
+    if (shape == NULL) {
+        return same;
+    }
+    size_t dims = 0;
+    cJSON_ArrayForEach(size, shape) {
+        same = same && dims < info->dims && cJSON_IsNumber(size) &&
+               size->valuedouble == (double)info->shape[dims];
+        dims++;
+    }
+    return same && cJSON_IsArray(shape) && dims == info->dims;
+}
+
+/* entry: NULL, there is none. The bytes alone do not say what they are: F16 and BF16 have the same
+ * size, and so have many shapes. */
+static mq_status compare_to_listed(mq_error *problem, const mq_tensor_info *info, uint32_t crc,
+                                   const listed *entry) {
+    char shape[128];
+    if (entry == NULL) {
+        return mq_fail_tensor(problem, MQ_ERR_INPUT, info->file, info->name,
+                              "is not listed in " MQ_PROVENANCE_FILE);
+    }
+    if (!entry->readable) {
+        return mq_fail_tensor(problem, MQ_ERR_INPUT, info->file, info->name,
+                              "its crc32 in " MQ_PROVENANCE_FILE " is not 8 hexadecimal digits");
+    }
+    if (!has_listed_form(info, entry->entry)) {
+        return mq_fail_tensor(problem, MQ_ERR_INPUT, info->file, info->name,
+                              "is %s %s, which is not the dtype and shape in " MQ_PROVENANCE_FILE,
+                              mq_dtype_name(info->dtype),
+                              mq_shape_text(shape, sizeof shape, info->shape, info->dims));
+    }
+    return entry->crc == crc ? MQ_OK
+                             : mq_fail_tensor(problem, MQ_ERR_INPUT, info->file, info->name,
+                                              "CRC-32 is %08" PRIx32 ", " MQ_PROVENANCE_FILE
+                                              " says %08" PRIx32 ": the bytes have changed",
+                                              crc, entry->crc);
+}
+
 static mq_status check_tensor(const mq_verification *self, const mq_tensor_info *info,
                               const listing *list, mq_error *err) {
     uint32_t crc = 0;
@@ -115,23 +161,13 @@ static mq_status check_tensor(const mq_verification *self, const mq_tensor_info 
         return status;
     }
     listed *entry = find_listed(list, info->name);
-    mq_error problem = {.status = MQ_OK};
-    if (entry == NULL) {
-        mq_fail_tensor(&problem, MQ_ERR_INPUT, info->file, info->name,
-                       "is not listed in " MQ_PROVENANCE_FILE);
-    } else if (!entry->readable) {
-        mq_fail_tensor(&problem, MQ_ERR_INPUT, info->file, info->name,
-                       "its crc32 in " MQ_PROVENANCE_FILE " is not 8 hexadecimal digits");
-    } else if (entry->crc != crc) {
-        mq_fail_tensor(&problem, MQ_ERR_INPUT, info->file, info->name,
-                       "CRC-32 is %08" PRIx32 ", " MQ_PROVENANCE_FILE " says %08" PRIx32
-                       ": the bytes have changed",
-                       crc, entry->crc);
-    }
     if (entry != NULL) {
         entry->found = true;
     }
-    return problem.status == MQ_OK ? MQ_OK : mq_problem(self->problems, &problem, err);
+    mq_error problem;
+    return compare_to_listed(&problem, info, crc, entry) == MQ_OK
+               ? MQ_OK
+               : mq_problem(self->problems, &problem, err);
 }
 
 /* --- all tensors ------------------------------------------------------------------------------ */

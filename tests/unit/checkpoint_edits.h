@@ -134,7 +134,7 @@ static UNUSED char *fixture_rewrite(const char *from, const fixture_edit *edits,
     return folder;
 }
 
-/* Makes matquant.json list every tensor of the folder with its CRC-32. */
+/* Makes matquant.json list every tensor of the folder, as its writer does. */
 static UNUSED void fixture_relist(const char *folder) {
     mq_error err;
     mq_tensors *tensors = NULL;
@@ -146,6 +146,11 @@ static UNUSED void fixture_relist(const char *folder) {
         snprintf(digits, sizeof digits, "%08x", (unsigned)mq_crc32(0, info->data, info->bytes));
         cJSON *entry = cJSON_AddObjectToObject(list, info->name);
         assert_non_null(cJSON_AddStringToObject(entry, "crc32", digits));
+        assert_non_null(cJSON_AddStringToObject(entry, "dtype", mq_dtype_name(info->dtype)));
+        cJSON *shape = cJSON_AddArrayToObject(entry, "shape");
+        for (size_t d = 0; d < info->dims; d++) {
+            assert_true(cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)info->shape[d])));
+        }
     }
     char *text = cJSON_PrintUnformatted(list);
     fixture_set_json(folder, "matquant.json", NULL, "tensors", text);

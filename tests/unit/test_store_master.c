@@ -95,6 +95,13 @@ static void config_and_provenance(void **state) {
         char digits[9];
         snprintf(digits, sizeof digits, "%08x", (unsigned)mq_crc32(0, info->data, info->bytes));
         assert_string_equal(cJSON_GetObjectItem(entry, "crc32")->valuestring, digits);
+        assert_string_equal(cJSON_GetObjectItem(entry, "dtype")->valuestring,
+                            mq_dtype_name(info->dtype));
+        const cJSON *shape = cJSON_GetObjectItem(entry, "shape");
+        assert_int_equal(cJSON_GetArraySize(shape), info->dims);
+        for (size_t d = 0; d < info->dims; d++) {
+            assert_int_equal(cJSON_GetArrayItem(shape, (int)d)->valueint, info->shape[d]);
+        }
     }
     /* Small files are copied; README and other containers of the weights are not. */
     char **names = NULL;

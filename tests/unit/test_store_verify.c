@@ -181,6 +181,45 @@ static void structure_and_listing(void **state) {
     mq_free(plain);
 }
 
+/* The final norm's entry in matquant.json with this dtype and shape; NULL: without. */
+static void list_norm_as(const char *folder, const char *dtype, const char *shape) {
+    const char *norm = "model.norm.weight";
+    mq_error err;
+    mq_tensors *tensors = NULL;
+    must(mq_tensors_open(&tensors, folder, &err), &err);
+    const mq_tensor_info *info = mq_tensors_find(tensors, norm);
+    assert_non_null(info);
+    char entry[200];
+    snprintf(entry, sizeof entry, "{\"crc32\": \"%08x\"%s%s%s%s}",
+             (unsigned)mq_crc32(0, info->data, info->bytes), dtype != NULL ? ", \"dtype\": " : "",
+             dtype != NULL ? dtype : "", shape != NULL ? ", \"shape\": " : "",
+             shape != NULL ? shape : "");
+    fixture_set_json(folder, "matquant.json", "tensors", norm, entry);
+    mq_tensors_close(tensors);
+}
+
+/* The bytes are the same, whatever a header says that they are. */
+static void forms_are_as_listed(void **state) {
+    (void)state;
+    static const char *const good[][2] = {
+        {"\"BF16\"", "[64]"}, {"\"BF16\"", NULL}, {NULL, "[64]"}, {NULL, NULL}};
+    static const char *const other[][2] = {
+        {"\"F16\"", "[64]"}, {"\"F16\"", NULL},       {"16", "[64]"},     {"\"BF16\"", "[1, 64]"},
+        {"\"BF16\"", "[]"},  {"\"BF16\"", "[64, 1]"}, {"\"BF16\"", "64"}, {NULL, "[65]"}};
+    char *plain = fixture_plain(), *folder = good_master(plain, &group32);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        list_norm_as(folder, good[i][0], good[i][1]);
+        expect_good(folder, NULL, 0);
+    }
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+        list_norm_as(folder, other[i][0], other[i][1]);
+        expect_problems(folder, NULL, 1, "model.norm.weight",
+                        "is BF16 [64], which is not the dtype and shape in matquant.json");
+    }
+    mq_free(folder);
+    mq_free(plain);
+}
+
 static void against_another_source(void **state) {
     (void)state;
     char *plain = fixture_plain(), *master = good_master(plain, &group32);
@@ -419,6 +458,7 @@ int main(void) {
         cmocka_unit_test(a_changed_byte_is_found),
         cmocka_unit_test(values_that_are_not_finite),
         cmocka_unit_test(structure_and_listing),
+        cmocka_unit_test(forms_are_as_listed),
         cmocka_unit_test(against_another_source),
         cmocka_unit_test(against_other_weights),
         cmocka_unit_test(folders_that_cannot_be_read),

@@ -53,6 +53,24 @@ rm s/tokenizer.json
 run 1 matquant verify s -q
 expect_err '^matquant: warning: s/tokenizer\.json: is missing; the source had one$'
 
+# A header that calls every F16 a BF16: nothing else of the folder is another.
+run 0 matquant slice "$master" -o typed --bits 4 -q
+count=$(python3 - <<'PY'
+with open("typed/model.safetensors", "r+b") as file:
+    size = int.from_bytes(file.read(8), "little")
+    header = file.read(size)
+    rest = file.read()
+    count, header = header.count(b'"F16"'), header.replace(b'"F16"', b'"BF16"')
+    file.seek(0)
+    file.write(len(header).to_bytes(8, "little") + header + rest)
+print(count)
+PY
+)
+run 1 matquant verify typed -q
+expect_err '^matquant: warning: typed/model\.safetensors: tensor .*\.scales: is BF16 \[[0-9, ]*\], which is not the dtype and shape in matquant\.json$'
+expect_out "^problems +$count\$"
+rm -r typed
+
 # A source of which only a layer that is quantized is another: as a merged adapter or another fine-tune would have it.
 cp -rL "$model" tuned
 python3 - <<'PY'
