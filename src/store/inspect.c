@@ -150,7 +150,7 @@ static mq_status inspect_open_slice(mq_inspection *out, const mq_slice_reader *s
     for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
         const mq_tensor_info *info = mq_tensors_at(tensors, i);
         bytes += info->bytes;
-        if (mq_slice_reader_is_linear(slice, info)) {
+        if (mq_slice_reader_role(slice, info) == MQ_ROLE_LINEAR) {
             quantized_bytes += info->bytes;
         } else {
             count_plain(out, info);

@@ -11,10 +11,10 @@
  * config.json does not say what the codes mean, fails all the same. */
 mq_status mq_master_scan(mq_master **out, const char *folder, mq_problems *problems, mq_error *err);
 
-/* What a tensor of a master is. */
+/* What a tensor of a master or a slice is. */
 typedef enum mq_role {
     MQ_ROLE_PLAIN,   /* the source's */
-    MQ_ROLE_LINEAR,  /* codes, scales or biases of a quantized linear */
+    MQ_ROLE_LINEAR,  /* codes or weight, scales or biases of a quantized linear */
     MQ_ROLE_PRIVATE, /* NAME.wR of a served width, NAME being there */
     MQ_ROLE_REJECTED /* one that a reader must reject */
 } mq_role;
@@ -76,7 +76,7 @@ size_t mq_slice_reader_group_size(const mq_slice_reader *slice);       /* the gl
 size_t mq_slice_reader_count(const mq_slice_reader *slice);
 const mq_slice_view *mq_slice_reader_at(const mq_slice_reader *slice, size_t index);
 const mq_slice_view *mq_slice_reader_find(const mq_slice_reader *slice, const char *prefix);
-/* info is the weight, the scales or the biases of a quantized layer. */
-bool mq_slice_reader_is_linear(const mq_slice_reader *slice, const mq_tensor_info *info);
+/* MQ_ROLE_LINEAR: the weight, the scales or the biases of a quantized layer. */
+mq_role mq_slice_reader_role(const mq_slice_reader *slice, const mq_tensor_info *info);
 
 #endif

@@ -230,14 +230,21 @@ const mq_slice_view *mq_slice_reader_find(const mq_slice_reader *slice, const ch
     return mq_layer_list_find(&slice->linears, prefix);
 }
 
-bool mq_slice_reader_is_linear(const mq_slice_reader *slice, const mq_tensor_info *info) {
+mq_role mq_slice_reader_role(const mq_slice_reader *slice, const mq_tensor_info *info) {
     const char *dot = strrchr(info->name, '.');
-    char stem[MQ_STORED_STEM_MAX];
+    char stem[MQ_STORED_STEM_MAX], scales[MQ_STORED_NAME_SIZE];
     if (dot == NULL || (size_t)(dot - info->name) >= sizeof stem) {
-        return false;
+        return MQ_ROLE_PLAIN;
     }
     memcpy(stem, info->name, (size_t)(dot - info->name));
     stem[dot - info->name] = '\0';
-    const mq_slice_view *view = mq_slice_reader_find(slice, stem);
-    return view != NULL && (info == view->weight || info == view->scales || info == view->biases);
+    if (strcmp(dot, ".weight") != 0 && strcmp(dot, ".scales") != 0 && strcmp(dot, ".biases") != 0) {
+        return MQ_ROLE_PLAIN;
+    }
+    if (mq_slice_reader_find(slice, stem) != NULL) {
+        return MQ_ROLE_LINEAR;
+    }
+    return mq_tensors_find(slice->tensors, mq_name_make(scales, stem, "scales", 0)) != NULL
+               ? MQ_ROLE_REJECTED
+               : MQ_ROLE_PLAIN;
 }

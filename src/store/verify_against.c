@@ -27,6 +27,21 @@ static bool find_linear(size_t *out, size_t *in, const mq_verification *self, co
     return sliced != NULL;
 }
 
+static mq_role role_of(const mq_verification *self, const mq_tensor_info *info) {
+    return self->master != NULL ? mq_master_role(NULL, self->master, info)
+                                : mq_slice_reader_role(self->slice, info);
+}
+
+/* P is a layer that a reader must reject: the tensor that names it is there, and was counted when
+ * it was read. */
+static bool is_rejected(const mq_verification *self, const char *prefix) {
+    char name[MQ_STORED_NAME_SIZE];
+    const char *part = self->master != NULL ? "codes" : "scales";
+    const mq_tensor_info *info =
+        mq_tensors_find(self->tensors, mq_name_make(name, prefix, part, 0));
+    return info != NULL && role_of(self, info) == MQ_ROLE_REJECTED;
+}
+
 /* A slice says in matquant.json which of its tensors were private to its width: those may differ
  * from the source's. */
 static bool was_private(const mq_verification *self, const char *name) {
@@ -140,7 +155,7 @@ static const char *name_there(char out[MQ_NAME_SIZE], const sides *both, const c
 static bool is_left_out(const mq_verification *self, const sides *both, const mq_tensor_info *ours,
                         const char *name) {
     return self->slice != NULL && both->ours != NULL && !mq_mlx_has(both->ours, name) &&
-           (ours == NULL || mq_slice_reader_is_linear(self->slice, ours));
+           (ours == NULL || role_of(self, ours) == MQ_ROLE_LINEAR);
 }
 
 static mq_status compare_tensor(const mq_verification *self, const sides *both,
@@ -160,7 +175,8 @@ static mq_status compare_tensor(const mq_verification *self, const sides *both,
         return note(self, &problem, err);
     }
     const mq_tensor_info *ours = mq_tensors_find(self->tensors, here);
-    if (is_left_out(self, both, ours, here)) {
+    if (is_left_out(self, both, ours, here) ||
+        (name.form == MQ_NAME_WEIGHT && is_rejected(self, name.stem))) {
         return MQ_OK;
     }
     if (ours == NULL) {
@@ -176,21 +192,18 @@ static mq_status compare_tensor(const mq_verification *self, const sides *both,
 static mq_status check_extra(const mq_verification *self, const sides *both,
                              const mq_tensor_info *info, mq_error *err) {
     char weight[MQ_STORED_NAME_SIZE], renamed[MQ_NAME_SIZE];
-    const char *needed = info->name; /* the source's tensor that this one comes from */
-    if (self->master != NULL) {
-        mq_role role = mq_master_role(NULL, self->master, info);
-        mq_name name = mq_name_parse(info->name);
-        if (role == MQ_ROLE_REJECTED || role == MQ_ROLE_PRIVATE ||
-            (role == MQ_ROLE_LINEAR && name.width != 0)) {
-            return MQ_OK; /* counted when it was read; or stands beside one that is looked at */
-        }
-        needed = role == MQ_ROLE_LINEAR ? mq_name_make(weight, name.stem, "weight", 0) : info->name;
-    } else if (mq_slice_reader_is_linear(self->slice, info) &&
-               mq_name_parse(info->name).form != MQ_NAME_WEIGHT) {
-        return MQ_OK;
+    const mq_role role = role_of(self, info);
+    const mq_name name = mq_name_parse(info->name);
+    const bool is_first = name.form == MQ_NAME_CODES || name.form == MQ_NAME_WEIGHT;
+    if (role == MQ_ROLE_REJECTED || role == MQ_ROLE_PRIVATE ||
+        (role == MQ_ROLE_LINEAR && !is_first)) {
+        return MQ_OK; /* counted when it was read; or stands beside one that is looked at */
     }
     mq_error problem = {.status = MQ_OK};
-    needed = name_there(renamed, both, needed);
+    /* the source's tensor that this one comes from */
+    const char *needed = name_there(
+        renamed, both,
+        role == MQ_ROLE_LINEAR ? mq_name_make(weight, name.stem, "weight", 0) : info->name);
     if (mq_tensors_find(both->source, needed) == NULL) {
         mq_fail_tensor(&problem, MQ_ERR_INPUT, info->file, info->name, "the source has no %s",
                        needed);

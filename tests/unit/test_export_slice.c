@@ -177,6 +177,28 @@ static void slices_verify(void **state) {
     mq_free(plain);
 }
 
+/* A layer without its biases is one problem, also beside the source, which has neither these parts
+ * of it nor such a weight. */
+static void a_rejected_layer_is_one_problem(void **state) {
+    (void)state;
+    static const fixture_edit edit = {
+        "model.layers.1.mlp.up_proj.biases", true, MQ_F16, 0, {0, 0}, 0};
+    char *plain = fixture_plain(), *master = good_master(plain, &group32),
+         *cut = slice(master, 4, MQ_SLICE_FORMAT_MLX), *folder = fixture_rewrite(cut, &edit, 1);
+    fixture_relist(folder);
+    for (size_t i = 0; i < 2; i++) {
+        mq_error err;
+        mq_verify_report report;
+        expect_error(mq_verify(&report, folder, i == 0 ? NULL : plain, NULL, &err), MQ_ERR_CHECK,
+                     &err, "model.safetensors", edit.name, "is missing beside");
+        assert_int_equal(report.problems, 1);
+    }
+    mq_free(folder);
+    mq_free(cut);
+    mq_free(master);
+    mq_free(plain);
+}
+
 /* Tensors that the source calls as MLX calls a packed layer's: MLX's slice has its own in their
  * place, and is the source's slice all the same. */
 static void names_that_mlx_needs(void **state) {
@@ -402,6 +424,7 @@ int main(void) {
         cmocka_unit_test(pairs_are_repeated),
         cmocka_unit_test(inspect_predicts_slices),
         cmocka_unit_test(slices_verify),
+        cmocka_unit_test(a_rejected_layer_is_one_problem),
         cmocka_unit_test(names_that_mlx_needs),
         cmocka_unit_test(same_bytes_whatever_the_threads),
         cmocka_unit_test(what_a_format_cannot_hold),

@@ -158,6 +158,7 @@ static void structure_and_listing(void **state) {
     folder = fixture_rewrite(good, two, 2);
     fixture_relist(folder);
     expect_problems(folder, NULL, 2, two[0].name, "missing");
+    expect_problems(folder, plain, 2, two[0].name, "missing"); /* not their weights, besides */
     mq_free(folder);
     /* Shapes that contradict config.json. */
     folder = fixture_rewrite(good, NULL, 0);
