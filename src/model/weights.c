@@ -184,10 +184,7 @@ static mq_status check_tied_head(const mq_model *model, mq_error *err) {
     const size_t width = config->hidden_size, slab = 1 + 65536 / width;
     const mq_weights *weights = model->weights;
     float *rows;
-    mq_status status = check_shape(model, layout->head, config->vocab_size, width, err);
-    if (status == MQ_OK) {
-        status = mq_new(&rows, 2 * slab, width * sizeof *rows, "rows of the head", err);
-    }
+    mq_status status = mq_new(&rows, 2 * slab, width * sizeof *rows, "rows of the head", err);
     if (status != MQ_OK) {
         return status;
     }
@@ -209,7 +206,11 @@ static mq_status check_tied_head(const mq_model *model, mq_error *err) {
     return status;
 }
 
-mq_status mq_model_check(const mq_model *model, mq_error *err) {
+static bool has_head(const mq_model *model) {
+    return model->weights->class_->has(model->weights, mq_config_layout(&model->config)->head);
+}
+
+mq_status mq_model_check_shapes(const mq_model *model, mq_error *err) {
     const mq_config *config = &model->config;
     const mq_layout *layout = mq_config_layout(config);
     mq_status status =
@@ -230,16 +231,22 @@ mq_status mq_model_check(const mq_model *model, mq_error *err) {
                               "config.json says that there are %zu blocks only",
                               config->num_hidden_layers);
     }
-    const bool has_head = model->weights->class_->has(model->weights, layout->head);
-    if (!config->tie_word_embeddings && !has_head) {
+    if (has_head(model)) {
+        return check_shape(model, layout->head, config->vocab_size, config->hidden_size, err);
+    }
+    if (!config->tie_word_embeddings) {
         return mq_fail_tensor(err, MQ_ERR_INPUT, where(model, layout->head), layout->head,
                               "missing; if head and embeddings are one matrix, "
                               "tie_word_embeddings must be true in config.json");
     }
-    if (!config->tie_word_embeddings) {
-        return check_shape(model, layout->head, config->vocab_size, config->hidden_size, err);
-    }
-    return has_head ? check_tied_head(model, err) : MQ_OK;
+    return MQ_OK;
+}
+
+mq_status mq_model_check(const mq_model *model, mq_error *err) {
+    const mq_status status = mq_model_check_shapes(model, err);
+    return status == MQ_OK && model->config.tie_word_embeddings && has_head(model)
+               ? check_tied_head(model, err)
+               : status;
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -264,6 +271,19 @@ static mq_status check_prefix(const mq_tensors *tensors, const mq_config *config
         }
     }
     return MQ_OK;
+}
+
+mq_status mq_plain_check_shapes(const mq_config *config, const mq_tensors *tensors, mq_error *err) {
+    mq_model model = {.config = *config};
+    mq_status status = check_prefix(tensors, config, err);
+    if (status == MQ_OK) {
+        status = mq_plain_weights(&model.weights, tensors, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_model_check_shapes(&model, err);
+    }
+    mq_weights_free(model.weights);
+    return status;
 }
 
 static void release_tensors(void *tensors) { mq_tensors_close(tensors); }

@@ -57,6 +57,10 @@ void mq_model_free(mq_model *model);
  * configuration; no block, bias or head beside those that it names (a head beside tied embeddings
  * must equal them). */
 mq_status mq_model_check(const mq_model *model, mq_error *err);
+/* As much of it as can be told without reading a weight: all but that a head equals embeddings. */
+mq_status mq_model_check_shapes(const mq_model *model, mq_error *err);
+/* The same of a plain checkpoint, under a configuration that has its layout. */
+mq_status mq_plain_check_shapes(const mq_config *config, const mq_tensors *tensors, mq_error *err);
 
 /* norm[size]: the multiplier of a norm, 1 + weight where the architecture has it so. */
 mq_status mq_model_norm(float *norm, const mq_model *model, const char *name, size_t size,

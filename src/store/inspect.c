@@ -135,6 +135,9 @@ static mq_status inspect_master(mq_inspection *out, const char *folder, mq_confi
     mq_status status = mq_master_open(&master, folder, err);
     if (status == MQ_OK) {
         mq_config_find_layout(config, mq_master_tensors(master));
+        status = mq_quantized_check(config, master, NULL, mq_model_check_shapes, err);
+    }
+    if (status == MQ_OK) {
         status = inspect_open_master(out, master, config, err);
     }
     mq_master_close(master);
@@ -171,9 +174,14 @@ static mq_status inspect_open_slice(mq_inspection *out, const mq_slice_reader *s
     return status == MQ_OK ? take_provenance(out, mq_slice_reader_provenance(slice), err) : status;
 }
 
-static mq_status inspect_slice(mq_inspection *out, const char *folder, mq_error *err) {
+static mq_status inspect_slice(mq_inspection *out, const char *folder, mq_config *config,
+                               mq_error *err) {
     mq_slice_reader *slice = NULL;
     mq_status status = mq_slice_reader_open(&slice, folder, NULL, err);
+    if (status == MQ_OK) {
+        mq_config_find_layout(config, mq_slice_reader_tensors(slice));
+        status = mq_quantized_check(config, NULL, slice, mq_model_check_shapes, err);
+    }
     if (status == MQ_OK) {
         status = inspect_open_slice(out, slice, err);
     }
@@ -183,12 +191,16 @@ static mq_status inspect_slice(mq_inspection *out, const char *folder, mq_error 
 
 /* --- plain checkpoints, and the choice -------------------------------------------------------- */
 
-static mq_status inspect_plain(mq_inspection *out, const char *folder, const mq_config *config,
+static mq_status inspect_plain(mq_inspection *out, const char *folder, mq_config *config,
                                mq_error *err) {
     mq_tensors *tensors = NULL;
     const char *heads[MQ_LAYOUT_COUNT + 1];
     mq_status status =
         mq_tensors_open_without(&tensors, folder, mq_config_unused_heads(heads, config), err);
+    if (status == MQ_OK) {
+        mq_config_find_layout(config, tensors);
+        status = mq_plain_check_shapes(config, tensors, err);
+    }
     if (status == MQ_OK) {
         for (size_t i = 0; i < mq_tensors_count(tensors); i++) {
             count_plain(out, mq_tensors_at(tensors, i));
@@ -214,7 +226,7 @@ mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err) {
     out->kind = kind;
     status = kind == MQ_KIND_PLAIN    ? inspect_plain(out, folder, &config, err)
              : kind == MQ_KIND_MASTER ? inspect_master(out, folder, &config, err)
-                                      : inspect_slice(out, folder, err);
+                                      : inspect_slice(out, folder, &config, err);
     mq_config_free(&config);
     if (status != MQ_OK) {
         mq_inspection_free(out);

@@ -203,3 +203,28 @@ mq_status mq_master_weights(mq_weights **out, const mq_mixture *mixture, mq_erro
 mq_status mq_slice_weights(mq_weights **out, const mq_slice_reader *slice, mq_error *err) {
     return make(out, (quantized_weights){.slice = slice}, mq_slice_reader_tensors(slice), err);
 }
+
+mq_status mq_quantized_check(const mq_config *config, const mq_master *master,
+                             const mq_slice_reader *slice,
+                             mq_status (*check)(const mq_model *model, mq_error *err),
+                             mq_error *err) {
+    mq_model model = {.config = *config};
+    mq_mixture mixture = {0};
+    mq_status status = MQ_OK;
+    if (master != NULL) {
+        unsigned
+            widths[MQ_MAX_WIDTHS]; /* their shapes are the same, which the reader has checked */
+        mq_master_widths(widths, master);
+        status = mq_mixture_make(&mixture, master, widths[0], NULL, 0, err);
+    }
+    if (status == MQ_OK) {
+        status = master != NULL ? mq_master_weights(&model.weights, &mixture, err)
+                                : mq_slice_weights(&model.weights, slice, err);
+    }
+    if (status == MQ_OK) {
+        status = check(&model, err);
+    }
+    mq_weights_free(model.weights);
+    mq_mixture_free(&mixture);
+    return status;
+}

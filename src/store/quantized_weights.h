@@ -16,4 +16,11 @@ void mq_dequantize_row(float *out, const uint8_t *slices, const float *scales, c
 mq_status mq_master_weights(mq_weights **out, const mq_mixture *mixture, mq_error *err);
 mq_status mq_slice_weights(mq_weights **out, const mq_slice_reader *slice, mq_error *err);
 
+/* A check of a model, mq_model_check or mq_model_check_shapes, of a master or, where that is NULL,
+ * of a slice, under a configuration that has its layout. */
+mq_status mq_quantized_check(const mq_config *config, const mq_master *master,
+                             const mq_slice_reader *slice,
+                             mq_status (*check)(const mq_model *model, mq_error *err),
+                             mq_error *err);
+
 #endif

@@ -11,37 +11,15 @@
 
 /* --- shapes ----------------------------------------------------------------------------------- */
 
-/* mixture: room for that of a master, to be freed by the caller. */
-static mq_status open_weights(mq_weights **out, mq_mixture *mixture, const mq_verification *self,
-                              mq_error *err) {
-    if (self->slice != NULL) {
-        return mq_slice_weights(out, self->slice, err);
-    }
-    unsigned widths[MQ_MAX_WIDTHS]; /* their shapes are the same, which the reader has checked */
-    mq_master_widths(widths, self->master);
-    const mq_status status = mq_mixture_make(mixture, self->master, widths[0], NULL, 0, err);
-    return status == MQ_OK ? mq_master_weights(out, mixture, err) : status;
-}
-
 mq_status mq_verify_shapes(const mq_verification *self, mq_error *err) {
     mq_error problem = {.status = MQ_OK};
-    mq_model model = {0};
-    mq_mixture mixture = {0};
-    mq_status status = mq_config_read(&model.config, self->folder, &problem);
-    if (status != MQ_OK) {
-        return mq_problem(self->problems, &problem, err);
-    }
-    mq_config_find_layout(&model.config, self->tensors);
-    model.folder = mq_strdup(self->folder);
-    status = model.folder == NULL ? mq_fail_memory(&problem, "a path", 0)
-                                  : open_weights(&model.weights, &mixture, self, &problem);
+    mq_config config;
+    mq_status status = mq_config_read(&config, self->folder, &problem);
     if (status == MQ_OK) {
-        status = mq_model_check(&model, &problem);
+        mq_config_find_layout(&config, self->tensors);
+        status = mq_quantized_check(&config, self->master, self->slice, mq_model_check, &problem);
+        mq_config_free(&config);
     }
-    mq_weights_free(model.weights);
-    mq_mixture_free(&mixture);
-    mq_free(model.folder);
-    mq_config_free(&model.config);
     return status == MQ_OK ? MQ_OK : mq_problem(self->problems, &problem, err);
 }
 

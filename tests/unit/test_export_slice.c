@@ -199,6 +199,23 @@ static void a_rejected_layer_is_one_problem(void **state) {
     mq_free(plain);
 }
 
+/* Without its scales a layer is none that is packed, but what is there is no weight either. */
+static void inspect_misses_scales(void **state) {
+    (void)state;
+    static const fixture_edit edit = {
+        "model.layers.1.mlp.up_proj.scales", true, MQ_F16, 0, {0, 0}, 0};
+    char *plain = fixture_plain(), *master = good_master(plain, &group32),
+         *cut = slice(master, 4, MQ_SLICE_FORMAT_MLX), *folder = fixture_rewrite(cut, &edit, 1);
+    mq_error err;
+    mq_inspection found;
+    expect_error(mq_inspect(&found, folder, &err), MQ_ERR_INPUT, &err, "model.safetensors",
+                 "model.layers.1.mlp.up_proj.weight", "its type U32 is none of");
+    mq_free(folder);
+    mq_free(cut);
+    mq_free(master);
+    mq_free(plain);
+}
+
 /* Tensors that the source calls as MLX calls a packed layer's: MLX's slice has its own in their
  * place, and is the source's slice all the same. */
 static void names_that_mlx_needs(void **state) {
@@ -425,6 +442,7 @@ int main(void) {
         cmocka_unit_test(inspect_predicts_slices),
         cmocka_unit_test(slices_verify),
         cmocka_unit_test(a_rejected_layer_is_one_problem),
+        cmocka_unit_test(inspect_misses_scales),
         cmocka_unit_test(names_that_mlx_needs),
         cmocka_unit_test(same_bytes_whatever_the_threads),
         cmocka_unit_test(what_a_format_cannot_hold),

@@ -85,6 +85,49 @@ static void weights_say_what_was_trained(void **state) {
     mq_free(plain);
 }
 
+/* Damage that headers and config.json show, without a weight being read. */
+static void damaged_folders_are_refused(void **state) {
+    (void)state;
+    static const fixture_edit no_norm = {"model.norm.weight", true, MQ_BF16, 0, {0, 0}, 0};
+    static const char *const parts[] = {"codes",     "scales.w8", "biases.w8", "scales.w7",
+                                        "biases.w7", "scales.w6", "biases.w6", "scales.w5",
+                                        "biases.w5", "scales.w4", "biases.w4", "scales.w3",
+                                        "biases.w3", "scales.w2", "biases.w2"};
+    enum { PARTS = sizeof parts / sizeof *parts };
+    char *plain = fixture_plain(), *master = good_master(plain, &group32), names[PARTS][64];
+    fixture_edit no_linear[PARTS];
+    for (size_t i = 0; i < PARTS; i++) {
+        snprintf(names[i], sizeof names[i], "model.layers.1.mlp.up_proj.%s", parts[i]);
+        no_linear[i] = (fixture_edit){.name = names[i], .drop = true};
+    }
+    const struct {
+        const char *from;
+        const fixture_edit *edits;
+        size_t count;
+        const char *vocabulary; /* in config.json; NULL: as it is */
+        const char *tensor, *words;
+    } cases[] = {
+        {plain, &no_norm, 1, NULL, "model.norm.weight", "missing"},
+        {master, &no_norm, 1, NULL, "model.norm.weight", "missing"},
+        {master, no_linear, PARTS, NULL, "model.layers.1.mlp.up_proj.weight", "missing"},
+        {plain, NULL, 0, "97", "model.embed_tokens.weight", "contradicts config.json"},
+        {master, NULL, 0, "97", "model.embed_tokens.weight", "contradicts config.json"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = fixture_rewrite(cases[i].from, cases[i].edits, cases[i].count);
+        if (cases[i].vocabulary != NULL) {
+            fixture_set_json(folder, "config.json", NULL, "vocab_size", cases[i].vocabulary);
+        }
+        mq_error err;
+        mq_inspection found;
+        expect_error(mq_inspect(&found, folder, &err), MQ_ERR_INPUT, &err, "model.safetensors",
+                     cases[i].tensor, cases[i].words);
+        mq_free(folder);
+    }
+    mq_free(master);
+    mq_free(plain);
+}
+
 static void inspect_without_memory(void **state) {
     (void)state;
     char *plain = fixture_plain(), *folder = good_master(plain, &group32);
@@ -110,6 +153,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(inspect_counts),
         cmocka_unit_test(weights_say_what_was_trained),
+        cmocka_unit_test(damaged_folders_are_refused),
         cmocka_unit_test(inspect_without_memory),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
