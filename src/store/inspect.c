@@ -191,6 +191,17 @@ static mq_status inspect_slice(mq_inspection *out, const char *folder, mq_config
 
 /* --- plain checkpoints, and the choice -------------------------------------------------------- */
 
+/* What plain weights were cut from, if they are a slice. */
+static mq_status take_provenance_of(mq_inspection *out, const char *folder, mq_error *err) {
+    cJSON *provenance = NULL;
+    mq_status status = mq_read_folder_json(&provenance, folder, MQ_PROVENANCE_FILE, true, err);
+    if (status == MQ_OK) {
+        status = take_provenance(out, provenance, err);
+    }
+    cJSON_Delete(provenance);
+    return status;
+}
+
 static mq_status inspect_plain(mq_inspection *out, const char *folder, mq_config *config,
                                mq_error *err) {
     mq_tensors *tensors = NULL;
@@ -208,7 +219,7 @@ static mq_status inspect_plain(mq_inspection *out, const char *folder, mq_config
         status = add_file_sizes(&out->bytes, tensors, err);
     }
     mq_tensors_close(tensors);
-    return status;
+    return status == MQ_OK ? take_provenance_of(out, folder, err) : status;
 }
 
 mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err) {

@@ -199,6 +199,24 @@ static void a_rejected_layer_is_one_problem(void **state) {
     mq_free(plain);
 }
 
+/* Plain weights that were cut from a master say so. */
+static void inspect_finds_the_origin_of_plain_weights(void **state) {
+    (void)state;
+    char *plain = fixture_plain(), *master = good_master(plain, &group32),
+         *cut = slice(master, 4, MQ_SLICE_FORMAT_SAFETENSORS);
+    mq_error err;
+    mq_inspection found;
+    must(mq_inspect(&found, cut, &err), &err);
+    assert_int_equal(found.kind, MQ_KIND_PLAIN);
+    assert_non_null(found.provenance);
+    assert_non_null(strstr(found.provenance, "master_sha256"));
+    assert_null(strstr(found.provenance, "crc32"));
+    mq_inspection_free(&found);
+    mq_free(cut);
+    mq_free(master);
+    mq_free(plain);
+}
+
 /* Without its scales a layer is none that is packed, but what is there is no weight either. */
 static void inspect_misses_scales(void **state) {
     (void)state;
@@ -443,6 +461,7 @@ int main(void) {
         cmocka_unit_test(slices_verify),
         cmocka_unit_test(a_rejected_layer_is_one_problem),
         cmocka_unit_test(inspect_misses_scales),
+        cmocka_unit_test(inspect_finds_the_origin_of_plain_weights),
         cmocka_unit_test(names_that_mlx_needs),
         cmocka_unit_test(same_bytes_whatever_the_threads),
         cmocka_unit_test(what_a_format_cannot_hold),
