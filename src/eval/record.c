@@ -8,6 +8,7 @@
 #include "matquant/version.h"
 #include "store/folder.h"
 #include "store/master.h"
+#include "store/readers.h"
 #include "text/shown_name.h"
 
 /* --- reading ---------------------------------------------------------------------------------- */
@@ -115,62 +116,6 @@ static mq_status make_entry(cJSON **out, const mq_eval_result *result,
     return mq_json_take(out, &json, status, "the provenance", err);
 }
 
-/* The same width on the same windows: what replaces an earlier measurement, a. */
-static bool same_windows(const cJSON *a, const cJSON *b) {
-    static const char *const keys[] = {"bos_added", "bits", "windows", "seq_len"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const cJSON *of_a = cJSON_GetObjectItemCaseSensitive(a, keys[i]);
-        if (i == 0 && of_a == NULL) {
-            continue; /* written before there was such a member */
-        }
-        if (!cJSON_Compare(of_a, cJSON_GetObjectItemCaseSensitive(b, keys[i]), true)) {
-            return false;
-        }
-    }
-    const cJSON *texts[] = {cJSON_GetObjectItemCaseSensitive(a, "text"),
-                            cJSON_GetObjectItemCaseSensitive(b, "text")};
-    return cJSON_Compare(cJSON_GetObjectItemCaseSensitive(texts[0], "sha256"),
-                         cJSON_GetObjectItemCaseSensitive(texts[1], "sha256"), true);
-}
-
-/* What was measured against a reference holds on, if the new measurement had none: it is the same
- * master on the same windows. */
-static void keep_reference(mq_json *json, cJSON *entry, const cJSON *old) {
-    static const char *const keys[] = {"reference", "kl", "top1_agreement"};
-    if (cJSON_HasObjectItem(entry, keys[0])) {
-        return;
-    }
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const cJSON *item = cJSON_GetObjectItemCaseSensitive(old, keys[i]);
-        if (item != NULL) {
-            mq_json_put_copy(json, entry, keys[i], item);
-        }
-    }
-}
-
-/* Puts entry, which becomes the provenance's, into its list. */
-static mq_status put_entry(cJSON *provenance, cJSON *entry, mq_error *err) {
-    mq_json json = {.root = NULL};
-    cJSON *list = cJSON_GetObjectItemCaseSensitive(provenance, EVALUATIONS);
-    if (!cJSON_IsArray(list)) {
-        cJSON_DeleteItemFromObjectCaseSensitive(provenance, EVALUATIONS);
-        list = mq_json_put_array(&json, provenance, EVALUATIONS);
-    }
-    cJSON *old = list == NULL ? NULL : list->child;
-    while (old != NULL && !same_windows(old, entry)) {
-        old = old->next;
-    }
-    if (old != NULL) {
-        keep_reference(&json, entry, old);
-    }
-    if (!json.failed && (old != NULL ? cJSON_ReplaceItemViaPointer(list, old, entry)
-                                     : cJSON_AddItemToArray(list, entry))) {
-        return MQ_OK;
-    }
-    cJSON_Delete(entry);
-    return mq_fail_memory(err, "the provenance", 0);
-}
-
 /* --- writing ---------------------------------------------------------------------------------- */
 
 static mq_status write_back(const cJSON *provenance, const char *folder, mq_error *err) {
@@ -212,10 +157,13 @@ mq_status mq_record_write(const mq_eval_result *results, size_t count, const cha
     }
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
         cJSON *entry = NULL;
+        mq_json json = {.root = NULL};
         status = make_entry(&entry, &results[i], options, err);
         if (status == MQ_OK) {
-            status = put_entry(provenance, entry, err);
+            mq_provenance_put_evaluation(&json, provenance, entry);
+            status = mq_json_check(&json, "the provenance", err);
         }
+        cJSON_Delete(entry);
     }
     if (status == MQ_OK) {
         status = write_back(provenance, options->model, err);

@@ -77,30 +77,25 @@ static void put_mixture(mq_json *json, cJSON *slice, const mq_export_job *job) {
 /* Of `all`, what was measured at this width. */
 static void copy_evaluations(mq_json *json, cJSON *slice, const cJSON *all,
                              const mq_export_job *job) {
-    cJSON *own = cJSON_GetObjectItemCaseSensitive(slice, "evaluations");
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, all) {
         const cJSON *bits = cJSON_GetObjectItemCaseSensitive(item, "bits");
-        if (!cJSON_IsNumber(bits) || bits->valuedouble != job->width) {
-            continue;
+        if (cJSON_IsNumber(bits) && bits->valuedouble == job->width) {
+            mq_provenance_put_evaluation(json, slice, item);
         }
-        if (own == NULL) {
-            own = mq_json_put_array(json, slice, "evaluations");
-        }
-        mq_json_put_copy(json, own, NULL, item);
     }
 }
 
-/* Those of the master, and, where that is a slice itself, what was recorded of it as such. All were
- * measured at one width. */
+/* Those of the master; where that is a slice itself, first what it has from its own master, since
+ * what was recorded of it came later. All were measured at one width. */
 static void put_evaluations(mq_json *json, cJSON *slice, const mq_export_job *job) {
     if (!mq_mixture_is_uniform(job->mixture)) {
         return;
     }
     const cJSON *provenance = mq_master_provenance(job->master);
     const cJSON *of_slice = mq_provenance_slice(provenance);
-    copy_evaluations(json, slice, cJSON_GetObjectItemCaseSensitive(provenance, "evaluations"), job);
     copy_evaluations(json, slice, cJSON_GetObjectItemCaseSensitive(of_slice, "evaluations"), job);
+    copy_evaluations(json, slice, cJSON_GetObjectItemCaseSensitive(provenance, "evaluations"), job);
 }
 
 static bool is_listed(const cJSON *names, const char *name) {

@@ -6,6 +6,8 @@
 #include "matquant/quantize.h"
 #include "store/readers.h"
 
+#define EVALUATIONS "evaluations"
+
 const cJSON *mq_provenance_slice(const cJSON *provenance) {
     const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
     return cJSON_IsObject(slice) ? slice : NULL;
@@ -80,4 +82,57 @@ double mq_provenance_refit_kl(const cJSON *provenance, unsigned width) {
     const cJSON *kl =
         cJSON_GetObjectItemCaseSensitive(mq_provenance_refit(provenance, width), "kl_after");
     return cJSON_IsNumber(kl) ? kl->valuedouble : NAN;
+}
+
+/* --- evaluations ------------------------------------------------------------------------------ */
+
+/* The same width on the same windows: what replaces an earlier measurement, a. */
+static bool same_windows(const cJSON *a, const cJSON *b) {
+    static const char *const keys[] = {"bos_added", "bits", "windows", "seq_len"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const cJSON *of_a = cJSON_GetObjectItemCaseSensitive(a, keys[i]);
+        if (i == 0 && of_a == NULL) {
+            continue; /* written before there was such a member */
+        }
+        if (!cJSON_Compare(of_a, cJSON_GetObjectItemCaseSensitive(b, keys[i]), true)) {
+            return false;
+        }
+    }
+    const cJSON *texts[] = {cJSON_GetObjectItemCaseSensitive(a, "text"),
+                            cJSON_GetObjectItemCaseSensitive(b, "text")};
+    return cJSON_Compare(cJSON_GetObjectItemCaseSensitive(texts[0], "sha256"),
+                         cJSON_GetObjectItemCaseSensitive(texts[1], "sha256"), true);
+}
+
+/* What was measured against a reference holds on, if the new measurement had none: it is the same
+ * master on the same windows. */
+static void keep_reference(mq_json *json, cJSON *entry, const cJSON *old) {
+    static const char *const keys[] = {"reference", "kl", "top1_agreement"};
+    if (cJSON_HasObjectItem(entry, keys[0])) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(old, keys[i]);
+        if (item != NULL) {
+            mq_json_put_copy(json, entry, keys[i], item);
+        }
+    }
+}
+
+void mq_provenance_put_evaluation(mq_json *json, cJSON *at, const cJSON *evaluation) {
+    cJSON *list = cJSON_GetObjectItemCaseSensitive(at, EVALUATIONS);
+    if (!cJSON_IsArray(list)) {
+        cJSON_DeleteItemFromObjectCaseSensitive(at, EVALUATIONS);
+        list = mq_json_put_array(json, at, EVALUATIONS);
+    }
+    cJSON *old = list == NULL ? NULL : list->child;
+    while (old != NULL && !same_windows(old, evaluation)) {
+        old = old->next;
+    }
+    cJSON *entry = mq_json_put_copy(json, list, NULL, evaluation);
+    if (old != NULL && entry != NULL) {
+        keep_reference(json, entry, old);
+        cJSON_DetachItemViaPointer(list, entry);
+        cJSON_ReplaceItemViaPointer(list, old, entry);
+    }
 }

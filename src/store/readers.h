@@ -3,6 +3,7 @@
 #ifndef MQ_STORE_READERS_H
 #define MQ_STORE_READERS_H
 
+#include "base/json_build.h"
 #include "store/master.h"
 #include "store/problems.h"
 
@@ -48,6 +49,10 @@ const cJSON *mq_provenance_refit(const cJSON *provenance, unsigned width);
 /* KL(full precision ‖ the width) in nats a token, as the refit measured it at its end; NAN: it had
  * none, or layers of the slice have other widths. */
 double mq_provenance_refit_kl(const cJSON *provenance, unsigned width);
+
+/* Puts an evaluation ("evaluations", matquant/format.h) into what a master or a slice says of
+ * itself: a copy, in place of an earlier one of the same width on the same windows. */
+void mq_provenance_put_evaluation(mq_json *json, cJSON *at, const cJSON *evaluation);
 
 /* --- slices ----------------------------------------------------------------------------------- */
 

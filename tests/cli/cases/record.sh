@@ -73,6 +73,22 @@ run 0 matquant slice with-name -o named --bits 4 -q
 grep -qx 'base_model: someone/a-model' named/README.md || fail "the card's header has no base model"
 grep -qx -- '- architecture: LlamaForCausalLM, quantized from `a-model`:' named/README.md || fail "the base model's name"
 
+# What is recorded of a slice in the master's format is the same width on the same windows, and its slices have it once: the
+# newer, with the divergence that was measured before.
+run 0 matquant slice m -o own --bits 4 --format matquant -q
+for tokens in 64 32; do
+    run 0 matquant eval own --text "$DATA/demo-eval.txt" --seq-len $tokens --windows 2 --record -q
+done
+run 0 matquant slice own -o again --bits 4 -q
+python3 - <<'PY' || fail "not each measurement once"
+import json
+first, other = json.load(open("again/matquant.json"))["slice"]["evaluations"]
+assert (first["seq_len"], other["seq_len"]) == (64, 32), (first, other)
+assert "kl" in first and "kl" not in other, (first, other)
+PY
+[ "$(grep -c perplexity again/README.md)" = 2 ] || fail "not two measurements in the card"
+rm -r own again
+
 # Names out of others' files are names in a card and on a terminal, whatever is in them.
 python3 - <<'PY'
 import json
