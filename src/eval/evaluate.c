@@ -336,7 +336,7 @@ mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
                       const mq_context *context, mq_error *err) {
     const double start = mq_seconds();
     mq_context_use(context);
-    char *master = NULL; /* with record */
+    char master[65] = ""; /* with record */
     eval_inputs inputs = {.count = options->width_count > 0 ? options->width_count : 1};
     for (size_t i = 0; i < inputs.count; i++) {
         results[i] = (mq_eval_result){0};
@@ -349,7 +349,7 @@ mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
         status = check_items(options, err);
     }
     if (status == MQ_OK && options->record) {
-        status = mq_record_check(&master, options, err);
+        status = mq_record_check(master, options, err);
     }
     if (status == MQ_OK) {
         status = open_all(&inputs, options, context, err);
@@ -363,7 +363,6 @@ mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
     if (status == MQ_OK && options->record) {
         status = mq_record_write(results, inputs.count, master, options, context, err);
     }
-    mq_free(master);
     close_all(&inputs);
     for (size_t i = 0; i < inputs.count; i++) {
         if (results[i].measured) {

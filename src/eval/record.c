@@ -22,21 +22,7 @@ static mq_status check_writable(const char *folder, mq_error *err) {
     return status;
 }
 
-#define EVALUATIONS "evaluations"
-
-/* The text of matquant.json without what is recorded there: the same of one master, whatever is
- * measured of it, and with the checksums of its tensors another one of any other. */
-static mq_status print_identity(char **out, cJSON *provenance, mq_error *err) {
-    cJSON *recorded = cJSON_DetachItemFromObjectCaseSensitive(provenance, EVALUATIONS);
-    *out = mq_json_print(provenance);
-    if (recorded != NULL) {
-        cJSON_AddItemToObjectCS(provenance, EVALUATIONS, recorded); /* which allocates nothing */
-    }
-    return *out == NULL ? mq_fail_memory(err, "the provenance", 0) : MQ_OK;
-}
-
-mq_status mq_record_check(char **master, const mq_eval_options *options, mq_error *err) {
-    *master = NULL;
+mq_status mq_record_check(char master[65], const mq_eval_options *options, mq_error *err) {
     if (options->text == NULL) {
         return mq_fail(err, MQ_ERR_USAGE, "what is recorded is measured on a text");
     }
@@ -58,7 +44,7 @@ mq_status mq_record_check(char **master, const mq_eval_options *options, mq_erro
         status = mq_read_folder_json(&provenance, options->model, MQ_PROVENANCE_FILE, false, err);
     }
     if (status == MQ_OK) {
-        status = print_identity(master, provenance, err);
+        status = mq_provenance_sha256(master, provenance, err);
     }
     cJSON_Delete(provenance);
     return status;
@@ -129,20 +115,18 @@ static mq_status write_back(const cJSON *provenance, const char *folder, mq_erro
 }
 
 /* A run with --force may have put another master in its place while this one was measured. */
-static mq_status check_same(const char *master, cJSON *provenance, const char *folder,
+static mq_status check_same(const char master[65], const cJSON *provenance, const char *folder,
                             mq_error *err) {
-    char *now = NULL;
-    mq_status status = print_identity(&now, provenance, err);
-    if (status == MQ_OK && strcmp(now, master) != 0) {
-        status = mq_fail_file(err, MQ_ERR_INPUT, folder,
+    char now[65];
+    const mq_status status = mq_provenance_sha256(now, provenance, err);
+    return status == MQ_OK && strcmp(now, master) != 0
+               ? mq_fail_file(err, MQ_ERR_INPUT, folder,
                               "is another master than the one that was measured: it was replaced "
-                              "meanwhile, and nothing is recorded");
-    }
-    mq_free(now);
-    return status;
+                              "meanwhile, and nothing is recorded")
+               : status;
 }
 
-mq_status mq_record_write(const mq_eval_result *results, size_t count, const char *master,
+mq_status mq_record_write(const mq_eval_result *results, size_t count, const char master[65],
                           const mq_eval_options *options, const mq_context *context,
                           mq_error *err) {
     cJSON *provenance = NULL;

@@ -20,22 +20,16 @@ static void put_item(mq_json *json, cJSON *slice, const char *key, const cJSON *
     }
 }
 
-/* Which master: its name, and the digest of its matquant.json, which in turn has the CRC-32 of all
- * its tensors. */
+/* Which master: its name, and the digest of what its matquant.json says, which in turn has the
+ * CRC-32 of all its tensors. */
 static mq_status put_master(mq_json *json, cJSON *slice, const mq_export_job *job, mq_error *err) {
-    const char *folder = job->options->master;
     const cJSON *provenance = mq_master_provenance(job->master);
     mq_json_put_text(json, slice, "master", job->master_name);
     if (provenance == NULL) {
         return MQ_OK;
     }
-    char *path = mq_path_join(folder, MQ_PROVENANCE_FILE);
-    if (path == NULL) {
-        return mq_fail_memory(err, "a path", strlen(folder));
-    }
     char digest[65];
-    const mq_status status = mq_sha256_file(digest, path, NULL, err);
-    mq_free(path);
+    const mq_status status = mq_provenance_sha256(digest, provenance, err);
     if (status != MQ_OK) {
         return status;
     }

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "matquant/names.h"
 #include "matquant/quantize.h"
 #include "store/readers.h"
@@ -85,6 +86,20 @@ double mq_provenance_refit_kl(const cJSON *provenance, unsigned width) {
 }
 
 /* --- evaluations ------------------------------------------------------------------------------ */
+
+mq_status mq_provenance_sha256(char out[65], const cJSON *provenance, mq_error *err) {
+    cJSON *copy = cJSON_Duplicate(provenance, true);
+    cJSON_DeleteItemFromObjectCaseSensitive(copy, EVALUATIONS);
+    char *text = copy == NULL ? NULL : mq_json_print(copy);
+    cJSON_Delete(copy);
+    if (text == NULL) {
+        return mq_fail_memory(err, "the provenance", 0);
+    }
+    const mq_mapping content = {(const unsigned char *)text, strlen(text)};
+    const mq_status status = mq_sha256_mapping(out, &content, NULL, err);
+    mq_free(text);
+    return status;
+}
 
 /* The same width on the same windows: what replaces an earlier measurement, a. */
 static bool same_windows(const cJSON *a, const cJSON *b) {

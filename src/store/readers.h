@@ -50,6 +50,10 @@ const cJSON *mq_provenance_refit(const cJSON *provenance, unsigned width);
  * none, or layers of the slice have other widths. */
 double mq_provenance_refit_kl(const cJSON *provenance, unsigned width);
 
+/* SHA-256 of its text (mq_json_print) without what `eval --record` adds: the same of one master,
+ * whatever is measured of it, and since it has the checksums of all tensors, another one of any
+ * other. That of the file as it was first written. */
+mq_status mq_provenance_sha256(char out[65], const cJSON *provenance, mq_error *err);
 /* Puts an evaluation ("evaluations", matquant/format.h) into what a master or a slice says of
  * itself: a copy, in place of an earlier one of the same width on the same windows. */
 void mq_provenance_put_evaluation(mq_json *json, cJSON *at, const cJSON *evaluation);

@@ -89,6 +89,17 @@ PY
 [ "$(grep -c perplexity again/README.md)" = 2 ] || fail "not two measurements in the card"
 rm -r own again
 
+# Slices name their master by what it was written with, whatever was recorded since.
+run 0 matquant slice before -o unrecorded --bits 3 -q
+python3 - <<'PY' || fail "slices of one master name two"
+import hashlib, json
+written = hashlib.sha256(open("before/matquant.json", "rb").read()).hexdigest()
+for folder in "s4", "unrecorded":
+    named = json.load(open(folder + "/matquant.json"))["slice"]["master_sha256"]
+    assert named == written, (folder, named, written)
+PY
+rm -r unrecorded
+
 # Names out of others' files are names in a card and on a terminal, whatever is in them.
 python3 - <<'PY'
 import json
