@@ -36,8 +36,13 @@ mq_status mq_verify_tokenizer(const mq_verification *self, mq_error *err);
 /* That config.json and the files that were copied are as they were written, by their digests in
  * matquant.json. Those that something else has looked at are left out: the tokenizer, and with a
  * `source` (else NULL) the files that mq_verify_files_against compares with it. What that does not
- * compare, such as a large file that an earlier program copied, is held to its digest. */
+ * compare, such as a large file that an earlier program copied, is held to its digest. If there are
+ * such digests, a file that would be copied into a slice, but has none and is not the source's
+ * either, is a problem. */
 mq_status mq_verify_written(const mq_verification *self, const char *source, mq_error *err);
+/* That the folder has no files of weights but those that its tensors are read from: other programs
+ * may read them. */
+mq_status mq_verify_weight_files(const mq_verification *self, mq_error *err);
 /* All files that are copied (mq_copy_small_files) against the source's. */
 mq_status mq_verify_files_against(const mq_verification *self, const char *source, mq_error *err);
 /* The files of the source's weights, which are its folder's, against the digests that matquant.json

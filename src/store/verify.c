@@ -162,6 +162,9 @@ static mq_status verify_open(const mq_verification *self, const char *against, m
     bool readable = self->problems->count == 0;
     mq_status status = mq_verify_tensors(self, err);
     if (status == MQ_OK) {
+        status = mq_verify_weight_files(self, err);
+    }
+    if (status == MQ_OK) {
         status = mq_verify_zero_points(self, err);
     }
     if (status == MQ_OK) {

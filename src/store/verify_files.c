@@ -1,6 +1,8 @@
-/* Files by their digests: the tokenizer and whatever else was copied, and the source's weights. */
+/* Files by their digests: the tokenizer and whatever else was copied, and the source's weights; and
+ * those that should not be there. */
 #include "store/verification.h"
 
+#include <fnmatch.h>
 #include <string.h>
 
 #include "store/folder.h"
@@ -107,9 +109,32 @@ static mq_status check_all_written(const mq_verification *self, const cJSON *fil
     return status;
 }
 
+/* Files that came later: a chat template, say, that every reader goes by, and that a slice would
+ * get, too. */
+static mq_status check_added(const mq_verification *self, const cJSON *files, char *const *compared,
+                             size_t count, mq_error *err) {
+    char **names = NULL;
+    size_t all = 0;
+    mq_status status = mq_list_small_files(&names, &all, self->folder, NULL, err);
+    for (size_t i = 0; status == MQ_OK && i < all; i++) {
+        if (cJSON_GetObjectItemCaseSensitive(files, names[i]) == NULL &&
+            !is_among(names[i], compared, count)) {
+            status = note_file(self, names[i],
+                               "was not written with the tensors: it is not listed "
+                               "in " MQ_PROVENANCE_FILE,
+                               err);
+        }
+    }
+    mq_free_list(names, all);
+    return status;
+}
+
 mq_status mq_verify_written(const mq_verification *self, const char *source, mq_error *err) {
     const cJSON *files = cJSON_GetObjectItemCaseSensitive(self->provenance, "files");
-    if (files != NULL && !cJSON_IsObject(files)) {
+    if (files == NULL) {
+        return MQ_OK; /* an earlier program wrote it */
+    }
+    if (!cJSON_IsObject(files)) {
         return note_file(self, MQ_PROVENANCE_FILE, "its \"files\" are no object", err);
     }
     char **compared = NULL;
@@ -119,7 +144,37 @@ mq_status mq_verify_written(const mq_verification *self, const char *source, mq_
     if (status == MQ_OK) {
         status = check_all_written(self, files, compared, count, err);
     }
+    if (status == MQ_OK) {
+        status = check_added(self, files, compared, count, err);
+    }
     mq_free_list(compared, count);
+    return status;
+}
+
+static bool is_read(const mq_tensors *tensors, const char *name) {
+    for (size_t i = 0; i < mq_tensors_file_count(tensors); i++) {
+        if (strcmp(mq_path_base(mq_tensors_file(tensors, i)), name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+mq_status mq_verify_weight_files(const mq_verification *self, mq_error *err) {
+    char **names = NULL;
+    size_t count = 0;
+    mq_status status = mq_list_folder(&names, &count, self->folder, err);
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        if (fnmatch("model*.safetensors", names[i], 0) == 0 && !is_read(self->tensors, names[i])) {
+            mq_error problem;
+            mq_fail_file_in(&problem, MQ_ERR_INPUT, self->folder, names[i],
+                            "is not read, but may be by other programs: the tensors are those of "
+                            "%s",
+                            mq_path_base(mq_tensors_where(self->tensors, "")));
+            status = mq_problem(self->problems, &problem, err);
+        }
+    }
+    mq_free_list(names, count);
     return status;
 }
 

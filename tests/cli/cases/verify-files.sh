@@ -47,6 +47,40 @@ done
 rm m/data.txt
 problem 'data\.txt: is missing; it was written with the tensors$' --against large
 rm -r large
+# What was added is noticed where it counts, in a slice, too: not the card, a picture's folder or what a program hides.
+fresh
+run 0 matquant slice "$master" -o s --bits 4 -q
+cp -rL "$model" templated
+for folder in m s; do
+    echo edited >$folder/README.md
+    mkdir $folder/figures
+    echo '*' >$folder/.gitignore
+    run 0 matquant verify $folder -q --against "$model"
+    echo '{{ messages }}' | tee $folder/chat_template.jinja >templated/chat_template.jinja
+    for against in "" "--against $model"; do
+        run 1 matquant verify $folder -q $against
+        expect_err "^matquant: warning: $folder/chat_template\.jinja: was not written with the tensors: it is not listed in matquant\.json\$"
+        expect_out '^problems +1$'
+    done
+    run 0 matquant verify $folder -q --against templated # the source's by now
+done
+rm -r s templated
+# Of shards and a whole file only one is read, here; another program may read the other, or both.
+fresh
+run 0 matquant slice "$master" -o shards --bits 4 --format matquant --max-shard-size 200K -q
+run 0 matquant verify shards -q
+cp shards/model-00001-of-*.safetensors shards/model-extra.safetensors
+run 1 matquant verify shards -q
+expect_err '^matquant: warning: shards/model-extra\.safetensors: is not read, but may be .* those of model\.safetensors\.index\.json$'
+expect_out '^problems +1$'
+rm shards/model-extra.safetensors
+run 0 matquant slice "$master" -o whole --bits 4 --format matquant -q
+cp whole/model.safetensors shards
+run 1 matquant verify shards -q
+expect_err '^matquant: warning: shards/model-00001-of-.*\.safetensors: is not read, but may be .* those of model\.safetensors$'
+expect_out "^problems +$(ls shards/model-*.safetensors | wc -l)\$"
+rm -r shards whole
+
 run 0 matquant slice "$master" -o s --bits 4 -q
 run 0 matquant verify s -q --against "$model"
 rm s/tokenizer.json
@@ -137,7 +171,8 @@ for damage in '[{"sha256": "00"}]' '{"config.json": 5}' '{"": {"sha256": "00"}}'
     DAMAGE=$damage python3 -c '
 import json, os
 provenance = json.load(open("m/matquant.json"))
-provenance["files"] = json.loads(os.environ["DAMAGE"])
+damage = json.loads(os.environ["DAMAGE"])
+provenance["files"] = {**provenance["files"], **damage} if isinstance(damage, dict) else damage
 json.dump(provenance, open("m/matquant.json", "w"))'
     problem 'matquant\.json: (its "files" are no object|lists a file without a name or without a SHA-256)$'
 done
