@@ -106,9 +106,17 @@ mq_status mq_integer_cut_plain(const mq_tensor_info **out, mq_plan *plan,
     return status;
 }
 
+/* A head beside embeddings that are the head is left out: gptqmodel loads no packed one, and
+ * transformers 5 ties none whose numbers differ from the embeddings', as they may where only these
+ * are packed. */
+static bool is_used(const mq_config *config, const char *name) {
+    return !mq_config_is_unused_head(config, name);
+}
+
 bool mq_integer_is_packed(const mq_plan *plan, const mq_master_view *view) {
     return view->min_width == 0 ||
-           (!plan->job->options->plain_embeddings && mq_integer_of(plan)->packs(plan, view));
+           (is_used(plan->job->config, view->prefix) && !plan->job->options->plain_embeddings &&
+            mq_integer_of(plan)->packs(plan, view));
 }
 
 mq_status mq_integer_add_dequantized(mq_plan *plan, const mq_master_view *view, const char *why,
@@ -145,6 +153,7 @@ mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scal
     }
     plan->own = own;
     plan->free_own = free_own;
+    plan->has = is_used;
     own->packs = packs;
     own->layout.scale_dtype = scale_dtype;
     own->layout.words_by_row = words_by_row;

@@ -17,13 +17,14 @@ typedef struct mq_integer_own {
     mq_integer_part *parts; /* a list of those that were made */
 } mq_integer_own;
 
-/* Makes plan->own; scales are rounded to scale_dtype, words of codes lie in rows (words_by_row) or
- * columns. MQ_ERR_USAGE when nothing is packed. */
+/* Makes plan->own, and plan->has, which leaves out a head that the model does not use; scales are
+ * rounded to scale_dtype, words of codes lie in rows (words_by_row) or columns. MQ_ERR_USAGE when
+ * nothing is packed. */
 mq_status mq_integer_begin(mq_plan *plan, mq_integer_packs *packs, mq_dtype scale_dtype,
                            bool words_by_row, mq_error *err);
 static inline mq_integer_own *mq_integer_of(const mq_plan *plan) { return plan->own; }
-/* Whether the layer is packed: linears are, embeddings and heads if the format packs them and
- * job->options do not want them plain. */
+/* Whether the layer is packed: linears are, embeddings and heads if the model uses them, the format
+ * packs them and job->options do not want them plain. */
 bool mq_integer_is_packed(const mq_plan *plan, const mq_master_view *view);
 /* The piece of one that is not, dequantized; why: what the format has against it, for a warning. */
 mq_status mq_integer_add_dequantized(mq_plan *plan, const mq_master_view *view, const char *why,

@@ -114,9 +114,18 @@ def check_embeddings(master, quantization, may_pack):
     return [prefix for prefix in master.embeddings if prefix not in packed]
 
 
+def drop_unused_head(master):
+    """Of a head beside embeddings that are the head a slice has nothing."""
+    if master.config.get("tie_word_embeddings"):
+        master.tensors = {name: tensor for name, tensor in master.tensors.items() if not name.startswith(HEAD + ".")}
+        master.prefixes, master.embeddings = ([prefix for prefix in prefixes if prefix != HEAD]
+                                              for prefixes in (master.prefixes, master.embeddings))
+
+
 def main():
     patterns, options = split_words(sys.argv[4:])
     master, tensors = Master(sys.argv[1], int(sys.argv[3]), patterns), read_modules(sys.argv[2])
+    drop_unused_head(master)
     width, config = master.width, read_json(sys.argv[2], "config.json")
     quantization, extra = config["quantization_config"], ()
     wanted_dtype = ([word for word in options if word != "plain"] or [None])[0]

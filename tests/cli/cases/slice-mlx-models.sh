@@ -158,7 +158,7 @@ lacks "the local layers' rotary scaling .*" gemma3 \
 lacks 'rotary scaling' gemma2-own-head ''
 lacks 'yarn with an attention factor .*' rope-yarn-options ''
 
-# A head beside embeddings that are the head: mlx-lm would not load parts of it.
+# A head beside embeddings that are the head: mlx-lm would not load parts of it, and neither would gptqmodel.
 rm -rf model
 cp -rL "$GOLDEN/models/llama" model
 change_config 'config["tie_word_embeddings"] = True'
@@ -179,6 +179,11 @@ for embeddings in keep nested; do
     run 0 matquant slice master -o slice --bits 4 --force
     ! grep -q 'lm_head' slice/model.safetensors slice/config.json || fail "the head came along"
     run 0 matquant verify slice --against model
+    for format in gptq compressed-tensors; do
+        run 0 matquant slice master -o integer --bits 4 --format $format --force -q
+        run 0 python3 "$tools/read_integer.py" master integer 4
+        ! grep -q 'lm_head\.' integer/model.safetensors || fail "the head came along in $format"
+    done
     # And inspect of the master foretells it.
     for folder in master slice; do
         run 0 matquant inspect $folder --json
