@@ -9,25 +9,34 @@
 #include "store/folder.h"
 
 typedef struct setting {
-    const char *field; /* of generation_config.json */
-    const char *key;   /* of GGUF, after "general.sampling." */
+    const char *fields[2]; /* of generation_config.json: the first that is there counts */
+    const char *key;       /* of GGUF, after "general.sampling." */
     mq_gguf_type type;
 } setting;
 
 static const setting settings[] = {
-    {"sequence", "sequence", MQ_GGUF_STRING},
-    {"top_k", "top_k", MQ_GGUF_I32},
-    {"top_p", "top_p", MQ_GGUF_F32},
-    {"min_p", "min_p", MQ_GGUF_F32},
-    {"xtc_probability", "xtc_probability", MQ_GGUF_F32},
-    {"xtc_threshold", "xtc_threshold", MQ_GGUF_F32},
-    {"temperature", "temp", MQ_GGUF_F32},
-    {"penalty_last_n", "penalty_last_n", MQ_GGUF_I32},
-    {"penalty_repeat", "penalty_repeat", MQ_GGUF_F32},
-    {"mirostat", "mirostat", MQ_GGUF_I32},
-    {"mirostat_tau", "mirostat_tau", MQ_GGUF_F32},
-    {"mirostat_eta", "mirostat_eta", MQ_GGUF_F32},
+    {{"sequence"}, "sequence", MQ_GGUF_STRING},
+    {{"top_k"}, "top_k", MQ_GGUF_I32},
+    {{"top_p"}, "top_p", MQ_GGUF_F32},
+    {{"min_p"}, "min_p", MQ_GGUF_F32},
+    {{"xtc_probability"}, "xtc_probability", MQ_GGUF_F32},
+    {{"xtc_threshold"}, "xtc_threshold", MQ_GGUF_F32},
+    {{"temperature"}, "temp", MQ_GGUF_F32},
+    {{"penalty_last_n"}, "penalty_last_n", MQ_GGUF_I32},
+    {{"penalty_repeat", "repetition_penalty"}, "penalty_repeat", MQ_GGUF_F32},
+    {{"mirostat"}, "mirostat", MQ_GGUF_I32},
+    {{"mirostat_tau"}, "mirostat_tau", MQ_GGUF_F32},
+    {{"mirostat_eta"}, "mirostat_eta", MQ_GGUF_F32},
 };
+
+static const cJSON *value_of(const setting *row, const cJSON *config) {
+    const cJSON *value = NULL;
+    for (size_t i = 0; (value == NULL || cJSON_IsNull(value)) && i < 2; i++) {
+        value =
+            cJSON_GetObjectItemCaseSensitive(config, row->fields[i]); /* of NULL there is none */
+    }
+    return value;
+}
 
 /* Nothing of a value that the type does not hold. */
 static void put_setting(mq_gguf_meta *meta, const setting *row, const cJSON *value) {
@@ -53,8 +62,7 @@ mq_status mq_gguf_put_sampling(mq_gguf_meta *meta, const mq_plan *plan, mq_error
         return MQ_OK;
     }
     for (size_t i = 0; status == MQ_OK && i < sizeof settings / sizeof *settings; i++) {
-        put_setting(meta, &settings[i],
-                    cJSON_GetObjectItemCaseSensitive(config, settings[i].field));
+        put_setting(meta, &settings[i], value_of(&settings[i], config));
     }
     cJSON_Delete(config);
     return status;

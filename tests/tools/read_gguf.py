@@ -278,11 +278,12 @@ def check_templates(meta, folder):
     check(found == wanted, "the chat templates differ: %s" % sorted(found))
 
 
-# In generation_config.json, and in the file: after general.sampling, with GGUF's type.
+# In generation_config.json, and in the file: after general.sampling, with GGUF's type; and transformers' own names.
 SAMPLING = {"sequence": ("sequence", 8), "temperature": ("temp", 6), "top_k": ("top_k", 5), "top_p": ("top_p", 6),
             "min_p": ("min_p", 6), "xtc_probability": ("xtc_probability", 6), "xtc_threshold": ("xtc_threshold", 6),
             "penalty_last_n": ("penalty_last_n", 5), "penalty_repeat": ("penalty_repeat", 6), "mirostat": ("mirostat", 5),
             "mirostat_tau": ("mirostat_tau", 6), "mirostat_eta": ("mirostat_eta", 6)}
+OTHER_NAMES = {"penalty_repeat": "repetition_penalty"}
 
 
 def holds(kind, value):
@@ -304,6 +305,7 @@ def check_sampling(file, folder):
     given = read_json(folder, "generation_config.json") if os.path.exists(path) else {}
     for field, (name, kind) in SAMPLING.items():
         value = given.get(field)
+        value = given.get(OTHER_NAMES.get(field)) if value is None else value
         if holds(kind, value):
             wanted[name] = kind, float32([value])[0] if kind == 6 else value
     check(sampling_of(file) == wanted, "sampling differs: %s" % sampling_of(file))

@@ -173,13 +173,16 @@ draws() {
     printf '%s' "$2" >master/generation_config.json
     reads "sampling: $1"
 }
-draws 'min_p:6=0.05 temp:6=0.6 top_k:5=20 top_p:6=0.95' '{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95,
-    "min_p": 0.05, "repetition_penalty": 1.05, "eos_token_id": [2, 1], "transformers_version": "5.24.0"}'
+draws 'min_p:6=0.05 penalty_repeat:6=1.05 temp:6=0.6 top_k:5=20 top_p:6=0.95' \
+    '{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.05,
+    "eos_token_id": [2, 1], "transformers_version": "5.24.0"}'
 draws 'temp:6=0 top_k:5=-1 top_p:6=1' '{"temperature": 0, "top_k": -1, "top_p": 1, "min_p": null}'
 others='mirostat:5=2 mirostat_eta:6=0.1 mirostat_tau:6=5 penalty_last_n:5=64 penalty_repeat:6=1.1'
 draws "$others sequence:8=top_k;temp xtc_probability:6=0.5 xtc_threshold:6=0.1" \
     '{"sequence": "top_k;temp", "xtc_probability": 0.5, "xtc_threshold": 0.1, "penalty_last_n": 64, "penalty_repeat": 1.1,
     "mirostat": 2, "mirostat_tau": 5, "mirostat_eta": 0.1}'
+draws 'penalty_repeat:6=1.1' '{"repetition_penalty": 1.05, "penalty_repeat": 1.1}'
+draws 'penalty_repeat:6=1' '{"repetition_penalty": 1, "penalty_repeat": null}'
 draws '' '{"temperature": "0.6", "top_k": 20.5, "top_p": true, "min_p": [0.1], "xtc_threshold": 1e39, "mirostat": 2147483648,
     "penalty_last_n": 1e300, "sequence": 1}'
 for text in '[]' '{"temperature": 0.'; do # nothing else needs it
