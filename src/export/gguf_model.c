@@ -184,7 +184,9 @@ mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err) 
         status = check_config(plan, err);
     }
     if (status == MQ_OK) {
-        mq_plan_warn_windows(plan, "llama.cpp", knows_windows(plan));
+        mq_plan_warn_windows(plan, "llama.cpp", knows_windows(plan),
+                             "; the file says that it was made for no more (context_length), and "
+                             "llama-server takes no longer text");
         mq_plan_warn_parts(plan, "llama.cpp reads images by a file of their own, which its "
                                  "convert_hf_to_gguf.py --mmproj makes of the source");
     }
@@ -263,6 +265,7 @@ static void put_windows(mq_gguf_meta *meta, const mq_plan *plan) {
 static void put_sizes(mq_gguf_meta *meta, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
     char k[KEY_SIZE];
+    /* What it would compute wrongly it is to refuse. */
     const size_t window = mq_plan_window(plan, knows_windows(plan));
     const size_t most = config->max_position_embeddings;
     mq_gguf_u32(meta, key(k, plan, "context_length"), window < most ? window : most);

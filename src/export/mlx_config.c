@@ -149,7 +149,7 @@ void mq_mlx_warn_of_reader(const mq_plan *plan) {
     warn(plan, family->windows && window_pattern(config) == 0,
          "windows in these layers (it takes every n-th for one without)");
     warn_of_rope(plan, family);
-    mq_plan_warn_windows(plan, "mlx-lm", family->windows);
+    mq_plan_warn_windows(plan, "mlx-lm", family->windows, "");
     mq_plan_warn_parts(plan, "mlx-lm reads text only");
 }
 

@@ -160,14 +160,15 @@ size_t mq_plan_window(const mq_plan *plan, bool knows_windows) {
     return knows_windows || window == 0 ? SIZE_MAX : window;
 }
 
-void mq_plan_warn_windows(const mq_plan *plan, const char *program, bool knows_windows) {
+void mq_plan_warn_windows(const mq_plan *plan, const char *program, bool knows_windows,
+                          const char *follows) {
     const size_t window = mq_plan_window(plan, knows_windows);
     if (window < plan->job->config->max_position_embeddings) {
         mq_log(
             plan->job->context, MQ_LOG_WARNING,
             "%s computes %s without its windows: what it says of more than %zu tokens is not the "
-            "model's",
-            program, plan->job->config->arch->architecture, window);
+            "model's%s",
+            program, plan->job->config->arch->architecture, window, follows);
     }
 }
 

@@ -110,9 +110,10 @@ bool mq_plan_is_symmetric(const mq_plan *plan);
 
 /* Tokens up to which a program computes the model as it is: those of its windows, if it has some
  * and the program knows none of its family; else SIZE_MAX, any number. With fewer than the model
- * was made for, mq_plan_warn_windows says so of `program`. */
+ * was made for, mq_plan_warn_windows says so of `program`, and what follows from it. */
 size_t mq_plan_window(const mq_plan *plan, bool knows_windows);
-void mq_plan_warn_windows(const mq_plan *plan, const char *program, bool knows_windows);
+void mq_plan_warn_windows(const mq_plan *plan, const char *program, bool knows_windows,
+                          const char *follows);
 
 /* Whether the slice has other parts than the language model, such as a vision tower. */
 bool mq_plan_has_other_parts(const mq_plan *plan);
