@@ -38,12 +38,17 @@ void mq_gguf_put_string(mq_buffer *buffer, const char *text, size_t length);
 /* Licence, languages and base models, of "model_card" in a slice's provenance; NULL: of none. */
 void mq_gguf_put_card(mq_gguf_meta *meta, const cJSON *card);
 
-/* What generation_config.json of the master's folder, if it is there, says of sampling. */
-mq_status mq_gguf_put_sampling(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);
+/* generation_config.json of the master's folder, for cJSON_Delete; NULL: it is not there, or cannot
+ * be read, which is warned of. */
+mq_status mq_gguf_read_generation(cJSON **out, const mq_plan *plan, mq_error *err);
+/* What it says of sampling. */
+void mq_gguf_put_sampling(mq_gguf_meta *meta, const cJSON *generation);
 
-/* The tokenizer of the master's folder, and its chat templates. MQ_ERR_USAGE for one that GGUF has
- * no name for. */
-mq_status mq_gguf_put_tokenizer(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err);
+/* The tokenizer of the master's folder, and its chat templates; where neither names the token that
+ * ends a text, nor config.json does, generation's. MQ_ERR_USAGE for one that GGUF has no name for.
+ */
+mq_status mq_gguf_put_tokenizer(mq_gguf_meta *meta, const mq_plan *plan, const cJSON *generation,
+                                mq_error *err);
 /* The chat template in chat_template.jinja of the master's folder; without that file the one, or
  * the several, in `config`, its tokenizer_config.json (NULL: there is none), whose names for them
  * are spelled as in GGUF afterwards. */

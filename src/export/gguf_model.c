@@ -340,10 +340,13 @@ mq_status mq_gguf_make_meta(mq_gguf_meta *meta, const mq_plan *plan, mq_error *e
     put_rope(meta, plan);
     put_longrope(meta, plan);
     put_windows(meta, plan);
-    status = mq_gguf_put_sampling(meta, plan, err);
+    cJSON *generation = NULL;
+    status = mq_gguf_read_generation(&generation, plan, err);
     if (status == MQ_OK) {
-        status = mq_gguf_put_tokenizer(meta, plan, err);
+        mq_gguf_put_sampling(meta, generation);
+        status = mq_gguf_put_tokenizer(meta, plan, generation, err);
     }
+    cJSON_Delete(generation);
     if (status == MQ_OK) {
         status = put_provenance(meta, plan, err);
     }

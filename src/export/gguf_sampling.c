@@ -52,18 +52,20 @@ static void put_setting(mq_gguf_meta *meta, const setting *row, const cJSON *val
     }
 }
 
-mq_status mq_gguf_put_sampling(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
-    cJSON *config = NULL;
-    mq_status status = mq_read_folder_json(&config, plan->job->options->master,
-                                           "generation_config.json", true, err);
-    if (status == MQ_ERR_INPUT) { /* it is the model's, and nothing else needs it */
-        mq_log(plan->job->context, MQ_LOG_WARNING,
-               "generation_config.json cannot be read, and the slice says nothing of sampling");
-        return MQ_OK;
+void mq_gguf_put_sampling(mq_gguf_meta *meta, const cJSON *generation) {
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        put_setting(meta, &settings[i], value_of(&settings[i], generation));
     }
-    for (size_t i = 0; status == MQ_OK && i < sizeof settings / sizeof *settings; i++) {
-        put_setting(meta, &settings[i], value_of(&settings[i], config));
+}
+
+mq_status mq_gguf_read_generation(cJSON **out, const mq_plan *plan, mq_error *err) {
+    const mq_status status =
+        mq_read_folder_json(out, plan->job->options->master, "generation_config.json", true, err);
+    if (status != MQ_ERR_INPUT) {
+        return status;
     }
-    cJSON_Delete(config);
-    return status;
+    /* it is the model's, and nothing has to be known of it */
+    mq_log(plan->job->context, MQ_LOG_WARNING,
+           "generation_config.json cannot be read, and the slice says nothing of sampling");
+    return MQ_OK;
 }

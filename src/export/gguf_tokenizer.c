@@ -35,6 +35,7 @@ typedef struct converter {
     mq_error *err;
     cJSON *root;                                 /* tokenizer.json */
     cJSON *config;                               /* tokenizer_config.json, or NULL */
+    const cJSON *generation;                     /* generation_config.json, or NULL */
     const cJSON *model, *vocab, *merges, *added; /* of root */
     bool sentencepiece;
     token *tokens;    /* [count] */
@@ -314,21 +315,25 @@ static mq_status put_scores(converter *self) {
 
 /* --- special tokens --------------------------------------------------------------------------- */
 
-/* The id of a token's text, or the one that config.json has (a number, or the first of a list), or
- * count. */
-static size_t special_id(const converter *self, const cJSON *named, const char *config_key) {
+/* A number, or the first of a list, if it is the id of a row; else count. */
+static size_t id_of(const converter *self, const cJSON *id) {
+    id = cJSON_IsArray(id) ? id->child : id;
+    const double at = cJSON_IsNumber(id) ? id->valuedouble : -1;
+    return at >= 0 && at < (double)self->count ? (size_t)at : self->count;
+}
+
+/* The id of a token's text, or the one that config.json or generation_config.json has under these
+ * names (NULL: none), or count. */
+static size_t special_id(const converter *self, const cJSON *named, const char *config_key,
+                         const char *generation_key) {
     const char *text = cJSON_IsObject(named) ? text_of(member(named, "content")) : text_of(named);
     for (size_t i = 0; text != NULL && i < self->count; i++) {
         if (self->tokens[i].text != NULL && strcmp(self->tokens[i].text, text) == 0) {
             return i;
         }
     }
-    const cJSON *id =
-        config_key == NULL ? NULL : member(mq_master_config(self->plan->job->master), config_key);
-    id = cJSON_IsArray(id) ? id->child : id;
-    return cJSON_IsNumber(id) && id->valuedouble >= 0 && id->valuedouble < (double)self->count
-               ? (size_t)id->valuedouble
-               : self->count;
+    const size_t id = id_of(self, member(mq_master_config(self->plan->job->master), config_key));
+    return id < self->count ? id : id_of(self, member(self->generation, generation_key));
 }
 
 /* The token that the template puts before (or after) a sequence; NULL: none. */
@@ -361,31 +366,50 @@ static mq_status refuse_unnamed(const converter *self, const cJSON *of_template)
                                  text == NULL ? "" : text);
 }
 
+/* Where the file names no token that ends a text, llama.cpp takes the one that Llama 2 or GPT-2 has
+ * there: for the former's vocabulary only this is right. */
+static void warn_of_end(const converter *self) {
+    const size_t taken = self->sentencepiece ? 2 : 11;
+    const char *text = taken < self->count ? self->tokens[taken].text : NULL;
+    text = text == NULL ? "" : text;
+    if (strcmp(text, "</s>") != 0) {
+        mq_log(self->plan->job->context, MQ_LOG_WARNING,
+               "nothing names the token that ends a text (eos_token in tokenizer_config.json, "
+               "eos_token_id in config.json or generation_config.json): llama.cpp takes token %zu "
+               "for it, \"%.64s\"",
+               taken, text);
+    }
+}
+
 static mq_status put_special(converter *self) {
+    enum { BOS, EOS, UNK, PAD, COUNT };
     static const struct {
-        const char *name, *config_key, *key;
-    } ids[] = {{"bos_token", "bos_token_id", "tokenizer.ggml.bos_token_id"},
-               {"eos_token", "eos_token_id", "tokenizer.ggml.eos_token_id"},
-               {"unk_token", NULL, "tokenizer.ggml.unknown_token_id"},
-               {"pad_token", "pad_token_id", "tokenizer.ggml.padding_token_id"}};
+        const char *name, *config_key, *generation_key, *key;
+    } ids[COUNT] = {
+        [BOS] = {"bos_token", "bos_token_id", NULL, "tokenizer.ggml.bos_token_id"},
+        [EOS] = {"eos_token", "eos_token_id", "eos_token_id", "tokenizer.ggml.eos_token_id"},
+        [UNK] = {"unk_token", NULL, NULL, "tokenizer.ggml.unknown_token_id"},
+        [PAD] = {"pad_token", "pad_token_id", NULL, "tokenizer.ggml.padding_token_id"}};
     const cJSON *post = member(self->root, "post_processor");
-    const cJSON *around[] = {template_token(post, true), template_token(post, false), NULL, NULL};
+    const cJSON *around[COUNT] = {template_token(post, true), template_token(post, false)};
     /* As eval does: the template's, or where there is none tokenizer_config.json's. */
-    const bool added[] = {around[0] != NULL || is_true(self->config, "add_bos_token"),
-                          around[1] != NULL, false, false};
-    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+    const bool added[COUNT] = {around[BOS] != NULL || is_true(self->config, "add_bos_token"),
+                               around[EOS] != NULL};
+    for (size_t i = 0; i < COUNT; i++) {
         const cJSON *named = around[i] != NULL ? around[i]
-                             : i == 2          ? member(self->model, "unk_token")
+                             : i == UNK        ? member(self->model, "unk_token")
                                                : member(self->config, ids[i].name);
-        const size_t id = special_id(self, named, ids[i].config_key);
+        const size_t id = special_id(self, named, ids[i].config_key, ids[i].generation_key);
         if (id < self->count) {
             mq_gguf_u32(self->meta, ids[i].key, id);
         } else if (added[i]) {
             return refuse_unnamed(self, around[i]);
+        } else if (i == EOS) {
+            warn_of_end(self);
         }
     }
-    mq_gguf_bool(self->meta, "tokenizer.ggml.add_bos_token", added[0]);
-    mq_gguf_bool(self->meta, "tokenizer.ggml.add_eos_token", added[1]);
+    mq_gguf_bool(self->meta, "tokenizer.ggml.add_bos_token", added[BOS]);
+    mq_gguf_bool(self->meta, "tokenizer.ggml.add_eos_token", added[EOS]);
     return MQ_OK;
 }
 
@@ -453,9 +477,13 @@ static mq_status convert(converter *self) {
     return status;
 }
 
-mq_status mq_gguf_put_tokenizer(mq_gguf_meta *meta, const mq_plan *plan, mq_error *err) {
-    converter self = {
-        .meta = meta, .plan = plan, .err = err, .count = plan->job->config->vocab_size};
+mq_status mq_gguf_put_tokenizer(mq_gguf_meta *meta, const mq_plan *plan, const cJSON *generation,
+                                mq_error *err) {
+    converter self = {.meta = meta,
+                      .plan = plan,
+                      .err = err,
+                      .generation = generation,
+                      .count = plan->job->config->vocab_size};
     mq_status status = convert(&self);
     mq_free(self.tokens);
     mq_vocab_free(&self.spelled);

@@ -300,15 +300,33 @@ def sampling_of(file):
     return {key[len(begin):]: (file.kinds[key], value) for key, value in file.meta.items() if key.startswith(begin)}
 
 
+def generation_of(folder):
+    path = os.path.join(folder, "generation_config.json")
+    return read_json(folder, "generation_config.json") if os.path.exists(path) else {}
+
+
 def check_sampling(file, folder):
-    path, wanted = os.path.join(folder, "generation_config.json"), {}
-    given = read_json(folder, "generation_config.json") if os.path.exists(path) else {}
+    wanted, given = {}, generation_of(folder)
     for field, (name, kind) in SAMPLING.items():
         value = given.get(field)
         value = given.get(OTHER_NAMES.get(field)) if value is None else value
         if holds(kind, value):
             wanted[name] = kind, float32([value])[0] if kind == 6 else value
     check(sampling_of(file) == wanted, "sampling differs: %s" % sampling_of(file))
+
+
+def end_of_text(master, tokens):
+    """The id that eos_token or, where it is not there, the first eos_token_id names; None: nothing does."""
+    named = read_json(master.folder, "tokenizer_config.json").get("eos_token")
+    named = named["content"] if isinstance(named, dict) else named
+    if named in tokens:
+        return tokens.index(named)
+    for config in master.config, generation_of(master.folder):
+        ids = config.get("eos_token_id")
+        first = (ids or [None])[0] if isinstance(ids, list) else ids
+        if isinstance(first, int) and 0 <= first < len(tokens):
+            return first
+    return None
 
 
 def check_meta(file, master):
@@ -338,10 +356,10 @@ def check_meta(file, master):
     check_multipliers(file, config, arch)
     check_templates(meta, master.folder)
     check_sampling(file, master.folder)
-    for name in ("bos", "eos"):
-        text = (read_json(master.folder, "tokenizer_config.json") or {}).get(name + "_token")
-        if isinstance(text, str):
-            check(tokens[meta["tokenizer.ggml.%s_token_id" % name]] == text, name + " differs")
+    text = (read_json(master.folder, "tokenizer_config.json") or {}).get("bos_token")
+    if isinstance(text, str):
+        check(tokens[meta["tokenizer.ggml.bos_token_id"]] == text, "bos differs")
+    check(meta.get("tokenizer.ggml.eos_token_id") == end_of_text(master, tokens), "eos differs")
     if meta["tokenizer.ggml.model"] == "llama":
         check(len(meta["tokenizer.ggml.scores"]) == len(tokens), "another number of scores")
         prefix = ((tokenizer["normalizer"] or {}).get("type") == "Sequence" or
@@ -397,6 +415,7 @@ def main():
     print("%s, tokenizer %s %s, rope %s" % (file.meta["general.architecture"], file.meta["tokenizer.ggml.model"],
                                             file.meta["tokenizer.ggml.pre"], rope))
     print("types %s" % " ".join(map(str, sorted(kinds))))
+    print("end of text: %s" % file.meta.get("tokenizer.ggml.eos_token_id"))
     print("chat templates: %s" % " ".join(sorted(key[len("tokenizer.chat_template."):] or "default" for key in file.meta
                                                  if (key + ".").startswith("tokenizer.chat_template."))))
     print("sampling: %s" % " ".join("%s:%d=%s" % (name, kind, value if kind == 8 else "%.6g" % value)

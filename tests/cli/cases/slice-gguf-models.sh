@@ -192,6 +192,31 @@ for text in '[]' '{"temperature": 0.'; do # nothing else needs it
     expect_err '^matquant: warning: generation_config\.json cannot be read, and the slice says nothing of sampling$'
     if grep -q general.sampling out.gguf; then fail "sampling, of a file that cannot be read"; fi
 done
+
+# What ends a text, if generation_config.json alone names it; if nothing does, llama.cpp takes a token that is right for Llama 2's
+# tokenizer only.
+# ends KIND ID JSON: ID '': nothing is named, and that is said
+ends() {
+    printf '{"bos_token": "<s>"}' >master/tokenizer_config.json
+    printf '%s' "$3" >master/generation_config.json
+    reads "end of text: ${2:-None}"
+    run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
+    if [ "$1" = gpt-2 ] && [ -z "$2" ]; then
+        expect_err '^matquant: warning: nothing names the token that ends a text \(.*\): llama\.cpp takes token 11 for it, "\)"$'
+    else
+        expect_no_err
+    fi
+}
+for kind in gpt-2 llama2; do
+    golden_master llama $kind eos_token_id=null
+    ends $kind 2 '{"eos_token_id": 2}'
+    ends $kind 1 '{"eos_token_id": [1, 2]}'
+    for id in 64 -1 '"2"' '[]' null; do
+        ends $kind '' "{\"eos_token_id\": $id}"
+    done
+done
+golden_master llama gpt-2
+ends gpt-2 2 '{"eos_token_id": 1}' # config.json's counts
 rm master/generation_config.json
 
 # Several chat templates in tokenizer_config.json: each by its name, which has letters and digits only, and the last of a name.
