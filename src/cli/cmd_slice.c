@@ -101,7 +101,7 @@ static void print_table(const mq_slice_report *report, const mq_slice_options *o
     char a[CLI_CELL_SIZE], b[CLI_CELL_SIZE];
     cli_print_field(stdout, "output", "%s", options->output);
     cli_print_field(stdout, "format", "%s, %u bits", format_name(options), options->width);
-    cli_print_widths(&report->widths, options->layer_bits_count > 0);
+    cli_print_widths(&report->widths, options->width, options->layer_bits_count > 0);
     cli_print_field(stdout, "bits a weight", "%.3f", report->bits_per_weight);
     cli_print_field(stdout, "tensors", "%zu", report->tensors);
     cli_print_field(stdout, "bytes", "%s, out of %s", cli_show_bytes(a, report->bytes_written),

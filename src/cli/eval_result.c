@@ -79,7 +79,7 @@ static void print_one(const mq_eval_result *result, const mq_eval_options *optio
     } else {
         cli_print_field(stdout, "model", "%s", options->model);
     }
-    cli_print_widths(&result->widths, options->layer_bits_count > 0);
+    cli_print_widths(&result->widths, result->width, options->layer_bits_count > 0);
     if (options->text) {
         print_text(result, options);
     }

@@ -4,9 +4,10 @@
 
 #include "table.h"
 
-void cli_print_widths(const mq_width_counts *widths, bool asked) {
+void cli_print_widths(const mq_width_counts *widths, unsigned width, bool asked) {
     char text[CLI_CELL_SIZE];
-    if (asked || mq_width_counts_size(widths) > 1) {
+    const size_t own = widths->layers[width] > 0;
+    if (asked || mq_width_counts_size(widths) > own) {
         cli_print_field(stdout, "widths", "%s; %.3f bits on average",
                         mq_width_counts_text(text, sizeof text, widths), mq_mean_bits(widths));
     }

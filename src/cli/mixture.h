@@ -15,8 +15,8 @@
             .min = 2, .max = 8                                                                     \
     }
 
-/* A line, if layers have several widths, or were asked to have others than the model. */
-void cli_print_widths(const mq_width_counts *widths, bool asked);
+/* A line, if layers have other widths than the model, or were asked to. */
+void cli_print_widths(const mq_width_counts *widths, unsigned width, bool asked);
 /* "mean_bits": null if nothing is quantized, and "widths": [{"bits": R, "layers": N}, ...],
  * descending. */
 void cli_json_widths(cli_json *json, cJSON *object, const mq_width_counts *widths);

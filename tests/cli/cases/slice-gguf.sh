@@ -4,6 +4,7 @@
 master=$FIXTURES/master/m
 for bits in 4 5; do
     run 0 matquant slice "$master" -o s$bits.gguf --bits $bits --format gguf
+    ! stdout | grep -q '^widths' || fail "all layers have the $bits bits that were asked for"
     expect_out "^format's error +none: the weights are exactly the slice's$"
     run 0 python3 "$tools/read_gguf.py" "$master" s$bits.gguf $bits
     expect_out '^[1-9][0-9]* numbers are the same$'
@@ -35,6 +36,7 @@ expect_err "^$larger Q2_K: stored as Q4_1, [0-9.]* MiB instead of [0-9.]*; they 
 run 0 python3 "$tools/read_gguf.py" "$master" s2.gguf 2 .=4
 run 0 matquant slice "$master" -o s3.gguf --bits 3 --format gguf
 expect_out "^format's error +none: the weights are exactly the slice's$"
+expect_out '^widths +42 layers of 4 bits; 4\.000 bits on average$'
 expect_err "^$larger Q3_K: stored as Q4_1, .*; they take 4 bits, .*"
 run 0 python3 "$tools/read_gguf.py" "$master" s3.gguf 3 .=4
 expect_out '^types 3$'
