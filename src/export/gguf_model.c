@@ -22,7 +22,7 @@ static const mq_gguf_arch arches[] = {
      .factors = true},
     {.model_type = "gemma3_text",
      .name = "gemma3",
-     .windows = MQ_GGUF_WINDOWS_LISTED,
+     .windows = MQ_GGUF_WINDOWS_GIVEN,
      .logits_cap = MQ_GGUF_CAP_GIVEN,
      .largest_layers = 62,
      .activation = MQ_GELU_TANH},
@@ -105,7 +105,8 @@ static bool rotates_alike(const mq_config *config, const mq_gguf_arch *arch) {
     return alike;
 }
 
-/* Likewise of windows. */
+/* Likewise of windows: of this family only the versions since September 2026 read a pattern that is
+ * not its own. */
 static bool has_windows_alike(const mq_config *config, const mq_gguf_arch *arch) {
     bool alike = true;
     for (size_t i = 0; i < config->num_hidden_layers; i++) {
@@ -153,7 +154,7 @@ static mq_status check_config(const mq_plan *plan, mq_error *err) {
     } else if (!arch->biases && (config->attention_bias || config->mlp_bias)) {
         wrong = "biases";
     } else if (!has_windows_alike(config, arch)) {
-        wrong = "windows in these layers (every second has one)";
+        wrong = "windows in these layers (until September 2026 every second has one)";
     } else if (!rotates_alike(config, arch)) {
         wrong = "this pattern of no_rope_layers";
     }
@@ -178,6 +179,18 @@ static bool knows_windows(const mq_plan *plan) {
     return windows != MQ_GGUF_WINDOWS_NONE && windows != MQ_GGUF_WINDOWS_UNUSED;
 }
 
+/* Older versions skip a list without a word. */
+static void warn_of_window_list(const mq_plan *plan) {
+    const mq_config *config = plan->job->config;
+    if (mq_gguf_arch_of(plan)->windows == MQ_GGUF_WINDOWS_GIVEN && config->sliding_window != 0 &&
+        mq_config_window_pattern(config) == 0) {
+        mq_log(plan->job->context, MQ_LOG_WARNING,
+               "llama.cpp reads which layers of %s have windows since September 2026, where they "
+               "are not all but every n-th: older versions compute another model",
+               mq_gguf_arch_of(plan)->name);
+    }
+}
+
 mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err) {
     mq_status status = find_arch(own, plan, err);
     if (status == MQ_OK) {
@@ -187,6 +200,7 @@ mq_status mq_gguf_check_model(mq_gguf *own, const mq_plan *plan, mq_error *err) 
         mq_plan_warn_windows(plan, "llama.cpp", knows_windows(plan),
                              "; the file says that it was made for no more (context_length), and "
                              "llama-server takes no longer text");
+        warn_of_window_list(plan);
         mq_plan_warn_parts(plan, "llama.cpp reads images by a file of their own, which its "
                                  "convert_hf_to_gguf.py --mmproj makes of the source");
     }
@@ -234,12 +248,17 @@ static void put_longrope(mq_gguf_meta *meta, const mq_plan *plan) {
     }
 }
 
-/* Of Gemma 3's older readers know the every-sixth pattern only, newer ones this list. */
-static void put_window_list(mq_gguf_meta *meta, const mq_plan *plan) {
+/* A number where one says it: llama.cpp has read it for longer than lists. */
+static void put_window_pattern(mq_gguf_meta *meta, const mq_plan *plan) {
     const mq_config *config = plan->job->config;
+    const size_t pattern = mq_config_window_pattern(config);
     char k[KEY_SIZE];
-    mq_gguf_array(meta, key(k, plan, "attention.sliding_window_pattern"), MQ_GGUF_BOOL,
-                  config->num_hidden_layers);
+    key(k, plan, "attention.sliding_window_pattern");
+    if (pattern != 0) {
+        mq_gguf_u32(meta, k, pattern);
+        return;
+    }
+    mq_gguf_array(meta, k, MQ_GGUF_BOOL, config->num_hidden_layers);
     for (size_t i = 0; i < config->num_hidden_layers; i++) {
         const char local = config->layer_is_local[i] ? 1 : 0;
         mq_buffer_put(&meta->bytes, &local, 1);
@@ -257,8 +276,8 @@ static void put_windows(mq_gguf_meta *meta, const mq_plan *plan) {
         return;
     }
     mq_gguf_f32(meta, key(k, plan, "rope.freq_base_swa"), config->rope[1].rope_theta);
-    if (mq_gguf_arch_of(plan)->windows == MQ_GGUF_WINDOWS_LISTED) {
-        put_window_list(meta, plan);
+    if (mq_gguf_arch_of(plan)->windows == MQ_GGUF_WINDOWS_GIVEN) {
+        put_window_pattern(meta, plan);
     }
 }
 

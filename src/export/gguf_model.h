@@ -9,7 +9,7 @@
 /* Which layers llama.cpp lets see a window of tokens only. */
 typedef enum mq_gguf_windows {
     MQ_GGUF_WINDOWS_NONE,
-    MQ_GGUF_WINDOWS_LISTED,  /* those that a list in the file names */
+    MQ_GGUF_WINDOWS_GIVEN,   /* those that the file says: all but every n-th, or a list */
     MQ_GGUF_WINDOWS_EVERY_2, /* the first, the third, ... */
     MQ_GGUF_WINDOWS_UNUSED, /* none: the file says how long they are, 0: there are none, but today's
                                llama.cpp leaves them out */

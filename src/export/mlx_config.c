@@ -47,19 +47,11 @@ static const mlx_family *family_of(const mq_config *config) {
     return &other;
 }
 
-/* mlx-lm's Gemma 3 takes every n-th layer for a global one, whatever layer_types says, and
- * needs at least one: 1 if all are, 0 if no number describes the layers. */
+/* mlx-lm's Gemma 3 takes every n-th layer for a global one, whatever layer_types says, and needs at
+ * least one; 0: no number describes the layers. */
 static size_t window_pattern(const mq_config *config) {
-    size_t pattern = 0;
-    while (pattern < config->num_hidden_layers && config->layer_is_local[pattern]) {
-        pattern++;
-    }
-    pattern++;
-    bool fits = pattern <= config->num_hidden_layers;
-    for (size_t i = 0; fits && i < config->num_hidden_layers; i++) {
-        fits = config->layer_is_local[i] == ((i + 1) % pattern != 0);
-    }
-    return fits ? pattern : 0;
+    const size_t pattern = mq_config_window_pattern(config);
+    return pattern <= config->num_hidden_layers ? pattern : 0;
 }
 
 /* Of mscale and mscale_all_dim transformers looks only where both are given. */

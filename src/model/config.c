@@ -220,6 +220,18 @@ static mq_status parse_window_pattern(mq_config *out, const cJSON *json, const c
     return MQ_OK;
 }
 
+size_t mq_config_window_pattern(const mq_config *config) {
+    size_t pattern = 1;
+    while (pattern <= config->num_hidden_layers && config->layer_is_local[pattern - 1]) {
+        pattern++;
+    }
+    bool fits = true;
+    for (size_t i = 0; fits && i < config->num_hidden_layers; i++) {
+        fits = config->layer_is_local[i] == ((i + 1) % pattern != 0);
+    }
+    return fits ? pattern : 0;
+}
+
 static bool any_local(const mq_config *config) {
     bool any = false;
     for (size_t layer = 0; layer < config->num_hidden_layers; layer++) {

@@ -110,6 +110,10 @@ bool mq_config_has_tensor(const mq_config *config, const char *name);
 /* Whether the name is of another part of the model: a vision tower. */
 bool mq_config_is_of_other_part(const mq_config *config, const char *name);
 
+/* n, if every n-th layer is global and all others are local: 1 if all are global, more than there
+ * are layers if none is. 0: no number says which. */
+size_t mq_config_window_pattern(const mq_config *config);
+
 /* Whether heads have another size than their share of hidden_size. */
 static inline bool mq_config_has_own_head_dim(const mq_config *config) {
     return config->head_dim * config->num_attention_heads != config->hidden_size;

@@ -234,7 +234,7 @@ def check_rope(file, config, arch):
         check(meta[arch + ".attention.sliding_window"] == config["sliding_window"], "another window")
     if arch == "gemma2":
         check(meta["gemma2.rope.freq_base_swa"] == rope["rope_theta"], "rope.freq_base_swa differs")
-        check("gemma2.attention.sliding_window_pattern" not in meta, "a list of windows, which is not read")
+        check("gemma2.attention.sliding_window_pattern" not in meta, "a pattern of windows, which not all versions read")
     if arch == "gemma3":
         own = config.get("rope_parameters")  # before version 5 of transformers it was a field of its own
         base = own["sliding_attention"]["rope_theta"] if own else config["rope_local_base_freq"]
@@ -242,7 +242,9 @@ def check_rope(file, config, arch):
         every = config.get("sliding_window_pattern", 6)
         local = ([kind == "sliding_attention" for kind in config["layer_types"]] if "layer_types" in config else
                  [bool((layer + 1) % every) for layer in range(config["num_hidden_layers"])])
-        check(list(meta["gemma3.attention.sliding_window_pattern"]) == local, "another pattern of windows")
+        wanted = next((n for n in range(1, len(local) + 2)
+                       if local == [bool((layer + 1) % n) for layer in range(len(local))]), local)
+        check(meta["gemma3.attention.sliding_window_pattern"] == wanted, "another pattern of windows")
 
 
 # In the file, of whose scalars float32 is the type, and in config.json, where each is 1 by default.

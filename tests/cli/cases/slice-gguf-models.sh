@@ -38,6 +38,18 @@ converts 'smollm3, tokenizer gpt2 smaug-bpe, rope default' smollm3-interval smau
 converts 'smollm3, tokenizer gpt2 llama-bpe, rope yarn' smollm3-interval llama-bpe 'no_rope_layers=[1,1,1,0]' rope_theta=null \
     rope_parameters='{"rope_type":"yarn","factor":4,"rope_theta":1000}'
 converts 'gemma3, tokenizer llama default, rope default' gemma3 gemma query_pre_attn_scalar=16
+# patterned COUNT TYPES: in one number, or in a list, of which there are so many warnings
+patterned() {
+    converts 'gemma3, tokenizer llama default, rope default' gemma3 gemma query_pre_attn_scalar=16 \
+        "layer_types=[$(printf '"%s_attention",' $2 | sed 's/,$//')]"
+    run 0 matquant slice master -o out.gguf --bits 4 --format gguf --dtype f32 --force
+    [ "$(grep -c 'llama\.cpp reads which layers of gemma3 have windows since September 2026' "$TMPDIR/stderr")" = $1 ] ||
+        fail "layers $2: not $1 warnings"
+}
+patterned 0 'sliding full sliding'
+patterned 0 'sliding sliding full'
+patterned 0 'sliding sliding sliding'
+patterned 1 'full sliding full'
 converts 'gemma3, tokenizer llama default, rope default' gemma3-final-softcap gemma query_pre_attn_scalar=16
 converts 'gemma3, tokenizer llama default, rope linear' gemma3-v4-bf16 gemma query_pre_attn_scalar=16
 converts 'gemma2, tokenizer llama default, rope default' gemma2 gemma query_pre_attn_scalar=16

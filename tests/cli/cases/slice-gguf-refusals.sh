@@ -55,7 +55,7 @@ random() {
 random 'a head_dim other than hidden_size / num_attention_heads for qwen2' qwen2-heads
 random 'embeddings that are the head \(tie_word_embeddings\) for olmo2' olmo2-tied
 model "llama3's rotary scaling" olmo2 smaug-bpe rope_theta=null rope_parameters="$llama3"
-# Of Gemma 2 llama.cpp caps everything, and has windows in every second layer.
+# Of Gemma 2 llama.cpp caps everything, and not all versions have windows in other layers than every second.
 gelu='hidden_activation="gelu_pytorch_tanh"'
 model 'this query_pre_attn_scalar' gemma2 gemma
 model 'attention without attn_logit_softcapping' gemma2-attention-uncapped gemma query_pre_attn_scalar=16
@@ -63,7 +63,7 @@ model 'logits without final_logit_softcapping' gemma2-logits-uncapped gemma quer
 model 'this activation' gemma2-own-head gemma query_pre_attn_scalar=16
 model 'a head beside the embeddings \(tie_word_embeddings\)' gemma2-own-head gemma query_pre_attn_scalar=16 "$gelu"
 for types in '"full_attention","sliding_attention","full_attention"' '"full_attention","full_attention","full_attention"'; do
-    model 'windows in these layers \(every second has one\)' gemma2 gemma query_pre_attn_scalar=16 "layer_types=[$types]"
+    model 'windows in these layers \(until September 2026 every second has one\)' gemma2 gemma query_pre_attn_scalar=16 "layer_types=[$types]"
 done
 model "llama3's rotary scaling" gemma2 gemma query_pre_attn_scalar=16 rope_parameters="$llama3"
 
