@@ -142,64 +142,60 @@ static bool is_of_block(const mq_piece *piece) {
     return piece->linear != NULL && piece->linear->min_width == 0;
 }
 
-/* Layers in types that are larger than the asked width's own. */
-typedef struct fallbacks {
-    size_t layers, bytes, own_bytes;
-    const mq_piece *example;
-} fallbacks;
+static unsigned asked_of(const mq_plan *plan, const mq_piece *piece) {
+    return mq_mixture_asked(plan->job->mixture, piece->linear);
+}
 
-/* Those that were given a wider width for it, or those that were not. */
-static fallbacks find_fallbacks(const mq_plan *plan, bool widened) {
-    fallbacks found = {.layers = 0};
+static bool is_fallback(const mq_plan *plan, const mq_piece *piece) {
+    return piece->linear != NULL &&
+           falls_back((mq_ggml_type)piece->type, piece->linear, asked_of(plan, piece));
+}
+
+/* Whether two fallbacks have the same type in place of the same, and the same width. */
+static bool are_alike(const mq_plan *plan, const mq_piece *a, const mq_piece *b) {
+    return a->type == b->type && asked_of(plan, a) == asked_of(plan, b) &&
+           mq_plan_width(plan, a->linear) == mq_plan_width(plan, b->linear);
+}
+
+/* Of all fallbacks that are like this one. */
+static void warn_of(const mq_plan *plan, const mq_piece *example) {
+    size_t layers = 0, bytes = 0, own = 0;
+    const unsigned asked = asked_of(plan, example), width = mq_plan_width(plan, example->linear);
     for (size_t i = 0; i < plan->count; i++) {
         const mq_piece *piece = &plan->pieces[i];
-        const mq_master_view *view = piece->linear;
-        if (view == NULL) {
-            continue;
-        }
-        const unsigned asked = mq_mixture_asked(plan->job->mixture, view);
-        const unsigned width = mq_plan_width(plan, view);
-        if (falls_back((mq_ggml_type)piece->type, view, asked) && (width != asked) == widened) {
-            found.layers++;
-            found.bytes += piece->rows * piece->row_bytes;
-            found.own_bytes += own_bytes(view, asked);
-            found.example = piece;
+        if (is_fallback(plan, piece) && are_alike(plan, piece, example)) {
+            layers++;
+            bytes += piece->rows * piece->row_bytes;
+            own += own_bytes(piece->linear, asked);
         }
     }
-    return found;
-}
-
-/* What the wider width is good for, and how to do without. */
-static void put_advice(char *out, size_t size, const mq_plan *plan, const fallbacks *found) {
-    const mq_master_view *view = found->example->linear;
-    const unsigned asked = mq_mixture_asked(plan->job->mixture, view);
-    const unsigned width = mq_plan_width(plan, view);
-    snprintf(out, size, "; they take %u bits, no larger there (--layer-bits '.=%u' keeps %u)",
-             width, asked, asked);
-}
-
-static void warn_of(const mq_plan *plan, bool widened) {
-    const fallbacks found = find_fallbacks(plan, widened);
-    if (found.layers == 0) {
-        return;
-    }
-    const mq_master_view *view = found.example->linear;
-    const mq_ggml_type own = own_type(mq_mixture_asked(plan->job->mixture, view));
+    const mq_master_view *view = example->linear;
     char advice[160] = "";
-    if (widened) {
-        put_advice(advice, sizeof advice, plan, &found);
+    if (width != asked) { /* what it is good for, and how to do without */
+        snprintf(advice, sizeof advice,
+                 "; they take %u bits, no larger there (--layer-bits '.=%u' keeps %u)", width,
+                 asked, asked);
     }
     mq_log(plan->job->context, MQ_LOG_WARNING,
            "%zu layers such as %s have rows of %zu in groups of %zu, no multiple of the %zu of "
            "%s: stored as %s, %.1f MiB instead of %.1f%s",
-           found.layers, view->prefix, view->in, view->in / view->groups, mq_ggml_block(own),
-           mq_ggml_name(own), mq_ggml_name((mq_ggml_type)found.example->type),
-           (double)found.bytes / 0x1p20, (double)found.own_bytes / 0x1p20, advice);
+           layers, view->prefix, view->in, view->in / view->groups, mq_ggml_block(own_type(asked)),
+           mq_ggml_name(own_type(asked)), mq_ggml_name((mq_ggml_type)example->type),
+           (double)bytes / 0x1p20, (double)own / 0x1p20, advice);
 }
 
 void mq_gguf_warn_of_fallbacks(const mq_plan *plan) {
-    warn_of(plan, true);
-    warn_of(plan, false);
+    for (size_t i = 0; i < plan->count; i++) {
+        const mq_piece *piece = &plan->pieces[i];
+        bool is_first = is_fallback(plan, piece);
+        for (size_t k = 0; is_first && k < i; k++) {
+            is_first =
+                !is_fallback(plan, &plan->pieces[k]) || !are_alike(plan, &plan->pieces[k], piece);
+        }
+        if (is_first) {
+            warn_of(plan, piece);
+        }
+    }
 }
 
 unsigned mq_gguf_file_type(const mq_plan *plan) {

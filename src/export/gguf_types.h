@@ -22,8 +22,8 @@ mq_fill_rows mq_gguf_fill_linear;
  * that the master serves and that is no larger. With options->dtype all are plain numbers, and none
  * does (choose_widths of export.h). */
 void mq_gguf_choose_widths(mq_mixture *mixture, const mq_slice_options *options);
-/* Layers whose own type does not fit: in one line what that costs, and which width they take; in
- * another those for which there is no wider one, or that are to stay what they are. */
+/* Layers whose own type does not fit: a line for each type and width that such have says what that
+ * costs, and which width they take in place of the one asked for. */
 void mq_gguf_warn_of_fallbacks(const mq_plan *plan);
 
 /* llama.cpp's LLAMA_FTYPE_MOSTLY_... of the type that most weights of the blocks have. */

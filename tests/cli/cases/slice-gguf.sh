@@ -62,6 +62,15 @@ run 1 python3 "$tools/read_gguf.py" "$master" exact.gguf 2 .=4
 expect_err '^read_gguf\.py: the model card does not say what this is$'
 rm exact.gguf
 
+# Rows that fit no type of blocks are in F16, with 8 bits: what is said of them is said apart.
+run 0 matquant quantize "$GOLDEN/models/llama" -o odd-rows --recipe rtn --group-size 8 -q
+python3 "$tools/add_tokenizer.py" gpt-2 odd-rows
+run 0 matquant slice odd-rows -o odd.gguf --bits 2
+expect_err '^matquant: warning: 12 layers such as model\.layers\.0\..* of 32 in .* stored as Q4_1, .*; they take 4 bits, .*'
+expect_err '^matquant: warning: 2 layers such as .*\.mlp\.down_proj .* of 40 in .* stored as F16, .*; they take 8 bits, .*'
+expect_out '^widths +2 layers of 8 bits, 12 of 4; .*'
+rm -r odd-rows odd.gguf
+
 # --dtype: plain weights, of any width; exact in f32.
 run 0 matquant slice "$master" -o f32.gguf --bits 3 --format gguf --dtype f32
 expect_out "^format's error +none: the weights are exactly the slice's$"
