@@ -51,20 +51,24 @@ static bool is_abandoned(const char *parent, const char *name, const struct stat
     return abandoned;
 }
 
-/* Whether our runs write files of that name, or the list in matquant.json of those that they copied
- * has it ("files", matquant/format.h). */
+/* Whether our runs write files of that name into such a folder, or the list in matquant.json of
+ * those that they copied has it ("files", matquant/format.h). Slices alone have a model card, and
+ * of them those in GPTQ's format alone a quantize_config.json. */
 static bool is_written(const char *name, const cJSON *provenance) {
-    static const char *const patterns[] = {"config.json",
-                                           MQ_PROVENANCE_FILE,
-                                           "README.md",
-                                           "quantize_config.json",
-                                           "model.safetensors",
+    static const char *const patterns[] = {"config.json", MQ_PROVENANCE_FILE, "model.safetensors",
                                            "model.safetensors.index.json",
                                            "model-[0-9]*-of-[0-9]*.safetensors"};
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
         if (fnmatch(patterns[i], name, 0) == 0) {
             return true;
         }
+    }
+    const cJSON *slice = cJSON_GetObjectItemCaseSensitive(provenance, "slice");
+    const char *format = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(slice, "format"));
+    if ((strcmp(name, "README.md") == 0 && slice != NULL) ||
+        (strcmp(name, "quantize_config.json") == 0 && format != NULL &&
+         strcmp(format, "gptq") == 0)) {
+        return true;
     }
     const cJSON *files = cJSON_GetObjectItemCaseSensitive(provenance, "files");
     return cJSON_GetObjectItemCaseSensitive(files, name) != NULL;

@@ -47,6 +47,9 @@ static void what_is_not_ours_is_not_replaced(void **state) {
     assert_int_equal(temporary_entries(folder->path), 3);
 }
 
+/* A slice of GPTQ's, which has all that we write. */
+#define SLICE "{\"slice\": {\"format\": \"gptq\"}, \"files\": {\"pieces\": {}, \"old\": {}}}"
+
 /* Somebody's file in one of our folders, whatever its name is like. */
 static void a_file_that_we_do_not_write_is_not_lost(void **state) {
     temporary *folder = *state;
@@ -68,6 +71,7 @@ static void a_file_that_we_do_not_write_is_not_lost(void **state) {
             snprintf(name, sizeof name, "out/%s", ours[k]);
             temporary_write(folder, name, "", 0);
         }
+        temporary_write(folder, "out/matquant.json", SLICE, sizeof SLICE - 1);
         assert_int_equal(mq_output_check(path, true, &err), MQ_OK);
         snprintf(name, sizeof name, "out/%s", others[i]);
         const char *theirs = temporary_write(folder, name, "mine", 4);
@@ -81,10 +85,45 @@ static void a_file_that_we_do_not_write_is_not_lost(void **state) {
     /* A list that cannot be read has nobody's files. */
     temporary_write(folder, "out/matquant.json", "{", 1);
     assert_int_equal(run(path, source, true, &err), MQ_ERR_USAGE);
-    assert_int_equal(remove(temporary_path(folder, "out/old")), 0);
-    assert_int_equal(remove(temporary_path(folder, "out/pieces")), 0);
+    static const char *const listed[] = {"out/old", "out/pieces", "out/README.md",
+                                         "out/quantize_config.json"};
+    for (size_t i = 0; i < sizeof listed / sizeof *listed; i++) {
+        assert_int_equal(remove(temporary_path(folder, listed[i])), 0);
+    }
     assert_int_equal(run(path, source, true, &err), MQ_OK);
     assert_written(path);
+}
+
+/* What slices alone have is somebody's notes beside a master. */
+static void what_slices_have_is_not_lost_in_others(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    static const struct {
+        const char *provenance, *name;
+        mq_status status;
+    } cases[] = {
+        {"{}", "README.md", MQ_ERR_USAGE},
+        {"{}", "quantize_config.json", MQ_ERR_USAGE},
+        {"{\"slice\": {\"format\": \"mlx\"}}", "README.md", MQ_OK},
+        {"{\"slice\": {\"format\": \"mlx\"}}", "quantize_config.json", MQ_ERR_USAGE},
+        {"{\"slice\": {\"format\": \"gptq\"}}", "README.md", MQ_OK},
+        {"{\"slice\": {\"format\": \"gptq\"}}", "quantize_config.json", MQ_OK},
+    };
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(mkdir(path, 0777), 0);
+    temporary_write(folder, "out/config.json", "{}", 2);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[64];
+        temporary_write(folder, "out/matquant.json", cases[i].provenance,
+                        strlen(cases[i].provenance));
+        snprintf(name, sizeof name, "out/%s", cases[i].name);
+        const char *file = temporary_write(folder, name, "", 0);
+        assert_int_equal(mq_output_check(path, true, &err), cases[i].status);
+        if (cases[i].status != MQ_OK) {
+            assert_string_equal(err.message, holds(cases[i].name));
+        }
+        assert_int_equal(remove(file), 0);
+    }
 }
 
 /* Whoever may not write in it could not remove it either, once it has been replaced. */
@@ -300,6 +339,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(what_is_not_ours_is_not_replaced),
         TEST(a_file_that_we_do_not_write_is_not_lost),
+        TEST(what_slices_have_is_not_lost_in_others),
         TEST(what_is_write_protected_is_not_replaced),
         TEST(what_cannot_be_looked_through_is_not_replaced),
         TEST(what_may_be_at_work_is_not_replaced),
