@@ -25,7 +25,7 @@ struct mq_output {
 /* Whether what is at path, which is there, may be replaced: MQ_ERR_USAGE says why not. With magic,
  * a plain file that begins so. With NULL a folder that this process may write in, which is empty or
  * has config.json, matquant.json and no more than our runs write and copy, whatever killed runs
- * left in it. */
+ * left in it, or a run that records in it (eval --record) has there for a moment. */
 mq_status mq_output_check_replaceable(const char *path, const char *magic, mq_error *err);
 
 /* --- temporary folders beside an output (locks.c) --------------------------------------------- */

@@ -39,11 +39,16 @@ static mq_status check_replaceable_file(const char *path, const struct stat *abo
 
 /* --- a folder --------------------------------------------------------------------------------- */
 
-/* Whether it is a folder that a killed run left in that one, as eval --record does. */
-static bool is_abandoned(const char *parent, const char *name, const struct stat *about) {
+/* Whether it is a folder that a killed run left in that one, or one in which the provenance is
+ * written anew (eval --record): whoever does that holds the folder around it for so long, and is
+ * waited for before that is replaced. */
+static bool is_passing(const char *parent, const char *name, const struct stat *about) {
     char base[MQ_LEFTOVER_BASE];
     if (!S_ISDIR(about->st_mode) || !mq_output_leftover_base(base, name)) {
         return false;
+    }
+    if (strcmp(base, MQ_PROVENANCE_FILE) == 0) {
+        return true;
     }
     char *path = mq_path_join(parent, name);
     const bool abandoned = path != NULL && mq_folder_is_abandoned(path);
@@ -85,7 +90,7 @@ static mq_status check_entries(DIR *stream, const char *path, const cJSON *prove
         const char *name = entry->d_name;
         struct stat about;
         const bool there = fstatat(dirfd(stream), name, &about, AT_SYMLINK_NOFOLLOW) == 0;
-        if (there && is_abandoned(path, name, &about)) {
+        if (there ? is_passing(path, name, &about) : errno == ENOENT) { /* gone meanwhile */
             continue;
         }
         if (!there || !S_ISREG(about.st_mode) || !is_written(name, provenance)) {

@@ -88,6 +88,24 @@ static void what_killed_runs_left_inside_is_replaced(void **state) {
     assert_int_equal(temporary_entries(folder->path), 2);
 }
 
+/* Whoever writes the provenance anew is done before the folder is replaced, and is no hindrance. */
+static void a_provenance_that_is_being_written_is_passed_over(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    assert_int_equal(remove(temporary_path(folder, "out/matquant.json")), 0);
+    const pid_t alive = start_writing(temporary_path(folder, "out/matquant.json"));
+    temporary_write(folder, "out/matquant.json", SOURCE, sizeof SOURCE - 1);
+    assert_int_equal(temporary_entries(path), 4);
+    assert_int_equal(mq_output_check(path, true, &err), MQ_OK);
+    kill(alive, SIGKILL);
+    assert_int_equal(waitpid(alive, NULL, 0), alive);
+    assert_int_equal(run(path, source, true, &err), MQ_OK);
+    assert_written(path);
+}
+
 /* Its owner may change that, and nobody would ever remove it otherwise. */
 static void a_write_protected_one_is_removed_as_well(void **state) {
     temporary *folder = *state;
@@ -156,6 +174,7 @@ int main(void) {
         TEST(folders_of_killed_runs_are_removed_by_the_next),
         TEST(of_two_that_start_at_once_one_goes_on_at_most),
         TEST(what_killed_runs_left_inside_is_replaced),
+        TEST(a_provenance_that_is_being_written_is_passed_over),
         TEST(a_write_protected_one_is_removed_as_well),
     };
     obey_permissions();
