@@ -72,7 +72,8 @@ mq_status mq_folder_size(size_t *out, const char *folder, mq_error *err);
  * of that name is exchanged at the moment of commit and removed after (MQ_ERR_USAGE if it is none
  * that a run of ours has written, so that --force cannot wipe a home folder, or another model: if
  * it is not empty it must hold config.json and matquant.json, and otherwise only files that our
- * runs write, or that matquant.json lists as copied; and if this process may not write in it).
+ * runs write, or that matquant.json lists as copied; and if this process may not write in it); the
+ * new one has its permissions.
  * Temporary folders of the same output that a killed run left behind are removed by the next
  * mq_output_begin for the same name, if no process holds their lock. */
 typedef struct mq_output mq_output;

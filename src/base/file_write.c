@@ -19,18 +19,18 @@ struct mq_writer {
     char *path; /* the file's final one, for messages */
 };
 
-/* A file that takes another's place, open at fd, gets the permissions of that one: who may read it
- * was decided there, and not by the umask of this process. Where they are the same, nothing is
- * asked of the file system: some have no permissions to give. */
-static mq_status keep_permissions(int fd, const mq_output *output, mq_error *err) {
+/* Where they are the same, nothing is asked of the file system: some have no permissions to give.
+ * That a file runs as its owner is not passed on. */
+mq_status mq_output_keep_permissions(int fd, const mq_output *output, mq_error *err) {
     struct stat old, made;
-    if (output->magic == NULL || !output->replace || lstat(output->path, &old) != 0) {
+    if (!output->replace || lstat(output->path, &old) != 0) {
         return MQ_OK; /* nothing is replaced */
     }
-    const bool same = fstat(fd, &made) == 0 && ((made.st_mode ^ old.st_mode) & 0777) == 0;
-    return same || mq_sys_chmod(fd, old.st_mode & 0777) == 0
+    const mode_t kept = S_ISDIR(old.st_mode) ? 03777 : 0777;
+    const bool same = fstat(fd, &made) == 0 && ((made.st_mode ^ old.st_mode) & kept) == 0;
+    return same || mq_sys_chmod(fd, old.st_mode & kept) == 0
                ? MQ_OK
-               : mq_fail_errno(err, errno, output->path, "give its permissions to a new file");
+               : mq_fail_errno(err, errno, output->path, "give its permissions to the new one");
 }
 
 mq_status mq_writer_open(mq_writer **out, mq_output *output, const char *name, mq_error *err) {
@@ -45,8 +45,10 @@ mq_status mq_writer_open(mq_writer **out, mq_output *output, const char *name, m
         status = mq_fail_memory(err, "a file writer", sizeof *writer);
     } else {
         writer->fd = mq_sys_open(temporary, O_RDWR | O_CREAT | O_EXCL, 0666);
-        status = writer->fd < 0 ? mq_fail_errno(err, errno, path, "create")
-                                : keep_permissions(writer->fd, output, err);
+        status = writer->fd < 0 ? mq_fail_errno(err, errno, path, "create") : MQ_OK;
+        if (status == MQ_OK && output->magic != NULL) {
+            status = mq_output_keep_permissions(writer->fd, output, err);
+        }
         if (status != MQ_OK && writer->fd >= 0) {
             close(writer->fd);
         }

@@ -167,6 +167,9 @@ static mq_status make_folder_alone(mq_output *output, mq_error *err) {
         return status;
     }
     status = check_alone(output, err);
+    if (status == MQ_OK) { /* at once: what is in the making is as private as what it replaces */
+        status = mq_output_keep_permissions(output->lock, output, err);
+    }
     if (status != MQ_OK) {
         mq_remove_folder(output->folder);
     }
@@ -323,8 +326,11 @@ static int exchange(const char *folder, const char *path, bool is_file) {
 /* Puts the finished output in its place, where something `exists` or nothing is. MQ_ERR_USAGE: what
  * is there by now is not replaced. */
 static mq_status put_in_place(mq_output *output, bool exists, mq_error *err) {
-    const mq_status status =
+    mq_status status =
         exists ? mq_output_check_replaceable(output->path, output->magic, err) : MQ_OK;
+    if (status == MQ_OK && output->magic == NULL) { /* they may be others by now */
+        status = mq_output_keep_permissions(output->lock, output, err);
+    }
     if (status != MQ_OK) {
         return status;
     }

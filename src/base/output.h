@@ -28,6 +28,13 @@ struct mq_output {
  * left in it, or a run that records in it (eval --record) has there for a moment. */
 mq_status mq_output_check_replaceable(const char *path, const char *magic, mq_error *err);
 
+/* --- what takes another's place (file_write.c) ------------------------------------------------ */
+
+/* Gives a new file or folder, open at fd, the permissions of the old one whose place it takes: who
+ * may read it was decided there, and not by the umask of this process. Nothing where nothing is
+ * replaced. */
+mq_status mq_output_keep_permissions(int fd, const mq_output *output, mq_error *err);
+
 /* --- temporary folders beside an output (locks.c) --------------------------------------------- */
 
 /* Letters at the end of their names. */

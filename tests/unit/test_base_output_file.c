@@ -106,7 +106,7 @@ static void test_permissions_that_are_the_same_are_not_given(void **state) {
     assert_int_equal(chmod(path, 0600), 0);
     assert_int_equal(mq_output_file(path, "newer", 5, true, &err), MQ_ERR_MACHINE);
     assert_string_equal(err.message,
-                        "cannot give its permissions to a new file: Operation not permitted");
+                        "cannot give its permissions to the new one: Operation not permitted");
     assert_true(mq_fault_configure(NULL));
     assert_holds(path, "new");
     umask(before);

@@ -156,6 +156,50 @@ static void what_is_write_protected_is_not_replaced(void **state) {
     assert_int_equal(temporary_entries(folder->path), 3);
 }
 
+static mode_t mode_of(const char *path) {
+    struct stat about;
+    assert_int_equal(stat(path, &about), 0);
+    return about.st_mode & 07777;
+}
+
+/* From the moment on that it is made, and also if they are others by the end. */
+static void permissions_of_a_folder_are_kept(void **state) {
+    temporary *folder = *state;
+    mq_error err;
+    const mode_t before = umask(0022);
+    const char *source = temporary_write(folder, "source", SOURCE, sizeof SOURCE - 1);
+    const char *path = temporary_path(folder, "out");
+    assert_int_equal(run(path, source, false, &err), MQ_OK);
+    assert_int_equal(mode_of(path), 0755);
+    static const mode_t modes[] = {0700, 0750, 0777, 0711};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        mq_output *output = NULL;
+        assert_int_equal(chmod(path, modes[i]), 0);
+        assert_int_equal(mq_output_begin(&output, path, true, &err), MQ_OK);
+        assert_int_equal(mode_of(mq_output_folder(output)), modes[i]);
+        assert_int_equal(write_files(output, source, &err), MQ_OK);
+        const mode_t last = i == 0 ? 0770 : modes[i];
+        assert_int_equal(chmod(path, last), 0);
+        assert_int_equal(mq_output_commit(output, &err), MQ_OK);
+        mq_output_discard(output);
+        assert_int_equal(mode_of(path), last);
+        assert_written(path);
+    }
+    /* Where they are the same nothing is asked for; where they cannot be given nothing is begun. */
+    assert_int_equal(chmod(path, 0755), 0);
+    fault_begin("chmod", 1, "EPERM");
+    assert_int_equal(run(path, source, true, &err), MQ_OK);
+    assert_false(fault_end());
+    assert_int_equal(chmod(path, 0700), 0);
+    fault_begin("chmod", 1, "EPERM");
+    assert_int_equal(run(path, source, true, &err), MQ_ERR_MACHINE);
+    assert_true(fault_end());
+    assert_string_equal(err.message,
+                        "cannot give its permissions to the new one: Operation not permitted");
+    assert_int_equal(temporary_entries(folder->path), 2);
+    umask(before);
+}
+
 static mq_status begin_anew(const char *path, mq_error *err) {
     mq_output *output = NULL;
     const mq_status status = mq_output_begin(&output, path, true, err);
@@ -341,6 +385,7 @@ int main(void) {
         TEST(a_file_that_we_do_not_write_is_not_lost),
         TEST(what_slices_have_is_not_lost_in_others),
         TEST(what_is_write_protected_is_not_replaced),
+        TEST(permissions_of_a_folder_are_kept),
         TEST(what_cannot_be_looked_through_is_not_replaced),
         TEST(what_may_be_at_work_is_not_replaced),
         TEST(what_appears_meanwhile_is_kept),
