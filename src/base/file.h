@@ -80,6 +80,9 @@ typedef struct mq_output mq_output;
 
 /* What mq_output_begin would refuse, found out without writing anything: the same errors. */
 mq_status mq_output_check(const char *path, bool replace, mq_error *err);
+/* Bytes on the disk that mq_output_begin would free there, since killed runs have left them; of
+ * those that cannot be looked at, none. */
+size_t mq_output_leftover(const char *path);
 /* MQ_ERR_USAGE when path exists and replace is false, when something is mounted there, and when
  * another run is making a folder of that name; MQ_ERR_INPUT/MACHINE for what the file system says.
  */

@@ -95,6 +95,8 @@ mq_status mq_keep_check(const char *path, mq_keep_knows *knows, mq_error *err) {
                : status;
 }
 
+size_t mq_keep_leftover(const char *path) { return mq_output_leftovers_in(path, NULL); }
+
 /* Brings the folder's name in its parent to the disk. */
 static mq_status sync_name(const char *path, mq_error *err) {
     char *parent = mq_path_parent(path);

@@ -16,6 +16,10 @@ typedef bool mq_keep_knows(const char *name);
  * written in (MQ_ERR_INPUT, MQ_ERR_MACHINE, as the file system says). Nothing is written. */
 mq_status mq_keep_check(const char *path, mq_keep_knows *knows, mq_error *err);
 
+/* Bytes on the disk that killed writers have left in the folder, which those of the same files take
+ * away. */
+size_t mq_keep_leftover(const char *path);
+
 /* Makes the folder if it is not there (its parent must be), locks it until it is closed, and then
  * checks what is in it: MQ_ERR_USAGE while another run has it. Where the file system knows no locks
  * it goes on without. */

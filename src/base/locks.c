@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -57,7 +58,8 @@ static mq_status is_held(bool *held, const char *path, mq_error *err) {
     return MQ_OK;
 }
 
-/* The path of the stream's next temporary folder of that output, to be freed; NULL: no more. */
+/* The path of the stream's next temporary folder of that output (NULL: of any), to be freed; NULL:
+ * no more. */
 static mq_status next_leftover(char **out, DIR *stream, const char *parent, const char *base,
                                mq_error *err) {
     const struct dirent *entry;
@@ -65,7 +67,7 @@ static mq_status next_leftover(char **out, DIR *stream, const char *parent, cons
     mq_status status;
     *out = NULL;
     while ((status = mq_next_entry(&entry, stream, parent, err)) == MQ_OK && entry != NULL) {
-        if (mq_output_leftover_base(of, entry->d_name) && strcmp(of, base) == 0) {
+        if (mq_output_leftover_base(of, entry->d_name) && (base == NULL || strcmp(of, base) == 0)) {
             *out = mq_path_join(parent, entry->d_name);
             return *out != NULL ? MQ_OK : mq_fail_memory(err, "a path", strlen(parent));
         }
@@ -118,6 +120,40 @@ void mq_output_remove_leftovers(const char *parent, const char *base) {
         mq_free(path);
     }
     closedir(stream);
+}
+
+/* What the plain files of a folder take. */
+static size_t bytes_on_disk(const char *folder) {
+    DIR *stream = mq_sys_open_list(folder);
+    if (stream == NULL) {
+        return 0;
+    }
+    const struct dirent *entry;
+    struct stat about;
+    size_t bytes = 0;
+    while (mq_next_entry(&entry, stream, folder, NULL) == MQ_OK && entry != NULL) {
+        if (fstatat(dirfd(stream), entry->d_name, &about, AT_SYMLINK_NOFOLLOW) == 0) {
+            bytes += (size_t)about.st_blocks * 512; /* whatever the size of the disk's own */
+        }
+    }
+    closedir(stream);
+    return bytes;
+}
+
+/* Does not fail either: what is not counted is room that nobody knows of. */
+size_t mq_output_leftovers_in(const char *parent, const char *base) {
+    DIR *stream = mq_sys_open_list(parent);
+    if (stream == NULL) {
+        return 0;
+    }
+    size_t bytes = 0;
+    char *path;
+    while (next_leftover(&path, stream, parent, base, NULL) == MQ_OK && path != NULL) {
+        bytes += mq_folder_is_abandoned(path) ? bytes_on_disk(path) : 0;
+        mq_free(path);
+    }
+    closedir(stream);
+    return bytes;
 }
 
 mq_status mq_output_is_being_made(bool *held, const char *parent, const char *base, const char *own,

@@ -231,6 +231,14 @@ mq_status mq_output_file_check(const char *path, bool replace, mq_error *err) {
     return check(path, "", replace, err);
 }
 
+size_t mq_output_leftover(const char *path) {
+    char *parent = mq_path_parent(path), *base = mq_path_name(path);
+    const size_t bytes = parent != NULL && base != NULL ? mq_output_leftovers_in(parent, base) : 0;
+    mq_free(parent);
+    mq_free(base);
+    return bytes;
+}
+
 static mq_status begin(mq_output **out, const char *path, const char *magic, bool replace,
                        mq_error *err) {
     mq_output *output = NULL;

@@ -50,6 +50,8 @@ bool mq_output_leftover_base(char base[MQ_LEFTOVER_BASE], const char *name);
 
 /* Removes those of the output `base` in parent that no process holds. */
 void mq_output_remove_leftovers(const char *parent, const char *base);
+/* Bytes that these, or with NULL those of all outputs there, take on the disk. */
+size_t mq_output_leftovers_in(const char *parent, const char *base);
 /* Whether no process holds that folder; false where the file system has no locks and nobody can
  * tell. */
 bool mq_folder_is_abandoned(const char *path);

@@ -130,9 +130,11 @@ static mq_status check_options(const mq_export_format **format, const mq_slice_o
     return status;
 }
 
+/* What killed runs have left there is removed before anything is written. */
 static mq_status check_disk(const char *output, size_t bytes, mq_error *err) {
     size_t available = 0;
     mq_status status = mq_disk_free(&available, output, err);
+    available = mq_sum_capped(available, mq_output_leftover(output));
     if (status == MQ_OK && available < bytes) {
         status = mq_fail_file(err, MQ_ERR_MACHINE, output, "needs %zu bytes, the disk has %zu",
                               bytes, available);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/keep.h"
 #include "base/machine.h"
 #include "job/state.h"
 #include "quant/embedding.h"
@@ -208,8 +209,11 @@ static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error 
     return status;
 }
 
-static mq_status check_room(size_t *room, const char *path, size_t needed, mq_error *err) {
+/* left: what killed runs have left there, which is removed before the same is written. */
+static mq_status check_room(size_t *room, const char *path, size_t needed, size_t left,
+                            mq_error *err) {
     const mq_status status = mq_disk_free(room, path, err);
+    *room = mq_sum_capped(*room, left);
     return status == MQ_OK && *room < needed
                ? mq_fail_file(err, MQ_ERR_MACHINE, path,
                               "%.0f MiB of disk are needed and %.0f MiB are free",
@@ -221,12 +225,17 @@ static mq_status check_room(size_t *room, const char *path, size_t needed, mq_er
 static mq_status check_disk(mq_quantize_plan *plan, mq_error *err) {
     const mq_quantize_options *options = plan->options;
     mq_quantize_kept *kept = &plan->kept;
-    kept->same_disk = options->state != NULL && mq_same_disk(options->output, options->state);
-    const size_t beside = kept->same_disk ? kept->bytes : 0;
-    const mq_status status =
-        check_room(&plan->disk_free, options->output, plan->output_bytes + beside, err);
-    return status == MQ_OK && options->state != NULL
-               ? check_room(&kept->disk_free, options->state, kept->bytes, err)
+    const bool keeps = options->state != NULL;
+    size_t needed = plan->output_bytes, left = mq_output_leftover(options->output);
+    size_t state_left = keeps ? mq_keep_leftover(options->state) : 0;
+    kept->same_disk = keeps && mq_same_disk(options->output, options->state);
+    if (kept->same_disk) {
+        needed += kept->bytes;
+        left = state_left = left + state_left;
+    }
+    const mq_status status = check_room(&plan->disk_free, options->output, needed, left, err);
+    return status == MQ_OK && keeps
+               ? check_room(&kept->disk_free, options->state, kept->bytes, state_left, err)
                : status;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "base/keep.h"
 #include "output_fixture.h"
 
 /* A child that is in the middle of writing `path` and stays there. */
@@ -86,6 +87,33 @@ static void what_killed_runs_left_inside_is_replaced(void **state) {
     assert_int_equal(run(path, source, true, &err), MQ_OK);
     assert_written(path);
     assert_int_equal(temporary_entries(folder->path), 2);
+}
+
+/* What they take of the disk is as good as free; what a run has that is at work is not. */
+static void folders_of_killed_runs_are_counted(void **state) {
+    temporary *folder = *state;
+    enum { KILOBYTES = 300 };
+    static char bytes[KILOBYTES << 10];
+    memset(bytes, 'x', sizeof bytes);
+    const char *path = temporary_path(folder, "out"), *beside = temporary_path(folder, "out2");
+    assert_int_equal(mq_output_leftover(path), 0);
+    const pid_t alive = start_writing(path);
+    assert_int_equal(mq_output_leftover(path), 0);
+    kill(alive, SIGKILL);
+    assert_int_equal(waitpid(alive, NULL, 0), alive);
+    assert_int_equal(mkdir(temporary_path(folder, ".out.matquant-killed"), 0777), 0);
+    temporary_write(folder, ".out.matquant-killed/pieces", bytes, sizeof bytes);
+    assert_in_range(mq_output_leftover(path), sizeof bytes, 2 * sizeof bytes);
+    assert_in_range(mq_output_leftover(temporary_path(folder, "out//")), sizeof bytes,
+                    2 * sizeof bytes);
+    assert_in_range(mq_keep_leftover(folder->path), sizeof bytes, 2 * sizeof bytes);
+    assert_int_equal(mq_output_leftover(beside), 0);
+    assert_int_equal(mq_output_leftover(temporary_path(folder, "nowhere/out")), 0);
+    mq_output *output = NULL; /* and then it is */
+    assert_int_equal(mq_output_begin(&output, path, false, NULL), MQ_OK);
+    assert_int_equal(mq_output_leftover(path), 0);
+    mq_output_discard(output);
+    assert_int_equal(temporary_entries(folder->path), 0);
 }
 
 /* Whoever writes the provenance anew is done before the folder is replaced, and is no hindrance. */
@@ -173,6 +201,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(folders_of_killed_runs_are_removed_by_the_next),
         TEST(of_two_that_start_at_once_one_goes_on_at_most),
+        TEST(folders_of_killed_runs_are_counted),
         TEST(what_killed_runs_left_inside_is_replaced),
         TEST(a_provenance_that_is_being_written_is_passed_over),
         TEST(a_write_protected_one_is_removed_as_well),
