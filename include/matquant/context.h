@@ -61,7 +61,8 @@ typedef struct mq_context mq_context;
 /* On success *out is the caller's, to be freed with mq_context_free. options may be NULL (all
  * defaults). Sets the number of threads of OpenMP, for the calling thread, and of the BLAS, for the
  * process. So do the functions that a context is given to, which may be called from another thread
- * than this one; they leave it so. MQ_ERR_MACHINE if so many threads cannot be started. */
+ * than this one; they leave it so. MQ_ERR_MACHINE if so many threads cannot be started, or there is
+ * too little address space for them. */
 mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq_error *err);
 void mq_context_free(mq_context *context); /* NULL is allowed */
 

@@ -3,6 +3,8 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/fault.h"
@@ -76,7 +78,29 @@ void mq_memory_bound_by_groups(size_t *available, const char *process, const cha
     }
 }
 
-bool mq_memory_available(size_t *out) {
+/* What is left of a limit when so many pages are used. */
+static size_t left_of(int resource, unsigned long long pages) {
+    struct rlimit limit;
+    const long page = sysconf(_SC_PAGESIZE);
+    if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || page <= 0) {
+        return SIZE_MAX;
+    }
+    const unsigned long long used = pages * (unsigned long long)page;
+    return limit.rlim_cur > used ? (size_t)(limit.rlim_cur - used) : 0;
+}
+
+size_t mq_memory_mappable(void) {
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file == NULL) {
+        return SIZE_MAX;
+    }
+    unsigned long long all, data; /* the latter with the stack, which has a limit of its own */
+    const bool good = fscanf(file, "%llu %*u %*u %*u %*u %llu", &all, &data) == 2;
+    fclose(file);
+    return good ? mq_smaller(left_of(RLIMIT_AS, all), left_of(RLIMIT_DATA, data)) : SIZE_MAX;
+}
+
+bool mq_memory_available(size_t *out, size_t beside) {
     FILE *file = fopen("/proc/meminfo", "re");
     if (file == NULL) {
         return false;
@@ -89,8 +113,10 @@ bool mq_memory_available(size_t *out) {
     }
     fclose(file);
     if (found) {
+        const size_t mappable = mq_memory_mappable();
         *out = (size_t)kibibytes * 1024;
         mq_memory_bound_by_groups(out, "/proc/self/cgroup", "/sys/fs/cgroup");
+        *out = mq_smaller(*out, mappable > beside ? mappable - beside : 0);
     }
     return found;
 }

@@ -22,10 +22,15 @@ mq_simd mq_simd_best(void);
     { &table##_base }
 #endif
 
-/* Bytes that the kernel says new work could use without swapping (MemAvailable, and at most the
- * limits of the control groups that the process is in, versions 1 and 2); false where it does not
- * say. */
-bool mq_memory_available(size_t *out);
+/* Bytes that this process may still map by its own limits (RLIMIT_AS and RLIMIT_DATA, as ulimit -v
+ * and -d set them), whether the machine has them or not; SIZE_MAX: it has no such limit, or the
+ * system does not say how much is mapped. */
+size_t mq_memory_mappable(void);
+
+/* Bytes that the kernel says new work could use without swapping (MemAvailable), and at most the
+ * limits of the control groups that the process is in, versions 1 and 2, and what it may still map
+ * beside `beside` bytes, which others are going to map; false where the kernel does not say. */
+bool mq_memory_available(size_t *out, size_t beside);
 
 /* Lowers *available to the limits of the control groups that the file `process`
  * (/proc/self/cgroup) names, which may be below what the machine has, and of those that they are

@@ -8,6 +8,7 @@
 #include "eval/score.h"
 #include "eval/tasks.h"
 #include "store/master.h"
+#include "tensor/gemm.h"
 
 mq_eval_options mq_eval_defaults(void) {
     return (mq_eval_options){.seq_len = 1024, .batch = 4, .bos = true};
@@ -350,6 +351,9 @@ mq_status mq_evaluate(mq_eval_result *results, const mq_eval_options *options,
     }
     if (status == MQ_OK && options->record) {
         status = mq_record_check(master, options, err);
+    }
+    if (status == MQ_OK) {
+        status = mq_gemm_check_buffers(mq_context_threads(context), err);
     }
     if (status == MQ_OK) {
         status = open_all(&inputs, options, context, err);

@@ -81,7 +81,8 @@ mq_status mq_quantize_read_card(mq_quantize_plan *plan, mq_error *err);
 mq_status mq_quantize_in_source(const mq_quantize_plan *plan, mq_status status, mq_error *err);
 
 /* MQ_ERR_MACHINE, with what would need less, unless so many bytes are free. */
-mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *err);
+mq_status mq_quantize_check_memory(const mq_quantize_plan *plan, size_t needed, const char *advice,
+                                   mq_error *err);
 
 /* --- the calibration text (text.c) ------------------------------------------------------------ */
 

@@ -158,13 +158,14 @@ static mq_status make_layout(mq_quantize_plan *plan, mq_error *err) {
  * place, CRC-32. */
 #define WRITER_BYTES_PER_TENSOR 1024
 
-static bool fits(size_t needed, size_t *available) {
-    return !mq_memory_available(available) || *available >= needed;
+static bool fits(const mq_quantize_plan *plan, size_t needed, size_t *available) {
+    return !mq_memory_available(available, plan->backend.unmapped) || *available >= needed;
 }
 
-mq_status mq_quantize_check_memory(size_t needed, const char *advice, mq_error *err) {
+mq_status mq_quantize_check_memory(const mq_quantize_plan *plan, size_t needed, const char *advice,
+                                   mq_error *err) {
     size_t available;
-    if (!fits(needed, &available)) {
+    if (!fits(plan, needed, &available)) {
         return mq_fail(err, MQ_ERR_MACHINE,
                        "%.0f MiB of memory are needed and %.0f MiB are free; %s need less",
                        (double)needed / 1048576.0, (double)available / 1048576.0, advice);
@@ -194,17 +195,18 @@ static mq_status check_refit(mq_quantize_plan *plan, size_t available, mq_error 
     mq_quantize_refit_share(&wanted, plan, available);
     plan->kept_bytes = KEPT_BYTES;
     mq_status status = end_to_end_memory(plan, err);
-    if (status == MQ_OK && !fits(mq_larger(plan->refit_memory, plan->qat_memory), &room)) {
+    if (status == MQ_OK && !fits(plan, mq_larger(plan->refit_memory, plan->qat_memory), &room)) {
         plan->kept_bytes = 0;
         status = end_to_end_memory(plan, err);
     }
     if (status == MQ_OK) {
         status = mq_quantize_check_memory(
-            plan->refit_memory, "fewer --refit-tokens, a smaller --refit-batch or --no-refit", err);
+            plan, plan->refit_memory, "fewer --refit-tokens, a smaller --refit-batch or --no-refit",
+            err);
     }
     if (status == MQ_OK) {
         status = mq_quantize_check_memory(
-            plan->qat_memory, "fewer --qat-tokens, a smaller --refit-batch or no --qat", err);
+            plan, plan->qat_memory, "fewer --qat-tokens, a smaller --refit-batch or no --qat", err);
     }
     return status;
 }
@@ -246,7 +248,7 @@ static mq_status check_blocks(mq_quantize_plan *plan, mq_error *err) {
                                 .gemm = plan->backend.bf16};
     const mq_status status = mq_run_memory(&plan->working_set, &setup, plan->context, err);
     return status == MQ_OK ? mq_quantize_check_memory(
-                                 plan->working_set,
+                                 plan, plan->working_set,
                                  "fewer --samples, a shorter --seq-len or a smaller --batch", err)
                            : status;
 }

@@ -53,7 +53,7 @@ mq_status mq_quantize_prepare_sampling(mq_quantize_plan *plan, mq_error *err) {
 mq_status mq_quantize_check_sampling(mq_quantize_plan *plan, mq_error *err) {
     const mq_generate_setup setup = sampling_of(plan);
     plan->sampling = mq_generate_memory(&setup);
-    return mq_quantize_check_memory(plan->sampling,
+    return mq_quantize_check_memory(plan, plan->sampling,
                                     mq_quantize_is_self(plan->options)
                                         ? "text of your own (--calib FILE) or a shorter --seq-len"
                                         : "--no-extend or more calibration text",

@@ -18,6 +18,7 @@
 #include "base/random.h"
 #include "matquant/names.h"
 #include "model/block.h"
+#include "tensor/gemm.h"
 #include "tensor/panels.h"
 
 /* --- measuring -------------------------------------------------------------------------------- */
@@ -196,6 +197,9 @@ static mq_status choose(bool *bf16, mq_backend *backend, const mq_quantize_optio
     }
     const bool both = backend->automatic || *bf16;
     const mq_status status = measure(backend->rate, both, config, tokens, context, err);
+    if (status == MQ_OK) {
+        backend->unmapped = 0;
+    }
     if (backend->automatic) {
         *bf16 = status == MQ_OK && backend->rate[1] >= MQ_BACKEND_MARGIN * backend->rate[0];
     }
@@ -232,10 +236,15 @@ mq_status mq_backend_open(mq_backend *backend, const mq_quantize_options *option
     if (options->recipe == MQ_RECIPE_RTN) {
         return MQ_OK;
     }
+    const size_t threads = mq_context_threads(context);
     size_t sequences[2] = {0, 0};
     bool bf16 = false;
     mq_status status = batch_sizes(sequences, options, err);
     if (status == MQ_OK) {
+        status = mq_gemm_check_buffers(threads, err);
+    }
+    if (status == MQ_OK) {
+        backend->unmapped = threads * MQ_GEMM_BUFFER_BYTES;
         status =
             choose(&bf16, backend, options, config, sequences[0] * options->seq_len, context, err);
     }
@@ -246,7 +255,7 @@ mq_status mq_backend_open(mq_backend *backend, const mq_quantize_options *option
     }
     backend->name = mq_name_at(mq_gemm_names(), MQ_GEMM_ONEDNN_BF16);
     mq_gemm_bf16_describe(backend->kernel, sizeof backend->kernel);
-    status = mq_gemm_bf16_new(&backend->bf16, mq_context_threads(context), err);
+    status = mq_gemm_bf16_new(&backend->bf16, threads, err);
     for (size_t i = 0; status == MQ_OK && i < 2 && sequences[i] > 0; i++) {
         status = mq_block_prepare(backend->bf16, config, sequences[i], options->seq_len, true, err);
     }

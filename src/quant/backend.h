@@ -12,6 +12,8 @@ typedef struct mq_backend {
     mq_gemm_bf16 *bf16; /* ready for all products of a run; NULL: float32 */
     double rate[2];     /* measured GFLOP/s of float32 and bfloat16; 0: not measured */
     bool automatic;     /* chosen by these */
+    size_t unmapped;    /* address space that the BLAS maps for its threads with the first products:
+                           0 when some were made */
 } mq_backend;
 
 /* bfloat16 must be so many times as fast as float32 for MQ_GEMM_AUTO to take it. */
@@ -20,7 +22,8 @@ typedef struct mq_backend {
 /* What options ask for, and what a run with them needs made ready. With MQ_GEMM_AUTO and a machine
  * that could do either, both make a few of the model's own products first, which takes some tens of
  * milliseconds for a small model; so do those that there are in a dry run, whatever is asked for.
- * To be freed in every case. */
+ * MQ_ERR_MACHINE if the BLAS may not map what it needs for them (tensor/gemm.h). To be freed in
+ * every case. */
 mq_status mq_backend_open(mq_backend *backend, const mq_quantize_options *options,
                           const mq_config *config, const mq_context *context, mq_error *err);
 /* A message with what was measured, if anything was, and what was taken. */

@@ -19,7 +19,11 @@ static size_t usable_processors(void) {
 /* OpenMP and the BLAS each start threads of their own, and where they cannot, they end the program
  * in their own way. The BLAS does so once it is told their number, OpenMP later. */
 static mq_status start_threads(const mq_context *context, mq_error *err) {
+    const size_t started = mq_gemm_threads();
     mq_status status = mq_check_threads(context->threads, err);
+    if (status == MQ_OK && context->threads > started) {
+        status = mq_gemm_check_buffers(context->threads - started, err);
+    }
     if (status == MQ_OK) {
         mq_context_use(context);
         status = mq_check_threads(context->threads, err);

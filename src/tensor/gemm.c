@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/machine.h"
+
 /* OpenBLAS counts in int. Nothing that fits in memory today comes near, but a leading dimension can
  * be anything. */
 static bool fits_blas(size_t value) { return value <= INT_MAX; }
@@ -104,6 +106,21 @@ void mq_gemm_leave_single(const mq_context *context) {
 
 void mq_gemm_set_threads(size_t threads) {
     openblas_set_num_threads(threads > INT_MAX ? INT_MAX : (int)threads);
+}
+
+size_t mq_gemm_threads(void) {
+    const int threads = openblas_get_num_threads();
+    return threads > 0 ? (size_t)threads : 1;
+}
+
+mq_status mq_gemm_check_buffers(size_t count, mq_error *err) {
+    const size_t mappable = mq_memory_mappable();
+    return mappable / MQ_GEMM_BUFFER_BYTES >= count
+               ? MQ_OK
+               : mq_fail(err, MQ_ERR_MACHINE,
+                         "matrix products need %zu MiB of address space, and its limit (ulimit -v "
+                         "or -d) leaves %zu MiB; a higher limit or fewer --threads help",
+                         count * (MQ_GEMM_BUFFER_BYTES >> 20), mappable >> 20);
 }
 
 void mq_gemm_describe(char *out, size_t size) {

@@ -44,7 +44,14 @@ void mq_gemm_reference(float *c, const float *a, const float *b, const mq_gemm_s
 
 /* "OpenBLAS 0.3.21 SkylakeX" into out. */
 void mq_gemm_describe(char *out, size_t size);
-/* Threads of the BLAS from now on; of the process. */
+/* Threads of the BLAS from now on, and as it is; of the process. */
 void mq_gemm_set_threads(size_t threads);
+size_t mq_gemm_threads(void);
+
+/* Address space that OpenBLAS maps for a buffer (on x86-64), which it keeps: one for each thread
+ * that it starts, and one for each that calls it. Where it may not it asks again, for ever. */
+#define MQ_GEMM_BUFFER_BYTES ((size_t)128 << 20)
+/* MQ_ERR_MACHINE unless the process may map so many more. */
+mq_status mq_gemm_check_buffers(size_t count, mq_error *err);
 
 #endif

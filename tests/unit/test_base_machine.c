@@ -1,7 +1,9 @@
 /* layer: base */
 /* What the machine has left, and where threads run. */
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/machine.h"
 #include "temporary.h"
@@ -9,12 +11,60 @@
 static void there_is_memory(void **state) {
     (void)state;
     size_t available = 0;
-    const bool known = mq_memory_available(&available);
+    const bool known = mq_memory_available(&available, 0);
 #if defined(__linux__)
     assert_true(known);
 #endif
     assert_true(!known || available > 0);
 }
+
+#if defined(__linux__)
+/* Bytes of the first and of the sixth number in the kernel's file: all that is mapped, and of that
+ * what may be written. */
+static void mapped(size_t out[2]) {
+    FILE *file = fopen("/proc/self/statm", "r");
+    size_t pages[6];
+    assert_non_null(file);
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(fscanf(file, "%zu", &pages[i]), 1);
+    }
+    fclose(file);
+    out[0] = pages[0] * (size_t)sysconf(_SC_PAGESIZE);
+    out[1] = pages[5] * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Whether memory is bounded to between half of `left` and `left` by a limit that leaves so much. */
+static bool is_bounded(size_t which, size_t left) {
+    static const int resources[] = {RLIMIT_AS, RLIMIT_DATA};
+    size_t used[2], available = 0;
+    struct rlimit limit;
+    mapped(used);
+    if (getrlimit(resources[which], &limit) != 0) {
+        return false;
+    }
+    limit.rlim_cur = used[which] + left;
+    return setrlimit(resources[which], &limit) == 0 && mq_memory_mappable() <= left &&
+           mq_memory_mappable() >= left / 2 && mq_memory_available(&available, 0) &&
+           available <= left && available >= left / 2 &&
+           mq_memory_available(&available, left / 4) && available <= left - left / 4 &&
+           available > 0 && mq_memory_available(&available, left + 1) && available == 0;
+}
+
+/* Of this process's own, in a child that ends with them. */
+static void limits_bound_memory(void **state) {
+    (void)state;
+    for (size_t which = 0; which < 2; which++) {
+        int status = 1;
+        const pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            _exit(is_bounded(which, (size_t)64 << 20) ? 0 : 1);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+}
+#endif
 
 /* *available bytes become so many by what the file says and the folder below it holds. */
 static void check_groups(temporary *folder, const char *lines, size_t available, size_t expected) {
@@ -115,6 +165,9 @@ static void a_bound_thread_stays_bound(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_is_memory),
+#if defined(__linux__)
+        cmocka_unit_test(limits_bound_memory),
+#endif
         cmocka_unit_test_setup_teardown(control_groups_bound_memory, temporary_setup,
                                         temporary_teardown),
 #if defined(CPU_ZERO)

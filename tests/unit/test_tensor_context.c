@@ -1,8 +1,12 @@
 /* layer: tensor */
 /* A context has the threads that it is asked for, or is not made. */
-#include "base/context.h"
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "base/machine.h"
 #include "faulty_folder.h"
 #include "matquant/context.h"
+#include "tensor/gemm.h"
 
 enum { THREADS = 4, STARTED = 2 * (THREADS - 1) }; /* by OpenMP, and by the BLAS */
 
@@ -40,6 +44,41 @@ static void one_thread_starts_no_other(void **state) {
     mq_context_free(context);
 }
 
+/* From now on this process may map so many bytes more. */
+static bool leave(size_t bytes) {
+    struct rlimit limit = {(rlim_t)1 << 50, RLIM_INFINITY};
+    if (setrlimit(RLIMIT_DATA, &limit) != 0) {
+        return false;
+    }
+    limit.rlim_cur -= mq_memory_mappable(); /* what is mapped */
+    limit.rlim_cur += bytes;
+    return setrlimit(RLIMIT_DATA, &limit) == 0;
+}
+
+/* Where the BLAS would ask for its buffers again and again. There is room for those threads. */
+static void address_space_that_is_not_there(void **state) {
+    (void)state;
+    static const char expected[] = "matrix products need 256 MiB of address space, and its limit "
+                                   "(ulimit -v or -d) leaves ";
+    const mq_context_options options = {.threads = mq_gemm_threads() + 2};
+    int status = 1;
+    assert_int_equal(mq_gemm_check_buffers(1 << 20, NULL), MQ_OK); /* there is no limit */
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        mq_context *context = NULL;
+        mq_error err = {0};
+        _exit(leave((size_t)250 << 20) && mq_gemm_check_buffers(1, NULL) == MQ_OK &&
+                      mq_gemm_check_buffers(2, NULL) == MQ_ERR_MACHINE &&
+                      mq_context_new(&context, &options, &err) == MQ_ERR_MACHINE &&
+                      strncmp(err.message, expected, strlen(expected)) == 0
+                  ? 0
+                  : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 static void lack_of_memory(void **state) {
     (void)state;
     const mq_context_options options = {.threads = THREADS};
@@ -64,6 +103,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(threads_that_cannot_be_started),
         TEST(one_thread_starts_no_other),
+        TEST(address_space_that_is_not_there),
         TEST(lack_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
