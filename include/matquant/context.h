@@ -47,7 +47,7 @@ typedef struct mq_sink {
 } mq_sink;
 
 typedef struct mq_context_options {
-    size_t threads; /* 0: as many as the process may use */
+    size_t threads; /* 0: as many as the process may use, and OMP_NUM_THREADS says, if it is set */
     mq_sink sink;   /* copied */
     const volatile sig_atomic_t
         *interrupted; /* NULL, or a flag that a signal handler, a callback or another thread sets

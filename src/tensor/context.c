@@ -1,6 +1,6 @@
 /* Making a context. It stands in this layer, not in base, since it sets up the BLAS. */
-#include <limits.h>
 #include <omp.h>
+#include <stdlib.h>
 
 #include "base/alloc.h"
 #include "base/context.h"
@@ -9,11 +9,15 @@
 
 #define MAX_THREADS 4096
 
-/* Processors that this process may run on. Not this thread's affinity: with OMP_PROC_BIND the
- * OpenMP runtime has bound it to one of them before main began. */
+/* Processors that this process may run on, and no more of them than OMP_NUM_THREADS says (first, of
+ * a list). Not this thread's affinity: with OMP_PROC_BIND the OpenMP runtime has bound it to one of
+ * them before main began. Nor omp_get_max_threads: a job leaves that as it was set for it. */
 static size_t usable_processors(void) {
+    const char *variable = getenv("OMP_NUM_THREADS");
     const int processors = omp_get_num_procs();
-    return processors > 0 ? (size_t)processors : 1;
+    const long most = variable != NULL ? strtol(variable, NULL, 10) : 0;
+    const size_t usable = processors > 0 ? (size_t)processors : 1;
+    return most > 0 ? mq_smaller(usable, (size_t)most) : usable;
 }
 
 /* OpenMP and the BLAS each start threads of their own, and where they cannot, they end the program

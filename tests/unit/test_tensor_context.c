@@ -1,5 +1,6 @@
 /* layer: tensor */
 /* A context has the threads that it is asked for, or is not made. */
+#include <omp.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -42,6 +43,33 @@ static void one_thread_starts_no_other(void **state) {
     assert_true(mq_fault_configure("thread:1:EAGAIN"));
     assert_int_equal(mq_context_new(&context, &options, NULL), MQ_OK);
     mq_context_free(context);
+}
+
+/* By default there are as many as there are processors, and no more than the variable says,
+ * whatever an earlier context had. */
+static void a_variable_bounds_threads(void **state) {
+    (void)state;
+    const size_t processors = (size_t)omp_get_num_procs();
+    const struct {
+        const char *value;
+        size_t expected;
+    } cases[] = {{"1", 1},           {NULL, processors},    {" 1,4", 1},
+                 {"", processors},   {"none", processors},  {"0", processors},
+                 {"-1", processors}, {"100000", processors}};
+    const mq_context_options three = {.threads = 3};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mq_context *context = NULL;
+        assert_int_equal(cases[i].value != NULL ? setenv("OMP_NUM_THREADS", cases[i].value, 1)
+                                                : unsetenv("OMP_NUM_THREADS"),
+                         0);
+        assert_int_equal(mq_context_new(&context, NULL, NULL), MQ_OK);
+        assert_int_equal(mq_context_threads(context), cases[i].expected);
+        mq_context_free(context);
+        assert_int_equal(mq_context_new(&context, &three, NULL), MQ_OK);
+        assert_int_equal(mq_context_threads(context), 3);
+        mq_context_free(context);
+    }
+    assert_int_equal(unsetenv("OMP_NUM_THREADS"), 0);
 }
 
 /* From now on this process may map so many bytes more. */
@@ -103,6 +131,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(threads_that_cannot_be_started),
         TEST(one_thread_starts_no_other),
+        TEST(a_variable_bounds_threads),
         TEST(address_space_that_is_not_there),
         TEST(lack_of_memory),
     };
