@@ -71,7 +71,7 @@ static mq_status quantize_all(slab *self, const mq_quantize_options *options, co
                                       .done = (double)(first + count),
                                       .total = (double)all,
                                       .elapsed_seconds = mq_seconds() - started,
-                                      .detail = name};
+                                      .detail = first + count == all ? name : NULL};
         mq_report(context, &progress);
     }
     return status;
