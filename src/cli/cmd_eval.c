@@ -59,9 +59,11 @@ static mq_status check_gates(const mq_eval_result *results, size_t count, const 
 
 static mq_status measure(mq_eval_result *results, const mq_eval_options *options,
                          const cli_common *common, mq_error *err) {
+    static const char *const with_tasks[] = {"evaluate", "tasks", NULL};
     cli_progress progress;
     mq_context *context = NULL;
     mq_status status = cli_open_context(&context, &progress, common, err);
+    progress.follows = options->task_count > 0 ? with_tasks : NULL;
     if (status == MQ_OK) {
         status = mq_evaluate(results, options, context, err);
     }

@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <string.h>
 
 #include "matquant/names.h"
 #include "quantize_line.h"
@@ -17,34 +18,43 @@ static_assert(sizeof(mq_recipe) == sizeof(unsigned) && sizeof(mq_preset) == size
 /* Of weights, more than any row has. Beyond it is MQ_GROUP_SIZE_AUTO, which is no size. */
 #define LARGEST_GROUP 1e9
 
-/* What comes after a phase: pairs, for the progress line. */
-static const char *const with_refit[] = {
-    "generate", "learn and refit",          "learn", "refit", "full precision",
-    "refit",    "full precision, bfloat16", "refit", NULL};
-static const char *const without_refit[] = {"generate", "learn", NULL};
-static const char *const with_qat[] = {"generate",       "learn and the rest",  "learn", "qat",
-                                       "full precision", "end-to-end training", NULL};
-static const char *const with_both[] = {"generate",
-                                        "learn and the rest",
-                                        "learn",
-                                        "qat and refit",
-                                        "full precision",
-                                        "end-to-end training",
-                                        "full precision, bfloat16",
-                                        "refit",
-                                        "qat",
-                                        "refit",
-                                        NULL};
+/* What comes after each phase, for the progress line: pairs, of which NULL in second place says
+ * that nothing does. */
+enum { FOLLOWS = 13 };
+static void list_follows(const char *follows[FOLLOWS], const mq_quantize_options *options) {
+    const bool learns = options->recipe != MQ_RECIPE_RTN;
+    const char *refit = options->refit ? "refit" : NULL;
+    const char *after_blocks = !options->qat ? refit : refit != NULL ? "qat and refit" : "qat";
+    const char *blocks = !learns                ? "round"
+                         : options->qat         ? "learn and the rest"
+                         : after_blocks != NULL ? "learn and refit"
+                                                : "learn";
+    const bool embeddings = options->embeddings != MQ_EMBEDDINGS_KEEP;
+    const char *const all[FOLLOWS] = {"generate",
+                                      embeddings ? "embeddings and the rest" : blocks,
+                                      "embeddings",
+                                      blocks,
+                                      "learn",
+                                      after_blocks,
+                                      "full precision",
+                                      options->qat ? "end-to-end training" : refit,
+                                      "full precision, bfloat16",
+                                      refit,
+                                      "qat",
+                                      refit,
+                                      NULL};
+    memcpy(follows, all, sizeof all);
+}
 
 static mq_status quantize(const cli_quantize_line *line) {
     cli_progress progress;
+    const char *follows[FOLLOWS];
     mq_context *context = NULL;
     mq_quantize_report report = {0};
     mq_error err = {0};
     mq_status status = cli_open_context(&context, &progress, &line->common, &err);
-    const mq_quantize_options *options = &line->options;
-    progress.follows = options->qat ? (options->refit ? with_both : with_qat)
-                                    : (options->refit ? with_refit : without_refit);
+    list_follows(follows, &line->options);
+    progress.follows = follows;
     if (status == MQ_OK) {
         status = mq_quantize(&report, &line->options, context, &err);
     }

@@ -10,8 +10,9 @@ typedef struct cli_progress {
     bool quiet, verbose;
     bool rewrite;    /* stderr is a terminal that can */
     bool line_shown; /* the cursor stands in a progress line */
-    /* What a command does after each phase, in pairs: a phase, and the words for what follows it.
-     * Ends with NULL; NULL: nothing follows any. An ETA is the phase's own, so it is said there. */
+    /* What a command does after each phase, in pairs: a phase, and the words for what follows it
+     * (NULL: nothing). Ends with NULL; NULL: nothing follows any. An ETA is the phase's own, so it
+     * is said there. */
     const char *const *follows;
     const char *phase; /* of the last report */
     double last_done;  /* of the last report */

@@ -100,9 +100,9 @@ run 0 python3 "$tools/read_mlx.py" finer mlx-finer 4
 pairs_are mlx-finer F16
 
 # 8 bits at every width; with a symmetric zero point, and with rounded slices.
-# A matrix has a line of its own when it is done: the rows come in several parts.
+# What follows is said, and a matrix has a line of its own when it is done: the rows come in several parts.
 run 0 matquant quantize "$model" -o m8 --recipe rtn --group-size 32 --embeddings 8
-expect_err '^embeddings 100\.0 %: model\.embed_tokens\.weight$'
+expect_err '^embeddings 100\.0 %, then round: model\.embed_tokens\.weight$'
 [ "$(grep -c '^embeddings' "$TMPDIR/stderr")" -eq 1 ] || fail "more than one line"
 run 0 matquant slice m8 -o mlx8-2 --bits 2
 run 0 python3 "$tools/read_mlx.py" m8 mlx8-2 2

@@ -11,6 +11,10 @@ run 0 python3 "$tools/on_terminal.py" 80 matquant quantize "$model" -o long $sma
     --refit-tokens 12000 --refit-epochs 1
 expect_out '^\\rfull precision [0-9.]+ %, then refit'
 stdout | awk '/full precision/ { if (ended) exit 1; if (/ 100\.0 %/) ended = 1 }' || fail "100 % before the end of the pass"
+python3 "$tools/make_tasks.py" "$DATA/demo-eval.txt" 9 >tasks.jsonl
+run 0 python3 "$tools/on_terminal.py" 80 matquant eval "$model" --text "$DATA/demo-eval.txt" --tasks tasks.jsonl --threads 1
+expect_out '^\\revaluate [0-9.]+ %, then tasks: window'
+stdout | grep '^\\rtasks' | grep -q 'then' && fail "something follows the tasks"
 
 # --quiet says nothing; a terminal that cannot rewrite gets lines.
 run 0 python3 "$tools/on_terminal.py" 80 matquant quantize "$short_model" -o quiet $small -q
