@@ -54,7 +54,8 @@ mq_status mq_state_check_job(mq_quantize_plan *plan, mq_error *err);
  * the file is damaged; MQ_ERR_USAGE: it has another number of them, or others were read. */
 mq_status mq_state_take_text(bool *taken, mq_quantize_plan *plan, mq_error *err);
 
-/* Whether every file that is there is whole: MQ_ERR_INPUT naming it. */
+/* Whether every file that the survey has found is whole: MQ_ERR_INPUT naming it; MQ_ERR_USAGE if
+ * another run has removed it. */
 mq_status mq_state_check_files(const mq_quantize_plan *plan, mq_error *err);
 
 /* --- job.json (state_job.c) ------------------------------------------------------------------- */

@@ -134,6 +134,11 @@ mq_status mq_state_list_make(mq_state_listing *l, const mq_quantize_plan *plan, 
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+mq_status mq_state_fail_changed(const char *folder, mq_error *err) {
+    return mq_fail_file(err, MQ_ERR_USAGE, folder,
+                        "another run has been at work with it; start again");
+}
+
 static mq_status damaged(mq_status status, mq_error *err) {
     if (status == MQ_ERR_INPUT && err != NULL) {
         const size_t length = strlen(err->message);
@@ -160,10 +165,11 @@ static mq_status open_with(mq_tensors **out, bool *alike, const char *folder, co
             *alike = *alike && memcmp(info->shape, specs[i].shape, 2 * sizeof *specs[i].shape) == 0;
         }
     }
+    const bool gone = status == MQ_ERR_INPUT && !mq_path_exists(path); /* it was there before */
     mq_free(path);
     if (status != MQ_OK) {
         mq_tensors_close(file);
-        return damaged(status, err);
+        return gone ? mq_state_fail_changed(folder, err) : damaged(status, err);
     }
     *out = file;
     return MQ_OK;

@@ -34,7 +34,11 @@ void mq_state_list_free(mq_state_listing *l);
 const mq_master_linear *mq_state_linear(const mq_quantize_plan *plan, size_t layer,
                                         mq_linear linear);
 
-/* Opens such a file and checks that it is whole and holds those tensors: MQ_ERR_INPUT naming it. */
+/* What was found in the folder is not there any more, or more is: MQ_ERR_USAGE. */
+mq_status mq_state_fail_changed(const char *folder, mq_error *err);
+
+/* Opens such a file, which is there, and checks that it is whole and holds those tensors:
+ * MQ_ERR_INPUT naming it; if it is gone, mq_state_fail_changed. */
 mq_status mq_state_open_file(mq_tensors **out, const mq_quantize_plan *plan, size_t layer,
                              unsigned width, mq_error *err);
 mq_status mq_state_open_text(mq_tensors **out, const mq_quantize_plan *plan, mq_error *err);

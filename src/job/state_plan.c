@@ -109,8 +109,7 @@ mq_status mq_state_survey_again(const mq_quantize_plan *plan, mq_error *err) {
     if (status == MQ_OK &&
         (memcmp(now.block, then->block, plan->selection.blocks * sizeof *now.block) != 0 ||
          memcmp(now.width, then->width, sizeof now.width) != 0 || now.text != then->text)) {
-        status = mq_fail_file(err, MQ_ERR_USAGE, plan->options->state,
-                              "another run has been at work with it; start again");
+        status = mq_state_fail_changed(plan->options->state, err);
     }
     mq_free(now.block);
     return status;

@@ -296,6 +296,10 @@ static void what_others_do_meanwhile_is_seen(void **state) {
     assert_true(state_has("job.json"));
     plan_job(&here[2], &options);
     temporary_remove(state_folder);
+    mq_error err; /* nobody is told to remove what is not there */
+    assert_int_equal(mq_state_check_files(&here[3].plan, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.file, state_folder);
+    assert_string_equal(err.message, "another run has been at work with it; start again");
     begin_job(&here[3], "start again");
     assert_false(mq_path_exists(state_folder));
     begin_job(&here[2], NULL);
