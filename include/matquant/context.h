@@ -8,7 +8,13 @@
  *
  * Threads of OpenMP do not survive fork(2): in a child of a process that has run a job, a job of
  * more than one thread waits for ever. Fork before the first job, run jobs in a thread that has
- * ended by then, or let the child have one thread. */
+ * ended by then, or let the child have one thread.
+ *
+ * Signals are the program's; this library sets no handlers. What is beyond a limit on the size of
+ * files is MQ_ERR_MACHINE only where SIGXFSZ is ignored (signal(SIGXFSZ, SIG_IGN)): otherwise it
+ * ends the program. Models are mapped into memory, and what cannot be read of a mapping (a disk
+ * error, or a file that was cut short meanwhile) raises SIGBUS, which is no error of a call: a
+ * handler can say so and end the process. The program matquant does both. */
 #ifndef MATQUANT_CONTEXT_H
 #define MATQUANT_CONTEXT_H
 
