@@ -45,7 +45,7 @@ typedef struct mq_inspection {
  * Fills in *out, which the caller frees with mq_inspection_free; after an error there is nothing to
  * free. MQ_ERR_INPUT: it is none of these, or damaged as far as the headers and JSON files say:
  * also if its tensors are not those of the model in config.json (mq_verify reads the rest);
- * MQ_ERR_MACHINE. */
+ * MQ_ERR_USAGE: it is NULL; MQ_ERR_MACHINE. */
 mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err);
 void mq_inspection_free(mq_inspection *inspection);
 

@@ -35,9 +35,9 @@ typedef struct mq_verify_report {
  * provenance. If they are called otherwise there, as after sharding them anew, one more warning
  * says that of the quantized layers it cannot be told; that is no problem, and neither is a
  * provenance that has none of these digests, of which nothing is said. Problems found:
- * MQ_ERR_CHECK, with the first in err. A folder that cannot be read at all: MQ_ERR_INPUT. All of it
- * is one thread's work, whatever number the context has. *report owns nothing that would have to be
- * freed. */
+ * MQ_ERR_CHECK, with the first in err. A folder that cannot be read at all: MQ_ERR_INPUT; none:
+ * MQ_ERR_USAGE. All of it is one thread's work, whatever number the context has. *report owns
+ * nothing that would have to be freed. */
 mq_status mq_verify(mq_verify_report *report, const char *folder, const char *against,
                     const mq_context *context, mq_error *err);
 

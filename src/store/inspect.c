@@ -224,6 +224,9 @@ static mq_status inspect_plain(mq_inspection *out, const char *folder, mq_config
 
 mq_status mq_inspect(mq_inspection *out, const char *folder, mq_error *err) {
     *out = (mq_inspection){0};
+    if (folder == NULL) {
+        return mq_fail(err, MQ_ERR_USAGE, "a folder is needed");
+    }
     mq_kind kind = MQ_KIND_PLAIN;
     mq_config config;
     mq_status status = mq_folder_kind(&kind, folder, err);

@@ -217,6 +217,9 @@ static mq_status verify_slice(mq_verification *self, const char *against, mq_err
 mq_status mq_verify(mq_verify_report *report, const char *folder, const char *against,
                     const mq_context *context, mq_error *err) {
     *report = (mq_verify_report){0};
+    if (folder == NULL) {
+        return mq_fail(err, MQ_ERR_USAGE, "a folder is needed");
+    }
     mq_kind kind = MQ_KIND_PLAIN;
     mq_status status = mq_folder_kind(&kind, folder, err);
     if (status != MQ_OK) {

@@ -1,5 +1,6 @@
 /* layer: store */
 /* What inspect says of a plain checkpoint and of a master. */
+#include "matquant/verify.h"
 #include "store_fixture.h"
 
 static void inspect_counts(void **state) {
@@ -128,6 +129,18 @@ static void damaged_folders_are_refused(void **state) {
     mq_free(plain);
 }
 
+/* Of a program that calls the library. */
+static void no_folder_is_a_wrong_call(void **state) {
+    (void)state;
+    mq_error err;
+    mq_inspection found;
+    mq_verify_report report;
+    assert_int_equal(mq_inspect(&found, NULL, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "a folder is needed");
+    assert_int_equal(mq_verify(&report, NULL, NULL, NULL, &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "a folder is needed");
+}
+
 static void inspect_without_memory(void **state) {
     (void)state;
     char *plain = fixture_plain(), *folder = good_master(plain, &group32);
@@ -154,6 +167,7 @@ int main(void) {
         cmocka_unit_test(inspect_counts),
         cmocka_unit_test(weights_say_what_was_trained),
         cmocka_unit_test(damaged_folders_are_refused),
+        cmocka_unit_test(no_folder_is_a_wrong_call),
         cmocka_unit_test(inspect_without_memory),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
