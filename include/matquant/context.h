@@ -68,7 +68,9 @@ typedef struct mq_context mq_context;
  * defaults). Sets the number of threads of OpenMP, for the calling thread, and of the BLAS, for the
  * process. So do the functions that a context is given to, which may be called from another thread
  * than this one; they leave it so. MQ_ERR_MACHINE if so many threads cannot be started, or there is
- * too little address space for them. */
+ * too little address space for them. MQ_ERR_USAGE if the environment variable MATQUANT_KERNELS,
+ * which the library reads once, is not the name of an instruction set that this processor has
+ * (base, avx2, avx512); without a context such a name counts for nothing. */
 mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq_error *err);
 void mq_context_free(mq_context *context); /* NULL is allowed */
 

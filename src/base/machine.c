@@ -1,7 +1,9 @@
 #include "base/machine.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -9,7 +11,11 @@
 #include "base/alloc.h"
 #include "base/fault.h"
 
-mq_simd mq_simd_best(void) {
+/* --- instruction sets ------------------------------------------------------------------------- */
+
+#define KERNELS "MATQUANT_KERNELS"
+
+static mq_simd of_processor(void) {
 #if defined(__x86_64__)
     /* Every processor with AVX2 has F16C, which clang's builtin has no name for. */
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
@@ -23,6 +29,47 @@ mq_simd mq_simd_best(void) {
     return MQ_SIMD_NONE;
 #endif
 }
+
+mq_status mq_simd_capped(mq_simd *out, mq_simd most, const char *named, mq_error *err) {
+    static const char *const names[] = {
+        [MQ_SIMD_NONE] = "base", [MQ_SIMD_AVX2] = "avx2", [MQ_SIMD_AVX512] = "avx512"};
+    *out = most;
+    if (named == NULL || named[0] == '\0') {
+        return MQ_OK;
+    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(named, names[i]) != 0) {
+            continue;
+        }
+        if (i > (size_t)most) {
+            return mq_fail(err, MQ_ERR_USAGE, KERNELS "=%s: this processor has no more than %s",
+                           named, names[most]);
+        }
+        *out = (mq_simd)i;
+        return MQ_OK;
+    }
+    return mq_fail(err, MQ_ERR_USAGE, KERNELS "=%s is none of base, avx2 and avx512", named);
+}
+
+mq_status mq_simd_check(mq_error *err) {
+    mq_simd best;
+    return mq_simd_capped(&best, of_processor(), getenv(KERNELS), err);
+}
+
+/* Read once: blocks ask thousands of times, from many threads. */
+static pthread_once_t asked_once = PTHREAD_ONCE_INIT;
+static mq_simd best_simd;
+
+static void ask_environment(void) {
+    (void)mq_simd_capped(&best_simd, of_processor(), getenv(KERNELS), NULL);
+}
+
+mq_simd mq_simd_best(void) {
+    pthread_once(&asked_once, ask_environment);
+    return best_simd;
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
 
 #define LINE_SIZE 512 /* of the kernel's files, and of a path in them */
 
@@ -120,6 +167,8 @@ bool mq_memory_available(size_t *out, size_t beside) {
     }
     return found;
 }
+
+/* --- threads ---------------------------------------------------------------------------------- */
 
 /* What a thread does that is only to be there: it waits until the gate is opened. */
 static void *wait_at(void *gate) {

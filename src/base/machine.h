@@ -5,15 +5,23 @@
 #include "base/error.h"
 
 /* Which of the files that are compiled for an instruction set (matquant_simd_sources of
- * cmake/MatquantFlags.cmake) this processor can run; each includes those before it. AVX2 is with
- * FMA and F16C, AVX-512 with F, BW, DQ and VL. */
+ * cmake/MatquantFlags.cmake) this process runs: the best that the processor has, or that the
+ * environment variable MATQUANT_KERNELS names, which is read once. Each includes those before it.
+ * AVX2 is with FMA and F16C, AVX-512 with F, BW, DQ and VL. */
 typedef enum mq_simd { MQ_SIMD_NONE, MQ_SIMD_AVX2, MQ_SIMD_AVX512 } mq_simd;
 mq_simd mq_simd_best(void);
+
+/* MQ_ERR_USAGE where MATQUANT_KERNELS says what mq_simd_best cannot heed. */
+mq_status mq_simd_check(mq_error *err);
+
+/* The one that `named` (base, avx2 or avx512, as tables call themselves) names; NULL or "": most.
+ * MQ_ERR_USAGE: it is none of these, or more than `most`, which the processor has. */
+mq_status mq_simd_capped(mq_simd *out, mq_simd most, const char *named, mq_error *err);
 
 /* A table of loops is compiled once for each of them: TABLE_base for any processor, and for x86-64
  * TABLE_avx2 and TABLE_avx512. This initializes an array of all that there are, in that order:
  *   static const mq_kernels *const all[] = MQ_KERNELS_OF(mq_kernels);
- * of which this processor runs those up to mq_simd_best(). */
+ * of which this process runs those up to mq_simd_best(). */
 #if defined(__x86_64__)
 #define MQ_KERNELS_OF(table)                                                                       \
     { &table##_base, &table##_avx2, &table##_avx512 }

@@ -46,7 +46,10 @@ mq_status mq_context_new(mq_context **out, const mq_context_options *options, mq
                        MAX_THREADS);
     }
     mq_context *context = NULL;
-    mq_status status = mq_new(&context, 1, sizeof *context, "the context", err);
+    mq_status status = mq_simd_check(err);
+    if (status == MQ_OK) {
+        status = mq_new(&context, 1, sizeof *context, "the context", err);
+    }
     if (status != MQ_OK) {
         return status;
     }

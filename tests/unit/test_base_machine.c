@@ -8,6 +8,25 @@
 #include "base/machine.h"
 #include "temporary.h"
 
+static void instruction_sets_are_capped_by_name(void **state) {
+    (void)state;
+    mq_simd out;
+    mq_error err;
+    assert_int_equal(mq_simd_capped(&out, MQ_SIMD_AVX2, NULL, &err), MQ_OK);
+    assert_int_equal(out, MQ_SIMD_AVX2);
+    assert_int_equal(mq_simd_capped(&out, MQ_SIMD_AVX512, "", &err), MQ_OK);
+    assert_int_equal(out, MQ_SIMD_AVX512);
+    assert_int_equal(mq_simd_capped(&out, MQ_SIMD_AVX512, "avx2", &err), MQ_OK);
+    assert_int_equal(out, MQ_SIMD_AVX2);
+    assert_int_equal(mq_simd_capped(&out, MQ_SIMD_NONE, "base", &err), MQ_OK);
+    assert_int_equal(out, MQ_SIMD_NONE);
+    assert_int_equal(mq_simd_capped(&out, MQ_SIMD_AVX2, "avx512", &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message,
+                        "MATQUANT_KERNELS=avx512: this processor has no more than avx2");
+    assert_int_equal(mq_simd_capped(&out, MQ_SIMD_AVX512, "AVX2", &err), MQ_ERR_USAGE);
+    assert_string_equal(err.message, "MATQUANT_KERNELS=AVX2 is none of base, avx2 and avx512");
+}
+
 static void there_is_memory(void **state) {
     (void)state;
     size_t available = 0;
@@ -164,6 +183,7 @@ static void a_bound_thread_stays_bound(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(instruction_sets_are_capped_by_name),
         cmocka_unit_test(there_is_memory),
 #if defined(__linux__)
         cmocka_unit_test(limits_bound_memory),
