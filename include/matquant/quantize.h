@@ -86,7 +86,8 @@ typedef struct mq_quantize_options {
     /* --- what is quantized --- */
 
     size_t group_size; /* 0: one group per row; MQ_GROUP_SIZE_AUTO (the default): 128, or 64 or 32
-                          if 128 does not divide all rows that are quantized */
+                          if 128 does not divide all rows that are quantized; if none of them does,
+                          the one that divides those of most weights, the largest of these */
     bool has_group_fallback; /* use group_fallback for tensors that group_size does not divide;
                                 otherwise they are an error */
     size_t group_fallback;

@@ -96,30 +96,41 @@ static mq_status mark_all(mq_selection *out, const mq_quantize_options *options,
     return status == MQ_OK ? check_used(exclude, err) : status;
 }
 
-/* The group size. For MQ_GROUP_SIZE_AUTO it is the largest usual one that divides all rows that are
- * quantized. If none does, it is the last usual one, which is then reported as an error. With a
- * group fallback for rows that are not divided, it is the first. */
+/* Of the weights that are quantized, those in rows that `size` divides. */
+static size_t weights_divided(const mq_selection *selection, const mq_quantize_options *options,
+                              const mq_config *config, size_t size) {
+    const bool embeddings = options->embeddings != MQ_EMBEDDINGS_KEEP;
+    size_t weights = embeddings && config->hidden_size % size == 0
+                         ? config->vocab_size * config->hidden_size
+                         : 0;
+    for (size_t at = 0; at < selection->layers * MQ_LINEAR_COUNT; at++) {
+        const mq_linear linear = (mq_linear)(at % MQ_LINEAR_COUNT);
+        size_t rows, columns;
+        mq_config_linear_shape(&rows, &columns, config, linear);
+        if (selection->groups[at / MQ_LINEAR_COUNT][linear] > 0 && columns % size == 0) {
+            weights += rows * columns;
+        }
+    }
+    return weights;
+}
+
+/* The group size. For MQ_GROUP_SIZE_AUTO it is the usual one that divides the rows of the most
+ * weights, the largest of these: one that divides all rows if there is one. What it does not divide
+ * uses the fallback, or is reported as an error. */
 static size_t group_size_for(const mq_selection *selection, const mq_quantize_options *options,
                              const mq_config *config) {
     if (options->group_size != MQ_GROUP_SIZE_AUTO) {
         return options->group_size;
     }
-    for (size_t i = 0; i < USUAL_GROUPS && !options->has_group_fallback; i++) {
-        bool divides =
-            options->embeddings == MQ_EMBEDDINGS_KEEP || config->hidden_size % usual_groups[i] == 0;
-        for (size_t at = 0; at < selection->layers * MQ_LINEAR_COUNT; at++) {
-            const size_t layer = at / MQ_LINEAR_COUNT;
-            const mq_linear linear = (mq_linear)(at % MQ_LINEAR_COUNT);
-            size_t rows, columns;
-            mq_config_linear_shape(&rows, &columns, config, linear);
-            divides = divides &&
-                      (selection->groups[layer][linear] == 0 || columns % usual_groups[i] == 0);
-        }
-        if (divides) {
-            return usual_groups[i];
+    size_t best = usual_groups[0], most = 0;
+    for (size_t i = 0; i < USUAL_GROUPS; i++) {
+        const size_t weights = weights_divided(selection, options, config, usual_groups[i]);
+        if (weights > most) {
+            best = usual_groups[i];
+            most = weights;
         }
     }
-    return usual_groups[options->has_group_fallback ? 0 : USUAL_GROUPS - 1];
+    return best;
 }
 
 /* Sets the groups of the marked linears, and counts tensors and weights. */

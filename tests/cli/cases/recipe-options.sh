@@ -166,7 +166,8 @@ python3 -c 'import sys
 once, twice = ([float(x) for x in rates.split()] for rates in sys.argv[1:])
 sys.exit([2 * x for x in once] != twice)' "$once" "$(rates)" || fail "not twice $once: $(rates)"
 
-# Groups: 128, or 64 or 32 where these divide all rows that are quantized and 128 does not. (The golden model's are 32 and 40.)
+# Groups: 128, or 64 or 32 where these divide all rows that are quantized and 128 does not, with a fallback, too; else the one that
+# divides most. (The golden model's are 32 and 40.)
 golden=$GOLDEN/models/llama
 run 0 matquant quantize "$model" -o auto --recipe rtn --force -q
 expect_out '^quantized .*, groups of 128$'
@@ -179,6 +180,12 @@ expect_one_error '.*group size 128 does not divide its 32 inputs; --group-size o
 run 3 matquant quantize "$golden" -o none --recipe rtn
 expect_one_error '.*group size 32 does not divide its 40 inputs; --group-size or --group-fallback 0 would$'
 run 0 matquant quantize "$golden" -o auto --recipe rtn --group-fallback 8 --force -q
+expect_out '^quantized .*, groups of 32$'
+run 0 matquant quantize "$golden" -o auto --recipe rtn --group-fallback 8 --include self_attn --force -q
+expect_out '^quantized .*, groups of 32$'
+run 0 matquant quantize "$golden" -o auto --recipe rtn --group-fallback 8 --include down_proj --force -q
+expect_out '^quantized .*, groups of 128$'
+run 0 matquant quantize "$model" -o auto --recipe rtn --group-fallback 0 --force -q
 expect_out '^quantized .*, groups of 128$'
 
 # A pattern that no layer matches is a slip of the pen.
