@@ -120,8 +120,9 @@ mq_status cmd_quantize(int count, char *const *argv) {
          .min = MQ_MIN_WIDTH, .max = MQ_MAX_WIDTH, .given = &line.bits_given,
          .part = TRAINED_WIDTHS},
         {CLI_NUMBERS, 0, "lambda", &line.lambda, "LIST",
-         "weight of each width's (and each pair's) loss, in the order of --bits", .max = 1e9,
-         .given = &line.lambda_given, .part = TRAINED_WIDTHS},
+         "weight of each width's (and each pair's) loss, in the order of --bits; where all are "
+         "much smaller than the default, less is learned",
+         .max = 1e9, .given = &line.lambda_given, .part = TRAINED_WIDTHS},
         {CLI_CHOICE, 0, "preset", &options->preset, "NAME",
          "shorthand for a --lambda (recipe best): narrow gives 2 bits more weight, wide 8 and 4; "
          "default balanced, or wide if a group is a whole row",
