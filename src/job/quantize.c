@@ -138,6 +138,18 @@ static mq_status open_all(job *work, mq_error *err) {
     return status;
 }
 
+static void warn_coarse(const job *work) {
+    const double rate = work->plan.options->rate;
+    char high[64] = "";
+    if (rate != 1.0) {
+        snprintf(high, sizeof high, ", or --rate %g is too high", rate);
+    }
+    mq_log(work->plan.context, MQ_LOG_WARNING,
+           "weights of %zu linear layers (first %s) are too small for scales in float16%s: 8 bits "
+           "are worse than they should be",
+           work->coarse, work->first_coarse, high);
+}
+
 static mq_status run_blocks(job *work, mq_error *err) {
     const mq_quantize_plan *plan = &work->plan;
     const mq_sequences *text = &plan->calibration;
@@ -154,10 +166,7 @@ static mq_status run_blocks(job *work, mq_error *err) {
     const mq_status status =
         mq_quantize_in_source(plan, mq_run(&setup, &sink, plan->context, err), err);
     if (status == MQ_OK && work->coarse > 0) {
-        mq_log(plan->context, MQ_LOG_WARNING,
-               "weights of %zu linear layers (first %s) are too small for scales in float16: 8 "
-               "bits are worse than they should be",
-               work->coarse, work->first_coarse);
+        warn_coarse(work);
     }
     return status;
 }

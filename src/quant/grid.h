@@ -111,7 +111,8 @@ void mq_finish_scratch_carve(mq_finish_scratch *scratch, const mq_grid_options *
  * learned pair, if a step visited them or their codes were made for it; for all others the
  * least-squares pair under gram. Pairs are rounded to float16, the bias so that it makes up for the
  * rounding of its scale; or by mq_symmetric_pair, where the grid's zero point is symmetric. False
- * when a pair does not fit in float16 (never for weights that themselves would). */
+ * when a pair does not fit in float16 (for weights that themselves would, only where too high a
+ * rate made learning diverge). */
 bool mq_grid_finish(mq_quantized *quantized, const mq_grid *grid, const float *gram,
                     mq_slice_rule rule, const mq_finish_scratch *scratch);
 

@@ -272,6 +272,19 @@ void mq_learner_take(mq_learner *learner, size_t layer) {
     }
 }
 
+/* A pair did not fit in float16. The recipe's own rates do not get there from weights that fit. */
+static mq_status fail_finish(const mq_learner *learner, size_t layer, int linear, mq_error *err) {
+    char name[MQ_NAME_SIZE];
+    mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)linear, "weight");
+    const double rate = learner->options->rate;
+    if (learner->chains.sequences > 0 && rate != 1.0) {
+        return mq_fail_tensor(err, MQ_ERR_USAGE, NULL, name,
+                              "with --rate %g what was learned does not fit in float16", rate);
+    }
+    return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, name,
+                          "its weights are too large for scales and biases in float16");
+}
+
 static mq_status finish_linear(mq_learner *learner, size_t layer, int linear, mq_error *err) {
     const mq_grid *grid = &learner->grid[linear];
     if (grid->groups == 0) {
@@ -279,10 +292,7 @@ static mq_status finish_linear(mq_learner *learner, size_t layer, int linear, mq
     }
     if (!mq_grid_finish(&learner->quantized[linear], grid, learner->gram[linear],
                         learner->options->slice_rule, &learner->finish[linear])) {
-        char name[MQ_NAME_SIZE];
-        mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)linear, "weight");
-        return mq_fail_tensor(err, MQ_ERR_INPUT, NULL, name,
-                              "its weights are too large for scales and biases in float16");
+        return fail_finish(learner, layer, linear, err);
     }
     if (learner->chains.sequences > 0) {
         stored_values(learner, linear);

@@ -96,7 +96,8 @@ mq_status mq_learner_measure(double loss[MQ_MAX_WIDTHS], mq_learner *learner, si
  * step would have read. */
 mq_status mq_learner_train(mq_learner *learner, size_t layer, double started, mq_error *err);
 
-/* Codes and stored pairs of every selected linear into quantized[]. */
+/* Codes and stored pairs of every selected linear into quantized[]. MQ_ERR_USAGE: a pair does not
+ * fit in float16 with the rate of the options; MQ_ERR_INPUT: it does not with the recipe's. */
 mq_status mq_learner_finish(mq_learner *learner, size_t layer, mq_error *err);
 
 /* Instead of start, train and finish, with a block's stored numbers in quantized[] and, where

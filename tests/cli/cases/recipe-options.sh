@@ -166,6 +166,13 @@ python3 -c 'import sys
 once, twice = ([float(x) for x in rates.split()] for rates in sys.argv[1:])
 sys.exit([2 * x for x in once] != twice)' "$once" "$(rates)" || fail "not twice $once: $(rates)"
 
+# Rates at which learning diverges are to blame for it, not the model.
+diverging="$small --no-refit --epochs 4 --batch 1"
+run 2 matquant quantize "$model" -o none $diverging --rate 1000 -q
+expect_one_error '.*tensor model\.layers\.0\..*: with --rate 1000 what was learned does not fit in float16$'
+run 0 matquant quantize "$model" -o out $diverging --rate 100 --force -q
+expect_err 'warning: weights of [0-9]+ linear layers .* are too small for scales in float16, or --rate 100 is too high: 8 bits are '
+
 # Groups: 128, or 64 or 32 where these divide all rows that are quantized and 128 does not, with a fallback, too; else the one that
 # divides most. (The golden model's are 32 and 40.)
 golden=$GOLDEN/models/llama
