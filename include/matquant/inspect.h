@@ -13,7 +13,9 @@ typedef enum mq_kind { MQ_KIND_PLAIN, MQ_KIND_MASTER, MQ_KIND_SLICE } mq_kind;
 
 typedef struct mq_width_size {
     unsigned width;
-    bool trained;           /* false: fitted in closed form, or not known */
+    bool trained; /* false: fitted in closed form, or not known */
+    /* Of a whole master's widths, those of a slice in MLX's format where that holds the width, else
+     * in matquant's; of a slice its own. */
     double bits_per_weight; /* of the quantized weights, including scales and biases */
     size_t bytes;           /* of a model of this width: quantized weights and everything else */
     double refit_kl; /* KL(full precision ‖ this width), nats a token, on held out calibration text,

@@ -85,7 +85,9 @@ static void print_widths(const mq_inspection *inspection) {
             cli_table_cell(&table, "-");
         }
     }
-    putchar('\n');
+    puts(inspection->width_count > 1
+             ? "\nSlices, in MLX's format where that holds the width, else in matquant's"
+             : "");
     cli_table_print(stdout, &table);
 }
 
@@ -203,7 +205,9 @@ mq_status cmd_inspect(int count, char *const *argv) {
     const cli_command command = {
         .name = "inspect",
         .description = "Prints what a folder is: architecture, tensors, widths, bits per "
-                       "weight and bytes at each width, provenance.",
+                       "weight and bytes at each width, provenance. Of a master, the "
+                       "sizes are those of slices in MLX's format, or in matquant's where MLX's "
+                       "does not hold the width.",
         .arguments = arguments,
         .options = specs};
     mq_status status;
