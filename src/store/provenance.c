@@ -14,6 +14,16 @@ const cJSON *mq_provenance_slice(const cJSON *provenance) {
     return cJSON_IsObject(slice) ? slice : NULL;
 }
 
+unsigned mq_provenance_width(const cJSON *provenance) {
+    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(mq_provenance_slice(provenance), "width");
+    for (unsigned width = MQ_MIN_WIDTH; width <= MQ_MAX_WIDTH; width++) {
+        if (cJSON_IsNumber(cut) && cut->valuedouble == width) {
+            return width;
+        }
+    }
+    return 0;
+}
+
 const cJSON *mq_provenance_item(const cJSON *provenance, const char *key) {
     const cJSON *slice = mq_provenance_slice(provenance);
     return cJSON_GetObjectItemCaseSensitive(slice != NULL ? slice : provenance, key);
@@ -66,13 +76,12 @@ const cJSON *mq_provenance_refit(const cJSON *provenance, unsigned width) {
 }
 
 bool mq_provenance_trained(const cJSON *provenance, unsigned width) {
-    const cJSON *cut = cJSON_GetObjectItemCaseSensitive(mq_provenance_slice(provenance), "width");
+    const unsigned cut = mq_provenance_width(provenance);
     const cJSON *recipe = mq_provenance_item(provenance, "recipe");
     const cJSON *kept = cJSON_GetObjectItemCaseSensitive(mq_provenance_refit(provenance, width),
                                                          "kept_epoch"); /* 0: what was before */
     return (cJSON_IsNumber(kept) && kept->valuedouble > 0.0) ||
-           mq_provenance_recipe_trained(recipe,
-                                        cJSON_IsNumber(cut) ? cut->valuedouble : (double)width);
+           mq_provenance_recipe_trained(recipe, cut != 0 ? cut : width);
 }
 
 double mq_provenance_refit_kl(const cJSON *provenance, unsigned width) {

@@ -32,6 +32,8 @@ const mq_tensor_info *mq_master_private(const mq_master *master, const char *nam
 
 /* What a slice says of itself; NULL: it is no slice. */
 const cJSON *mq_provenance_slice(const cJSON *provenance);
+/* The width of its master that a slice is; 0: it does not say. */
+unsigned mq_provenance_width(const cJSON *provenance);
 /* What a master says under `key` ("recipe", "source", "refit"...). What a slice has of that from
  * its master stands one level deeper, in what it says of itself: for `key` it is looked up there.
  * NULL: nothing. */
@@ -40,8 +42,8 @@ const cJSON *mq_provenance_item(const cJSON *provenance, const char *key);
  * had a weight, its own (lambda) or that of a co-distillation which it is the student of. Of recipe
  * rtn none. */
 bool mq_provenance_recipe_trained(const cJSON *recipe, double width);
-/* Whether a width was trained, by the recipe or by the refit, if that was of use. A slice says
- * which width of its master it is: with an extra level it has one bit more. */
+/* Whether a width was trained, by the recipe or by the refit, if that was of use. Of a slice, it is
+ * the width that it says it is. */
 bool mq_provenance_trained(const cJSON *provenance, unsigned width);
 /* What the end-to-end refit did to a width ("bits", "kl_before", "kl_after"...); NULL: it had none.
  * A slice has but its own. */
@@ -80,8 +82,10 @@ void mq_slice_reader_close(mq_slice_reader *slice);
 const mq_tensors *mq_slice_reader_tensors(const mq_slice_reader *slice);
 const cJSON *mq_slice_reader_config(const mq_slice_reader *slice);
 const cJSON *mq_slice_reader_provenance(const mq_slice_reader *slice); /* NULL: none */
-unsigned mq_slice_reader_width(const mq_slice_reader *slice);          /* the global one */
-size_t mq_slice_reader_group_size(const mq_slice_reader *slice);       /* the global one */
+/* The width of its master that it is, where matquant.json says so, else the global one of its
+ * layers: with an extra level these have one bit more. */
+unsigned mq_slice_reader_width(const mq_slice_reader *slice);
+size_t mq_slice_reader_group_size(const mq_slice_reader *slice); /* the global one */
 size_t mq_slice_reader_count(const mq_slice_reader *slice);
 const mq_slice_view *mq_slice_reader_at(const mq_slice_reader *slice, size_t index);
 const mq_slice_view *mq_slice_reader_find(const mq_slice_reader *slice, const char *prefix);

@@ -218,9 +218,13 @@ void mq_slice_reader_close(mq_slice_reader *slice) {
 const mq_tensors *mq_slice_reader_tensors(const mq_slice_reader *slice) { return slice->tensors; }
 const cJSON *mq_slice_reader_config(const mq_slice_reader *slice) { return slice->config; }
 const cJSON *mq_slice_reader_provenance(const mq_slice_reader *slice) { return slice->provenance; }
-unsigned mq_slice_reader_width(const mq_slice_reader *slice) { return (unsigned)slice->width; }
 size_t mq_slice_reader_group_size(const mq_slice_reader *slice) { return slice->group_size; }
 size_t mq_slice_reader_count(const mq_slice_reader *slice) { return slice->linears.count; }
+
+unsigned mq_slice_reader_width(const mq_slice_reader *slice) {
+    const unsigned cut = mq_provenance_width(slice->provenance);
+    return cut != 0 ? cut : (unsigned)slice->width;
+}
 
 const mq_slice_view *mq_slice_reader_at(const mq_slice_reader *slice, size_t index) {
     return mq_layer_list_at(&slice->linears, index);

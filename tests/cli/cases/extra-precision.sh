@@ -7,14 +7,20 @@ run 0 matquant inspect m
 expect_out '^slice rule +round-extra$'
 expect_out '^2 +yes +4\.000 '
 expect_out '^8 +yes +9\.000 '
+expect_out "^Slices, in MLX's format where that holds the width, else in matquant's\$"
 run 0 matquant eval m --bits 2 --text "$DATA/demo-eval.txt" --seq-len 64 --windows 2 --json
 number perplexity nll >master
 # As a 3-bit model of MLX, by our reader and an independent one; in the master's own format; as plain weights.
 run 0 matquant slice m -o s2 --bits 2
 run 0 python3 "$tools/read_mlx.py" m s2 2
-run 0 matquant eval s2 --text "$DATA/demo-eval.txt" --seq-len 64 --windows 2 --json
+run 0 matquant eval s2 --text "$DATA/demo-eval.txt" --seq-len 64 --windows 2 --bits 2 --json
 number perplexity nll >slice
 expect_same master slice
+[ "$(number bits)" = 2 ] || fail "other bits than the master's"
+run 2 matquant eval s2 --text "$DATA/demo-eval.txt" --bits 3
+expect_one_error '^matquant: s2: is a slice of 2 bits, not of 3$'
+run 0 matquant inspect s2
+expect_out '^2 +yes +4\.000 '
 run 0 matquant slice m -o own --bits 2 --format matquant
 run 0 matquant slice m -o plain --bits 2 --format safetensors --dtype f32
 for folder in own plain; do
