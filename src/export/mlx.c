@@ -105,7 +105,7 @@ static mq_status add_linear(mq_plan *plan, const mq_master_view *view, mq_error 
         return mq_fail_tensor(
             err, MQ_ERR_USAGE, view->codes->file, view->codes->name,
             "groups of %zu are no multiple of 32, 64 or 128, the only ones in MLX's format; use "
-            "--format matquant",
+            "--format safetensors or gguf",
             view->in / view->groups);
     }
     char name[MQ_STORED_NAME_SIZE];

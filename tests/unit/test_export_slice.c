@@ -318,7 +318,7 @@ static void what_a_format_cannot_hold(void **state) {
     expect_refused(grouped, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "model.safetensors",
                    "model.layers.0.self_attn.q_proj.codes",
                    "groups of 16 are no multiple of 32, 64 or 128, the only ones in MLX's format; "
-                   "use --format matquant");
+                   "use --format safetensors or gguf");
     const fixture_master_options fallback = {.group_size = 32, .down_group_size = 8};
     char *mixed = good_master(plain, &fallback);
     expect_refused(mixed, 4, MQ_SLICE_FORMAT_MLX, MQ_ERR_USAGE, "model.safetensors",
