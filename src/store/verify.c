@@ -214,6 +214,21 @@ static mq_status verify_slice(mq_verification *self, const char *against, mq_err
     return status;
 }
 
+/* A slice in safetensors is as plain as a model that nobody quantized. */
+static mq_status fail_plain(const char *folder, mq_error *err) {
+    cJSON *provenance = NULL;
+    const mq_status status =
+        mq_read_folder_json(&provenance, folder, MQ_PROVENANCE_FILE, true, NULL);
+    const bool slice = status == MQ_OK && mq_provenance_slice(provenance) != NULL;
+    cJSON_Delete(provenance);
+    return slice ? mq_fail_file(err, MQ_ERR_INPUT, folder,
+                                "is a slice in safetensors, plain weights that verify does not "
+                                "check; it checks masters, and slices in mlx and matquant")
+                 : mq_fail_file_in(err, MQ_ERR_INPUT, folder, MQ_CONFIG_FILE,
+                                   "is of a model that is not quantized: there is no master or "
+                                   "slice to verify");
+}
+
 mq_status mq_verify(mq_verify_report *report, const char *folder, const char *against,
                     const mq_context *context, mq_error *err) {
     *report = (mq_verify_report){0};
@@ -226,9 +241,7 @@ mq_status mq_verify(mq_verify_report *report, const char *folder, const char *ag
         return status;
     }
     if (kind == MQ_KIND_PLAIN) {
-        return mq_fail_file_in(err, MQ_ERR_INPUT, folder, MQ_CONFIG_FILE,
-                               "is of a model that is not quantized: there is no master or slice "
-                               "to verify");
+        return fail_plain(folder, err);
     }
     mq_problems problems = {.context = context};
     mq_verification self = {

@@ -39,6 +39,9 @@ expect_one_error '^matquant: .*demo-model/config\.json: is of a model that is no
 run 0 matquant slice "$master" -o cut --bits 4 -q
 run 3 matquant slice cut -o out --bits 4
 expect_one_error '^matquant: cut/config\.json: is of a slice already; slices are cut from a master checkpoint$'
+run 0 matquant slice "$master" -o plain --bits 4 --format safetensors -q
+run 3 matquant verify plain
+expect_one_error '^matquant: plain: is a slice in safetensors, plain weights that verify does not check; it checks masters, and .*'
 run 0 matquant slice "$master" -o other --bits 4 --format gptq -q
 each other 'other: is a slice in the format gptq, which matquant writes for other programs and does not read; .*'
 rm other/matquant.json
