@@ -15,7 +15,7 @@
 
 #define KERNELS "MATQUANT_KERNELS"
 
-static mq_simd of_processor(void) {
+mq_simd mq_simd_of_processor(void) {
 #if defined(__x86_64__)
     /* Every processor with AVX2 has F16C, which clang's builtin has no name for. */
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
@@ -53,7 +53,7 @@ mq_status mq_simd_capped(mq_simd *out, mq_simd most, const char *named, mq_error
 
 mq_status mq_simd_check(mq_error *err) {
     mq_simd best;
-    return mq_simd_capped(&best, of_processor(), getenv(KERNELS), err);
+    return mq_simd_capped(&best, mq_simd_of_processor(), getenv(KERNELS), err);
 }
 
 /* Read once: blocks ask thousands of times, from many threads. */
@@ -61,7 +61,7 @@ static pthread_once_t asked_once = PTHREAD_ONCE_INIT;
 static mq_simd best_simd;
 
 static void ask_environment(void) {
-    (void)mq_simd_capped(&best_simd, of_processor(), getenv(KERNELS), NULL);
+    (void)mq_simd_capped(&best_simd, mq_simd_of_processor(), getenv(KERNELS), NULL);
 }
 
 mq_simd mq_simd_best(void) {

@@ -10,6 +10,7 @@
  * AVX2 is with FMA and F16C, AVX-512 with F, BW, DQ and VL. */
 typedef enum mq_simd { MQ_SIMD_NONE, MQ_SIMD_AVX2, MQ_SIMD_AVX512 } mq_simd;
 mq_simd mq_simd_best(void);
+mq_simd mq_simd_of_processor(void); /* whatever the environment says */
 
 /* MQ_ERR_USAGE where MATQUANT_KERNELS says what mq_simd_best cannot heed. */
 mq_status mq_simd_check(mq_error *err);

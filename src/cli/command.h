@@ -39,8 +39,9 @@ typedef struct cli_common {
 #define CLI_THREADS_OPTION(common)                                                                 \
     {                                                                                              \
         CLI_COUNT, 0, "threads", &(common).threads, "N",                                           \
-            "number of threads (default: as many as the process may use)", .min = 1, .max = 1024,  \
-                                                                           .hide_default = true    \
+            "number of threads (default: as many as the process may use, at most "                 \
+            "OMP_NUM_THREADS)",                                                                    \
+            .min = 1, .max = 1024, .hide_default = true                                            \
     }
 
 #define CLI_SHARD_OPTION(size)                                                                     \

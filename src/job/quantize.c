@@ -141,7 +141,7 @@ static mq_status open_all(job *work, mq_error *err) {
 static void warn_coarse(const job *work) {
     const double rate = work->plan.options->rate;
     char high[64] = "";
-    if (rate != 1.0) {
+    if (rate > 1.0) {
         snprintf(high, sizeof high, ", or --rate %g is too high", rate);
     }
     mq_log(work->plan.context, MQ_LOG_WARNING,

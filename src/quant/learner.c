@@ -277,7 +277,7 @@ static mq_status fail_finish(const mq_learner *learner, size_t layer, int linear
     char name[MQ_NAME_SIZE];
     mq_config_linear_name(name, &learner->model->config, layer, (mq_linear)linear, "weight");
     const double rate = learner->options->rate;
-    if (learner->chains.sequences > 0 && rate != 1.0) {
+    if (learner->chains.sequences > 0 && rate > 1.0) {
         return mq_fail_tensor(err, MQ_ERR_USAGE, NULL, name,
                               "with --rate %g what was learned does not fit in float16", rate);
     }

@@ -77,7 +77,8 @@ static mq_status open_slice(mq_model *model, const char *folder, const asked_wid
     }
     for (size_t i = 0; i < mq_slice_reader_count(slice); i++) {
         const mq_slice_view *view = mq_slice_reader_at(slice, i);
-        mq_width_counts_add(&model->widths, view->width, view->out * view->in);
+        mq_width_counts_add(&model->widths, mq_slice_reader_width_of(slice, view),
+                            view->out * view->in);
     }
     mq_config_find_layout(&model->config, mq_slice_reader_tensors(slice));
     return mq_slice_weights(&model->weights, slice, err);

@@ -85,6 +85,8 @@ const cJSON *mq_slice_reader_provenance(const mq_slice_reader *slice); /* NULL: 
 /* The width of its master that it is, where matquant.json says so, else the global one of its
  * layers: with an extra level these have one bit more. */
 unsigned mq_slice_reader_width(const mq_slice_reader *slice);
+/* The same of a layer: its bits, unless these are the global ones. */
+unsigned mq_slice_reader_width_of(const mq_slice_reader *slice, const mq_slice_view *view);
 size_t mq_slice_reader_group_size(const mq_slice_reader *slice); /* the global one */
 size_t mq_slice_reader_count(const mq_slice_reader *slice);
 const mq_slice_view *mq_slice_reader_at(const mq_slice_reader *slice, size_t index);

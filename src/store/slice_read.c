@@ -226,6 +226,10 @@ unsigned mq_slice_reader_width(const mq_slice_reader *slice) {
     return cut != 0 ? cut : (unsigned)slice->width;
 }
 
+unsigned mq_slice_reader_width_of(const mq_slice_reader *slice, const mq_slice_view *view) {
+    return view->width == (unsigned)slice->width ? mq_slice_reader_width(slice) : view->width;
+}
+
 const mq_slice_view *mq_slice_reader_at(const mq_slice_reader *slice, size_t index) {
     return mq_layer_list_at(&slice->linears, index);
 }

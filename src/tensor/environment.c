@@ -42,9 +42,9 @@ const char *mq_blas_kernel_for(const char *chosen, mq_vector_support support) {
 }
 
 static mq_vector_support this_processor(void) {
-    mq_vector_support support = {.avx2 = mq_simd_best() >= MQ_SIMD_AVX2};
+    mq_vector_support support = {.avx2 = mq_simd_of_processor() >= MQ_SIMD_AVX2};
 #if defined(__x86_64__)
-    support.avx512 = mq_simd_best() >= MQ_SIMD_AVX512 && __builtin_cpu_supports("avx512cd");
+    support.avx512 = mq_simd_of_processor() >= MQ_SIMD_AVX512 && __builtin_cpu_supports("avx512cd");
 #endif
     return support;
 }

@@ -66,6 +66,21 @@ static mq_status normalize_spellings(mq_tokenizer *tokenizer, mq_error *err) {
     return status;
 }
 
+/* Of sorted spellings, two that are the same: which of them is found is another matter in every
+ * version of the tokenizers package. */
+static mq_status check_distinct(const mq_spellings *s, const mq_added *added, mq_error *err) {
+    for (size_t i = 1; i < s->count; i++) {
+        const mq_spelling *a = &s->items[i - 1], *b = &s->items[i];
+        if (a->size == b->size && memcmp(a->text, b->text, a->size) == 0) {
+            return mq_fail(err, MQ_ERR_INPUT,
+                           "the added tokens \"%.64s\" and \"%.64s\" are the same once they are "
+                           "normalized",
+                           added->tokens[a->token].content, added->tokens[b->token].content);
+        }
+    }
+    return MQ_OK;
+}
+
 static void keep_spellings(mq_added *added, const mq_spellings *s) {
     for (size_t i = 0; i < s->count; i++) {
         added->tokens[s->items[i].token].spelling = s->items[i].text;
@@ -102,6 +117,7 @@ mq_status mq_added_build(mq_tokenizer *tokenizer, mq_error *err) {
         keep_spellings(added, &added->as_normalized);
         index_spellings(&added->as_written);
         index_spellings(&added->as_normalized);
+        status = check_distinct(&added->as_normalized, added, err);
     }
     return status;
 }

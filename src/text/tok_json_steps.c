@@ -236,6 +236,18 @@ static mq_status load_digits(mq_tok_loader *loader, const cJSON *value, const ch
     return status ? status : add_regex_split(loader, NUMERIC_REGEX, behavior, false, where);
 }
 
+/* Whether a text may begin elsewhere once it is normalized. */
+static bool takes_beginning(const mq_steps *normalizer) {
+    for (size_t i = 0; i < normalizer->count; i++) {
+        const mq_step *step = &normalizer->items[i];
+        if ((step->kind == MQ_STEP_STRIP && step->strip_left) ||
+            (step->kind == MQ_STEP_REPLACE && step->content_size == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static mq_status load_metaspace(mq_tok_loader *loader, const cJSON *value, const char *where) {
     static const char *const known[] = {
         "type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep", NULL};
@@ -247,6 +259,12 @@ static mq_status load_metaspace(mq_tok_loader *loader, const cJSON *value, const
     status = status ? status : mq_tok_char(&replacement, loader, value, where, "replacement");
     status = status ? status : mq_tok_scheme(&scheme, loader, value, where);
     status = status ? status : mq_tok_bool(&splits, loader, value, where, "split", false);
+    if (!status && strcmp(scheme, "first") == 0 &&
+        takes_beginning(&loader->tokenizer->normalizer)) {
+        status = mq_tok_refuse(loader, where,
+                               "the prepend_scheme \"first\" is not supported beside a normalizer "
+                               "that may take away the beginning of a text");
+    }
     status = status ? status : add_replace(loader, steps, " ", replacement, where);
     if (!status && strcmp(scheme, "never") != 0) {
         status = add_prepend(loader, steps, replacement, true, strcmp(scheme, "first") == 0, where);

@@ -65,6 +65,9 @@ static void test_refused_models(void **state) {
     CHECK_REFUSALS(state, list);
 }
 
+#define NORMALIZED                                                                                 \
+    "\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":true,\"special\":true"
+
 static void test_refused_added_tokens(void **state) {
     static const refusal list[] = {
         {{.added = "{}"}, "added_tokens: not a list"},
@@ -89,15 +92,20 @@ static void test_refused_added_tokens(void **state) {
         {{.model = "{\"vocab\":{\"a\":0,\"b\":3},\"merges\":[]}",
           .added = "[{\"id\":4,\"content\":\"<y>\"," FLAGS "}]"},
          "\"<y>\" has the id 4, but the tokenizers package would give it 2"},
-        {{.added = "[{\"id\":0,\"content\":\" "
-                   "\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                   "\"normalized\":true,\"special\":true}]",
+        {{.added = "[{\"id\":0,\"content\":\" \"," NORMALIZED "}]",
           .normalizer = "{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}",
           .model = "{\"vocab\":{},\"merges\":[]}"},
          "nothing is left"},
+        {{.added = "[{\"id\":9,\"content\":\"<Y>\"," NORMALIZED
+                   "},{\"id\":10,\"content\":\"<y>\"," NORMALIZED "}]",
+          .normalizer = "{\"type\":\"Lowercase\"}"},
+         "the added tokens \"<Y>\" and \"<y>\" are the same once they are normalized"},
     };
     CHECK_REFUSALS(state, list);
 }
+
+#define FIRST_METASPACE                                                                            \
+    "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"}"
 
 static void test_refused_steps(void **state) {
     static const refusal list[] = {
@@ -125,6 +133,12 @@ static void test_refused_steps(void **state) {
         {{.pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":"
                            "\"Odd\",\"invert\":false}"},
          "the behavior \"Odd\" is not known"},
+        {{.pre_tokenizer = FIRST_METASPACE,
+          .normalizer = "{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":false}"},
+         "that may take away the beginning"},
+        {{.pre_tokenizer = FIRST_METASPACE,
+          .normalizer = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"\"}"},
+         "that may take away the beginning"},
         {{.pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"__\"}"},
          "\"replacement\" is not one character"},
         {{.pre_tokenizer =

@@ -16,7 +16,7 @@ run 0 python3 "$tools/read_mlx.py" m s2 2
 run 0 matquant eval s2 --text "$DATA/demo-eval.txt" --seq-len 64 --windows 2 --bits 2 --json
 number perplexity nll >slice
 expect_same master slice
-[ "$(number bits)" = 2 ] || fail "other bits than the master's"
+[ "$(number bits mean_bits)" = "2 2" ] || fail "other bits than the master's"
 run 2 matquant eval s2 --text "$DATA/demo-eval.txt" --bits 3
 expect_one_error '^matquant: s2: is a slice of 2 bits, not of 3$'
 run 0 matquant inspect s2
