@@ -15,7 +15,9 @@ for name in base avx2 avx512; do
     *)
         run 0 env MATQUANT_KERNELS=$name matquant quantize "$model" -o "$name" $small
         [ "$(kernels "$name")" = "$name" ] || fail "$name gave $(kernels "$name")"
-        [ "$name" = "$best" ] || ! cmp -s $name/model.safetensors own/model.safetensors || fail "$name gave the bytes of $best"
+        # Without optimization all loops are scalar, and their sums the same.
+        [ "$name" = "$best" ] || [ "$SANITIZED" = 1 ] || ! cmp -s $name/model.safetensors own/model.safetensors ||
+            fail "$name gave the bytes of $best"
         ;;
     esac
 done
