@@ -10,7 +10,7 @@ enum { WORDS = MQ_PACK_N / MQ_TURN, PAIRS = MQ_PACK_K / 2 };
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* Words `part` of a pair of a block's, each a pair along k (little endian). They go where they
- * belong at once: a block made on the stack and copied took three times as long where b was not in
+ * belong at once: a block made on the stack and copied takes longer, the more so where b is not in
  * the cache. */
 static INLINE void put(mq_bf16 *block, size_t pair, size_t part, mq_turn_row words) {
     memcpy(block + 2 * (pair * MQ_PACK_N + part * MQ_TURN), &words, sizeof words);
